@@ -1,0 +1,37 @@
+"""The fixed numbers of the service. Owns them; knows nothing of how they are enforced."""
+
+from __future__ import annotations
+
+from typing import Final
+
+IMAGE_SIZE: Final = 1024
+"""Width and height of every picture, in pixels."""
+
+JPEG_QUALITY: Final = 95
+"""JPEG quality of every picture."""
+
+MEDIA_TYPE: Final = "image/jpeg"
+
+MIN_STEPS: Final = 1
+MAX_STEPS: Final = 4
+DEFAULT_STEPS: Final = 4
+"""Denoising steps: 4 production, 3 preview, 2 draft, 1 barely usable."""
+
+MAX_PROMPT_CHARACTERS: Final = 2000
+MAX_PROMPT_TOKENS: Final = 512
+"""Tokens of the prompt the transformer reads; the stock pipeline's default."""
+
+MAX_ADAPTERS: Final = 4
+MAX_ADAPTER_WEIGHT: Final = 2.0
+"""Largest absolute strength of an adapter."""
+
+MAX_ADAPTER_NAME_CHARACTERS: Final = 200
+
+MAX_REQUEST_BYTES: Final = 1 << 20
+"""Largest message the public port accepts."""
+
+MAX_RESPONSE_BYTES: Final = 16 << 20
+"""Largest message a client should accept: a noisy 1024x1024 JPEG stays below 4 MiB."""
+
+MAX_CONTROL_BYTES: Final = 64 << 20
+"""Largest message between server and manager: a catalogue of many thousand files."""

@@ -1,0 +1,1 @@
+"""Contracts between the server and its LoRA manager; nothing here is public."""
