@@ -1,0 +1,46 @@
+"""`wuliart-server`: command line, logging and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from inference_server.config import Config, parse_arguments
+from inference_server.errors import RequestError, ServerError
+from inference_server.server import serve
+
+
+async def _run(config: Config) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set():
+            # Asked twice: whoever asks does not want to wait for the pictures.
+            os._exit(1)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    await serve(config, stopping)
+
+
+def main() -> None:
+    """Console entry point; exits with 1 and one line if the server cannot start."""
+    config = parse_arguments()
+    logging.basicConfig(
+        level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        asyncio.run(_run(config))
+    except RequestError as error:
+        sys.exit(f"wuliart-server: the model fails at its warm-up picture: {error}")
+    except ServerError as error:
+        sys.exit(f"wuliart-server: {error}")
+
+
+if __name__ == "__main__":
+    main()

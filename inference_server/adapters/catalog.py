@@ -1,0 +1,133 @@
+"""What the world is told of adapters: the present state, and every change with a revision.
+
+Owns the merge of what the manager reported with what is resident, the log of changes that watchers
+resume from, and their waking up. Knows nothing of how an adapter becomes resident.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from inference_server.adapters.records import Adapter, AdapterState, FileEntry, Resident
+
+LOG_LENGTH = 1024
+"""Changes kept for watchers that resume; one that fell further behind gets a snapshot."""
+
+
+class ChangeKind(Enum):
+    """What happened to an adapter."""
+
+    SNAPSHOT = "snapshot"
+    ADDED = "added"
+    UPDATED = "updated"
+    REMOVED = "removed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change, or a snapshot of everything, and the revision after it."""
+
+    kind: ChangeKind
+    revision: int
+    adapters: tuple[Adapter, ...]
+
+
+class Catalog:
+    """All adapters by name.
+
+    Args:
+        resident: name -> what is published under it, asked anew at every `refresh`.
+    """
+
+    def __init__(self, resident: Callable[[str], Resident | None]) -> None:
+        self.revision = 0
+        self._resident = resident
+        self._entries: dict[str, FileEntry] = {}
+        self._adapters: dict[str, Adapter] = {}
+        self._log: deque[Change] = deque(maxlen=LOG_LENGTH)
+        self._changed = asyncio.Event()
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """Everything there is, sorted by name."""
+        return tuple(self._adapters[name] for name in sorted(self._adapters))
+
+    def get(self, name: str) -> Adapter | None:
+        """One adapter."""
+        return self._adapters.get(name)
+
+    def nearest(self, name: str) -> str | None:
+        """The usable adapter whose name is most like `name`, if any comes close."""
+        usable = [a.entry.name for a in self.adapters if a.state is not AdapterState.REFUSED]
+        folded = {candidate.casefold(): candidate for candidate in usable}
+        matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.4)
+        return folded[matches[0]] if matches else None
+
+    def replace(self, entries: Iterable[FileEntry]) -> None:
+        """Takes the manager's whole report."""
+        self._entries = {entry.name: entry for entry in entries}
+        self.refresh()
+
+    def put(self, entry: FileEntry) -> None:
+        """Takes one entry, ahead of the manager's next report."""
+        self._entries[entry.name] = entry
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Recomputes every adapter's public state and logs what changed."""
+        fresh = {name: self._public(entry) for name, entry in self._entries.items()}
+        for name in sorted(self._adapters.keys() | fresh.keys()):
+            before, after = self._adapters.get(name), fresh.get(name)
+            if before == after:
+                continue
+            if after is None:
+                assert before is not None
+                self._record(ChangeKind.REMOVED, before)
+            elif after.state is AdapterState.REFUSED:
+                self._record(ChangeKind.REFUSED, after)
+            else:
+                self._record(ChangeKind.UPDATED if before else ChangeKind.ADDED, after)
+        self._adapters = fresh
+
+    async def watch(self, since: int | None) -> AsyncIterator[Change]:
+        """A snapshot, then every change; with `since`, only what came after that revision."""
+        if since is None or not self._remembers(since):
+            yield Change(ChangeKind.SNAPSHOT, self.revision, self.adapters)
+            since = self.revision
+        while True:
+            changed = self._changed
+            if not self._remembers(since):
+                # A slow reader: rather everything at once than a gap it cannot notice.
+                yield Change(ChangeKind.SNAPSHOT, self.revision, self.adapters)
+                since = self.revision
+                continue
+            for change in [c for c in self._log if c.revision > since]:
+                yield change
+                since = change.revision
+            if since == self.revision:
+                await changed.wait()
+
+    def _remembers(self, revision: int) -> bool:
+        oldest = self._log[0].revision if self._log else self.revision + 1
+        return oldest - 1 <= revision <= self.revision
+
+    def _record(self, kind: ChangeKind, adapter: Adapter) -> None:
+        self.revision += 1
+        self._log.append(Change(kind, self.revision, (adapter,)))
+        # Each waiter holds the event it waits on; a fresh one serves those who come later.
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _public(self, entry: FileEntry) -> Adapter:
+        if entry.refusal_reason:
+            return Adapter(entry, AdapterState.REFUSED)
+        resident = self._resident(entry.name)
+        if resident is None or resident.entry.content_hash != entry.content_hash:
+            return Adapter(entry, AdapterState.AVAILABLE)
+        return Adapter(entry, AdapterState.RESIDENT, resident.generation, resident.since)

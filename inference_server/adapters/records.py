@@ -1,0 +1,61 @@
+"""What is known of one LoRA file. Plain values; knows nothing of slots or gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from inference_server.model.low_rank import AdapterTensors
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of the watched directory, as the LoRA manager reported it."""
+
+    name: str
+    title: str
+    trigger_words: tuple[str, ...]
+    rank: int
+    size_bytes: int
+    content_hash: str
+    refusal_reason: str = ""
+    """Empty if the file can be used."""
+
+
+class AdapterState(Enum):
+    """Whether an adapter can be used, and how soon."""
+
+    RESIDENT = "resident"
+    AVAILABLE = "available"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter as the world sees it."""
+
+    entry: FileEntry
+    state: AdapterState
+    generation: int = 0
+    """The slot write that holds it; 0 unless resident."""
+    resident_since: float = 0.0
+    """Seconds since the epoch; 0 unless resident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """What a READY slot holds."""
+
+    entry: FileEntry
+    generation: int
+    since: float
+    """Seconds since the epoch."""
+    tensors: AdapterTensors
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An adapter as a request names it."""
+
+    name: str
+    weight: float

@@ -1,0 +1,97 @@
+"""The server's settings: one frozen dataclass, filled from the command line once.
+
+Owns names, defaults and what values make sense; knows nothing of what they are used for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from wuliart.contract.limits import MAX_ADAPTERS
+
+EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "checkpoint"
+
+MAX_SOCKET_PATH = 100
+"""A Unix socket's path must stay below 108 bytes, its name included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of one server process."""
+
+    model: Path = EMBEDDED_MODEL
+    """A checkpoint in diffusers layout."""
+    turbo_lora: Path | None = None
+    """Fused into the base at load."""
+    listen: str = "127.0.0.1:50051"
+    """Where clients connect: host:port or unix:/path."""
+    runtime_dir: Path = Path("/tmp")
+    """For the sockets that only the LoRA manager uses."""
+    device: str = "auto"
+    dtype: str = "auto"
+    slots: int = 4
+    """Adapters that may be resident at once; one spare slot comes on top."""
+    max_rank: int = 32
+    """Largest rank of an adapter."""
+    queue: int = 64
+    """Requests that may wait."""
+    grace: float = 30.0
+    """Seconds accepted requests get at shutdown."""
+    log_level: str = "INFO"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is the model that ships with the package."""
+        return self.model == EMBEDDED_MODEL
+
+
+def default_runtime_dir() -> Path:
+    """$WULIART_RUNTIME_DIR, else below $XDG_RUNTIME_DIR, else a folder of the user's in /tmp."""
+    if explicit := os.environ.get("WULIART_RUNTIME_DIR"):
+        return Path(explicit)
+    if session := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(session) / "wuliart"
+    return Path(f"/tmp/wuliart-{os.geteuid()}")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> Config:
+    """The command line as a `Config`; exits with 2 and one line if it makes no sense."""
+    defaults = Config()
+    parser = argparse.ArgumentParser(
+        prog="wuliart-server",
+        description="Draws 1024x1024 pictures with Qwen-Image and streams progress over gRPC.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", type=Path, default=EMBEDDED_MODEL, help="checkpoint folder in diffusers layout")
+    add("--turbo-lora", type=Path, help="few-step LoRA file to fuse into the base at load")
+    add("--listen", default=defaults.listen, help="host:port or unix:/path for clients")
+    add("--runtime-dir", type=Path, default=default_runtime_dir(), help="sockets for the manager")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16"],
+        help="auto: bfloat16 on a GPU",
+    )
+    add("--slots", type=int, default=defaults.slots, help="adapters resident at once")
+    add("--max-rank", type=int, default=defaults.max_rank, help="largest rank of an adapter")
+    add("--queue", type=int, default=defaults.queue, help="requests that may wait")
+    add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")
+    add("--log-level", default=defaults.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    values = parser.parse_args(arguments)
+    if values.slots < MAX_ADAPTERS:
+        parser.error(f"--slots must be at least {MAX_ADAPTERS}, as many as one picture may use")
+    if values.max_rank < 1:
+        parser.error("--max-rank must be at least 1")
+    if values.queue < 1:
+        parser.error("--queue must be at least 1")
+    if values.grace < 0:
+        parser.error("--grace must not be negative")
+    if len(os.fsencode(values.runtime_dir.absolute() / "descriptors.sock")) > MAX_SOCKET_PATH:
+        parser.error(f"--runtime-dir {values.runtime_dir} is too long for a Unix socket")
+    values.runtime_dir = values.runtime_dir.absolute()
+    return Config(**vars(values))

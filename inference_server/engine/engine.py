@@ -1,0 +1,177 @@
+"""Draws one picture step by step.
+
+Owns the life of one picture's tensors, the cache of prompt embeddings and the promise that no
+picture is ever black by accident: a non-finite value is an error that names the step. Knows nothing
+of queues, slots or gRPC. Not thread-safe: one device thread calls it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inference_server.engine.loading import LoadedModel
+from inference_server.errors import RequestError
+from inference_server.model.latents import noise, pack, to_bytes, unpack
+from inference_server.model.low_rank import GatedAdapter
+from inference_server.model.prompt import PREFIX_TOKENS
+from inference_server.model.rope import Rotation
+from inference_server.model.transformer import StepModulation
+from wuliart.contract.status import Reason
+
+PROMPT_CACHE_ENTRIES = 64
+"""At 512 tokens of 3,584 features in bf16, 64 prompts take 235 MB at the very most."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEmbedding:
+    """What the transformer reads of a prompt."""
+
+    states: Tensor
+    """[tokens, text_features] in the model's dtype."""
+    rotation: Rotation
+    tokens: int
+    tokens_ignored: int
+
+
+class Drawing:
+    """One picture between its noise and its pixels."""
+
+    def __init__(
+        self,
+        prompt: PromptEmbedding,
+        sigmas: Sequence[float],
+        modulation: Sequence[StepModulation],
+        adapters: Sequence[GatedAdapter],
+        latents: Tensor,
+    ) -> None:
+        self.prompt = prompt
+        self.sigmas = sigmas
+        self.modulation = modulation
+        self.adapters = adapters
+        self.latents = latents
+        """[tokens, channels], packed, float32: rounding to bf16 between steps would add up."""
+        self.clean = latents
+        """The clean latents predicted by the last step; what previews show."""
+        self.step = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps this picture takes."""
+        return len(self.sigmas) - 1
+
+
+class Engine:
+    """Draws pictures on one device with one loaded model."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self._prompts: OrderedDict[str, PromptEmbedding] = OrderedDict()
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> PromptEmbedding:
+        """The prompt's embedding, from the cache if it was used lately."""
+        cached = self._prompts.get(prompt)
+        if cached is not None:
+            self._prompts.move_to_end(prompt)
+            return cached
+        tokenized = self.model.tokenizer.tokenize(prompt)
+        # The clone lets the template's hidden states go.
+        states = self.model.text_encoder.forward(tokenized.ids)[PREFIX_TOKENS:].clone()
+        embedding = PromptEmbedding(
+            states,
+            self.model.transformer.text_rotation(tokenized.used),
+            tokenized.used,
+            tokenized.ignored,
+        )
+        self._prompts[prompt] = embedding
+        if len(self._prompts) > PROMPT_CACHE_ENTRIES:
+            self._prompts.popitem(last=False)
+        return embedding
+
+    @torch.inference_mode()
+    def begin(
+        self, prompt: PromptEmbedding, seed: int, steps: int, adapters: Sequence[GatedAdapter] = ()
+    ) -> Drawing:
+        """A picture at its noise.
+
+        Args:
+            prompt: from `encode`.
+            seed: 0 to 2**64 - 1.
+            steps: one of the schedule's step counts.
+            adapters: whose tensors must stay untouched until the picture's last step is done.
+        """
+        m = self.model
+        rows = m.schedules.row_of[steps]
+        start = pack(noise(seed, m.vae.config.z, m.latent_size, m.latent_size))
+        return Drawing(
+            prompt,
+            m.schedules.sigmas[steps],
+            m.modulation.select(rows, adapters, m.dtype),
+            adapters,
+            start.to(m.device),
+        )
+
+    @torch.inference_mode()
+    def step(self, drawing: Drawing) -> None:
+        """Runs the picture's next step.
+
+        x' = x + (sigma' - sigma) * v; the clean latent is x - sigma * v.
+
+        Raises:
+            RequestError: NON_FINITE, naming the step.
+        """
+        k = drawing.step
+        velocity = self.model.transformer.forward(
+            drawing.latents.to(self.model.dtype),
+            drawing.prompt.states,
+            drawing.prompt.rotation,
+            drawing.modulation[k],
+            drawing.adapters,
+        ).float()
+        sigma, following = drawing.sigmas[k], drawing.sigmas[k + 1]
+        drawing.clean = torch.add(drawing.latents, velocity, alpha=-sigma)
+        drawing.latents = torch.add(drawing.latents, velocity, alpha=following - sigma)
+        drawing.step += 1
+        if not torch.isfinite(drawing.latents).all():
+            raise _non_finite(f"step {drawing.step} of {drawing.total_steps}", drawing)
+
+    @torch.inference_mode()
+    def preview(self, drawing: Drawing) -> Tensor:
+        """[latent size, latent size, 3] uint8 on the CPU: roughly what the picture will be."""
+        size = self.model.latent_size
+        return self.model.preview(unpack(drawing.clean, size, size)).cpu()
+
+    @torch.inference_mode()
+    def decode(self, drawing: Drawing) -> Tensor:
+        """[1024, 1024, 3] uint8 on the CPU.
+
+        Raises:
+            RequestError: NON_FINITE, naming the decode.
+        """
+        size = self.model.latent_size
+        pixels = self.model.vae.decode(unpack(drawing.latents, size, size))[0]
+        if not torch.isfinite(pixels).all():
+            raise _non_finite("the decode", drawing)
+        return to_bytes(pixels.permute(1, 2, 0)).cpu()
+
+    def prompt_cache_bytes(self) -> int:
+        """Bytes the cached embeddings take."""
+        return sum(p.states.nbytes for p in list(self._prompts.values()))
+
+
+def _non_finite(where: str, drawing: Drawing) -> RequestError:
+    advice = (
+        "one of its styles may be broken: draw again without them"
+        if drawing.adapters
+        else "this is a fault of the model or the device: see the server's log"
+    )
+    return RequestError(
+        Reason.NON_FINITE,
+        f"the model produced a non-finite value in {where}, so there is no picture; {advice}",
+        metadata={"stage": where},
+    )

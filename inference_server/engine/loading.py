@@ -1,0 +1,110 @@
+"""From a checkpoint folder to everything one picture needs, on one device.
+
+Owns the order of loading and the sizes that follow from the fixed picture size; knows nothing of
+requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inference_server.errors import ModelError
+from inference_server.model.checkpoint import Checkpoint
+from inference_server.model.latents import PreviewProjection
+from inference_server.model.modulation import ModulationTable, conditioning
+from inference_server.model.preview import preview_projection
+from inference_server.model.prompt import PromptTokenizer
+from inference_server.model.schedule import ScheduleTable
+from inference_server.model.text_encoder import TextConfig, TextEncoder
+from inference_server.model.transformer import Transformer, TransformerConfig
+from inference_server.model.transformer_loading import load_transformer
+from inference_server.model.turbo import FusedWeights
+from inference_server.model.vae import VaeConfig, VaeDecoder
+from wuliart.contract.limits import IMAGE_SIZE, MAX_STEPS, MIN_STEPS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint ready to draw."""
+
+    name: str
+    parameters: int
+    """Of the transformer as the checkpoint has it."""
+    turbo_lora: str
+    device: torch.device
+    dtype: torch.dtype
+    latent_size: int
+    """Latent pixels along one side of the picture."""
+    transformer: Transformer
+    modulation: ModulationTable
+    conditioning: Tensor
+    """silu(temb), [rows, width] float32 on the CPU; the LoRA manager needs it."""
+    schedules: ScheduleTable
+    tokenizer: PromptTokenizer
+    text_encoder: TextEncoder
+    vae: VaeDecoder
+    preview: PreviewProjection
+    transformer_bytes: int
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    turbo_lora: Path | None = None,
+    name: str | None = None,
+) -> LoadedModel:
+    """Loads everything a picture needs and nothing else.
+
+    Raises:
+        ModelError: a component is missing, damaged, or of another model.
+    """
+    started = time.perf_counter()
+    config = TransformerConfig.from_json(checkpoint.config("transformer"))
+    vae_config = VaeConfig.from_json(checkpoint.config("vae"))
+    latent_size = IMAGE_SIZE // vae_config.spatial_factor
+    if config.in_channels != vae_config.z * config.patch**2 or config.patch != 2:
+        raise ModelError(
+            f"{checkpoint.folder}: the transformer takes {config.in_channels} channels a token, "
+            f"the VAE gives {vae_config.z} in {config.patch}x{config.patch} patches"
+        )
+    grid = (latent_size // config.patch, latent_size // config.patch)
+    schedules = ScheduleTable.build(
+        range(MIN_STEPS, MAX_STEPS + 1), grid[0] * grid[1], checkpoint.config("scheduler")
+    )
+    tokenizer = PromptTokenizer(checkpoint.folder / "tokenizer")
+    files = checkpoint.weights("transformer")
+    read = FusedWeights(files, turbo_lora).read
+    condition = conditioning(read, schedules.rows)
+    modulation = ModulationTable.build(config, read, condition, device)
+    transformer, transformer_bytes = load_transformer(config, read, grid, device, dtype)
+    text_config = TextConfig.from_json(checkpoint.config("text_encoder"))
+    text_encoder = TextEncoder(text_config, checkpoint.weights("text_encoder"), device, dtype)
+    vae = VaeDecoder(vae_config, checkpoint.weights("vae"), device, dtype)
+    preview = preview_projection(checkpoint.folder / "vae", vae, device)
+    log.info("loaded %s in %.1f s", checkpoint.folder, time.perf_counter() - started)
+    return LoadedModel(
+        name=name or checkpoint.folder.name,
+        parameters=files.parameter_count(),
+        turbo_lora=turbo_lora.name if turbo_lora else "",
+        device=device,
+        dtype=dtype,
+        latent_size=latent_size,
+        transformer=transformer,
+        modulation=modulation,
+        conditioning=condition,
+        schedules=schedules,
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        preview=preview,
+        transformer_bytes=transformer_bytes,
+    )

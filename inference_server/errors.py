@@ -1,0 +1,59 @@
+"""Failures that a caller is told about, as exceptions of the server's own layers.
+
+Owns the exception tree; knows nothing of gRPC. The service layer turns each into a status once.
+
+    ServerError
+    ├── RequestError          ends one call, with a reason from the contract's table
+    └── ModelError            the checkpoint cannot be served; ends the process at start
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from wuliart.contract.status import Reason
+
+
+class ServerError(Exception):
+    """Base of everything this server raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field of a request that breaks a rule."""
+
+    field: str
+    description: str
+
+
+class RequestError(ServerError):
+    """Ends one call.
+
+    Args:
+        reason: looked up in the contract's table for the status code.
+        message: what happened, what was given, what to do.
+        metadata: string facts for programs, sent as `ErrorInfo.metadata`.
+        violations: every bad field, for INVALID_REQUEST.
+        retry_after: seconds, where trying again makes sense.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.retry_after = retry_after
+
+
+class ModelError(ServerError):
+    """The checkpoint cannot be served; the message names the folder and what is wrong with it."""

@@ -1,0 +1,1 @@
+"""The networks as tensors and functions: no requests, no queues, no slots."""

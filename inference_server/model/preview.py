@@ -1,0 +1,56 @@
+"""Where the colours of step previews come from.
+
+Owns the choice and the fit of a linear map from latent channels to RGB. A checkpoint may bring its
+own as vae/preview.json; for any other, the decoder itself is asked which colour a flat latent has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from inference_server.errors import ModelError
+from inference_server.model.checkpoint import read_json
+from inference_server.model.latents import PreviewProjection
+from inference_server.model.vae import VaeDecoder
+
+FLAT_SIZE = 4
+"""Latent pixels along the side of a flat sample: the centre is clear of the border's padding."""
+
+
+def preview_projection(
+    vae_folder: Path, decoder: VaeDecoder, device: torch.device
+) -> PreviewProjection:
+    """The checkpoint's own factors, or fitted ones.
+
+    Raises:
+        ModelError: vae/preview.json is there but does not fit the VAE.
+    """
+    path = vae_folder / "preview.json"
+    if not path.is_file():
+        return fit(decoder, device)
+    content = read_json(path)
+    try:
+        factors = torch.tensor(content["factors"], dtype=torch.float32)
+        bias = torch.tensor(content["bias"], dtype=torch.float32)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} needs lists 'factors' and 'bias' ({error})") from None
+    if factors.shape != (decoder.config.z, 3) or bias.shape != (3,):
+        raise ModelError(f"{path}: factors must be [{decoder.config.z}, 3] and bias [3]")
+    return PreviewProjection(factors.to(device), bias.to(device))
+
+
+def fit(decoder: VaeDecoder, device: torch.device) -> PreviewProjection:
+    """Least squares from flat latents to the colour they decode to."""
+    z, factor = decoder.config.z, decoder.config.spatial_factor
+    samples = 4 * z
+    vectors = torch.randn((samples, z), generator=torch.Generator("cpu").manual_seed(0)).to(device)
+    middle = slice(FLAT_SIZE // 4 * factor, -(FLAT_SIZE // 4) * factor)
+    colours = []
+    for vector in vectors:
+        flat = vector.view(1, z, 1, 1).expand(1, z, FLAT_SIZE, FLAT_SIZE)
+        colours.append(decoder.decode(flat)[0, :, middle, middle].float().mean((1, 2)))
+    design = torch.cat([vectors, torch.ones(samples, 1, device=device)], dim=1)
+    solution = torch.linalg.lstsq(design, torch.stack(colours)).solution
+    return PreviewProjection(solution[:-1].contiguous(), solution[-1].contiguous())

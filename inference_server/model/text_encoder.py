@@ -1,0 +1,150 @@
+"""The language model of Qwen2.5-VL as far as a prompt needs it.
+
+Owns the decoder layers and the final norm; the vision tower and the output head are never read
+from disk, and no logits are computed. Knows nothing of templates or caches. For text alone the
+model's three-axis rotary positions coincide, so the plain rotary embedding is exact. Source of the
+arithmetic: transformers `modeling_qwen2_5_vl.py`, 5.x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from inference_server.errors import ModelError
+from inference_server.model.checkpoint import WeightFiles
+
+PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
+"""Where the language model stands in the checkpoint; differs by the version that saved it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """Shape of the language model."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    rope_theta: float
+    eps: float
+
+    @property
+    def head_dim(self) -> int:
+        """Features of a head."""
+        return self.width // self.heads
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> TextConfig:
+        """From the component's config.json, flat (transformers 4) or nested (transformers 5)."""
+        text = config.get("text_config", config)
+        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+        theta = text.get("rope_theta", rope.get("rope_theta"))
+        try:
+            return cls(
+                layers=text["num_hidden_layers"],
+                width=text["hidden_size"],
+                heads=text["num_attention_heads"],
+                kv_heads=text["num_key_value_heads"],
+                rope_theta=float(theta),
+                eps=float(text["rms_norm_eps"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"text_encoder/config.json lacks a value: {error}") from None
+
+
+class LayerWeights(NamedTuple):
+    """One decoder layer."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    """[(heads + 2 kv_heads) * head_dim, width]"""
+    qkv_bias: Tensor
+    out: Tensor
+    post_norm: Tensor
+    gate_up: Tensor
+    """[2 * intermediate, width]"""
+    down: Tensor
+
+
+def _rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class TextEncoder:
+    """Token ids in, the last hidden state (after the final norm) out.
+
+    Raises:
+        ModelError: the checkpoint lacks a tensor.
+    """
+
+    def __init__(
+        self, config: TextConfig, weights: WeightFiles, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.config = config
+        prefix = next((p for p in PREFIXES if f"{p}embed_tokens.weight" in weights), None)
+        if prefix is None:
+            raise ModelError(f"{weights.folder} holds no Qwen2.5-VL language model")
+
+        def read(*names: str) -> Tensor:
+            tensors = [weights.read(prefix + name) for name in names]
+            return torch.cat(tensors).to(device=device, dtype=dtype)
+
+        self._embedding = read("embed_tokens.weight")
+        self._final_norm = read("norm.weight")
+        self._layers = []
+        for n in range(config.layers):
+            attn, mlp = f"layers.{n}.self_attn", f"layers.{n}.mlp"
+            self._layers.append(
+                LayerWeights(
+                    input_norm=read(f"layers.{n}.input_layernorm.weight"),
+                    qkv=read(*(f"{attn}.{x}_proj.weight" for x in "qkv")),
+                    qkv_bias=read(*(f"{attn}.{x}_proj.bias" for x in "qkv")),
+                    out=read(f"{attn}.o_proj.weight"),
+                    post_norm=read(f"layers.{n}.post_attention_layernorm.weight"),
+                    gate_up=read(f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight"),
+                    down=read(f"{mlp}.down_proj.weight"),
+                )
+            )
+        self._device, self._dtype = device, dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        layers = sum(t.nbytes for layer in self._layers for t in layer)
+        return layers + self._embedding.nbytes + self._final_norm.nbytes
+
+    def forward(self, ids: Sequence[int]) -> Tensor:
+        """[tokens, width] in the model's dtype, for one unpadded prompt."""
+        c = self.config
+        x = self._embedding[torch.tensor(ids, device=self._device)]
+        cos, sin = self._rotation(len(ids))
+        for w in self._layers:
+            h = F.rms_norm(x, (c.width,), w.input_norm, c.eps)
+            qkv = F.linear(h, w.qkv, w.qkv_bias).unflatten(-1, (-1, c.head_dim)).transpose(0, 1)
+            q, k, v = qkv.split((c.heads, c.kv_heads, c.kv_heads))
+            attended = F.scaled_dot_product_attention(
+                _rotate_half(q, cos, sin)[None],
+                _rotate_half(k, cos, sin)[None],
+                v[None],
+                is_causal=True,
+                enable_gqa=c.heads != c.kv_heads,
+            )
+            x = x + F.linear(attended[0].transpose(0, 1).flatten(1), w.out)
+            h = F.rms_norm(x, (c.width,), w.post_norm, c.eps)
+            gate, up = F.linear(h, w.gate_up).chunk(2, dim=-1)
+            x = x + F.linear(F.silu(gate) * up, w.down)
+        return F.rms_norm(x, (c.width,), self._final_norm, c.eps)
+
+    def _rotation(self, tokens: int) -> tuple[Tensor, Tensor]:
+        dim = self.config.head_dim
+        exponents = torch.arange(0, dim, 2, dtype=torch.float32) / dim
+        angles = torch.outer(torch.arange(tokens).float(), self.config.rope_theta**-exponents)
+        angles = torch.cat((angles, angles), dim=-1).to(self._device)
+        return angles.cos().to(self._dtype), angles.sin().to(self._dtype)

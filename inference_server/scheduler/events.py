@@ -1,0 +1,92 @@
+"""What a picture's caller is told while it is drawn. Plain values; knows nothing of gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inference_server.adapters.records import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRequest:
+    """A validated request."""
+
+    prompt: str
+    seed: int
+    steps: int
+    adapters: tuple[Wanted, ...] = ()
+    preview: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterUse:
+    """One exact adapter version in use."""
+
+    name: str
+    weight: float
+    content_hash: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds per stage of one picture."""
+
+    queued: float
+    text_encode: float
+    denoise: float
+    decode: float
+    jpeg_encode: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """How many requests are served first, the one being drawn included."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Everything that decides the picture is fixed."""
+
+    seed: int
+    steps: int
+    adapters: tuple[AdapterUse, ...]
+    prompt_tokens: int
+    prompt_tokens_ignored: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewImage:
+    """A small JPEG; sizes in pixels."""
+
+    image: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One denoising step has ended."""
+
+    step: int
+    total_steps: int
+    elapsed: float
+    """Seconds since drawing began."""
+    ended_at: float
+    """`time.perf_counter()` at the step's end; lets a benchmark see how late the event is."""
+    preview: PreviewImage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The picture."""
+
+    image: bytes
+    seed: int
+    timings: Timings
+
+
+Event = Queued | Started | StepDone | Completed

@@ -1,0 +1,134 @@
+"""The life of the server process: listen, load, serve, drain.
+
+Owns that order and the wiring of the parts; knows nothing of the command line or signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+import torch
+
+from inference_server import runtime_dir
+from inference_server.adapters.segment import AdapterSegment
+from inference_server.adapters.store import AdapterStore
+from inference_server.config import Config
+from inference_server.engine.engine import Engine
+from inference_server.engine.loading import LoadedModel, load_model
+from inference_server.errors import ModelError
+from inference_server.model.checkpoint import Checkpoint
+from inference_server.scheduler.scheduler import Scheduler
+from inference_server.service.backend import Backend, BackendSlot
+from inference_server.service.descriptor_socket import DescriptorSocket
+from inference_server.service.listeners import ControlListener, PublicListener
+from inference_server.service.segment import Segment
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+
+log = logging.getLogger(__name__)
+
+WARM_UP_PROMPT = "warm-up"
+
+
+async def serve(config: Config, stopping: asyncio.Event) -> None:
+    """Runs the server until `stopping` is set.
+
+    Raises:
+        ServerError: it cannot start; the message is for the operator.
+    """
+    checkpoint = Checkpoint(config.model)
+    device, dtype = choose_device(config)
+    lock = runtime_dir.claim(config.runtime_dir)
+    backend = BackendSlot()
+    public = PublicListener(config.listen, backend)
+    await public.start()
+    log.info("loading %s on %s in %s", config.model, device, dtype)
+    loading = asyncio.create_task(
+        asyncio.to_thread(_load_and_warm_up, config, checkpoint, device, dtype)
+    )
+    stop_early = asyncio.create_task(stopping.wait())
+    await asyncio.wait([loading, stop_early], return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        await public.stop(0)
+        return
+    engine = loading.result()
+
+    store = AdapterStore(
+        AdapterSegment(_layout(config, engine.model), config.slots + 1, device), config.slots
+    )
+    scheduler = Scheduler(engine, store, config.queue)
+    descriptors = DescriptorSocket(
+        config.runtime_dir / runtime_dir.DESCRIPTOR_SOCKET,
+        store.segment.descriptor,
+        store.writer_is_gone,
+    )
+    conditioning = engine.model.conditioning.numpy().astype("<f4").tobytes()
+    control = ControlListener(
+        config.runtime_dir / runtime_dir.CONTROL_SOCKET, Segment(store, descriptors, conditioning)
+    )
+    scheduler.start()
+    descriptors.start()
+    await control.start()
+    backend.fill(Backend(engine, store, scheduler, config.embedded))
+    await public.ready()
+    log.info("ready on %s", config.listen)
+
+    await stop_early
+    log.info("draining; accepted pictures get %.0f s", config.grace)
+    await public.draining()
+    await scheduler.drain(config.grace)
+    await public.stop(1.0)
+    await control.stop()
+    await descriptors.stop()
+    os.close(lock)
+    log.info("stopped")
+
+
+def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
+    """Where to run, and in which dtype: bf16 on a GPU, float32 on a CPU unless told otherwise.
+
+    Raises:
+        ModelError: the device does not exist here.
+    """
+    wanted = config.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ModelError(f"--device {wanted!r} is none; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("--device cuda: PyTorch sees no GPU here; check the driver, or use cpu")
+    if config.dtype == "auto":
+        return device, torch.bfloat16 if device.type == "cuda" else torch.float32
+    return device, torch.float32 if config.dtype == "float32" else torch.bfloat16
+
+
+def _load_and_warm_up(
+    config: Config, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+) -> Engine:
+    name = "embedded" if config.embedded else None
+    engine = Engine(load_model(checkpoint, device, dtype, config.turbo_lora, name))
+    # The first picture of a process pays for allocators and kernel choices; nobody should wait.
+    drawing = engine.begin(engine.encode(WARM_UP_PROMPT), 0, 1)
+    engine.step(drawing)
+    engine.decode(drawing)
+    return engine
+
+
+def _layout(config: Config, model: LoadedModel) -> SegmentLayout:
+    shape = model.transformer.config
+    return SegmentLayout(
+        LayoutParameters(
+            blocks=shape.blocks,
+            width=shape.width,
+            mlp_width=shape.mlp_width,
+            image_features=shape.in_channels,
+            output_features=shape.output_features,
+            text_features=shape.text_features,
+            modulation_rows=len(model.schedules.rows),
+            max_rank=config.max_rank,
+            dtype=str(model.dtype).removeprefix("torch."),
+        )
+    )

@@ -1,0 +1,95 @@
+"""`wuliart.v1.AdapterService`: the catalogue as messages.
+
+Owns the translation and the resume token; knows nothing of how adapters come and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from inference_server.adapters.catalog import Change, ChangeKind
+from inference_server.adapters.records import Adapter, AdapterState
+from inference_server.service.backend import BackendSlot
+from wuliart.v1 import adapter_pb2 as pb
+from wuliart.v1 import adapter_pb2_grpc as rpc
+
+Context = aio.ServicerContext[Any, Any]
+
+STATES = {
+    AdapterState.RESIDENT: pb.ADAPTER_STATE_RESIDENT,
+    AdapterState.AVAILABLE: pb.ADAPTER_STATE_AVAILABLE,
+    AdapterState.REFUSED: pb.ADAPTER_STATE_REFUSED,
+}
+
+
+class Adapters(rpc.AdapterServiceServicer):
+    """The servicer."""
+
+    def __init__(self, backend: BackendSlot) -> None:
+        self._backend = backend
+
+    async def ListAdapters(
+        self, request: pb.ListAdaptersRequest, context: Context
+    ) -> pb.ListAdaptersResponse:
+        """See the .proto file."""
+        catalog = self._backend.ready.adapters.catalog
+        return pb.ListAdaptersResponse(
+            adapters=[_adapter(a) for a in catalog.adapters], revision=catalog.revision
+        )
+
+    async def WatchAdapters(
+        self, request: pb.WatchAdaptersRequest, context: Context
+    ) -> AsyncIterator[pb.WatchAdaptersResponse]:
+        """See the .proto file."""
+        store = self._backend.ready.adapters
+        since = _revision_of(request.resume_token, store.epoch)
+        async for change in store.catalog.watch(since):
+            yield _response(change, store.epoch)
+
+
+def _revision_of(token: str, epoch: str) -> int | None:
+    """The revision a token stands for; None if it is of another server life, or no token."""
+    life, _, revision = token.partition(":")
+    if life != epoch or not revision.isascii() or not revision.isdecimal():
+        return None
+    return int(revision)
+
+
+def _response(change: Change, epoch: str) -> pb.WatchAdaptersResponse:
+    response = pb.WatchAdaptersResponse(
+        revision=change.revision, resume_token=f"{epoch}:{change.revision}"
+    )
+    messages = [_adapter(a) for a in change.adapters]
+    match change.kind:
+        case ChangeKind.SNAPSHOT:
+            response.snapshot.CopyFrom(pb.AdapterSnapshot(adapters=messages))
+        case ChangeKind.ADDED:
+            response.added.CopyFrom(messages[0])
+        case ChangeKind.UPDATED:
+            response.updated.CopyFrom(messages[0])
+        case ChangeKind.REMOVED:
+            response.removed.CopyFrom(messages[0])
+        case ChangeKind.REFUSED:
+            response.refused.CopyFrom(messages[0])
+    return response
+
+
+def _adapter(adapter: Adapter) -> pb.Adapter:
+    entry = adapter.entry
+    message = pb.Adapter(
+        name=entry.name,
+        title=entry.title,
+        trigger_words=entry.trigger_words,
+        rank=entry.rank,
+        size_bytes=entry.size_bytes,
+        content_hash=entry.content_hash,
+        state=STATES[adapter.state],
+        refusal_reason=entry.refusal_reason,
+        generation=adapter.generation,
+    )
+    if adapter.state is AdapterState.RESIDENT:
+        message.resident_since.FromNanoseconds(int(adapter.resident_since * 1e9))
+    return message

@@ -1,0 +1,168 @@
+"""`wuliart.v1.ImageGenerationService`: requests to jobs, events to messages.
+
+Owns the translation both ways and the end of a call (a caller that leaves cancels its job); knows
+nothing of how pictures are drawn.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+from google.protobuf.duration_pb2 import Duration
+from grpc import aio
+
+from inference_server.scheduler import events
+from inference_server.service.backend import Backend, BackendSlot
+from inference_server.service.validation import validate
+from wuliart.contract import limits
+from wuliart.v1 import image_generation_pb2 as pb
+from wuliart.v1 import image_generation_pb2_grpc as rpc
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class ImageGeneration(rpc.ImageGenerationServiceServicer):
+    """The servicer; every failure is raised and turned into a status by the interceptor."""
+
+    def __init__(self, backend: BackendSlot) -> None:
+        self._backend = backend
+
+    async def GenerateImage(
+        self, request: pb.GenerateImageRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateImageResponse]:
+        """See the .proto file."""
+        draw = validate(request)
+        backend = self._backend.ready
+        backend.adapters.check(draw.adapters)
+        job = backend.scheduler.submit(draw)
+        try:
+            async for event in job.events():
+                yield _message(event)
+        finally:
+            # Reached when the caller cancels, its deadline passes or its connection breaks, too.
+            backend.scheduler.cancel(job)
+
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Context
+    ) -> pb.GetServerInfoResponse:
+        """See the .proto file."""
+        return _describe(self._backend.ready)
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+def _message(event: events.Event) -> pb.GenerateImageResponse:
+    match event:
+        case events.Queued():
+            return pb.GenerateImageResponse(queued=pb.QueuedEvent(position=event.position))
+        case events.Started():
+            return pb.GenerateImageResponse(started=_started(event))
+        case events.StepDone():
+            return pb.GenerateImageResponse(step=_step(event))
+        case events.Completed():
+            return pb.GenerateImageResponse(completed=_completed(event))
+
+
+def _started(event: events.Started) -> pb.StartedEvent:
+    return pb.StartedEvent(
+        seed=event.seed,
+        steps=event.steps,
+        adapters=[
+            pb.AdapterUse(
+                name=use.name,
+                weight=use.weight,
+                content_hash=use.content_hash,
+                generation=use.generation,
+            )
+            for use in event.adapters
+        ],
+        prompt_tokens=event.prompt_tokens,
+        prompt_tokens_ignored=event.prompt_tokens_ignored,
+    )
+
+
+def _step(event: events.StepDone) -> pb.StepEvent:
+    message = pb.StepEvent(
+        step=event.step, total_steps=event.total_steps, elapsed=_duration(event.elapsed)
+    )
+    if event.preview is not None:
+        message.preview.image = event.preview.image
+        message.preview.media_type = limits.MEDIA_TYPE
+        message.preview.width = event.preview.width
+        message.preview.height = event.preview.height
+    return message
+
+
+def _completed(event: events.Completed) -> pb.CompletedEvent:
+    t = event.timings
+    return pb.CompletedEvent(
+        image=event.image,
+        media_type=limits.MEDIA_TYPE,
+        width=limits.IMAGE_SIZE,
+        height=limits.IMAGE_SIZE,
+        seed=event.seed,
+        timings=pb.StageTimings(
+            queued=_duration(t.queued),
+            text_encode=_duration(t.text_encode),
+            denoise=_duration(t.denoise),
+            decode=_duration(t.decode),
+            jpeg_encode=_duration(t.jpeg_encode),
+            total=_duration(t.total),
+        ),
+    )
+
+
+def _describe(backend: Backend) -> pb.GetServerInfoResponse:
+    model = backend.engine.model
+    parameters = backend.adapters.segment.layout.parameters
+    on_gpu = model.device.type == "cuda"
+    schedules = model.schedules.sigmas
+    return pb.GetServerInfoResponse(
+        version=importlib.metadata.version("wuliart-turbo"),
+        model=pb.ModelInfo(
+            name=model.name,
+            embedded=backend.embedded,
+            transformer_parameters=model.parameters,
+            turbo_lora=model.turbo_lora,
+            schedules=[pb.NoiseSchedule(sigmas=schedules[n]) for n in sorted(schedules)],
+        ),
+        device=pb.DeviceInfo(
+            kind=model.device.type,
+            name=torch.cuda.get_device_name(model.device) if on_gpu else "CPU",
+            dtype=str(model.dtype).removeprefix("torch."),
+        ),
+        limits=pb.Limits(
+            width=limits.IMAGE_SIZE,
+            height=limits.IMAGE_SIZE,
+            jpeg_quality=limits.JPEG_QUALITY,
+            min_steps=limits.MIN_STEPS,
+            max_steps=limits.MAX_STEPS,
+            default_steps=limits.DEFAULT_STEPS,
+            max_prompt_characters=limits.MAX_PROMPT_CHARACTERS,
+            max_prompt_tokens=limits.MAX_PROMPT_TOKENS,
+            max_adapters=limits.MAX_ADAPTERS,
+            max_adapter_weight=limits.MAX_ADAPTER_WEIGHT,
+            max_adapter_rank=parameters.max_rank,
+            adapter_slots=backend.adapters.slots.resident_limit,
+            queue_capacity=backend.scheduler.capacity,
+        ),
+        segments=[
+            pb.MemorySegment(
+                name=segment.name,
+                size_bytes=segment.size_bytes,
+                used_bytes=segment.used_bytes,
+                location="device" if on_gpu else "host",
+            )
+            for segment in backend.segments()
+        ],
+        lora_manager_connected=backend.adapters.manager_attached,
+        queue_length=backend.scheduler.queue_length,
+    )

@@ -1,0 +1,121 @@
+"""The two gRPC servers of the process: the public one, and the manager's.
+
+Owns ports, options, health and reflection; knows nothing of what the services do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from inference_server.errors import ServerError
+from inference_server.service.adapters import Adapters
+from inference_server.service.backend import BackendSlot
+from inference_server.service.image_generation import ImageGeneration
+from inference_server.service.segment import Segment
+from inference_server.service.status import StatusInterceptor
+from wuliart.contract.limits import MAX_CONTROL_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from wuliart.internal.v1 import segment_pb2_grpc
+from wuliart.v1 import (
+    adapter_pb2,
+    adapter_pb2_grpc,
+    image_generation_pb2,
+    image_generation_pb2_grpc,
+)
+
+SERVICES = (
+    image_generation_pb2.DESCRIPTOR.services_by_name["ImageGenerationService"].full_name,
+    adapter_pb2.DESCRIPTOR.services_by_name["AdapterService"].full_name,
+)
+
+KEEPALIVE = (
+    # A peer that vanished without closing (stopped process, pulled cable) is noticed in 15 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class ListenError(ServerError):
+    """An address cannot be listened on; the message says which."""
+
+
+class PublicListener:
+    """Serves clients; health says NOT_SERVING until `ready` and again from `drain` on."""
+
+    def __init__(self, address: str, backend: BackendSlot) -> None:
+        self._server = aio.server(
+            interceptors=[StatusInterceptor()],
+            options=[
+                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+                ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+                # Two servers on one port would each get some of the calls.
+                ("grpc.so_reuseport", 0),
+                *KEEPALIVE,
+            ],
+        )
+        self._health = health.aio.HealthServicer()
+        image_generation_pb2_grpc.add_ImageGenerationServiceServicer_to_server(
+            ImageGeneration(backend), self._server
+        )
+        adapter_pb2_grpc.add_AdapterServiceServicer_to_server(Adapters(backend), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self.port = _bind(self._server, address)
+
+    async def start(self) -> None:
+        """Begins to listen, not yet serving."""
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._server.start()
+
+    async def ready(self) -> None:
+        """Calls are served from now on."""
+        await self._say(health_pb2.HealthCheckResponse.SERVING)
+
+    async def draining(self) -> None:
+        """Health says NOT_SERVING for good; calls in flight go on."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Ends calls still open after `grace` seconds."""
+        await self._server.stop(grace)
+
+    async def _say(self, status: int) -> None:
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+
+class ControlListener:
+    """Serves the LoRA manager on a Unix socket."""
+
+    def __init__(self, path: Path, segment: Segment) -> None:
+        self._server = aio.server(
+            interceptors=[StatusInterceptor()],
+            options=[("grpc.max_receive_message_length", MAX_CONTROL_BYTES), *KEEPALIVE],
+        )
+        segment_pb2_grpc.add_SegmentServiceServicer_to_server(segment, self._server)
+        _bind(self._server, f"unix:{path}")
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Ends the manager's session."""
+        await self._server.stop(0)
+
+
+def _bind(server: aio.Server, address: str) -> int:
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError:
+        raise ListenError(
+            f"cannot listen on {address}: the address is taken or not this machine's; "
+            "name another with --listen"
+        ) from None

@@ -1,0 +1,122 @@
+"""`wuliart.internal.v1.SegmentService`: the LoRA manager's session.
+
+Owns the translation and the stream that is the session; knows nothing of slots' lives. Listens on a
+Unix socket in a directory only the owner can enter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from inference_server.adapters.records import FileEntry
+from inference_server.adapters.store import AdapterStore
+from inference_server.service.descriptor_socket import DescriptorSocket
+from wuliart.internal.v1 import segment_pb2 as pb
+from wuliart.internal.v1 import segment_pb2_grpc as rpc
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class Segment(rpc.SegmentServiceServicer):
+    """The servicer.
+
+    Args:
+        store: what the session works on.
+        descriptors: hands out the segment's file descriptor.
+        conditioning: silu(temb), float32 little endian [rows, width].
+    """
+
+    def __init__(
+        self, store: AdapterStore, descriptors: DescriptorSocket, conditioning: bytes
+    ) -> None:
+        self._store = store
+        self._descriptors = descriptors
+        self._conditioning = conditioning
+
+    async def Attach(
+        self, request: pb.AttachRequest, context: Context
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """See the .proto file."""
+        session = self._store.attach()
+        token = self._descriptors.expect(session.id)
+        layout = self._store.segment.layout
+        try:
+            yield pb.AttachResponse(
+                attached=pb.Attached(
+                    epoch=self._store.epoch,
+                    session_id=session.id,
+                    descriptor_socket=str(self._descriptors.path),
+                    descriptor_token=token,
+                    segment_bytes=self._store.segment.nbytes,
+                    layout=pb.LayoutParameters(**dataclasses.asdict(layout.parameters)),
+                    layout_hash=layout.hash,
+                    conditioning=self._conditioning,
+                    resident_limit=self._store.slots.resident_limit,
+                )
+            )
+            while True:
+                name = await session.promotions.get()
+                yield pb.AttachResponse(promote=pb.Promote(name=name))
+        finally:
+            self._store.detach(session)
+            self._descriptors.forget(token)
+
+    async def ReportCatalog(
+        self, request: pb.ReportCatalogRequest, context: Context
+    ) -> pb.ReportCatalogResponse:
+        """See the .proto file."""
+        self._store.report(request.session_id, [_entry(e) for e in request.entries])
+        return pb.ReportCatalogResponse(revision=self._store.catalog.revision)
+
+    async def ReserveSlot(
+        self, request: pb.ReserveSlotRequest, context: Context
+    ) -> pb.ReserveSlotResponse:
+        """See the .proto file."""
+        slot = self._store.reserve(
+            request.session_id, request.request_id, request.name, request.evict
+        )
+        return pb.ReserveSlotResponse(
+            slot=slot.index,
+            generation=slot.generation,
+            offset=self._store.segment.offset(slot.index),
+            lease_ms=int(self._store.slots.lease_seconds * 1000),
+        )
+
+    async def CommitSlot(
+        self, request: pb.CommitSlotRequest, context: Context
+    ) -> pb.CommitSlotResponse:
+        """See the .proto file."""
+        await self._store.commit(
+            request.session_id,
+            request.slot,
+            request.generation,
+            checksum=request.checksum,
+            written_bytes=request.written_bytes,
+            entry=_entry(request.entry),
+            packed_rank=request.packed_rank,
+            sites=request.sites,
+        )
+        return pb.CommitSlotResponse(revision=self._store.catalog.revision)
+
+    async def AbandonSlot(
+        self, request: pb.AbandonSlotRequest, context: Context
+    ) -> pb.AbandonSlotResponse:
+        """See the .proto file."""
+        self._store.abandon(request.session_id, request.slot, request.generation)
+        return pb.AbandonSlotResponse()
+
+
+def _entry(message: pb.CatalogEntry) -> FileEntry:
+    return FileEntry(
+        name=message.name,
+        title=message.title,
+        trigger_words=tuple(message.trigger_words),
+        rank=message.rank,
+        size_bytes=message.size_bytes,
+        content_hash=message.content_hash,
+        refusal_reason=message.refusal_reason,
+    )

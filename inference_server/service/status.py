@@ -1,0 +1,138 @@
+"""Turns a failure into a gRPC status, once, at the edge.
+
+Owns the details a status carries (ErrorInfo, BadRequest, RetryInfo) and the guard around every
+handler: what is not a `RequestError` reaches the caller as a plain INTERNAL and the log in full.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc import aio
+
+from inference_server.errors import RequestError, Violation
+from wuliart.contract.status import CODES, DOMAIN, Reason
+
+log = logging.getLogger(__name__)
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""Where a google.rpc.Status travels; see grpc_status.rpc_status."""
+
+
+class Malformed:
+    """Stands for a request whose bytes could not be parsed."""
+
+
+def to_status(error: RequestError) -> status_pb2.Status:
+    """The google.rpc.Status that says everything the error knows."""
+    code = CODES[error.reason]
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason.value, domain=DOMAIN, metadata=error.metadata
+    )
+    status.details.add().Pack(info)
+    if error.violations:
+        bad = error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(
+                    field=v.field, description=v.description
+                )
+                for v in error.violations
+            ]
+        )
+        status.details.add().Pack(bad)
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromMilliseconds(int(error.retry_after * 1000))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+async def abort(context: aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
+    """Ends the call with the error's status."""
+    status = to_status(error)
+    await context.abort(
+        CODES[error.reason],
+        error.message,
+        ((DETAILS_KEY, status.SerializeToString()),),
+    )
+    raise AssertionError("abort returned")
+
+
+def _translate(error: Exception) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    log.error("a handler failed", exc_info=error)
+    return RequestError(Reason.INTERNAL, "the server failed; its log has the details")
+
+
+MALFORMED = RequestError(
+    Reason.INVALID_REQUEST,
+    "the request could not be read: it is not a valid message, or a text in it is not UTF-8",
+    violations=[Violation("", "must be a valid protobuf message with UTF-8 strings")],
+)
+
+
+class StatusInterceptor(aio.ServerInterceptor):
+    """Guards every handler, unary and streaming alike."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps the handler of one call."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        parse = handler.request_deserializer
+
+        def lenient(data: bytes) -> Any:
+            # gRPC would answer INTERNAL with Python's own text.
+            try:
+                return parse(data) if parse else data
+            except DecodeError:
+                return Malformed()
+
+        if handler.response_streaming:
+            return handler._replace(
+                request_deserializer=lenient, unary_stream=_guard_stream(handler.unary_stream)
+            )
+        return handler._replace(
+            request_deserializer=lenient, unary_unary=_guard_unary(handler.unary_unary)
+        )
+
+
+def _guard_unary(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def guarded(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        if isinstance(request, Malformed):
+            await abort(context, MALFORMED)
+        try:
+            return await inner(request, context)
+        except aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, _translate(error))
+
+    return guarded
+
+
+def _guard_stream(inner: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    async def guarded(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        if isinstance(request, Malformed):
+            await abort(context, MALFORMED)
+        try:
+            async for response in inner(request, context):
+                yield response
+        except aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, _translate(error))
+
+    return guarded

@@ -1,0 +1,109 @@
+"""Checks a request's fields against the contract's limits, all of them at once.
+
+Owns what a good field is; knows nothing of the server's state (which adapters exist, who waits).
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import unicodedata
+
+from inference_server.adapters.records import Wanted
+from inference_server.errors import RequestError, Violation
+from inference_server.scheduler.events import DrawRequest
+from wuliart.contract.limits import (
+    DEFAULT_STEPS,
+    MAX_ADAPTER_NAME_CHARACTERS,
+    MAX_ADAPTER_WEIGHT,
+    MAX_ADAPTERS,
+    MAX_PROMPT_CHARACTERS,
+    MAX_STEPS,
+    MIN_STEPS,
+)
+from wuliart.contract.status import Reason
+from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+
+RANDOM_SEED_BITS = 32
+"""Short enough to note down and type again."""
+
+TEXT_CONTROLS = frozenset("\t\n\r")
+
+
+def validate(message: GenerateImageRequest) -> DrawRequest:
+    """The request with its defaults filled in.
+
+    Raises:
+        RequestError: INVALID_REQUEST with every violation.
+    """
+    steps = message.steps if message.HasField("steps") else DEFAULT_STEPS
+    violations = [*_prompt(message.prompt), *_steps(steps), *_adapters(message)]
+    if violations:
+        listed = "; ".join(f"{v.field} {v.description}" for v in violations)
+        raise RequestError(Reason.INVALID_REQUEST, listed, violations=violations)
+    seed = message.seed if message.HasField("seed") else secrets.randbits(RANDOM_SEED_BITS)
+    adapters = tuple(
+        Wanted(a.name, a.weight if a.HasField("weight") else 1.0) for a in message.adapters
+    )
+    return DrawRequest(message.prompt, seed, steps, adapters, message.preview)
+
+
+def _prompt(prompt: str) -> list[Violation]:
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        return [
+            Violation(
+                "prompt",
+                f"has {len(prompt)} characters; {MAX_PROMPT_CHARACTERS} are allowed",
+            )
+        ]
+    categories = {unicodedata.category(c) for c in prompt if c not in TEXT_CONTROLS}
+    if categories & {"Cc", "Cs"}:
+        return [Violation("prompt", "contains control characters; it must be text")]
+    # Separators, formatting and unassigned characters alone show nothing.
+    if not any(c[0] in "LNPSM" or c == "Co" for c in categories):
+        return [Violation("prompt", "is empty; say what the picture shows")]
+    return []
+
+
+def _steps(steps: int) -> list[Violation]:
+    if MIN_STEPS <= steps <= MAX_STEPS:
+        return []
+    return [Violation("steps", f"is {steps}; it must be {MIN_STEPS} to {MAX_STEPS}")]
+
+
+def _adapters(message: GenerateImageRequest) -> list[Violation]:
+    found: list[Violation] = []
+    if len(message.adapters) > MAX_ADAPTERS:
+        found.append(
+            Violation(
+                "adapters",
+                f"has {len(message.adapters)} entries; {MAX_ADAPTERS} are allowed",
+            )
+        )
+    seen: set[str] = set()
+    for index, adapter in enumerate(message.adapters):
+        path = f"adapters[{index}]"
+        if not adapter.name:
+            found.append(Violation(f"{path}.name", "is empty"))
+        elif len(adapter.name) > MAX_ADAPTER_NAME_CHARACTERS:
+            found.append(
+                Violation(
+                    f"{path}.name",
+                    f"has {len(adapter.name)} characters; "
+                    f"{MAX_ADAPTER_NAME_CHARACTERS} are allowed",
+                )
+            )
+        elif adapter.name in seen:
+            found.append(Violation(f"{path}.name", f"repeats {adapter.name!r}"))
+        seen.add(adapter.name)
+        if adapter.HasField("weight") and not (
+            math.isfinite(adapter.weight) and abs(adapter.weight) <= MAX_ADAPTER_WEIGHT
+        ):
+            found.append(
+                Violation(
+                    f"{path}.weight",
+                    f"is {adapter.weight:g}; it must be "
+                    f"{-MAX_ADAPTER_WEIGHT:g} to {MAX_ADAPTER_WEIGHT:g}",
+                )
+            )
+    return found

@@ -1,0 +1,155 @@
+"""Each of our networks against the stock one with the same weights, in float32."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from inference_server.model import latents
+from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.modulation import ModulationTable, conditioning
+from inference_server.model.schedule import ScheduleTable, sigmas
+from inference_server.model.text_encoder import TextConfig, TextEncoder
+from inference_server.model.transformer import TransformerConfig
+from inference_server.model.transformer_loading import load_transformer
+from inference_server.model.vae import VaeConfig, VaeDecoder
+from tests.tiny_model import make_transformer, make_vae, randomise
+
+CPU = torch.device("cpu")
+LIGHTNING = {
+    "use_dynamic_shifting": True,
+    "time_shift_type": "exponential",
+    "base_shift": 1.0986122886681098,
+    "max_shift": 1.0986122886681098,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 8192,
+    "shift_terminal": None,
+}
+STOCK = LIGHTNING | {"base_shift": 0.5, "max_shift": 0.9, "shift_terminal": 0.02}
+
+
+def relative(ours: torch.Tensor, stock: torch.Tensor) -> float:
+    return float((ours - stock).norm() / stock.norm())
+
+
+def read_config(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("config", [LIGHTNING, STOCK, {"shift": 3.0}])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_sigmas_are_the_stock_schedulers(config: dict, steps: int) -> None:
+    if steps == 1 and config.get("shift_terminal"):
+        pytest.skip("stock divides by zero here")
+    scheduler = FlowMatchEulerDiscreteScheduler(**config)
+    span = config.get("max_shift", 0) - config.get("base_shift", 0)
+    mu = config.get("base_shift", 0) + span * (4096 - 256) / (8192 - 256)
+    scheduler.set_timesteps(
+        sigmas=np.linspace(1.0, 1 / steps, steps),
+        mu=mu if config.get("use_dynamic_shifting") else None,
+    )
+    assert sigmas(steps, 4096, config) == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
+
+
+def test_lightning_schedule_in_numbers() -> None:
+    assert sigmas(4, 4096, LIGHTNING) == pytest.approx([1, 0.9, 0.75, 0.5, 0])
+
+
+def test_one_step_with_a_terminal_shift_is_finite() -> None:
+    assert sigmas(1, 4096, STOCK) == (1.0, 0.0)
+
+
+def test_schedule_table_shares_rows() -> None:
+    table = ScheduleTable.build(range(1, 5), 4096, LIGHTNING)
+    assert table.rows[0] == 1.0
+    assert len(table.rows) == len(set(table.rows)) < 1 + 2 + 3 + 4
+    for steps, rows in table.row_of.items():
+        assert [table.rows[row] for row in rows] == list(table.sigmas[steps][:-1])
+
+
+def test_packing_is_the_stock_pipelines() -> None:
+    x = torch.randn(1, 16, 8, 12)
+    packed = QwenImagePipeline._pack_latents(x[:, None], 1, 16, 8, 12)[0]
+    assert torch.equal(latents.pack(x), packed)
+    assert torch.equal(latents.unpack(packed, 8, 12), x)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 40])
+@pytest.mark.parametrize("row", [0, 1, 3])
+def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
+    stock = make_transformer(tmp_path)
+    files = WeightFiles(tmp_path, "diffusion_pytorch_model")
+    config = TransformerConfig.from_json(read_config(tmp_path))
+    levels = ScheduleTable.build(range(1, 5), 96, LIGHTNING).rows
+    ours, nbytes = load_transformer(config, files.read, (8, 12), CPU, torch.float32)
+    table = ModulationTable.build(config, files.read, conditioning(files.read, levels), CPU)
+    x, text = torch.randn(96, 64), torch.randn(tokens, 48)
+    with torch.inference_mode():
+        expected = stock(
+            hidden_states=x[None],
+            encoder_hidden_states=text[None],
+            timestep=torch.tensor([levels[row]]),
+            img_shapes=[[(1, 8, 12)]],
+            return_dict=False,
+        )[0][0]
+        (modulation,) = table.select([row], [], torch.float32)
+        got = ours.forward(x, text, ours.text_rotation(tokens), modulation, [])
+    assert relative(got, expected) < 1e-5
+    modulation_weights = sum(
+        p.numel() for n, p in stock.named_parameters() if "_mod." in n or "norm_out" in n
+    )
+    assert nbytes < 4 * (sum(p.numel() for p in stock.parameters()) - modulation_weights) * 1.05
+
+
+def test_vae_decoder(tmp_path: Path) -> None:
+    stock = make_vae(tmp_path)
+    config = VaeConfig.from_json(read_config(tmp_path))
+    ours = VaeDecoder(config, WeightFiles(tmp_path, "diffusion_pytorch_model"), CPU, torch.float32)
+    x = torch.randn(1, 16, 12, 8)
+    mean = torch.tensor(stock.config.latents_mean).view(1, 16, 1, 1)
+    std = torch.tensor(stock.config.latents_std).view(1, 16, 1, 1)
+    with torch.inference_mode():
+        expected = stock.decode((x * std + mean)[:, :, None], return_dict=False)[0][:, :, 0]
+        got = ours.decode(x)
+    assert got.shape == (1, 3, 96, 64)
+    assert relative(got, expected) < 1e-5
+
+
+@pytest.mark.parametrize("tokens", [1, 50])
+def test_text_encoder(tmp_path: Path, tokens: int) -> None:
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 300,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [2, 3, 3],
+            },
+        },
+        vision_config={"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64},
+    )
+    stock = Qwen2_5_VLForConditionalGeneration(config).eval()
+    randomise(stock, 3)
+    stock.save_pretrained(tmp_path)
+    ours = TextEncoder(
+        TextConfig.from_json(read_config(tmp_path)),
+        WeightFiles(tmp_path, "model"),
+        CPU,
+        torch.float32,
+    )
+    ids = torch.randint(0, 300, (tokens,))
+    with torch.inference_mode():
+        expected = stock(input_ids=ids[None], output_hidden_states=True).hidden_states[-1][0]
+        got = ours.forward(ids.tolist())
+    assert relative(got, expected) < 1e-5
