@@ -1,1 +1,72 @@
-"""Placeholder."""
+"""A Python client for WuliArt Turbo.
+
+    from wuliart_client import Client
+
+    with Client("localhost:50051") as client:
+        picture = client.draw("a lighthouse in ink", styles=["ink"], on_event=print)
+        print(picture.save("outputs"))
+
+`Client` and `AsyncClient` are twins. Everything public is named here; the modules with an
+underscore are private. The command `wuliart` is this package at the shell.
+"""
+
+from wuliart_client import _core_log  # noqa: F401 - before whatever imports grpc
+from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
+from wuliart_client._client import AsyncClient, Client
+from wuliart_client._events import Completed, Event, Queued, Started, Step
+from wuliart_client._exceptions import (
+    AdapterNotFound,
+    AdapterRefused,
+    Busy,
+    Cancelled,
+    DeadlineExceeded,
+    GenerationFailed,
+    InvalidRequest,
+    NoFreeSlot,
+    ProtocolError,
+    QueueFull,
+    Unavailable,
+    WuliArtError,
+)
+from wuliart_client._picture import AdapterUse, Picture, Timings
+from wuliart_client._requests import Style, StyleLike
+from wuliart_client._server_info import DeviceInfo, Limits, MemorySegment, ModelInfo, ServerInfo
+from wuliart_client._streams import AsyncEventStream, EventStream
+
+__all__ = [
+    "Adapter",
+    "AdapterEvent",
+    "AdapterEventKind",
+    "AdapterNotFound",
+    "AdapterRefused",
+    "AdapterState",
+    "AdapterUse",
+    "AsyncClient",
+    "AsyncEventStream",
+    "Busy",
+    "Cancelled",
+    "Client",
+    "Completed",
+    "DeadlineExceeded",
+    "DeviceInfo",
+    "Event",
+    "EventStream",
+    "GenerationFailed",
+    "InvalidRequest",
+    "Limits",
+    "MemorySegment",
+    "ModelInfo",
+    "NoFreeSlot",
+    "Picture",
+    "ProtocolError",
+    "QueueFull",
+    "Queued",
+    "ServerInfo",
+    "Started",
+    "Step",
+    "Style",
+    "StyleLike",
+    "Timings",
+    "Unavailable",
+    "WuliArtError",
+]

@@ -1,0 +1,75 @@
+# WuliArt Turbo. `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STYLES ?= loras
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev protos demo up test check lint types imports buf bench lock contract-baseline clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamps say which lock file the environment was made from.
+$(BIN)/.runtime: requirements.lock pyproject.toml
+	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock
+	@echo "Installing test tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet -r requirements-dev.lock
+	@touch $@
+
+STUBS := protos/wuliart/v1/image_generation_pb2.py
+$(STUBS): $(wildcard protos/wuliart/*/*.proto protos/wuliart/*/*/*.proto) $(BIN)/.runtime
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+install: $(STUBS) ## Install into .venv and build the stubs
+
+install-dev: $(BIN)/.dev $(STUBS)
+
+protos: install-dev ## Rebuild the stubs from the .proto files
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/build_protos.py
+
+demo: install ## Draw a picture, add a style while the server runs, draw again (PROMPT=..., SEED=...)
+	@$(BIN)/python scripts/demo.py
+
+up: install ## Run server and LoRA manager in the foreground; Ctrl-C stops both
+	@$(BIN)/python scripts/up.py --loras $(STYLES)
+
+test: install-dev ## Run all tests
+	@$(BIN)/python -m pytest -q
+
+check: lint types imports buf test ## Lint, types, import rules, contract rules, tests
+
+lint: install-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: install-dev
+	@$(BIN)/mypy
+
+imports: install-dev
+	@$(BIN)/lint-imports
+
+buf: install-dev ## Contract rules: style, and nothing broken since the baseline
+	@cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against contract.binpb
+
+contract-baseline: install-dev ## Accept today's contract as the one later versions must not break
+	@cd protos && ../$(BIN)/buf build -o contract.binpb
+
+bench: install-dev ## Measure the promises; prints a table and one JSON line
+	@$(BIN)/python -m benchmarks
+
+lock: install-dev ## Rewrite the lock files from what .venv holds
+	@$(BIN)/python scripts/lock.py
+
+clean: ## Remove everything that was built or installed here
+	rm -rf $(VENV) .run build dist
+	find protos -name '*_pb2*' -delete

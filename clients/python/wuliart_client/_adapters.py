@@ -1,0 +1,119 @@
+"""Adapters and the news of them, as frozen values. Knows nothing of channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from wuliart.v1 import adapter_pb2 as pb
+
+from wuliart_client._exceptions import ProtocolError
+
+
+class AdapterState(StrEnum):
+    """Whether an adapter can be used."""
+
+    UNKNOWN = "unknown"
+    """A state that this client does not know."""
+    RESIDENT = "resident"
+    """In the segment: costs nothing to use."""
+    AVAILABLE = "available"
+    """Usable; loaded into the segment when a request names it."""
+    REFUSED = "refused"
+    """Not usable; `refusal_reason` says why."""
+
+
+_STATES: Final = {
+    pb.ADAPTER_STATE_RESIDENT: AdapterState.RESIDENT,
+    pb.ADAPTER_STATE_AVAILABLE: AdapterState.AVAILABLE,
+    pb.ADAPTER_STATE_REFUSED: AdapterState.REFUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One LoRA file.
+
+    `rank` is its largest, 0 if it was refused before that was known; `content_hash` is SHA-256 in
+    64 hexadecimal digits, empty if the file could not be read; `generation` is 0 and
+    `resident_since` None unless `state` is RESIDENT.
+    """
+
+    name: str
+    title: str
+    trigger_words: tuple[str, ...]
+    rank: int
+    size_bytes: int
+    content_hash: str
+    state: AdapterState
+    refusal_reason: str
+    generation: int
+    resident_since: datetime | None
+
+
+class AdapterEventKind(StrEnum):
+    """What happened to the adapters."""
+
+    SNAPSHOT = "snapshot"
+    ADDED = "added"
+    UPDATED = "updated"
+    REMOVED = "removed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterEvent:
+    """A snapshot or one change.
+
+    `adapters` are all there are for a SNAPSHOT, else the one that changed. `resume_token` given
+    to `watch` goes on after this event.
+    """
+
+    kind: AdapterEventKind
+    adapters: tuple[Adapter, ...]
+    revision: int
+    resume_token: str
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The one that changed; None for a SNAPSHOT."""
+        return None if self.kind is AdapterEventKind.SNAPSHOT else self.adapters[0]
+
+
+def read_adapter(adapter: pb.Adapter) -> Adapter:
+    """The value of a message."""
+    since = adapter.resident_since.ToDatetime(UTC) if adapter.HasField("resident_since") else None
+    return Adapter(
+        name=adapter.name,
+        title=adapter.title,
+        trigger_words=tuple(adapter.trigger_words),
+        rank=adapter.rank,
+        size_bytes=adapter.size_bytes,
+        content_hash=adapter.content_hash,
+        state=_STATES.get(adapter.state, AdapterState.UNKNOWN),
+        refusal_reason=adapter.refusal_reason,
+        generation=adapter.generation,
+        resident_since=since,
+    )
+
+
+class WatchReader:
+    """Reads the responses of one WatchAdapters call."""
+
+    def read(self, response: pb.WatchAdaptersResponse) -> AdapterEvent:
+        """The event in a response; ProtocolError if it is not known."""
+        kind = response.WhichOneof("event")
+        if kind is None:
+            raise ProtocolError("the server sent an event unknown to this client: update it")
+        if kind == "snapshot":
+            adapters = tuple(read_adapter(adapter) for adapter in response.snapshot.adapters)
+        else:
+            adapters = (read_adapter(getattr(response, kind)),)
+        return AdapterEvent(
+            AdapterEventKind(kind), adapters, response.revision, response.resume_token
+        )
+
+    def end(self) -> None:
+        """A watch may end at any time: the server is going."""

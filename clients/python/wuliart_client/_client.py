@@ -1,0 +1,237 @@
+"""The two clients. They own a channel each; everything that does not wait is shared elsewhere.
+
+Keep them twins: the same methods, the same arguments, the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc import aio
+from wuliart.v1.adapter_pb2 import ListAdaptersRequest, WatchAdaptersRequest
+from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
+from wuliart.v1.image_generation_pb2 import GetServerInfoRequest
+from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
+
+from wuliart_client._adapters import Adapter, AdapterEvent, WatchReader, read_adapter
+from wuliart_client._channel import CHANNEL_OPTIONS, resolve_target
+from wuliart_client._events import Event, GenerationReader, finished_picture
+from wuliart_client._failures import CallContext
+from wuliart_client._picture import Picture
+from wuliart_client._requests import StyleLike, build_generate_request
+from wuliart_client._server_info import ServerInfo, read_server_info
+from wuliart_client._streams import AsyncEventStream, EventStream
+
+_CLOSED = "the client is closed: make a new one"
+
+
+class Client:
+    """A connection to one WuliArt server; safe to share between threads.
+
+    `target` is "host:port" or "unix:/path"; None means `$WULIART_TARGET`, else localhost:50051.
+    Connects with the first call. A call that the server answers with UNAVAILABLE before its first
+    response is tried up to 4 times. Every method raises `WuliArtError` if it fails, and takes a
+    timeout in seconds, None for no limit. Use it as a context manager, or call `close()`.
+    """
+
+    def __init__(self, target: str | None = None) -> None:
+        self.target = resolve_target(target)
+        self._channel: grpc.Channel | None = grpc.insecure_channel(
+            self.target, options=CHANNEL_OPTIONS
+        )
+
+    def _open(self) -> grpc.Channel:
+        if self._channel is None:
+            raise RuntimeError(_CLOSED)
+        return self._channel
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        styles: Iterable[StyleLike] = (),
+        preview: bool = False,
+        timeout: float | None = None,
+    ) -> EventStream[Event]:
+        """Ask for a picture; the request is sent at once, its events come as you iterate.
+
+        `seed` None: the server picks one and reports it. `steps` from 1 to 4, None: 4. `styles`:
+        up to 4 adapters, each a name, a (name, weight) or a `Style`. `preview`: whether each
+        `Step` carries a small JPEG.
+        """
+        request = build_generate_request(prompt, seed, steps, styles, preview)
+        call = ImageGenerationServiceStub(self._open()).GenerateImage(request, timeout=timeout)
+        return EventStream(call, GenerationReader(), CallContext(self.target, timeout))
+
+    def draw(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        styles: Iterable[StyleLike] = (),
+        preview: bool = False,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Picture:
+        """Ask for a picture and wait for it; arguments as for `generate`.
+
+        `on_event` is called with every event. What it raises cancels the call and is passed on.
+        """
+        with self.generate(
+            prompt, seed=seed, steps=steps, styles=styles, preview=preview, timeout=timeout
+        ) as events:
+            event: Event | None = None
+            for event in events:
+                if on_event is not None:
+                    on_event(event)
+        return finished_picture(event)
+
+    def styles(self, *, timeout: float | None = None) -> list[Adapter]:
+        """All adapters by name, refused ones included."""
+        with CallContext(self.target, timeout).errors():
+            stub = AdapterServiceStub(self._open())
+            response = stub.ListAdapters(ListAdaptersRequest(), timeout=timeout)
+        return [read_adapter(adapter) for adapter in response.adapters]
+
+    def watch(
+        self, resume_token: str | None = None, *, timeout: float | None = None
+    ) -> EventStream[AdapterEvent]:
+        """A snapshot of all adapters, then each change as it happens.
+
+        With the `resume_token` of an earlier event the stream goes on after it, if the server
+        still remembers that far back; otherwise it begins with a snapshot again.
+        """
+        request = WatchAdaptersRequest(resume_token=resume_token or "")
+        call = AdapterServiceStub(self._open()).WatchAdapters(request, timeout=timeout)
+        return EventStream(call, WatchReader(), CallContext(self.target, timeout))
+
+    def info(self, *, timeout: float | None = None) -> ServerInfo:
+        """The server's model, device, limits and memory, and how busy it is."""
+        with CallContext(self.target, timeout).errors():
+            stub = ImageGenerationServiceStub(self._open())
+            response = stub.GetServerInfo(GetServerInfoRequest(), timeout=timeout)
+        return read_server_info(response)
+
+    def close(self) -> None:
+        """Cancel what still runs and close the connection."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """The twin of `Client` for asyncio; all its calls belong to one event loop."""
+
+    def __init__(self, target: str | None = None) -> None:
+        self.target = resolve_target(target)
+        self._channel: aio.Channel | None = None
+        self._closed = False
+
+    def _open(self) -> aio.Channel:
+        if self._closed:
+            raise RuntimeError(_CLOSED)
+        if self._channel is None:
+            # Not in the constructor: a channel belongs to the event loop that it is made in.
+            self._channel = aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+        return self._channel
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        styles: Iterable[StyleLike] = (),
+        preview: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncEventStream[Event]:
+        """As `Client.generate`."""
+        request = build_generate_request(prompt, seed, steps, styles, preview)
+        call = ImageGenerationServiceStub(self._open()).GenerateImage(request, timeout=timeout)
+        return AsyncEventStream(call, GenerationReader(), CallContext(self.target, timeout))
+
+    async def draw(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        styles: Iterable[StyleLike] = (),
+        preview: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, also for the server
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Picture:
+        """As `Client.draw`."""
+        async with self.generate(
+            prompt, seed=seed, steps=steps, styles=styles, preview=preview, timeout=timeout
+        ) as events:
+            event: Event | None = None
+            async for event in events:
+                if on_event is not None:
+                    on_event(event)
+        return finished_picture(event)
+
+    async def styles(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, also for the server
+    ) -> list[Adapter]:
+        """As `Client.styles`."""
+        with CallContext(self.target, timeout).errors():
+            stub = AdapterServiceStub(self._open())
+            response = await stub.ListAdapters(ListAdaptersRequest(), timeout=timeout)
+        return [read_adapter(adapter) for adapter in response.adapters]
+
+    def watch(
+        self, resume_token: str | None = None, *, timeout: float | None = None
+    ) -> AsyncEventStream[AdapterEvent]:
+        """As `Client.watch`."""
+        request = WatchAdaptersRequest(resume_token=resume_token or "")
+        call = AdapterServiceStub(self._open()).WatchAdapters(request, timeout=timeout)
+        return AsyncEventStream(call, WatchReader(), CallContext(self.target, timeout))
+
+    async def info(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, also for the server
+    ) -> ServerInfo:
+        """As `Client.info`."""
+        with CallContext(self.target, timeout).errors():
+            stub = ImageGenerationServiceStub(self._open())
+            response = await stub.GetServerInfo(GetServerInfoRequest(), timeout=timeout)
+        return read_server_info(response)
+
+    async def aclose(self) -> None:
+        """Cancel what still runs and close the connection."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,164 @@
+"""The events of a picture's life, and the reader that makes them from messages.
+
+Knows the order in which the contract promises them; knows nothing of channels.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+from wuliart.v1 import image_generation_pb2 as pb
+
+from wuliart_client._exceptions import ProtocolError
+from wuliart_client._picture import AdapterUse, Picture, Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits; `position` requests are served before it, the one being drawn included."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Drawing begins; everything that decides the picture is fixed from here on.
+
+    `prompt_tokens_ignored` tokens at the prompt's end are not read because it is too long.
+    """
+
+    seed: int
+    steps: int
+    adapters: tuple[AdapterUse, ...]
+    prompt_tokens: int
+    prompt_tokens_ignored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One denoising step has ended, counted from 1.
+
+    `elapsed` is seconds since `Started`; `preview` a small JPEG, if the request asked for it.
+    """
+
+    step: int
+    total_steps: int
+    elapsed: float
+    preview: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The picture is done."""
+
+    picture: Picture
+
+
+Event = Queued | Started | Step | Completed
+"""Zero or more `Queued`, one `Started`, one `Step` for each step, one `Completed`."""
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal that is this 32-bit float: 0.8, not 0.800000011920929.
+
+    Nine significant digits tell any two 32-bit floats apart (IEEE 754).
+    """
+    wanted = struct.pack("f", value)
+    for digits in range(1, 9):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("f", short) == wanted:
+            return short
+    return value
+
+
+def _read_adapter_use(use: pb.AdapterUse) -> AdapterUse:
+    return AdapterUse(use.name, _shortest(use.weight), use.content_hash, use.generation)
+
+
+def _read_timings(timings: pb.StageTimings) -> Timings:
+    return Timings(
+        queued=_seconds(timings.queued),
+        text_encode=_seconds(timings.text_encode),
+        denoise=_seconds(timings.denoise),
+        decode=_seconds(timings.decode),
+        jpeg_encode=_seconds(timings.jpeg_encode),
+        total=_seconds(timings.total),
+    )
+
+
+class GenerationReader:
+    """Reads the responses of one GenerateImage call, in order.
+
+    Remembers what `started` said, because `completed` does not repeat it.
+    """
+
+    def __init__(self) -> None:
+        self._started: Started | None = None
+        self._last: Event | None = None
+
+    def read(self, response: pb.GenerateImageResponse) -> Event:
+        """The event in a response; ProtocolError if it comes out of order or is not known."""
+        self._last = self._read(response)
+        return self._last
+
+    def _read(self, response: pb.GenerateImageResponse) -> Event:
+        kind = response.WhichOneof("event")
+        if kind is None:
+            raise ProtocolError("the server sent an event unknown to this client: update it")
+        if not isinstance(self._last, Completed):
+            if self._started is None:
+                if kind == "queued":
+                    return Queued(response.queued.position)
+                if kind == "started":
+                    self._started = _read_started(response.started)
+                    return self._started
+            elif kind == "step":
+                return _read_step(response.step)
+            elif kind == "completed":
+                return Completed(_read_picture(response.completed, self._started))
+        raise ProtocolError(f"the server sent {kind!r} out of order")
+
+    def end(self) -> None:
+        """The server ended the stream with OK; ProtocolError if no picture came."""
+        finished_picture(self._last)
+
+
+def finished_picture(last: Event | None) -> Picture:
+    """The picture in the last event of a stream; ProtocolError if there is none."""
+    if not isinstance(last, Completed):
+        raise ProtocolError("the server ended the stream before the picture was complete")
+    return last.picture
+
+
+def _read_started(started: pb.StartedEvent) -> Started:
+    return Started(
+        seed=started.seed,
+        steps=started.steps,
+        adapters=tuple(_read_adapter_use(use) for use in started.adapters),
+        prompt_tokens=started.prompt_tokens,
+        prompt_tokens_ignored=started.prompt_tokens_ignored,
+    )
+
+
+def _read_step(step: pb.StepEvent) -> Step:
+    preview = step.preview.image if step.HasField("preview") else None
+    return Step(step.step, step.total_steps, _seconds(step.elapsed), preview)
+
+
+def _read_picture(completed: pb.CompletedEvent, started: Started) -> Picture:
+    return Picture(
+        data=completed.image,
+        media_type=completed.media_type,
+        width=completed.width,
+        height=completed.height,
+        seed=completed.seed,
+        steps=started.steps,
+        adapters=started.adapters,
+        timings=_read_timings(completed.timings),
+    )

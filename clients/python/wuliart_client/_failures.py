@@ -1,0 +1,155 @@
+"""From a failed gRPC call to an exception: the one table, for both clients.
+
+Owns the reading of `google.rpc` status details. Knows nothing of which client made the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from wuliart.contract.status import DOMAIN, Reason
+
+from wuliart_client import _exceptions as exceptions
+
+BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {
+    Reason.INVALID_REQUEST: exceptions.InvalidRequest,
+    Reason.ADAPTER_NOT_FOUND: exceptions.AdapterNotFound,
+    Reason.ADAPTER_REFUSED: exceptions.AdapterRefused,
+    Reason.QUEUE_FULL: exceptions.QueueFull,
+    Reason.NO_FREE_SLOT: exceptions.NoFreeSlot,
+    Reason.MANAGER_UNAVAILABLE: exceptions.Unavailable,
+    Reason.STARTING: exceptions.Unavailable,
+    Reason.DRAINING: exceptions.Unavailable,
+    Reason.NON_FINITE: exceptions.GenerationFailed,
+    Reason.INTERNAL: exceptions.GenerationFailed,
+    # Never meant for a public client:
+    Reason.MANAGER_ALREADY_ATTACHED: exceptions.ProtocolError,
+    Reason.SESSION_LOST: exceptions.ProtocolError,
+    Reason.RESERVATION_LOST: exceptions.ProtocolError,
+    Reason.CHECKSUM_MISMATCH: exceptions.ProtocolError,
+}
+
+BY_CODE: Final[dict[grpc.StatusCode, type[exceptions.WuliArtError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: exceptions.InvalidRequest,
+    grpc.StatusCode.UNAVAILABLE: exceptions.Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: exceptions.DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: exceptions.Cancelled,
+}
+"""For a status without a reason of ours, which gRPC itself or a proxy made; the rest are
+`ProtocolError`."""
+
+_DETAILS_KEY: Final = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a failure's message says about its call: the target, and the timeout in seconds."""
+
+    target: str
+    timeout: float | None = None
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn a gRPC error of the body into one of ours."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise translate(error, self) from error
+
+
+@dataclass(slots=True)
+class _Details:
+    """What the status details of a failure say."""
+
+    reason: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    violations: tuple[tuple[str, str], ...] = ()
+    retry_after: float | None = None
+
+
+def _read_details(error: grpc.RpcError) -> _Details:
+    read = _Details()
+    # Both clients give pairs of key and value; the stubs know it of neither.
+    trailing: Iterable[tuple[str, Any]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    for key, value in trailing:
+        if key != _DETAILS_KEY:
+            continue
+        try:
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                bad_request = error_details_pb2.BadRequest()
+                retry = error_details_pb2.RetryInfo()
+                if detail.Unpack(info) and info.domain == DOMAIN:
+                    read.reason = info.reason
+                    read.metadata = dict(info.metadata)
+                elif detail.Unpack(bad_request):
+                    read.violations = tuple(
+                        (v.field, v.description) for v in bad_request.field_violations
+                    )
+                elif detail.Unpack(retry):
+                    read.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+        except DecodeError:
+            # Spoilt details must not hide the status that they came with.
+            continue
+    return read
+
+
+def _message(
+    kind: type[exceptions.WuliArtError],
+    error: grpc.RpcError,
+    read: _Details,
+    call: CallContext,
+    answered: bool,
+) -> str:
+    """What happened and what to do; the server's own words where it gave any."""
+    said = error.details() or f"the server ended the call with {error.code().name}"
+    if read.violations:
+        return "; ".join(f"{where}: {what}" for where, what in read.violations)
+    if kind is exceptions.AdapterNotFound:
+        nearest = read.metadata.get("nearest")
+        return f"{said}; did you mean {nearest!r}?" if nearest and nearest not in said else said
+    if read.reason is not None:
+        return said
+    if kind is exceptions.Unavailable:
+        if answered:
+            return f"lost the connection to the server at {call.target}: try again ({said})"
+        return (
+            f"cannot reach the server at {call.target}: is it running? "
+            f"start it with wuliart-server ({said})"
+        )
+    if kind is exceptions.DeadlineExceeded:
+        within = "its deadline" if call.timeout is None else f"{call.timeout:g} s"
+        return f"the server at {call.target} did not finish within {within}: allow more time"
+    if kind is exceptions.ProtocolError:
+        return (
+            f"the server at {call.target} answered {error.code().name}, which a WuliArt server of "
+            f"this version does not: check the address and both versions ({said})"
+        )
+    return said
+
+
+def translate(
+    error: grpc.RpcError, call: CallContext, *, answered: bool = False
+) -> exceptions.WuliArtError:
+    """The exception for a failed call.
+
+    `answered` says whether the server had sent anything before: a connection that is lost is not
+    a server that is not there.
+    """
+    read = _read_details(error)
+    kind = BY_CODE.get(error.code(), exceptions.ProtocolError)
+    if read.reason is not None and read.reason in Reason.__members__:
+        kind = BY_REASON[Reason(read.reason)]
+    message = _message(kind, error, read, call, answered)
+    if issubclass(kind, exceptions.InvalidRequest):
+        return kind(message, read.reason, read.metadata, read.violations)
+    if issubclass(kind, exceptions.Busy):
+        return kind(message, read.reason, read.metadata, read.retry_after)
+    return kind(message, read.reason, read.metadata)

@@ -1,0 +1,89 @@
+"""A finished picture, and how it is saved without overwriting anything. Knows nothing of gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+NAME_PATTERN: Final = "%Y%m%d_%H%M%S.jpg"
+"""File name of a saved picture: local time, to the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterUse:
+    """One exact version of an adapter, as used by one picture.
+
+    `content_hash` is the file's SHA-256, 64 hexadecimal digits; `generation` counts the server's
+    slot writes.
+    """
+
+    name: str
+    weight: float
+    content_hash: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds per stage of one picture; `total` from the call's arrival to the encoded picture."""
+
+    queued: float
+    text_encode: float
+    denoise: float
+    decode: float
+    jpeg_encode: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished picture: `data` is a whole file of `media_type`; width and height in pixels."""
+
+    data: bytes = field(repr=False)
+    media_type: str
+    width: int
+    height: int
+    seed: int
+    steps: int
+    adapters: tuple[AdapterUse, ...]
+    timings: Timings
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `YYYYMMDD_HHMMSS.jpg` into `directory`, which is created if it is missing.
+
+        Nothing is ever overwritten: if this second's name is taken, the next free second's is
+        used. Returns the path. Raises OSError if it cannot be written.
+        """
+        return save_dated(Path(directory), self.data, datetime.now())
+
+    def save_as(self, path: str | Path) -> Path:
+        """Write to `path`; raises FileExistsError if there is something, OSError if it cannot."""
+        path = Path(path)
+        write_new(path, self.data)
+        return path
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Create `path` with `data`; FileExistsError if it exists. No half-written file is left."""
+    with path.open("xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def save_dated(directory: Path, data: bytes, now: datetime) -> Path:
+    """Write `data` under the first free name at or after `now`; returns the path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    while True:
+        path = directory / now.strftime(NAME_PATTERN)
+        try:
+            write_new(path, data)
+        except FileExistsError:
+            now += timedelta(seconds=1)
+        else:
+            return path

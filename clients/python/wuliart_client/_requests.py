@@ -1,0 +1,75 @@
+"""From arguments to request messages. Knows nothing of channels.
+
+Checks only what a message cannot carry; everything else the server checks, so that there is one
+place that says what a valid request is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+from wuliart.contract.status import Reason
+from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+
+from wuliart_client._exceptions import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """An adapter and how strongly it acts: `weight` from -2 to 2."""
+
+    name: str
+    weight: float = 1.0
+
+
+StyleLike = str | tuple[str, float] | Style
+"""A style by its name alone, by name and weight, or as a `Style`."""
+
+
+def _as_style(style: StyleLike) -> Style:
+    if isinstance(style, Style):
+        return style
+    if isinstance(style, str):
+        return Style(style)
+    name, weight = style
+    return Style(name, weight)
+
+
+def build_generate_request(
+    prompt: str,
+    seed: int | None,
+    steps: int | None,
+    styles: Iterable[StyleLike],
+    preview: bool,
+) -> GenerateImageRequest:
+    """The request that asks for a picture.
+
+    Raises TypeError for an argument of the wrong type, and InvalidRequest, listing every
+    violation, for values that do not fit into the message (a negative seed, a lone surrogate).
+    """
+    if isinstance(styles, str):
+        raise TypeError(f"styles must be a list of styles, not a str: write styles=[{styles!r}]")
+    request = GenerateImageRequest(preview=preview)
+    violations: list[tuple[str, str]] = []
+
+    def put(message: Message, name: str, value: object, path: str) -> None:
+        try:
+            setattr(message, name, value)
+        except ValueError as error:
+            violations.append((path, f"cannot be sent: {error}"))
+
+    put(request, "prompt", prompt, "prompt")
+    if seed is not None:
+        put(request, "seed", seed, "seed")
+    if steps is not None:
+        put(request, "steps", steps, "steps")
+    for n, style in enumerate(map(_as_style, styles)):
+        adapter = request.adapters.add()
+        put(adapter, "name", style.name, f"adapters[{n}].name")
+        put(adapter, "weight", style.weight, f"adapters[{n}].weight")
+    if violations:
+        message = "; ".join(f"{path}: {what}" for path, what in violations)
+        raise InvalidRequest(message, Reason.INVALID_REQUEST, violations=tuple(violations))
+    return request

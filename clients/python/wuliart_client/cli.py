@@ -1,0 +1,69 @@
+"""The command `wuliart`: its arguments, its exit codes, and which module does what.
+
+Exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from wuliart_client import cli_adapters, cli_generate, cli_info
+from wuliart_client._channel import DEFAULT_TARGET, TARGET_VARIABLE
+from wuliart_client._client import Client
+from wuliart_client._exceptions import WuliArtError
+from wuliart_client.cli_terminal import Terminal
+
+Run = Callable[[Client, argparse.Namespace, Terminal], None]
+
+FAILED: Final = 1
+INTERRUPTED: Final = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; `run` in its result is the function of the chosen command."""
+    # On the command and on each of its parts, so that it may stand before or after the part. No
+    # default there: it would undo what stands before.
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument(
+        "--target",
+        default=argparse.SUPPRESS,
+        help=f"HOST:PORT or unix:PATH (default: ${TARGET_VARIABLE}, else {DEFAULT_TARGET})",
+    )
+    parser = argparse.ArgumentParser(
+        prog="wuliart", description="Draw pictures with a WuliArt server.", parents=[target]
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, text: str, arguments: Callable[[argparse.ArgumentParser], None], run: Run
+    ) -> None:
+        command = commands.add_parser(name, help=text, description=text, parents=[target])
+        arguments(command)
+        command.set_defaults(run=run)
+
+    add("generate", "Draw a picture.", cli_generate.add_arguments, cli_generate.run)
+    add("styles", "List the styles.", cli_adapters.add_arguments, cli_adapters.run_styles)
+    add("watch", "Print styles as they change.", cli_adapters.add_arguments, cli_adapters.run_watch)
+    add("info", "Describe the server.", cli_info.add_arguments, cli_info.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = build_parser().parse_args(argv)
+    terminal = Terminal()
+    try:
+        with Client(getattr(arguments, "target", None)) as client:
+            arguments.run(client, arguments, terminal)
+    except WuliArtError as error:
+        terminal.note(error.message)
+        return FAILED
+    except OSError as error:
+        terminal.note(f"cannot write {error.filename}: {error.strerror}")
+        return FAILED
+    except KeyboardInterrupt:
+        terminal.note("interrupted")
+        return INTERRUPTED
+    return 0

@@ -1,0 +1,97 @@
+"""`wuliart styles` and `wuliart watch`: which styles there are, now and as they change."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Final
+
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
+
+from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind
+from wuliart_client._client import Client
+from wuliart_client._exceptions import Cancelled, Unavailable
+from wuliart_client.cli_terminal import Terminal, as_json, visible
+
+HASH_DIGITS: Final = 12
+"""Of the 64 hexadecimal digits; enough to tell versions apart by eye."""
+
+RECONNECT_SECONDS: Final = 1.0
+"""Between two attempts to go on watching, on top of the channel's own retries."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `wuliart styles` and `wuliart watch`."""
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each")
+
+
+def run_styles(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Print all styles."""
+    adapters = client.styles()
+    if arguments.json:
+        for adapter in adapters:
+            terminal.line(as_json(adapter))
+    elif adapters:
+        terminal.table(adapter_table(adapters))
+    else:
+        terminal.note("there are no styles: copy a .safetensors file into the LoRA folder")
+
+
+def adapter_table(adapters: list[Adapter]) -> Table:
+    """A row for each adapter."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("name", "title", "state", "rank", "size", "trigger words", "hash", "reason"):
+        right = heading in ("rank", "size")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for adapter in adapters:
+        table.add_row(
+            visible(adapter.name),
+            visible(adapter.title),
+            adapter.state.value,
+            str(adapter.rank or ""),
+            decimal(adapter.size_bytes),
+            visible(", ".join(adapter.trigger_words)),
+            visible(adapter.content_hash[:HASH_DIGITS]),
+            visible(adapter.refusal_reason),
+        )
+    return table
+
+
+def run_watch(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Print changes until interrupted; goes on after the last one when the connection drops.
+
+    Raises `Unavailable` only if the server could not be reached to begin with.
+    """
+    token: str | None = None
+    while True:
+        try:
+            with client.watch(token) as events:
+                for event in events:
+                    token = event.resume_token
+                    show(event, arguments, terminal)
+        except (Unavailable, Cancelled) as error:
+            if token is None:
+                raise
+            terminal.note(f"{error}; going on when it is back")
+        time.sleep(RECONNECT_SECONDS)
+
+
+def show(event: AdapterEvent, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Print one event: a line of JSON, or a line for each adapter in it."""
+    if arguments.json:
+        terminal.line(as_json(event))
+        return
+    if event.kind is AdapterEventKind.SNAPSHOT and not event.adapters:
+        terminal.line("snapshot  no styles")
+    for adapter in event.adapters:
+        terminal.line(f"{event.kind.value:<9} {adapter.name}  {describe(adapter)}")
+
+
+def describe(adapter: Adapter) -> str:
+    """An adapter's state in a few words."""
+    if adapter.refusal_reason:
+        return f"{adapter.state.value}: {adapter.refusal_reason}"
+    digits = adapter.content_hash[:HASH_DIGITS]
+    return f"{adapter.state.value}, rank {adapter.rank}, {decimal(adapter.size_bytes)}, {digits}"

@@ -1,0 +1,146 @@
+"""`wuliart generate`: one picture from a prompt to a file."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from pathlib import Path
+from typing import Final
+
+from wuliart.contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
+
+from wuliart_client._client import Client
+from wuliart_client._events import Event, Started, Step
+from wuliart_client._requests import Style
+from wuliart_client.cli_progress import progress_on
+from wuliart_client.cli_terminal import Terminal, as_json
+
+_WEIGHTED_STYLE: Final = re.compile(r"(.*):([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", re.DOTALL)
+
+
+def parse_style(text: str) -> Style:
+    """`NAME` or `NAME:WEIGHT`; a name may hold colons, so only a number after the last is one."""
+    match = _WEIGHTED_STYLE.fullmatch(text)
+    return Style(match[1], float(match[2])) if match else Style(text)
+
+
+def parse_seed(text: str) -> int:
+    """A seed: 0 to 2**64 - 1. Raises argparse.ArgumentTypeError."""
+    if not (text.isdecimal() and int(text) < 1 << 64):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from 0 to {(1 << 64) - 1}"
+        )
+    return int(text)
+
+
+def parse_timeout(text: str) -> float:
+    """A positive number of seconds. Raises argparse.ArgumentTypeError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `wuliart generate`."""
+    parser.add_argument("prompt", help="what the picture shows, in English or Chinese")
+    parser.add_argument(
+        "--seed", type=parse_seed, help="draw this noise (default: the server picks a seed)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        choices=range(MIN_STEPS, MAX_STEPS + 1),
+        help="4 production (the default), 3 preview, 2 draft",
+    )
+    parser.add_argument(
+        "--style",
+        dest="styles",
+        metavar="NAME[:WEIGHT]",
+        type=parse_style,
+        action="append",
+        default=[],
+        help="use this style, with a weight from -2 to 2 (default 1); up to four times",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs"),
+        metavar="DIR",
+        help="folder of the picture (default: outputs); nothing in it is overwritten",
+    )
+    parser.add_argument(
+        "--preview", action="store_true", help="ask for a preview of each step, without keeping it"
+    )
+    parser.add_argument(
+        "--preview-dir",
+        type=Path,
+        metavar="DIR",
+        help="ask for previews and write them there as step-1.jpg, … (overwritten)",
+    )
+    parser.add_argument(
+        "--timeout", type=parse_timeout, metavar="S", help="give up after this many seconds"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one line of JSON; progress goes to stderr"
+    )
+
+
+def write_preview(directory: Path, step: Step) -> None:
+    """Replace the step's preview in one go: a viewer never sees half of one."""
+    if step.preview is not None:
+        part = directory / f".step-{step.step}.part"
+        part.write_bytes(step.preview)
+        part.replace(directory / f"step-{step.step}.jpg")
+
+
+def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Draw the picture, save it, and say where it is."""
+    # Before the drawing: a folder that cannot be written must not cost a picture.
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    preview_directory: Path | None = arguments.preview_dir
+    if preview_directory is not None:
+        preview_directory.mkdir(parents=True, exist_ok=True)
+
+    ignored_tokens = 0
+    with progress_on(terminal.err if arguments.json else terminal.out) as progress:
+
+        def on_event(event: Event) -> None:
+            nonlocal ignored_tokens
+            progress.show(event)
+            if isinstance(event, Started):
+                ignored_tokens = event.prompt_tokens_ignored
+            elif isinstance(event, Step) and preview_directory is not None:
+                write_preview(preview_directory, event)
+
+        picture = client.draw(
+            arguments.prompt,
+            seed=arguments.seed,
+            steps=arguments.steps,
+            styles=arguments.styles,
+            preview=arguments.preview or preview_directory is not None,
+            timeout=arguments.timeout,
+            on_event=on_event,
+        )
+    path = picture.save(arguments.out)
+    if ignored_tokens:
+        terminal.note(
+            f"the prompt's last {ignored_tokens} tokens were not read: "
+            f"the model reads {MAX_PROMPT_TOKENS}; shorten the prompt"
+        )
+    if arguments.json:
+        report = {
+            "path": str(path),
+            "seed": picture.seed,
+            "steps": picture.steps,
+            "adapters": [dataclasses.asdict(use) for use in picture.adapters],
+            "timings": dataclasses.asdict(picture.timings),
+        }
+        terminal.line(as_json(report))
+    else:
+        terminal.line(f"seed {picture.seed}")
+        terminal.line(f"saved {path}")

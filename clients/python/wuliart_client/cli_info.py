@@ -1,0 +1,68 @@
+"""`wuliart info`: what the server says about itself."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from wuliart_client._client import Client
+from wuliart_client._server_info import ServerInfo
+from wuliart_client.cli_terminal import Terminal, as_json, visible
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `wuliart info`."""
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Print the server's description."""
+    info = client.info()
+    if arguments.json:
+        terminal.line(as_json(info))
+    else:
+        terminal.table(info_table(client.target, info))
+
+
+def info_table(target: str, info: ServerInfo) -> Table:
+    """A row for each fact."""
+    table = Table.grid(padding=(0, 2))
+    model, device, limits = info.model, info.device, info.limits
+    rows = [
+        ("server", f"{target}, version {info.version}"),
+        ("model", f"{model.name}{' (embedded)' if model.embedded else ''}"),
+        ("parameters", f"{model.transformer_parameters:,}"),
+        ("turbo LoRA", model.turbo_lora or "none"),
+        ("device", f"{device.name} ({device.kind}, {device.dtype})"),
+        ("picture", f"{limits.width}x{limits.height}, JPEG quality {limits.jpeg_quality}"),
+        ("steps", f"{limits.min_steps} to {limits.max_steps}, default {limits.default_steps}"),
+        *(
+            (f"σ of {len(sigmas) - 1}", " ".join(f"{sigma:.4g}" for sigma in sigmas))
+            for sigmas in model.schedules
+        ),
+        (
+            "prompt",
+            f"up to {limits.max_prompt_characters} characters, "
+            f"{limits.max_prompt_tokens} tokens are read",
+        ),
+        (
+            "styles",
+            f"up to {limits.max_adapters} a picture, weight ±{limits.max_adapter_weight:g}, "
+            f"rank up to {limits.max_adapter_rank}, {limits.adapter_slots} slots",
+        ),
+        ("queue", f"{info.queue_length} now, up to {limits.queue_capacity} waiting"),
+        ("LoRA manager", "connected" if info.lora_manager_connected else "not connected"),
+        *(
+            (
+                segment.name,
+                f"{decimal(segment.used_bytes)} of {decimal(segment.size_bytes)} "
+                f"({segment.location})",
+            )
+            for segment in info.segments
+        ),
+    ]
+    for name, value in rows:
+        table.add_row(visible(name), visible(value))
+    return table

@@ -1,0 +1,58 @@
+"""The process `wuliart-lora-manager`: reads its command line, wires it up, ends on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from lora_manager.config import ConfigError, ManagerConfig, parse_config
+from lora_manager.manager import LoraManager
+
+log = logging.getLogger("lora_manager")
+
+
+async def run(config: ManagerConfig) -> None:
+    """Manage until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("watching %s for the server at %s", config.loras, config.control_socket)
+    managing = asyncio.create_task(LoraManager(config).run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((managing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    managing.cancel()
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    try:
+        await managing
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+def main() -> None:
+    """Run the LoRA manager; does not return."""
+    try:
+        config = parse_config(sys.argv[1:], os.environ)
+    except ConfigError as error:
+        print(f"wuliart-lora-manager: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s"
+    )
+    code = 0
+    try:
+        asyncio.run(run(config))
+    except Exception:
+        log.exception("the LoRA manager failed")
+        code = 1
+    # Threads that read a huge file or hang on a dead network mount must not keep the process.
+    logging.shutdown()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

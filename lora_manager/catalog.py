@@ -1,0 +1,81 @@
+"""What the server is told of each file: one entry per adapter name.
+
+Owns the entries and their form on the wire. Knows nothing of slots: which adapter is resident is
+the server's knowledge alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lora_manager.directory import Found
+from wuliart.internal.v1 import segment_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file, as judged against one layout."""
+
+    found: Found
+    """The file's state that this judgement is of."""
+    content_hash: str = ""
+    """SHA-256, 64 hexadecimal digits; empty if the file was not read."""
+    title: str = ""
+    trigger_words: tuple[str, ...] = ()
+    rank: int = 0
+    refusal: str = ""
+    """Why it cannot be used; empty if it can."""
+
+    @property
+    def name(self) -> str:
+        """The adapter's name."""
+        return self.found.name
+
+    def same_news(self, other: Entry | None) -> bool:
+        """Whether there is nothing to announce if `other` is what was announced last."""
+        return other is not None and self.to_pb() == other.to_pb()
+
+    def to_pb(self) -> segment_pb2.CatalogEntry:
+        """The entry as it travels."""
+        return segment_pb2.CatalogEntry(
+            name=self.name,
+            title=self.title or self.name,
+            trigger_words=self.trigger_words,
+            rank=self.rank,
+            size_bytes=self.found.stamp.size,
+            content_hash=self.content_hash,
+            refusal_reason=self.refusal,
+        )
+
+
+class Catalog:
+    """All entries by name."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def get(self, name: str) -> Entry | None:
+        """The entry of that name."""
+        return self._entries.get(name)
+
+    def names(self) -> frozenset[str]:
+        """All names."""
+        return frozenset(self._entries)
+
+    def put(self, entry: Entry) -> bool:
+        """Set the entry of its name; returns whether that is news."""
+        news = not entry.same_news(self._entries.get(entry.name))
+        self._entries[entry.name] = entry
+        return news
+
+    def remove(self, name: str) -> Entry | None:
+        """Forget the entry of that name and return it."""
+        return self._entries.pop(name, None)
+
+    def clear(self) -> None:
+        """Forget everything: the layout it was judged against is gone."""
+        self._entries.clear()
+
+    def to_pb(self) -> list[segment_pb2.CatalogEntry]:
+        """All entries as they travel, sorted by name."""
+        return [self._entries[name].to_pb() for name in sorted(self._entries)]

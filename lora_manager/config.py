@@ -1,0 +1,110 @@
+"""What the manager is told at its start: one frozen record and its command line.
+
+Owns the options, their defaults and their checks. Knows nothing of what they are used for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class ConfigError(ValueError):
+    """The command line cannot be followed; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerConfig:
+    """Everything the manager is told."""
+
+    loras: Path
+    """The directory to watch."""
+    runtime_dir: Path
+    """Where the server's sockets lie."""
+    rescan_seconds: float = 2.0
+    """Between two full scans of the directory."""
+    poll: bool = False
+    """Whether to do without inotify, for network mounts."""
+    max_file_bytes: int = 2 << 30
+    """Larger files are refused without being read."""
+    log_level: str = "info"
+
+    @property
+    def control_socket(self) -> Path:
+        """The Unix socket of the server's SegmentService."""
+        return self.runtime_dir / "control.sock"
+
+
+def default_runtime_dir(environment: Mapping[str, str]) -> Path:
+    """Where server and manager meet if nobody says otherwise."""
+    if directory := environment.get("WULIART_RUNTIME_DIR"):
+        return Path(directory)
+    if directory := environment.get("XDG_RUNTIME_DIR"):
+        return Path(directory) / "wuliart"
+    return Path(f"/tmp/wuliart-{os.getuid()}")
+
+
+def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> ManagerConfig:
+    """Read the command line and create the watched directory if it is missing.
+
+    Raises ConfigError if a value makes no sense, SystemExit for what argparse itself
+    answers (--help, unknown options).
+    """
+    parser = argparse.ArgumentParser(
+        prog="wuliart-lora-manager",
+        description="Watches a directory of LoRA files and keeps the inference server's adapter "
+        "slots in step with it.",
+    )
+    parser.add_argument(
+        "--loras", type=Path, default=Path("loras"), metavar="DIR",
+        help="directory to watch; created if missing (default: ./loras)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--runtime-dir", type=Path, metavar="DIR",
+        help="where the server's sockets lie (default: $WULIART_RUNTIME_DIR, else "
+        "$XDG_RUNTIME_DIR/wuliart, else /tmp/wuliart-<uid>)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rescan-seconds", type=float, default=2.0, metavar="S",
+        help="time between two full scans (default: 2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--poll", action="store_true",
+        help="do without inotify; for network mounts, which send no events",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-file-bytes", type=int, default=2 << 30, metavar="N",
+        help="refuse larger files (default: 2 GiB)",
+    )  # fmt: skip
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
+    options = parser.parse_args(arguments)
+    if not 0.05 <= options.rescan_seconds <= 3600:
+        raise ConfigError(
+            f"--rescan-seconds must be from 0.05 to 3600, not {options.rescan_seconds}"
+        )
+    if options.max_file_bytes < 1:
+        raise ConfigError(f"--max-file-bytes must be at least 1, not {options.max_file_bytes}")
+    return ManagerConfig(
+        loras=_directory(options.loras),
+        runtime_dir=options.runtime_dir or default_runtime_dir(environment),
+        rescan_seconds=options.rescan_seconds,
+        poll=options.poll,
+        max_file_bytes=options.max_file_bytes,
+        log_level=options.log_level,
+    )
+
+
+def _directory(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"--loras must be a directory, and {path} is a file") from None
+    except OSError as error:
+        raise ConfigError(f"--loras {path} cannot be created: {error.strerror}") from None
+    return path.absolute()

@@ -1,0 +1,91 @@
+"""Which file to load next. Owns the order; knows nothing of how loading is done."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Urgency(IntEnum):
+    """Why a file is to be loaded; smaller goes first."""
+
+    PROMOTE = 0
+    """A picture waits for it."""
+    CHANGE = 1
+    """It was added or changed; the newest change first."""
+    REPLAY = 2
+    """It was there before the session; the newest file first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Load the file of one name."""
+
+    name: str
+    urgency: Urgency
+    order: int
+    """Among jobs of one urgency the smallest goes first."""
+    replaces: tuple[str, ...] = ()
+    """Names that the file had until now; they go when the new name is there."""
+
+
+class JobQueue:
+    """At most one waiting job per name."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._count = itertools.count()
+        self._filled = asyncio.Event()
+
+    def promote(self, name: str) -> None:
+        """A picture waits for that name."""
+        self._put(Job(name, Urgency.PROMOTE, next(self._count)))
+
+    def change(self, name: str, replaces: tuple[str, ...] = ()) -> None:
+        """The file of that name is new, or another than before."""
+        self._put(Job(name, Urgency.CHANGE, -next(self._count), replaces))
+
+    def replay(self, name: str, mtime_ns: int) -> None:
+        """The file of that name is there; does nothing if a job for it waits already."""
+        if name not in self._jobs:
+            self._put(Job(name, Urgency.REPLAY, -mtime_ns))
+
+    def put_back(self, job: Job) -> None:
+        """A job that was taken could not be done."""
+        self._put(job)
+
+    def pop(self) -> Job | None:
+        """Take the next job."""
+        if not self._jobs:
+            self._filled.clear()
+            return None
+        job = min(self._jobs.values(), key=lambda job: (job.urgency, job.order))
+        return self._jobs.pop(job.name)
+
+    def discard(self, name: str) -> tuple[str, ...]:
+        """Drop the job of that name; returns the names it would have replaced."""
+        job = self._jobs.pop(name, None)
+        return job.replaces if job is not None else ()
+
+    def has(self, urgency: Urgency) -> bool:
+        """Whether a job of that urgency waits."""
+        return any(job.urgency == urgency for job in self._jobs.values())
+
+    def replaced(self) -> frozenset[str]:
+        """All names that waiting jobs replace."""
+        return frozenset(name for job in self._jobs.values() for name in job.replaces)
+
+    async def wait(self) -> None:
+        """Return when a job waits."""
+        await self._filled.wait()
+
+    def _put(self, job: Job) -> None:
+        waiting = self._jobs.get(job.name)
+        if waiting is not None:
+            first = min(job, waiting, key=lambda job: (job.urgency, job.order))
+            replaces = tuple(dict.fromkeys(waiting.replaces + job.replaces))
+            job = Job(job.name, first.urgency, first.order, replaces)
+        self._jobs[job.name] = job
+        self._filled.set()

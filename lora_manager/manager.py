@@ -1,0 +1,135 @@
+"""The manager: a directory on one side, sessions with the server on the other, for ever.
+
+Owns what outlives a session (admitted files, judged entries, waiting jobs) and the decision when
+to attach again. The server may come, go and change at any moment; the manager stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from lora_manager.admission import Admission, Changes
+from lora_manager.catalog import Catalog
+from lora_manager.config import ManagerConfig
+from lora_manager.follower import DirectoryFollower
+from lora_manager.jobs import JobQueue
+from lora_manager.publisher import Publisher
+from lora_manager.segment_errors import (
+    AlreadyAttachedError,
+    SegmentError,
+    VersionMismatchError,
+)
+from lora_manager.segment_session import SegmentSession, attach
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 1.0
+_MISMATCH_PAUSE: Final = 5.0
+"""Seconds before attaching again; versions do not change by waiting, but a server may be
+replaced by one that fits."""
+
+
+class LoraManager:
+    """Everything the process does after its start."""
+
+    def __init__(self, config: ManagerConfig) -> None:
+        self._config = config
+        # Two scans in a row are this far apart, less what timers may be early.
+        self._admission = Admission(quiet_seconds=0.9 * config.rescan_seconds)
+        self._catalog = Catalog()
+        self._jobs = JobQueue()
+        self._dirty = asyncio.Event()
+        # One file at a time, and away from the loop: a huge file delays no session.
+        self._loader = ThreadPoolExecutor(1, "loader")
+        self._follower = DirectoryFollower(
+            config.loras,
+            self._admission,
+            self._on_changes,
+            rescan_seconds=config.rescan_seconds,
+            poll=config.poll,
+        )
+        self._layout_hash = ""
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follower.run())
+                tasks.create_task(self._keep_attached())
+        finally:
+            self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def _on_changes(self, changes: Changes) -> None:
+        if changes.warning:
+            log.warning("%s: %s", self._config.loras, changes.warning)
+        for name in changes.removed:
+            # A file that was renamed to this name and removed at once takes its old name along.
+            for gone in (name, *self._jobs.discard(name)):
+                if gone not in self._admission.known and self._catalog.remove(gone) is not None:
+                    log.info('removed "%s"', gone)
+                    self._dirty.set()
+        if not self._follower.started.is_set():
+            return  # the first session replays what was there before
+        for found in changes.admitted:
+            origin = changes.renamed.get(found.name)
+            replaces = () if origin is None else (origin, *self._jobs.discard(origin))
+            self._jobs.change(found.name, replaces)
+
+    async def _keep_attached(self) -> None:
+        await self._follower.started.wait()
+        clock = asyncio.get_running_loop().time
+        pause, said = _FIRST_PAUSE, ""
+        while True:
+            began = None
+            try:
+                async with attach(self._config.control_socket, self._config.loras) as session:
+                    began, said = clock(), ""
+                    await self._serve(session)
+            except* VersionMismatchError as errors:
+                problem, pause, level = _text(errors), _MISMATCH_PAUSE, logging.ERROR
+            except* AlreadyAttachedError as errors:
+                problem, level = f"another LoRA manager is attached: {_text(errors)}", logging.ERROR
+            except* SegmentError as errors:
+                problem, level = _text(errors), logging.INFO
+            except* Exception as errors:
+                # A fault of this program must not end it either: styles in the slots live on.
+                log.exception("unforeseen failure in a session")
+                problem, level = _text(errors), logging.ERROR
+            if problem != said:
+                where = "not attached" if began is None else "session lost"
+                log.log(level, "%s: %s; trying again", where, problem)
+                said = problem
+            if began is not None and clock() - began > _LONGEST_PAUSE:
+                pause = _FIRST_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _serve(self, session: SegmentSession) -> None:
+        log.info(
+            "attached to the server: up to %d adapters of rank %d resident, epoch %s",
+            session.resident_limit, session.shape.layout.parameters.max_rank, session.epoch,
+        )  # fmt: skip
+        if session.shape.layout.hash != self._layout_hash:
+            self._layout_hash = session.shape.layout.hash
+            self._catalog.clear()
+        await Publisher(
+            session,
+            self._admission,
+            self._catalog,
+            self._jobs,
+            self._dirty,
+            self._loader,
+            self._config.max_file_bytes,
+        ).run()
+
+
+def _text(errors: BaseExceptionGroup[Exception]) -> str:
+    """The first error's message."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first)

@@ -1,0 +1,232 @@
+"""One session with the server: attach, reserve, write, commit, report.
+
+Owns the gRPC channel, retries, and the rule that every reservation ends in a commit or is given
+back. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import numpy as np
+
+from lora_manager.catalog import Entry
+from lora_manager.image import SlotImage
+from lora_manager.loading import ModelShape
+from lora_manager.segment_errors import (
+    ReservationLostError,
+    SessionLostError,
+    VersionMismatchError,
+    WriteRejectedError,
+    translate,
+)
+from lora_manager.segment_mapping import HandoverError, SegmentMapping, receive_segment
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.contract.limits import MAX_CONTROL_BYTES
+from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+_ATTACH_SECONDS: Final = 5.0
+_CALL_SECONDS: Final = 30.0
+_TRIES: Final = 3
+"""Of one call whose reply was lost."""
+
+
+class SegmentSession:
+    """An open session. Use `attach` to get one."""
+
+    def __init__(
+        self,
+        stub: segment_pb2_grpc.SegmentServiceAsyncStub,
+        stream: Any,
+        attached: segment_pb2.Attached,
+        shape: ModelShape,
+        mapping: SegmentMapping,
+    ) -> None:
+        self.epoch = attached.epoch
+        self.resident_limit = attached.resident_limit
+        self.shape = shape
+        self._segment_bytes = attached.segment_bytes
+        self._session_id = attached.session_id
+        self._stub = stub
+        self._stream = stream
+        self._mapping = mapping
+
+    async def promotions(self) -> AsyncIterator[str]:
+        """Names the server wants loaded now, until the session is lost (SessionLostError)."""
+        while True:
+            message = await _next(self._stream)
+            if message.WhichOneof("message") == "promote":
+                yield message.promote.name
+
+    async def report(self, entries: list[segment_pb2.CatalogEntry]) -> None:
+        """Replace the server's knowledge of the directory."""
+        request = segment_pb2.ReportCatalogRequest(session_id=self._session_id, entries=entries)
+        await self._call(self._stub.ReportCatalog, request)
+
+    async def publish(self, entry: Entry, image: SlotImage, *, evict: bool) -> None:
+        """Write the adapter into a slot and commit it.
+
+        A lost lease or a checksum that does not match is tried once more in a new slot. Raises
+        NoFreeSlotError, ReservationLostError, WriteRejectedError, or SessionLostError.
+        """
+        try:
+            await self._publish_once(entry, image, evict=evict)
+        except ReservationLostError as error:
+            log.warning('writing "%s" again: %s', entry.name, error)
+            await self._publish_once(entry, image, evict=evict)
+
+    async def _publish_once(self, entry: Entry, image: SlotImage, *, evict: bool) -> None:
+        asked = time.monotonic()
+        slot = await self._call(
+            self._stub.ReserveSlot,
+            segment_pb2.ReserveSlotRequest(
+                session_id=self._session_id,
+                request_id=str(uuid.uuid4()),
+                name=entry.name,
+                evict=evict,
+            ),
+        )
+        try:
+            size = image.data.size
+            if slot.offset + size > self._segment_bytes:
+                raise WriteRejectedError(
+                    f"slot {slot.slot} at byte {slot.offset} has no room for {size} bytes"
+                )
+            # A manager that was stopped meanwhile must not write into a slot it has lost.
+            deadline = asked + slot.lease_ms / 1000
+            if not await self._mapping.write(
+                slot.offset, image.data, lambda: time.monotonic() < deadline
+            ):
+                raise ReservationLostError(
+                    f"the lease of {slot.lease_ms} ms ran out before the write"
+                )
+            await self._call(
+                self._stub.CommitSlot,
+                segment_pb2.CommitSlotRequest(
+                    session_id=self._session_id,
+                    slot=slot.slot,
+                    generation=slot.generation,
+                    checksum=image.checksum,
+                    written_bytes=size,
+                    entry=entry.to_pb(),
+                    packed_rank=image.packed_rank,
+                    sites=image.sites,
+                ),
+            )
+        except SessionLostError:
+            raise
+        except Exception:
+            await self._call(
+                self._stub.AbandonSlot,
+                segment_pb2.AbandonSlotRequest(
+                    session_id=self._session_id, slot=slot.slot, generation=slot.generation
+                ),
+            )
+            raise
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        """One call, repeated as it is if its reply is lost."""
+        for left in reversed(range(_TRIES)):
+            try:
+                return await method(request, timeout=_CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                lost = error.code() in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    grpc.StatusCode.CANCELLED,
+                )
+                if not lost or not left:
+                    raise translate(error) from error
+                await asyncio.sleep(0.05)
+        raise AssertionError("unreachable")
+
+
+@contextlib.asynccontextmanager
+async def attach(control_socket: Path, directory: Path) -> AsyncIterator[SegmentSession]:
+    """Open a session with the server behind `control_socket` and close it at the end.
+
+    Raises SessionLostError if there is no server, AlreadyAttachedError, VersionMismatchError.
+    """
+    options = [
+        ("grpc.max_send_message_length", MAX_CONTROL_BYTES),
+        ("grpc.max_receive_message_length", MAX_CONTROL_BYTES),
+        # A fresh connection each time: shared ones remember how long to wait.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    async with grpc.aio.insecure_channel(f"unix:{control_socket}", options=options) as channel:
+        stub = segment_pb2_grpc.SegmentServiceStub(channel)
+        request = segment_pb2.AttachRequest(pid=os.getpid(), directory=str(directory))
+        stream = stub.Attach(request)
+        try:
+            session, mapping = await _open(stub, stream)
+            try:
+                yield session
+            finally:
+                await mapping.close()
+        finally:
+            stream.cancel()
+
+
+async def _open(
+    stub: segment_pb2_grpc.SegmentServiceAsyncStub, stream: Any
+) -> tuple[SegmentSession, SegmentMapping]:
+    try:
+        async with asyncio.timeout(_ATTACH_SECONDS):
+            first = await _next(stream)
+    except TimeoutError:
+        raise SessionLostError("the server did not answer") from None
+    if first.WhichOneof("message") != "attached":
+        raise VersionMismatchError("the server's first message is not `attached`")
+    attached = first.attached
+    shape = _model_shape(attached)
+    try:
+        mapping = await receive_segment(
+            attached.descriptor_socket, attached.descriptor_token, attached.segment_bytes
+        )
+    except (HandoverError, OSError) as error:
+        raise SessionLostError(f"the segment could not be mapped: {error}") from error
+    return SegmentSession(stub, stream, attached, shape, mapping), mapping
+
+
+async def _next(stream: Any) -> segment_pb2.AttachResponse:
+    try:
+        message = await stream.read()
+    except grpc.aio.AioRpcError as error:
+        raise translate(error) from error
+    if message is grpc.aio.EOF:
+        raise SessionLostError("the server ended the session")
+    return message  # type: ignore[no-any-return]
+
+
+def _model_shape(attached: segment_pb2.Attached) -> ModelShape:
+    fields = LayoutParameters.__dataclass_fields__
+    try:
+        parameters = LayoutParameters(**{name: getattr(attached.layout, name) for name in fields})
+    except ValueError as error:
+        raise VersionMismatchError(str(error)) from error
+    layout = SegmentLayout(parameters)
+    if layout.hash != attached.layout_hash:
+        raise VersionMismatchError(
+            "server and manager are of different versions: their slot layouts differ "
+            f"({attached.layout_hash[:12]}… there, {layout.hash[:12]}… here); start both from "
+            "the same installation"
+        )
+    shape = (parameters.modulation_rows, parameters.width)
+    try:
+        conditioning = np.frombuffer(attached.conditioning, "<f4").reshape(shape)
+    except ValueError as error:
+        raise VersionMismatchError(
+            f"the conditioning is not float32 {list(shape)}: {error}"
+        ) from error
+    return ModelShape.of(layout, conditioning)

@@ -1,0 +1,41 @@
+"""The one error of this package, and how text taken from a file is made safe to show.
+
+Owns the wording's hygiene; knows nothing of what is wrong with a file.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+"""Unicode categories that never belong in a log line or a list: control, format (bidirectional
+overrides, zero width), lone surrogates, private use, unassigned."""
+
+
+class LoraRefused(ValueError):  # noqa: N818  (a verdict on a file, not a fault of this program)
+    """A file cannot be used as an adapter.
+
+    `reason` is one sentence for people: what is wrong, what was given, what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def visible(text: str, limit: int) -> str:
+    """`text` on one line, without characters that cannot be seen, at most `limit` characters."""
+    # Twice the limit leaves room for what is dropped and bounds the work on a hostile file.
+    kept = (
+        " " if character.isspace() else character
+        for character in text[: 2 * limit]
+        if character.isspace() or unicodedata.category(character) not in _INVISIBLE
+    )
+    line = " ".join("".join(kept).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def shown(name: str) -> str:
+    """A tensor's or module's name as it may appear in a reason."""
+    return visible(name, 120)

@@ -1,0 +1,201 @@
+"""A LoRA file as low-rank factors of known modules, alpha folded in.
+
+Owns the check that a file fits a model: pairs, shapes, ranks, finite values. Knows neither where
+files come from nor where factors go. Every file ends in one of two states: every tensor
+understood, or `LoraRefused` with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from wuliart.lora.description import read_title, read_trigger_words
+from wuliart.lora.errors import LoraRefused, shown
+from wuliart.lora.keys import Role, canonicalise
+from wuliart.lora.reader import SafetensorsFile, Tensor, read_safetensors
+from wuliart.lora.scale import PeftScales, check_alpha, read_peft_scales
+
+Float32Array = npt.NDArray[np.float32]
+
+_INFINITY: Final = {"F16": 0x7C00, "BF16": 0x7F80}
+"""Bits of infinity; without the sign, those of every finite value are below and of NaN above."""
+
+_ALPHA_FORMATS: Final = {"F16": "<e", "F32": "<f", "F64": "<d", "I32": "<i", "I64": "<q"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFactors:
+    """What an adapter adds to one linear layer: `up @ down`, at weight 1.
+
+    `down` is float32 [rank, in_features] (A), `up` float32 [out_features, rank] (B) times the
+    module's scale. Either may be a read-only view of the file's bytes.
+    """
+
+    down: Float32Array
+    up: Float32Array
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """A whole adapter; `factors` is keyed by module path, `rank` is the largest of them."""
+
+    factors: dict[str, LoraFactors]
+    rank: int
+    title: str | None
+    trigger_words: tuple[str, ...]
+
+
+def parse_lora(
+    data: bytes | bytearray | memoryview,
+    modules: Mapping[str, tuple[int, int]],
+    max_rank: int | None = None,
+) -> LoraAdapter:
+    """Reads the bytes of a .safetensors file.
+
+    `modules` maps each module path of the model to its (in_features, out_features); `max_rank`
+    is the largest rank accepted, None for any. `data` must not change while the result lives.
+    Raises `LoraRefused` and nothing else, whatever the bytes.
+    """
+    file = read_safetensors(data)
+    named = canonicalise(file.tensors, modules)
+    if not named:
+        raise LoraRefused("the file holds no LoRA weights at all; export the LoRA again")
+    peft = read_peft_scales(file.metadata)
+    ranks = {
+        module: _check_pair(file, module, roles, modules[module]) for module, roles in named.items()
+    }
+    largest = max(ranks, key=ranks.__getitem__)
+    rank = ranks[largest]
+    if max_rank is not None and rank > max_rank:
+        raise LoraRefused(
+            f"rank {rank} at {largest}, this server holds up to {max_rank}; "
+            f"start it with --max-rank {rank}, or reduce the LoRA's rank"
+        )
+    factors = {
+        module: _read_factors(file, module, roles, ranks[module], peft)
+        for module, roles in named.items()
+    }
+    return LoraAdapter(
+        factors,
+        rank,
+        read_title(file.metadata),
+        read_trigger_words(file.metadata),
+    )
+
+
+def _check_pair(
+    file: SafetensorsFile, module: str, roles: Mapping[Role, str], features: tuple[int, int]
+) -> int:
+    """The rank of a module's factors, after checking that both are there and fit."""
+    for role in (Role.DOWN, Role.UP):
+        if role not in roles:
+            raise LoraRefused(
+                f"{module} has {shown(next(iter(roles.values())))!r} but no {role} weights; "
+                "the file is incomplete: export the LoRA again"
+            )
+    down, up = file.tensors[roles[Role.DOWN]], file.tensors[roles[Role.UP]]
+    inner, outer = features
+    if len(down.shape) != 2 or len(up.shape) != 2 or (down.shape[1], up.shape[0]) != features:
+        raise LoraRefused(
+            f"the weights of {module} are {list(down.shape)} and {list(up.shape)}, this model "
+            f"needs [rank, {inner}] and [{outer}, rank]; use a LoRA made for this model"
+        )
+    rank = down.shape[0]
+    if up.shape[1] != rank:
+        raise LoraRefused(
+            f"the two halves of {module} disagree on the rank, {rank} and {up.shape[1]}; "
+            "export the LoRA again"
+        )
+    if rank == 0:
+        raise LoraRefused(f"the weights of {module} have rank 0; export the LoRA again")
+    return rank
+
+
+def _read_factors(
+    file: SafetensorsFile,
+    module: str,
+    roles: Mapping[Role, str],
+    rank: int,
+    peft: PeftScales | None,
+) -> LoraFactors:
+    down_name, up_name = roles[Role.DOWN], roles[Role.UP]
+    scale = _scale(file, module, roles, rank, peft)
+    up = _read_weights(up_name, file.tensors[up_name])
+    if scale != 1.0:
+        # A view of the file is read-only; a widened copy is ours to change.
+        out = up if up.flags.writeable else None
+        with np.errstate(over="ignore"):
+            up = np.multiply(up, np.float32(scale), out=out)
+        if scale > 1.0 and not np.isfinite(up).all():
+            raise LoraRefused(
+                f"{shown(up_name)!r} times its scale of {scale:g} exceeds the range of float32; "
+                "the LoRA is damaged"
+            )
+    return LoraFactors(_read_weights(down_name, file.tensors[down_name]), up, rank)
+
+
+def _read_weights(name: str, tensor: Tensor) -> Float32Array:
+    """The tensor as float32; finite, or refused."""
+    if tensor.dtype == "F32":
+        weights = np.frombuffer(tensor.data, "<f4")
+        finite = bool(np.isfinite(weights).all())
+    elif tensor.dtype in _INFINITY:
+        bits = np.frombuffer(tensor.data, "<u2")
+        magnitudes = bits & np.uint16(0x7FFF)
+        finite = bool(magnitudes.max() < _INFINITY[tensor.dtype])
+        if tensor.dtype == "BF16":
+            # bfloat16 is the upper half of a float32.
+            wide = bits.astype(np.uint32)
+            wide <<= np.uint32(16)
+            weights = wide.view(np.float32)
+        else:
+            weights = bits.view("<f2").astype(np.float32)
+    else:
+        raise LoraRefused(
+            f"{shown(name)!r} has element type {tensor.dtype}; convert the file to F32, BF16 or F16"
+        )
+    if not finite:
+        raise LoraRefused(
+            f"{shown(name)!r} holds values that are infinite or not a number; the LoRA is damaged, "
+            "usually by training that diverged"
+        )
+    return weights.reshape(tensor.shape)
+
+
+def _scale(
+    file: SafetensorsFile,
+    module: str,
+    roles: Mapping[Role, str],
+    rank: int,
+    peft: PeftScales | None,
+) -> float:
+    configured = peft.scale(module, rank) if peft else 1.0
+    name = roles.get(Role.ALPHA)
+    if name is None:
+        return configured
+    scale = check_alpha(_read_number(name, file.tensors[name]), name) / rank
+    if peft and not math.isclose(scale, configured, rel_tol=1e-2):
+        raise LoraRefused(
+            f"{shown(name)!r} means a scale of {scale:g} and the metadata one of {configured:g}; "
+            "remove one of the two"
+        )
+    return scale
+
+
+def _read_number(name: str, tensor: Tensor) -> float:
+    if tensor.shape not in ((), (1,)):
+        raise LoraRefused(
+            f"{shown(name)!r} should be a single number and has shape {list(tensor.shape)}; "
+            "export the LoRA again"
+        )
+    if tensor.dtype == "BF16":
+        return float(struct.unpack("<f", b"\0\0" + tensor.data)[0])
+    return float(struct.unpack(_ALPHA_FORMATS[tensor.dtype], tensor.data)[0])

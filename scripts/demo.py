@@ -1,0 +1,129 @@
+"""`make demo`: a picture, then a style dropped into a folder while the server runs, then the same
+prompt and seed in that style. Exit code 0 only if all of it worked.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from scripts.processes import ProcessDiedError, Service
+from wuliart_client import (
+    AdapterState,
+    Client,
+    Completed,
+    Event,
+    Picture,
+    Queued,
+    Started,
+    Step,
+    WuliArtError,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+STYLE = ROOT / "loras" / "aurora.safetensors"
+OUTPUTS = ROOT / "outputs"
+PROMPT = "a lighthouse above the sea at dusk"
+SEED = "20240521"
+APPEAR_SECONDS = 30.0
+
+
+class DemoError(RuntimeError):
+    """Something the demo promises did not happen."""
+
+
+def show(event: Event) -> None:
+    """One word of progress per event, all on one line."""
+    match event:
+        case Queued(position=position):
+            print(f"  Queued ({position} ahead) → ", end="", flush=True)
+        case Started(seed=seed):
+            print(f"  seed {seed}: ", end="", flush=True)
+        case Step(step=step, total_steps=total):
+            print(f"Step {step}/{total} → ", end="", flush=True)
+        case Completed(picture=picture):
+            print(f"Done in {picture.timings.total:.1f} s", flush=True)
+
+
+def draw(client: Client, prompt: str, seed: int, styles: tuple[str, ...] = ()) -> Picture:
+    """Draws with progress on the screen."""
+    with_style = f" in style {', '.join(styles)}" if styles else ""
+    print(f"Drawing “{prompt}”{with_style} ...")
+    picture = client.draw(prompt, seed=seed, styles=styles, on_event=show)
+    if (picture.width, picture.height) != (1024, 1024) or picture.data[:2] != b"\xff\xd8":
+        raise DemoError("the server sent something other than a 1024x1024 JPEG")
+    return picture
+
+
+def drop_style(client: Client, folder: Path) -> str:
+    """Copies the style into the watched folder; returns its name once it can be drawn with."""
+    print(f"Copying {STYLE.relative_to(ROOT)} into the watched folder; the server runs on ...")
+    dropped = time.perf_counter()
+    with client.watch(timeout=APPEAR_SECONDS) as changes:
+        shutil.copy(STYLE, folder)
+        for change in changes:
+            for adapter in change.adapters:
+                if adapter.name != STYLE.stem:
+                    continue
+                if adapter.state is AdapterState.REFUSED:
+                    raise DemoError(f"the style was refused: {adapter.refusal_reason}")
+                if adapter.state is AdapterState.RESIDENT:
+                    took = time.perf_counter() - dropped
+                    print(f"  “{adapter.title}” can be drawn with after {took * 1000:.0f} ms")
+                    return adapter.name
+    raise DemoError(f"the style did not appear within {APPEAR_SECONDS:.0f} s")
+
+
+def run(service: Service, prompt: str, seed: int) -> tuple[Path, Path]:
+    """The whole demo; returns the paths of the two pictures."""
+    print("Starting the inference server and the LoRA manager (embedded model) ...", flush=True)
+    service.start_server()
+    service.start_manager()
+    service.wait_until_ready()
+    with Client(service.listen) as client:
+        plain = draw(client, prompt, seed)
+        first = plain.save(OUTPUTS)
+        style = drop_style(client, service.loras)
+        styled = draw(client, prompt, seed, (style,))
+        second = styled.save(OUTPUTS)
+    if plain.data == styled.data:
+        raise DemoError("the style changed nothing")
+    return first, second
+
+
+def main() -> int:
+    """Runs the demo; 0 if everything worked."""
+    prompt = os.environ.get("PROMPT") or PROMPT
+    seed_text = os.environ.get("SEED") or SEED
+    if not (seed_text.isascii() and seed_text.isdecimal()):
+        print(f"SEED must be a whole number, not {seed_text!r}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="wuliart-demo-") as folder:
+        service = Service(Path(folder) / "run", Path(folder) / "loras")
+        paths: tuple[Path, Path] | None = None
+        try:
+            paths = run(service, prompt, int(seed_text))
+        except (DemoError, ProcessDiedError, TimeoutError, WuliArtError, OSError) as error:
+            print(f"\nThe demo failed: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("\nInterrupted.", file=sys.stderr)
+        finally:
+            print("Stopping both processes ...", flush=True)
+            codes = service.stop()
+        if any(codes.values()):
+            print(f"A process did not stop cleanly: {codes}", file=sys.stderr)
+            return 1
+    if paths is None:
+        return 1
+    print("Two pictures, same prompt, same seed:")
+    for path in paths:
+        print(f"  {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Starts server and LoRA manager as two processes and stops them again.
+
+Owns their lives; used by `make up`, `make demo`, the benchmarks and the end-to-end tests. Knows
+nothing of pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+STARTUP_SECONDS = 180.0
+STOP_SECONDS = 40.0
+
+
+class ProcessDiedError(RuntimeError):
+    """A process ended by itself; the message has the end of its log."""
+
+
+@dataclass
+class Service:
+    """Both processes over one folder of runtime files.
+
+    Args:
+        runtime_dir: sockets go here; logs too, unless `inherit_output`.
+        loras: the directory the manager watches.
+        listen: where the server listens; by default a socket in `runtime_dir`.
+    """
+
+    runtime_dir: Path
+    loras: Path
+    listen: str = ""
+    server_arguments: Sequence[str] = ()
+    manager_arguments: Sequence[str] = ()
+    inherit_output: bool = False
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.loras.mkdir(parents=True, exist_ok=True)
+        self.listen = self.listen or f"unix:{self.runtime_dir}/public.sock"
+
+    def start_server(self) -> None:
+        """Starts the server without waiting for it."""
+        self._start(
+            "server",
+            "inference_server",
+            ["--listen", self.listen, *self.server_arguments],
+        )
+
+    def start_manager(self) -> None:
+        """Starts the manager without waiting for it."""
+        self._start("manager", "lora_manager", ["--loras", self.loras, *self.manager_arguments])
+
+    def _start(self, name: str, module: str, arguments: Sequence[str | Path]) -> None:
+        command = [sys.executable, "-m", module, "--runtime-dir", self.runtime_dir, *arguments]
+        output: IO[bytes] | None = None if self.inherit_output else self.log(name).open("ab")
+        # A session of its own: Ctrl-C reaches this process alone, which then stops both in order.
+        self.processes[name] = subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True
+        )
+        if output is not None:
+            output.close()
+
+    def log(self, name: str) -> Path:
+        """Where a process's output goes."""
+        return self.runtime_dir / f"{name}.log"
+
+    def wait_until_ready(self, timeout: float = STARTUP_SECONDS) -> None:
+        """Waits until the server's health says SERVING.
+
+        Raises:
+            ProcessDiedError: a process ended instead.
+            TimeoutError: it did not happen in time.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self.check()
+            with grpc.insecure_channel(self.listen) as channel:
+                try:
+                    reply = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]
+                        health_pb2.HealthCheckRequest(), timeout=1.0
+                    )
+                    if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+                except grpc.RpcError:
+                    pass
+            time.sleep(0.1)
+        raise TimeoutError(f"the server was not ready within {timeout:.0f} s")
+
+    def check(self) -> None:
+        """Raises ProcessDiedError if a process ended by itself."""
+        for name, process in self.processes.items():
+            if (code := process.poll()) is not None:
+                log = self.log(name)
+                tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+                raise ProcessDiedError(f"the {name} ended with exit code {code}\n{tail}".rstrip())
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Sends a signal to one process."""
+        os.kill(self.processes[name].pid, number)
+
+    def kill(self, name: str) -> None:
+        """Ends one process at once, as a crash would."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self) -> dict[str, int]:
+        """Asks both to end, manager first; returns their exit codes (-9: had to be killed)."""
+        codes: dict[str, int] = {}
+        for name in ("manager", "server"):
+            process = self.processes.pop(name, None)
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                codes[name] = process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                codes[name] = process.wait()
+        return codes

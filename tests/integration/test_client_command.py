@@ -1,0 +1,282 @@
+"""The command `wuliart` as a process of its own against the fake server."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wuliart.contract.status import Reason
+from wuliart.v1 import adapter_pb2, image_generation_pb2
+
+from tests.fake_image_server import (
+    DEADLINE,
+    JPEG,
+    Drop,
+    Fail,
+    FakeImageServer,
+    Hold,
+    adapter,
+    change,
+    completed,
+    queued,
+    snapshot,
+    started,
+    step,
+    whole_picture,
+)
+
+COMMAND = [sys.executable, "-m", "wuliart_client"]
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")},
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@pytest.fixture
+def fake():
+    with FakeImageServer() as server:
+        yield server
+
+
+@pytest.fixture
+def wuliart(fake, tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            env={**ENVIRONMENT, "WULIART_TARGET": fake.target},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], text: str) -> None:
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("wuliart: ")
+    assert text in result.stderr
+
+
+def test_generate_plain(fake, wuliart, tmp_path):
+    result = wuliart("generate", "p", "--seed", "7", "--style", "ink:0.8", "--style", "a:b")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[:-1] == [
+        "Queued (2 ahead)", "Queued (1 ahead)",
+        "Step 1/4", "Step 2/4", "Step 3/4", "Step 4/4", "Done", "seed 7",
+    ]  # fmt: skip
+    path = re.fullmatch(r"saved (outputs/\d{8}_\d{6}\.jpg)", lines[-1])[1]
+    assert (tmp_path / path).read_bytes() == JPEG
+    used = [(style.name, round(style.weight, 3)) for style in fake.requests[0].adapters]
+    assert used == [("ink", 0.8), ("a:b", 1.0)]
+
+
+def test_generate_json_keeps_stdout_clean(wuliart, tmp_path):
+    folder = tmp_path / ("深" * 40)
+    result = wuliart("generate", "p", "--json", "--out", str(folder))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1
+    report = json.loads(result.stdout)
+    assert Path(report["path"]).read_bytes() == JPEG
+    assert Path(report["path"]).parent == folder
+    assert (report["seed"], report["steps"]) == (7, 4)
+    assert report["adapters"][0]["name"] == "ink"
+    assert report["timings"]["denoise"] == 1.5
+    assert "Step 4/4" in result.stderr
+
+
+def test_generate_previews_replace_each_other(fake, wuliart, tmp_path):
+    for content in (b"old", b"new"):
+        fake.pictures.append([started(), step(1, 2, content), step(2, 2, content), completed()])
+        assert wuliart("generate", "p", "--preview-dir", "previews").returncode == 0
+    assert fake.requests[0].preview
+    previews = sorted((tmp_path / "previews").iterdir())
+    assert [path.name for path in previews] == ["step-1.jpg", "step-2.jpg"]
+    assert {path.read_bytes() for path in previews} == {b"new"}
+    assert len(list((tmp_path / "outputs").iterdir())) == 2
+
+
+def test_a_prompt_that_is_cut_is_told(fake, wuliart):
+    fake.pictures.append([started(ignored=9), step(1, 1), completed()])
+    assert "last 9 tokens were not read" in wuliart("generate", "p").stderr
+
+
+def test_a_failure_is_one_line_and_exit_code_1(fake, wuliart, tmp_path):
+    fake.pictures.append(
+        [Fail(Reason.INVALID_REQUEST, violations=(("prompt", "a\n\x1b[31mb"), ("steps", "[red]")))]
+    )
+    result = wuliart("generate", "p")
+    assert_one_line_error(result, r"prompt: a \x1b[31mb; steps: [red]")
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
+def test_no_server_is_one_line_and_exit_code_1(fake, wuliart):
+    fake.stop()
+    for command in (["generate", "p"], ["styles"], ["watch"], ["info"]):
+        assert_one_line_error(wuliart(*command), "start it with wuliart-server")
+
+
+def test_a_folder_that_cannot_be_made_costs_no_picture(fake, wuliart, tmp_path):
+    (tmp_path / "file").touch()
+    assert_one_line_error(wuliart("generate", "p", "--out", "file/x"), "cannot write file/x")
+    assert fake.requests == []
+
+
+def test_timeout(fake, wuliart):
+    fake.pictures.append([Hold()])
+    assert_one_line_error(wuliart("generate", "p", "--timeout", "1"), "within 1 s")
+
+
+def test_wrong_usage_is_exit_code_2(wuliart):
+    assert wuliart("generate", "p", "--steps", "5").returncode == 2
+
+
+@pytest.mark.parametrize("script", [[queued(1), Hold()], [started(), step(1), Hold()]])
+def test_ctrl_c_cancels(fake, tmp_path, script):
+    fake.pictures.append(script)
+    process = subprocess.Popen(
+        [*COMMAND, "--target", fake.target, "generate", "p"],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert fake.holding.wait(DEADLINE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert stderr == "wuliart: interrupted\n"
+    assert fake.cancelled.wait(DEADLINE)
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
+def test_a_terminal_gets_a_bar(fake, tmp_path):
+    fake.pictures.append(whole_picture())
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "--target", fake.target, "generate", "p"],
+        env={**ENVIRONMENT, "TERM": "xterm"},
+        cwd=tmp_path,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(leader, 4096)
+        except OSError:  # EIO: the process has closed its end
+            break
+    os.close(leader)
+    assert process.wait(DEADLINE) == 0
+    assert re.search("Done.*━.*0:00:0".encode(), shown)
+    assert b"saved outputs/" in shown
+
+
+def test_styles(fake, wuliart):
+    long_name = "folder/" * 20 + "end"
+    fake.adapters = [
+        adapter("ink", title="水墨"),
+        adapter(
+            long_name,
+            title="[bold]t\x1b[2J",
+            state=adapter_pb2.ADAPTER_STATE_REFUSED,
+            refusal_reason="rank 999 is larger than 64",
+        ),
+    ]
+    result = wuliart("styles")
+    assert result.returncode == 0, result.stderr
+    first, second = (line for line in result.stdout.splitlines() if "abababababab" in line)
+    for text in ("ink", "水墨", "available", "16", "24.3 MB", "ink wash"):
+        assert text in first
+    for text in (long_name, r"[bold]t\x1b[2J", "refused", "rank 999 is larger than 64"):
+        assert text in second
+    assert "\x1b" not in result.stdout
+    entries = [json.loads(line) for line in wuliart("styles", "--json").stdout.splitlines()]
+    assert [entry["state"] for entry in entries] == ["available", "refused"]
+    assert entries[1]["title"] == "[bold]t\x1b[2J"
+
+
+def test_no_styles_says_what_to_do(wuliart):
+    assert "copy a .safetensors file" in wuliart("styles").stderr
+
+
+def test_info(fake, wuliart):
+    fake.info = image_generation_pb2.GetServerInfoResponse(
+        version="1.2",
+        model={"name": "embedded", "embedded": True, "schedules": [{"sigmas": [1, 0.5, 0]}]},
+        device={"kind": "cpu", "name": "a cpu", "dtype": "float32"},
+        segments=[{"name": "adapter slots", "size_bytes": 2_000_000, "location": "host"}],
+        queue_length=2,
+    )
+    result = wuliart("info")
+    assert result.returncode == 0, result.stderr
+    for text in ("1.2", "embedded", "a cpu (cpu, float32)", "1 0.5 0", "2.0 MB", "not connected"):
+        assert text in result.stdout
+    assert json.loads(wuliart("info", "--json").stdout)["queue_length"] == 2
+
+
+def test_watch_goes_on_by_token_when_the_server_comes_back(fake):
+    fake.watches.append([snapshot(1, adapter("a")), change(2, added=adapter("b")), Drop()])
+    fake.watches.append([change(3, removed=adapter("a")), Hold()])
+    process = subprocess.Popen(
+        [*COMMAND, "watch", "--json", "--target", fake.target],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    events = [json.loads(process.stdout.readline()) for _ in range(2)]
+    assert "going on when it is back" in process.stderr.readline()
+    fake.start()
+    events.append(json.loads(process.stdout.readline()))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert [event["kind"] for event in events] == ["snapshot", "added", "removed"]
+    assert [event["adapters"][0]["name"] for event in events] == ["a", "b", "a"]
+    assert fake.resume_tokens == ["", "token-2"]
+
+
+def test_watch_prints_lines(fake):
+    fake.watches.append(
+        [
+            snapshot(1),
+            change(2, added=adapter("ink")),
+            change(3, refused=adapter("bad", state=3, refusal_reason="it holds NaN")),
+            Hold(),
+        ]
+    )
+    process = subprocess.Popen(
+        [*COMMAND, "--target", fake.target, "watch"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline().rstrip() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert lines == [
+        "snapshot  no styles",
+        "added     ink  available, rank 16, 24.3 MB, abababababab",
+        "refused   bad  refused: it holds NaN",
+    ]

@@ -1,0 +1,135 @@
+"""Whatever the bytes, parsing ends in an adapter or in LoraRefused, within bounded memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.lora_files import make_lora, module_features, pack, pack_raw, peft_metadata
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.lora import LoraAdapter, LoraRefused, parse_lora
+
+LAYOUT = SegmentLayout(LayoutParameters(1, 16, 32, 8, 8, 8, 4, 8, "float32"))
+MODULES = module_features(LAYOUT)
+GOOD = make_lora(
+    LAYOUT,
+    rank=2,
+    modules=["img_in", "transformer_blocks.0.attn.to_q", "norm_out.linear"],
+    style="kohya",
+    metadata={
+        "title": "Ink",
+        "trigger_words": "a,b",
+        "lora_adapter_metadata": peft_metadata(r=2, lora_alpha=1),
+    },
+)
+HEADER_END = 8 + int.from_bytes(GOOD[:8], "little")
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+SIZES = st.integers(-2, 40) | st.sampled_from([1 << 31, 1 << 62, 1 << 63, 1 << 64, 1.5, True])
+NAMES = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "transformer.", "lora_unet_", "model.diffusion_model.", "lora_te_"]),
+    st.sampled_from([*MODULES, *(path.replace(".", "_") for path in MODULES), "", "x.y"]),
+    st.sampled_from([".lora_A.weight", ".lora_up.weight", ".alpha", ".dora_scale", ".diff", ""]),
+)
+ENTRIES = JSON | st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "BF16", "F16", "I64", "F8_E4M3", "BOOL"]),
+        "shape": st.lists(SIZES, max_size=3),
+        "data_offsets": st.lists(SIZES, min_size=2, max_size=2),
+    }
+)
+
+
+def parse(data: bytes) -> LoraAdapter | None:
+    """The adapter, None if refused; anything else is the test's failure."""
+    tracemalloc.start()
+    try:
+        adapter = parse_lora(data, MODULES, 8)
+    except LoraRefused as refusal:
+        assert refusal.reason.isprintable()
+        adapter = None
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < (1 << 20) + 40 * len(data)
+    return adapter
+
+
+def test_the_file_that_is_mutated_is_good() -> None:
+    assert parse(GOOD) is not None
+
+
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes(data: bytes) -> None:
+    assert parse(data) is None
+
+
+@given(st.binary(max_size=200), st.integers(0, 300))
+def test_arbitrary_header(header: bytes, length: int) -> None:
+    parse(pack_raw(b"{" + header, length=length))
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(GOOD) - 1), st.binary(max_size=4), st.integers(0, 4)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_mutated_file(edits: list[tuple[int, bytes, int]]) -> None:
+    data = GOOD
+    for at, replacement, removed in edits:
+        data = data[:at] + replacement + data[at + removed :]
+    parse(data)
+
+
+@settings(max_examples=200)
+@given(st.integers(8, HEADER_END - 1), st.characters(codec="latin-1"))
+def test_mutated_header_of_the_same_length(at: int, character: str) -> None:
+    parse(GOOD[:at] + character.encode("latin-1") + GOOD[at + 1 :])
+
+
+@given(st.integers(0, len(GOOD) - 1))
+def test_every_truncation_is_refused(length: int) -> None:
+    assert parse(GOOD[:length]) is None
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(NAMES | st.text(max_size=8), ENTRIES, max_size=5), st.binary(max_size=64))
+def test_well_formed_json_of_any_content(header: dict[str, object], data: bytes) -> None:
+    parse(pack_raw(json.dumps(header).encode(), data))
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(["transformer.r", "lora_alpha", "r", "use_dora"]), JSON))
+def test_any_peft_metadata(fields: dict[str, object]) -> None:
+    notes = {"lora_adapter_metadata": json.dumps(fields)}
+    parse(make_lora(LAYOUT, rank=2, modules=["img_in"], metadata=notes))
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_any_description(title: str, words: str) -> None:
+    data = make_lora(
+        LAYOUT, rank=2, modules=["img_in"], metadata={"title": title, "trigger_words": words}
+    )
+    adapter = parse(data)
+    assert adapter is not None
+    for text in (adapter.title or "", *adapter.trigger_words):
+        assert text == text.strip()
+        assert text.isprintable()
+
+
+def test_as_many_foreign_names_as_a_file_may_hold() -> None:
+    names = [f"{'transformer.' * 8}transformer_blocks.{n}.x.lora_A.weight" for n in range(20_000)]
+    with pytest.raises(LoraRefused, match="modules of another model"):
+        parse_lora(pack(dict.fromkeys(names, ("F32", (0,), b""))), MODULES, 8)

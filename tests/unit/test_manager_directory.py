@@ -1,0 +1,125 @@
+"""What a walk lists: names, links, endings; on a real directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lora_manager.directory import adapter_name, covers, inspect, scan
+
+
+def test_files_folders_and_what_is_ignored(tmp_path: Path) -> None:
+    for relative in (
+        "ink.safetensors", "OIL.SafeTensors", "a/b/deep.safetensors", "notes.txt",
+        ".hidden.safetensors", ".cache/x.safetensors", "x.safetensors.part", "y.tmp",
+        "z.safetensors.crdownload", "w.pt",
+    ):  # fmt: skip
+        path = tmp_path / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "folder.safetensors").mkdir()
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    files = scan(tmp_path).files
+    assert files.keys() == {"ink", "OIL", "a/b/deep", "w"}
+    assert "pickle" in files["w"].refusal
+    assert {name for name, found in files.items() if not found.refusal} == {
+        "ink",
+        "OIL",
+        "a/b/deep",
+    }
+    for found in files.values():
+        assert inspect(tmp_path, found.relative) == found
+
+
+def test_of_one_name_the_safetensors_file_wins(tmp_path: Path) -> None:
+    for suffix in ("bin", "safetensors", "pt"):
+        (tmp_path / f"ink.{suffix}").write_bytes(b"")
+    assert scan(tmp_path).files["ink"].relative == "ink.safetensors"
+
+
+def test_links_inside_are_followed_links_outside_refused_loops_end(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "real").mkdir(parents=True)
+    (root / ".store").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (root / "real", root / ".store", tmp_path / "elsewhere"):
+        (folder / "x.safetensors").write_bytes(b"")
+    (root / "file.safetensors").symlink_to(root / ".store/x.safetensors")
+    (root / "folder").symlink_to(".store")
+    (root / "real/again").symlink_to(root)
+    (root / "alias").symlink_to("real")
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    (root / "leak.safetensors").symlink_to(tmp_path / "elsewhere/x.safetensors")
+    (root / "dangling.safetensors").symlink_to(root / "nothing")
+    (root / "self.safetensors").symlink_to("self.safetensors")
+    files = scan(root).files
+    assert files.keys() == {"file", "folder/x", "real/x", "out", "leak"}
+    assert files["file"].path == root / ".store/x.safetensors"
+    assert "outside" in files["leak"].refusal and "outside" in files["out"].refusal
+
+
+def test_a_link_to_a_sibling_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
+    root, sibling = tmp_path / "loras", tmp_path / "loras-private"
+    root.mkdir()
+    sibling.mkdir()
+    (sibling / "x.safetensors").write_bytes(b"")
+    (root / "x.safetensors").symlink_to(sibling / "x.safetensors")
+    assert "outside" in scan(root).files["x"].refusal
+
+
+def test_the_root_may_be_a_link_and_must_exist(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/x.safetensors").write_bytes(b"")
+    (tmp_path / "link").symlink_to("real")
+    assert not scan(tmp_path / "link").files["x"].refusal
+    with pytest.raises(OSError, match="nothing"):
+        scan(tmp_path / "nothing")
+
+
+def test_a_folder_that_cannot_be_listed_hides_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path: str) -> object:
+        if path.endswith("closed"):  # root, too, must be able to run this test
+            raise PermissionError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    seen = scan(tmp_path)
+    assert seen.hides("closed/x.safetensors")
+    assert not seen.hides("open/x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "problem"),
+    [
+        ("水墨.safetensors", "水墨", ""),
+        ("v1.5 final.safetensors", "v1.5 final", ""),
+        ("a\nb.safetensors", "a\ufffdb", "control"),
+        ("gpj\u202e.safetensors", "gpj\ufffd", "control"),
+        (os.fsdecode(b"caf\xe9.safetensors"), "caf\ufffd", "UTF-8"),
+        ("  .safetensors", "\ufffd", "blank"),
+        ("x" * 201 + ".safetensors", "x" * 199 + "…", "200 is the limit"),
+    ],
+)
+def test_names(file: str, name: str, problem: str) -> None:
+    shown, why = adapter_name(file)
+    assert shown == name
+    assert problem in why and bool(problem) == bool(why)
+    shown.encode()
+
+
+def test_a_bad_name_on_disk_is_refused_and_travels(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.safetensors")).write_bytes(b"")
+    (found,) = scan(tmp_path).files.values()
+    assert found.name == "caf\ufffd" and "UTF-8" in found.refusal
+
+
+def test_covers() -> None:
+    assert covers(frozenset({"a"}), "a/b/c") and covers(frozenset({"a/b"}), "a/b")
+    assert not covers(frozenset({"a"}), "ab") and not covers(frozenset(), "a")

@@ -1,0 +1,154 @@
+"""One file read once and judged; the order of jobs; what configuration says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_manager import loading
+from lora_manager.catalog import Catalog, Entry
+from lora_manager.config import default_runtime_dir, parse_config
+from lora_manager.directory import Found, inspect
+from lora_manager.jobs import JobQueue, Urgency
+from lora_manager.loading import FileChangedError, Loaded, ModelShape, load, read_once
+from tests.fake_segment_server import PARAMETERS, lora_bytes
+from wuliart.contract.layout import SegmentLayout
+
+SHAPE = ModelShape.of(
+    SegmentLayout(PARAMETERS),
+    np.zeros((PARAMETERS.modulation_rows, PARAMETERS.width), np.float32),
+)
+
+
+def put(folder: Path, data: bytes, name: str = "ink.safetensors") -> Found:
+    (folder / name).write_bytes(data)
+    found = inspect(folder, name)
+    assert found is not None
+    return found
+
+
+def judge(found: Found, known: Entry | None = None, *, want_image: bool = True) -> Loaded:
+    return load(found, known, SHAPE, 1 << 20, want_image=want_image)
+
+
+def test_a_good_file_becomes_an_entry_and_an_image(tmp_path: Path) -> None:
+    data = lora_bytes(1, rank=4, title="Ink")
+    loaded = judge(put(tmp_path, data))
+    assert loaded.entry.content_hash == hashlib.sha256(data).hexdigest()
+    assert (loaded.entry.title, loaded.entry.rank, loaded.entry.refusal) == ("Ink", 4, "")
+    assert loaded.image is not None and loaded.image.packed_rank == 4
+    assert judge(put(tmp_path, data), want_image=False).image is None
+
+
+def test_the_same_content_is_not_parsed_again(tmp_path: Path) -> None:
+    first = judge(put(tmp_path, lora_bytes(1, title="Ink"))).entry
+    again = judge(put(tmp_path, lora_bytes(1, title="Ink")), first)
+    assert again.unchanged and again.image is None and again.entry.same_news(first)
+    other = judge(put(tmp_path, lora_bytes(2, title="Ink")), first)
+    assert not other.unchanged and other.image is not None
+
+
+def test_a_bad_file_is_refused_with_its_hash(tmp_path: Path) -> None:
+    entry = judge(put(tmp_path, b"rubbish" * 100)).entry
+    assert entry.refusal and len(entry.content_hash) == 64
+    assert "limit" in judge(put(tmp_path, b"\0" * ((1 << 20) + 1))).entry.refusal
+
+
+def test_a_failure_of_the_parser_refuses_the_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(loading, "parse_lora", fail)
+    assert "MemoryError: no memory" in judge(put(tmp_path, lora_bytes(1))).entry.refusal
+
+
+def test_a_file_is_read_only_as_it_was_admitted(tmp_path: Path) -> None:
+    found = put(tmp_path, b"1" * 100)
+    assert read_once(found) == b"1" * 100
+    with found.path.open("ab") as file:
+        file.write(b"2")
+    with pytest.raises(FileChangedError):
+        read_once(found)
+    os.replace(put(tmp_path, b"1" * 100, "b.safetensors").path, found.path)  # noqa: PTH105
+    with pytest.raises(FileChangedError):
+        read_once(found)
+    found.path.unlink()
+    with pytest.raises(FileChangedError):
+        read_once(found)
+
+
+def test_a_pipe_in_the_files_place_does_not_hang(tmp_path: Path) -> None:
+    found = put(tmp_path, b"1" * 100)
+    found.path.unlink()
+    os.mkfifo(found.path)
+    with pytest.raises(FileChangedError):
+        read_once(found)
+
+
+def test_a_write_during_the_read_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = put(tmp_path, b"1" * 100)
+    stat, calls = os.fstat, []
+
+    def writing(descriptor: int) -> os.stat_result:
+        if calls:
+            with found.path.open("r+b") as file:
+                file.write(b"2")
+            os.utime(found.path, ns=(0, found.stamp.mtime_ns + 1))
+        calls.append(descriptor)
+        return stat(descriptor)
+
+    monkeypatch.setattr(loading.os, "fstat", writing)
+    with pytest.raises(FileChangedError):
+        read_once(found)
+
+
+def test_jobs_promotions_first_then_the_newest_change_then_the_newest_file() -> None:
+    jobs = JobQueue()
+    jobs.replay("older", 1)
+    jobs.replay("newer", 2)
+    jobs.change("first")
+    jobs.change("second", replaces=("gone",))
+    jobs.promote("p")
+    jobs.promote("q")
+    jobs.promote("older")
+    jobs.replay("second", 9)
+    assert jobs.has(Urgency.REPLAY) and jobs.replaced() == {"gone"}
+    order = [job.name for job in iter(jobs.pop, None)]
+    assert order == ["p", "q", "older", "second", "first", "newer"]
+
+
+def test_a_job_that_is_asked_for_again_keeps_what_it_replaces() -> None:
+    jobs = JobQueue()
+    jobs.change("ink", replaces=("a",))
+    jobs.change("ink", replaces=("b",))
+    jobs.promote("ink")
+    assert jobs.discard("ink") == ("a", "b")
+    assert jobs.pop() is None
+
+
+def test_the_catalog_knows_what_is_news(tmp_path: Path) -> None:
+    catalog = Catalog()
+    entry = judge(put(tmp_path, lora_bytes(1))).entry
+    assert catalog.put(entry)
+    assert not catalog.put(judge(put(tmp_path, lora_bytes(1))).entry)
+    assert catalog.put(Entry(entry.found, refusal="no"))
+    assert [e.refusal_reason for e in catalog.to_pb()] == ["no"]
+    assert catalog.to_pb()[0].title == "ink"
+
+
+def test_configuration(tmp_path: Path) -> None:
+    config = parse_config(
+        ["--loras", str(tmp_path / "new/loras"), "--poll"], {"WULIART_RUNTIME_DIR": "/run/here"}
+    )
+    assert config.loras.is_dir() and config.poll
+    assert config.control_socket == Path("/run/here/control.sock")
+    assert default_runtime_dir({"XDG_RUNTIME_DIR": "/run/user/7"}) == Path("/run/user/7/wuliart")
+    assert default_runtime_dir({}) == Path(f"/tmp/wuliart-{os.getuid()}")
