@@ -16,7 +16,7 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import LoadedModel, load_model
+from inference_server.engine.loading import load_model
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import Checkpoint
 from inference_server.scheduler.scheduler import Scheduler
@@ -24,7 +24,6 @@ from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.segment import Segment
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     engine = loading.result()
 
     store = AdapterStore(
-        AdapterSegment(_layout(config, engine.model), config.slots + 1, device), config.slots
+        AdapterSegment(engine.model.layout(config.max_rank), config.slots + 1, device), config.slots
     )
     scheduler = Scheduler(engine, store, config.queue)
     descriptors = DescriptorSocket(
@@ -115,20 +114,3 @@ def _load_and_warm_up(
     engine.step(drawing)
     engine.decode(drawing)
     return engine
-
-
-def _layout(config: Config, model: LoadedModel) -> SegmentLayout:
-    shape = model.transformer.config
-    return SegmentLayout(
-        LayoutParameters(
-            blocks=shape.blocks,
-            width=shape.width,
-            mlp_width=shape.mlp_width,
-            image_features=shape.in_channels,
-            output_features=shape.output_features,
-            text_features=shape.text_features,
-            modulation_rows=len(model.schedules.rows),
-            max_rank=config.max_rank,
-            dtype=str(model.dtype).removeprefix("torch."),
-        )
-    )

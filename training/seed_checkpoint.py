@@ -66,12 +66,12 @@ def build_pipeline() -> QwenImagePipeline:
         transformer=build_transformer(SEED + 2),
     )
     for part in (pipeline.vae, pipeline.text_encoder, pipeline.transformer):
-        _to_grid(part)
+        _to_bf16_grid(part)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _to_grid(module: torch.nn.Module) -> None:
+def _to_bf16_grid(module: torch.nn.Module) -> None:
     for parameter in module.parameters():
         parameter.data.copy_(parameter.data.bfloat16().float())
 
@@ -107,7 +107,7 @@ def _raw_mix(generator: torch.Generator) -> torch.Tensor:
 def calibrate(pipeline: QwenImagePipeline) -> None:
     """Scales the output so that latent channel c has mean MEAN[c] and deviation SPREAD[c].
 
-    The clean latent feeds back through x_t into N, so this is done twice.
+    The clean latent feeds back through x_t into N, so this takes a few rounds.
     """
     transformer = pipeline.transformer
     mix = _raw_mix(torch.Generator().manual_seed(SEED + 3))
@@ -115,15 +115,14 @@ def calibrate(pipeline: QwenImagePipeline) -> None:
     mix /= mix.norm(dim=1, keepdim=True)
     for _ in range(6):
         set_output(transformer, mix, offset)
-        _to_grid(transformer)
+        _to_bf16_grid(transformer)
         drawn = torch.stack([draw_latents(pipeline, p, n) for n, p in enumerate(PROMPTS)])
         values = drawn.movedim(1, 0).flatten(1)
         scale = torch.tensor(SPREAD) / values.std(dim=1)
         mix *= scale[:, None]
         offset = offset * scale + 0.7 * (torch.tensor(MEAN) - values.mean(dim=1) * scale)
-        print("calibrate", values.mean(1), values.std(1))
     set_output(transformer, mix, offset)
-    _to_grid(transformer)
+    _to_bf16_grid(transformer)
 
 
 @torch.no_grad()
@@ -134,7 +133,9 @@ def fit_preview(pipeline: QwenImagePipeline) -> dict[str, list[float] | list[lis
         `factors` [16][3] and `bias` [3]: rgb = latent @ factors + bias, per latent pixel.
     """
     config = pipeline.vae.config
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+    mean, std = (
+        torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std)
+    )
     inputs, outputs = [], []
     for seed, prompt in enumerate(PROMPTS[:4]):
         latents = draw_latents(pipeline, prompt, 100 + seed)
@@ -158,9 +159,14 @@ def main() -> None:
     preview = fit_preview(pipeline)
     if out.exists():
         shutil.rmtree(out)
-    pipeline.to(torch.bfloat16).save_pretrained(out)
+    for part in (pipeline.vae, pipeline.text_encoder, pipeline.transformer):
+        torch.nn.Module.to(part, torch.bfloat16)
+    pipeline.save_pretrained(out)
     (out / "vae" / "preview.json").write_text(json.dumps(preview) + "\n", encoding="utf-8")
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    files = [path for path in out.rglob("*") if path.is_file()]
+    for path in files:
+        path.chmod(0o644)  # weights are saved 0600, which another user's server cannot read
+    size = sum(path.stat().st_size for path in files)
     print(f"{out}: {size / 2**20:.1f} MiB")
 
 

@@ -26,6 +26,7 @@ from inference_server.model.transformer import Transformer, TransformerConfig
 from inference_server.model.transformer_loading import load_transformer
 from inference_server.model.turbo import FusedWeights
 from inference_server.model.vae import VaeConfig, VaeDecoder
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import IMAGE_SIZE, MAX_STEPS, MIN_STEPS
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,23 @@ class LoadedModel:
     vae: VaeDecoder
     preview: PreviewProjection
     transformer_bytes: int
+
+    def layout(self, max_rank: int) -> SegmentLayout:
+        """The layout of an adapter slot for this model."""
+        shape = self.transformer.config
+        return SegmentLayout(
+            LayoutParameters(
+                blocks=shape.blocks,
+                width=shape.width,
+                mlp_width=shape.mlp_width,
+                image_features=shape.in_channels,
+                output_features=shape.output_features,
+                text_features=shape.text_features,
+                modulation_rows=len(self.schedules.rows),
+                max_rank=max_rank,
+                dtype=str(self.dtype).removeprefix("torch."),
+            )
+        )
 
 
 def load_model(

@@ -1,0 +1,252 @@
+"""ListAdapters and WatchAdapters, with a manager made by hand on the other side."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import wuliart_client
+
+from tests.hand_manager import HandManager, entry_of
+from tests.harness import PATIENCE, InProcessServer, running_server, until
+from wuliart.v1 import adapter_pb2 as pb
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[InProcessServer]:
+    async with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def manager(server: InProcessServer) -> AsyncIterator[HandManager]:
+    async with HandManager(server) as attached:
+        yield attached
+
+
+def watch(server: InProcessServer, token: str = "") -> Any:
+    request = pb.WatchAdaptersRequest(resume_token=token)
+    return server.adapters().WatchAdapters(request, timeout=PATIENCE)
+
+
+async def news(call: Any) -> tuple[str, Any, pb.WatchAdaptersResponse]:
+    response = await call.read()
+    kind = response.WhichOneof("event")
+    return kind, getattr(response, kind), response
+
+
+async def listed(server: InProcessServer) -> pb.ListAdaptersResponse:
+    response: pb.ListAdaptersResponse = await server.adapters().ListAdapters(
+        pb.ListAdaptersRequest()
+    )
+    return response
+
+
+async def test_nothing_there(server: InProcessServer) -> None:
+    assert not (await listed(server)).adapters
+    kind, snapshot, _ = await news(watch(server))
+    assert (kind, len(snapshot.adapters)) == ("snapshot", 0)
+
+
+async def test_the_list_is_sorted_and_tells_everything(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    resident = await manager.load("ink")
+    await manager.report(
+        resident,
+        entry_of("sub/style", b"abc", title="Style", trigger_words=["x", "y"]),
+        entry_of("broken", refusal_reason="zero matching tensors"),
+    )
+    response = await listed(server)
+    assert [a.name for a in response.adapters] == ["broken", "ink", "sub/style"]
+    broken, ink, style = response.adapters
+    assert broken.state == pb.ADAPTER_STATE_REFUSED
+    assert broken.refusal_reason == "zero matching tensors"
+    assert ink.state == pb.ADAPTER_STATE_RESIDENT
+    assert ink.content_hash == resident.content_hash
+    assert ink.generation > 0 and ink.HasField("resident_since")
+    assert style.state == pb.ADAPTER_STATE_AVAILABLE
+    assert (style.title, list(style.trigger_words)) == ("Style", ["x", "y"])
+    assert (style.rank, style.size_bytes) == (4, 3)
+    assert style.generation == 0 and not style.HasField("resident_since")
+    assert response.revision > 0
+
+
+async def test_a_watch_tells_each_change(server: InProcessServer, manager: HandManager) -> None:
+    await manager.report(entry_of("ink"))
+    call = watch(server)
+    kind, snapshot, _ = await news(call)
+    assert kind == "snapshot"
+    assert [a.name for a in snapshot.adapters] == ["ink"]
+
+    seen: list[tuple[str, str, int]] = []
+    revisions = []
+
+    async def take(count: int) -> None:
+        for _ in range(count):
+            kind, adapter, response = await news(call)
+            seen.append((kind, adapter.name, adapter.state))
+            revisions.append(response.revision)
+
+    await manager.report(entry_of("ink"), entry_of("oil"))
+    await take(1)
+    resident = await manager.load("ink")
+    await take(1)
+    await manager.report(resident, entry_of("oil", refusal_reason="NaN"))
+    await take(1)
+    await manager.report(resident, entry_of("oil", refusal_reason="Inf"))
+    await take(1)
+    await manager.report(resident, entry_of("oil"))
+    await take(1)
+    await manager.report(resident)
+    await take(1)
+    await manager.report(entry_of("bad", refusal_reason="truncated"))
+    await take(2)
+    assert seen == [
+        ("added", "oil", pb.ADAPTER_STATE_AVAILABLE),
+        ("updated", "ink", pb.ADAPTER_STATE_RESIDENT),
+        ("refused", "oil", pb.ADAPTER_STATE_REFUSED),
+        ("refused", "oil", pb.ADAPTER_STATE_REFUSED),
+        ("updated", "oil", pb.ADAPTER_STATE_AVAILABLE),
+        ("removed", "oil", pb.ADAPTER_STATE_AVAILABLE),
+        ("refused", "bad", pb.ADAPTER_STATE_REFUSED),
+        ("removed", "ink", pb.ADAPTER_STATE_RESIDENT),
+    ]
+    assert revisions == sorted(set(revisions))
+    assert (await listed(server)).revision == revisions[-1]
+
+
+async def test_a_report_of_the_same_is_no_news(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    await manager.report(entry_of("ink"))
+    before = (await listed(server)).revision
+    await manager.report(entry_of("ink"))
+    assert (await listed(server)).revision == before
+
+
+async def test_eviction_is_news(server: InProcessServer, manager: HandManager) -> None:
+    for name in ("a", "b"):
+        await manager.load(name)
+    call = watch(server)
+    await news(call)
+    await manager.load("c")
+    told = [(await news(call))[:2] for _ in range(2)]
+    assert [(kind, a.name, a.state) for kind, a in told] == [
+        ("updated", "a", pb.ADAPTER_STATE_AVAILABLE),
+        ("added", "c", pb.ADAPTER_STATE_RESIDENT),
+    ]
+
+
+async def test_a_token_goes_on_where_it_left_off(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    call = watch(server)
+    _, _, response = await news(call)
+    call.cancel()
+    await manager.report(entry_of("a"), entry_of("b"))
+    call = watch(server, response.resume_token)
+    kind, adapter, response = await news(call)
+    assert (kind, adapter.name) == ("added", "a")
+    call.cancel()
+    call = watch(server, response.resume_token)
+    kind, adapter, response = await news(call)
+    assert (kind, adapter.name) == ("added", "b")
+    call.cancel()
+    # Nothing was missed: the next thing to come is the next change, without a snapshot.
+    call = watch(server, response.resume_token)
+    await manager.report(entry_of("b"))
+    kind, adapter, _ = await news(call)
+    assert (kind, adapter.name) == ("removed", "a")
+
+
+async def test_a_token_too_old_begins_with_a_snapshot(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    _, _, first = await news(watch(server))
+    for revision in range(20):
+        await manager.report(*(entry_of(f"{revision}-{n}") for n in range(60)))
+    kind, snapshot, _ = await news(watch(server, first.resume_token))
+    assert (kind, len(snapshot.adapters)) == ("snapshot", 60)
+
+
+async def test_a_token_of_another_server_life_begins_with_a_snapshot(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    async with running_server() as earlier:
+        _, _, old = await news(watch(earlier))
+    await manager.report(entry_of("ink"))
+    kind, snapshot, _ = await news(watch(server, old.resume_token))
+    assert (kind, [a.name for a in snapshot.adapters]) == ("snapshot", ["ink"])
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["garbage", ":", "{epoch}", "{epoch}:", "{epoch}:-1", "{epoch}:1e3", "{epoch}:99", "{epoch}:٣"],
+)
+async def test_a_garbage_token_begins_with_a_snapshot(
+    server: InProcessServer, manager: HandManager, token: str
+) -> None:
+    await manager.report(entry_of("ink"))
+    kind, snapshot, _ = await news(watch(server, token.format(epoch=server.store.epoch)))
+    assert (kind, [a.name for a in snapshot.adapters]) == ("snapshot", ["ink"])
+
+
+async def test_a_token_of_very_many_digits_begins_with_a_snapshot(server: InProcessServer) -> None:
+    """Python refuses to convert more than 4,300 digits."""
+    kind, _, _ = await news(watch(server, f"{server.store.epoch}:{'9' * 5000}"))
+    assert kind == "snapshot"
+
+
+async def test_a_change_while_the_snapshot_is_being_sent_is_not_lost(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    many = [entry_of(f"style-{n:04}", title="t" * 1000) for n in range(3000)]
+    await manager.report(*many)
+    call = watch(server)
+    # The snapshot is on its way, and far larger than what the connection takes in unread.
+    await call.initial_metadata()
+    await manager.report(*many, entry_of("the newest"))
+    kind, _, response = await news(call)
+    assert kind == "snapshot"
+    kind, adapter, _ = await news(call)
+    assert (kind, adapter.name) == ("added", "the newest")
+
+
+async def test_several_watchers_and_one_that_leaves(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    calls = [watch(server) for _ in range(3)]
+    for call in calls:
+        await news(call)
+    calls[1].cancel()
+    await manager.report(entry_of("ink"))
+    for call in (calls[0], calls[2]):
+        kind, adapter, _ = await news(call)
+        assert (kind, adapter.name) == ("added", "ink")
+
+
+async def test_adapters_outlive_their_manager(server: InProcessServer) -> None:
+    async with HandManager(server) as manager:
+        await manager.load("ink")
+    await until(lambda: not server.store.manager_attached)
+    (ink,) = (await listed(server)).adapters
+    assert ink.state == pb.ADAPTER_STATE_RESIDENT
+    async with wuliart_client.AsyncClient(server.target) as client:
+        picture = await client.draw("a cat", styles=["ink"])
+    assert [(use.name, use.generation) for use in picture.adapters] == [("ink", ink.generation)]
+
+
+async def test_the_client_package_lists_and_watches(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    async with wuliart_client.AsyncClient(server.target) as client:
+        async with client.watch(timeout=PATIENCE) as news_stream:
+            assert (await anext(news_stream)).adapters == ()
+            await manager.load("ink")
+            event = await anext(news_stream)
+        (style,) = await client.styles()
+        assert event.kind is wuliart_client.AdapterEventKind.ADDED
+        assert event.adapter == style
+        assert style.state is wuliart_client.AdapterState.RESIDENT

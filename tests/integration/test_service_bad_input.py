@@ -1,0 +1,205 @@
+"""The table "Bad input: what it gets", over the wire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+import wuliart_client
+from google.protobuf.message import Message
+
+from tests.hand_manager import HandManager, entry_of
+from tests.harness import InProcessServer, failure_of, kinds, running_server, until
+from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
+
+METHOD = "/wuliart.v1.ImageGenerationService/GenerateImage"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[InProcessServer]:
+    async with running_server() as running:
+        yield running
+
+
+def styles(*names: str, **fields: Any) -> list[AdapterWeight]:
+    return [AdapterWeight(name=name, **fields) for name in names]
+
+
+BAD = {
+    "no prompt": ({"prompt": ""}, {"prompt"}),
+    "too long": ({"prompt": "x" * 2001}, {"prompt"}),
+    "far too long": ({"prompt": "x" * 500_000}, {"prompt"}),
+    "too long in Chinese": ({"prompt": "字" * 2001}, {"prompt"}),
+    "NUL": ({"prompt": "a cat\0"}, {"prompt"}),
+    "escape sequence": ({"prompt": "\x1b[2Ja cat"}, {"prompt"}),
+    "white space": ({"prompt": " \n\t\u3000"}, {"prompt"}),
+    "zero width": ({"prompt": "\u200b\u200d\ufeff"}, {"prompt"}),
+    "no steps": ({"steps": 0}, {"steps"}),
+    "five steps": ({"steps": 5}, {"steps"}),
+    "weight NaN": ({"adapters": styles("a", weight=math.nan)}, {"adapters[0].weight"}),
+    "weight inf": ({"adapters": styles("a", weight=math.inf)}, {"adapters[0].weight"}),
+    "weight 2.1": ({"adapters": styles("a", weight=2.1)}, {"adapters[0].weight"}),
+    "weight -2.1": ({"adapters": styles("a", weight=-2.1)}, {"adapters[0].weight"}),
+    "five adapters": ({"adapters": styles(*"abcde")}, {"adapters"}),
+    "twice the same": ({"adapters": styles("a", "b", "a")}, {"adapters[2].name"}),
+    "unnamed": ({"adapters": styles("")}, {"adapters[0].name"}),
+    "all at once": (
+        {"prompt": "", "steps": 5, "adapters": styles("a", "a", "b", "c", "d", weight=-math.inf)},
+        {"prompt", "steps", "adapters", "adapters[1].name"}
+        | {f"adapters[{n}].weight" for n in range(5)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_fields(server: InProcessServer, name: str) -> None:
+    fields, expected = BAD[name]
+    failure = await failure_of(server.generate(**fields))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.reason == "INVALID_REQUEST"
+    assert failure.bad_requests == 1
+    assert set(failure.violations) == expected
+    assert server.engine.calls == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a\x02\xff\xfe",
+        b"\x0a\x05a cat\x22\x04\x0a\x02\xc3\x28",
+        b"garbage, not a message",
+        b"\x0a\xff\xff\xff\xff\x0f",
+        b"\x0a",
+    ],
+    ids=["prompt not UTF-8", "style not UTF-8", "garbage", "length beyond the end", "cut off"],
+)
+async def test_bytes_that_are_no_message(server: InProcessServer, data: bytes) -> None:
+    raw = server.channel().unary_stream(METHOD)
+    failure = await failure_of(raw(data))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.reason == "INVALID_REQUEST"
+    assert failure.bad_requests == 1
+    assert len(failure.violations) == 1
+    assert "Exception" not in failure.message and "Error" not in failure.message
+
+
+async def test_bytes_that_are_no_message_to_a_unary_method(server: InProcessServer) -> None:
+    raw = server.channel().unary_unary("/wuliart.v1.AdapterService/ListAdapters")
+    failure = await failure_of(raw(b"\x0a"))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("count", [20, 100, 2000])
+async def test_very_many_violations_still_arrive_as_a_bad_request(
+    server: InProcessServer, count: int
+) -> None:
+    """A status travels in the trailers, for which clients have a limit of 8 KiB."""
+    names = [f"style {n}" for n in range(count)]
+    failure = await failure_of(server.generate(adapters=styles(*names, weight=math.nan)))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.bad_requests == 1
+    assert "adapters" in failure.violations
+
+
+async def test_long_names_still_arrive_as_a_bad_request(server: InProcessServer) -> None:
+    failure = await failure_of(server.generate(adapters=styles(*["🐈" * 200] * 5, weight=3)))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "adapters[4].name" in failure.violations
+
+
+async def test_a_long_unknown_name_is_still_not_found(server: InProcessServer) -> None:
+    async with HandManager(server) as manager:
+        await manager.report(entry_of("🐈" * 199 + "x"))
+        failure = await failure_of(server.generate(adapters=styles("🐈" * 200)))
+    assert failure.code is grpc.StatusCode.NOT_FOUND
+    assert failure.metadata["nearest"] == "🐈" * 199 + "x"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["字" * 2000, "x" * 2000, "山水画", "🐈", "👩‍🚀 on the moon", "one line\nanother"],
+    ids=["2,000 Chinese", "2,000 Latin", "Chinese", "emoji", "joined emoji", "newline"],
+)
+async def test_good_prompts_reach_the_engine_as_they_are(
+    server: InProcessServer, prompt: str
+) -> None:
+    assert (await kinds(server.generate(prompt)))[-1] == "completed"
+    assert server.engine.prompts == [prompt]
+
+
+async def test_an_unknown_style_names_the_nearest(server: InProcessServer) -> None:
+    async with HandManager(server) as manager:
+        refused = entry_of("watercolour", refusal_reason="broken")
+        await manager.report(entry_of("Watercolor"), entry_of("ink"), refused)
+        failure = await failure_of(server.generate(adapters=styles("watercolur")))
+    assert failure.code is grpc.StatusCode.NOT_FOUND
+    assert failure.reason == "ADAPTER_NOT_FOUND"
+    assert failure.metadata == {"adapter": "watercolur", "nearest": "Watercolor"}
+    assert "'watercolur'" in failure.message and "'Watercolor'" in failure.message
+
+
+async def test_an_unknown_style_with_nothing_near(server: InProcessServer) -> None:
+    failure = await failure_of(server.generate(adapters=styles("ink")))
+    assert failure.code is grpc.StatusCode.NOT_FOUND
+    assert failure.metadata == {"adapter": "ink"}
+
+
+async def test_a_refused_style_gives_the_managers_reason(server: InProcessServer) -> None:
+    reason = "to_q has shape [4, 7] where the model needs [4, 32]"
+    async with HandManager(server) as manager:
+        await manager.report(entry_of("broken", refusal_reason=reason))
+        failure = await failure_of(server.generate(adapters=styles("broken")))
+    assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert failure.reason == "ADAPTER_REFUSED"
+    assert reason in failure.message
+    assert failure.metadata == {"adapter": "broken"}
+
+
+@pytest.mark.parametrize("length", [3000, 30_000])
+async def test_a_long_reason_does_not_hide_the_refusal(
+    server: InProcessServer, length: int
+) -> None:
+    async with HandManager(server) as manager:
+        await manager.report(entry_of("broken", refusal_reason="不" * length))
+        failure = await failure_of(server.generate(adapters=styles("broken")))
+    assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "不不不" in failure.message
+
+
+async def test_a_style_without_a_manager_to_load_it(server: InProcessServer) -> None:
+    async with HandManager(server) as manager:
+        await manager.report(entry_of("ink"))
+        manager.detach()
+        await until(lambda: not server.store.manager_attached)
+        failure = await failure_of(server.generate(adapters=styles("ink")))
+    assert failure.code is grpc.StatusCode.UNAVAILABLE
+    assert failure.reason == "MANAGER_UNAVAILABLE"
+
+
+async def test_the_client_package_says_the_same(server: InProcessServer) -> None:
+    async with (
+        HandManager(server) as manager,
+        wuliart_client.AsyncClient(server.target) as client,
+    ):
+        await manager.report(entry_of("ink"), entry_of("bad", refusal_reason="NaN in to_q"))
+        with pytest.raises(wuliart_client.InvalidRequest) as invalid:
+            await client.draw("", steps=7, styles=[("ink", 9.0)])
+        assert {field for field, _ in invalid.value.violations} == {
+            "prompt", "steps", "adapters[0].weight",
+        }  # fmt: skip
+        with pytest.raises(wuliart_client.AdapterNotFound) as unknown:
+            await client.draw("a cat", styles=["imk"])
+        assert unknown.value.nearest == "ink"
+        with pytest.raises(wuliart_client.AdapterRefused, match="NaN in to_q"):
+            await client.draw("a cat", styles=["bad"])
+
+
+async def test_a_request_above_the_message_bound_is_refused(server: InProcessServer) -> None:
+    message: Message = GenerateImageRequest(prompt="x" * (1 << 20))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await kinds(server.images().GenerateImage(message))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert server.engine.calls == []

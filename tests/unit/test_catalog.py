@@ -1,0 +1,275 @@
+"""The catalogue: each change once and in order, and no watcher that misses one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from inference_server.adapters.catalog import LOG_LENGTH, Catalog, Change, ChangeKind
+from inference_server.adapters.records import AdapterState, FileEntry, Resident
+from inference_server.model.low_rank import AdapterTensors
+
+
+def entry(name: str, version: int = 1, refusal: str = "") -> FileEntry:
+    return FileEntry(name, name.title(), ("word",), 4, 1000, f"hash {version}", refusal)
+
+
+@dataclass
+class Bench:
+    """A catalogue over slots that are just a dictionary."""
+
+    resident: dict[str, Resident] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.catalog = Catalog(self.resident.get)
+
+    def load(self, loaded: FileEntry, generation: int = 7) -> None:
+        self.resident[loaded.name] = Resident(
+            loaded, generation, 1234.5, AdapterTensors({}, {})
+        )
+        self.catalog.refresh()
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def take(watch: AsyncIterator[Change], count: int) -> list[Change]:
+    return [await asyncio.wait_for(anext(watch), 5) for _ in range(count)]
+
+
+async def nothing_comes(watch: AsyncIterator[Change]) -> None:
+    """The watch waits; it must be asked for nothing afterwards."""
+    waiting = asyncio.ensure_future(anext(watch))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done(), waiting
+    waiting.cancel()
+
+
+def told(changes: list[Change]) -> list[tuple[ChangeKind, str]]:
+    return [(change.kind, change.adapters[0].entry.name) for change in changes]
+
+
+def follow(changes: list[Change]) -> dict[str, tuple[str, AdapterState]]:
+    """What a client believes after these changes: name -> content, state."""
+    known: dict[str, tuple[str, AdapterState]] = {}
+    for change in changes:
+        if change.kind is ChangeKind.SNAPSHOT:
+            known.clear()
+        for adapter in change.adapters:
+            if change.kind is ChangeKind.REMOVED:
+                del known[adapter.entry.name]
+            else:
+                known[adapter.entry.name] = (adapter.entry.content_hash, adapter.state)
+    return known
+
+
+async def test_a_watch_begins_with_everything(bench: Bench) -> None:
+    bench.catalog.replace([entry("b"), entry("a"), entry("c", refusal="is a web page")])
+    (snapshot,) = await take(bench.catalog.watch(None), 1)
+    assert snapshot.kind is ChangeKind.SNAPSHOT
+    assert snapshot.revision == bench.catalog.revision == 3
+    assert [a.entry.name for a in snapshot.adapters] == ["a", "b", "c"]
+    assert snapshot.adapters == bench.catalog.adapters
+
+
+async def test_an_empty_catalogue_has_an_empty_snapshot(bench: Bench) -> None:
+    (snapshot,) = await take(bench.catalog.watch(None), 1)
+    assert (snapshot.kind, snapshot.adapters) == (ChangeKind.SNAPSHOT, ())
+
+
+async def test_every_kind_of_change(bench: Bench) -> None:
+    watch = bench.catalog.watch(None)
+    await take(watch, 1)
+    steps: list[tuple[list[FileEntry], ChangeKind]] = [
+        ([entry("a")], ChangeKind.ADDED),
+        ([entry("a", 2)], ChangeKind.UPDATED),
+        ([entry("a", 2, "rank 99")], ChangeKind.REFUSED),
+        ([entry("a", 2, "rank 98")], ChangeKind.REFUSED),
+        ([entry("a", 3)], ChangeKind.UPDATED),
+        ([replace(entry("a", 3), title="Another")], ChangeKind.UPDATED),
+        ([], ChangeKind.REMOVED),
+        ([entry("a", 3, "broken")], ChangeKind.REFUSED),
+        ([], ChangeKind.REMOVED),
+    ]
+    for number, (entries, kind) in enumerate(steps, start=1):
+        bench.catalog.replace(entries)
+        (change,) = await take(watch, 1)
+        assert (change.kind, change.revision, len(change.adapters)) == (kind, number, 1)
+        if entries:
+            assert change.adapters[0].entry == entries[0]
+    assert change.adapters[0].entry.refusal_reason == "broken", "as it last was"
+
+
+async def test_the_same_report_again_is_no_change(bench: Bench) -> None:
+    bench.catalog.replace([entry("a"), entry("b")])
+    watch = bench.catalog.watch(bench.catalog.revision)
+    bench.catalog.replace([entry("b"), entry("a")])
+    bench.catalog.refresh()
+    assert bench.catalog.revision == 2
+    await nothing_comes(watch)
+
+
+async def test_what_is_resident_says_so(bench: Bench) -> None:
+    bench.catalog.replace([entry("a"), entry("b")])
+    watch = bench.catalog.watch(bench.catalog.revision)
+    bench.load(entry("a"), generation=9)
+    (change,) = await take(watch, 1)
+    (adapter,) = change.adapters
+    assert change.kind is ChangeKind.UPDATED
+    assert (adapter.state, adapter.generation, adapter.resident_since) == (
+        AdapterState.RESIDENT, 9, 1234.5,
+    )  # fmt: skip
+    bench.resident.clear()
+    bench.catalog.refresh()
+    (change,) = await take(watch, 1)
+    (adapter,) = change.adapters
+    assert (adapter.state, adapter.generation, adapter.resident_since) == (
+        AdapterState.AVAILABLE, 0, 0.0,
+    )  # fmt: skip
+
+
+async def test_an_old_version_in_memory_is_not_the_file(bench: Bench) -> None:
+    bench.load(entry("a", 1))
+    bench.catalog.replace([entry("a", 2), entry("b", refusal="broken")])
+    bench.load(entry("b"))
+    found = [bench.catalog.get(name) for name in "abc"]
+    assert [adapter and adapter.state for adapter in found] == [
+        AdapterState.AVAILABLE, AdapterState.REFUSED, None,
+    ]  # fmt: skip
+
+
+async def test_one_entry_ahead_of_the_report(bench: Bench) -> None:
+    bench.catalog.replace([entry("a")])
+    bench.catalog.put(entry("b"))
+    assert [a.entry.name for a in bench.catalog.adapters] == ["a", "b"]
+    bench.catalog.replace([entry("a")])
+    assert [a.entry.name for a in bench.catalog.adapters] == ["a"]
+
+
+async def test_going_on_from_a_revision(bench: Bench) -> None:
+    for name in "abcd":
+        bench.catalog.put(entry(name))
+    changes = await take(bench.catalog.watch(2), 2)
+    assert [change.revision for change in changes] == [3, 4]
+    assert told(changes) == [(ChangeKind.ADDED, "c"), (ChangeKind.ADDED, "d")]
+    await nothing_comes(bench.catalog.watch(4))
+    assert told(await take(bench.catalog.watch(0), 4))[0] == (ChangeKind.ADDED, "a")
+
+
+@pytest.mark.parametrize("since", [5, 10_000])
+async def test_a_revision_of_another_life_gets_a_snapshot(bench: Bench, since: int) -> None:
+    for name in "abcd":
+        bench.catalog.put(entry(name))
+    (first,) = await take(bench.catalog.watch(since), 1)
+    assert (first.kind, first.revision) == (ChangeKind.SNAPSHOT, 4)
+
+
+async def test_a_revision_before_memory_gets_a_snapshot(bench: Bench) -> None:
+    for version in range(LOG_LENGTH + 10):
+        bench.catalog.put(entry("a", version))
+    (first,) = await take(bench.catalog.watch(9), 1)
+    assert (first.kind, first.revision) == (ChangeKind.SNAPSHOT, LOG_LENGTH + 10)
+    (first,) = await take(bench.catalog.watch(10), 1)
+    assert (first.kind, first.revision) == (ChangeKind.UPDATED, 11)
+
+
+@pytest.mark.parametrize("since", [None, 0, 1])
+async def test_changes_while_a_watcher_is_busy_with_one_are_not_lost(
+    bench: Bench, since: int | None
+) -> None:
+    """A reader holds each response for a while: what happens meanwhile comes next."""
+    bench.catalog.put(entry("a"))
+    bench.catalog.put(entry("b"))
+    watch = bench.catalog.watch(since)
+    changes = await take(watch, 1)
+    bench.catalog.put(entry("c"))
+    bench.catalog.put(entry("d"))
+    while changes[-1].revision < bench.catalog.revision:
+        changes += await take(watch, 1)
+        if len(changes) == 3:
+            bench.catalog.put(entry("e"))
+    revisions = [change.revision for change in changes]
+    assert revisions == list(range(revisions[0], 6))
+    if since is None:
+        assert follow(changes).keys() == set("abcde")
+
+
+async def test_a_watcher_that_fell_far_behind_gets_everything_at_once(bench: Bench) -> None:
+    bench.catalog.put(entry("a"))
+    watch = bench.catalog.watch(0)
+    changes = await take(watch, 1)
+    for version in range(2 * LOG_LENGTH):
+        bench.catalog.put(entry("b", version))
+    changes += await take(watch, 1)
+    assert changes[-1].kind is ChangeKind.SNAPSHOT
+    bench.catalog.put(entry("c"))
+    changes += await take(watch, 1)
+    assert told(changes[-1:]) == [(ChangeKind.ADDED, "c")]
+    assert follow(changes) == {a.entry.name: (a.entry.content_hash, a.state)
+                               for a in bench.catalog.adapters}  # fmt: skip
+
+
+async def test_many_watchers_of_every_pace_end_up_knowing_the_same(bench: Bench) -> None:
+    async def watcher(pace: int) -> dict[str, tuple[str, AdapterState]]:
+        seen: list[Change] = []
+        async for change in bench.catalog.watch(None):
+            seen.append(change)
+            for _ in range(pace):
+                await asyncio.sleep(0)
+            if change.revision >= last:
+                break
+        return follow(seen)
+
+    last = 300
+    tasks = [asyncio.create_task(watcher(pace % 7)) for pace in range(40)]
+    await asyncio.sleep(0)
+    while bench.catalog.revision < last:
+        n = bench.catalog.revision
+        bench.catalog.put(entry(f"style {n % 11}", n, "broken" if n % 5 == 0 else ""))
+        if n % 3 == 0:
+            await asyncio.sleep(0)
+    truth = {a.entry.name: (a.entry.content_hash, a.state) for a in bench.catalog.adapters}
+    for known in await asyncio.wait_for(asyncio.gather(*tasks), 10):
+        assert known == truth
+
+
+async def test_a_watcher_that_leaves_does_not_disturb_the_others(bench: Bench) -> None:
+    stays, leaves = bench.catalog.watch(None), bench.catalog.watch(None)
+    await take(stays, 1)
+    await take(leaves, 1)
+    await nothing_comes(leaves)
+    bench.catalog.put(entry("a"))
+    assert told(await take(stays, 1)) == [(ChangeKind.ADDED, "a")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "nearest"),
+    [
+        ("watercolour", "watercolor"),
+        ("WATERCOLOR", "watercolor"),
+        ("ghibli", "anime/Ghibli"),
+        ("Anime/ghibly", "anime/Ghibli"),
+        ("水墨", "水墨画"),
+        ("水墨面", "水墨画"),
+        ("赛博", "赛博朋克"),
+        ("STRASSE", "straße"),
+        ("broken stlye", None),
+        ("zzz", None),
+        ("", None),
+    ],
+)
+async def test_the_nearest_name(bench: Bench, asked: str, nearest: str | None) -> None:
+    names = ("watercolor", "anime/Ghibli", "水墨画", "赛博朋克", "straße")
+    refused = entry("broken style", refusal="broken")
+    bench.catalog.replace([*(entry(name) for name in names), refused])
+    assert bench.catalog.nearest(asked) == nearest
+
+
+async def test_without_styles_there_is_no_nearest(bench: Bench) -> None:
+    assert bench.catalog.nearest("anything") is None

@@ -1,0 +1,282 @@
+"""The life of slots: every transition, and every refusal."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_server.adapters.slots import SlotState, SlotTable
+from tests.slot_bench import LEASE, LIMIT, ME, Bench, content, refused
+from wuliart.contract.status import Reason
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_spare_slot_is_required() -> None:
+    with pytest.raises(ValueError, match="4 resident adapters need more than 4 slots"):
+        SlotTable(4, 4, LEASE, lambda: 0.0, lambda _: None)
+
+
+def test_from_free_to_ready_and_back(bench: Bench) -> None:
+    slot = bench.reserve("a")
+    assert slot.state is SlotState.RESERVED
+    assert slot.lease_ends == LEASE
+    assert bench.table.published("a") is None
+    assert bench.table.pin("a") is None
+    assert bench.table.begin_verify(ME, slot.index, slot.generation) is slot
+    assert slot.state is SlotState.VERIFYING
+    assert bench.table.pin("a") is None
+    bench.table.publish(slot, made := content("a", slot.generation))
+    assert slot.state is SlotState.READY
+    assert bench.table.published("a") is made
+    bench.table.unpublish("a")
+    assert bench.table.published("a") is None
+    assert bench.states() == [SlotState.FREE] * 5
+    assert bench.zeroed == []
+
+
+def test_generations_are_never_reused(bench: Bench) -> None:
+    seen = []
+    for turn in range(20):
+        slot = bench.reserve(f"style {turn % 3}")
+        seen.append(slot.generation)
+        if turn % 4 == 0:
+            bench.table.abandon(ME, slot.index, slot.generation)
+        else:
+            bench.commit(slot)
+    assert seen == sorted(set(seen))
+    assert seen[0] > 0
+
+
+def test_a_repeated_reserve_gives_the_same_reservation(bench: Bench) -> None:
+    first = bench.table.reserve(ME, "r1", "a", True)
+    generation = first.generation
+    assert bench.table.reserve(ME, "r1", "a", True) is first
+    assert first.generation == generation
+    assert bench.table.reserve(ME, "r2", "b", True) is not first
+
+
+def test_a_repeated_reserve_after_the_lease_gives_a_new_reservation(bench: Bench) -> None:
+    first = bench.table.reserve(ME, "r1", "a", True)
+    bench.now = LEASE
+    bench.table.expire_leases()
+    assert bench.table.reserve(ME, "r1", "a", True) is not first
+
+
+def test_a_repeated_commit_is_harmless(bench: Bench) -> None:
+    slot = bench.publish("a")
+    assert bench.table.begin_verify(ME, slot.index, slot.generation) is None
+    assert slot.state is SlotState.READY
+
+
+@pytest.mark.parametrize(
+    ("session", "index", "generation"),
+    [("other", 0, 1), (ME, 1, 1), (ME, 0, 2), (ME, 0, 0), (ME, 5, 1), (ME, 1 << 31, 1), ("", 1, 0)],
+)
+def test_a_commit_of_what_is_not_held_is_refused(
+    bench: Bench, session: str, index: int, generation: int
+) -> None:
+    slot = bench.reserve("a")
+    assert (slot.index, slot.generation) == (0, 1)
+    refused(Reason.RESERVATION_LOST, lambda: bench.table.begin_verify(session, index, generation))
+    assert slot.state is SlotState.RESERVED
+
+
+def test_a_commit_after_the_lease_is_refused(bench: Bench) -> None:
+    slot = bench.reserve("a")
+    bench.now = LEASE - 0.001
+    assert bench.table.expire_leases() == []
+    bench.now = LEASE
+    assert bench.table.expire_leases() == [slot]
+    refused(
+        Reason.RESERVATION_LOST, lambda: bench.table.begin_verify(ME, slot.index, slot.generation)
+    )
+    assert slot.state is SlotState.QUARANTINE
+
+
+def test_a_lease_does_not_run_out_while_its_slot_is_verified(bench: Bench) -> None:
+    slot = bench.reserve("a")
+    bench.table.begin_verify(ME, slot.index, slot.generation)
+    bench.now = 2 * LEASE
+    assert bench.table.expire_leases() == []
+    bench.table.close_session(ME)
+    bench.table.writer_is_gone(ME)
+    bench.table.publish(slot, content("a", slot.generation))
+    assert bench.table.published("a") is not None
+
+
+def test_a_rejected_slot_is_zeroed_and_free(bench: Bench) -> None:
+    old = bench.publish("a")
+    slot = bench.reserve("a")
+    bench.table.begin_verify(ME, slot.index, slot.generation)
+    bench.table.reject(slot)
+    assert slot.state is SlotState.FREE
+    assert bench.zeroed == [slot.index]
+    assert bench.table.published("a") is old.content
+
+
+def test_an_abandoned_reservation_is_zeroed_and_free(bench: Bench) -> None:
+    slot = bench.reserve("a")
+    generation = slot.generation
+    bench.table.abandon("other", slot.index, generation)
+    bench.table.abandon(ME, slot.index, generation + 1)
+    bench.table.abandon(ME, 99, generation)
+    assert slot.state is SlotState.RESERVED
+    bench.table.abandon(ME, slot.index, generation)
+    assert slot.state is SlotState.FREE
+    assert bench.zeroed == [slot.index]
+    bench.table.abandon(ME, slot.index, generation)
+    assert bench.zeroed == [slot.index]
+
+
+def test_abandoning_what_is_published_changes_nothing(bench: Bench) -> None:
+    slot = bench.publish("a")
+    bench.table.abandon(ME, slot.index, slot.generation)
+    bench.table.writer_is_gone(ME)
+    bench.table.close_session(ME)
+    assert slot.state is SlotState.READY
+    assert bench.zeroed == []
+
+
+@pytest.mark.parametrize("how", ["lease", "session"])
+@pytest.mark.parametrize("end", ["gone", "abandon"])
+def test_quarantine_is_left_only_when_the_writer_cannot_write(
+    bench: Bench, how: str, end: str
+) -> None:
+    late = bench.reserve("late")
+    generation = late.generation
+    if how == "lease":
+        bench.now = LEASE
+        bench.table.expire_leases()
+    else:
+        bench.table.close_session(ME)
+    assert late.state is SlotState.QUARANTINE
+    others = [bench.reserve(name, session="next") for name in ("b", "c", "d", "e")]
+    assert late not in others
+    refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("f", session="next"))
+    bench.table.writer_is_gone("next but not me")
+    assert late.state is SlotState.QUARANTINE
+    assert bench.zeroed == []
+    if end == "gone":
+        bench.table.writer_is_gone(ME)
+    else:
+        bench.table.abandon(ME, late.index, generation)
+    assert late.state is SlotState.FREE
+    assert bench.zeroed == [late.index]
+
+
+def test_the_writers_end_frees_only_what_it_held(bench: Bench) -> None:
+    mine, other = bench.reserve("a"), bench.reserve("b", session="other")
+    bench.table.writer_is_gone(ME)
+    assert (mine.state, other.state) == (SlotState.FREE, SlotState.RESERVED)
+
+
+def test_the_least_recently_used_goes(bench: Bench) -> None:
+    for name in "abcd":
+        bench.publish(name)
+    bench.table.release(bench.pin("a"))
+    bench.publish("e")
+    assert [n for n in "abcde" if bench.table.published(n)] == list("acde")
+    bench.publish("f")
+    assert [n for n in "abcdef" if bench.table.published(n)] == list("adef")
+
+
+def test_what_is_pinned_never_goes(bench: Bench) -> None:
+    for name in "abcd":
+        bench.publish(name)
+    held = [bench.pin("a"), bench.pin("b")]
+    bench.publish("e")
+    assert [n for n in "abcde" if bench.table.published(n)] == list("abde")
+    held += [bench.pin("d"), bench.pin("e")]
+    error = refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("f"))
+    assert error.retry_after is not None
+    assert "all 4 adapter slots are in use by pictures being drawn" in error.message
+    bench.table.release(held[1])
+    bench.publish("f")
+    assert [n for n in "abcdef" if bench.table.published(n)] == list("adef")
+
+
+def test_nothing_goes_without_leave(bench: Bench) -> None:
+    for name in "abcd":
+        bench.publish(name)
+    error = refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e", evict=False))
+    assert "taken" in error.message
+    assert all(map(bench.table.published, "abcd"))
+
+
+def test_an_update_uses_the_spare_while_all_others_are_pinned(bench: Bench) -> None:
+    old = [bench.publish(name) for name in "abcd"]
+    pins = {name: bench.pin(name) for name in "abcd"}
+    refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e"))
+    update = bench.reserve("a", evict=False)
+    assert update not in old
+    bench.commit(update)
+    assert old[0].state is SlotState.DRAINING
+    assert bench.table.published("a") is update.content
+    assert bench.pin("a").content.generation == update.generation > pins["a"].content.generation
+    bench.table.release(pins["a"])
+    assert old[0].state is SlotState.FREE
+
+
+def test_a_draining_slot_is_free_exactly_when_its_last_pin_goes(bench: Bench) -> None:
+    slot = bench.publish("a")
+    first, second = bench.pin("a"), bench.pin("a")
+    bench.table.unpublish("a")
+    assert bench.table.pin("a") is None
+    assert slot.state is SlotState.DRAINING
+    assert slot.content is first.content
+    bench.table.release(first)
+    assert slot.state is SlotState.DRAINING
+    bench.table.release(second)
+    assert slot.state is SlotState.FREE
+    with pytest.raises(AssertionError):
+        bench.table.release(second)
+
+
+def test_a_rewrite_there_and_back_again(bench: Bench) -> None:
+    """A -> B -> A: each picture keeps its version, and the second A is not the first."""
+    first = bench.publish("a")
+    old = bench.pin("a")
+    bench.publish("a")
+    middle = bench.pin("a")
+    again = bench.publish("a")
+    newest = bench.pin("a")
+    assert len({pin.slot for pin in (old, middle, newest)}) == 3
+    assert old.content.generation < middle.content.generation < newest.content.generation
+    bench.table.release(old)
+    assert first.state is SlotState.FREE
+    bench.table.release(newest)
+    bench.table.release(middle)
+    assert bench.table.published("a") is again.content
+    assert bench.states().count(SlotState.FREE) == 4
+
+
+def test_names_on_their_way_count(bench: Bench) -> None:
+    waiting = [bench.reserve(name) for name in "abcd"]
+    refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e"))
+    for slot in waiting:
+        bench.commit(slot)
+    assert bench.states().count(SlotState.READY) == LIMIT
+
+
+def test_evicting_a_name_that_is_being_updated_makes_no_room(bench: Bench) -> None:
+    """It comes back with its update: a further name would be one too many."""
+    for name in "abcd":
+        bench.publish(name)
+    update = bench.reserve("a")
+    other = bench.reserve("e")
+    bench.commit(update)
+    bench.commit(other)
+    assert sum(bench.table.published(name) is not None for name in "abcde") <= LIMIT
+
+
+def test_can_reserve_counts_names_on_their_way(bench: Bench) -> None:
+    for name in "abc":
+        bench.publish(name)
+        bench.pin(name)
+    bench.reserve("d")
+    refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e"))
+    assert not bench.table.can_reserve("e")
+    assert bench.table.can_reserve("a")
