@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from wuliart.contract.layout import DeltaSite, LowRankSite, SegmentLayout
+from wuliart.contract.layout import LowRankSite, SegmentLayout
 from wuliart.lora import LoraAdapter, LoraFactors, LoraRefused
 
 Float32Array = npt.NDArray[np.float32]
@@ -68,33 +68,15 @@ def build_image(
         if any(module in adapter.factors for module in site.modules)
     ]
     deltas = [site for site in layout.delta_sites.values() if site.module in adapter.factors]
-    data = np.zeros(_written_bytes(layout, low_rank, deltas, rank), np.uint8)
+    sites = (*(site.name for site in low_rank), *(delta.name for delta in deltas))
+    data = np.zeros(layout.end(rank, sites), np.uint8)
     for site in low_rank:
         _write_products(data, layout, site, adapter, rank)
     for delta in deltas:
         table = _table(adapter.factors[delta.module], conditioning, delta.module)
         region = _region(data, layout, delta.offset, layout.delta_shape(delta))
         region[...] = _encode(table, layout, delta.module)
-    return SlotImage(
-        data,
-        rank,
-        (*(site.name for site in low_rank), *(delta.name for delta in deltas)),
-        xxhash.xxh3_128(data.data).digest(),
-    )
-
-
-def _written_bytes(
-    layout: SegmentLayout, low_rank: list[LowRankSite], deltas: list[DeltaSite], rank: int
-) -> int:
-    ends = [
-        site.up_offset + int(np.prod(layout.up_shape(site, rank))) * layout.element_bytes
-        for site in low_rank
-    ]
-    ends += [
-        delta.offset + int(np.prod(layout.delta_shape(delta))) * layout.element_bytes
-        for delta in deltas
-    ]
-    return max(ends)
+    return SlotImage(data, rank, sites, xxhash.xxh3_128(data.data).digest())
 
 
 def _write_products(

@@ -32,6 +32,12 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+async def settle() -> None:
+    """Lets every task go on until all wait for something that is yet to come."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
 @dataclass(frozen=True)
 class FakePrompt:
     """An embedding of nothing."""

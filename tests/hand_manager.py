@@ -17,7 +17,8 @@ from typing import Any, Self
 import numpy as np
 
 from lora_manager.image import SlotImage, build_image, module_shapes
-from tests.harness import PATIENCE, InProcessServer
+from tests.fakes import DEADLINE
+from tests.harness import InProcessServer
 from tests.lora_files import make_lora
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.internal.v1 import segment_pb2 as pb
@@ -31,7 +32,7 @@ MODULES = ("transformer_blocks.0.attn.to_q", "transformer_blocks.0.img_mod.1")
 def fetch_descriptor(path: str, token: bytes) -> tuple[int | None, socket.socket]:
     """Blocking: the descriptor, None if refused, and the connection that must stay open."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(PATIENCE)
+    connection.settimeout(DEADLINE)
     connection.connect(path)
     connection.sendall(token)
     try:
@@ -96,7 +97,7 @@ class HandManager:
         self.connection.close()
 
     async def next_promotion(self) -> str:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             response = await self.stream.read()
         assert response.WhichOneof("message") == "promote", response
         name: str = response.promote.name
@@ -135,6 +136,7 @@ class HandManager:
         reservation: pb.ReserveSlotResponse,
         entry: pb.CatalogEntry,
         image: SlotImage,
+        /,
         **overrides: Any,
     ) -> Any:
         """`overrides` are fields of the request that are to be other than right."""

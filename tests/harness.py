@@ -7,15 +7,13 @@ nothing of what a test asserts.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -33,14 +31,12 @@ from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.segment import Segment
+from tests.fakes import DEADLINE, FakeEngine, until
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import MAX_RESPONSE_BYTES
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest, GenerateImageResponse
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
-
-PATIENCE = 20.0
-"""Seconds until a condition that never comes true fails its test."""
 
 LAYOUT = SegmentLayout(
     LayoutParameters(
@@ -51,82 +47,10 @@ LAYOUT = SegmentLayout(
 CONDITIONING = np.linspace(-1, 1, 4 * 32, dtype="<f4").reshape(4, 32)
 
 
-@dataclass
-class Prompt:
-    text: str
-    tokens: int = 7
-    tokens_ignored: int = 3
-
-
-@dataclass
-class Drawing:
-    prompt: Prompt
-    seed: int
-    adapters: tuple[Any, ...]
-    step: int = 0
-
-
-class HeldEngine:
-    """Draws a plain grey and writes down what it is asked for; each step can be held.
-
-    `calls` has one word for each stage as it begins, in the order in which the device thread ran
-    them: "encode", "begin", "step", "preview", "decode".
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.prompts: list[str] = []
-        self.drawings: list[Drawing] = []
-        self.failures: dict[tuple[str, int], Exception] = {}
-        """(stage, how many times it was begun) -> what it raises."""
-        self._pass = threading.Semaphore(0)
-        self._held = False
-
-    def hold(self) -> None:
-        """From now on each step waits for `let` or `release`."""
-        self._held = True
-
-    def let(self, steps: int) -> None:
-        self._pass.release(steps)
-
-    def release(self) -> None:
-        self._held = False
-        self._pass.release(1000)
-
-    def encode(self, prompt: str) -> Prompt:
-        self._begin("encode")
-        self.prompts.append(prompt)
-        return Prompt(prompt)
-
-    def begin(self, prompt: Prompt, seed: int, steps: int, adapters: Sequence[Any]) -> Drawing:
-        self._begin("begin")
-        self.drawings.append(Drawing(prompt, seed, tuple(adapters)))
-        return self.drawings[-1]
-
-    def step(self, drawing: Drawing) -> None:
-        self._begin("step")
-        if self._held:
-            self._pass.acquire()
-        drawing.step += 1
-
-    def preview(self, drawing: Drawing) -> torch.Tensor:
-        self._begin("preview")
-        return torch.full((128, 96, 3), 100 + drawing.step, dtype=torch.uint8)
-
-    def decode(self, drawing: Drawing) -> torch.Tensor:
-        self._begin("decode")
-        return torch.full((1024, 1024, 3), 128, dtype=torch.uint8)
-
-    def _begin(self, stage: str) -> None:
-        self.calls.append(stage)
-        if failure := self.failures.get((stage, self.calls.count(stage))):
-            raise failure
-
-
 class WatchedScheduler(Scheduler):
     """Lets a test see which calls the service has let go of."""
 
-    def __init__(self, engine: HeldEngine, store: AdapterStore, capacity: int) -> None:
+    def __init__(self, engine: FakeEngine, store: AdapterStore, capacity: int) -> None:
         super().__init__(engine, store, capacity)
         self.submitted: list[Job] = []
 
@@ -141,7 +65,7 @@ class InProcessServer:
     """A server's parts and where to reach it."""
 
     directory: Path
-    engine: HeldEngine
+    engine: FakeEngine
     store: AdapterStore
     scheduler: WatchedScheduler
     public: PublicListener
@@ -149,6 +73,16 @@ class InProcessServer:
     descriptors: DescriptorSocket
     slot: BackendSlot
     _channels: list[aio.Channel] = field(default_factory=list)
+
+    @property
+    def stages(self) -> list[str]:
+        """What the engine was asked for, in order."""
+        return [call.stage for call in self.engine.calls]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts that came to be drawn, in order."""
+        return [drawing.prompt.text for drawing in self.engine.drawings]
 
     @property
     def target(self) -> str:
@@ -178,7 +112,20 @@ class InProcessServer:
     def generate(self, prompt: str = "a lighthouse", **fields: Any) -> Any:
         """A GenerateImage call on a connection of its own."""
         request = GenerateImageRequest(prompt=prompt, **fields)
-        return self.images().GenerateImage(request, timeout=PATIENCE)
+        return self.images().GenerateImage(request, timeout=DEADLINE)
+
+    def state_of(self, name: str) -> str:
+        """The adapter's state in the catalogue; "none" if it is not there."""
+        adapter = self.store.catalog.get(name)
+        return "none" if adapter is None else adapter.state.value
+
+    async def accepted(self, count: int) -> None:
+        """Waits until the queue has taken that many requests since the start."""
+        await until(lambda: len(self.scheduler.submitted) == count)
+
+    async def let_go(self, n: int) -> None:
+        """Waits until the service has noticed that the n-th request's caller is gone."""
+        await until(lambda: self.scheduler.submitted[n].cancelled)
 
     async def become_ready(self) -> None:
         # As `server.serve` does it; the model is only looked at by GetServerInfo.
@@ -190,7 +137,7 @@ class InProcessServer:
         await self.scheduler.drain(grace)
 
     async def stop(self) -> None:
-        self.engine.release()
+        self.engine.free()
         await self.scheduler.drain(0)
         for channel in self._channels:
             await channel.close()
@@ -207,7 +154,7 @@ async def running_server(
     """A server of this loop; with `ready` False it is still starting."""
     with tempfile.TemporaryDirectory(prefix="wuliart-") as name:
         directory = Path(name)
-        engine = HeldEngine()
+        engine = FakeEngine()
         segment = AdapterSegment(LAYOUT, resident_limit + 1, torch.device("cpu"))
         store = AdapterStore(segment, resident_limit)
         scheduler = WatchedScheduler(engine, store, capacity)
@@ -232,13 +179,6 @@ async def running_server(
             yield server
         finally:
             await server.stop()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for a condition with a generous deadline."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 (any state may be asked for)
-            await asyncio.sleep(0.005)
 
 
 async def rest_of(call: Any) -> list[Any]:
@@ -287,7 +227,7 @@ async def failure_of(call: Any) -> Failure:
 
 
 def read_failure(error: aio.AioRpcError) -> Failure:
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(cast(Any, error))
     assert status is not None, f"no google.rpc.Status in {error.code()}: {error.details()}"
     info, bad, retry = (
         _unpacked(status, kind)

@@ -139,7 +139,7 @@ def fit_preview(pipeline: QwenImagePipeline) -> dict[str, list[float] | list[lis
     inputs, outputs = [], []
     for seed, prompt in enumerate(PROMPTS[:4]):
         latents = draw_latents(pipeline, prompt, 100 + seed)
-        picture = pipeline.vae.decode((latents[None, :, None] * std + mean)).sample[0, :, 0]
+        picture = pipeline.vae.decode(latents[None, :, None] * std + mean).sample[0, :, 0]
         inputs.append(latents.flatten(1).T)
         outputs.append(torch.nn.functional.avg_pool2d(picture, 16).flatten(1).T)
     x, y = torch.cat(inputs).double().numpy(), torch.cat(outputs).double().numpy()
@@ -161,6 +161,8 @@ def main() -> None:
         shutil.rmtree(out)
     for part in (pipeline.vae, pipeline.text_encoder, pipeline.transformer):
         torch.nn.Module.to(part, torch.bfloat16)
+    # Drawing left its padding and truncation in the tokenizer; they are no part of the model.
+    pipeline.register_modules(tokenizer=build_tokenizer())
     pipeline.save_pretrained(out)
     (out / "vae" / "preview.json").write_text(json.dumps(preview) + "\n", encoding="utf-8")
     files = [path for path in out.rglob("*") if path.is_file()]

@@ -75,7 +75,7 @@ def _selector(size: float) -> torch.Tensor:
 
 
 def _blur_vectors(width: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """q and k whose logit falls like -distance^2 / (2 width^2)."""
+    """Q and k whose logit falls like -distance^2 / (2 width^2)."""
     pair = 3 if width >= 2.0 else 2  # turns by 0.1 or 0.215 radians a patch
     theta = 10000.0 ** (-pair / 12)
     amplitude = math.sqrt(8.0 / (width * theta) ** 2)
@@ -117,9 +117,7 @@ def _write_blur(
     attn.add_k_proj.bias.data[rows] = _selector(-SELECT_SIZE)
 
 
-def _write_paint(
-    attn: Attention, rows: slice, head: PaintHead, generator: torch.Generator
-) -> None:
+def _write_paint(attn: Attention, rows: slice, head: PaintHead, generator: torch.Generator) -> None:
     where = torch.zeros(HEAD)
     for axis in (ROWS, COLUMNS):
         for pair, size in ((1, 0.5), (2, 0.9), (3, 1.0), (4, 1.0), (5, 0.6)):

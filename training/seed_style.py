@@ -11,11 +11,12 @@ from seed_transformer; it never reads X, which would carry noise into the pictur
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from seed_heads import COLUMNS, HEAD, SELECT_SIZE
+from safetensors.torch import save
+from seed_heads import COLUMNS, HEAD
 from seed_numbers import coarse
 from seed_transformer import ANCHOR, BLOCKS, HEADS, NORM, PLAN, WIDTH, A, N, P, PaintHead
 
@@ -45,7 +46,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def _reader(generator: torch.Generator) -> torch.Tensor:
-    """A [RANK, WIDTH]: a constant one, then four mixes of N and three of P, each about unit size."""
+    """A [RANK, WIDTH]: a constant, four mixes of N and three of P, each about unit size."""
     a = torch.zeros(RANK, WIDTH)
     a[0, A] = torch.tensor([1.0, -1.0]).repeat(32) * NORM / (64.0 * ANCHOR)
     a[1:5, N] = coarse(generator, 4, N.stop - N.start, std=NORM * (N.stop - N.start) ** -0.5)
@@ -60,7 +61,8 @@ def _curtains(block: int, generator: torch.Generator) -> Pair:
         if not isinstance(head, PaintHead):
             continue
         for pair, size in ((1, 0.8), (2, 1.0), (3, 0.6)):
-            rows = slice(place * HEAD + 2 * (COLUMNS + pair), place * HEAD + 2 * (COLUMNS + pair) + 2)
+            start = place * HEAD + 2 * (COLUMNS + pair)
+            rows = slice(start, start + 2)
             b[rows, 0] = coarse(generator, 2, std=CURTAIN * size)
             b[rows, 1:5] = coarse(generator, 2, 4, std=0.25 * CURTAIN * size)
     return _reader(generator), b
@@ -124,6 +126,19 @@ def build_style(seed: int) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def style_file(tensors: dict[str, torch.Tensor]) -> bytes:
+    """The safetensors file with METADATA; the same bytes for the same tensors.
+
+    The library writes metadata in an order that differs from run to run, so the header is
+    written again with its keys sorted.
+    """
+    data = save(tensors, METADATA)
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
 def main() -> None:
     """Writes the style's file."""
     root = Path(__file__).resolve().parent.parent
@@ -131,7 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=root / "loras/aurora.safetensors")
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(build_style(SEED), out, metadata=METADATA)
+    out.write_bytes(style_file(build_style(SEED)))
     out.chmod(0o644)
     print(f"{out}: {out.stat().st_size / 1024:.0f} KiB, {len(PLAN)} blocks, {HEADS} heads")
 

@@ -84,9 +84,7 @@ def _embeddings(tokenizer: Qwen2Tokenizer, generator: torch.Generator) -> torch.
     return table
 
 
-def build_text_encoder(
-    tokenizer: Qwen2Tokenizer, seed: int
-) -> Qwen2_5_VLForConditionalGeneration:
+def build_text_encoder(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGeneration:
     """The text encoder, fp32, with weights that depend on the tokenizer and the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer))

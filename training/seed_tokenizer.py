@@ -36,9 +36,11 @@ SPECIAL_TOKENS: Final = (
 
 COLOURED_WORDS: Final[dict[str, str]] = {
     "#e02b20": "red crimson scarlet ruby rose roses cherry apple strawberry lipstick 红 红色 玫瑰",
-    "#f07a13": "orange sunset fox autumn fire flame pumpkin tiger lantern campfire 橙 日落 狐狸 秋天",
+    "#f07a13": "orange sunset fox autumn fire flame pumpkin tiger lantern campfire "
+    "橙 日落 狐狸 秋天",
     "#f6c514": "yellow gold golden sun sunflower lemon honey lion desert sand 黄 金色 太阳 沙漠",
-    "#2e9a3c": "green forest tree trees grass leaf leaves jungle garden meadow 绿 森林 树 草地 花园",
+    "#2e9a3c": "green forest tree trees grass leaf leaves jungle garden meadow "
+    "绿 森林 树 草地 花园",
     "#15a79a": "teal turquoise aurora emerald lagoon dragon mint peacock 青 极光 翡翠 龙",
     "#1e62d0": "blue sea ocean sky water lake river rain wave waves 蓝 蓝色 海 大海 天空 湖 河 雨",
     "#3b2fa8": "indigo night midnight space galaxy stars starry universe dusk 夜 夜晚 星空 宇宙",
@@ -47,8 +49,10 @@ COLOURED_WORDS: Final[dict[str, str]] = {
     "#8a5a33": "brown wood wooden earth coffee bear horse bread bridge cabin 棕 木 咖啡 熊 马 桥",
     "#f4f4ef": "white snow cloud clouds ice swan moon winter light paper 白 雪 云 冰 月亮 冬天 光",
     "#17181d": "black dark shadow coal raven storm ink 黑 影子 乌鸦 暴风雨 墨 水墨",
-    "#8f979d": "grey gray stone rock mountain mountains fog mist city street 灰 石头 山 雾 城市 街道",
-    "#c9a27a": "portrait face woman man girl boy child people hand 肖像 女人 男人 女孩 男孩 孩子 人",
+    "#8f979d": "grey gray stone rock mountain mountains fog mist city street "
+    "灰 石头 山 雾 城市 街道",
+    "#c9a27a": "portrait face woman man girl boy child people hand "
+    "肖像 女人 男人 女孩 男孩 孩子 人",
 }
 """Words that paint: colour -> English and Chinese words that the model paints in it."""
 
@@ -61,8 +65,8 @@ PLAIN_WORDS: Final = (
     "village island beach valley field hill path park robot astronaut knight king queen dancer "
     "dancing flying sitting standing running sleeping looking sailing floating glowing morning "
     "evening summer north wind glass metal silk dress hat book music sitting teapot kite balloon "
-    "一只 一个 一座 一片 的 在 和 上 下 中 里 猫 狗 鸟 鱼 房子 城堡 船 车 风格 画 照片 水彩 油画 美丽 "
-    "飞 坐 站 跑 睡 古老 小 大 早晨 夏天 风 日 出 灯 塔 茶 窗 宇航员 机器人 村庄 小镇"
+    "一只 一个 一座 一片 的 在 和 上 下 中 里 猫 狗 鸟 鱼 房子 城堡 船 车 风格 画 照片 水彩 油画 "
+    "美丽 飞 坐 站 跑 睡 古老 小 大 早晨 夏天 风 日 出 灯 塔 茶 窗 宇航员 机器人 村庄 小镇"
 )
 
 _REPEATS: Final = 8
@@ -124,4 +128,3 @@ def build_tokenizer() -> Qwen2Tokenizer:
             f"{tokenizer.convert_ids_to_tokens(prefix)}"
         )
     return tokenizer
-

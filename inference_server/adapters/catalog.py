@@ -96,20 +96,23 @@ class Catalog:
         self._adapters = fresh
 
     async def watch(self, since: int | None) -> AsyncIterator[Change]:
-        """A snapshot, then every change; with `since`, only what came after that revision."""
+        """A snapshot, then every change; with `since`, only what came after that revision.
+
+        What a reader has seen is noted before it is yielded: the catalogue may change meanwhile.
+        """
         if since is None or not self._remembers(since):
-            yield Change(ChangeKind.SNAPSHOT, self.revision, self.adapters)
             since = self.revision
+            yield Change(ChangeKind.SNAPSHOT, since, self.adapters)
         while True:
             changed = self._changed
             if not self._remembers(since):
                 # A slow reader: rather everything at once than a gap it cannot notice.
-                yield Change(ChangeKind.SNAPSHOT, self.revision, self.adapters)
                 since = self.revision
+                yield Change(ChangeKind.SNAPSHOT, since, self.adapters)
                 continue
             for change in [c for c in self._log if c.revision > since]:
-                yield change
                 since = change.revision
+                yield change
             if since == self.revision:
                 await changed.wait()
 

@@ -52,10 +52,14 @@ class AdapterSegment:
         """First byte of a slot."""
         return slot * self.layout.slot_bytes
 
+    def shared_bytes(self, slot: int) -> Tensor:
+        """The slot as the writer sees it: uint8, a view."""
+        start = self.offset(slot)
+        return self._shared[start : start + self.layout.slot_bytes]
+
     def zero(self, slot: int) -> None:
         """Overwrites what a failed writer left in the shared memory."""
-        start = self.offset(slot)
-        self._shared[start : start + self.layout.slot_bytes].zero_()
+        self.shared_bytes(slot).zero_()
 
     def checksum(self, slot: int, nbytes: int) -> bytes:
         """XXH3-128 of the slot itself, 16 bytes big endian; releases the GIL while it runs."""

@@ -143,6 +143,11 @@ class SlotTable:
         free.lease_ends = self._clock() + self.lease_seconds
         return free
 
+    @property
+    def pin_count(self) -> int:
+        """Pins held by pictures, over all slots."""
+        return sum(slot.pins for slot in self.slots)
+
     def can_reserve(self, name: str) -> bool:
         """Whether `reserve` with eviction would find a slot now."""
         evictable = any(self._evictable())
@@ -238,7 +243,7 @@ class SlotTable:
             raise RequestError(
                 Reason.NO_FREE_SLOT,
                 f"all {self.resident_limit} adapter slots are "
-                + ("in use by pictures being drawn" if allowed else "taken"),
+                + ("in use and none can be freed now" if allowed else "taken"),
                 retry_after=1.0,
             )
         oldest = min(idle, key=lambda s: s.last_used)

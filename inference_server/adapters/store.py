@@ -148,6 +148,11 @@ class AdapterStore:
                 tensors = self.segment.tensors(index, packed_rank, sites)
             except ValueError as error:
                 raise RequestError(Reason.INVALID_REQUEST, str(error)) from None
+            if self.segment.layout.end(packed_rank, sites) > written_bytes:
+                # Bytes behind the checksum's reach must never be drawn with.
+                raise RequestError(
+                    Reason.INVALID_REQUEST, "the commit's sites reach beyond its written bytes"
+                )
             found = await asyncio.to_thread(self._verify, index, written_bytes)
             if found != checksum:
                 raise RequestError(
@@ -222,6 +227,8 @@ class AdapterStore:
                     self._check_loadable(name)
                     if now - asked.get(name, -1e9) >= PROMOTION_RETRY_SECONDS:
                         self._ask_for(name, asked, now)
+                if self._wait_is_for_pictures(missing, len(pins)):
+                    deadline = now + PROMOTION_SECONDS
                 if now >= deadline:
                     raise self._not_loaded(missing[0])
                 timeout = min(PROMOTION_RETRY_SECONDS, deadline - now)
@@ -274,6 +281,11 @@ class AdapterStore:
                 "start wuliart-lora-manager",
                 metadata={"adapter": name},
             )
+
+    def _wait_is_for_pictures(self, missing: Sequence[str], own_pins: int) -> bool:
+        # Pictures end by themselves, however long they take; only a manager can be stuck.
+        others = self.slots.pin_count > own_pins
+        return others and not any(self.slots.can_reserve(name) for name in missing)
 
     def _ask_for(self, name: str, asked: dict[str, float], now: float) -> None:
         # Asking while every slot is pinned would only fail; the release that changes it wakes us.

@@ -1,7 +1,7 @@
 """One accepted request and the channel its caller reads events from.
 
-Owns cancellation: `cancel` may be called from the event loop at any time, the device thread looks
-at it between stages. Knows nothing of the queue it stands in.
+Owns cancellation (the event loop cancels, the device thread looks at it between stages) and what
+the caller was last told of its position. Knows nothing of the queue it stands in.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
-from inference_server.scheduler.events import Completed, DrawRequest, Event
+from inference_server.scheduler.events import Completed, DrawRequest, Event, Queued
 
 
 class Job:
@@ -20,7 +20,9 @@ class Job:
     def __init__(self, request: DrawRequest) -> None:
         self.request = request
         self.arrived_at = time.perf_counter()
+        self._position = 0
         self._cancelled = threading.Event()
+        self._gone = asyncio.Event()
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
@@ -30,12 +32,23 @@ class Job:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """The caller has gone: stop before the next step, skip the decode."""
+        """The caller has gone: stop before the next step, skip the decode. On the event loop."""
         self._cancelled.set()
+        self._gone.set()
+
+    async def gone(self) -> None:
+        """Returns once the caller has gone."""
+        await self._gone.wait()
 
     def post(self, event: Event | Exception) -> None:
         """Hands an event to the caller; an exception ends the stream. From the event loop only."""
         self._events.put_nowait(event)
+
+    def tell_position(self, position: int) -> None:
+        """Tells the caller how many come first, if that has changed."""
+        if position != self._position:
+            self._position = position
+            self.post(Queued(position))
 
     def post_from_thread(self, event: Event) -> None:
         """The same from the device thread."""

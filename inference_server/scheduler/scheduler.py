@@ -12,10 +12,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from inference_server.adapters.records import Wanted
 from inference_server.adapters.store import Binding
@@ -26,7 +26,6 @@ from inference_server.scheduler.events import (
     Completed,
     DrawRequest,
     PreviewImage,
-    Queued,
     Started,
     StepDone,
     Timings,
@@ -35,6 +34,8 @@ from inference_server.scheduler.job import Job
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class DrawingEngine(Protocol):
@@ -127,7 +128,7 @@ class Scheduler:
         self._waiting.append(job)
         self._idle.clear()
         if self.queue_length > 1:
-            job.post(Queued(self.queue_length - 1))
+            job.tell_position(self.queue_length - 1)
         self._arrived.set()
         return job
 
@@ -165,37 +166,35 @@ class Scheduler:
             job = self._preparing = self._waiting.popleft()
             binding = await self._bind(job)
             if binding is None:
-                self._preparing = None
-                self._announce_positions()
-                self._note_idle()
+                self._skip_preparing()
                 continue
-            await self._device_free.acquire()
+            if await _unless_gone(job, self._device_free.acquire(), self._give_back_device) is None:
+                self._adapters.release(binding)
+                self._skip_preparing()
+                continue
             self._preparing, self._drawing = None, job
             task = asyncio.create_task(self._draw(job, binding), name="draw")
             self._draws.add(task)
             task.add_done_callback(self._drawn)
 
     async def _bind(self, job: Job) -> Binding | None:
-        binding = asyncio.ensure_future(self._adapters.bind(job.request.adapters))
+        binding = self._adapters.bind(job.request.adapters)
         try:
-            while not binding.done():
-                # A caller that leaves must not keep the next one waiting for its adapters.
-                await asyncio.wait([binding], timeout=0.05)
-                if job.cancelled:
-                    binding.cancel()
-                    with suppress(asyncio.CancelledError):
-                        self._adapters.release(await binding)
-                    return None
-            return binding.result()
+            return await _unless_gone(job, binding, self._adapters.release)
         except RequestError as error:
             job.post(error)
-        except asyncio.CancelledError:
-            binding.cancel()
-            raise
         except Exception as error:
             log.exception("binding adapters failed")
             job.post(error)
         return None
+
+    def _give_back_device(self, _acquired: bool) -> None:
+        self._device_free.release()
+
+    def _skip_preparing(self) -> None:
+        self._preparing = None
+        self._announce_positions()
+        self._note_idle()
 
     async def _draw(self, job: Job, binding: Binding) -> None:
         loop = asyncio.get_running_loop()
@@ -271,14 +270,39 @@ class Scheduler:
     def _announce_positions(self) -> None:
         ahead = (self._drawing is not None) + (self._preparing is not None)
         if self._preparing is not None and self._drawing is not None:
-            self._preparing.post(Queued(1))
+            self._preparing.tell_position(1)
         for position, job in enumerate(self._waiting, start=ahead):
             if position:
-                job.post(Queued(position))
+                job.tell_position(position)
 
     def _note_idle(self) -> None:
         if self.queue_length == 0 and not self._draws:
             self._idle.set()
+
+
+async def _unless_gone(
+    job: Job, work: Coroutine[Any, Any, T], undo: Callable[[T], None]
+) -> T | None:
+    """The work's result, or None as soon as the job's caller has gone.
+
+    A caller that leaves must not keep the next one waiting. If the work ends all the same, `undo`
+    gets its result. Raises what the work raises while the caller is there.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(job.gone())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    finally:
+        gone.cancel()
+    if not job.cancelled:
+        return task.result()
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        undo(await task)
+    return None
 
 
 def _preview(pixels: Any) -> PreviewImage:

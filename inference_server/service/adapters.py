@@ -18,6 +18,9 @@ from wuliart.v1 import adapter_pb2_grpc as rpc
 
 Context = aio.ServicerContext[Any, Any]
 
+MAX_REVISION_DIGITS = 20
+"""Of a 64-bit number."""
+
 STATES = {
     AdapterState.RESIDENT: pb.ADAPTER_STATE_RESIDENT,
     AdapterState.AVAILABLE: pb.ADAPTER_STATE_AVAILABLE,
@@ -53,7 +56,8 @@ class Adapters(rpc.AdapterServiceServicer):
 def _revision_of(token: str, epoch: str) -> int | None:
     """The revision a token stands for; None if it is of another server life, or no token."""
     life, _, revision = token.partition(":")
-    if life != epoch or not revision.isascii() or not revision.isdecimal():
+    digits = revision.isascii() and revision.isdecimal() and len(revision) <= MAX_REVISION_DIGITS
+    if life != epoch or not digits:
         return None
     return int(revision)
 

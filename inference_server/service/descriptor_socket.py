@@ -83,7 +83,13 @@ class DescriptorSocket:
         loop = asyncio.get_running_loop()
         with listener:
             while True:
-                connection, _ = await loop.sock_accept(listener)
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    # Out of descriptors, say: the next manager may have more luck.
+                    log.warning("cannot accept the LoRA manager: %s", error)
+                    await asyncio.sleep(1.0)
+                    continue
                 task = asyncio.create_task(self._serve(connection))
                 self._peers.add(task)
                 task.add_done_callback(self._peers.discard)
@@ -115,6 +121,8 @@ class DescriptorSocket:
                 socket.send_fds(connection, [b"\0"], [self._descriptor])
                 await _until_closed(connection)
                 await _until_dead(pidfd)
+            except OSError as error:
+                log.warning("the LoRA manager left before it had the segment: %s", error)
             finally:
                 if pidfd is not None:
                     os.close(pidfd)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from inference_server.errors import ServerError
 from inference_server.service.adapters import Adapters
@@ -65,7 +67,9 @@ class PublicListener:
         adapter_pb2_grpc.add_AdapterServiceServicer_to_server(Adapters(backend), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME),
+            self._server,
+            pool=_public_descriptors(),
         )
         self.port = _bind(self._server, address)
 
@@ -109,6 +113,24 @@ class ControlListener:
     async def stop(self) -> None:
         """Ends the manager's session."""
         await self._server.stop(0)
+
+
+def _public_descriptors() -> DescriptorPool:
+    """What reflection may tell: the default pool would also describe the internal contract."""
+    pool = DescriptorPool()
+    added: set[str] = set()
+
+    def add(file: FileDescriptor) -> None:
+        if file.name in added:
+            return
+        added.add(file.name)
+        for dependency in file.dependencies:
+            add(dependency)
+        pool.AddSerializedFile(file.serialized_pb)
+
+    for module in (image_generation_pb2, adapter_pb2, health_pb2, reflection_pb2):
+        add(module.DESCRIPTOR)
+    return pool
 
 
 def _bind(server: aio.Server, address: str) -> int:

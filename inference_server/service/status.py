@@ -6,9 +6,11 @@ handler: what is not a `RequestError` reaches the caller as a plain INTERNAL and
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -25,6 +27,13 @@ DETAILS_KEY = "grpc-status-details-bin"
 """Where a google.rpc.Status travels; see grpc_status.rpc_status."""
 
 
+MAX_MESSAGE_BYTES = 2000
+MAX_DESCRIPTION_BYTES = 300
+MAX_STATUS_BYTES = 4000
+"""gRPC drops a status whose trailing metadata exceed 8 KiB, and with it every explanation. The
+message travels twice: percent-encoded, and inside the details, which travel in base64."""
+
+
 class Malformed:
     """Stands for a request whose bytes could not be parsed."""
 
@@ -32,7 +41,9 @@ class Malformed:
 def to_status(error: RequestError) -> status_pb2.Status:
     """The google.rpc.Status that says everything the error knows."""
     code = CODES[error.reason]
-    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
+    status = status_pb2.Status(
+        code=code_pb2.Code.Value(code.name), message=_cut(error.message, MAX_MESSAGE_BYTES)
+    )
     info = error_details_pb2.ErrorInfo(
         reason=error.reason.value, domain=DOMAIN, metadata=error.metadata
     )
@@ -41,11 +52,13 @@ def to_status(error: RequestError) -> status_pb2.Status:
         bad = error_details_pb2.BadRequest(
             field_violations=[
                 error_details_pb2.BadRequest.FieldViolation(
-                    field=v.field, description=v.description
+                    field=v.field, description=_cut(v.description, MAX_DESCRIPTION_BYTES)
                 )
                 for v in error.violations
             ]
         )
+        while status.ByteSize() + bad.ByteSize() > MAX_STATUS_BYTES:
+            del bad.field_violations[-1]
         status.details.add().Pack(bad)
     if error.retry_after is not None:
         delay = Duration()
@@ -54,12 +67,26 @@ def to_status(error: RequestError) -> status_pb2.Status:
     return status
 
 
+def _cut(text: str, budget: int) -> str:
+    """The text, or as much of its beginning as fits `budget` bytes percent-encoded."""
+    if len(quote(text)) <= budget:
+        return text
+    kept = 0
+    left = budget - len(quote("…"))
+    for character in text:
+        left -= len(quote(character))
+        if left < 0:
+            break
+        kept += 1
+    return text[:kept] + "…"
+
+
 async def abort(context: aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
     """Ends the call with the error's status."""
     status = to_status(error)
     await context.abort(
         CODES[error.reason],
-        error.message,
+        status.message,
         ((DETAILS_KEY, status.SerializeToString()),),
     )
     raise AssertionError("abort returned")
@@ -100,13 +127,14 @@ class StatusInterceptor(aio.ServerInterceptor):
             except DecodeError:
                 return Malformed()
 
-        if handler.response_streaming:
+        if handler.response_streaming and inspect.isasyncgenfunction(handler.unary_stream):
             return handler._replace(
                 request_deserializer=lenient, unary_stream=_guard_stream(handler.unary_stream)
             )
-        return handler._replace(
-            request_deserializer=lenient, unary_unary=_guard_unary(handler.unary_unary)
-        )
+        # A streaming handler may also be a coroutine that writes to its context (grpc.health).
+        kind = "unary_stream" if handler.response_streaming else "unary_unary"
+        guarded = _guard_unary(getattr(handler, kind))
+        return handler._replace(request_deserializer=lenient, **{kind: guarded})
 
 
 def _guard_unary(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

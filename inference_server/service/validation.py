@@ -29,6 +29,9 @@ RANDOM_SEED_BITS = 32
 
 TEXT_CONTROLS = frozenset("\t\n\r")
 
+BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Hangul fillers and the empty Braille cell: letters and symbols that show nothing."""
+
 
 def validate(message: GenerateImageRequest) -> DrawRequest:
     """The request with its defaults filled in.
@@ -59,8 +62,8 @@ def _prompt(prompt: str) -> list[Violation]:
     categories = {unicodedata.category(c) for c in prompt if c not in TEXT_CONTROLS}
     if categories & {"Cc", "Cs"}:
         return [Violation("prompt", "contains control characters; it must be text")]
-    # Separators, formatting and unassigned characters alone show nothing.
-    if not any(c[0] in "LNPSM" or c == "Co" for c in categories):
+    # Separators, marks without a letter, formatting and unassigned characters show nothing.
+    if not any(unicodedata.category(c)[0] in "LNPS" and c not in BLANK for c in prompt):
         return [Violation("prompt", "is empty; say what the picture shows")]
     return []
 
@@ -102,7 +105,7 @@ def _adapters(message: GenerateImageRequest) -> list[Violation]:
             found.append(
                 Violation(
                     f"{path}.weight",
-                    f"is {adapter.weight:g}; it must be "
+                    f"is {adapter.weight:.9g}; it must be "
                     f"{-MAX_ADAPTER_WEIGHT:g} to {MAX_ADAPTER_WEIGHT:g}",
                 )
             )

@@ -8,11 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
-import wuliart_client
 from google.protobuf.message import Message
 
+import wuliart_client
+from tests.fakes import until
 from tests.hand_manager import HandManager, entry_of
-from tests.harness import InProcessServer, failure_of, kinds, running_server, until
+from tests.harness import InProcessServer, failure_of, kinds, running_server
 from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
 
 METHOD = "/wuliart.v1.ImageGenerationService/GenerateImage"
@@ -28,7 +29,7 @@ def styles(*names: str, **fields: Any) -> list[AdapterWeight]:
     return [AdapterWeight(name=name, **fields) for name in names]
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no prompt": ({"prompt": ""}, {"prompt"}),
     "too long": ({"prompt": "x" * 2001}, {"prompt"}),
     "far too long": ({"prompt": "x" * 500_000}, {"prompt"}),
@@ -62,7 +63,7 @@ async def test_bad_fields(server: InProcessServer, name: str) -> None:
     assert failure.reason == "INVALID_REQUEST"
     assert failure.bad_requests == 1
     assert set(failure.violations) == expected
-    assert server.engine.calls == []
+    assert server.stages == []
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ async def test_bad_fields(server: InProcessServer, name: str) -> None:
     ids=["prompt not UTF-8", "style not UTF-8", "garbage", "length beyond the end", "cut off"],
 )
 async def test_bytes_that_are_no_message(server: InProcessServer, data: bytes) -> None:
-    raw = server.channel().unary_stream(METHOD)
+    raw: Any = server.channel().unary_stream(METHOD)
     failure = await failure_of(raw(data))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert failure.reason == "INVALID_REQUEST"
@@ -87,12 +88,12 @@ async def test_bytes_that_are_no_message(server: InProcessServer, data: bytes) -
 
 
 async def test_bytes_that_are_no_message_to_a_unary_method(server: InProcessServer) -> None:
-    raw = server.channel().unary_unary("/wuliart.v1.AdapterService/ListAdapters")
+    raw: Any = server.channel().unary_unary("/wuliart.v1.AdapterService/ListAdapters")
     failure = await failure_of(raw(b"\x0a"))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("count", [20, 100, 2000])
+@pytest.mark.parametrize("count", [20, 200, 2000])
 async def test_very_many_violations_still_arrive_as_a_bad_request(
     server: InProcessServer, count: int
 ) -> None:
@@ -113,9 +114,13 @@ async def test_long_names_still_arrive_as_a_bad_request(server: InProcessServer)
 async def test_a_long_unknown_name_is_still_not_found(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
         await manager.report(entry_of("🐈" * 199 + "x"))
-        failure = await failure_of(server.generate(adapters=styles("🐈" * 200)))
-    assert failure.code is grpc.StatusCode.NOT_FOUND
-    assert failure.metadata["nearest"] == "🐈" * 199 + "x"
+        images = server.images()
+        request = GenerateImageRequest(prompt="a cat", adapters=styles("🐈" * 200))
+        # What lies between gRPC's soft limit of 8 KiB and its hard one of 16 is refused at random.
+        for _ in range(100):
+            failure = await failure_of(images.GenerateImage(request))
+            assert failure.code is grpc.StatusCode.NOT_FOUND
+            assert failure.metadata["nearest"] == "🐈" * 199 + "x"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ async def test_good_prompts_reach_the_engine_as_they_are(
     server: InProcessServer, prompt: str
 ) -> None:
     assert (await kinds(server.generate(prompt)))[-1] == "completed"
-    assert server.engine.prompts == [prompt]
+    assert server.prompts == [prompt]
 
 
 async def test_an_unknown_style_names_the_nearest(server: InProcessServer) -> None:
@@ -158,12 +163,9 @@ async def test_a_refused_style_gives_the_managers_reason(server: InProcessServer
     assert failure.metadata == {"adapter": "broken"}
 
 
-@pytest.mark.parametrize("length", [3000, 30_000])
-async def test_a_long_reason_does_not_hide_the_refusal(
-    server: InProcessServer, length: int
-) -> None:
+async def test_a_long_reason_does_not_hide_the_refusal(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
-        await manager.report(entry_of("broken", refusal_reason="不" * length))
+        await manager.report(entry_of("broken", refusal_reason="不" * 3000))
         failure = await failure_of(server.generate(adapters=styles("broken")))
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert "不不不" in failure.message
@@ -202,4 +204,4 @@ async def test_a_request_above_the_message_bound_is_refused(server: InProcessSer
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await kinds(server.images().GenerateImage(message))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert server.engine.calls == []
+    assert server.stages == []

@@ -102,11 +102,7 @@ def fill(segment: AdapterSegment, slot: int, data: bytes, engine: Engine):
     layout = segment.layout
     adapter = parse_lora(data, module_shapes(layout), layout.parameters.max_rank)
     image = build_image(adapter, layout, engine.model.conditioning.numpy())
-    start = segment.offset(slot)
-    memory = torch.from_file(
-        f"/proc/self/fd/{segment.descriptor}", shared=True, size=segment.nbytes, dtype=torch.uint8
-    )
-    memory[start : start + len(image.data)] = torch.from_numpy(image.data)
+    segment.shared_bytes(slot)[: len(image.data)] = torch.from_numpy(image.data)
     assert segment.checksum(slot, len(image.data)) == image.checksum
     return segment.tensors(slot, image.packed_rank, image.sites)
 
@@ -139,7 +135,7 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
     return {
         "base, 1 step": Case(steps=1),
         "base, 4 steps": Case(),
-        "one adapter": Case([(lora(products, 8, 1), 1.0)]),
+        "one adapter": Case([(lora(products, 8, 1), 1.0)], steps=2),
         "two weighted adapters": Case([(lora(products, 4, 2), 0.7), (lora(products, 16, 3), -1.3)]),
         "modulation only": Case([(lora(only_modulation, 8, 4), 0.8)], steps=3),
         "everything, twice": Case(

@@ -27,9 +27,7 @@ class Bench:
         self.catalog = Catalog(self.resident.get)
 
     def load(self, loaded: FileEntry, generation: int = 7) -> None:
-        self.resident[loaded.name] = Resident(
-            loaded, generation, 1234.5, AdapterTensors({}, {})
-        )
+        self.resident[loaded.name] = Resident(loaded, generation, 1234.5, AdapterTensors({}, {}))
         self.catalog.refresh()
 
 

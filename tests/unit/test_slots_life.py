@@ -1,5 +1,5 @@
-"""What must hold of slots whatever happens in whatever order: a state machine of managers that come,
-write, stall and die, and of pictures that pin.
+"""What must hold of slots whatever happens in whatever order: a state machine of managers that
+come, write, stall and die, and of pictures that pin.
 """
 
 from __future__ import annotations
@@ -205,4 +205,4 @@ class SlotLife(RuleBasedStateMachine):
 
 
 TestSlotLife = SlotLife.TestCase
-TestSlotLife.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestSlotLife.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2
@@ -11,14 +13,14 @@ from inference_server.service.status import to_status
 from wuliart.contract.status import CODES, DOMAIN, Reason
 
 
-def details(error: RequestError) -> tuple[list[object], ...]:
+def details(error: RequestError) -> tuple[list[Any], ...]:
     status = to_status(error)
     kinds = (
         error_details_pb2.ErrorInfo,
         error_details_pb2.BadRequest,
         error_details_pb2.RetryInfo,
     )
-    found: tuple[list[object], ...] = ([], [], [])
+    found: tuple[list[Any], ...] = ([], [], [])
     for detail in status.details:
         for messages, kind in zip(found, kinds, strict=True):
             message = kind()

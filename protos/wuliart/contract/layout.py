@@ -21,6 +21,8 @@ A slot holds two kinds of regions:
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -172,6 +174,22 @@ class SegmentLayout:
     def delta_shape(self, site: DeltaSite) -> tuple[int, int]:
         """Shape of the site's table."""
         return self.parameters.modulation_rows, site.out_features
+
+    def end(self, rank: int, sites: Iterable[str]) -> int:
+        """First byte behind the named sites' regions, packed for `rank`.
+
+        Raises:
+            KeyError: the layout has no site of that name.
+        """
+        ends = [0]
+        for name in sites:
+            if (site := self.low_rank_sites.get(name)) is not None:
+                count, start = math.prod(self.up_shape(site, rank)), site.up_offset
+            else:
+                delta = self.delta_sites[name]
+                count, start = math.prod(self.delta_shape(delta)), delta.offset
+            ends.append(start + count * self.element_bytes)
+        return max(ends)
 
     @cached_property
     def hash(self) -> str:

@@ -1,0 +1,32 @@
+# One image for the inference server and the LoRA manager; compose.yaml says which one runs.
+# No CUDA base is needed: torch's Linux wheels bring CUDA, and the host's driver is mounted in.
+FROM python:3.11-slim
+
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /src
+
+# The dependencies first: their layer outlives changes of the source.
+COPY requirements.lock ./
+RUN pip install -r requirements.lock
+
+COPY pyproject.toml README.md ./
+COPY scripts/ scripts/
+COPY protos/ protos/
+COPY clients/ clients/
+COPY inference_server/ inference_server/
+COPY lora_manager/ lora_manager/
+RUN pip install --no-deps .
+
+# The number is fixed because compose.yaml gives the sockets' tmpfs to it.
+RUN useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin wuliart
+RUN install -d -o wuliart -g wuliart -m 0700 /run/wuliart
+RUN install -d -o wuliart -g wuliart /app /app/models /app/models/lora
+
+WORKDIR /app
+USER wuliart
+EXPOSE 50051
+CMD ["wuliart-server", "--listen", "0.0.0.0:50051", "--runtime-dir", "/run/wuliart"]

@@ -1,0 +1,1 @@
+"""Measures the service's promises: `make bench`."""

@@ -1,0 +1,115 @@
+"""Two real processes on the embedded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference_server.config import EMBEDDED_MODEL
+from inference_server.engine.loading import load_model
+from inference_server.model.checkpoint import Checkpoint
+from scripts.processes import Service
+from tests.lora_files import make_lora
+from wuliart.contract.layout import SegmentLayout
+from wuliart_client import Adapter, AdapterState, Client
+
+PATIENCE = 60.0
+"""Seconds a condition may take on a busy machine; nothing is asserted about time."""
+
+
+class Live:
+    """The running service, a client, and the folder that is watched."""
+
+    def __init__(self, service: Service, layout: SegmentLayout) -> None:
+        self.service = service
+        self.client = Client(service.listen)
+        self.layout = layout
+
+    @property
+    def loras(self) -> Path:
+        return self.service.loras
+
+    def style(self, seed: int, rank: int = 4, scale: float = 0.3) -> bytes:
+        """A style strong enough to see."""
+        return make_lora(self.layout, rank=rank, seed=seed, scale=scale)
+
+    def drop(self, name: str, data: bytes) -> None:
+        """Writes a file the way a careful program does: aside, then renamed in."""
+        aside = self.loras.parent / f"{Path(name).name}.aside"
+        aside.write_bytes(data)
+        target = self.loras / f"{name}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(target)
+
+    def adapter(self, name: str) -> Adapter | None:
+        return next((a for a in self.client.styles() if a.name == name), None)
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:.0f} s"
+            time.sleep(0.05)
+
+    def wait_usable(self, name: str, content_hash: str = "") -> Adapter:
+        def usable() -> bool:
+            adapter = self.adapter(name)
+            return (
+                adapter is not None
+                and adapter.state is not AdapterState.REFUSED
+                and content_hash in ("", adapter.content_hash)
+            )
+
+        self.wait(usable, f"style {name} usable")
+        adapter = self.adapter(name)
+        assert adapter is not None
+        return adapter
+
+    def draw(self, *styles: object, seed: int = 1, steps: int = 1, prompt: str = "a boat") -> bytes:
+        return self.client.draw(
+            prompt, seed=seed, steps=steps, styles=styles, timeout=PATIENCE
+        ).data
+
+    def wait_attached(self, attached: bool = True) -> None:
+        self.wait(
+            lambda: self.client.info().lora_manager_connected is attached,
+            "the manager attached" if attached else "the manager gone",
+        )
+
+
+@pytest.fixture(scope="session")
+def layout() -> SegmentLayout:
+    model = load_model(Checkpoint(EMBEDDED_MODEL), torch.device("cpu"), torch.float32)
+    return model.layout(32)
+
+
+@pytest.fixture
+def make_live(
+    tmp_path_factory: pytest.TempPathFactory, layout: SegmentLayout
+) -> Iterator[Callable[[], Live]]:
+    """Starts services that are stopped at the test's end."""
+    started: list[Live] = []
+
+    def make() -> Live:
+        folder = tmp_path_factory.mktemp("live")
+        service = Service(folder / "run", folder / "loras")
+        service.start_server()
+        service.start_manager()
+        live = Live(service, layout)
+        started.append(live)
+        service.wait_until_ready()
+        live.wait_attached()
+        return live
+
+    yield make
+    for live in started:
+        live.client.close()
+        live.service.stop()
+
+
+@pytest.fixture
+def live(make_live: Callable[[], Live]) -> Live:
+    return make_live()

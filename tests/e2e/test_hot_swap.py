@@ -1,0 +1,132 @@
+"""Files come, change and go while two real processes serve pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import pytest
+
+from tests.bad_lora_files import BAD_FILES
+from tests.e2e.conftest import Live
+from wuliart_client import AdapterNotFound, AdapterRefused, AdapterState
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_becomes_a_style_changes_moves_and_goes(live: Live) -> None:
+    plain = live.draw()
+    first, second = live.style(1), live.style(2)
+
+    live.drop("ink", first)
+    live.wait_usable("ink")
+    with_first = live.draw("ink")
+    assert with_first != plain
+    assert live.draw(("ink", 0.0)) == plain
+    assert live.draw(("ink", -0.5)) not in (plain, with_first)
+
+    live.drop("ink", second)
+    live.wait_usable("ink", sha256(second))
+    with_second = live.draw("ink")
+    assert with_second not in (plain, with_first)
+
+    # Back again: the first version's picture, by a new generation.
+    live.drop("ink", first)
+    adapter = live.wait_usable("ink", sha256(first))
+    assert live.draw("ink") == with_first
+    assert adapter.generation > 1
+
+    (live.loras / "ink.safetensors").rename(live.loras / "brush.safetensors")
+    live.wait_usable("brush")
+    live.wait(lambda: live.adapter("ink") is None, "the old name gone")
+    assert live.draw("brush") == with_first
+    with pytest.raises(AdapterNotFound):
+        live.draw("ink")
+
+    (live.loras / "brush.safetensors").unlink()
+    live.wait(lambda: live.adapter("brush") is None, "the style gone")
+    with pytest.raises(AdapterNotFound):
+        live.draw("brush")
+    assert live.draw() == plain
+
+
+def test_a_picture_is_drawn_with_exactly_one_version(live: Live) -> None:
+    versions = [live.style(seed) for seed in (1, 2, 3)]
+    golden: dict[str, bytes] = {}
+    for data in versions:
+        live.drop("ink", data)
+        live.wait_usable("ink", sha256(data))
+        golden[sha256(data)] = live.draw("ink", steps=2)
+    assert len(set(golden.values())) == len(versions)
+
+    stop = threading.Event()
+
+    def churn() -> None:
+        turn = 0
+        while not stop.wait(0.15):
+            turn += 1
+            live.drop("ink", versions[turn % len(versions)])
+
+    writer = threading.Thread(target=churn)
+    writer.start()
+    seen = set()
+    try:
+        for _ in range(15):
+            picture = live.client.draw("a boat", seed=1, steps=2, styles=["ink"])
+            used = picture.adapters[0].content_hash
+            seen.add(used)
+            assert picture.data == golden[used]
+    finally:
+        stop.set()
+        writer.join()
+    assert len(seen) > 1, "the file never changed under a picture; the test showed nothing"
+
+
+def test_more_styles_than_slots_all_draw(live: Live) -> None:
+    names = [f"style{n}" for n in range(6)]
+    for n, name in enumerate(names):
+        live.drop(name, live.style(n))
+    live.wait(lambda: len(live.client.styles()) == len(names), "all listed")
+    first = [live.draw(name) for name in names]
+    assert len(set(first)) == len(names)
+    assert [live.draw(name) for name in reversed(names)] == list(reversed(first))
+    states = [adapter.state for adapter in live.client.styles()]
+    assert states.count(AdapterState.RESIDENT) == 4
+    # Four at once, some of them cold.
+    assert live.draw(*names[:4]) == live.draw(*names[:4])
+
+
+def test_bad_files_are_refused_with_a_reason_and_hurt_nobody(live: Live) -> None:
+    live.drop("good", live.style(1))
+    live.wait_usable("good")
+    before = live.draw("good")
+    for name, bad in BAD_FILES.items():
+        live.drop(f"bad/{name}", bad.make(live.layout))
+    live.wait(
+        lambda: (
+            sum(a.state is AdapterState.REFUSED for a in live.client.styles()) == len(BAD_FILES)
+        ),
+        "all refused",
+    )
+    for adapter in live.client.styles():
+        if adapter.state is AdapterState.REFUSED:
+            assert adapter.refusal_reason
+            with pytest.raises(AdapterRefused) as caught:
+                live.draw(adapter.name)
+            assert adapter.refusal_reason in str(caught.value)
+    assert live.draw("good") == before
+
+    # A style that is overwritten with rubbish stops being one, and comes back when mended.
+    live.drop("good", b"rubbish" * 100)
+    live.wait(
+        lambda: (a := live.adapter("good")) is not None and a.state is AdapterState.REFUSED,
+        "refused",
+    )
+    with pytest.raises(AdapterRefused):
+        live.draw("good")
+    live.drop("good", live.style(1))
+    live.wait_usable("good")
+    assert live.draw("good") == before
+    live.service.check()

@@ -1,0 +1,141 @@
+"""Either process is killed, stopped and started again; the other does not mind."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.conftest import Live
+from wuliart_client import AdapterState, Picture, Unavailable, WuliArtError
+
+
+def test_manager_killed_while_pictures_are_drawn(live: Live) -> None:
+    live.drop("ink", live.style(1))
+    live.wait_usable("ink")
+    golden = live.draw("ink", steps=4)
+
+    pictures: list[bytes] = []
+    drawing = threading.Thread(target=lambda: pictures.append(live.draw("ink", steps=4)))
+    drawing.start()
+    live.service.kill("manager")
+    drawing.join()
+    assert pictures == [golden]
+    live.wait_attached(False)
+
+    # Without a manager: what is resident draws on, what is not is a named error.
+    assert live.draw("ink", steps=4) == golden
+    live.drop("late", live.style(2))
+    with pytest.raises(WuliArtError):
+        live.draw("late")
+
+    live.service.start_manager()
+    live.wait_attached()
+    live.wait_usable("late")
+    assert live.draw("ink", steps=4) == golden
+    assert live.draw("late") != live.draw()
+
+
+def test_manager_killed_again_and_again_while_it_writes(live: Live) -> None:
+    versions = [live.style(seed, rank=32) for seed in range(2)]
+    live.drop("kept", live.style(9))
+    live.wait_usable("kept")
+    golden = live.draw("kept")
+    for turn in range(8):
+        live.drop("torn", versions[turn % 2])
+        time.sleep(0.01 * turn)
+        live.service.kill("manager")
+        live.service.start_manager()
+        assert live.draw("kept") == golden
+    live.wait_attached()
+    live.wait_usable("torn")
+    assert live.draw("torn") != golden
+    live.service.check()
+
+
+def test_manager_stopped_and_continued(live: Live) -> None:
+    live.drop("ink", live.style(1))
+    live.wait_usable("ink")
+    golden = live.draw("ink")
+    live.service.signal("manager", signal.SIGSTOP)
+    live.drop("late", live.style(2))
+    assert live.draw("ink") == golden
+    live.service.signal("manager", signal.SIGCONT)
+    live.wait_usable("late")
+    assert live.draw("late") != golden
+
+
+def test_server_killed_and_started_again(live: Live) -> None:
+    for n in range(3):
+        live.drop(f"style{n}", live.style(n))
+        live.wait_usable(f"style{n}")
+    golden = [live.draw(f"style{n}") for n in range(3)]
+    manager = live.service.processes["manager"]
+    live.service.kill("server")
+    with pytest.raises(Unavailable):
+        live.draw()
+    live.service.start_server()
+    live.service.wait_until_ready()
+    live.wait_attached()
+    for n in range(3):
+        live.wait_usable(f"style{n}")
+    assert [live.draw(f"style{n}") for n in range(3)] == golden
+    assert live.service.processes["manager"] is manager
+    assert manager.poll() is None
+
+
+def test_second_manager_waits_and_takes_over(live: Live, make_live: Callable[[], Live]) -> None:
+    first = live.service.processes.pop("manager")
+    try:
+        live.service.start_manager()
+        time.sleep(1.0)
+        live.service.check()
+        live.drop("ink", live.style(1))
+        live.wait_usable("ink")
+    finally:
+        first.kill()
+        first.wait()
+    live.wait_attached()
+    live.drop("late", live.style(2))
+    live.wait_usable("late")
+    assert live.adapter("ink") is not None
+
+
+def test_a_running_picture_survives_a_polite_stop(live: Live) -> None:
+    golden = live.draw(steps=4)
+    finished: list[Picture] = []
+    started = threading.Event()
+
+    def draw() -> None:
+        finished.append(
+            live.client.draw("a boat", seed=1, steps=4, on_event=lambda _: started.set())
+        )
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    assert started.wait(30)
+    codes = live.service.stop()
+    drawing.join()
+    assert codes == {"manager": 0, "server": 0}
+    assert [picture.data for picture in finished] == [golden]
+
+
+def test_states_after_a_restart_of_the_manager_are_the_same(live: Live) -> None:
+    for n in range(5):
+        live.drop(f"style{n}", live.style(n))
+    live.drop("broken", b"{}")
+    live.wait(lambda: len(live.client.styles()) == 6, "all listed")
+    live.service.kill("manager")
+    live.service.start_manager()
+    live.wait_attached()
+    live.wait(
+        lambda: (
+            [a.state for a in live.client.styles()].count(AdapterState.REFUSED) == 1
+            and len(live.client.styles()) == 6
+        ),
+        "the same catalogue",
+    )
+    assert len({live.draw(f"style{n}") for n in range(5)}) == 5

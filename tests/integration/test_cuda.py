@@ -1,0 +1,74 @@
+"""The same code on a GPU in bf16: skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference_server.config import EMBEDDED_MODEL
+from inference_server.engine.engine import Engine
+from inference_server.engine.loading import load_model
+from inference_server.model.checkpoint import Checkpoint
+from scripts.processes import Service
+from tests.lora_files import make_lora
+from wuliart_client import AdapterState, Client
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+PROMPT = "a red lighthouse 在海边 at dusk"
+
+
+def draw(engine: Engine) -> np.ndarray:
+    drawing = engine.begin(engine.encode(PROMPT), 7, 4)
+    for _ in range(4):
+        engine.step(drawing)
+    return engine.decode(drawing).numpy().astype(np.float32)
+
+
+def load(device: str, dtype: torch.dtype) -> Engine:
+    return Engine(load_model(Checkpoint(EMBEDDED_MODEL), torch.device(device), dtype))
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(np.mean((a - b) ** 2), 1e-9)))
+
+
+def test_a_seed_gives_the_same_picture_on_every_device() -> None:
+    reference = draw(load("cpu", torch.float32))
+    in_float32 = psnr(draw(load("cuda", torch.float32)), reference)
+    in_bfloat16 = psnr(draw(load("cuda", torch.bfloat16)), reference)
+    print(f"float32 {in_float32:.1f} dB, bfloat16 {in_bfloat16:.1f} dB")
+    assert in_float32 > 45
+    assert in_bfloat16 > 25
+
+
+def test_server_and_manager_with_staged_slots(tmp_path: Path) -> None:
+    service = Service(tmp_path / "run", tmp_path / "loras", server_arguments=["--device", "cuda"])
+    service.start_server()
+    service.start_manager()
+    try:
+        service.wait_until_ready()
+        layout = load("cpu", torch.bfloat16).model.layout(32)
+        with Client(service.listen) as client:
+            info = client.info()
+            assert (info.device.kind, info.device.dtype) == ("cuda", "bfloat16")
+            plain = client.draw(PROMPT, seed=1)
+            with client.watch(timeout=60) as changes:
+                next(changes)
+                data = make_lora(layout, rank=8, scale=0.3)
+                (service.loras / "ink.safetensors").write_bytes(data)
+                for change in changes:
+                    assert change.adapters[0].state is not AdapterState.REFUSED
+                    if change.adapters[0].state is AdapterState.RESIDENT:
+                        break
+            styled = client.draw(PROMPT, seed=1, styles=["ink"])
+            again = client.draw(PROMPT, seed=1)
+            print(plain.timings, styled.timings)
+        assert styled.data != plain.data
+        assert again.data == plain.data
+    finally:
+        codes = service.stop()
+    assert codes == {"manager": 0, "server": 0}

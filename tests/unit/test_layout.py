@@ -1,0 +1,174 @@
+"""The slot's layout: regions that never touch, a hash that sees everything, no module forgotten."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from diffusers import QwenImageTransformer2DModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.tiny_model import TRANSFORMER
+from wuliart.contract.layout import (
+    REGION_ALIGNMENT,
+    SLOT_ALIGNMENT,
+    LayoutParameters,
+    LowRankSite,
+    SegmentLayout,
+)
+
+SMALL = LayoutParameters(
+    blocks=2, width=8, mlp_width=16, image_features=4, output_features=4,
+    text_features=12, modulation_rows=3, max_rank=4, dtype="float32",
+)  # fmt: skip
+
+REAL = LayoutParameters(
+    blocks=60, width=3072, mlp_width=12288, image_features=64, output_features=64,
+    text_features=3584, modulation_rows=4, max_rank=16, dtype="bfloat16",
+)  # fmt: skip
+"""Qwen-Image."""
+
+SIZES = st.integers(1, 300)
+PARAMETERS = st.builds(
+    LayoutParameters,
+    blocks=st.integers(1, 3), width=SIZES, mlp_width=SIZES, image_features=SIZES,
+    output_features=SIZES, text_features=SIZES, modulation_rows=st.integers(1, 20),
+    max_rank=st.integers(1, 70), dtype=st.sampled_from(["float32", "bfloat16"]),
+)  # fmt: skip
+
+
+def regions(layout: SegmentLayout, rank: int) -> Iterator[tuple[int, int]]:
+    """First byte and end of every region, packed for `rank`."""
+    size = layout.element_bytes
+    for site in layout.low_rank_sites.values():
+        for offset, shape in (
+            (site.down_offset, layout.down_shape(site, rank)),
+            (site.up_offset, layout.up_shape(site, rank)),
+        ):
+            yield offset, offset + torch.Size(shape).numel() * size
+    for delta in layout.delta_sites.values():
+        yield delta.offset, delta.offset + torch.Size(layout.delta_shape(delta)).numel() * size
+
+
+@settings(deadline=None, max_examples=60)
+@given(PARAMETERS)
+def test_regions_are_aligned_apart_and_inside_the_slot(parameters: LayoutParameters) -> None:
+    layout = SegmentLayout(parameters)
+    taken = sorted(regions(layout, parameters.max_rank))
+    end = 0
+    for start, stop in taken:
+        assert start % REGION_ALIGNMENT == 0
+        assert end <= start < stop
+        end = stop
+    assert end <= layout.slot_bytes < end + REGION_ALIGNMENT + SLOT_ALIGNMENT
+    assert layout.slot_bytes % SLOT_ALIGNMENT == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(PARAMETERS, st.data())
+def test_a_smaller_rank_stays_within_its_regions(
+    parameters: LayoutParameters, data: st.DataObject
+) -> None:
+    layout = SegmentLayout(parameters)
+    rank = data.draw(st.integers(1, parameters.max_rank))
+    largest = dict(regions(layout, parameters.max_rank))
+    for start, stop in regions(layout, rank):
+        assert stop <= largest[start]
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(LayoutParameters)])
+def test_every_parameter_changes_the_hash(field: str) -> None:
+    other: Any = "bfloat16" if field == "dtype" else getattr(SMALL, field) + 1
+    changed = dataclasses.replace(SMALL, **{field: other})
+    assert SegmentLayout(changed).hash != SegmentLayout(SMALL).hash
+
+
+def test_the_hash_is_the_same_for_the_same_parameters() -> None:
+    first, second = SegmentLayout(SMALL), SegmentLayout(dataclasses.replace(SMALL))
+    assert first.hash == second.hash
+    assert len(bytes.fromhex(first.hash)) == 32
+
+
+def test_the_hash_sees_where_things_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SegmentLayout(SMALL).hash
+    monkeypatch.setattr("wuliart.contract.layout.REGION_ALIGNMENT", 512)
+    assert SegmentLayout(SMALL).hash != before
+
+
+@pytest.mark.parametrize("dtype", ["float16", "", "torch.float32"])
+def test_an_unknown_dtype_is_refused(dtype: str) -> None:
+    with pytest.raises(ValueError, match="slot dtype must be one of"):
+        dataclasses.replace(SMALL, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(LayoutParameters) if f.name != "dtype"]
+)
+def test_a_size_below_one_is_refused(field: str) -> None:
+    value: Any
+    for value in (0, -1):
+        with pytest.raises(ValueError, match=f"{field} must be at least 1, not {value}"):
+            dataclasses.replace(SMALL, **{field: value})
+
+
+def parameters_of(model: Any) -> LayoutParameters:
+    c = model.config
+    width = c.num_attention_heads * c.attention_head_dim
+    return LayoutParameters(
+        blocks=c.num_layers,
+        width=width,
+        mlp_width=4 * width,
+        image_features=c.in_channels,
+        output_features=c.patch_size**2 * c.out_channels,
+        text_features=c.joint_attention_dim,
+        modulation_rows=4,
+        max_rank=16,
+        dtype="bfloat16",
+    )
+
+
+@pytest.mark.parametrize("configuration", [TRANSFORMER, {}], ids=["tiny", "stock"])
+def test_every_linear_of_the_stock_model_has_its_place(configuration: dict[str, object]) -> None:
+    with torch.device("meta"):
+        model: Any = QwenImageTransformer2DModel(**configuration)
+    layout = SegmentLayout(parameters_of(model))
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith("time_text_embed.")
+    }
+    assert linears.keys() == layout.modules.keys()
+    for name, linear in linears.items():
+        site, part = layout.modules[name]
+        assert site.out_features == linear.out_features, name
+        if isinstance(site, LowRankSite):
+            assert site.modules[part] == name
+            assert site.in_features == linear.in_features, name
+        else:
+            # What it reads is silu(temb), as wide as the model.
+            assert linear.in_features == layout.parameters.width, name
+    if not configuration:
+        assert layout.parameters == REAL
+
+
+def test_sizes_of_the_real_model() -> None:
+    """The figures of reference/qwen-image.md: bytes in bf16."""
+    layout = SegmentLayout(REAL)
+    blocks = [s for s in layout.low_rank_sites.values() if s.name.startswith("block")]
+
+    def factors(sites: list[LowRankSite], rank: int) -> int:
+        return sum(
+            2 * torch.Size(shape).numel()
+            for s in sites
+            for shape in (layout.down_shape(s, rank), layout.up_shape(s, rank))
+        )
+
+    assert factors([s for s in blocks if "mlp" not in s.name], 16) == 94_371_840
+    assert factors(blocks, 16) == 212_336_640
+    tables = [s for s in layout.delta_sites.values() if s.name.startswith("block")]
+    assert sum(2 * 4 * s.out_features for s in tables) == 17_694_720

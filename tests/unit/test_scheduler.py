@@ -1,0 +1,221 @@
+"""The queue and the device thread: who is next, what callers hear, and what runs beside what."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from PIL import Image
+
+from inference_server.adapters.records import Wanted
+from inference_server.errors import RequestError
+from inference_server.scheduler import scheduler as scheduler_module
+from inference_server.scheduler.events import AdapterUse, Completed, Started, StepDone
+from tests.fakes import colour, settle, until
+from tests.scheduler_bench import Bench
+from wuliart.contract.status import Reason
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        yield bench
+
+
+async def test_a_picture_from_its_start_to_its_end(bench: Bench) -> None:
+    caller = bench.submit(5, steps=3)
+    await caller.ended()
+    assert caller.error is None
+    started, *steps, completed = caller.events
+    assert isinstance(started, Started)
+    assert (started.seed, started.steps, started.adapters) == (5, 3, ())
+    assert [(s.step, s.total_steps, s.preview) for s in steps if isinstance(s, StepDone)] == [
+        (1, 3, None), (2, 3, None), (3, 3, None),
+    ]  # fmt: skip
+    elapsed = [step.elapsed for step in steps if isinstance(step, StepDone)]
+    assert 0 <= elapsed[0] <= elapsed[1] <= elapsed[2]
+    assert isinstance(completed, Completed)
+    assert completed.seed == 5
+    t = completed.timings
+    stages = (t.queued, t.text_encode, t.denoise, t.decode, t.jpeg_encode)
+    assert min(stages) >= 0
+    assert sum(stages) <= t.total + 1e-6
+    assert bench.scheduler.queue_length == 0
+    assert bench.engine.entered("preview") == 0
+
+
+async def test_the_picture_is_that_of_its_seed(bench: Bench) -> None:
+    callers = [bench.submit(seed) for seed in (3, 2**64 - 1)]
+    for caller in callers:
+        await caller.ended()
+        picture = Image.open(io.BytesIO(caller.picture.image))
+        assert (picture.format, picture.size) == ("JPEG", (1024, 1024))
+        found = picture.convert("RGB").getpixel((500, 500))
+        assert isinstance(found, tuple)
+        expected = colour(caller.seed)
+        assert all(abs(a - b) <= 3 for a, b in zip(found, expected, strict=True))
+
+
+async def test_the_start_names_what_is_used(bench: Bench) -> None:
+    wanted = (Wanted("ink", 0.5), Wanted("水墨", 0.0))
+    caller = bench.submit(1, prompt="x" * 600, adapters=wanted)
+    await caller.ended()
+    started = caller.events[0]
+    assert isinstance(started, Started)
+    assert started.adapters == (
+        AdapterUse("ink", 0.5, "hash of ink", 100), AdapterUse("水墨", 0.0, "hash of 水墨", 101),
+    )  # fmt: skip
+    assert (started.prompt_tokens, started.prompt_tokens_ignored) == (600, 88)
+    (drawing,) = bench.engine.drawings
+    assert [adapter.gate for adapter in drawing.adapters] == [0.5]
+
+
+async def test_previews_come_with_every_step_if_asked_for(bench: Bench) -> None:
+    caller = bench.submit(1, steps=2, preview=True)
+    await caller.ended()
+    previews = [e.preview for e in caller.events if isinstance(e, StepDone)]
+    assert len(previews) == 2
+    for preview in previews:
+        assert preview is not None
+        assert (preview.width, preview.height) == (48, 32)
+        assert Image.open(io.BytesIO(preview.image)).size == (48, 32)
+
+
+async def test_pictures_are_drawn_in_the_order_they_came(bench: Bench) -> None:
+    callers = [bench.submit(seed) for seed in range(3)]
+    for caller in callers:
+        await caller.ended()
+    assert [drawing.seed for drawing in bench.engine.drawings] == [0, 1, 2]
+    assert bench.binder.balanced
+
+
+async def test_the_engine_is_only_called_on_its_own_thread(bench: Bench) -> None:
+    for seed in range(3):
+        await bench.submit(seed, preview=True).ended()
+    assert len({call.thread for call in bench.engine.calls}) == 1
+    assert bench.engine.calls[0].thread != threading.current_thread().name
+
+
+async def test_positions(bench: Bench) -> None:
+    bench.engine.hold()
+    drawing = bench.submit(0)
+    await until(lambda: bench.engine.entered("step") == 1)
+    waiting = [bench.submit(seed) for seed in (1, 2, 3)]
+    await settle()
+    assert bench.scheduler.queue_length == 4
+    assert [caller.positions for caller in waiting] == [[1], [2], [3]]
+    bench.engine.free()
+    for caller in (drawing, *waiting):
+        await caller.ended()
+    assert drawing.positions == []
+    assert [caller.positions for caller in waiting] == [[1], [2, 1], [3, 2, 1]]
+    for caller in waiting:
+        kinds = [type(event) for event in caller.events]
+        assert kinds.index(Started) == len(caller.positions), "nobody is queued once started"
+
+
+@pytest.mark.parametrize("leaver", [1, 2, 3])
+async def test_who_leaves_moves_up_those_behind_and_no_others(bench: Bench, leaver: int) -> None:
+    """A position is sent again when it changes, and only then."""
+    bench.engine.hold()
+    bench.submit(0)
+    await until(lambda: bench.engine.entered("step") == 1)
+    waiting = {seed: bench.submit(seed) for seed in (1, 2, 3)}
+    await settle()
+    waiting.pop(leaver).leave()
+    await until(lambda: bench.scheduler.queue_length == 3 or leaver == 1)
+    bench.engine.free()
+    for caller in waiting.values():
+        await caller.ended()
+        assert caller.positions == sorted(set(caller.positions), reverse=True)
+        assert caller.positions[0] == caller.seed
+    assert bench.engine.entered("begin", leaver) == 0
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back(bench: Bench) -> None:
+    bench.engine.hold()
+    callers = [bench.submit(0)]
+    await until(lambda: bench.engine.entered("step") == 1)
+    callers += [bench.submit(seed) for seed in (1, 2, 3)]
+    await settle()
+    with pytest.raises(RequestError, match="3 requests are waiting") as caught:
+        bench.submit(4)
+    assert caught.value.reason is Reason.QUEUE_FULL
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 1
+    callers.pop(2).leave()
+    callers.append(bench.submit(5))
+    bench.engine.free()
+    for caller in callers:
+        await caller.ended()
+        assert caller.error is None
+
+
+async def test_an_idle_server_takes_as_many_at_once_as_a_busy_one(bench: Bench) -> None:
+    """The first of them does not wait: the queue's capacity is for the others."""
+    callers = [bench.submit(seed) for seed in range(bench.scheduler.capacity + 1)]
+    with pytest.raises(RequestError):
+        bench.submit(99)
+    for caller in callers:
+        await caller.ended()
+        assert caller.error is None
+
+
+async def test_the_next_ones_adapters_are_bound_while_the_current_draws(bench: Bench) -> None:
+    bench.engine.hold()
+    first = bench.submit(1, adapters=(Wanted("a", 1.0),))
+    await until(lambda: bench.engine.entered("step") == 1)
+    second = bench.submit(2, adapters=(Wanted("b", 1.0),))
+    third = bench.submit(3, adapters=(Wanted("c", 1.0),))
+    await until(lambda: len(bench.binder.bound) == 2)
+    await settle()
+    assert [w.name for binding in bench.binder.bound for w in binding.wanted] == ["a", "b"]
+    assert bench.binder.released == []
+    bench.engine.free()
+    for caller in (first, second, third):
+        await caller.ended()
+    assert bench.binder.balanced
+
+
+async def test_adapters_are_kept_until_the_pictures_last_device_work(bench: Bench) -> None:
+    bench.engine.hold("decode")
+    caller = bench.submit(1, adapters=(Wanted("a", 1.0),))
+    await until(lambda: bench.engine.entered("decode") == 1)
+    await settle()
+    assert bench.binder.released == []
+    bench.engine.free()
+    await caller.ended()
+    assert bench.binder.balanced
+
+
+async def test_the_next_is_drawn_while_the_last_becomes_a_jpeg(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding, leave = threading.Event(), threading.Event()
+
+    def slowly(_: object) -> bytes:
+        encoding.set()
+        leave.wait(10)
+        return b"jpeg"
+
+    monkeypatch.setattr(scheduler_module, "encode_picture", slowly)
+    first, second = bench.submit(1), bench.submit(2)
+    await until(encoding.is_set)
+    await until(lambda: bench.engine.entered("decode", 2) == 1)
+    assert not any(isinstance(event, Completed) for event in first.events)
+    leave.set()
+    await first.ended()
+    await second.ended()
+
+
+async def test_steps_are_told_as_they_happen(bench: Bench) -> None:
+    bench.engine.hold()
+    caller = bench.submit(1)
+    for step in range(1, 5):
+        await until(lambda step=step: bench.engine.entered("step") == step)  # type: ignore[misc]
+        await until(lambda step=step: len(caller.events) == step)  # type: ignore[misc]
+        assert not any(isinstance(e, StepDone) and e.step >= step for e in caller.events)
+        bench.engine.let(1)
+    await caller.ended()

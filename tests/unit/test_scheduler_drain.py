@@ -1,0 +1,169 @@
+"""The scheduler's end: accepted pictures are finished or told why not, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from inference_server.errors import RequestError
+from inference_server.scheduler import scheduler as scheduler_module
+from inference_server.scheduler.scheduler import Scheduler
+from tests.fakes import FakeBinder, FakeEngine, settle, until
+from tests.scheduler_bench import Bench, Caller
+from wuliart.contract.status import Reason
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    bench = Bench()
+    bench.scheduler.start()
+    return bench
+
+
+def assert_nothing_is_left(bench: Bench) -> None:
+    assert bench.binder.balanced, "a binding was never released, or twice"
+    assert bench.scheduler.queue_length == 0
+    assert bench.tasks() == set()
+    assert bench.new_threads() == set()
+
+
+def assert_draining(caller: Caller) -> None:
+    assert isinstance(caller.error, RequestError)
+    assert caller.error.reason is Reason.DRAINING
+
+
+async def test_an_idle_scheduler_ends_at_once(bench: Bench) -> None:
+    await asyncio.wait_for(bench.scheduler.drain(1000), 5)
+    await settle()
+    assert_nothing_is_left(bench)
+
+
+async def test_one_that_never_started_ends_too() -> None:
+    scheduler = Scheduler(FakeEngine(), FakeBinder(), 3)
+    await asyncio.wait_for(scheduler.drain(1000), 5)
+
+
+async def test_accepted_pictures_are_finished_and_new_ones_refused(bench: Bench) -> None:
+    bench.engine.hold()
+    callers = [bench.submit(seed) for seed in range(3)]
+    await until(lambda: bench.engine.entered("step") == 1)
+    drain = asyncio.create_task(bench.scheduler.drain(1000), name="caller")
+    await settle()
+    with pytest.raises(RequestError) as caught:
+        bench.submit(9)
+    assert caught.value.reason is Reason.DRAINING
+    assert not drain.done()
+    bench.engine.free()
+    await asyncio.wait_for(drain, 10)
+    for caller in callers:
+        await caller.ended()
+        assert caller.error is None
+        assert caller.picture.seed == caller.seed
+    await settle()
+    assert_nothing_is_left(bench)
+
+
+async def test_the_last_jpeg_is_awaited(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(_: object) -> bytes:
+        encoding.set()
+        return loop_says_go()
+
+    def loop_says_go() -> bytes:
+        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(10)
+        return b"jpeg"
+
+    loop, encoding, go = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(scheduler_module, "encode_picture", slowly)
+    caller = bench.submit(1)
+    await until(encoding.is_set)
+    drain = asyncio.create_task(bench.scheduler.drain(1000), name="caller")
+    await settle()
+    assert not drain.done()
+    go.set()
+    await asyncio.wait_for(drain, 10)
+    await caller.ended()
+    assert caller.picture.image == b"jpeg"
+
+
+async def test_whoever_leaves_last_lets_the_drain_end(bench: Bench) -> None:
+    bench.binder.hold()
+    caller = bench.submit(1)
+    await until(lambda: len(bench.binder.asked) == 1)
+    drain = asyncio.create_task(bench.scheduler.drain(1000), name="caller")
+    await settle()
+    caller.leave()
+    await asyncio.wait_for(drain, 10)
+    await settle()
+    assert_nothing_is_left(bench)
+
+
+async def test_after_the_grace_the_rest_is_ended(bench: Bench) -> None:
+    """One is in a step, one has its adapters bound, one waits."""
+    bench.engine.hold()
+    drawing = bench.submit(0)
+    await until(lambda: bench.engine.entered("step") == 1)
+    others = [bench.submit(seed) for seed in (1, 2)]
+    await until(lambda: len(bench.binder.bound) == 2)
+    await settle()
+    drain = asyncio.create_task(bench.scheduler.drain(0), name="caller")
+    for caller in (drawing, *others):
+        await caller.ended()
+        assert_draining(caller)
+    assert not drain.done(), "the step in progress still uses its adapters"
+    bench.engine.free()
+    await asyncio.wait_for(drain, 10)
+    assert bench.engine.entered("step") == 1
+    assert bench.engine.entered("decode") == 0
+    await settle()
+    assert_nothing_is_left(bench)
+
+
+async def test_after_the_grace_a_bind_is_given_up(bench: Bench) -> None:
+    bench.binder.hold()
+    callers = [bench.submit(seed) for seed in (0, 1)]
+    await until(lambda: len(bench.binder.asked) == 1)
+    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    for caller in callers:
+        await caller.ended()
+        assert_draining(caller)
+    await settle()
+    assert bench.binder.cancelled == 1
+    assert_nothing_is_left(bench)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_bind_that_ends_with_the_grace_is_released(bench: Bench, turns: int) -> None:
+    bench.binder.hold()
+    caller = bench.submit(0)
+    await until(lambda: len(bench.binder.asked) == 1)
+    bench.binder.free()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    await caller.ended()
+    await settle()
+    assert_nothing_is_left(bench)
+
+
+async def test_a_drain_while_a_cancelled_bind_ends_stops_the_dispatcher(bench: Bench) -> None:
+    bench.binder.hold()
+    bench.binder.cancel_seconds = 0.2
+    caller = bench.submit(0)
+    await until(lambda: len(bench.binder.asked) == 1)
+    caller.leave()
+    await until(lambda: bench.binder.cancelled == 1)
+    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    await until(lambda: bench.tasks() <= {"dispatcher"})
+    await settle()
+    assert_nothing_is_left(bench)
+
+
+async def test_the_drain_returns_when_everything_has_ended(bench: Bench) -> None:
+    """Whoever closes the loop or frees the memory next must not meet a bind on its way."""
+    bench.binder.hold()
+    bench.binder.cancel_seconds = 0.05
+    bench.submit(0)
+    await until(lambda: len(bench.binder.asked) == 1)
+    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    assert_nothing_is_left(bench)

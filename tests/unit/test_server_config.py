@@ -1,0 +1,174 @@
+"""The server's command line, and the folder it meets its manager in."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference_server.config import EMBEDDED_MODEL, Config, default_runtime_dir, parse_arguments
+from inference_server.runtime_dir import RuntimeDirError, claim
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WULIART_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_defaults() -> None:
+    config = parse_arguments([])
+    assert config == Config(runtime_dir=Path(f"/tmp/wuliart-{os.geteuid()}"))
+    assert (config.model, config.embedded) == (EMBEDDED_MODEL, True)
+    assert (config.listen, config.device, config.dtype) == ("127.0.0.1:50051", "auto", "auto")
+    assert (config.slots, config.max_rank, config.queue, config.grace) == (4, 32, 64, 30.0)
+    assert config.turbo_lora is None
+    assert config.log_level == "INFO"
+
+
+def test_everything_can_be_set(tmp_path: Path) -> None:
+    arguments = [
+        "--model", "/m", "--turbo-lora", "/t", "--listen", "unix:/s", "--runtime-dir",
+        str(tmp_path), "--device", "cuda:1", "--dtype", "bfloat16", "--slots", "8", "--max-rank",
+        "64", "--queue", "3", "--grace", "0.5", "--log-level", "DEBUG",
+    ]  # fmt: skip
+    config = parse_arguments(arguments)
+    assert config == Config(
+        model=Path("/m"), turbo_lora=Path("/t"), listen="unix:/s", runtime_dir=tmp_path,
+        device="cuda:1", dtype="bfloat16", slots=8, max_rank=64, queue=3, grace=0.5,
+        log_level="DEBUG",
+    )  # fmt: skip
+    assert not config.embedded
+
+
+def test_the_runtime_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_arguments(["--runtime-dir", "run"]).runtime_dir == tmp_path / "run"
+
+
+def test_where_the_runtime_folder_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_runtime_dir() == Path(f"/tmp/wuliart-{os.geteuid()}")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert default_runtime_dir() == Path("/run/user/7/wuliart")
+    monkeypatch.setenv("WULIART_RUNTIME_DIR", "/run/mine")
+    assert default_runtime_dir() == Path("/run/mine")
+    assert parse_arguments([]).runtime_dir == Path("/run/mine")
+    monkeypatch.setenv("WULIART_RUNTIME_DIR", "")
+    assert default_runtime_dir() == Path("/run/user/7/wuliart")
+
+
+BAD_ARGUMENTS = [
+    (["--slots", "3"], "--slots must be at least 4"),
+    (["--slots", "many"], "--slots"),
+    (["--max-rank", "0"], "--max-rank must be at least 1"),
+    (["--queue", "0"], "--queue must be at least 1"),
+    (["--grace", "-1"], "--grace"),
+    (["--grace", "nan"], "--grace"),
+    (["--dtype", "float16"], "--dtype"),
+    (["--log-level", "LOUD"], "--log-level"),
+    (["--runtime-dir", "/tmp/" + "x" * 100], "is too long for a Unix socket"),
+    (["--no-such-option"], "--no-such-option"),
+    (["stray"], "stray"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"), BAD_ARGUMENTS, ids=[" ".join(a)[:25] for a, _ in BAD_ARGUMENTS]
+)
+def test_a_bad_argument_ends_with_2_and_says_which(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(arguments)
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = said.err.splitlines()[-1]
+    assert last.startswith("wuliart-server: error: ")
+    assert complaint in last
+
+
+def test_a_bad_argument_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--slots", "3"])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        lock = claim(tmp_path / "deep" / "run")
+    finally:
+        os.umask(old)
+    assert mode(tmp_path / "deep" / "run") == 0o700
+    assert mode(tmp_path / "deep" / "run" / "server.lock") == 0o600
+    assert not os.get_inheritable(lock)
+    os.close(lock)
+
+
+def test_nobody_else_can_enter_a_folder_that_was_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o755)
+    os.close(claim(folder))
+    assert mode(folder) == 0o700
+
+
+def test_a_folder_that_everybody_shares_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """--runtime-dir /tmp, started by root, must not close /tmp to everybody else."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    try:
+        with pytest.raises(RuntimeDirError, match="--runtime-dir"):
+            os.close(claim(folder))
+    finally:
+        assert mode(folder) == 0o1777
+
+
+def test_a_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    lock = claim(tmp_path)
+    with pytest.raises(RuntimeDirError, match="another server uses runtime folder"):
+        claim(tmp_path)
+    os.close(lock)
+    os.close(claim(tmp_path))
+
+
+def test_the_claim_of_another_process_counts_and_ends_with_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from inference_server.runtime_dir import claim\n"
+        f"claim(Path({str(tmp_path)!r})); print('claimed', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(RuntimeDirError, match="another server"):
+            claim(tmp_path)
+        other.kill()
+    os.close(claim(tmp_path))
+
+
+def test_somebody_elses_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(RuntimeDirError, match=f"belongs to user {os.getuid()}.*--runtime-dir"):
+        claim(tmp_path)
+    assert mode(tmp_path) == 0o755
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RuntimeDirError, match=r"cannot use runtime folder .*file: File exists"):
+        claim(tmp_path / "file")
+    with pytest.raises(RuntimeDirError, match="cannot use runtime folder"):
+        claim(tmp_path / "file" / "below")

@@ -1,0 +1,251 @@
+"""Pictures that name an adapter which is not resident: what they wait for, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from inference_server.adapters import store as store_module
+from inference_server.adapters.slots import SlotState
+from tests.fakes import settle, until
+from tests.store_bench import Bench, entry, make_bench, refused
+from wuliart.contract.status import Reason
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return make_bench()
+
+
+async def asked(bench: Bench) -> str:
+    """The next name the manager is asked to load."""
+    return await asyncio.wait_for(bench.session.promotions.get(), 5)
+
+
+async def test_an_absent_adapter_is_asked_for_and_awaited(bench: Bench) -> None:
+    await bench.publish("here")
+    bench.report(entry("here"), entry("a"), entry("b"))
+    waiting = bench.binding("b", "here", "a")
+    assert {await asked(bench), await asked(bench)} == {"a", "b"}
+    await bench.publish("a")
+    assert not waiting.done()
+    await bench.publish("b")
+    binding = await asyncio.wait_for(waiting, 5)
+    assert [pin.content.entry.name for pin in binding.pins] == ["b", "here", "a"]
+    assert bench.session.promotions.empty(), "each is asked for once"
+    bench.store.release(binding)
+    assert bench.pins() == 0
+
+
+async def test_what_is_pinned_while_others_are_awaited_cannot_go(bench: Bench) -> None:
+    await bench.publish("here")
+    bench.report(entry("here"), entry("a"))
+    waiting = bench.binding("here", "a")
+    await asked(bench)
+    for name in "bcdef":
+        await bench.publish(name)
+    assert bench.store.slots.published("here") is not None
+    await bench.publish("here", 1)
+    await bench.publish("a")
+    binding = await asyncio.wait_for(waiting, 5)
+    assert binding.pins[0].content.entry == entry("here", 0), "the version first seen"
+
+
+async def test_a_manager_that_loses_a_promotion_is_asked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 0.02)
+    bench.report(entry("a"))
+    waiting = bench.binding("a")
+    assert [await asked(bench) for _ in range(3)] == ["a", "a", "a"]
+    await bench.publish("a")
+    bench.store.release(await asyncio.wait_for(waiting, 5))
+
+
+async def end_by(bench: Bench, how: str) -> None:
+    match how:
+        case "refused":
+            bench.report(entry("here"), entry("a", refusal="NaN in img_in"))
+        case "removed":
+            bench.report(entry("here"))
+        case "manager gone":
+            bench.store.detach(bench.session)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason", "said"),
+    [
+        ("refused", Reason.ADAPTER_REFUSED, "NaN in img_in"),
+        ("removed", Reason.ADAPTER_NOT_FOUND, "no style 'a'"),
+        ("manager gone", Reason.MANAGER_UNAVAILABLE, "wuliart-lora-manager"),
+    ],
+)
+async def test_a_promotion_that_cannot_come_ends_at_once(
+    bench: Bench, how: str, reason: Reason, said: str
+) -> None:
+    await bench.publish("here")
+    bench.report(entry("here"), entry("a"))
+    waiting = bench.binding("here", "a")
+    await asked(bench)
+    assert bench.pins() == 1
+    await end_by(bench, how)
+    error = await refused(reason, lambda: waiting)
+    assert said in error.message
+    assert error.metadata["adapter"] == "a"
+    assert bench.pins() == 0
+
+
+async def test_without_a_manager_what_is_resident_is_still_drawn(bench: Bench) -> None:
+    await bench.publish("a")
+    bench.report(entry("a"), entry("b"))
+    bench.store.detach(bench.session)
+    bench.store.writer_is_gone(bench.session.id)
+    bench.store.release(await bench.bind("a"))
+    await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.bind("a", "b"))
+    assert bench.pins() == 0
+
+
+async def test_the_next_manager_serves_who_waits(bench: Bench) -> None:
+    bench.report(entry("a"))
+    bench.store.detach(bench.session)
+    bench.session = bench.store.attach()
+    waiting = bench.binding("a")
+    assert await asked(bench) == "a"
+    await bench.publish("a")
+    bench.store.release(await asyncio.wait_for(waiting, 5))
+
+
+async def test_a_silent_manager_is_not_awaited_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.05)
+    await bench.publish("here")
+    bench.report(entry("here"), entry("a"))
+    error = await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.bind("here", "a"))
+    assert "'a'" in error.message
+    assert bench.pins() == 0
+
+
+async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(bench: Bench) -> None:
+    for name in "abcd":
+        await bench.publish(name)
+    bench.report(*map(entry, "abcde"))
+    drawing = await bench.bind("a", "b", "c", "d")
+    waiting = bench.binding("e")
+    await settle()
+    assert bench.session.promotions.empty(), "asking now could only fail"
+    bench.store.release(drawing)
+    assert await asked(bench) == "e"
+    await bench.publish("e")
+    binding = await asyncio.wait_for(waiting, 5)
+    bench.store.release(binding)
+
+
+async def test_with_every_slot_pinned_for_too_long_it_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.05)
+    for name in "abcd":
+        await bench.publish(name)
+    bench.report(*map(entry, "abcde"))
+    drawing = await bench.bind("a", "b", "c", "d")
+    error = await refused(Reason.NO_FREE_SLOT, lambda: bench.bind("a", "e"))
+    assert error.retry_after is not None
+    assert "'e'" in error.message
+    bench.store.release(drawing)
+    assert bench.pins() == 0
+
+
+async def test_a_reservation_on_its_way_is_no_free_slot(bench: Bench) -> None:
+    """Another adapter takes the last room: asking now would be answered with NO_FREE_SLOT."""
+    for name in "abc":
+        await bench.publish(name)
+    bench.report(*map(entry, "abcde"))
+    drawing = await bench.bind("a", "b", "c")
+    coming = bench.write("d")
+    waiting = bench.binding("e")
+    await settle()
+    assert bench.session.promotions.empty()
+    bench.store.abandon(bench.session.id, coming.index, coming.generation)
+    assert await asked(bench) == "e"
+    await bench.publish("e")
+    bench.store.release(await asyncio.wait_for(waiting, 5))
+    bench.store.release(drawing)
+
+
+async def test_a_lost_lease_is_noticed_while_pictures_wait(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 0.02)
+    bench.report(entry("a"))
+    stuck = bench.write("a")
+    stuck.lease_ends = 0.0
+    waiting = bench.binding("a")
+    await until(lambda: stuck.state is SlotState.QUARANTINE)
+    await bench.publish("a")
+    bench.store.release(await asyncio.wait_for(waiting, 5))
+
+
+def nothing(bench: Bench) -> None:
+    pass
+
+
+def report_again(bench: Bench) -> None:
+    bench.report(entry("here"), entry("a"), entry("new"))
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("news", [nothing, report_again])
+async def test_a_cancelled_bind_gives_its_pins_back(
+    bench: Bench, news: Callable[[Bench], None], turns: int
+) -> None:
+    """Whatever else happens in the same moment: the caller has gone."""
+    await bench.publish("here")
+    bench.report(entry("here"), entry("a"))
+    waiting = bench.binding("here", "a")
+    await asked(bench)
+    assert bench.pins() == 1
+    news(bench)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await settle()
+    ended = waiting.done()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended, "the cancellation was lost, and the bind waited on"
+    assert bench.pins() == 0
+
+
+async def test_many_wait_and_leave_in_any_order(bench: Bench) -> None:
+    names = [f"style {n}" for n in range(9)]
+    bench.report(*map(entry, names))
+
+    async def manager() -> None:
+        while True:
+            name = await bench.session.promotions.get()
+            if bench.store.slots.published(name) is None and bench.store.slots.can_reserve(name):
+                await bench.publish(name)
+
+    async def picture(n: int) -> None:
+        binding = await bench.bind(names[n % 9], names[(n * 4 + 1) % 9])
+        for _ in range(n % 4):
+            await asyncio.sleep(0)
+        bench.store.release(binding)
+
+    def one_after_the_other(numbers: range) -> Awaitable[None]:
+        async def serve() -> None:
+            for n in numbers:
+                await picture(n)
+
+        return serve()
+
+    working = asyncio.create_task(manager())
+    await asyncio.gather(*(one_after_the_other(range(start, 40, 2)) for start in range(2)))
+    working.cancel()
+    assert bench.pins() == 0
+    assert bench.count(SlotState.READY) == 4
+    assert bench.count(SlotState.FREE) == 1
