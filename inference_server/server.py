@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 WARM_UP_PROMPT = "warm-up"
 
+LAST_WORDS_SECONDS = 1.0
+"""For callers still reading their last picture when everything else has stopped."""
+
 
 async def serve(config: Config, stopping: asyncio.Event) -> None:
     """Runs the server until `stopping` is set.
@@ -42,24 +45,36 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     backend = BackendSlot()
     public = PublicListener(config.listen, backend)
     await public.start()
-    log.info("loading %s on %s in %s", config.model, device, dtype)
-    loading = asyncio.create_task(
-        asyncio.to_thread(_load_and_warm_up, config, checkpoint, device, dtype)
-    )
-    stop_early = asyncio.create_task(stopping.wait())
-    await asyncio.wait([loading, stop_early], return_when=asyncio.FIRST_COMPLETED)
-    if not loading.done():
-        await public.stop(0)
-        return
-    engine = loading.result()
+    try:
+        log.info("loading %s on %s in %s", config.model, device, dtype)
+        loading = asyncio.create_task(
+            asyncio.to_thread(_load_and_warm_up, config, checkpoint, device, dtype)
+        )
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait([loading, stop], return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            await _serve_loaded(config, loading.result(), public, backend, stopping)
+    finally:
+        await public.stop(LAST_WORDS_SECONDS)
+        os.close(lock)
+    log.info("stopped")
 
-    store = AdapterStore(
-        AdapterSegment(engine.model.layout(config.max_rank), config.slots + 1, device), config.slots
-    )
+
+async def _serve_loaded(
+    config: Config,
+    engine: Engine,
+    public: PublicListener,
+    backend: BackendSlot,
+    stopping: asyncio.Event,
+) -> None:
+    """From the loaded model to the end of the drain."""
+    layout = engine.model.layout(config.max_rank)
+    segment = AdapterSegment(layout, config.slots + 1, engine.model.device)
+    store = AdapterStore(segment, config.slots)
     scheduler = Scheduler(engine, store, config.queue)
     descriptors = DescriptorSocket(
         config.runtime_dir / runtime_dir.DESCRIPTOR_SOCKET,
-        store.segment.descriptor,
+        segment.descriptor,
         store.writer_is_gone,
     )
     conditioning = engine.model.conditioning.numpy().astype("<f4").tobytes()
@@ -73,15 +88,12 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     await public.ready()
     log.info("ready on %s", config.listen)
 
-    await stop_early
+    await stopping.wait()
     log.info("draining; accepted pictures get %.0f s", config.grace)
     await public.draining()
     await scheduler.drain(config.grace)
-    await public.stop(1.0)
     await control.stop()
     await descriptors.stop()
-    os.close(lock)
-    log.info("stopped")
 
 
 def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:

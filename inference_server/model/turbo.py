@@ -53,5 +53,5 @@ class FusedWeights:
         factors = self._factors.get(name.removesuffix(".weight"))
         if factors is None or not name.endswith(".weight"):
             return tensor
-        up, down = torch.from_numpy(factors.up), torch.from_numpy(factors.down)
+        up, down = torch.tensor(factors.up), torch.tensor(factors.down)
         return tensor.float().addmm(up, down)

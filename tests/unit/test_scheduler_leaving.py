@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from inference_server.adapters.records import Wanted
+from inference_server.adapters.store import Binding
 from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import Completed, Queued
@@ -77,6 +78,37 @@ async def test_who_leaves_with_adapters_bound_but_not_drawn_keeps_no_pins(bench:
     await first.ended()
     await bench.submit(2).ended()
     assert bench.engine.entered("encode") == 2
+    assert bench.binder.balanced
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_leaves_just_as_the_device_becomes_free_does_not_keep_it(
+    bench: Bench, turns: int
+) -> None:
+    async def leave() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        second.leave()
+
+    def release(binding: Binding) -> None:
+        released(binding)
+        if len(bench.binder.released) == 1:
+            leaving.append(asyncio.create_task(leave()))
+
+    leaving: list[asyncio.Task[None]] = []
+    released, bench.binder.release = bench.binder.release, release  # type: ignore[method-assign]
+    bench.engine.hold()
+    first = bench.submit(0)
+    await until(lambda: bench.engine.entered("step") == 1)
+    second = bench.submit(1)
+    await until(lambda: len(bench.binder.bound) == 2)
+    await settle()
+    bench.engine.free()
+    await first.ended()
+    third = bench.submit(2)
+    await third.ended()
+    assert third.error is None
+    assert bench.engine.entered("decode", 1) == 0
     assert bench.binder.balanced
 
 

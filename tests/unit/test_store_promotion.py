@@ -128,7 +128,10 @@ async def test_a_silent_manager_is_not_awaited_for_ever(
     assert bench.pins() == 0
 
 
-async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(bench: Bench) -> None:
+async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 60.0)
     for name in "abcd":
         await bench.publish(name)
     bench.report(*map(entry, "abcde"))
@@ -143,18 +146,39 @@ async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(bench: Ben
     bench.store.release(binding)
 
 
-async def test_with_every_slot_pinned_for_too_long_it_ends(
+async def test_pictures_being_drawn_are_awaited_however_long_they_take(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.05)
+    """The request was accepted: that the device is slow is no reason to end it."""
+    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.02)
+    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 0.005)
     for name in "abcd":
         await bench.publish(name)
     bench.report(*map(entry, "abcde"))
     drawing = await bench.bind("a", "b", "c", "d")
+    waiting = bench.binding("a", "e")
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 10.0)
+    bench.store.release(drawing)
+    assert await asked(bench) == "e"
+    await bench.publish("e")
+    bench.store.release(await asyncio.wait_for(waiting, 5))
+
+
+async def test_slots_that_a_dead_writer_holds_are_not_awaited_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.05)
+    await bench.publish("a")
+    bench.report(entry("a"), entry("e"))
+    for name in "bcdf":
+        bench.write(name).lease_ends = 0.0
+    bench.store.slots.expire_leases()
+    assert bench.count(SlotState.QUARANTINE) == 4
     error = await refused(Reason.NO_FREE_SLOT, lambda: bench.bind("a", "e"))
     assert error.retry_after is not None
     assert "'e'" in error.message
-    bench.store.release(drawing)
     assert bench.pins() == 0
 
 

@@ -1,0 +1,71 @@
+"""A Turbo LoRA fused while loading, against stock peft's merge on the same transformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from inference_server.errors import ModelError
+from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.turbo import FusedWeights
+from tests.tiny_model import make_transformer
+
+RANK = 8
+TARGETS = ("attn.to_q", "attn.to_out.0", "attn.add_k_proj", "img_mlp.net.0.proj", "txt_mod.1")
+
+
+def write_turbo(model: torch.nn.Module, path: Path, *, alpha: float | None) -> None:
+    """Lightning's style with an alpha, PEFT's without; modulation and time embedding included."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for name, layer in model.named_modules():
+        if not isinstance(layer, torch.nn.Linear):
+            continue
+        if not name.endswith(TARGETS) and "timestep_embedder" not in name:
+            continue
+        down = torch.randn(RANK, layer.in_features, generator=generator)
+        up = torch.randn(layer.out_features, RANK, generator=generator)
+        if alpha is None:
+            tensors[f"transformer.{name}.lora_A.weight"] = down
+            tensors[f"transformer.{name}.lora_B.weight"] = up
+        else:
+            tensors[f"{name}.lora_down.weight"] = down
+            tensors[f"{name}.lora_up.weight"] = up
+            tensors[f"{name}.alpha"] = torch.tensor(alpha)
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("alpha", [None, 8.0, 2.0])
+def test_fusing_is_stock_pefts_merge(tmp_path: Path, alpha: float | None) -> None:
+    stock = make_transformer(tmp_path / "transformer")
+    path = tmp_path / "turbo.safetensors"
+    write_turbo(stock, path, alpha=alpha)
+    fused = FusedWeights(WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model"), path)
+
+    write_turbo(stock, tmp_path / "peft.safetensors", alpha=None)
+    stock.load_lora_adapter(tmp_path / "peft.safetensors", prefix="transformer")
+    scale = 1.0 if alpha is None else alpha / RANK
+    stock.fuse_lora(lora_scale=scale)
+    stock.unload_lora()
+    for name, parameter in stock.state_dict().items():
+        assert torch.allclose(fused.read(name).float(), parameter, atol=1e-5), name
+
+
+def test_without_a_file_nothing_changes(tmp_path: Path) -> None:
+    stock = make_transformer(tmp_path)
+    plain = FusedWeights(WeightFiles(tmp_path, "diffusion_pytorch_model"), None)
+    for name, parameter in stock.state_dict().items():
+        assert torch.equal(plain.read(name), parameter)
+
+
+@pytest.mark.parametrize("content", [None, b"rubbish"])
+def test_a_file_that_does_not_fit_names_itself(tmp_path: Path, content: bytes | None) -> None:
+    make_transformer(tmp_path)
+    path = tmp_path / "turbo.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"turbo\.safetensors"):
+        FusedWeights(WeightFiles(tmp_path, "diffusion_pytorch_model"), path)
