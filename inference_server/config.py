@@ -9,6 +9,7 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from wuliart.contract.limits import MAX_ADAPTERS
 
@@ -57,10 +58,16 @@ def default_runtime_dir() -> Path:
     return Path(f"/tmp/wuliart-{os.geteuid()}")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of argparse's usage in front of it."""
+        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
+
+
 def parse_arguments(arguments: list[str] | None = None) -> Config:
     """The command line as a `Config`; exits with 2 and one line if it makes no sense."""
     defaults = Config()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="wuliart-server",
         description="Draws 1024x1024 pictures with Qwen-Image and streams progress over gRPC.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -89,8 +96,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         parser.error("--max-rank must be at least 1")
     if values.queue < 1:
         parser.error("--queue must be at least 1")
-    if values.grace < 0:
-        parser.error("--grace must not be negative")
+    if not values.grace >= 0:
+        parser.error("--grace must be a number of seconds, not negative")
     if len(os.fsencode(values.runtime_dir.absolute() / "descriptors.sock")) > MAX_SOCKET_PATH:
         parser.error(f"--runtime-dir {values.runtime_dir} is too long for a Unix socket")
     values.runtime_dir = values.runtime_dir.absolute()

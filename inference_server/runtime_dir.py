@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from inference_server.errors import ServerError
@@ -34,6 +35,11 @@ def claim(folder: Path) -> int:
         if status.st_uid != os.geteuid():
             raise RuntimeDirError(
                 f"runtime folder {folder} belongs to user {status.st_uid}; name another with "
+                "--runtime-dir"
+            )
+        if status.st_mode & stat.S_ISVTX:
+            raise RuntimeDirError(
+                f"runtime folder {folder} is shared by all users; name one below it with "
                 "--runtime-dir"
             )
         folder.chmod(0o700)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -19,6 +20,7 @@ from inference_server.engine.engine import Engine
 from inference_server.engine.loading import load_model
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import Checkpoint
+from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
@@ -47,13 +49,15 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     await public.start()
     try:
         log.info("loading %s on %s in %s", config.model, device, dtype)
-        loading = asyncio.create_task(
-            asyncio.to_thread(_load_and_warm_up, config, checkpoint, device, dtype)
+        thread = device_thread()
+        loading = asyncio.get_running_loop().run_in_executor(
+            thread, _load_and_warm_up, config, checkpoint, device, dtype
         )
-        stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait([loading, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
-            await _serve_loaded(config, loading.result(), public, backend, stopping)
+            engine = loading.result()
+            await _serve_loaded(config, engine, thread, public, backend, stopping)
     finally:
         await public.stop(LAST_WORDS_SECONDS)
         os.close(lock)
@@ -63,6 +67,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
 async def _serve_loaded(
     config: Config,
     engine: Engine,
+    thread: ThreadPoolExecutor,
     public: PublicListener,
     backend: BackendSlot,
     stopping: asyncio.Event,
@@ -71,7 +76,7 @@ async def _serve_loaded(
     layout = engine.model.layout(config.max_rank)
     segment = AdapterSegment(layout, config.slots + 1, engine.model.device)
     store = AdapterStore(segment, config.slots)
-    scheduler = Scheduler(engine, store, config.queue)
+    scheduler = Scheduler(engine, store, config.queue, thread)
     descriptors = DescriptorSocket(
         config.runtime_dir / runtime_dir.DESCRIPTOR_SOCKET,
         segment.descriptor,

@@ -21,6 +21,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from wuliart.contract.status import CODES, DOMAIN, Reason
 from wuliart.v1 import (
     adapter_pb2,
@@ -245,18 +246,18 @@ class FakeImageServer(
         if self.unary_failures:
             self.unary_failures.popleft().raise_on(context)
 
-    def GenerateImage(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+    def GenerateImage(self, request: Any, context: Any) -> Iterator[Any]:
         self.requests.append(request)
         yield from self._play(self.pictures.popleft() if self.pictures else self.default, context)
 
-    def WatchAdapters(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+    def WatchAdapters(self, request: Any, context: Any) -> Iterator[Any]:
         self.resume_tokens.append(request.resume_token)
         yield from self._play(self.watches.popleft() if self.watches else [Hold()], context)
 
-    def ListAdapters(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ListAdapters(self, request: Any, context: Any) -> Any:
         self._fail_unary(context)
         return adapter_pb2.ListAdaptersResponse(adapters=self.adapters, revision=1)
 
-    def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def GetServerInfo(self, request: Any, context: Any) -> Any:
         self._fail_unary(context)
         return self.info

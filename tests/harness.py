@@ -24,6 +24,7 @@ from grpc_status import rpc_status
 
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
+from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.events import DrawRequest
 from inference_server.scheduler.job import Job
 from inference_server.scheduler.scheduler import Scheduler
@@ -51,7 +52,7 @@ class WatchedScheduler(Scheduler):
     """Lets a test see which calls the service has let go of."""
 
     def __init__(self, engine: FakeEngine, store: AdapterStore, capacity: int) -> None:
-        super().__init__(engine, store, capacity)
+        super().__init__(engine, store, capacity, device_thread())
         self.submitted: list[Job] = []
 
     def submit(self, request: DrawRequest) -> Job:

@@ -7,6 +7,7 @@ import threading
 from types import TracebackType
 
 from inference_server.adapters.records import Wanted
+from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.events import Completed, DrawRequest, Event, Queued
 from inference_server.scheduler.job import Job
 from inference_server.scheduler.scheduler import Scheduler
@@ -58,7 +59,7 @@ class Bench:
     def __init__(self, capacity: int = 3) -> None:
         self.engine = FakeEngine()
         self.binder = FakeBinder()
-        self.scheduler = Scheduler(self.engine, self.binder, capacity)
+        self.scheduler = Scheduler(self.engine, self.binder, capacity, device_thread())
         self._threads = set(threading.enumerate())
 
     async def __aenter__(self) -> Bench:

@@ -40,6 +40,9 @@ class AdapterSegment:
         fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
         self._mapping = mmap.mmap(self.descriptor, self.nbytes)
         self._shared = torch.frombuffer(self._mapping, dtype=torch.uint8)
+        # Touch every page now: pre-allocated means that no later write can find memory short, and
+        # that the first adapter is as quick as the last.
+        self._shared.zero_()
         self._on_gpu = device.type == "cuda"
         if self._on_gpu:
             self._arena = torch.zeros(self.nbytes, dtype=torch.uint8, device=device)

@@ -126,15 +126,13 @@ class SlotTable:
         for slot in self.slots:
             if slot.state is SlotState.RESERVED and slot.request_id == request_id:
                 return slot
-        coming = sum(
-            s.state in (SlotState.RESERVED, SlotState.VERIFYING) and s.name not in self._published
-            for s in self.slots
-        )
-        if name not in self._published and len(self._published) + coming >= self.resident_limit:
-            self._evict(allowed=evict)
+        if not self._has_room(name):
+            # The version of a name on its way back makes no room by going.
+            claimed = self._claimed()
+            self._evict([s for s in self._evictable() if s.name not in claimed], allowed=evict)
         free = next((s for s in self.slots if s.state is SlotState.FREE), None)
         if free is None:
-            self._evict(allowed=evict)
+            self._evict(self._evictable(), allowed=evict)
             free = next(s for s in self.slots if s.state is SlotState.FREE)
         self._generation += 1
         free.state = SlotState.RESERVED
@@ -150,9 +148,10 @@ class SlotTable:
 
     def can_reserve(self, name: str) -> bool:
         """Whether `reserve` with eviction would find a slot now."""
-        evictable = any(self._evictable())
-        room = name in self._published or len(self._published) < self.resident_limit
-        return evictable or (room and any(s.state is SlotState.FREE for s in self.slots))
+        idle = self._evictable()
+        if self._has_room(name):
+            return bool(idle) or any(s.state is SlotState.FREE for s in self.slots)
+        return not {s.name for s in idle} <= self._claimed()
 
     def begin_verify(self, session: str, index: int, generation: int) -> Slot | None:
         """The writer says it is done; None if this generation is published already (a retry).
@@ -237,8 +236,16 @@ class SlotTable:
     def _evictable(self) -> list[Slot]:
         return [s for s in self.slots if s.state is SlotState.READY and s.pins == 0]
 
-    def _evict(self, allowed: bool) -> None:
-        idle = self._evictable()
+    def _claimed(self) -> set[str]:
+        """Names on their way into a slot."""
+        writing = (SlotState.RESERVED, SlotState.VERIFYING)
+        return {s.name for s in self.slots if s.state in writing}
+
+    def _has_room(self, name: str) -> bool:
+        names = self._published.keys() | self._claimed()
+        return name in names or len(names) < self.resident_limit
+
+    def _evict(self, idle: list[Slot], allowed: bool) -> None:
         if not allowed or not idle:
             raise RequestError(
                 Reason.NO_FREE_SLOT,

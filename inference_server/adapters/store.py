@@ -109,6 +109,9 @@ class AdapterStore:
     def writer_is_gone(self, session_id: str) -> None:
         """The session's process can no longer touch the segment."""
         self.slots.writer_is_gone(session_id)
+        if self._session is not None and self._session.id == session_id:
+            # A request of it may still be on its way; nobody would free what that reserves.
+            self._session = None
         self._notify()
 
     def reserve(self, session_id: str, request_id: str, name: str, evict: bool) -> Slot:
@@ -233,7 +236,9 @@ class AdapterStore:
                     raise self._not_loaded(missing[0])
                 timeout = min(PROMOTION_RETRY_SECONDS, deadline - now)
                 try:
-                    await asyncio.wait_for(changed.wait(), timeout)
+                    # Not wait_for: Python 3.11's loses a cancellation that comes with the news.
+                    async with asyncio.timeout(timeout):
+                        await changed.wait()
                 except TimeoutError:
                     self._expire()
         except BaseException:

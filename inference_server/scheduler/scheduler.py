@@ -1,8 +1,8 @@
 """The queue and the one device thread.
 
 Owns who is next, positions in the queue, and the order of a picture's stages; knows nothing of
-gRPC, and of the engine and the adapters only the two protocols below. While one picture is drawn
-the next one's adapters are already being bound (loaded, if they must be), and the JPEG of the
+gRPC, and of the engine and the adapters only the protocols in `interfaces`. While one picture is
+drawn the next one's adapters are already being bound (loaded, if they must be), and the JPEG of the
 previous one is encoded on a thread of its own.
 """
 
@@ -12,12 +12,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from inference_server.adapters.records import Wanted
 from inference_server.adapters.store import Binding
 from inference_server.engine.jpeg import encode_picture, encode_preview
 from inference_server.errors import RequestError
@@ -30,41 +29,13 @@ from inference_server.scheduler.events import (
     StepDone,
     Timings,
 )
+from inference_server.scheduler.interfaces import AdapterBinder, DrawingEngine
 from inference_server.scheduler.job import Job
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class DrawingEngine(Protocol):
-    """What the scheduler needs of the engine; see `engine.Engine`. Only the device thread calls."""
-
-    def encode(self, prompt: str) -> Any:
-        """The prompt's embedding, with `tokens` and `tokens_ignored`."""
-
-    def begin(self, prompt: Any, seed: int, steps: int, adapters: Sequence[Any]) -> Any:
-        """A picture at its noise."""
-
-    def step(self, drawing: Any) -> None:
-        """Runs one step."""
-
-    def preview(self, drawing: Any) -> Any:
-        """[h, w, 3] uint8."""
-
-    def decode(self, drawing: Any) -> Any:
-        """[1024, 1024, 3] uint8."""
-
-
-class AdapterBinder(Protocol):
-    """What the scheduler needs of the adapters; see `adapters.AdapterStore`."""
-
-    async def bind(self, wanted: Sequence[Wanted]) -> Binding:
-        """Pins exact versions."""
-
-    def release(self, binding: Binding) -> None:
-        """Gives them back."""
 
 
 class CallerGoneError(Exception):
@@ -78,9 +49,16 @@ class Scheduler:
         engine: draws.
         adapters: binds.
         capacity: jobs that may wait, the one being drawn not counted.
+        device: the one thread that calls the engine; shut down by `drain`.
     """
 
-    def __init__(self, engine: DrawingEngine, adapters: AdapterBinder, capacity: int) -> None:
+    def __init__(
+        self,
+        engine: DrawingEngine,
+        adapters: AdapterBinder,
+        capacity: int,
+        device: ThreadPoolExecutor,
+    ) -> None:
         self.capacity = capacity
         self._engine = engine
         self._adapters = adapters
@@ -91,9 +69,10 @@ class Scheduler:
         self._idle = asyncio.Event()
         self._idle.set()
         self._device_free = asyncio.Lock()
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._device = device
         self._jpeg = ThreadPoolExecutor(1, thread_name_prefix="jpeg")
         self._draws: set[asyncio.Task[None]] = set()
+        self._unwanted: set[asyncio.Task[Any]] = set()
         self._dispatcher: asyncio.Task[None] | None = None
         self._mean_seconds = 0.0
         self._draining = False
@@ -117,8 +96,9 @@ class Scheduler:
             raise RequestError(
                 Reason.DRAINING, "the server is shutting down; try another one or try again later"
             )
-        waiting = len(self._waiting) + (self._preparing is not None)
-        if waiting >= self.capacity:
+        # The first of all does not wait, whether its drawing has begun or not.
+        waiting = max(0, self.queue_length - 1)
+        if self.queue_length > self.capacity:
             raise RequestError(
                 Reason.QUEUE_FULL,
                 f"{waiting} requests are waiting already, which is as many as this server queues",
@@ -152,7 +132,10 @@ class Scheduler:
                 job.post(RequestError(Reason.DRAINING, "the server shut down before the picture"))
                 job.cancel()
         self._waiting.clear()
-        await asyncio.gather(*self._draws, return_exceptions=True)
+        self._preparing = None
+        if self._dispatcher is not None:
+            await asyncio.wait([self._dispatcher])
+        await asyncio.gather(*self._draws, *self._unwanted, return_exceptions=True)
         self._device.shutdown()
         self._jpeg.shutdown()
 
@@ -168,8 +151,15 @@ class Scheduler:
             if binding is None:
                 self._skip_preparing()
                 continue
-            if await _unless_gone(job, self._device_free.acquire(), self._give_back_device) is None:
-                self._adapters.release(binding)
+            device = None
+            try:
+                device = await self._unless_gone(
+                    job, self._device_free.acquire(), self._give_back_device
+                )
+            finally:
+                if device is None:
+                    self._adapters.release(binding)
+            if device is None:
                 self._skip_preparing()
                 continue
             self._preparing, self._drawing = None, job
@@ -180,13 +170,44 @@ class Scheduler:
     async def _bind(self, job: Job) -> Binding | None:
         binding = self._adapters.bind(job.request.adapters)
         try:
-            return await _unless_gone(job, binding, self._adapters.release)
+            return await self._unless_gone(job, binding, self._adapters.release)
         except RequestError as error:
             job.post(error)
         except Exception as error:
             log.exception("binding adapters failed")
             job.post(error)
         return None
+
+    async def _unless_gone(
+        self, job: Job, work: Coroutine[Any, Any, T], undo: Callable[[T], None]
+    ) -> T | None:
+        """The work's result, or None as soon as the job's caller has gone.
+
+        A caller that leaves must not keep the next one waiting. If the work ends all the same,
+        `undo` gets its result. Raises what the work raises while the caller is there.
+        """
+
+        def ended(task: asyncio.Task[T]) -> None:
+            self._unwanted.discard(task)
+            if not task.cancelled() and task.exception() is None:
+                undo(task.result())
+
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(job.gone())
+        unwanted = False
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+            unwanted = job.cancelled
+            return None if unwanted else task.result()
+        except asyncio.CancelledError:
+            unwanted = True
+            raise
+        finally:
+            gone.cancel()
+            if unwanted:
+                task.cancel()
+                self._unwanted.add(task)
+                task.add_done_callback(ended)
 
     def _give_back_device(self, _acquired: bool) -> None:
         self._device_free.release()
@@ -278,31 +299,6 @@ class Scheduler:
     def _note_idle(self) -> None:
         if self.queue_length == 0 and not self._draws:
             self._idle.set()
-
-
-async def _unless_gone(
-    job: Job, work: Coroutine[Any, Any, T], undo: Callable[[T], None]
-) -> T | None:
-    """The work's result, or None as soon as the job's caller has gone.
-
-    A caller that leaves must not keep the next one waiting. If the work ends all the same, `undo`
-    gets its result. Raises what the work raises while the caller is there.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(job.gone())
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-    finally:
-        gone.cancel()
-    if not job.cancelled:
-        return task.result()
-    task.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        undo(await task)
-    return None
 
 
 def _preview(pixels: Any) -> PreviewImage:

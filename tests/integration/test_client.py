@@ -7,6 +7,22 @@ import itertools
 
 import grpc
 import pytest
+
+from tests.fake_image_server import (
+    DEADLINE,
+    HASH,
+    JPEG,
+    Drop,
+    Fail,
+    FakeImageServer,
+    Hold,
+    adapter,
+    change,
+    completed,
+    snapshot,
+    started,
+    step,
+)
 from wuliart.contract.status import Reason
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import (
@@ -28,22 +44,6 @@ from wuliart_client import (
     Started,
     Step,
     Unavailable,
-)
-
-from tests.fake_image_server import (
-    DEADLINE,
-    HASH,
-    JPEG,
-    Drop,
-    Fail,
-    FakeImageServer,
-    Hold,
-    adapter,
-    change,
-    completed,
-    snapshot,
-    started,
-    step,
 )
 
 

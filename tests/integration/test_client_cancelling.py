@@ -6,9 +6,9 @@ import asyncio
 import threading
 
 import pytest
-from wuliart_client import AsyncClient, Cancelled, Client, Started
 
 from tests.fake_image_server import DEADLINE, FakeImageServer, Hold, started
+from wuliart_client import AsyncClient, Cancelled, Client, Started
 
 
 @pytest.fixture

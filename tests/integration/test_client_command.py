@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from wuliart.contract.status import Reason
-from wuliart.v1 import adapter_pb2, image_generation_pb2
 
 from tests.fake_image_server import (
     DEADLINE,
@@ -31,6 +29,8 @@ from tests.fake_image_server import (
     step,
     whole_picture,
 )
+from wuliart.contract.status import Reason
+from wuliart.v1 import adapter_pb2, image_generation_pb2
 
 COMMAND = [sys.executable, "-m", "wuliart_client"]
 ENVIRONMENT = {

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from rich.console import Console
+
 from wuliart_client import Adapter, AdapterState, Style
 from wuliart_client.cli import build_parser
 from wuliart_client.cli_adapters import adapter_table

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
+from tests.fake_image_server import JPEG, completed, queued, started, step, whole_picture
 from wuliart.v1.adapter_pb2 import WatchAdaptersResponse
 from wuliart.v1.image_generation_pb2 import GenerateImageResponse
 from wuliart_client import Completed, ProtocolError, Queued, Started, Step
 from wuliart_client._adapters import WatchReader
 from wuliart_client._events import GenerationReader
-
-from tests.fake_image_server import JPEG, completed, queued, started, step, whole_picture
 
 
 def test_a_whole_stream_becomes_typed_events():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+
 import wuliart_client
 from wuliart.contract.status import Reason
 from wuliart_client import (

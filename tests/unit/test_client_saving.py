@@ -7,6 +7,7 @@ import threading
 from datetime import datetime
 
 import pytest
+
 from wuliart_client import Picture, Timings
 from wuliart_client._picture import save_dated, write_new
 

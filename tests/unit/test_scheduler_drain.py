@@ -8,6 +8,7 @@ import pytest
 
 from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
+from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from tests.fakes import FakeBinder, FakeEngine, settle, until
 from tests.scheduler_bench import Bench, Caller
@@ -40,7 +41,7 @@ async def test_an_idle_scheduler_ends_at_once(bench: Bench) -> None:
 
 
 async def test_one_that_never_started_ends_too() -> None:
-    scheduler = Scheduler(FakeEngine(), FakeBinder(), 3)
+    scheduler = Scheduler(FakeEngine(), FakeBinder(), 3, device_thread())
     await asyncio.wait_for(scheduler.drain(1000), 5)
 
 

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Final
 
 from wuliart.v1 import adapter_pb2 as pb
-
 from wuliart_client._exceptions import ProtocolError
 
 

@@ -11,11 +11,11 @@ from typing import Self
 
 import grpc
 from grpc import aio
+
 from wuliart.v1.adapter_pb2 import ListAdaptersRequest, WatchAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart.v1.image_generation_pb2 import GetServerInfoRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
-
 from wuliart_client._adapters import Adapter, AdapterEvent, WatchReader, read_adapter
 from wuliart_client._channel import CHANNEL_OPTIONS, resolve_target
 from wuliart_client._events import Event, GenerationReader, finished_picture

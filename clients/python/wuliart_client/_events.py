@@ -9,8 +9,8 @@ import struct
 from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
-from wuliart.v1 import image_generation_pb2 as pb
 
+from wuliart.v1 import image_generation_pb2 as pb
 from wuliart_client._exceptions import ProtocolError
 from wuliart_client._picture import AdapterUse, Picture, Timings
 

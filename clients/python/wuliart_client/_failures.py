@@ -13,8 +13,8 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from wuliart.contract.status import DOMAIN, Reason
 
+from wuliart.contract.status import DOMAIN, Reason
 from wuliart_client import _exceptions as exceptions
 
 BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {

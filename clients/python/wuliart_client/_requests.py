@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
+
 from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
-
 from wuliart_client._exceptions import InvalidRequest
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from wuliart.contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
-
 from wuliart_client._client import Client
 from wuliart_client._events import Event, Started, Step
 from wuliart_client._requests import Style

@@ -1,0 +1,38 @@
+"""What the scheduler needs of its neighbours. Owns the two protocols and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from inference_server.adapters.records import Wanted
+from inference_server.adapters.store import Binding
+
+
+class DrawingEngine(Protocol):
+    """What the scheduler needs of the engine; see `engine.Engine`. Only the device thread calls."""
+
+    def encode(self, prompt: str) -> Any:
+        """The prompt's embedding, with `tokens` and `tokens_ignored`."""
+
+    def begin(self, prompt: Any, seed: int, steps: int, adapters: Sequence[Any]) -> Any:
+        """A picture at its noise."""
+
+    def step(self, drawing: Any) -> None:
+        """Runs one step."""
+
+    def preview(self, drawing: Any) -> Any:
+        """[h, w, 3] uint8."""
+
+    def decode(self, drawing: Any) -> Any:
+        """[1024, 1024, 3] uint8."""
+
+
+class AdapterBinder(Protocol):
+    """What the scheduler needs of the adapters; see `adapters.AdapterStore`."""
+
+    async def bind(self, wanted: Sequence[Wanted]) -> Binding:
+        """Pins exact versions."""
+
+    def release(self, binding: Binding) -> None:
+        """Gives them back."""
