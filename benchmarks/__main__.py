@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+# As the server's own entry point does, before anything loads torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks import endurance, hot_swap, service_cost, stock
 from benchmarks.figure import report

@@ -28,13 +28,16 @@ from wuliart_client import AdapterEvent, AdapterState, Cancelled, Client, WuliAr
 
 FILES = 40
 LARGEST_FILE = 25_000_000
+MAX_RANK = 128
+"""The embedded model is small: a file of 25 MB for it has a rank that none would have."""
+
 SWITCHES = 400
 
 
 def measure() -> list[Figure]:
     """Both figures."""
     model = load_model(Checkpoint(EMBEDDED_MODEL), torch.device("cpu"), torch.float32)
-    return [_drop(model.layout(256)), *_switch(Engine(model))]
+    return [_drop(model.layout(MAX_RANK)), *_switch(Engine(model))]
 
 
 def _rank_for(layout: SegmentLayout, size: int) -> int:
@@ -46,7 +49,9 @@ def _drop(layout: SegmentLayout) -> Figure:
     rank = _rank_for(layout, LARGEST_FILE)
     with tempfile.TemporaryDirectory(prefix="wuliart-bench-") as folder:
         service = Service(
-            Path(folder) / "run", Path(folder) / "loras", server_arguments=["--max-rank", "256"]
+            Path(folder) / "run",
+            Path(folder) / "loras",
+            server_arguments=["--max-rank", str(MAX_RANK)],
         )
         service.start_server()
         service.start_manager()

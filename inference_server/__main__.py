@@ -10,10 +10,14 @@ import sys
 
 from inference_server.config import Config, parse_arguments
 from inference_server.errors import RequestError, ServerError
-from inference_server.server import serve
 
 
 async def _run(config: Config) -> None:
+    # OpenMP reads this once, when torch loads it. Threads that spin while they wait for each other
+    # keep the event loop and the LoRA manager from the cores; see docs/decisions.md.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from inference_server.server import serve
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
