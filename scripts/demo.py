@@ -26,7 +26,7 @@ from wuliart_client import (
 
 ROOT = Path(__file__).resolve().parent.parent
 STYLE = ROOT / "loras" / "aurora.safetensors"
-OUTPUTS = ROOT / "outputs"
+OUTPUTS = Path("outputs")
 PROMPT = "a lighthouse above the sea at dusk"
 SEED = "20240521"
 APPEAR_SECONDS = 30.0
@@ -121,7 +121,7 @@ def main() -> int:
         return 1
     print("Two pictures, same prompt, same seed:")
     for path in paths:
-        print(f"  {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+        print(f"  {path}")
     return 0
 
 
