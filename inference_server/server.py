@@ -74,7 +74,7 @@ async def _serve_loaded(
 ) -> None:
     """From the loaded model to the end of the drain."""
     layout = engine.model.layout(config.max_rank)
-    segment = AdapterSegment(layout, config.slots + 1, engine.model.device)
+    segment = await asyncio.to_thread(AdapterSegment, layout, config.slots + 1, engine.model.device)
     store = AdapterStore(segment, config.slots)
     scheduler = Scheduler(engine, store, config.queue, thread)
     descriptors = DescriptorSocket(
@@ -86,7 +86,6 @@ async def _serve_loaded(
     control = ControlListener(
         config.runtime_dir / runtime_dir.CONTROL_SOCKET, Segment(store, descriptors, conditioning)
     )
-    scheduler.start()
     descriptors.start()
     await control.start()
     backend.fill(Backend(engine, store, scheduler, config.embedded))

@@ -174,18 +174,24 @@ class FakeBinder:
     released: list[Binding] = field(default_factory=list)
     cancelled: int = 0
     _open: asyncio.Event = field(default_factory=asyncio.Event)
+    _held: frozenset[str] = frozenset()
     _failure: Exception | None = None
 
     def __post_init__(self) -> None:
         self._open.set()
 
-    def hold(self) -> None:
-        """Binds wait from now on."""
+    def hold(self, *names: str) -> None:
+        """Binds wait from now on; with names, only binds of those."""
+        self._held = frozenset(names)
         self._open.clear()
 
     def free(self) -> None:
         """Binds no longer wait."""
         self._open.set()
+
+    def _waits(self, wanted: Sequence[Wanted]) -> bool:
+        touched = not self._held or any(w.name in self._held for w in wanted)
+        return touched and not self._open.is_set()
 
     def fail(self, error: Exception) -> None:
         """The next bind raises."""
@@ -196,10 +202,17 @@ class FakeBinder:
         """Whether every binding came back exactly once."""
         return sorted(map(id, self.bound)) == sorted(map(id, self.released))
 
+    def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
+        if self._waits(wanted) or self._failure is not None:
+            return None
+        self.asked.append(tuple(wanted))
+        return self._bind(wanted)
+
     async def bind(self, wanted: Sequence[Wanted]) -> Binding:
         self.asked.append(tuple(wanted))
         try:
-            await self._open.wait()
+            if self._waits(wanted):
+                await self._open.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             if self.cancel_seconds:
@@ -208,6 +221,9 @@ class FakeBinder:
         if self._failure is not None:
             error, self._failure = self._failure, None
             raise error
+        return self._bind(wanted)
+
+    def _bind(self, wanted: Sequence[Wanted]) -> Binding:
         binding = Binding(tuple(wanted), tuple(_pin(w.name, n) for n, w in enumerate(wanted)))
         self.bound.append(binding)
         return binding

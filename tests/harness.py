@@ -171,7 +171,6 @@ async def running_server(
             directory, engine, store, scheduler, public, control, descriptors, slot
         )
         await public.start()
-        scheduler.start()
         descriptors.start()
         await control.start()
         try:

@@ -63,7 +63,6 @@ class Bench:
         self._threads = set(threading.enumerate())
 
     async def __aenter__(self) -> Bench:
-        self.scheduler.start()
         return self
 
     async def __aexit__(

@@ -2,7 +2,7 @@
 
 Owns the sealed memfd that the LoRA manager writes, and on a GPU the arena of the same size that
 the transformer reads. Knows nothing of the life of slots. Nothing in the shared memory is trusted:
-no metadata lies there, and a slot is read only after its checksum was verified.
+no metadata lies there, and a slot is drawn with only after its checksum was verified.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The life of the segment's slots, as a state machine without I/O.
 
     FREE -> RESERVED -> VERIFYING -> READY -> DRAINING -> FREE
-               |
+               |            |
+               |            +-> FREE       (the checksum did not fit; zeroed)
+               +-> FREE                    (given back, or its writer is gone; zeroed)
                +-> QUARANTINE -> FREE      (the lease ran out; the writer may still be writing)
 
 Owns generations, leases, pins and the one map from a name to the slot that is published under it;
@@ -124,7 +126,10 @@ class SlotTable:
             RequestError: NO_FREE_SLOT.
         """
         for slot in self.slots:
-            if slot.state is SlotState.RESERVED and slot.request_id == request_id:
+            if slot.state is SlotState.RESERVED and (slot.session, slot.request_id) == (
+                session,
+                request_id,
+            ):
                 return slot
         if not self._has_room(name):
             # The version of a name on its way back makes no room by going.

@@ -156,8 +156,7 @@ class AdapterStore:
                 raise RequestError(
                     Reason.INVALID_REQUEST, "the commit's sites reach beyond its written bytes"
                 )
-            found = await asyncio.to_thread(self._verify, index, written_bytes)
-            if found != checksum:
+            if not await self._verified(index, written_bytes, checksum):
                 raise RequestError(
                     Reason.CHECKSUM_MISMATCH,
                     f"slot {index} does not hold what was committed; write it again",
@@ -171,19 +170,41 @@ class AdapterStore:
         self.catalog.put(entry)
         self._notify()
 
-    def _verify(self, index: int, nbytes: int) -> bytes:
+    async def _verified(self, index: int, nbytes: int, checksum: bytes) -> bool:
+        """Whether the slot holds what was committed; if so, it is where the transformer reads it.
+
+        A caller that leaves must not have the slot freed under the worker: its end is waited for.
+        """
+        work = asyncio.ensure_future(asyncio.to_thread(self._verify, index, nbytes, checksum))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+    def _verify(self, index: int, nbytes: int, checksum: bytes) -> bool:
+        if self.segment.checksum(index, nbytes) != checksum:
+            return False
         self.segment.stage(index, nbytes)
-        return self.segment.checksum(index, nbytes)
+        return True
 
     def abandon(self, session_id: str, index: int, generation: int) -> None:
         """The writer gives a reservation back."""
         self.slots.abandon(session_id, index, generation)
         self._notify()
 
-    def report(self, session_id: str, entries: Iterable[FileEntry]) -> None:
-        """Takes the manager's whole catalogue; names without a usable file lose their slot."""
+    def report(
+        self, session_id: str, entries: Iterable[FileEntry], pending: Iterable[str] = ()
+    ) -> None:
+        """Takes the manager's whole catalogue; names without a usable file lose their slot.
+
+        A `pending` name has a file that is not judged yet: what was known of it stays.
+        """
         self._check(session_id)
         listed = {entry.name: entry for entry in entries}
+        for name in pending:
+            if name not in listed and (known := self.catalog.get(name)) is not None:
+                listed[name] = known.entry
         for name in [a.entry.name for a in self.catalog.adapters]:
             resident, entry = self.slots.published(name), listed.get(name)
             if resident is not None and (
@@ -206,6 +227,13 @@ class AdapterStore:
         for adapter in wanted:
             if self.slots.published(adapter.name) is None:
                 self._check_loadable(adapter.name)
+
+    def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
+        """Pins one exact version of each adapter if all are resident; None if one is not."""
+        if any(self.slots.published(adapter.name) is None for adapter in wanted):
+            return None
+        pins = [pin for adapter in wanted if (pin := self.slots.pin(adapter.name))]
+        return Binding(tuple(wanted), tuple(pins))
 
     async def bind(self, wanted: Sequence[Wanted]) -> Binding:
         """Pins one exact version of each adapter, having absent ones loaded first.

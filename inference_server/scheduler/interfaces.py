@@ -31,8 +31,11 @@ class DrawingEngine(Protocol):
 class AdapterBinder(Protocol):
     """What the scheduler needs of the adapters; see `adapters.AdapterStore`."""
 
+    def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
+        """Pins exact versions if all are resident; None otherwise, whatever the reason."""
+
     async def bind(self, wanted: Sequence[Wanted]) -> Binding:
-        """Pins exact versions."""
+        """Pins exact versions, having absent ones loaded first; RequestError if that fails."""
 
     def release(self, binding: Binding) -> None:
         """Gives them back."""

@@ -20,9 +20,10 @@ class Job:
     def __init__(self, request: DrawRequest) -> None:
         self.request = request
         self.arrived_at = time.perf_counter()
+        self.overtaken = 0
+        """How many jobs that came later were drawn first."""
         self._position = 0
         self._cancelled = threading.Event()
-        self._gone = asyncio.Event()
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
@@ -34,11 +35,6 @@ class Job:
     def cancel(self) -> None:
         """The caller has gone: stop before the next step, skip the decode. On the event loop."""
         self._cancelled.set()
-        self._gone.set()
-
-    async def gone(self) -> None:
-        """Returns once the caller has gone."""
-        await self._gone.wait()
 
     def post(self, event: Event | Exception) -> None:
         """Hands an event to the caller; an exception ends the stream. From the event loop only."""

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import secrets
-import select
 import socket
 import struct
 from collections.abc import Callable
@@ -22,7 +21,6 @@ log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 32
 HANDSHAKE_SECONDS = 5.0
-PIDFD_POLL_SECONDS = 0.05
 
 
 class DescriptorSocket:
@@ -115,17 +113,13 @@ class DescriptorSocket:
             if session_id is None:
                 log.warning("refused the segment to process %d: wrong token", pid)
                 return
-            pidfd = _open_pidfd(pid)
             try:
                 # One byte and one descriptor fit any socket buffer: this does not block.
                 socket.send_fds(connection, [b"\0"], [self._descriptor])
                 await _until_closed(connection)
-                await _until_dead(pidfd)
             except OSError as error:
                 log.warning("the LoRA manager left before it had the segment: %s", error)
             finally:
-                if pidfd is not None:
-                    os.close(pidfd)
                 self._on_writer_gone(session_id)
 
 
@@ -134,26 +128,3 @@ async def _until_closed(connection: socket.socket) -> None:
     with suppress(OSError):
         while await loop.sock_recv(connection, 1024):
             pass
-
-
-def _open_pidfd(pid: int) -> int | None:
-    # In another PID namespace the peer's pid reads 0; then the closed connection has to do.
-    if pid <= 0:
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
-
-
-async def _until_dead(pidfd: int | None) -> None:
-    """Waits for the process's end if its connection closed because it is dying.
-
-    A live manager that closes the connection itself has unmapped the segment before.
-    """
-    if pidfd is None:
-        return
-    for _ in range(4):
-        if select.select([pidfd], [], [], 0)[0]:
-            return
-        await asyncio.sleep(PIDFD_POLL_SECONDS)

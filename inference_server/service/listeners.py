@@ -37,6 +37,8 @@ KEEPALIVE = (
     # A peer that vanished without closing (stopped process, pulled cable) is noticed in 15 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC's own default of 60 s would override the timeout above.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 1),
 )

@@ -69,7 +69,8 @@ class Segment(rpc.SegmentServiceServicer):
         self, request: pb.ReportCatalogRequest, context: Context
     ) -> pb.ReportCatalogResponse:
         """See the .proto file."""
-        self._store.report(request.session_id, [_entry(e) for e in request.entries])
+        entries = [_entry(e) for e in request.entries]
+        self._store.report(request.session_id, entries, request.pending)
         return pb.ReportCatalogResponse(revision=self._store.catalog.revision)
 
     async def ReserveSlot(

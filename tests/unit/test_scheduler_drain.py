@@ -18,7 +18,6 @@ from wuliart.contract.status import Reason
 @pytest.fixture
 async def bench() -> Bench:
     bench = Bench()
-    bench.scheduler.start()
     return bench
 
 

@@ -225,6 +225,11 @@ async def test_a_cancelled_commit_gives_the_slot_back(
     await entered.wait()
     assert slot.state is SlotState.VERIFYING
     commit.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    # The worker still reads the slot: nobody else may have it.
+    assert slot.state is SlotState.VERIFYING
+    leave.set()
     with pytest.raises(asyncio.CancelledError):
         await commit
     assert (slot.state, bench.pins()) == (SlotState.FREE, 0)
@@ -298,3 +303,26 @@ async def test_what_cannot_be_drawn_is_refused_at_once(bench: Bench) -> None:
         await refused(reason, lambda name=name: bench.bind(name))  # type: ignore[misc]
     assert bench.pins() == 0
     assert bench.session.promotions.empty()
+
+
+async def test_a_pending_name_keeps_what_was_known_of_it(bench: Bench) -> None:
+    await bench.publish("a")
+    await bench.publish("b")
+    bench.store.report(bench.session.id, [entry("b")], pending=["a", "never seen"])
+    assert bench.states() == {"a": AdapterState.RESIDENT, "b": AdapterState.RESIDENT}
+    assert bench.store.slots.published("a") is not None
+    bench.store.report(bench.session.id, [entry("b")])
+    assert bench.states() == {"b": AdapterState.RESIDENT}
+    assert bench.store.slots.published("a") is None
+
+
+async def test_binding_without_waiting_is_all_or_nothing(bench: Bench) -> None:
+    await bench.publish("a")
+    assert bench.store.try_bind([Wanted("a", 1.0), Wanted("absent", 1.0)]) is None
+    assert bench.pins() == 0
+    binding = bench.store.try_bind([Wanted("a", 0.5)])
+    assert binding is not None
+    assert bench.pins() == 1
+    assert binding.gated[0].gate == 0.5
+    bench.store.release(binding)
+    assert bench.pins() == 0
