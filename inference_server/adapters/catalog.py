@@ -68,7 +68,7 @@ class Catalog:
     def nearest(self, name: str) -> str | None:
         """The usable adapter whose name is most like `name`, if any comes close."""
         usable = [a.entry.name for a in self.adapters if a.state is not AdapterState.REFUSED]
-        # Comparing takes 0.1 ms a name, on the event loop; a typing error hardly changes the length.
+        # Comparing takes 0.1 ms a name, on the event loop; a slip hardly changes the length.
         usable.sort(key=lambda candidate: abs(len(candidate) - len(name)))
         folded = {candidate.casefold(): candidate for candidate in usable[:NEAREST_CANDIDATES]}
         matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.4)
