@@ -7,15 +7,13 @@ every rule can be tested without a file. Knows nothing of contents, slots or the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from lora_manager.directory import Found, Scan, Stamp, covers
+from lora_manager.directory import Found, Scan, covers, precedence
 
 STARTUP_AGE_SECONDS: Final = 2.0
 """A file that has not been touched for this long when the manager starts is finished."""
-
-_NEVER: Final = Stamp(0, 0, -1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,8 @@ class Admission:
         self.known: dict[str, Found] = {}
         """Admitted files by name, as they were when they were admitted."""
         self._quiet = quiet_seconds
-        self._waiting: dict[str, tuple[Stamp, float]] = {}
+        self._waiting: dict[str, tuple[Found, float]] = {}
+        self._again: set[str] = set()
         self._missing: dict[str, float] = {}
         self._root: tuple[int, int] | None = None
         self._warned = False
@@ -62,10 +61,15 @@ class Admission:
         """Whether the directory has been listed once."""
         return self._root is not None
 
+    @property
+    def present(self) -> frozenset[str]:
+        """Names that have a file: admitted ones, and those that are still waited for."""
+        return frozenset(self.known.keys() | self._waiting.keys())
+
     def retry(self, name: str) -> None:
         """Admit the file again when it next stays equal over two scans: it could not be read."""
         if name in self.known:
-            self.known[name] = replace(self.known[name], stamp=_NEVER)
+            self._again.add(name)
 
     def observe(self, scan: Scan, hints: Hints, *, now: float, wall_ns: int) -> Changes:
         """Take in a full scan.
@@ -84,7 +88,7 @@ class Admission:
 
         admitted = []
         for name, found in scan.files.items():
-            if self.known.get(name) == found:
+            if not self._is_news(found):
                 self._waiting.pop(name, None)
                 continue
             old = first and wall_ns - found.stamp.mtime_ns > STARTUP_AGE_SECONDS * 1e9
@@ -96,7 +100,11 @@ class Admission:
                 or self._settled(found, now)
             ):
                 admitted.append(found)
-        self._waiting = {name: w for name, w in self._waiting.items() if name in scan.files}
+        self._waiting = {
+            name: (found, since)
+            for name, (found, since) in self._waiting.items()
+            if name in scan.files or scan.hides(found.relative)
+        }
         return self._commit(admitted, gone, self._warning(scan, set(absent) - set(gone), now))
 
     def observe_hinted(self, seen: Mapping[str, Found | None], hints: Hints) -> Changes:
@@ -106,19 +114,28 @@ class Admission:
             for name, found in self.known.items()
             if seen.get(found.relative, found) is None and found.relative in hints.gone
         }
+        self._waiting = {
+            name: (found, since)
+            for name, (found, since) in self._waiting.items()
+            if seen.get(found.relative, found) is not None
+        }
+        # Of two files of one name the same one goes first as in a scan.
+        files = sorted((f for f in seen.values() if f is not None), key=precedence, reverse=True)
         admitted = [
             found
-            for relative, found in seen.items()
-            if found is not None
-            and (found.refusal or relative in hints.arrived)
-            and self.known.get(found.name) != found
+            for found in {f.name: f for f in files}.values()
+            if (found.refusal or found.relative in hints.arrived) and self._is_news(found)
         ]
         return self._commit(admitted, gone, "")
 
     def knows_elsewhere(self, found: Found) -> bool:
         """Whether the name belongs to another path, so that only a full scan can judge."""
         known = self.known.get(found.name)
-        return known is not None and known.relative != found.relative
+        waiting, _ = self._waiting.get(found.name, (None, 0.0))
+        return any(f is not None and f.relative != found.relative for f in (known, waiting))
+
+    def _is_news(self, found: Found) -> bool:
+        return found.name in self._again or self.known.get(found.name) != found
 
     def _gone(
         self, scan: Scan, absent: Mapping[str, Found], hints: Hints, now: float
@@ -150,15 +167,17 @@ class Admission:
         )
 
     def _settled(self, found: Found, now: float) -> bool:
-        stamp, since = self._waiting.get(found.name, (None, now))
-        if stamp != found.stamp:
-            self._waiting[found.name] = (found.stamp, now)
+        before, since = self._waiting.get(found.name, (None, now))
+        if before != found:
+            self._waiting[found.name] = (found, now)
             return False
         return now - since >= self._quiet
 
     def _origin(self, found: Found, gone: Mapping[str, Found]) -> str | None:
         """The name under which the same finished file was known until now."""
-        return next((name for name, old in gone.items() if old.stamp == found.stamp), None)
+        return next(
+            (name for name, old in gone.items() if old.stamp.may_be_renamed(found.stamp)), None
+        )
 
     def _commit(self, admitted: list[Found], gone: dict[str, Found], warning: str) -> Changes:
         renamed: dict[str, str] = {}
@@ -169,9 +188,11 @@ class Admission:
         for name in gone:
             self.known.pop(name, None)
             self._missing.pop(name, None)
+            self._again.discard(name)
         for found in admitted:
             self.known[found.name] = found
             self._waiting.pop(found.name, None)
+            self._again.discard(found.name)
         admitted.sort(key=lambda found: found.stamp.mtime_ns)
         removed = tuple(
             sorted(n for n in gone if n not in renamed.values() and n not in self.known)

@@ -19,7 +19,7 @@ class Entry:
     found: Found
     """The file's state that this judgement is of."""
     content_hash: str = ""
-    """SHA-256, 64 hexadecimal digits; empty if the file was not read."""
+    """SHA-256, 64 hexadecimal digits; empty if the file was not read whole or judging it failed."""
     title: str = ""
     trigger_words: tuple[str, ...] = ()
     rank: int = 0

@@ -10,13 +10,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class ConfigError(ValueError):
     """The command line cannot be followed; the message is one line for the user."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of argparse's usage in front of it."""
+        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
     Raises ConfigError if a value makes no sense, SystemExit for what argparse itself
     answers (--help, unknown options).
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="wuliart-lora-manager",
         description="Watches a directory of LoRA files and keeps the inference server's adapter "
         "slots in step with it.",

@@ -10,7 +10,7 @@ import os
 import stat
 import unicodedata
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +31,20 @@ class Stamp:
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
+    """Cannot be set, so that a copy which brings its mtime along is seen. Also changes when
+    nothing else does: by a rename, a new link, or other permissions."""
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
         """The stamp of one stat."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+    def may_be_renamed(self, other: Stamp) -> bool:
+        """Whether a rename alone can have made the one stamp of the other."""
+        return replace(self, ctime_ns=other.ctime_ns) == other
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,8 @@ def _printable(name: str) -> str:
         for c in name
     )
     shown = shown if shown.strip() else "\ufffd"
-    return shown[: MAX_ADAPTER_NAME_CHARACTERS - 1] + "…" if len(shown) > 200 else shown
+    too_long = len(shown) > MAX_ADAPTER_NAME_CHARACTERS
+    return shown[: MAX_ADAPTER_NAME_CHARACTERS - 1] + "…" if too_long else shown
 
 
 def scan(root: Path) -> Scan:
@@ -133,7 +143,7 @@ def scan(root: Path) -> Scan:
     def add(found: Found | None) -> None:
         if found is not None:
             other = files.get(found.name)
-            if other is None or _precedence(found) < _precedence(other):
+            if other is None or precedence(found) < precedence(other):
                 files[found.name] = found
 
     while folders or links:
@@ -213,6 +223,6 @@ def _is_inside(real_root: str, target: str) -> bool:
     return target == real_root or target.startswith(real_root.rstrip("/") + "/")
 
 
-def _precedence(found: Found) -> tuple[bool, bool, str]:
+def precedence(found: Found) -> tuple[bool, bool, str]:
     """Of two files of one name the smaller wins: usable first, then .safetensors."""
     return bool(found.refusal), not found.relative.lower().endswith(SUFFIX), found.relative

@@ -7,11 +7,14 @@ mapped file that is truncated meanwhile kills the process with SIGBUS.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +24,18 @@ from lora_manager.directory import Found, Stamp
 from lora_manager.image import SlotImage, build_image, module_shapes
 from wuliart.contract.layout import SegmentLayout
 from wuliart.lora import LoraRefused, parse_lora
+from wuliart.lora.reader import MAX_HEADER_BYTES, read_safetensors
 
 log = logging.getLogger(__name__)
+
+_LENGTH_BYTES: Final = 8
+_MAGIC_BYTES: Final = 64
+"""What the reader looks at to say what a file is that is not safetensors."""
+
+_REPLACED: Final = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE,
+)  # fmt: skip
+"""What opening says if a folder, a link, a socket or nothing is now in the file's place."""
 
 
 class FileChangedError(Exception):
@@ -73,6 +86,25 @@ def load(
     if found.stamp.size > max_bytes:
         reason = f"it has {found.stamp.size:,} bytes and {max_bytes:,} is the limit"
         return Loaded(Entry(found, refusal=reason), None)
+    try:
+        return _judge(found, known, shape, want_image=want_image)
+    except (FileChangedError, UnreadableError):
+        raise
+    except LoraRefused as refused:
+        reason = refused.reason
+    except MemoryError:
+        reason = (
+            f"there is not enough memory to read its {found.stamp.size:,} bytes; free some and "
+            "touch the file"
+        )
+    except Exception as error:
+        # A file that the parser trips over must not take the other adapters with it.
+        log.exception("unforeseen failure while reading %s", found.relative)
+        reason = f"the manager failed on it ({type(error).__name__}: {error}); see its log"
+    return Loaded(Entry(found, refusal=reason), None)
+
+
+def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: bool) -> Loaded:
     data = read_once(found)
     content_hash = hashlib.sha256(data).hexdigest()
     if known is not None and known.content_hash == content_hash:
@@ -86,11 +118,6 @@ def load(
         image = build_image(adapter, shape.layout, shape.conditioning) if want_image else None
     except LoraRefused as refused:
         return Loaded(Entry(found, content_hash, refusal=refused.reason), None)
-    except Exception as error:
-        # A file that the parser trips over must not take the other adapters with it.
-        log.exception("unforeseen failure while reading %s", found.relative)
-        reason = f"the manager failed on it ({type(error).__name__}: {error}); see its log"
-        return Loaded(Entry(found, content_hash, refusal=reason), None)
     entry = Entry(
         found, content_hash, adapter.title or "", tuple(adapter.trigger_words), adapter.rank
     )
@@ -101,22 +128,58 @@ def read_once(found: Found) -> bytes:
     """All bytes of the file, if it is and stays what was admitted.
 
     Raises FileChangedError if it is another or was written to meanwhile, UnreadableError if the
-    operating system refuses.
+    operating system refuses, LoraRefused if its first bytes show that the rest is of no use.
     """
     # O_NONBLOCK: a pipe put in the file's place meanwhile must not hang the worker.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        with open(os.open(found.path, flags), "rb", buffering=0) as file:  # noqa: PTH123
+        # With an opener the descriptor is closed also if it turns out to be a folder's.
+        with open(
+            found.path, "rb", buffering=0, opener=lambda path, _: os.open(path, flags)
+        ) as file:
             if Stamp.of(os.fstat(file.fileno())) != found.stamp:
                 raise FileChangedError(found.relative)
-            pieces, left = [], found.stamp.size
-            while left > 0 and (piece := file.read(left)):
-                pieces.append(piece)
-                left -= len(piece)
-            if left or Stamp.of(os.fstat(file.fileno())) != found.stamp:
+            refused = _refusal_of_head(file, found.stamp.size)
+            data = b"" if refused else _read(file, found.stamp.size)
+            if Stamp.of(os.fstat(file.fileno())) != found.stamp:
                 raise FileChangedError(found.relative)
-            return b"".join(pieces)
-    except FileNotFoundError:
-        raise FileChangedError(found.relative) from None
+            if refused is not None:
+                raise refused
+            if len(data) != found.stamp.size:
+                raise FileChangedError(found.relative)
+            return data
     except OSError as error:
+        if error.errno in _REPLACED:
+            raise FileChangedError(found.relative) from None
         raise UnreadableError(f"it cannot be read: {error.strerror or error}") from None
+
+
+def _read(file: FileIO, count: int) -> bytes:
+    """The next `count` bytes, or as many as there are."""
+    pieces = []
+    while count > 0 and (piece := file.read(count)):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+def _refusal_of_head(file: FileIO, size: int) -> LoraRefused | None:
+    """Why a file of `size` bytes that begins like this is none to read whole; None if it may be.
+
+    Leaves the file at its beginning.
+    """
+    head = _read(file, _MAGIC_BYTES)
+    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+    after = head[_LENGTH_BYTES : _LENGTH_BYTES + 1]
+    whole_header = 2 <= length <= min(MAX_HEADER_BYTES, size - _LENGTH_BYTES)
+    try:
+        if not whole_header or after != b"{":
+            if length <= MAX_HEADER_BYTES:
+                # Then the reader compares it with what is there, and that must be the truth.
+                head += _read(file, _LENGTH_BYTES + length - len(head))
+            read_safetensors(head)
+    except LoraRefused as refused:
+        return refused
+    finally:
+        file.seek(0)
+    return None

@@ -53,6 +53,7 @@ class LoraManager:
             poll=config.poll,
         )
         self._layout_hash = ""
+        self._present: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -69,9 +70,15 @@ class LoraManager:
         for name in changes.removed:
             # A file that was renamed to this name and removed at once takes its old name along.
             for gone in (name, *self._jobs.discard(name)):
-                if gone not in self._admission.known and self._catalog.remove(gone) is not None:
-                    log.info('removed "%s"', gone)
+                if gone not in self._admission.known:
                     self._dirty.set()
+                    if self._catalog.remove(gone) is not None:
+                        log.info('removed "%s"', gone)
+        present = self._admission.present
+        if self._present - present:
+            # Also a file that went before it was admitted: the server keeps pending names.
+            self._dirty.set()
+        self._present = present
         if not self._follower.started.is_set():
             return  # the first session replays what was there before
         for found in changes.admitted:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from functools import partial
+from typing import Final
 
 from lora_manager.admission import Admission
 from lora_manager.catalog import Catalog, Entry
@@ -28,6 +29,9 @@ from lora_manager.segment_errors import (
 from lora_manager.segment_session import SegmentSession
 
 log = logging.getLogger(__name__)
+
+_REPORT_SECONDS: Final = 0.05
+"""Between two reports: the first look at many files must not send the whole list for each."""
 
 
 class Publisher:
@@ -50,7 +54,9 @@ class Publisher:
         self._dirty = dirty
         self._loader = loader
         self._max_file_bytes = max_file_bytes
-        self._replayed = asyncio.Event()
+        self._job: Job | None = None
+        # Names of which the server may lack the adapter even if their files are unchanged.
+        self._unsure = set(admission.known)
         self._replays_left = session.resident_limit
         self._burst = 0
         # A report between a commit and its entry would take the new adapter's name away again.
@@ -82,22 +88,24 @@ class Publisher:
                 self._jobs.promote(name)
 
     async def _report(self) -> None:
-        # Not before every file is judged: a partial list would take names away from adapters
-        # that the server still holds from the session before.
-        await self._replayed.wait()
         while True:
             await self._dirty.wait()
-            self._dirty.clear()
             async with self._publishing:
-                await self._session.report(self._catalog.to_pb())
+                self._dirty.clear()
+                await self._session.report(self._catalog.to_pb(), self._pending())
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    def _pending(self) -> list[str]:
+        """Names that the server must not take away, although they are not in the catalog yet."""
+        replaced = self._job.replaces if self._job is not None else ()
+        names = self._admission.present | self._jobs.replaced() | frozenset(replaced)
+        return sorted(names - self._catalog.names())
 
     async def _work(self) -> None:
         while True:
-            if not self._jobs.has(Urgency.REPLAY):
-                self._replayed.set()
             if not self._jobs.has(Urgency.CHANGE):
                 self._burst = 0
-            job = self._jobs.pop()
+            self._job = job = self._jobs.pop()
             if job is None:
                 await self._jobs.wait()
                 continue
@@ -121,9 +129,10 @@ class Publisher:
         )
         judged = known is not None and known.found == found
         if job.urgency is Urgency.REPLAY and judged and (not wanted or found.refusal):
+            self._unsure.discard(job.name)
             return
         # A change of the file's times alone is none, unless the server may lack the adapter.
-        compare = job.urgency is Urgency.CHANGE and self._replayed.is_set()
+        compare = job.urgency is Urgency.CHANGE and job.name not in self._unsure
         began = time.perf_counter()
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(
@@ -134,14 +143,18 @@ class Publisher:
                 ),
             )  # fmt: skip
         except FileChangedError:
-            log.debug('"%s" was written to while it was read; waiting until it is done', job.name)
+            # It may be what was admitted again by the next scan, as after a rename and back.
+            log.debug('"%s" changed while it was read; waiting until it is done', job.name)
+            self._admission.retry(job.name)
             return
         except UnreadableError as error:
-            self._list(Entry(found, refusal=str(error)))
-            self._admission.retry(job.name)
+            if self._known.get(job.name) == found:
+                self._list(Entry(found, refusal=str(error)))
+                self._admission.retry(job.name)
             return
         if self._known.get(job.name) != found:
             return  # changed or removed meanwhile; that has its own job
+        self._unsure.discard(job.name)
         if loaded.image is None:
             self._list(loaded.entry, quiet=loaded.unchanged)
             return
@@ -194,7 +207,8 @@ class Publisher:
 
     def _forget(self, *names: str) -> None:
         for name in names:
-            if name not in self._known and self._catalog.remove(name) is not None:
+            if name not in self._known:
+                self._catalog.remove(name)
                 self._dirty.set()
 
 

@@ -69,9 +69,11 @@ class SegmentSession:
             if message.WhichOneof("message") == "promote":
                 yield message.promote.name
 
-    async def report(self, entries: list[segment_pb2.CatalogEntry]) -> None:
-        """Replace the server's knowledge of the directory."""
-        request = segment_pb2.ReportCatalogRequest(session_id=self._session_id, entries=entries)
+    async def report(self, entries: list[segment_pb2.CatalogEntry], pending: list[str]) -> None:
+        """Replace the server's knowledge of the directory, save for what it knows of `pending`."""
+        request = segment_pb2.ReportCatalogRequest(
+            session_id=self._session_id, entries=entries, pending=pending
+        )
         await self._call(self._stub.ReportCatalog, request)
 
     async def publish(self, entry: Entry, image: SlotImage, *, evict: bool) -> None:

@@ -63,6 +63,8 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
         self.resident: dict[str, Resident] = {}
         self.catalog: dict[str, segment_pb2.CatalogEntry] = {}
         self.reports: list[list[str]] = []
+        self.pending: list[list[str]] = []
+        self.dropped: list[str] = []
         self.commits: list[tuple[str, str]] = []
         self.reservations: dict[str, tuple[int, int]] = {}
         self.abandoned: list[int] = []
@@ -104,6 +106,10 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
             raise AssertionError(
                 f"did not happen; resident {list(self.resident)}, catalog {self.catalog}"
             ) from None
+
+    async def until_judged(self) -> None:
+        """Wait for a report of a directory in which every file has been judged."""
+        await self.until(lambda: self.reports and not self.pending[-1])
 
     def promote(self, name: str) -> None:
         self._messages.put_nowait(
@@ -164,12 +170,16 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
 
     async def ReportCatalog(self, request, context):
         await self._check_session(request, context)
-        self.catalog = {entry.name: entry for entry in request.entries}
-        self.reports.append(sorted(self.catalog))
+        before = self.catalog
+        self.catalog = {name: before[name] for name in request.pending if name in before}
+        self.catalog |= {entry.name: entry for entry in request.entries}
+        self.reports.append(sorted(entry.name for entry in request.entries))
+        self.pending.append(list(request.pending))
         for name, resident in list(self.resident.items()):
             listed = self.catalog.get(name)
             if listed is None or listed.content_hash != resident.entry.content_hash:
                 del self.resident[name]
+                self.dropped.append(name)
         return segment_pb2.ReportCatalogResponse(revision=len(self.reports))
 
     async def ReserveSlot(self, request, context):

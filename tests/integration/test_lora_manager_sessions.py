@@ -46,14 +46,14 @@ def manager(server: FakeSegmentServer, loras: Path, *options: str) -> ManagerPro
     return ManagerProcess(loras, server.runtime_dir, *RESCAN, *options)
 
 
-async def test_at_start_the_newest_files_are_resident_and_all_are_listed_at_once(
+async def test_at_start_the_newest_files_are_resident_and_all_are_listed(
     server: FakeSegmentServer, loras: Path
 ) -> None:
     for n in range(5):
         put(loras, f"style{n}", seed=n, seconds_old=60 - n)
     async with manager(server, loras):
-        await server.until(lambda: server.reports)
-        assert server.reports == [[f"style{n}" for n in range(5)]]
+        await server.until_judged()
+        assert server.reports[-1] == [f"style{n}" for n in range(5)]
         assert [name for name, _ in server.commits] == ["style4", "style3"]
         assert all(not entry.refusal_reason for entry in server.catalog.values())
         assert server.catalog["style0"].rank == 4
@@ -65,7 +65,7 @@ async def test_a_cold_adapter_is_promoted_on_request(
     for n in range(3):
         put(loras, f"style{n}", seed=n, seconds_old=60 - n)
     async with manager(server, loras) as process:
-        await server.until(lambda: server.reports)
+        await server.until_judged()
         assert "style0" not in server.resident
         server.promote("style0")
         await server.until(lambda: "style0" in server.resident)
@@ -111,9 +111,8 @@ async def test_a_restarted_server_gets_everything_again(
             put(loras, "ink", 7, seconds_old=1)
             await asyncio.sleep(0.5)
             await server.start()
-            await server.until(lambda: server.reports)
-            assert server.resident.keys() == {"ink", "oil"}
-            assert server.reports[-1] == ["cold", "ink", "oil"]
+            await server.until(lambda: server.resident.keys() == {"ink", "oil"})
+            await server.until(lambda: server.reports[-1:] == [["cold", "ink", "oil"]])
         assert process.process.returncode is None
 
 
@@ -134,16 +133,18 @@ async def test_a_killed_manager_is_succeeded_without_taking_names_away(
     for n in range(3):
         put(loras, f"style{n}", seed=n, seconds_old=60 - n)
     async with manager(server, loras) as first:
-        await server.until(lambda: server.reports)
+        await server.until_judged()
+        assert server.resident.keys() == {"style1", "style2"}
         first.process.send_signal(signal.SIGKILL)
         await server.until(lambda: server.writer_gone.is_set() and not server.session)
     (loras / "style2.safetensors").unlink()
+    reports = len(server.reports)
     async with manager(server, loras):
-        await server.until(lambda: len(server.reports) == 2)
-        assert server.reports[1] == ["style0", "style1"]
-        assert server.resident.keys() == {"style0", "style1"} or server.resident.keys() == {
-            "style1"
-        }
+        await server.until(lambda: len(server.reports) > reports)
+        await server.until(lambda: server.reports[-1] == ["style0", "style1"])
+        for listed, pending in zip(server.reports[reports:], server.pending[reports:], strict=True):
+            assert sorted(listed + pending) == ["style0", "style1"]
+        assert "style1" in server.resident and "style2" not in server.resident
 
 
 async def test_a_second_manager_is_refused_and_takes_over_later(
@@ -229,7 +230,7 @@ async def test_a_file_being_written_at_the_start_is_waited_for(
         file.write(data[:1000])
         async with manager(server, loras) as process:
             await server.until(lambda: server.reports)
-            assert server.reports == [[]]
+            assert (server.reports[0], server.pending[0]) == ([], ["ink"])
             file.write(data[1000:])
             file.close()
             await server.until(lambda: "ink" in server.resident)
@@ -243,6 +244,7 @@ async def test_a_file_being_written_at_the_start_is_waited_for(
         (["--rescan-seconds", "0"], "from 0.05 to 3600"),
         (["--max-file-bytes", "0"], "at least 1"),
         (["--log-level", "loud"], "invalid choice"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; see --help"),
     ],
 )
 async def test_bad_arguments_end_it_at_once(
@@ -254,4 +256,5 @@ async def test_bad_arguments_end_it_at_once(
     )  # fmt: skip
     _, stderr = await process.communicate()
     assert process.returncode == 2
-    assert answer in stderr.decode().splitlines()[-1]
+    (line,) = stderr.decode().splitlines()
+    assert answer in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,13 @@ from lora_manager.directory import Found, Scan, Stamp
 
 QUIET = 1.8
 TICK = 2.0
-OLD, YOUNG = 0, 10**18
+OLD, YOUNG, FUTURE = 0, 10**18, 2 * 10**18
 WALL = 10**18 + 10**9
 
 
 def found(name: str, version: int = 1, *, mtime: int = OLD, refusal: str = "") -> Found:
     relative = f"{name}.safetensors"
-    stamp = Stamp(1, zlib.crc32(name.encode()), version, mtime + version)
+    stamp = Stamp(1, zlib.crc32(name.encode()), version, mtime + version, ctime_ns=version)
     return Found(name, relative, Path("/loras", relative), stamp, refusal)
 
 
@@ -55,12 +56,32 @@ def names(changes: Changes) -> list[str]:
     return [f.name for f in changes.admitted]
 
 
-def test_at_the_start_old_files_are_in_at_once_and_young_ones_after_two_equal_scans() -> None:
+@pytest.mark.parametrize("mtime", [YOUNG, FUTURE])
+def test_at_the_start_old_files_are_in_at_once_and_young_ones_after_two_equal_scans(
+    mtime: int,
+) -> None:
     directory = Directory()
-    files = found("old"), found("young", mtime=YOUNG)
+    files = found("old"), found("young", mtime=mtime)
     assert names(directory.scan(*files)) == ["old"]
+    assert directory.admission.present == {"old", "young"}
     assert names(directory.scan(*files)) == ["young"]
     assert names(directory.scan(*files)) == []
+
+
+def test_a_file_is_present_from_the_first_look_until_it_is_gone() -> None:
+    directory = Directory()
+    anchor = found("anchor")
+    for size in (1, 2, 3):
+        directory.scan(anchor, found("styles/ink", size, mtime=YOUNG))
+        assert directory.admission.present == {"anchor", "styles/ink"}
+    directory.scan(anchor, unreadable=frozenset({"styles"}))
+    assert directory.admission.present == {"anchor", "styles/ink"}
+    directory.scan(anchor)
+    assert directory.admission.present == {"anchor"}
+    directory.scan(anchor, found("oil", mtime=YOUNG))
+    assert directory.admission.present == {"anchor", "oil"}
+    directory.admission.observe_hinted({"oil.safetensors": None}, gone("oil"))
+    assert directory.admission.present == {"anchor"}
 
 
 def test_later_an_old_time_alone_admits_nothing() -> None:
@@ -154,7 +175,9 @@ def test_what_lies_in_an_unreadable_folder_is_not_gone() -> None:
 def test_a_rename_keeps_both_halves_together() -> None:
     directory = Directory()
     directory.scan(found("old"), found("other"))
-    moved = Found("new", "new.safetensors", Path("/loras/new"), found("old").stamp)
+    # A rename changes the ctime.
+    stamp = replace(found("old").stamp, ctime_ns=99)
+    moved = Found("new", "new.safetensors", Path("/loras/new"), stamp)
     changes = directory.scan(moved, found("other"))
     assert (names(changes), changes.removed, changes.renamed) == (["new"], (), {"new": "old"})
 
@@ -177,12 +200,55 @@ def test_hinted_paths_alone_tell_a_rename_a_deletion_and_an_arrival() -> None:
     assert changes.removed == ("other",)
 
 
+def test_a_change_of_the_ctime_alone_is_a_change() -> None:
+    directory = Directory()
+    directory.scan(found("ink"))
+    other = replace(found("ink"), stamp=replace(found("ink").stamp, ctime_ns=99))
+    assert names(directory.scan(other)) == []
+    assert names(directory.scan(other)) == ["ink"]
+
+
+@pytest.mark.parametrize("order", [(".pt", ".safetensors"), (".safetensors", ".pt")])
+def test_of_two_files_of_one_name_in_one_batch_the_usable_one_wins(order: tuple[str, ...]) -> None:
+    directory = Directory()
+    directory.scan()
+    good = found("ink")
+    both = {
+        ".safetensors": good,
+        ".pt": replace(good, relative="ink.pt", path=Path("/loras/ink.pt"), refusal="a pickle"),
+    }
+    seen = {both[suffix].relative: both[suffix] for suffix in order}
+    changes = directory.admission.observe_hinted(seen, Hints(arrived=frozenset(seen)))
+    assert changes.admitted == (good,)
+    assert directory.admission.known == {"ink": good}
+
+
+def test_a_second_file_of_a_name_that_is_waited_for_needs_a_full_scan() -> None:
+    directory = Directory()
+    directory.scan(found("ink", mtime=YOUNG))
+    other = replace(found("ink"), relative="ink.pt", refusal="a pickle")
+    assert directory.admission.knows_elsewhere(other)
+    assert not directory.admission.knows_elsewhere(found("ink", 2))
+
+
 def test_a_file_that_could_not_be_read_comes_again() -> None:
     directory = Directory()
     directory.scan(found("ink"))
     directory.admission.retry("ink")
     assert names(directory.scan(found("ink"))) == []
     assert names(directory.scan(found("ink"))) == ["ink"]
+    assert names(directory.scan(found("ink"))) == []
+    directory.admission.retry("ink")
+    hinted = {"ink.safetensors": found("ink")}
+    assert names(directory.admission.observe_hinted(hinted, arrived("ink"))) == ["ink"]
+
+
+def test_a_file_that_is_renamed_before_it_is_read_again_keeps_both_halves_together() -> None:
+    directory = Directory()
+    directory.scan(found("old"), found("other"))
+    directory.admission.retry("old")
+    moved = Found("new", "new.safetensors", Path("/loras/new"), found("old").stamp)
+    assert directory.scan(moved, found("other")).renamed == {"new": "old"}
 
 
 @pytest.mark.parametrize("keep", [0, 1])

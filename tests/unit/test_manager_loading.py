@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from lora_manager import loading
 from lora_manager.catalog import Catalog, Entry
@@ -52,8 +53,8 @@ def test_the_same_content_is_not_parsed_again(tmp_path: Path) -> None:
     assert not other.unchanged and other.image is not None
 
 
-def test_a_bad_file_is_refused_with_its_hash(tmp_path: Path) -> None:
-    entry = judge(put(tmp_path, b"rubbish" * 100)).entry
+def test_a_bad_file_is_refused_with_its_hash_if_it_was_read(tmp_path: Path) -> None:
+    entry = judge(put(tmp_path, save({"other.lora_A.weight": np.ones((1, 1), np.float32)}))).entry
     assert entry.refusal and len(entry.content_hash) == 64
     assert "limit" in judge(put(tmp_path, b"\0" * ((1 << 20) + 1))).entry.refusal
 
@@ -62,25 +63,100 @@ def test_a_failure_of_the_parser_refuses_the_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise MemoryError("no memory")
+        raise RuntimeError("what is this")
 
     monkeypatch.setattr(loading, "parse_lora", fail)
-    assert "MemoryError: no memory" in judge(put(tmp_path, lora_bytes(1))).entry.refusal
+    assert "RuntimeError: what is this" in judge(put(tmp_path, lora_bytes(1))).entry.refusal
+
+
+@pytest.mark.parametrize("step", ["_read", "parse_lora", "build_image"])
+def test_want_of_memory_refuses_the_file_alone_and_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    data = lora_bytes(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, step, fail)
+        entry = judge(put(tmp_path, data)).entry
+    assert f"not enough memory to read its {len(data):,} bytes" in entry.refusal
+    assert not judge(put(tmp_path, data), entry).entry.refusal, "touched when there is memory"
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (b"", "begins with zeros"),
+        (b"PK\x03\x04" + b"1" * 60, "a zip archive"),
+        (b"\x80\x02}q\x00", "a pickle"),
+        ((1 << 40).to_bytes(8, "little") + b"{", "a header of 1,099,511,627,776 bytes"),
+        ((100).to_bytes(8, "little") + b"[", "something else"),
+    ],
+)
+def test_a_huge_file_that_is_none_is_refused_after_its_first_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes, reason: str
+) -> None:
+    found = put(tmp_path, head)
+    os.truncate(found.path, 2 << 30)
+    sparse = inspect(tmp_path, found.relative)
+    assert sparse is not None
+    counts, read = [], loading._read
+    monkeypatch.setattr(loading, "_read", lambda f, n: counts.append(n) or read(f, n))
+    entry = load(sparse, None, SHAPE, 2 << 30, want_image=True).entry
+    assert reason in entry.refusal
+    assert sum(counts) < 1000
+
+
+def test_a_header_longer_than_its_file_is_told_by_its_true_numbers(tmp_path: Path) -> None:
+    found = put(tmp_path, (5000).to_bytes(8, "little") + b"{" + b" " * 991)
+    assert "at least 5,008 bytes expected, 1,000 found" in judge(found).entry.refusal
 
 
 def test_a_file_is_read_only_as_it_was_admitted(tmp_path: Path) -> None:
-    found = put(tmp_path, b"1" * 100)
-    assert read_once(found) == b"1" * 100
+    data = lora_bytes(1)
+    found = put(tmp_path, data)
+    assert read_once(found) == data
     with found.path.open("ab") as file:
         file.write(b"2")
     with pytest.raises(FileChangedError):
         read_once(found)
-    os.replace(put(tmp_path, b"1" * 100, "b.safetensors").path, found.path)  # noqa: PTH105
+    os.replace(put(tmp_path, data, "b.safetensors").path, found.path)  # noqa: PTH105
     with pytest.raises(FileChangedError):
         read_once(found)
     found.path.unlink()
     with pytest.raises(FileChangedError):
         read_once(found)
+
+
+def test_other_content_of_the_same_size_and_mtime_is_another_version(tmp_path: Path) -> None:
+    found = put(tmp_path, lora_bytes(1))
+    with found.path.open("r+b") as file:
+        file.write(lora_bytes(2))
+    os.utime(found.path, ns=(0, found.stamp.mtime_ns))
+    again = inspect(tmp_path, found.relative)
+    assert again is not None and again.stamp != found.stamp
+    assert again.stamp.may_be_renamed(found.stamp)
+    with pytest.raises(FileChangedError):
+        read_once(found)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_folder_or_link_in_the_files_place_is_a_change_and_leaks_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    found = put(tmp_path, lora_bytes(1))
+    if kind == "folder":
+        found.path.unlink()
+        found.path.mkdir()
+    else:
+        found.path.rename(tmp_path / "elsewhere")
+        found.path.symlink_to("elsewhere")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        with pytest.raises(FileChangedError):
+            read_once(found)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 def test_a_pipe_in_the_files_place_does_not_hang(tmp_path: Path) -> None:
@@ -94,7 +170,7 @@ def test_a_pipe_in_the_files_place_does_not_hang(tmp_path: Path) -> None:
 def test_a_write_during_the_read_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = put(tmp_path, b"1" * 100)
+    found = put(tmp_path, lora_bytes(1))
     stat, calls = os.fstat, []
 
     def writing(descriptor: int) -> os.stat_result:

@@ -32,7 +32,7 @@ def info_table(target: str, info: ServerInfo) -> Table:
     model, device, limits = info.model, info.device, info.limits
     rows = [
         ("server", f"{target}, version {info.version}"),
-        ("model", f"{model.name}{' (embedded)' if model.embedded else ''}"),
+        ("model", f"{model.name}{', ships with the package' if model.embedded else ''}"),
         ("parameters", f"{model.transformer_parameters:,}"),
         ("turbo LoRA", model.turbo_lora or "none"),
         ("device", f"{device.name} ({device.kind}, {device.dtype})"),
