@@ -67,8 +67,8 @@ contract-baseline: install-dev ## Accept today's contract as the one later versi
 bench: install-dev ## Measure the promises; prints a table and one JSON line
 	@$(BIN)/python -m benchmarks
 
-lock: install-dev ## Rewrite the lock files from what .venv holds
-	@$(BIN)/python scripts/lock.py
+lock: ## Pin all dependencies anew
+	@$(PYTHON) scripts/lock.py
 
 clean: ## Remove everything that was built or installed here
 	rm -rf $(VENV) .run build dist
