@@ -30,6 +30,10 @@ class SessionLostError(SegmentError):
     """The session is over; attach again."""
 
 
+class ServerAbsentError(SessionLostError):
+    """Nobody listens on the control socket (yet)."""
+
+
 class AlreadyAttachedError(SessionLostError):
     """Another manager holds the session."""
 
@@ -70,6 +74,9 @@ def translate(error: grpc.aio.AioRpcError) -> SegmentError:
             | grpc.StatusCode.INTERNAL
         ):
             return WriteRejectedError(text)
+        case grpc.StatusCode.UNAVAILABLE if reason == "":
+            # gRPC's own words: nothing answered, so there is no ErrorInfo.
+            return ServerAbsentError("no server is there yet, or it has stopped")
         case _:
             return SessionLostError(text)
 

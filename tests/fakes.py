@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import FileEntry, Resident, Wanted
 from inference_server.adapters.slots import Pin
-from inference_server.adapters.store import Binding
 from inference_server.model.low_rank import AdapterTensors, GatedAdapter
 
 DEADLINE = 10.0

@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from inference_server.adapters import refusals
+from inference_server.adapters.binding import Binding
 from inference_server.adapters.catalog import Catalog
 from inference_server.adapters.records import AdapterState, FileEntry, Resident, Wanted
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.slots import Pin, Slot, SlotTable
 from inference_server.errors import RequestError
-from inference_server.model.low_rank import GatedAdapter
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
@@ -39,23 +40,6 @@ class Session:
 
     id: str
     promotions: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A request's adapters, fixed to exact versions until `AdapterStore.release`."""
-
-    wanted: tuple[Wanted, ...]
-    pins: tuple[Pin, ...]
-
-    @property
-    def gated(self) -> tuple[GatedAdapter, ...]:
-        """For the engine; an adapter of weight 0 takes no part."""
-        return tuple(
-            GatedAdapter(pin.content.tensors, wanted.weight)
-            for wanted, pin in zip(self.wanted, self.pins, strict=True)
-            if wanted.weight != 0.0
-        )
 
 
 class AdapterStore:
@@ -261,7 +245,9 @@ class AdapterStore:
                 if self._wait_is_for_pictures(missing, len(pins)):
                     deadline = now + PROMOTION_SECONDS
                 if now >= deadline:
-                    raise self._not_loaded(missing[0])
+                    if self.slots.can_reserve(missing[0]):
+                        raise refusals.not_loaded(missing[0], PROMOTION_SECONDS)
+                    raise refusals.no_slot(missing[0])
                 timeout = min(PROMOTION_RETRY_SECONDS, deadline - now)
                 try:
                     # Not wait_for: Python 3.11's loses a cancellation that comes with the news.
@@ -294,26 +280,11 @@ class AdapterStore:
     def _check_loadable(self, name: str) -> None:
         adapter = self.catalog.get(name)
         if adapter is None:
-            nearest = self.catalog.nearest(name)
-            hint = f"; did you mean {nearest!r}?" if nearest else ""
-            raise RequestError(
-                Reason.ADAPTER_NOT_FOUND,
-                f"there is no style {name!r}{hint}",
-                metadata={"adapter": name, **({"nearest": nearest} if nearest else {})},
-            )
+            raise refusals.not_found(name, self.catalog.nearest(name))
         if adapter.state is AdapterState.REFUSED:
-            raise RequestError(
-                Reason.ADAPTER_REFUSED,
-                f"style {name!r} cannot be used: {adapter.entry.refusal_reason}",
-                metadata={"adapter": name},
-            )
+            raise refusals.refused(name, adapter.entry.refusal_reason)
         if self._session is None:
-            raise RequestError(
-                Reason.MANAGER_UNAVAILABLE,
-                f"style {name!r} is not in memory and no LoRA manager is running to load it; "
-                "start wuliart-lora-manager",
-                metadata={"adapter": name},
-            )
+            raise refusals.no_manager(name)
 
     def _wait_is_for_pictures(self, missing: Sequence[str], own_pins: int) -> bool:
         # Pictures end by themselves, however long they take; only a manager can be stuck.
@@ -325,20 +296,6 @@ class AdapterStore:
         if self._session is not None and self.slots.can_reserve(name):
             self._session.promotions.put_nowait(name)
             asked[name] = now
-
-    def _not_loaded(self, name: str) -> RequestError:
-        if not self.slots.can_reserve(name):
-            return RequestError(
-                Reason.NO_FREE_SLOT,
-                f"style {name!r} needs a slot and all of them are in use; try again shortly",
-                metadata={"adapter": name},
-                retry_after=1.0,
-            )
-        return RequestError(
-            Reason.MANAGER_UNAVAILABLE,
-            f"the LoRA manager did not load style {name!r} within {PROMOTION_SECONDS:.0f} s",
-            metadata={"adapter": name},
-        )
 
     def _expire(self) -> None:
         for slot in self.slots.expire_leases():

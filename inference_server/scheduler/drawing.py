@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from inference_server.adapters.store import Binding
+from inference_server.adapters.binding import Binding
 from inference_server.engine.jpeg import encode_preview
 from inference_server.scheduler.events import AdapterUse, PreviewImage, Started, StepDone
 from inference_server.scheduler.interfaces import DrawingEngine

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import Wanted
-from inference_server.adapters.store import Binding
 
 
 class DrawingEngine(Protocol):

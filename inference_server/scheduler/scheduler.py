@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from inference_server.adapters.store import Binding
+from inference_server.adapters.binding import Binding
 from inference_server.engine.jpeg import encode_picture
 from inference_server.errors import RequestError
 from inference_server.scheduler.drawing import CallerGoneError, draw

@@ -103,10 +103,11 @@ async def test_a_file_that_goes_before_it_was_judged_is_given_up(
     path = put(loras, "ink", 1)
     async with ManagerProcess(loras, server.runtime_dir, *RESCAN):
         await server.until(lambda: "ink" in server.resident)
+        await server.until_judged()
     await server.until(lambda: not server.session)
     os.utime(path)
     async with ManagerProcess(loras, server.runtime_dir, "--rescan-seconds", "3600"):
-        await server.until(lambda: server.pending and server.pending[-1] == ["ink"])
+        await server.until(lambda: server.pending[-1] == ["ink"])
         path.unlink()
         await server.until(lambda: server.dropped == ["ink"])
 
@@ -177,8 +178,10 @@ async def test_a_file_that_vanished_while_it_was_unreadable_leaves_no_ghost(
     monkeypatch.setattr(loading, "read_once", stale)
     (loras / "ink.safetensors").write_bytes(lora_bytes(1))
     await server.until(unreadable.is_set)
+    reports = len(server.reports)
     (loras / "ink.safetensors").unlink()
-    await server.until(lambda: (server.reports[-1], server.pending[-1]) == ([], []))
+    await server.until(lambda: len(server.reports) > reports)
+    assert (server.reports[-1], server.pending[-1]) == ([], [])
     go_on.set()
     (loras / "oil.safetensors").write_bytes(lora_bytes(2))
     await server.until(lambda: "oil" in server.reports[-1])
@@ -202,3 +205,16 @@ async def test_want_of_memory_for_one_file_ends_no_session(
     (loras / "ink.safetensors").write_bytes(lora_bytes(2))
     await server.until(lambda: "ink" in server.resident)
     assert server.session == session
+
+
+async def test_a_file_touched_while_the_server_was_away_is_loaded_into_the_new_one(
+    server: FakeSegmentServer, loras: Path
+) -> None:
+    path = put(loras, "ink", 1)
+    async with ManagerProcess(loras, server.runtime_dir, *RESCAN):
+        await server.until_judged()
+        await server.stop()
+        path.touch()
+        await asyncio.sleep(0.5)
+        await server.start()
+        await server.until(lambda: "ink" in server.resident)

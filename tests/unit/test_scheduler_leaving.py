@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import Wanted
-from inference_server.adapters.store import Binding
 from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import Completed, Queued

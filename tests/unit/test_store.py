@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from inference_server.adapters.binding import Binding
 from inference_server.adapters.catalog import ChangeKind
 from inference_server.adapters.records import AdapterState, FileEntry, Wanted
 from inference_server.adapters.slots import SlotState
-from inference_server.adapters.store import Binding
 from inference_server.errors import RequestError
 from tests.store_bench import IMAGES, LAYOUT, Bench, entry, make_bench, refused
 from wuliart.contract.status import Reason
