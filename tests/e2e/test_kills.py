@@ -139,3 +139,28 @@ def test_states_after_a_restart_of_the_manager_are_the_same(live: Live) -> None:
         "the same catalogue",
     )
     assert len({live.draw(f"style{n}") for n in range(5)}) == 5
+
+
+def test_a_stopped_manager_makes_room_and_comes_back_harmless(live: Live) -> None:
+    live.drop("ink", live.style(1))
+    live.wait_usable("ink")
+    golden = live.draw("ink")
+    stopped = live.service.processes.pop("manager")
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        # It answers no pings; its session ends although its process lives.
+        live.wait_attached(False)
+        live.service.start_manager()
+        live.wait_attached()
+        live.drop("late", live.style(2))
+        live.wait_usable("late")
+        late = live.draw("late")
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+    # Two managers now; the one that came back must neither write nor take over.
+    time.sleep(3.0)
+    assert stopped.poll() is None
+    assert (live.draw("ink"), live.draw("late")) == (golden, late)
+    live.service.check()
+    stopped.kill()
+    stopped.wait()
