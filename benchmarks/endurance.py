@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from PIL import Image
 
 from benchmarks.figure import Figure
 from benchmarks.styles import random_style
 from inference_server.config import EMBEDDED_MODEL
+from inference_server.engine.loading import load_model
 from inference_server.model.checkpoint import Checkpoint
-from inference_server.model.transformer import TransformerConfig
 from scripts.processes import Service
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart_client import Client, WuliArtError
 
 PICTURES = 50
@@ -55,7 +55,8 @@ def measure() -> list[Figure]:
 
 
 def _draw(client: Client, service: Service) -> list[Figure]:
-    layout = _embedded_layout()
+    model = load_model(Checkpoint(EMBEDDED_MODEL), torch.device("cpu"), torch.float32)
+    layout = model.layout(max_rank=8)
     names = [f"style{n}" for n in range(STYLES)]
     for n, name in enumerate(names):
         (service.loras / f"{name}.safetensors").write_bytes(random_style(layout, 8, n))
@@ -99,20 +100,3 @@ def _draw(client: Client, service: Service) -> list[Figure]:
 def _is_black(data: bytes) -> bool:
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float32)
     return bool(pixels.mean() < 4 or pixels.std() < 1)
-
-
-def _embedded_layout() -> SegmentLayout:
-    shape = TransformerConfig.from_json(Checkpoint(EMBEDDED_MODEL).config("transformer"))
-    return SegmentLayout(
-        LayoutParameters(
-            blocks=shape.blocks,
-            width=shape.width,
-            mlp_width=shape.mlp_width,
-            image_features=shape.in_channels,
-            output_features=shape.output_features,
-            text_features=shape.text_features,
-            modulation_rows=1,
-            max_rank=8,
-            dtype="float32",
-        )
-    )

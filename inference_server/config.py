@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from wuliart.contract.limits import MAX_ADAPTERS
+from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "checkpoint"
 
@@ -47,15 +48,6 @@ class Config:
     def embedded(self) -> bool:
         """Whether this is the model that ships with the package."""
         return self.model == EMBEDDED_MODEL
-
-
-def default_runtime_dir() -> Path:
-    """$WULIART_RUNTIME_DIR, else below $XDG_RUNTIME_DIR, else a folder of the user's in /tmp."""
-    if explicit := os.environ.get("WULIART_RUNTIME_DIR"):
-        return Path(explicit)
-    if session := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(session) / "wuliart"
-    return Path(f"/tmp/wuliart-{os.geteuid()}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,7 +90,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         parser.error("--queue must be at least 1")
     if not values.grace >= 0:
         parser.error("--grace must be a number of seconds, not negative")
-    if len(os.fsencode(values.runtime_dir.absolute() / "descriptors.sock")) > MAX_SOCKET_PATH:
+    if len(os.fsencode(values.runtime_dir.absolute() / DESCRIPTOR_SOCKET)) > MAX_SOCKET_PATH:
         parser.error(f"--runtime-dir {values.runtime_dir} is too long for a Unix socket")
     values.runtime_dir = values.runtime_dir.absolute()
     return Config(**vars(values))

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from inference_server.errors import ServerError
 
-CONTROL_SOCKET = "control.sock"
-DESCRIPTOR_SOCKET = "descriptors.sock"
 LOCK_FILE = "server.lock"
 
 

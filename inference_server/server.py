@@ -26,6 +26,7 @@ from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.segment import Segment
+from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +79,13 @@ async def _serve_loaded(
     store = AdapterStore(segment, config.slots)
     scheduler = Scheduler(engine, store, config.queue, thread)
     descriptors = DescriptorSocket(
-        config.runtime_dir / runtime_dir.DESCRIPTOR_SOCKET,
+        config.runtime_dir / DESCRIPTOR_SOCKET,
         segment.descriptor,
         store.writer_is_gone,
     )
     conditioning = engine.model.conditioning.numpy().astype("<f4").tobytes()
     control = ControlListener(
-        config.runtime_dir / runtime_dir.CONTROL_SOCKET, Segment(store, descriptors, conditioning)
+        config.runtime_dir / CONTROL_SOCKET, Segment(store, descriptors, conditioning)
     )
     descriptors.start()
     await control.start()

@@ -6,11 +6,12 @@ Owns the options, their defaults and their checks. Knows nothing of what they ar
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
+
+from wuliart.contract.rendezvous import CONTROL_SOCKET, default_runtime_dir
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -44,16 +45,7 @@ class ManagerConfig:
     @property
     def control_socket(self) -> Path:
         """The Unix socket of the server's SegmentService."""
-        return self.runtime_dir / "control.sock"
-
-
-def default_runtime_dir(environment: Mapping[str, str]) -> Path:
-    """Where server and manager meet if nobody says otherwise."""
-    if directory := environment.get("WULIART_RUNTIME_DIR"):
-        return Path(directory)
-    if directory := environment.get("XDG_RUNTIME_DIR"):
-        return Path(directory) / "wuliart"
-    return Path(f"/tmp/wuliart-{os.getuid()}")
+        return self.runtime_dir / CONTROL_SOCKET
 
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> ManagerConfig:

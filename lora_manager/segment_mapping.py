@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-TOKEN_BYTES: Final = 32
 _HANDOVER_SECONDS: Final = 5.0
 
 

@@ -159,10 +159,6 @@ class Engine:
             raise _non_finite("the decode", drawing)
         return to_bytes(pixels.permute(1, 2, 0)).cpu()
 
-    def prompt_cache_bytes(self) -> int:
-        """Bytes the cached embeddings take."""
-        return sum(p.states.nbytes for p in list(self._prompts.values()))
-
 
 def _non_finite(where: str, drawing: Drawing) -> RequestError:
     advice = (

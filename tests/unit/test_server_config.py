@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.config import EMBEDDED_MODEL, Config, default_runtime_dir, parse_arguments
+from inference_server.config import EMBEDDED_MODEL, Config, parse_arguments
 from inference_server.runtime_dir import RuntimeDirError, claim
+from wuliart.contract.rendezvous import default_runtime_dir
 
 
 @pytest.fixture(autouse=True)
