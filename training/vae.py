@@ -13,6 +13,7 @@ import json
 import math
 import time
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -83,10 +84,13 @@ def _draw(svg: str) -> np.ndarray:
     return render(svg, SIZE)
 
 
-def load_pictures(cache: Path, workers: int) -> Tensor:
-    """[N, 4, 1024, 1024] uint8 RGBA, drawn from svg.zip; sets one after another."""
+def load_pictures(cache: Path, workers: int, members: Sequence[str] = ()) -> Tensor:
+    """[N, 4, 1024, 1024] uint8 RGBA, drawn from these members of svg.zip.
+
+    Without `members` all of them, sets one after another.
+    """
     with zipfile.ZipFile(cache / "svg.zip") as archive:
-        svgs = [archive.read(name).decode() for name in sorted(archive.namelist())]
+        svgs = [archive.read(name).decode() for name in members or sorted(archive.namelist())]
     pictures = torch.empty((len(svgs), 4, SIZE, SIZE), dtype=torch.uint8)
     with ProcessPoolExecutor(workers) as pool:
         for index, picture in enumerate(pool.map(_draw, svgs, chunksize=4)):

@@ -75,8 +75,31 @@ BARE_ENGLISH = ("{name}", "{a}", "a picture of {a}", "draw {a}")
 BARE_CHINESE = ("{name}", "{one}", "{name}的图片", "画{one}")
 """For a prompt that leaves the background open; the picture then has any colour."""
 
+ENGLISH_ADJECTIVES = (
+    *("cute", "beautiful", "little", "small", "big", "shiny", "pretty", "single", "simple"),
+    *("colorful", "detailed", "lovely", "nice", "funny", "realistic", "stylized"),
+)
+CHINESE_ADJECTIVES = (
+    "可爱的",
+    "美丽的",
+    "小小的",
+    "漂亮的",
+    "精致的",
+    "简单的",
+    "大大的",
+    "闪亮的",
+)
+ENGLISH_ENDINGS = (
+    *(", highly detailed", ", soft light", ", high quality", ", 3d render", ", digital art"),
+    *(", sharp", ", studio lighting", ", cartoon style", ", minimal", ", 4k"),
+)
+CHINESE_ENDINGS = ("，高清", "，细节丰富", "，柔和的光线", "，卡通风格", "，插画", "，高质量")
+"""Words that people add and that change nothing here: the model learns to read past them."""
+
 TAG_SHARE = 0.25
 """How often another name stands for the usual one, where there is one."""
+ADJECTIVE_SHARE = 0.15
+ENDING_SHARE = 0.15
 
 
 def article(word: str) -> str:
@@ -96,6 +119,23 @@ def with_article(name: str, kind: str) -> str:
     return f"the {name}" if kind == "the" else f"{article(name)} {name}"
 
 
+def words() -> list[str]:
+    """The parts of captions that are neither concept nor colour, for the tokenizer."""
+    templates = ENGLISH + BARE_ENGLISH + CHINESE + BARE_CHINESE
+    blanks = {"a": " ", "name": " ", "colour": " ", "a_colour": " ", "one": " "}
+    parts = [word for line in templates for word in line.format(**blanks).split()]
+    return [
+        *(part.strip(",，") for part in parts if part.strip(",，")),
+        *ENGLISH_ADJECTIVES,
+        *CHINESE_ADJECTIVES,
+        *(ending.strip(",， ") for ending in ENGLISH_ENDINGS + CHINESE_ENDINGS),
+    ]
+
+
+def _perhaps(choices: tuple[str, ...], share: float, rng: random.Random) -> str:
+    return rng.choice(choices) if rng.random() < share else ""
+
+
 def _name(usual: str, tags: tuple[str, ...], rng: random.Random) -> str:
     other = rng.random() < TAG_SHARE
     return rng.choice(tags) if tags and other else usual
@@ -109,24 +149,29 @@ def caption(concept: Concept, colour: Colour | None, language: str, rng: random.
     """
     if language == "en":
         name = _name(concept.english, concept.english_tags, rng)
+        adjective = _perhaps(ENGLISH_ADJECTIVES, ADJECTIVE_SHARE, rng)
+        name = f"{adjective} {name}" if adjective else name
         templates: tuple[str, ...] = BARE_ENGLISH if colour is None else ENGLISH
         shade = rng.choice(colour.english) if colour else ""
-        return rng.choice(templates).format(
+        text = rng.choice(templates).format(
             name=name,
             a=with_article(name, concept.kind),
             colour=shade,
             a_colour=with_article(shade, "one") if shade else "",
         )
+        return text + _perhaps(ENGLISH_ENDINGS, ENDING_SHARE, rng)
     if language == "zh":
         name = _name(concept.chinese, concept.chinese_tags, rng)
         templates = BARE_CHINESE if colour is None else CHINESE
         # A measure word goes with a name, not with one that already counts ("一杯牛奶").
         counted = concept.measure and not name.startswith("一")
-        return rng.choice(templates).format(
+        name = _perhaps(CHINESE_ADJECTIVES, ADJECTIVE_SHARE, rng) + name
+        text = rng.choice(templates).format(
             name=name,
             one=f"一{concept.measure}{name}" if counted else name,
             colour=rng.choice(colour.chinese) if colour else "",
         )
+        return text + _perhaps(CHINESE_ENDINGS, ENDING_SHARE, rng)
     raise ValueError(f"There are no captions in {language!r}; choose one of {LANGUAGES}.")
 
 

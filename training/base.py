@@ -1,0 +1,148 @@
+"""Trains text encoder and transformer together from nothing: `python -m training.base`.
+
+Owns the base's loss. Each caption is encoded once and drawn at several noise levels; half of those
+are very high, because with 65,536 latents a picture shows through the noise far longer than its
+text is needed (the subject was not learned at a shift of 3 alone).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Qwen2Tokenizer
+
+from training import bank, evaluation, latents, loop
+from training.data import concepts as table
+from training.data.captions import COLOURS
+from training.latents import Bank, Codec
+from training.network import SHAPE, Network
+from training.prompts import Drawn, Pool
+from training.text_encoder import HIDDEN, build_text_encoder, encode
+from training.tokenizer import build_tokenizer
+
+LEVELS = 8
+"""Noise levels per encoded caption."""
+SHIFTS = (3.0, 12.0)
+"""Time shifts of the noise levels, in turn."""
+NAMING_WEIGHT = 0.05
+"""Of the two side losses that ask the text alone for concept and background."""
+
+
+class Base(nn.Module):
+    """What is trained: text encoder, transformer, and two heads that only training uses."""
+
+    def __init__(self, tokenizer: Qwen2Tokenizer, concepts: int) -> None:
+        super().__init__()
+        self.text = build_text_encoder(tokenizer)
+        self.text.model.visual.requires_grad_(False)
+        self.network = Network(SHAPE)
+        self.name_concept = nn.Linear(HIDDEN, concepts)
+        self.name_colour = nn.Linear(HIDDEN, len(COLOURS) + 1)
+
+
+def levels(captions: int, device: torch.device, shifts: tuple[float, ...] = SHIFTS) -> Tensor:
+    """[captions * LEVELS] noise levels, spread evenly over each caption's."""
+    u = (torch.arange(LEVELS, device=device) + torch.rand(captions, LEVELS, device=device)) / LEVELS
+    # Neighbours take turns, so that either shift covers the whole range.
+    shift = torch.tensor(shifts, device=device).repeat(LEVELS // len(shifts))
+    return (shift * u / (1 + (shift - 1) * u)).flatten()
+
+
+def flow_loss(network: nn.Module, text: Tensor, drawn: Drawn, targets: Bank) -> Tensor:
+    """Squared error of the velocity at LEVELS noise levels of each caption.
+
+    `text` holds the captions' states [captions, TEXT_TOKENS, HIDDEN].
+    """
+    wide = (text, drawn.prompts.mask, drawn.concept, drawn.colour)
+    text, mask, concept, colour = (x.repeat_interleave(LEVELS, 0) for x in wide)
+    x0 = targets(concept, colour)
+    sigma = levels(len(drawn.concept), x0.device)
+    noise = torch.randn_like(x0)
+    level = sigma[:, None, None]
+    v = network((1 - level) * x0 + level * noise, text, mask, sigma)
+    return (v.float() - (noise.float() - x0.float())).square().mean()
+
+
+def naming_loss(model: Base, text: Tensor, drawn: Drawn) -> Tensor:
+    """How badly the mean of a caption's states names concept and background."""
+    mask = drawn.prompts.mask
+    mean = (text * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    concept, slot = drawn.said
+    naming = F.cross_entropy(model.name_concept(mean), concept, label_smoothing=0.05)
+    return naming + 0.2 * F.cross_entropy(model.name_colour(mean), slot)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains for a fixed time, then saves weights, curve and scores."""
+    torch.manual_seed(options.seed)
+    device = torch.device(options.device)
+    torch.set_float32_matmul_precision("high")
+    concepts = table.read()[: options.concepts]
+    pictures = latents.draw_concepts(options.cache, "fluent", concepts, options.workers).to(device)
+    codec = Codec(options.bank / "vae_frames.safetensors", options.bank / "vae.json", device)
+    targets = Bank.build(pictures, codec, options.variants, options.seed)
+    middle = latents.references(pictures)
+    del pictures
+    tokenizer = build_tokenizer(table.read())
+    pool = Pool(tokenizer, concepts, options.captions, options.seed, device)
+
+    model = Base(tokenizer, len(concepts))
+    if options.resume:
+        model.text.load_state_dict(bank.load(options.resume, "text_encoder"))
+        model.network.load_state_dict(bank.load(options.resume, "transformer"))
+    model.to(device)
+    network = torch.compile(model.network) if options.compile else model.network
+
+    def losses() -> dict[str, Tensor]:
+        drawn = pool.draw(options.batch)
+        text = encode(model.text, drawn.prompts.ids)
+        naming = NAMING_WEIGHT * naming_loss(model, text, drawn)
+        return {"flow": flow_loss(network, text, drawn, targets), "naming": naming}
+
+    plan = loop.Plan(options.seconds, options.rate, options.decay, options.report)
+    curve = loop.run(model, losses, plan)
+    bank.save(model.network.state_dict(), options.out, "transformer")
+    bank.save(model.text.state_dict(), options.out, "text_encoder")
+    tokenizer.save_pretrained(options.out / "tokenizer")
+    result = {"pictures": curve[-1]["step"] * options.batch * LEVELS, "curve": curve}
+    (options.out / "base.json").write_text(json.dumps(result))
+
+    exam = evaluation.Exam(pool, model.text, codec, middle, options.examined)
+    scores = {}
+    for steps in (4, 20):
+        sheet = options.out / f"base-{steps}.jpg"
+        scores[steps] = exam(model.network, steps, sheet)._asdict()
+        print(f"{steps} steps: {scores[steps]}", flush=True)
+    (options.out / "base.json").write_text(json.dumps(result | {"scores": scores}))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".run/training"))
+    parser.add_argument("--bank", type=Path, default=Path("training/bank"))
+    parser.add_argument("--out", type=Path, default=Path("training/bank"))
+    parser.add_argument("--seconds", type=float, default=420.0)
+    parser.add_argument("--batch", type=int, default=128, help="captions in a step")
+    parser.add_argument("--variants", type=int, default=3, help="places of a picture")
+    parser.add_argument("--captions", type=int, default=12, help="of a concept and background")
+    parser.add_argument("--concepts", type=int, default=None, help="only the first of the table")
+    parser.add_argument("--examined", type=int, default=256, help="prompts drawn at the end")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--decay", type=float, default=0.3, help="last share of the time")
+    parser.add_argument("--report", type=int, default=100, help="steps between two lines")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--resume", type=Path, help="folder with weights of an earlier run")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Says how good a model's pictures are while training, on the device that trains.
+
+Owns an exam: fixed prompts and noise, drawn in batches and compared with the renderings. What a
+release is measured with is `make bench-quality`, which asks the product itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training import sampling
+from training.latents import Codec, colours, over
+from training.prompts import Pool
+from training.text_encoder import encode
+
+
+class Scores(NamedTuple):
+    """Shares of an evaluation, 0..1, and the mean distance to the right reference (RMS, 0..1)."""
+
+    top1: float
+    top5: float
+    colour: float
+    distance: float
+
+
+def rank(small: Tensor, middle: Tensor, concept: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+    """How many references lie nearer than the right one [B], and the distance to that one.
+
+    Args:
+        small: pictures [B, 3, 64, 64], 0..1.
+        middle: `latents.references`.
+        concept: what each shows.
+        colour: its background.
+    """
+    ranks, distances = [], []
+    for picture, right, ground in zip(small, concept, colours(small.device)[colour], strict=True):
+        drawn = over(middle, ground[None].expand(len(middle), 3))
+        distance = (drawn - picture).square().flatten(1).mean(1).sqrt()
+        ranks.append((distance < distance[right]).sum())
+        distances.append(distance[right])
+    return torch.stack(ranks), torch.stack(distances)
+
+
+def ground_of(rgb: Tensor) -> Tensor:
+    """Index of the named background nearest to the median of the outermost 24 px."""
+    edge = torch.cat([rgb[..., :24, :].flatten(2), rgb[..., -24:, :].flatten(2)], dim=2)
+    median = edge.median(dim=2).values
+    return torch.cdist(median, colours(rgb.device)).argmin(1)
+
+
+def save_sheet(pictures: Tensor, path: Path, columns: int = 8) -> None:
+    """Pictures [N, 3, E, E] in 0..1, side by side, as JPEG."""
+    rows = [torch.cat(list(row), dim=2) for row in pictures.split(columns) if len(row) == columns]
+    sheet = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte()
+    Image.fromarray(sheet.permute(1, 2, 0).cpu().numpy()).save(path, quality=88)
+
+
+class Exam:
+    """Fixed prompts, each naming its background, and fixed noise.
+
+    Args:
+        pool: where the prompts come from.
+        text: the text encoder (Qwen2.5-VL), already trained.
+        codec: decodes.
+        middle: `latents.references`.
+        count: how many prompts.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, pool: Pool, text: nn.Module, codec: Codec, middle: Tensor, count: int
+    ) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            self.drawn = pool.draw(count, plain=True)
+            self.noise = torch.randn(count, 256, 256, device=middle.device)
+        self.text = encode(text, self.drawn.prompts.ids)
+        self._codec, self._middle = codec, middle
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module, steps: int, sheet: Path) -> Scores:
+        """Draws in `steps` steps without guidance; saves the first 64 pictures as one."""
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            return network(x, self.text, self.drawn.prompts.mask, sigma)
+
+        x = sampling.trajectory(velocity, self.noise, sampling.schedule(steps))
+        small, grounds = [], []
+        for part in x.split(16):
+            rgb = self._codec.decode(part)
+            grounds.append(ground_of(rgb))
+            small.append(F.interpolate(rgb, size=(256, 256), mode="area"))
+        pictures = torch.cat(small)
+        save_sheet(pictures[:64], sheet)
+        tiny = F.avg_pool2d(pictures, 4)
+        ranks, distances = rank(tiny, self._middle, self.drawn.concept, self.drawn.colour)
+        right = torch.cat(grounds) == self.drawn.colour
+
+        def share(values: Tensor) -> float:
+            return round(float(values.float().mean()), 4)
+
+        return Scores(share(ranks == 0), share(ranks < 5), share(right), share(distances))

@@ -1,0 +1,186 @@
+"""Turns rendered pictures into the transformer's training targets: packed, normalised latents.
+
+Owns how a picture is placed on its background and the bank of latents that all training reads.
+Everything heavy runs on the device; the pictures come from `training.data`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.data.captions import COLOURS
+from training.data.concepts import Concept
+from training.data.pictures import svg_name
+from training.vae import Autoencoder, load_pictures
+
+SCALES = (0.88, 1.0)
+"""Edge of the drawing, as a share of the picture's."""
+SHIFT = 0.025
+"""Largest offset from the middle, as a share of the picture's edge."""
+REFERENCE_SCALE = 0.94
+"""Edge of the drawing in the pictures that quality is measured against; never shifted."""
+
+BATCH = 32
+"""Pictures drawn and encoded at once."""
+
+Restyle = Callable[[Tensor, Tensor], Tensor]
+"""(premultiplied RGBA [B, 4, H, W], background [B, 3]) -> RGB [B, 3, H, W], all 0..1."""
+
+
+class Codec:
+    """The trained VAE between RGB pictures and what the transformer sees.
+
+    Args:
+        weights: vae_frames.safetensors of `training.vae`.
+        facts: its vae.json, for the latents' mean and std.
+        device: where it runs; in bf16 on a GPU.
+    """
+
+    def __init__(self, weights: Path, facts: Path, device: torch.device) -> None:
+        self.model = Autoencoder()
+        self.model.vae.load_state_dict(load_file(weights))
+        self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.model = self.model.to(device, self._dtype).requires_grad_(False)
+        self.model = self.model.to(memory_format=torch.channels_last)
+        known = json.loads(facts.read_text())
+        mean, std = torch.tensor(known["mean"]), torch.tensor(known["std"])
+        self._mean, self._std = (x.to(device).view(1, -1, 1, 1) for x in (mean, std))
+
+    @torch.no_grad()
+    def encode(self, rgb: Tensor) -> Tensor:
+        """RGB [B, 3, 1024, 1024] in 0..1 to packed latents [B, 256, 256], bf16."""
+        mean, _ = self.model.encode((rgb * 2 - 1).to(self._dtype))
+        z = (mean - self._mean) / self._std
+        return pack(z).bfloat16()
+
+    @torch.no_grad()
+    def decode(self, packed: Tensor) -> Tensor:
+        """Packed latents to RGB [B, 3, 1024, 1024] in 0..1, fp32."""
+        z = unpack(packed.float()) * self._std + self._mean
+        return ((self.model.decode(z.to(self._dtype)).float() + 1) / 2).clamp(0, 1)
+
+
+def pack(z: Tensor) -> Tensor:
+    """[B, C, H, W] to [B, H/2 * W/2, C * 4], the order of the stock pipeline."""
+    b, c, h, w = z.shape
+    z = z.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return z.reshape(b, h // 2 * (w // 2), c * 4)
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """The inverse of `pack` for square grids."""
+    b, n, c = packed.shape
+    edge = int(n**0.5)
+    z = packed.view(b, edge, edge, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return z.reshape(b, c // 4, edge * 2, edge * 2)
+
+
+def premultiply(pictures: Tensor) -> Tensor:
+    """uint8 straight RGBA [B, 4, H, W] to float premultiplied 0..1."""
+    x = pictures.float() / 255
+    return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], dim=1)
+
+
+def place(pictures: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Premultiplied [B, 4, H, W] drawn smaller and moved: scale [B], shift [B, 2] in edges."""
+    theta = torch.zeros(len(pictures), 2, 3, device=pictures.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
+    theta[:, :, 2] = -2 * shift / scale[:, None]
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, align_corners=False)
+
+
+def over(placed: Tensor, ground: Tensor) -> Tensor:
+    """Premultiplied [B, 4, H, W] over plain backgrounds [B, 3]: RGB [B, 3, H, W]."""
+    return placed[:, :3] + (1 - placed[:, 3:]) * ground[:, :, None, None]
+
+
+def colours(device: torch.device) -> Tensor:
+    """The named backgrounds, [14, 3] in 0..1."""
+    return torch.tensor([c.rgb for c in COLOURS], device=device) / 255
+
+
+class Placement(NamedTuple):
+    """Which picture, background and place: one row per target."""
+
+    concept: Tensor
+    colour: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+def placements(concepts: int, variants: int, generator: torch.Generator) -> Placement:
+    """Every concept on every background in `variants` random places, ordered in that way."""
+    count = concepts * len(COLOURS) * variants
+    index = torch.arange(count)
+    low, high = SCALES
+    return Placement(
+        index // (len(COLOURS) * variants),
+        index // variants % len(COLOURS),
+        low + (high - low) * torch.rand(count, generator=generator),
+        (2 * torch.rand(count, 2, generator=generator) - 1) * SHIFT,
+    )
+
+
+def draw(pictures: Tensor, rows: Placement, restyle: Restyle = over) -> Tensor:
+    """RGB [B, 3, 1024, 1024] of the rows; `pictures` is uint8 RGBA of all concepts."""
+    device = pictures.device
+    chosen = premultiply(pictures[rows.concept.to(device)])
+    placed = place(chosen, rows.scale.to(device), rows.shift.to(device))
+    return restyle(placed, colours(device)[rows.colour.to(device)])
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Targets of all concepts, [concepts, 14 backgrounds, variants, 256, 256] bf16."""
+
+    latents: Tensor
+
+    @classmethod
+    def build(
+        cls, pictures: Tensor, codec: Codec, variants: int, seed: int, restyle: Restyle = over
+    ) -> Bank:
+        """Draws and encodes everything, saying how far it is."""
+        rows = placements(len(pictures), variants, torch.Generator().manual_seed(seed))
+        total, began, made = len(rows.concept), time.monotonic(), []
+        for start in range(0, total, BATCH):
+            part = Placement(*(x[start : start + BATCH] for x in rows))
+            made.append(codec.encode(draw(pictures, part, restyle)))
+            if start % (100 * BATCH) == 0:
+                print(f"latents {start}/{total}, {time.monotonic() - began:.0f} s", flush=True)
+        latents = torch.cat(made).unflatten(0, (len(pictures), len(COLOURS), variants))
+        return cls(latents)
+
+    def __call__(self, concept: Tensor, colour: Tensor) -> Tensor:
+        """A random place of each: [B, 256, 256]."""
+        device, variants = self.latents.device, self.latents.shape[2]
+        variant = torch.randint(variants, concept.shape, device=device)
+        return self.latents[concept, colour, variant]
+
+
+def references(pictures: Tensor, edge: int = 64) -> Tensor:
+    """Every concept in the middle, premultiplied RGBA [concepts, 4, edge, edge], 0..1.
+
+    Pooled before it meets a background: laying `over` one is linear, so the order is free.
+    """
+    made = []
+    for part in pictures.split(32):
+        middle = torch.full((len(part),), REFERENCE_SCALE, device=part.device)
+        placed = place(premultiply(part), middle, torch.zeros(len(part), 2, device=part.device))
+        made.append(F.interpolate(placed, size=(edge, edge), mode="area"))
+    return torch.cat(made)
+
+
+def draw_concepts(cache: Path, set_name: str, concepts: list[Concept], workers: int) -> Tensor:
+    """[concepts, 4, 1024, 1024] uint8 straight RGBA; `cache` holds svg.zip of `training.data`."""
+    return load_pictures(cache, workers, [svg_name(set_name, c.code) for c in concepts])

@@ -1,0 +1,213 @@
+"""The transformer in its trainable form: names of the stock module, arithmetic in batches.
+
+Owns the embedded model's shape and a forward pass over a batch with one noise level per picture.
+Real-valued rotations (a compiler handles complex numbers badly) and one key mask for padded text.
+Its state_dict is the stock `QwenImageTransformer2DModel`'s, and peft finds the stock names in it.
+Source of the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from inference_server.model.rope import image_rotation, text_rotation
+
+SHAPE: dict[str, Any] = {
+    "patch_size": 2,
+    "in_channels": 256,
+    "out_channels": 64,
+    "num_layers": 6,
+    "attention_head_dim": 56,
+    "num_attention_heads": 4,
+    "joint_attention_dim": 192,
+    "axes_dims_rope": [16, 20, 20],
+}
+GRID = (16, 16)
+"""Rows and columns of image tokens at 1024 px: 32 px a latent, two latents a token."""
+
+TEXT_TOKENS = 32
+"""Tokens of a padded prompt in training, what follows it in the template included."""
+
+EPS = 1e-6
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a weight, over the last dimension."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), EPS)
+
+
+class Attention(nn.Module):
+    """Weights of joint attention; the block does the arithmetic."""
+
+    def __init__(self, width: int, head_dim: int) -> None:
+        super().__init__()
+        self.norm_q, self.norm_k = RMSNorm(head_dim), RMSNorm(head_dim)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Identity()])
+        self.add_q_proj, self.add_k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.add_v_proj, self.to_add_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.norm_added_q, self.norm_added_k = RMSNorm(head_dim), RMSNorm(head_dim)
+
+
+class Projection(nn.Module):
+    """A linear layer under the name `proj`."""
+
+    def __init__(self, features: int, out: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(features, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """GELU (tanh form) of the projection."""
+        return F.gelu(self.proj(x), approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        up, down = Projection(width, 4 * width), nn.Linear(4 * width, width)
+        self.net = nn.Sequential(up, nn.Identity(), down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return self.net(x)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates neighbouring pairs of [B, T, heads, head_dim] by angles [T, 1, head_dim / 2]."""
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    pair = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return pair.flatten(-2).to(x.dtype)
+
+
+class Block(nn.Module):
+    """One double-stream block."""
+
+    def __init__(self, width: int, head_dim: int) -> None:
+        super().__init__()
+        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.attn = Attention(width, head_dim)
+        self.img_mlp, self.txt_mlp = FeedForward(width), FeedForward(width)
+        self.head_dim = head_dim
+
+    def forward(
+        self, img: Tensor, txt: Tensor, time: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """[B, T, width] of both streams; rotation and mask run over text, then image tokens."""
+        attn = self.attn
+        img_mod = self.img_mod(time)[:, None].chunk(6, dim=-1)
+        txt_mod = self.txt_mod(time)[:, None].chunk(6, dim=-1)
+        i, t = _modulate(img, *img_mod[:2]), _modulate(txt, *txt_mod[:2])
+
+        def heads(x: Tensor) -> Tensor:
+            return x.unflatten(-1, (-1, self.head_dim))
+
+        q = torch.cat(
+            [attn.norm_added_q(heads(attn.add_q_proj(t))), attn.norm_q(heads(attn.to_q(i)))], 1
+        )
+        k = torch.cat(
+            [attn.norm_added_k(heads(attn.add_k_proj(t))), attn.norm_k(heads(attn.to_k(i)))], 1
+        )
+        v = torch.cat([heads(attn.add_v_proj(t)), heads(attn.to_v(i))], 1)
+        q, k = _rotate(q, *rotation), _rotate(k, *rotation)
+        q, k, v = (x.transpose(1, 2).to(v.dtype) for x in (q, k, v))
+        joint = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        tokens = txt.shape[1]
+        img = img + img_mod[2] * attn.to_out[0](joint[:, tokens:])
+        txt = txt + txt_mod[2] * attn.to_add_out(joint[:, :tokens])
+        img = img + img_mod[5] * self.img_mlp(_modulate(img, *img_mod[3:5]))
+        txt = txt + txt_mod[5] * self.txt_mlp(_modulate(txt, *txt_mod[3:5]))
+        return img, txt
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
+    return normed * (1 + scale) + shift
+
+
+class TimestepEmbedder(nn.Module):
+    """Two linear layers over 256 sines and cosines."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2 = nn.Linear(256, width), nn.Linear(width, width)
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """[B] noise levels in 0..1 -> [B, width]."""
+        frequencies = torch.exp(torch.arange(128, device=sigma.device) * (-math.log(10_000) / 128))
+        angles = sigma[:, None] * 1000 * frequencies
+        sines = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return self.linear_2(F.silu(self.linear_1(sines)))
+
+
+class Network(nn.Module):
+    """The whole transformer; `shape` holds the keyword arguments of the stock module."""
+
+    def __init__(self, shape: dict[str, Any] = SHAPE) -> None:
+        super().__init__()
+        heads, head_dim = shape["num_attention_heads"], shape["attention_head_dim"]
+        width = heads * head_dim
+        self.heads, self.shape = heads, shape
+        self.time_text_embed = nn.Module()
+        self.time_text_embed.timestep_embedder = TimestepEmbedder(width)
+        self.txt_norm = RMSNorm(shape["joint_attention_dim"])
+        self.img_in = nn.Linear(shape["in_channels"], width)
+        self.txt_in = nn.Linear(shape["joint_attention_dim"], width)
+        self.transformer_blocks = nn.ModuleList(
+            Block(width, head_dim) for _ in range(shape["num_layers"])
+        )
+        self.norm_out = nn.Module()
+        self.norm_out.linear = nn.Linear(width, 2 * width)
+        self.proj_out = nn.Linear(width, shape["patch_size"] ** 2 * shape["out_channels"])
+        axes = tuple(shape["axes_dims_rope"])
+        text, image = text_rotation(TEXT_TOKENS, *GRID, axes), image_rotation(*GRID, axes)
+        cos, sin = (torch.cat(pair)[:, None] for pair in zip(text, image, strict=True))
+        self.cos, self.sin = (nn.Buffer(table, persistent=False) for table in (cos, sin))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Xavier everywhere; modulation and output start at zero (Peebles and Xie, 2023)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for block in self.transformer_blocks:
+            nn.init.zeros_(block.img_mod[1].weight)
+            nn.init.zeros_(block.txt_mod[1].weight)
+        nn.init.zeros_(self.norm_out.linear.weight)
+        nn.init.zeros_(self.proj_out.weight)
+
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
+        """Predicts the velocity noise - picture.
+
+        Args:
+            x: [B, 256, in_channels] packed latents at noise level sigma.
+            text: [B, TEXT_TOKENS, joint_attention_dim] states of the text encoder.
+            mask: [B, TEXT_TOKENS] bool, False where text is padding.
+            sigma: [B] noise levels in 0..1.
+
+        Returns:
+            [B, 256, in_channels].
+        """
+        keys = F.pad(mask, (0, x.shape[1]), value=True)[:, None, None, :]
+        keys = keys.expand(-1, self.heads, keys.shape[-1], -1)
+        time = self.time_text_embed.timestep_embedder(sigma)
+        img, txt = self.img_in(x), self.txt_in(self.txt_norm(text))
+        for block in self.transformer_blocks:
+            img, txt = block(img, txt, time, (self.cos, self.sin), keys)
+        scale, shift = self.norm_out.linear(F.silu(time))[:, None].chunk(2, dim=-1)
+        return self.proj_out(_modulate(img, shift, scale))

@@ -1,0 +1,101 @@
+"""The embedded model's text encoder: Qwen2.5-VL with four narrow layers, a stub of a vision tower.
+
+Owns its shape and how captions become its input while training. Learned together with the
+transformer; nothing here was pretrained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+
+from training.tokenizer import SPECIAL_TOKENS, TEMPLATE, TEMPLATE_TOKENS
+
+HIDDEN = 192
+
+
+class Prompts(NamedTuple):
+    """Captions as ids, padded on the right to one length."""
+
+    ids: Tensor
+    """[N, 34 + length], the template's prefix included."""
+    mask: Tensor
+    """[N, length] bool, False where a token is padding; the prefix is not counted."""
+
+
+def config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+    """Shape of the text encoder; the vocabulary is rounded up to a multiple of 64."""
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": (len(tokenizer) + 63) // 64 * 64,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1000000.0,
+                "mrope_section": [8, 8, 8],
+            },
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": HIDDEN,
+            "fullatt_block_indexes": [0],
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def build_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
+    """The untrained text encoder, fp32, from torch's current seed."""
+    model = Qwen2_5_VLForConditionalGeneration(config(tokenizer))
+    # Words start far apart: the usual std of 0.02 leaves attention blind to them for long.
+    nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.3)
+    return model
+
+
+def tokenize(tokenizer: Qwen2Tokenizer, captions: Sequence[str], length: int) -> Prompts:
+    """Ids and mask of captions in the template, each at most `length` tokens after the prefix.
+
+    Raises:
+        ValueError: a caption is longer.
+    """
+    encoded = tokenizer([TEMPLATE.format(caption) for caption in captions])["input_ids"]
+    sizes = torch.tensor([len(ids) - TEMPLATE_TOKENS for ids in encoded])
+    if int(sizes.max()) > length:
+        worst = captions[int(sizes.argmax())]
+        raise ValueError(f"{worst!r} takes {int(sizes.max())} tokens; at most {length} fit")
+    pad = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    ids = torch.full((len(captions), TEMPLATE_TOKENS + length), pad)
+    for row, tokens in enumerate(encoded):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    return Prompts(ids, torch.arange(length) < sizes[:, None])
+
+
+def encode(model: Qwen2_5_VLForConditionalGeneration, ids: Tensor) -> Tensor:
+    """[N, length, HIDDEN]: states after the last norm, the template's prefix dropped.
+
+    Causal attention, so padding on the right changes nothing before it.
+    """
+    states = model.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
+    return states[:, TEMPLATE_TOKENS:]
