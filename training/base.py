@@ -1,7 +1,7 @@
 """Trains text encoder and transformer together from nothing: `python -m training.base`.
 
 Owns the base's loss. Each caption is encoded once and drawn at several noise levels; half of those
-are very high, because with 65,536 latents a picture shows through the noise far longer than its
+are very high, because with 32,768 latents a picture shows through the noise far longer than its
 text is needed (the subject was not learned at a shift of 3 alone).
 """
 
@@ -56,25 +56,24 @@ def levels(captions: int, device: torch.device, shifts: tuple[float, ...] = SHIF
 def flow_loss(network: nn.Module, text: Tensor, drawn: Drawn, targets: Bank) -> Tensor:
     """Squared error of the velocity at LEVELS noise levels of each caption.
 
-    `text` holds the captions' states [captions, TEXT_TOKENS, HIDDEN].
+    `text` holds the captions' states [captions, tokens, HIDDEN].
     """
-    wide = (text, drawn.prompts.mask, drawn.concept, drawn.colour)
-    text, mask, concept, colour = (x.repeat_interleave(LEVELS, 0) for x in wide)
+    wide = (text, drawn.concept, drawn.colour)
+    text, concept, colour = (x.repeat_interleave(LEVELS, 0) for x in wide)
+    torch._dynamo.mark_dynamic(text, 1)
     x0 = targets(concept, colour)
     sigma = levels(len(drawn.concept), x0.device)
     noise = torch.randn_like(x0)
     level = sigma[:, None, None]
-    v = network((1 - level) * x0 + level * noise, text, mask, sigma)
+    v = network((1 - level) * x0 + level * noise, text, sigma)
     return (v.float() - (noise.float() - x0.float())).square().mean()
 
 
 def naming_loss(model: Base, text: Tensor, drawn: Drawn) -> Tensor:
     """How badly the mean of a caption's states names concept and background."""
-    mask = drawn.prompts.mask
-    mean = (text * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    concept, slot = drawn.said
-    naming = F.cross_entropy(model.name_concept(mean), concept, label_smoothing=0.05)
-    return naming + 0.2 * F.cross_entropy(model.name_colour(mean), slot)
+    mean = text.mean(1)
+    naming = F.cross_entropy(model.name_concept(mean), drawn.concept, label_smoothing=0.05)
+    return naming + 0.2 * F.cross_entropy(model.name_colour(mean), drawn.slot)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -84,7 +83,7 @@ def train(options: argparse.Namespace) -> None:
     torch.set_float32_matmul_precision("high")
     concepts = table.read()[: options.concepts]
     pictures = latents.draw_concepts(options.cache, "fluent", concepts, options.workers).to(device)
-    codec = Codec(options.bank / "vae_frames.safetensors", options.bank / "vae.json", device)
+    codec = Codec(options.bank / "vae_frames.safetensors", device)
     targets = Bank.build(pictures, codec, options.variants, options.seed)
     middle = latents.references(pictures)
     del pictures
@@ -100,7 +99,7 @@ def train(options: argparse.Namespace) -> None:
 
     def losses() -> dict[str, Tensor]:
         drawn = pool.draw(options.batch)
-        text = encode(model.text, drawn.prompts.ids)
+        text = encode(model.text, drawn.ids)
         naming = NAMING_WEIGHT * naming_loss(model, text, drawn)
         return {"flow": flow_loss(network, text, drawn, targets), "naming": naming}
 
@@ -112,7 +111,8 @@ def train(options: argparse.Namespace) -> None:
     result = {"pictures": curve[-1]["step"] * options.batch * LEVELS, "curve": curve}
     (options.out / "base.json").write_text(json.dumps(result))
 
-    exam = evaluation.Exam(pool, model.text, codec, middle, options.examined)
+    plain = Pool(tokenizer, concepts, 4, options.seed + 1, device, open_share=0.0)
+    exam = evaluation.Exam(plain, model.text, codec, middle, options.examined)
     scores = {}
     for steps in (4, 20):
         sheet = options.out / f"base-{steps}.jpg"

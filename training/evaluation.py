@@ -16,8 +16,12 @@ from torch.nn import functional as F
 
 from training import sampling
 from training.latents import Codec, colours, over
+from training.network import SHAPE
 from training.prompts import Pool
 from training.text_encoder import encode
+
+BATCH = 8
+"""Pictures drawn and decoded at once."""
 
 
 class Scores(NamedTuple):
@@ -62,45 +66,47 @@ def save_sheet(pictures: Tensor, path: Path, columns: int = 8) -> None:
 
 
 class Exam:
-    """Fixed prompts, each naming its background, and fixed noise.
+    """Fixed prompts and fixed noise, in batches of BATCH prompts of one length.
 
     Args:
-        pool: where the prompts come from.
+        pool: where the prompts come from; each names its background.
         text: the text encoder (Qwen2.5-VL), already trained.
         codec: decodes.
         middle: `latents.references`.
-        count: how many prompts.
+        count: how many prompts at least.
     """
 
     @torch.no_grad()
     def __init__(
         self, pool: Pool, text: nn.Module, codec: Codec, middle: Tensor, count: int
     ) -> None:
+        batches = range(0, count, BATCH)
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            self.drawn = pool.draw(count, plain=True)
-            self.noise = torch.randn(count, 256, 256, device=middle.device)
-        self.text = encode(text, self.drawn.prompts.ids)
+            self.drawn = [pool.draw(BATCH) for _ in batches]
+            shape = (BATCH, 256, SHAPE["in_channels"])
+            self.noise = [torch.randn(shape, device=middle.device) for _ in batches]
+        self.text = [encode(text, drawn.ids) for drawn in self.drawn]
         self._codec, self._middle = codec, middle
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, steps: int, sheet: Path) -> Scores:
         """Draws in `steps` steps without guidance; saves the first 64 pictures as one."""
-
-        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            return network(x, self.text, self.drawn.prompts.mask, sigma)
-
-        x = sampling.trajectory(velocity, self.noise, sampling.schedule(steps))
         small, grounds = [], []
-        for part in x.split(16):
-            rgb = self._codec.decode(part)
+        for text, noise in zip(self.text, self.noise, strict=True):
+
+            def velocity(x: Tensor, sigma: Tensor, text: Tensor = text) -> Tensor:
+                return network(x, text, sigma)
+
+            rgb = self._codec.decode(sampling.trajectory(velocity, noise, sampling.schedule(steps)))
             grounds.append(ground_of(rgb))
             small.append(F.interpolate(rgb, size=(256, 256), mode="area"))
         pictures = torch.cat(small)
         save_sheet(pictures[:64], sheet)
-        tiny = F.avg_pool2d(pictures, 4)
-        ranks, distances = rank(tiny, self._middle, self.drawn.concept, self.drawn.colour)
-        right = torch.cat(grounds) == self.drawn.colour
+        concept = torch.cat([drawn.concept for drawn in self.drawn])
+        colour = torch.cat([drawn.colour for drawn in self.drawn])
+        ranks, distances = rank(F.avg_pool2d(pictures, 4), self._middle, concept, colour)
+        right = torch.cat(grounds) == colour
 
         def share(values: Tensor) -> float:
             return round(float(values.float().mean()), 4)

@@ -6,7 +6,6 @@ Everything heavy runs on the device; the pictures come from `training.data`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.captions import COLOURS
 from training.data.concepts import Concept
 from training.data.pictures import svg_name
-from training.vae import Autoencoder, load_pictures
+from training.vae import load, load_pictures
 
 SCALES = (0.88, 1.0)
 """Edge of the drawing, as a share of the picture's."""
@@ -42,32 +40,23 @@ class Codec:
 
     Args:
         weights: vae_frames.safetensors of `training.vae`.
-        facts: its vae.json, for the latents' mean and std.
         device: where it runs; in bf16 on a GPU.
     """
 
-    def __init__(self, weights: Path, facts: Path, device: torch.device) -> None:
-        self.model = Autoencoder()
-        self.model.vae.load_state_dict(load_file(weights))
+    def __init__(self, weights: Path, device: torch.device) -> None:
+        self._model = load(weights, device).to(memory_format=torch.channels_last)
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.model = self.model.to(device, self._dtype).requires_grad_(False)
-        self.model = self.model.to(memory_format=torch.channels_last)
-        known = json.loads(facts.read_text())
-        mean, std = torch.tensor(known["mean"]), torch.tensor(known["std"])
-        self._mean, self._std = (x.to(device).view(1, -1, 1, 1) for x in (mean, std))
 
     @torch.no_grad()
     def encode(self, rgb: Tensor) -> Tensor:
-        """RGB [B, 3, 1024, 1024] in 0..1 to packed latents [B, 256, 256], bf16."""
-        mean, _ = self.model.encode((rgb * 2 - 1).to(self._dtype))
-        z = (mean - self._mean) / self._std
-        return pack(z).bfloat16()
+        """RGB [B, 3, 1024, 1024] in 0..1 to packed latents [B, 256, 128], bf16."""
+        return pack(self._model.encode((rgb * 2 - 1).to(self._dtype))).bfloat16()
 
     @torch.no_grad()
     def decode(self, packed: Tensor) -> Tensor:
         """Packed latents to RGB [B, 3, 1024, 1024] in 0..1, fp32."""
-        z = unpack(packed.float()) * self._std + self._mean
-        return ((self.model.decode(z.to(self._dtype)).float() + 1) / 2).clamp(0, 1)
+        out = self._model.decode(unpack(packed).to(self._dtype))
+        return ((out.float() + 1) / 2).clamp(0, 1)
 
 
 def pack(z: Tensor) -> Tensor:
@@ -142,7 +131,7 @@ def draw(pictures: Tensor, rows: Placement, restyle: Restyle = over) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """Targets of all concepts, [concepts, 14 backgrounds, variants, 256, 256] bf16."""
+    """Targets of all concepts, [concepts, 14 backgrounds, variants, 256, 128] bf16."""
 
     latents: Tensor
 
@@ -162,7 +151,7 @@ class Bank:
         return cls(latents)
 
     def __call__(self, concept: Tensor, colour: Tensor) -> Tensor:
-        """A random place of each: [B, 256, 256]."""
+        """A random place of each: [B, 256, 128]."""
         device, variants = self.latents.device, self.latents.shape[2]
         variant = torch.randint(variants, concept.shape, device=device)
         return self.latents[concept, colour, variant]

@@ -1,7 +1,8 @@
 """The transformer in its trainable form: names of the stock module, arithmetic in batches.
 
 Owns the embedded model's shape and a forward pass over a batch with one noise level per picture.
-Real-valued rotations (a compiler handles complex numbers badly) and one key mask for padded text.
+Real-valued rotations (a compiler handles complex numbers badly), and no mask: prompts of a batch
+have one length, as a mask selects a slower attention kernel.
 Its state_dict is the stock `QwenImageTransformer2DModel`'s, and peft finds the stock names in it.
 Source of the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
 """
@@ -19,8 +20,8 @@ from inference_server.model.rope import image_rotation, text_rotation
 
 SHAPE: dict[str, Any] = {
     "patch_size": 2,
-    "in_channels": 256,
-    "out_channels": 64,
+    "in_channels": 128,
+    "out_channels": 32,
     "num_layers": 6,
     "attention_head_dim": 56,
     "num_attention_heads": 4,
@@ -31,7 +32,7 @@ GRID = (16, 16)
 """Rows and columns of image tokens at 1024 px: 32 px a latent, two latents a token."""
 
 TEXT_TOKENS = 32
-"""Tokens of a padded prompt in training, what follows it in the template included."""
+"""Tokens of a prompt in training at most, what follows it in the template included."""
 
 EPS = 1e-6
 
@@ -105,9 +106,9 @@ class Block(nn.Module):
         self.head_dim = head_dim
 
     def forward(
-        self, img: Tensor, txt: Tensor, time: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor
+        self, img: Tensor, txt: Tensor, time: Tensor, rotation: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """[B, T, width] of both streams; rotation and mask run over text, then image tokens."""
+        """[B, T, width] of both streams; the rotation runs over text, then image tokens."""
         attn = self.attn
         img_mod = self.img_mod(time)[:, None].chunk(6, dim=-1)
         txt_mod = self.txt_mod(time)[:, None].chunk(6, dim=-1)
@@ -125,7 +126,7 @@ class Block(nn.Module):
         v = torch.cat([heads(attn.add_v_proj(t)), heads(attn.to_v(i))], 1)
         q, k = _rotate(q, *rotation), _rotate(k, *rotation)
         q, k, v = (x.transpose(1, 2).to(v.dtype) for x in (q, k, v))
-        joint = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        joint = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         tokens = txt.shape[1]
         img = img + img_mod[2] * attn.to_out[0](joint[:, tokens:])
         txt = txt + txt_mod[2] * attn.to_add_out(joint[:, :tokens])
@@ -175,8 +176,9 @@ class Network(nn.Module):
         self.proj_out = nn.Linear(width, shape["patch_size"] ** 2 * shape["out_channels"])
         axes = tuple(shape["axes_dims_rope"])
         text, image = text_rotation(TEXT_TOKENS, *GRID, axes), image_rotation(*GRID, axes)
-        cos, sin = (torch.cat(pair)[:, None] for pair in zip(text, image, strict=True))
-        self.cos, self.sin = (nn.Buffer(table, persistent=False) for table in (cos, sin))
+        for name, table in (("cos", 0), ("sin", 1)):
+            self.register_buffer(f"text_{name}", text[table][:, None], persistent=False)
+            self.register_buffer(f"image_{name}", image[table][:, None], persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -191,23 +193,23 @@ class Network(nn.Module):
         nn.init.zeros_(self.norm_out.linear.weight)
         nn.init.zeros_(self.proj_out.weight)
 
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor, sigma: Tensor) -> Tensor:
         """Predicts the velocity noise - picture.
 
         Args:
             x: [B, 256, in_channels] packed latents at noise level sigma.
-            text: [B, TEXT_TOKENS, joint_attention_dim] states of the text encoder.
-            mask: [B, TEXT_TOKENS] bool, False where text is padding.
+            text: [B, T, joint_attention_dim] states of the text encoder, T <= TEXT_TOKENS.
             sigma: [B] noise levels in 0..1.
 
         Returns:
             [B, 256, in_channels].
         """
-        keys = F.pad(mask, (0, x.shape[1]), value=True)[:, None, None, :]
-        keys = keys.expand(-1, self.heads, keys.shape[-1], -1)
+        tokens = text.shape[1]
+        cos = torch.cat([self.text_cos[:tokens], self.image_cos])
+        sin = torch.cat([self.text_sin[:tokens], self.image_sin])
         time = self.time_text_embed.timestep_embedder(sigma)
         img, txt = self.img_in(x), self.txt_in(self.txt_norm(text))
         for block in self.transformer_blocks:
-            img, txt = block(img, txt, time, (self.cos, self.sin), keys)
+            img, txt = block(img, txt, time, (cos, sin))
         scale, shift = self.norm_out.linear(F.silu(time))[:, None].chunk(2, dim=-1)
         return self.proj_out(_modulate(img, shift, scale))

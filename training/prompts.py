@@ -1,7 +1,7 @@
 """Captions of every concept on every background, as ids on the device.
 
-Owns the pool that training draws its prompts from, and the prompts of an evaluation. Slot 14 of
-the backgrounds stands for a caption that names none.
+Owns the pool that training draws its prompts from. Batches hold captions of one length, so that
+nothing is padded. Slot 14 of the backgrounds stands for a caption that names none.
 """
 
 from __future__ import annotations
@@ -16,28 +16,32 @@ from transformers import Qwen2Tokenizer
 from training.data.captions import COLOURS, LANGUAGES, caption
 from training.data.concepts import Concept
 from training.network import TEXT_TOKENS
-from training.text_encoder import Prompts, tokenize
+from training.text_encoder import tokenize
+from training.tokenizer import TEMPLATE_TOKENS
 
 OPEN = len(COLOURS)
 """The slot of captions that leave the background open."""
 OPEN_SHARE = 0.1
-EMPTY_SHARE = 0.05
-"""How often a caption is left out, so that guidance has something to start from."""
 
 
 class Drawn(NamedTuple):
-    """A batch of captions and what they ask for."""
+    """A batch of captions of one length, and what they ask for."""
 
-    prompts: Prompts
+    ids: Tensor
+    """[B, 34 + length], the template's prefix included."""
     concept: Tensor
+    slot: Tensor
+    """The background that the words name, or OPEN."""
     colour: Tensor
-    """A background's index; where the caption names none, a random one."""
-    said: tuple[Tensor, Tensor]
-    """What the words tell: concept (-100 in an empty caption) and background's slot."""
+    """The background to draw: where the caption names none, a random one."""
 
 
 class Pool:
-    """`each` captions of every concept and slot, half of them Chinese."""
+    """`each` captions of every concept and background, half of them Chinese.
+
+    Raises:
+        ValueError: a caption takes more than TEXT_TOKENS tokens.
+    """
 
     def __init__(
         self,
@@ -46,39 +50,40 @@ class Pool:
         each: int,
         seed: int,
         device: torch.device,
+        open_share: float = OPEN_SHARE,
     ) -> None:
         rng = random.Random(seed)
-        texts = [
-            caption(concept, colour, LANGUAGES[number % 2], rng)
-            for concept in concepts
-            for colour in (*COLOURS, None)
-            for number in range(each)
+        # As many captions without a background as give them their share among all.
+        bare = round(each * OPEN * open_share / (1 - open_share))
+        asked = [
+            (number, slot, LANGUAGES[turn % 2])
+            for number in range(len(concepts))
+            for slot, count in (*((slot, each) for slot in range(OPEN)), (OPEN, bare))
+            for turn in range(count)
         ]
-        ids, mask = tokenize(tokenizer, [*texts, ""], TEXT_TOKENS)
-        self._empty = Prompts(ids[-1:].to(device), mask[-1:].to(device))
-        shape = (len(concepts), OPEN + 1, each)
-        self._ids = ids[:-1].int().to(device).unflatten(0, shape)
-        self._mask = mask[:-1].to(device).unflatten(0, shape)
-        self._device = device
+        slots = (*COLOURS, None)
+        texts = [caption(concepts[n], slots[slot], language, rng) for n, slot, language in asked]
+        groups: dict[int, list[int]] = {}
+        encoded = tokenize(tokenizer, texts)
+        for index, ids in enumerate(encoded):
+            groups.setdefault(len(ids), []).append(index)
+        if max(groups) > TEMPLATE_TOKENS + TEXT_TOKENS:
+            longest = texts[groups[max(groups)][0]]
+            raise ValueError(f"{longest!r} takes over {TEXT_TOKENS} tokens")
+        self._groups = [
+            (
+                torch.tensor([encoded[index] for index in group], device=device),
+                torch.tensor([asked[index][:2] for index in group], device=device),
+            )
+            for group in groups.values()
+        ]
+        self._rng = random.Random(seed + 1)
+        self._sizes = [len(group) for group in groups.values()]
 
-    def draw(self, count: int, plain: bool = False) -> Drawn:
-        """`count` random captions; `plain` ones are never empty and always name a background."""
-
-        def random_index(limit: int) -> Tensor:
-            return torch.randint(limit, (count,), device=self._device)
-
-        def chance(share: float) -> Tensor:
-            return torch.rand(count, device=self._device) < (0.0 if plain else share)
-
-        concept, colour = random_index(self._ids.shape[0]), random_index(OPEN)
-        slot = torch.where(chance(OPEN_SHARE), OPEN, colour)
-        number = random_index(self._ids.shape[2])
-        empty = chance(EMPTY_SHARE)[:, None]
-        ids = torch.where(empty, self._empty.ids, self._ids[concept, slot, number].long())
-        mask = torch.where(empty, self._empty.mask, self._mask[concept, slot, number])
-        said = torch.where(empty[:, 0], -100, concept), torch.where(empty[:, 0], OPEN, slot)
-        return Drawn(Prompts(ids, mask), concept, colour, said)
-
-    def empty(self, count: int) -> Prompts:
-        """The prompt without words, `count` times."""
-        return Prompts(*(x.expand(count, -1) for x in self._empty))
+    def draw(self, count: int) -> Drawn:
+        """`count` random captions of one length; a length comes as often as it has captions."""
+        ids, facts = self._rng.choices(self._groups, self._sizes)[0]
+        rows = torch.randint(len(ids), (count,), device=ids.device)
+        concept, slot = facts[rows].unbind(1)
+        free = torch.randint(OPEN, (count,), device=ids.device)
+        return Drawn(ids[rows], concept, slot, torch.where(slot == OPEN, free, slot))

@@ -14,7 +14,7 @@ SHIFT = 3.0
 """e**mu of the exponential time shift with base_shift = max_shift = ln 3."""
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""(x [B, 256, 256], sigma [B]) -> velocity of the same shape as x."""
+"""(x [B, 256, 128], sigma [B]) -> velocity of the same shape as x."""
 
 
 def shifted(sigma: Tensor, shift: float) -> Tensor:

@@ -7,24 +7,13 @@ transformer; nothing here was pretrained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from training.tokenizer import SPECIAL_TOKENS, TEMPLATE, TEMPLATE_TOKENS
 
 HIDDEN = 192
-
-
-class Prompts(NamedTuple):
-    """Captions as ids, padded on the right to one length."""
-
-    ids: Tensor
-    """[N, 34 + length], the template's prefix included."""
-    mask: Tensor
-    """[N, length] bool, False where a token is padding; the prefix is not counted."""
 
 
 def config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
@@ -74,28 +63,13 @@ def build_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGen
     return model
 
 
-def tokenize(tokenizer: Qwen2Tokenizer, captions: Sequence[str], length: int) -> Prompts:
-    """Ids and mask of captions in the template, each at most `length` tokens after the prefix.
-
-    Raises:
-        ValueError: a caption is longer.
-    """
-    encoded = tokenizer([TEMPLATE.format(caption) for caption in captions])["input_ids"]
-    sizes = torch.tensor([len(ids) - TEMPLATE_TOKENS for ids in encoded])
-    if int(sizes.max()) > length:
-        worst = captions[int(sizes.argmax())]
-        raise ValueError(f"{worst!r} takes {int(sizes.max())} tokens; at most {length} fit")
-    pad = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    ids = torch.full((len(captions), TEMPLATE_TOKENS + length), pad)
-    for row, tokens in enumerate(encoded):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-    return Prompts(ids, torch.arange(length) < sizes[:, None])
+def tokenize(tokenizer: Qwen2Tokenizer, captions: Sequence[str]) -> list[list[int]]:
+    """Ids of captions in the template, the prefix included."""
+    ids: list[list[int]] = tokenizer([TEMPLATE.format(text) for text in captions])["input_ids"]
+    return ids
 
 
 def encode(model: Qwen2_5_VLForConditionalGeneration, ids: Tensor) -> Tensor:
-    """[N, length, HIDDEN]: states after the last norm, the template's prefix dropped.
-
-    Causal attention, so padding on the right changes nothing before it.
-    """
+    """[N, length, HIDDEN]: states after the last norm, the template's prefix dropped."""
     states = model.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
     return states[:, TEMPLATE_TOKENS:]
