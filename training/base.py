@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2Tokenizer
 
-from training import bank, evaluation, latents, loop
+from training import bank, evaluation, latents, loop, trained
 from training.data import concepts as table
 from training.data.captions import COLOURS
+from training.drawings import draw_sets
 from training.latents import Bank, Codec
 from training.network import SHAPE, Network
 from training.prompts import Drawn, Pool
+from training.styles import BASE_SETS, paint_plain
 from training.text_encoder import HIDDEN, build_text_encoder, encode
-from training.tokenizer import build_tokenizer
 
 LEVELS = 8
 """Noise levels per encoded caption."""
@@ -82,18 +83,18 @@ def train(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     torch.set_float32_matmul_precision("high")
     concepts = table.read()[: options.concepts]
-    pictures = latents.draw_concepts(options.cache, "fluent", concepts, options.workers).to(device)
-    codec = Codec(options.bank / "vae_frames.safetensors", device)
-    targets = Bank.build(pictures, codec, options.variants, options.seed)
-    middle = latents.references(pictures)
-    del pictures
-    tokenizer = build_tokenizer(table.read())
+    sets = draw_sets(options.cache, BASE_SETS, concepts, options.workers, device)
+    codec = Codec(options.bank / trained.VAE, device)
+    targets = Bank.build(sets, paint_plain, codec, options.variants, options.seed)
+    references = latents.references(sets, paint_plain)
+    del sets
+    tokenizer = trained.load_tokenizer(options.bank)
     pool = Pool(tokenizer, concepts, options.captions, options.seed, device)
 
     model = Base(tokenizer, len(concepts))
     if options.resume:
-        model.text.load_state_dict(bank.load(options.resume, "text_encoder"))
-        model.network.load_state_dict(bank.load(options.resume, "transformer"))
+        trained.fill_text_encoder(model.text, options.resume)
+        model.network.load_state_dict(bank.load(options.resume, trained.TRANSFORMER))
     model.to(device)
     network = torch.compile(model.network) if options.compile else model.network
 
@@ -105,14 +106,12 @@ def train(options: argparse.Namespace) -> None:
 
     plan = loop.Plan(options.seconds, options.rate, options.decay, options.report)
     curve = loop.run(model, losses, plan)
-    bank.save(model.network.state_dict(), options.out, "transformer")
-    bank.save(model.text.state_dict(), options.out, "text_encoder")
-    tokenizer.save_pretrained(options.out / "tokenizer")
+    trained.save_base(model.text, model.network, options.out)
     result = {"pictures": curve[-1]["step"] * options.batch * LEVELS, "curve": curve}
     (options.out / "base.json").write_text(json.dumps(result))
 
     plain = Pool(tokenizer, concepts, 4, options.seed + 1, device, open_share=0.0)
-    exam = evaluation.Exam(plain, model.text, codec, middle, options.examined)
+    exam = evaluation.Exam(plain, model.text, codec, references, options.examined)
     scores = {}
     for steps in (4, 20):
         sheet = options.out / f"base-{steps}.jpg"
@@ -125,8 +124,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".run/training"))
-    parser.add_argument("--bank", type=Path, default=Path("training/bank"))
-    parser.add_argument("--out", type=Path, default=Path("training/bank"))
+    parser.add_argument("--bank", type=Path, default=trained.BANK)
+    parser.add_argument("--out", type=Path, default=trained.BANK)
     parser.add_argument("--seconds", type=float, default=420.0)
     parser.add_argument("--batch", type=int, default=128, help="captions in a step")
     parser.add_argument("--variants", type=int, default=3, help="places of a picture")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import sampling
-from training.latents import Codec, colours, over
+from training.latents import Codec, colours
 from training.network import SHAPE
 from training.prompts import Pool
 from training.text_encoder import encode
@@ -33,19 +33,20 @@ class Scores(NamedTuple):
     distance: float
 
 
-def rank(small: Tensor, middle: Tensor, concept: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
+def rank(
+    small: Tensor, references: Tensor, concept: Tensor, colour: Tensor
+) -> tuple[Tensor, Tensor]:
     """How many references lie nearer than the right one [B], and the distance to that one.
 
     Args:
         small: pictures [B, 3, 64, 64], 0..1.
-        middle: `latents.references`.
+        references: `latents.references`.
         concept: what each shows.
         colour: its background.
     """
     ranks, distances = [], []
-    for picture, right, ground in zip(small, concept, colours(small.device)[colour], strict=True):
-        drawn = over(middle, ground[None].expand(len(middle), 3))
-        distance = (drawn - picture).square().flatten(1).mean(1).sqrt()
+    for picture, right, ground in zip(small, concept, colour, strict=True):
+        distance = (references[ground] - picture).square().flatten(1).mean(1).sqrt()
         ranks.append((distance < distance[right]).sum())
         distances.append(distance[right])
     return torch.stack(ranks), torch.stack(distances)
@@ -72,22 +73,22 @@ class Exam:
         pool: where the prompts come from; each names its background.
         text: the text encoder (Qwen2.5-VL), already trained.
         codec: decodes.
-        middle: `latents.references`.
+        references: `latents.references`.
         count: how many prompts at least.
     """
 
     @torch.no_grad()
     def __init__(
-        self, pool: Pool, text: nn.Module, codec: Codec, middle: Tensor, count: int
+        self, pool: Pool, text: nn.Module, codec: Codec, references: Tensor, count: int
     ) -> None:
         batches = range(0, count, BATCH)
         with torch.random.fork_rng():
             torch.manual_seed(7)
             self.drawn = [pool.draw(BATCH) for _ in batches]
             shape = (BATCH, 256, SHAPE["in_channels"])
-            self.noise = [torch.randn(shape, device=middle.device) for _ in batches]
+            self.noise = [torch.randn(shape, device=references.device) for _ in batches]
         self.text = [encode(text, drawn.ids) for drawn in self.drawn]
-        self._codec, self._middle = codec, middle
+        self._codec, self._references = codec, references
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, steps: int, sheet: Path) -> Scores:
@@ -105,7 +106,7 @@ class Exam:
         save_sheet(pictures[:64], sheet)
         concept = torch.cat([drawn.concept for drawn in self.drawn])
         colour = torch.cat([drawn.colour for drawn in self.drawn])
-        ranks, distances = rank(F.avg_pool2d(pictures, 4), self._middle, concept, colour)
+        ranks, distances = rank(F.avg_pool2d(pictures, 4), self._references, concept, colour)
         right = torch.cat(grounds) == colour
 
         def share(values: Tensor) -> float:

@@ -7,7 +7,7 @@ Everything heavy runs on the device; the pictures come from `training.data`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.autoencoder import load
 from training.data.captions import COLOURS
-from training.data.concepts import Concept
-from training.data.pictures import svg_name
-from training.vae import load, load_pictures
+from training.styles import Paint
 
 SCALES = (0.88, 1.0)
 """Edge of the drawing, as a share of the picture's."""
@@ -30,9 +29,6 @@ REFERENCE_SCALE = 0.94
 
 BATCH = 32
 """Pictures drawn and encoded at once."""
-
-Restyle = Callable[[Tensor, Tensor], Tensor]
-"""(premultiplied RGBA [B, 4, H, W], background [B, 3]) -> RGB [B, 3, H, W], all 0..1."""
 
 
 class Codec:
@@ -89,11 +85,6 @@ def place(pictures: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return F.grid_sample(pictures, grid, align_corners=False)
 
 
-def over(placed: Tensor, ground: Tensor) -> Tensor:
-    """Premultiplied [B, 4, H, W] over plain backgrounds [B, 3]: RGB [B, 3, H, W]."""
-    return placed[:, :3] + (1 - placed[:, 3:]) * ground[:, :, None, None]
-
-
 def colours(device: torch.device) -> Tensor:
     """The named backgrounds, [14, 3] in 0..1."""
     return torch.tensor([c.rgb for c in COLOURS], device=device) / 255
@@ -121,12 +112,18 @@ def placements(concepts: int, variants: int, generator: torch.Generator) -> Plac
     )
 
 
-def draw(pictures: Tensor, rows: Placement, restyle: Restyle = over) -> Tensor:
-    """RGB [B, 3, 1024, 1024] of the rows; `pictures` is uint8 RGBA of all concepts."""
-    device = pictures.device
-    chosen = premultiply(pictures[rows.concept.to(device)])
-    placed = place(chosen, rows.scale.to(device), rows.shift.to(device))
-    return restyle(placed, colours(device)[rows.colour.to(device)])
+def draw(sets: Sequence[Tensor], rows: Placement, paint: Paint) -> Tensor:
+    """RGB [B, 3, 1024, 1024] of the rows.
+
+    Args:
+        sets: uint8 RGBA of all concepts, one tensor per set that the painting takes.
+        rows: what to draw where.
+        paint: turns placed drawings and backgrounds into pictures.
+    """
+    device = sets[0].device
+    concept, scale, shift = (x.to(device) for x in (rows.concept, rows.scale, rows.shift))
+    placed = [place(premultiply(pictures[concept]), scale, shift) for pictures in sets]
+    return paint(placed, colours(device)[rows.colour.to(device)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +134,18 @@ class Bank:
 
     @classmethod
     def build(
-        cls, pictures: Tensor, codec: Codec, variants: int, seed: int, restyle: Restyle = over
+        cls, sets: Sequence[Tensor], paint: Paint, codec: Codec, variants: int, seed: int
     ) -> Bank:
         """Draws and encodes everything, saying how far it is."""
-        rows = placements(len(pictures), variants, torch.Generator().manual_seed(seed))
+        concepts = len(sets[0])
+        rows = placements(concepts, variants, torch.Generator().manual_seed(seed))
         total, began, made = len(rows.concept), time.monotonic(), []
         for start in range(0, total, BATCH):
             part = Placement(*(x[start : start + BATCH] for x in rows))
-            made.append(codec.encode(draw(pictures, part, restyle)))
+            made.append(codec.encode(draw(sets, part, paint)))
             if start % (100 * BATCH) == 0:
                 print(f"latents {start}/{total}, {time.monotonic() - began:.0f} s", flush=True)
-        latents = torch.cat(made).unflatten(0, (len(pictures), len(COLOURS), variants))
-        return cls(latents)
+        return cls(torch.cat(made).unflatten(0, (concepts, len(COLOURS), variants)))
 
     def __call__(self, concept: Tensor, colour: Tensor) -> Tensor:
         """A random place of each: [B, 256, 128]."""
@@ -157,19 +154,18 @@ class Bank:
         return self.latents[concept, colour, variant]
 
 
-def references(pictures: Tensor, edge: int = 64) -> Tensor:
-    """Every concept in the middle, premultiplied RGBA [concepts, 4, edge, edge], 0..1.
-
-    Pooled before it meets a background: laying `over` one is linear, so the order is free.
-    """
-    made = []
-    for part in pictures.split(32):
-        middle = torch.full((len(part),), REFERENCE_SCALE, device=part.device)
-        placed = place(premultiply(part), middle, torch.zeros(len(part), 2, device=part.device))
-        made.append(F.interpolate(placed, size=(edge, edge), mode="area"))
-    return torch.cat(made)
-
-
-def draw_concepts(cache: Path, set_name: str, concepts: list[Concept], workers: int) -> Tensor:
-    """[concepts, 4, 1024, 1024] uint8 straight RGBA; `cache` holds svg.zip of `training.data`."""
-    return load_pictures(cache, workers, [svg_name(set_name, c.code) for c in concepts])
+def references(sets: Sequence[Tensor], paint: Paint) -> Tensor:
+    """Every concept in the middle of every background, [14, concepts, 3, 64, 64] in 0..1."""
+    grounds = colours(sets[0].device)
+    made: list[list[Tensor]] = [[] for _ in grounds]
+    for start in range(0, len(sets[0]), BATCH):
+        small = []
+        for pictures in sets:
+            part = premultiply(pictures[start : start + BATCH])
+            middle = torch.full((len(part),), REFERENCE_SCALE, device=part.device)
+            placed = place(part, middle, torch.zeros(len(part), 2, device=part.device))
+            small.append(F.interpolate(placed, size=(256, 256), mode="area"))
+        for ground, kept in zip(grounds, made, strict=True):
+            rgb = paint(small, ground.expand(len(small[0]), 3))
+            kept.append(F.interpolate(rgb, size=(64, 64), mode="area"))
+    return torch.stack([torch.cat(kept) for kept in made])

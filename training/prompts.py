@@ -7,6 +7,7 @@ nothing is padded. Slot 14 of the backgrounds stands for a caption that names no
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,15 @@ class Drawn(NamedTuple):
 class Pool:
     """`each` captions of every concept and background, half of them Chinese.
 
+    Args:
+        tokenizer: makes ids of them.
+        concepts: what they are of.
+        each: how many of a concept and background.
+        seed: of their choice.
+        device: where the ids lie.
+        open_share: how many of all name no background.
+        triggers: a style's words, (English, Chinese), which half of the captions then end with.
+
     Raises:
         ValueError: a caption takes more than TEXT_TOKENS tokens.
     """
@@ -51,6 +61,7 @@ class Pool:
         seed: int,
         device: torch.device,
         open_share: float = OPEN_SHARE,
+        triggers: Sequence[str] = (),
     ) -> None:
         rng = random.Random(seed)
         # As many captions without a background as give them their share among all.
@@ -63,6 +74,13 @@ class Pool:
         ]
         slots = (*COLOURS, None)
         texts = [caption(concepts[n], slots[slot], language, rng) for n, slot, language in asked]
+        if triggers:
+            # Half the prompts of a style name it: (English, Chinese).
+            ending = {"en": f", {triggers[0]}", "zh": f"，{triggers[1]}"}
+            texts = [
+                text + ending[language] if rng.random() < 0.5 else text
+                for text, (_, _, language) in zip(texts, asked, strict=True)
+            ]
         groups: dict[int, list[int]] = {}
         encoded = tokenize(tokenizer, texts)
         for index, ids in enumerate(encoded):

@@ -1,7 +1,7 @@
-"""The embedded model's tokenizer: byte-level BPE in Qwen2's format, learned from the captions.
+"""The embedded model's tokenizer, learned from the captions: `python -m training.tokenizer`.
 
-Owns the vocabulary, the special tokens and the prompt template. Knows nothing of the text encoder,
-which takes the vocabulary's size from here.
+Byte-level BPE in Qwen2's format. Owns the vocabulary, the special tokens and the prompt template.
+Knows nothing of the text encoder, which takes the vocabulary's size from here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Tokenizer
 
-from training.data import captions
+from training.data import captions, concepts
 from training.data.concepts import Concept
+from training.styles import STYLES
 
 TEMPLATE: Final = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, "
@@ -45,12 +46,13 @@ REPEATS: Final = 4
 """How often the corpus holds a word of its own: enough for every merge on the way to it."""
 
 
-def _corpus(concepts: list[Concept]) -> list[str]:
+def _corpus(table: list[Concept]) -> list[str]:
     """Every name in every position a prompt can put it in, the colours, the template, fillers."""
-    phrases = [name for c in concepts for name in (c.english, *c.english_tags)]
-    phrases += [name for c in concepts for name in (c.chinese, *c.chinese_tags)]
+    phrases = [name for c in table for name in (c.english, *c.english_tags)]
+    phrases += [name for c in table for name in (c.chinese, *c.chinese_tags)]
     frequent = [name for colour in captions.COLOURS for name in colour.english + colour.chinese]
     frequent += captions.words()
+    frequent += [word for style in STYLES for phrase in style.triggers for word in phrase.split()]
     template = TEMPLATE
     for special in SPECIAL_TOKENS:
         template = template.replace(special, " ")
@@ -61,14 +63,14 @@ def _corpus(concepts: list[Concept]) -> list[str]:
             # Begins a prompt, follows a space, or (Chinese) stands between others.
             lines += [phrase, f" {phrase}", phrase.capitalize()] * repeats
     rng = random.Random(0)
-    for concept in concepts:
+    for concept in table:
         for language in captions.LANGUAGES:
             colour = rng.choice(captions.COLOURS)
             lines.append(captions.caption(concept, colour, language, rng))
     return lines
 
 
-def build_tokenizer(concepts: list[Concept]) -> Qwen2Tokenizer:
+def build_tokenizer(table: list[Concept]) -> Qwen2Tokenizer:
     """The trained tokenizer, ready for `save_pretrained`.
 
     Raises:
@@ -85,7 +87,7 @@ def build_tokenizer(concepts: list[Concept]) -> Qwen2Tokenizer:
         show_progress=False,
         initial_alphabet=sorted(ByteLevel.alphabet()),
     )
-    trained.train_from_iterator(_corpus(concepts), trainer)
+    trained.train_from_iterator(_corpus(table), trainer)
 
     model = json.loads(trained.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
@@ -102,3 +104,7 @@ def build_tokenizer(concepts: list[Concept]) -> Qwen2Tokenizer:
             f"{tokenizer.convert_ids_to_tokens(prefix)}"
         )
     return tokenizer
+
+
+if __name__ == "__main__":
+    build_tokenizer(concepts.read()).save_pretrained("training/bank/tokenizer")

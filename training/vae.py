@@ -1,9 +1,6 @@
 """Trains the embedded model's VAE on the emoji pictures, on one GPU: `python -m training.vae`.
 
-Owns the VAE's shape, its loss and its training loop. A single frame meets only the last time slice
-of a causal 3-D kernel, so training runs on 2-D convolutions; `to_stock` puts the slices back.
-
-The shape: 32x smaller latents of 32 channels, so that the transformer sees 256 tokens of 128.
+Owns its pictures, its loss and its loop.
 """
 
 from __future__ import annotations
@@ -12,108 +9,38 @@ import argparse
 import json
 import math
 import time
-import zipfile
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKLQwenImage
-from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.data.captions import COLOURS
-from training.data.render import render
+from training.autoencoder import Autoencoder, load
+from training.data import concepts as table
+from training.data.concepts import SET_NAMES
+from training.drawings import SIZE, draw_sets
+from training.latents import colours, premultiply
+from training.styles import STYLES, Style, paint_plain
 
-SHAPE = {
-    "base_dim": 16,
-    "z_dim": 32,
-    "dim_mult": [1, 2, 4, 8, 8, 8],
-    "num_res_blocks": 2,
-    "temperal_downsample": [False] * 5,
-    "latents_mean": [0.0] * 32,
-    "latents_std": [1.0] * 32,
-}
-SIZE = 1024
 CROP = 256
 NOISE = 0.4
 """Largest standard deviation of the noise on the latents in training."""
-EPS = 1e-6
-"""Added to the latents' variance."""
 HELD_OUT = 24
 """Pictures per set that training never sees."""
 
 
-class FrameConv(nn.Module):
-    """A causal 3-D convolution as one frame meets it: 2-D, on [B, C, 1, H, W]."""
-
-    def __init__(self, conv: QwenImageCausalConv3d) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(conv.weight.detach()[:, :, -1].clone())
-        self.bias = nn.Parameter(conv.bias.detach().clone())
-
-    def forward(self, x: Tensor, cache: Tensor | None = None) -> Tensor:
-        """Same spatial size; `cache` is for further frames and never given."""
-        padding = self.weight.shape[-1] // 2
-        return F.conv2d(x[:, :, 0], self.weight, self.bias, padding=padding)[:, :, None]
-
-
-def to_frames(module: nn.Module) -> None:
-    """Replaces every causal 3-D convolution below `module` by its frame form."""
-    for name, child in module.named_children():
-        if isinstance(child, QwenImageCausalConv3d):
-            setattr(module, name, FrameConv(child))
-        else:
-            to_frames(child)
-
-
-def to_stock(weights: dict[str, Tensor], folder: Path) -> None:
-    """Saves an `Autoencoder`'s weights as a stock checkpoint.
-
-    The norm becomes latents_mean and latents_std of the config and is undone before the decoder;
-    slices that a frame never meets are zero.
-    """
-    mean, std = (
-        weights["norm.running_mean"].double(),
-        weights["norm.running_var"].double().add(EPS).sqrt(),
-    )
-    facts = {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
-    vae = AutoencoderKLQwenImage(**(SHAPE | facts))
-    full = {}
-    for name, tensor in vae.state_dict().items():
-        trained = weights[f"vae.{name}"].to(tensor.dtype)
-        if name == "post_quant_conv.weight":
-            trained = (trained / std[:, None, None]).to(tensor.dtype)
-        if name == "post_quant_conv.bias":
-            kernel = weights["vae.post_quant_conv.weight"].double()[:, :, 0, 0]
-            trained = (trained - kernel @ (mean / std)).to(tensor.dtype)
-        full[name] = trained
-        if tensor.dim() == 5:
-            full[name] = torch.zeros_like(tensor)
-            full[name][:, :, -1] = trained
-    vae.load_state_dict(full)
-    vae.to(torch.bfloat16).save_pretrained(folder)
-
-
-def _draw(svg: str) -> np.ndarray:
-    return render(svg, SIZE)
-
-
-def load_pictures(cache: Path, workers: int, members: Sequence[str] = ()) -> Tensor:
-    """[N, 4, 1024, 1024] uint8 RGBA, drawn from these members of svg.zip.
-
-    Without `members` all of them, sets one after another.
-    """
-    with zipfile.ZipFile(cache / "svg.zip") as archive:
-        svgs = [archive.read(name).decode() for name in members or sorted(archive.namelist())]
-    pictures = torch.empty((len(svgs), 4, SIZE, SIZE), dtype=torch.uint8)
-    with ProcessPoolExecutor(workers) as pool:
-        for index, picture in enumerate(pool.map(_draw, svgs, chunksize=4)):
-            pictures[index] = torch.from_numpy(picture).permute(2, 0, 1)
-    return pictures
+def painted(sets: dict[str, Tensor], style: Style) -> Tensor:
+    """Every concept in a style on a random named ground, opaque RGBA [concepts, 4, E, E] uint8."""
+    own = [sets[name] for name in style.sets]
+    made = []
+    for start in range(0, len(own[0]), 16):
+        drawings = [premultiply(pictures[start : start + 16]) for pictures in own]
+        grounds = colours(own[0].device)
+        ground = grounds[torch.randint(len(grounds), (len(drawings[0]),), device=grounds.device)]
+        rgb = F.pad(style.paint(drawings, ground), (0, 0, 0, 0, 0, 1), value=1.0)
+        made.append((rgb.clamp(0, 1) * 255).round().byte())
+    return torch.cat(made)
 
 
 class Crops:
@@ -121,8 +48,7 @@ class Crops:
 
     def __init__(self, pictures: Tensor) -> None:
         self._pictures = pictures
-        colours = torch.tensor([c.rgb for c in COLOURS], device=pictures.device)
-        self._colours = colours.float() / 255
+        self._colours = colours(pictures.device)
 
     def __call__(self, count: int) -> Tensor:
         """Mostly native pixels, a third at half size; flips; named and random backgrounds."""
@@ -145,37 +71,6 @@ class Crops:
         return torch.where(flip, rgb.flip(-1), rgb) * 2 - 1
 
 
-class Autoencoder(nn.Module):
-    """The stock VAE on single frames, with unit-variance latents that withstand noise.
-
-    The bottleneck is a batch norm and, in training, noise: what the decoder must not lose has to
-    be spread over all channels with a margin. Without it (a faint KL instead) four directions held
-    99 % of the variance and an error of 0.1 in them cost 3 dB: nothing a small transformer draws
-    is that precise.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.vae = AutoencoderKLQwenImage(**SHAPE)
-        to_frames(self.vae)
-        self.norm = nn.BatchNorm2d(SHAPE["z_dim"], eps=EPS, affine=False, momentum=0.01)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Normalised latents [B, z, H/32, W/32], fp32."""
-        moments = self.vae.quant_conv(self.vae.encoder(x[:, :, None]))[:, :, 0]
-        return self.norm(moments[:, : SHAPE["z_dim"]].float())
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Of normalised latents, [B, 3, H, W]."""
-        return self.vae.decoder(self.vae.post_quant_conv(z[:, :, None]))[:, :, 0]
-
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Reconstruction with noise of standard deviation `noise` [B] on the latents."""
-        z = self.encode(x)
-        z = z + noise.view(-1, 1, 1, 1) * torch.randn_like(z)
-        return self.decode(z.to(x.dtype))
-
-
 def loss_of(x: Tensor, out: Tensor) -> Tensor:
     """L1, squares, L1 of gradients (edges) and L1 of 8x pooled colours."""
     error = out.float() - x.float()
@@ -193,7 +88,7 @@ def evaluate(model: Autoencoder, pictures: Tensor, noise: float) -> float:
         rgba = rgba.float() / 255
         x = ((rgba[3:] * rgba[:3] + (1 - rgba[3:]) * ground) * 2 - 1)[None]
         level = torch.full((1,), noise, device=x.device)
-        out = model(x.bfloat16(), level).float().clamp(-1, 1)
+        out = model(x.to(model.dtype), level).float().clamp(-1, 1)
         values.append(-10 * math.log10(float(((out - x) / 2).square().mean())))
     return sum(values) / len(values)
 
@@ -203,13 +98,16 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
     began = time.monotonic()
-    pictures = load_pictures(options.cache, options.workers).to(device)
-    per_set = len(pictures) // 4
-    held = torch.zeros(len(pictures), dtype=torch.bool)
-    for first in range(0, len(pictures), per_set):
-        held[first : first + HELD_OUT] = True
-    print(f"{len(pictures)} pictures drawn in {time.monotonic() - began:.0f} s", flush=True)
-    crops, validation = Crops(pictures[~held]), pictures[held]
+    concepts = sorted(table.read(), key=lambda c: c.code)[: options.concepts]
+    drawn = draw_sets(options.cache, SET_NAMES, concepts, options.workers, device)
+    print(f"{len(SET_NAMES)} sets drawn in {time.monotonic() - began:.0f} s", flush=True)
+    validation = torch.cat([pictures[:HELD_OUT] for pictures in drawn])
+    sets = {name: x[HELD_OUT:] for name, x in zip(SET_NAMES, drawn, strict=True)}
+    del drawn
+    # What is more than a set over a plain ground has textures of its own to learn.
+    extra = [painted(sets, style) for style in STYLES if style.paint is not paint_plain]
+    crops = Crops(torch.cat([*sets.values(), *extra]))
+    del sets, extra
 
     model = Autoencoder().to(device)
     if options.resume:
@@ -233,7 +131,7 @@ def train(options: argparse.Namespace) -> None:
         # A third without noise, for the sharpest picture; the rest grows up to NOISE.
         noise = NOISE * min(1.0, 3 * share) * torch.rand(options.batch, device=device)
         noise[::3] = 0
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = loss_of(x, step_model(x, noise))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -243,6 +141,7 @@ def train(options: argparse.Namespace) -> None:
         if step % 250 == 0:
             curve.append({"step": step, "seconds": spent, "loss": float(loss.detach())})
             print(curve[-1], flush=True)
+    seconds = time.monotonic() - began
     weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
     del weights["norm.num_batches_tracked"]
     # Statistics stay fp32: they are few, and std is divided by.
@@ -250,18 +149,10 @@ def train(options: argparse.Namespace) -> None:
     save_file(kept, options.out / "vae_frames.safetensors")
     final = load(options.out / "vae_frames.safetensors", device)
     psnr = {noise: evaluate(final, validation, noise) for noise in (0.0, 0.1, 0.2, 0.4)}
-    result = {"steps": step, "seconds": time.monotonic() - began, "psnr_db": psnr, "curve": curve}
+    result = {"steps": step, "seconds": seconds, "psnr_db": psnr, "curve": curve}
     (options.out / "vae.json").write_text(json.dumps(result))
     print({k: v for k, v in result.items() if k != "curve"}, flush=True)
     _save_sheet(final, validation, options.out / "vae.jpg")
-
-
-def load(path: Path, device: torch.device) -> Autoencoder:
-    """The trained autoencoder for inference: bf16 on a GPU, fp32 elsewhere, norm in fp32."""
-    model = Autoencoder()
-    model.load_state_dict(load_file(path), strict=False)
-    model.vae.to(torch.bfloat16 if device.type == "cuda" else torch.float32)
-    return model.to(device).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -272,7 +163,7 @@ def _save_sheet(model: Autoencoder, pictures: Tensor, path: Path) -> None:
     rows = []
     for index in torch.linspace(0, len(pictures) - 1, 8).long().tolist():
         rgba = pictures[index].float() / 255
-        x = ((rgba[3:] * rgba[:3] + 1 - rgba[3:]) * 2 - 1)[None].bfloat16()
+        x = ((rgba[3:] * rgba[:3] + 1 - rgba[3:]) * 2 - 1)[None].to(model.dtype)
         out = model(x, torch.zeros(1, device=x.device))
         pair = torch.cat([x, out], dim=2).float().clamp(-1, 1)
         rows.append(F.avg_pool2d(pair, 2)[0])
@@ -287,6 +178,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".run/training"))
     parser.add_argument("--seconds", type=float, default=420.0)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--concepts", type=int, default=None, help="only the first by code")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=16)

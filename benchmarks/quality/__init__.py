@@ -1,0 +1,1 @@
+"""How good the embedded model's pictures are: `python -m benchmarks.quality`."""

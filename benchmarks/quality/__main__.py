@@ -1,0 +1,139 @@
+"""`python -m benchmarks.quality`: draws, compares, reports; exits with 1 if a floor is missed.
+
+Owns the command line and the order of work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# As the server's own entry point does, before anything loads torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.figure import report
+from benchmarks.quality import exam, gallery, prompts, reconstruction, results, sheet
+from benchmarks.quality.artist import Artist, Drawn, Order
+from benchmarks.quality.references import LOOKS, References
+from benchmarks.quality.store import Store
+from inference_server.config import EMBEDDED_MODEL
+from inference_server.errors import ModelError
+from training.data import concepts as table
+from training.data.concepts import Concept
+from training.data.fetch import FetchError
+from training.data.icons import IconError
+from training.styles import STYLES
+from wuliart.lora import LoraRefused
+
+TURBO = EMBEDDED_MODEL.parent / "turbo.safetensors"
+TRAINING = Path(".run/training")
+KEPT = Path(".run/quality")
+RESULTS = Path("benchmarks/results/quality.json")
+SHEET = Path("docs/quality.png")
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality")
+    add = parser.add_argument
+    add("--prompts", type=int, default=200, help="in English, again in Chinese and with the base")
+    add("--table-prompts", type=int, default=50, help="the first so many, for the steps")
+    add("--style-prompts", type=int, default=50, help="the first so many, for each style")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--fresh", action="store_true", help="draw everything anew")
+    add("--turbo", type=Path, default=TURBO, help="Turbo LoRA")
+    add("--loras", type=Path, default=Path("loras"), help="folder of the styles")
+    chosen = parser.parse_args()
+    most = len(table.read())
+    if not 1 <= chosen.prompts <= most or chosen.table_prompts < 1 or chosen.style_prompts < 1:
+        parser.error(f"--prompts is 1 to {most}, the other counts at least 1")
+    if chosen.device == "auto":
+        chosen.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return chosen
+
+
+def progress() -> Progress:
+    """On stderr, so that stdout stays readable for programs."""
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+
+def draw(artist: Artist, series: dict[str, exam.Series], bar: Progress) -> dict[Order, Drawn]:
+    """Every order of every series, once."""
+    pictures: dict[Order, Drawn] = {}
+    for name, rows in series.items():
+        for _, order in bar.track(rows, description=name):
+            if order not in pictures:
+                pictures[order] = artist.draw(order)
+    return pictures
+
+
+def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
+    """Does it all; whether every floor holds."""
+    device = torch.device(chosen.device)
+    turbo = chosen.turbo if chosen.turbo.is_file() else None
+    if turbo is None:
+        print(f"{chosen.turbo} is missing: drawing without Turbo", file=sys.stderr)
+    artist = Artist(EMBEDDED_MODEL, turbo, chosen.loras, device, Store(KEPT, chosen.fresh))
+    counts = exam.Counts(chosen.prompts, chosen.table_prompts, chosen.style_prompts)
+    titles = {s.name: s.title for s in STYLES if artist.style_file(s.name).is_file()}
+    asked = prompts.choose(concepts, counts.prompts)
+    series = exam.plan(asked, prompts.ten_seeds(concepts), counts, list(titles))
+
+    with progress() as bar, torch.inference_mode():
+        sets = {name for names, _ in LOOKS.values() for name in names}
+        task = bar.add_task("drawings", total=len(sets) * len(concepts))
+        references = References(concepts, TRAINING, device, lambda: bar.advance(task))
+        task = bar.add_task("VAE", total=reconstruction.COUNT)
+        psnr = reconstruction.measure(artist, concepts, TRAINING, lambda: bar.advance(task))
+        pictures = draw(artist, series, bar)
+        task = bar.add_task("comparing", total=len(series))
+        examiner = exam.Examiner(references, device)
+        styles = [s.name for s in STYLES]
+        found = results.evaluate(
+            series, pictures, examiner, psnr, styles, lambda: bar.advance(task)
+        )
+        sheet.save(gallery.rows(series, pictures, references, titles), SHEET)
+
+    figures = results.figures(found)
+    report(figures)
+    results.print_steps(found)
+    facts = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "turbo": turbo.name if turbo else None,
+        "weights": artist.key("turbo"),
+    }
+    line = json.dumps(
+        facts | results.everything(found, series, pictures, concepts), ensure_ascii=False
+    )
+    print(line)
+    RESULTS.write_text(line + "\n", encoding="utf-8")
+    return all(figure.holds for figure in figures)
+
+
+def main() -> None:
+    """Measures; says in one line why it cannot."""
+    chosen = options()
+    try:
+        holds = measure(chosen, table.read())
+    except ModuleNotFoundError as error:
+        if error.name != "resvg_py":
+            raise
+        sys.exit(
+            "the renderer is missing: .venv/bin/pip install -r training/requirements-data.lock"
+        )
+    except (ModelError, LoraRefused, FetchError, IconError) as error:
+        sys.exit(str(error))
+    sys.exit(not holds)
+
+
+if __name__ == "__main__":
+    main()

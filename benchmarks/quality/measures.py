@@ -1,0 +1,92 @@
+"""What can be said of one picture: pure functions of pixels.
+
+Owns the arithmetic of every quality figure. Knows nothing of prompts, models or files. Pictures
+are float RGB [3, edge, edge] in 0..1 throughout.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BORDER = 24 / 1024
+"""Width of the outer border, as a share of the edge."""
+LUMA = (0.299, 0.587, 0.114)
+BLACK_MEAN = 0.02
+"""The darkest background, "black", has a luma of 0.096."""
+BLACK_SPREAD = 0.005
+"""Every concept on every background varies by 0.015 at least."""
+DIFFERS = 0.15
+"""RMS over the channels from which a pixel belongs to the subject."""
+
+
+def pooled(picture: Tensor, edge: int) -> Tensor:
+    """[..., 3, E, E] averaged over squares to [..., 3, edge, edge]; E is a multiple of edge."""
+    return F.avg_pool2d(picture, picture.shape[-1] // edge)
+
+
+def distances(picture: Tensor, references: Tensor) -> Tensor:
+    """RMS differences [N] of a picture [3, E, E] to references [N, 3, E, E]."""
+    return (references - picture).square().flatten(1).mean(1).sqrt()
+
+
+def rank(distance: Tensor, right: int) -> int:
+    """How many of the distances [N] are not greater than the right one's, itself left out."""
+    return int((distance <= distance[right]).sum()) - 1
+
+
+def border_median(picture: Tensor) -> Tensor:
+    """The median colour [3] of all four sides' outer border."""
+    edge = picture.shape[-1]
+    width = max(1, round(edge * BORDER))
+    inside = torch.zeros((edge, edge), dtype=torch.bool, device=picture.device)
+    inside[width:-width, width:-width] = True
+    return picture[:, ~inside].median(dim=1).values
+
+
+def nearest_colour(colour: Tensor, palette: Tensor) -> int:
+    """Index of the colour of the palette [K, 3] that is nearest to `colour` [3]."""
+    return int((palette - colour).square().sum(1).argmin())
+
+
+def sharpness(picture: Tensor, reference: Tensor) -> float:
+    """Mean gradient magnitude of the picture, as a share of the reference's; both [3, E, E].
+
+    Below 1 it is blurred; above 1 it has edges, or noise, that the drawing has not.
+    """
+    return float(_gradient(picture) / _gradient(reference))
+
+
+def _gradient(picture: Tensor) -> Tensor:
+    dy, dx = torch.gradient(picture, dim=(1, 2))
+    return (dx.square() + dy.square()).sqrt().mean()
+
+
+def off_centre(picture: Tensor) -> float | None:
+    """How far the subject's bounding box lies from the middle, in edges, on the worse axis.
+
+    The subject is what differs from the border's median colour. None: there is no subject.
+    """
+    ground = border_median(picture)[:, None, None]
+    subject = (picture - ground).square().mean(0).sqrt() > DIFFERS
+    if not subject.any():
+        return None
+    offsets = []
+    for axis in (0, 1):
+        filled = subject.any(axis).nonzero().flatten()
+        middle = (int(filled[0]) + int(filled[-1]) + 1) / 2
+        offsets.append(abs(middle / picture.shape[-1] - 0.5))
+    return max(offsets)
+
+
+def is_black(picture: Tensor) -> bool:
+    """Whether there is nothing to see: no light, or no difference between any two places."""
+    luma = torch.einsum("chw,c->hw", picture, picture.new_tensor(LUMA))
+    return bool(luma.mean() < BLACK_MEAN or luma.std() < BLACK_SPREAD)
+
+
+def psnr(picture: Tensor, truth: Tensor) -> float:
+    """Peak signal to noise ratio in dB of two pictures [3, E, E]."""
+    error = (picture - truth).square().mean().clamp_min(1e-10)
+    return float(-10 * error.log10())

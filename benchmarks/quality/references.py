@@ -1,0 +1,87 @@
+"""What the pictures should look like: every concept on every background, plain or in a style.
+
+Owns the drawings that pictures are compared with. Knows nothing of prompts or of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.quality.measures import pooled
+from training.data.concepts import Concept
+from training.data.pictures import draw_set
+from training.data.render import Pack
+from training.latents import REFERENCE_SCALE, colours, place, premultiply
+from training.styles import BASE_SETS, STYLES, paint_plain
+
+DRAWN = 256
+"""Edge of the drawings and of the pictures that are kept."""
+SMALL = 64
+"""Edge at which pictures are compared."""
+BATCH = 32
+
+PLAIN = ""
+"""Name of the look without a style."""
+LOOKS = {PLAIN: (BASE_SETS, paint_plain)} | {s.name: (s.sets, s.paint) for s in STYLES}
+
+
+class References:
+    """Reference pictures of all concepts.
+
+    Args:
+        concepts: all of the table.
+        cache: the folder of `training.data`; drawings that it lacks are drawn into it.
+        device: where the references are painted and live.
+        advance: called for every drawing, made or found.
+    """
+
+    def __init__(
+        self,
+        concepts: Sequence[Concept],
+        cache: Path,
+        device: torch.device,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.palette = colours(device)
+        """[14, 3]."""
+        self._device = device
+        # Straight RGBA bytes, [concepts, 4, 256, 256] per set.
+        self._drawings: dict[str, Tensor] = {}
+        for name in sorted({name for sets, _ in LOOKS.values() for name in sets}):
+            with Pack(
+                draw_set(list(concepts), name, DRAWN, cache, advance), read_only=True
+            ) as pack:
+                read = [torch.from_numpy(pack.read(c.code)) for c in concepts]
+            self._drawings[name] = torch.stack(read).permute(0, 3, 1, 2)
+
+    def one(self, look: str, concept: int, colour: int) -> Tensor:
+        """One reference, [3, 256, 256]."""
+        placed = self._placed(look, slice(concept, concept + 1))
+        return LOOKS[look][1](placed, self.palette[colour][None])[0]
+
+    def all(self, look: str) -> Tensor:
+        """Everything in one look, uint8 [14, concepts, 3, 64, 64]: 93 MB."""
+        count = len(next(iter(self._drawings.values())))
+        shape = (len(self.palette), count, 3, SMALL, SMALL)
+        made = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        paint = LOOKS[look][1]
+        for start in range(0, count, BATCH):
+            rows = slice(start, min(count, start + BATCH))
+            placed = self._placed(look, rows)
+            for number, ground in enumerate(self.palette):
+                rgb = paint(placed, ground.expand(len(placed[0]), 3))
+                made[number, rows] = pooled(rgb, SMALL).mul(255).round().to(torch.uint8)
+        return made
+
+    def _placed(self, look: str, rows: slice) -> list[Tensor]:
+        """Premultiplied drawings in their place, [rows, 4, 256, 256] per set of the look."""
+        placed = []
+        for name in LOOKS[look][0]:
+            part = premultiply(self._drawings[name][rows].to(self._device))
+            middle = torch.full((len(part),), REFERENCE_SCALE, device=self._device)
+            placed.append(place(part, middle, torch.zeros(len(part), 2, device=self._device)))
+        return placed

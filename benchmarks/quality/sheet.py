@@ -1,0 +1,107 @@
+"""A contact sheet: rows of small pictures with captions, as one PNG.
+
+Owns layout, fonts and the file's size. Knows nothing of what the pictures are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+COLUMNS = 8
+EDGE = 160
+GUTTER = 14
+TITLE, TEXT = 17, 12
+LINE = 15
+LINES = 3
+MAX_BYTES = 1_600_000
+INK, GREY, FRAME = (20, 20, 24), (90, 92, 98), (222, 222, 226)
+CJK = (
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/google-noto-cjk/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
+    "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf",
+    "/System/Library/Fonts/PingFang.ttc",
+    "C:/Windows/Fonts/msyh.ttc",
+)
+"""Where fonts with Chinese characters usually lie."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class Cell(NamedTuple):
+    """One picture, uint8 [3, 256, 256] or None where there is none, and its caption."""
+
+    picture: Tensor | None
+    caption: str
+
+
+class Row(NamedTuple):
+    """At most COLUMNS cells under one title."""
+
+    title: str
+    cells: Sequence[Cell]
+
+
+def chinese_font() -> Font | None:
+    """A font that draws Chinese, if one of the usual ones is installed."""
+    found = next((path for path in CJK if Path(path).is_file()), None)
+    return ImageFont.truetype(found, TEXT) if found else None
+
+
+def save(rows: Sequence[Row], path: Path) -> None:
+    """Writes the rows below one another; fewer colours until the file is small enough."""
+    page = _page(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for colours in (256, 128, 64, 32):
+        page.quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+        if path.stat().st_size <= MAX_BYTES:
+            return
+
+
+def _page(rows: Sequence[Row]) -> Image.Image:
+    head, foot = TITLE + 12, 6 + LINES * LINE
+    height = head + EDGE + foot + GUTTER
+    size = (COLUMNS * (EDGE + GUTTER) + GUTTER, len(rows) * height + GUTTER)
+    page = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(page)
+    bold, chinese = ImageFont.load_default(TITLE), chinese_font()
+    latin = ImageFont.load_default(TEXT)
+    for number, row in enumerate(rows):
+        top = GUTTER + number * height
+        draw.text((GUTTER, top), row.title, INK, bold)
+        for column, cell in enumerate(row.cells[:COLUMNS]):
+            left = GUTTER + column * (EDGE + GUTTER)
+            if cell.picture is not None:
+                pixels = Image.fromarray(cell.picture.permute(1, 2, 0).numpy())
+                page.paste(
+                    pixels.resize((EDGE, EDGE), Image.Resampling.LANCZOS), (left, top + head)
+                )
+            box = (left - 1, top + head - 1, left + EDGE, top + head + EDGE)
+            draw.rectangle(box, outline=FRAME)
+            font = latin if cell.caption.isascii() or chinese is None else chinese
+            for line, text in enumerate(_wrapped(cell.caption, font)):
+                at = (left, top + head + EDGE + 6 + line * LINE)
+                draw.text(at, text, GREY, font)
+    return page
+
+
+def _wrapped(text: str, font: Font) -> list[str]:
+    """Lines no wider than a picture; what does not fit into LINES of them is left out."""
+    # Chinese breaks between any two characters, English between words.
+    joint = " " if text.isascii() else ""
+    words = text.split(" ") if joint else list(text)
+    lines = [""]
+    for word in words:
+        longer = f"{lines[-1]}{joint}{word}" if lines[-1] else word
+        if font.getlength(longer) <= EDGE or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines[:LINES]

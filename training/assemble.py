@@ -1,0 +1,126 @@
+"""Puts the banked parts together as a stock checkpoint: `python -m training.assemble`.
+
+Owns the folder in the diffusers layout that `QwenImagePipeline.from_pretrained` reads, its
+scheduler, and the factors of step previews. Needs svg.zip of `training.data` for these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from training import bank, trained
+from training.autoencoder import to_stock
+from training.data import concepts as table
+from training.data.captions import COLOURS
+from training.drawings import draw_sets
+from training.latents import Codec, Placement, draw, placements, unpack
+from training.network import SHAPE
+from training.styles import BASE_SETS, paint_plain
+from training.text_encoder import build_text_encoder
+
+CHECKPOINT = Path("inference_server/embedded/checkpoint")
+Preview = dict[str, list[float] | list[list[float]]]
+"""`factors` [32][3] and `bias` [3]: rgb in -1..1 = normalised latent @ factors + bias."""
+
+PREVIEW_CONCEPTS = 28
+"""Concepts whose pictures the preview factors are fitted to, two on each background."""
+
+
+def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The four-step schedule: sigmas [1, 0.9, 0.75, 0.5, 0], a shift of 3 at any size."""
+    return FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000,
+        use_dynamic_shifting=True,
+        time_shift_type="exponential",
+        base_shift=math.log(3),
+        max_shift=math.log(3),
+        base_image_seq_len=256,
+        max_image_seq_len=8192,
+        shift_terminal=None,
+    )
+
+
+def fit_preview(latents: Tensor, pictures: Tensor) -> Preview:
+    """Least squares from a latent pixel to the mean colour of the 32 x 32 pixels it stands for.
+
+    Args:
+        latents: normalised, [N, 32, 32, 32] (channels second).
+        pictures: [N, 3, 1024, 1024] in 0..1.
+    """
+    x = latents.double().movedim(1, -1).flatten(0, 2)
+    pooled = F.avg_pool2d(pictures.double() * 2 - 1, pictures.shape[-1] // latents.shape[-1])
+    y = pooled.movedim(1, -1).flatten(0, 2)
+    solution = torch.linalg.lstsq(F.pad(x, (0, 1), value=1.0), y).solution
+    factors = [[round(value, 5) for value in row] for row in solution.tolist()]
+    return {"factors": factors[:-1], "bias": factors[-1]}
+
+
+def preview_of(codec: Codec, cache: Path, workers: int) -> Preview:
+    """The preview factors of the VAE, fitted to real pictures."""
+    concepts = table.read()[:: len(table.read()) // PREVIEW_CONCEPTS][:PREVIEW_CONCEPTS]
+    sets = draw_sets(cache, BASE_SETS, concepts, workers, torch.device("cpu"))
+    rows = placements(len(concepts), 1, torch.Generator().manual_seed(0))
+    chosen = torch.arange(len(concepts)) * len(COLOURS) + torch.arange(len(concepts)) % len(COLOURS)
+    latents, pictures = [], []
+    for row in chosen:
+        picture = draw(sets, Placement(*(x[row : row + 1] for x in rows)), paint_plain)
+        latents.append(unpack(codec.encode(picture).float()))
+        pictures.append(picture)
+    return fit_preview(torch.cat(latents), torch.cat(pictures))
+
+
+def assemble(folder: Path, out: Path, preview: Preview) -> None:
+    """Writes the checkpoint anew, bf16."""
+    tokenizer = trained.load_tokenizer(folder)
+    text = build_text_encoder(tokenizer)
+    trained.fill_text_encoder(text, folder)
+    transformer = QwenImageTransformer2DModel(**SHAPE)
+    transformer.load_state_dict(bank.load(folder, trained.TRANSFORMER))
+    if out.exists():
+        shutil.rmtree(out)
+    to_stock(load_file(folder / trained.VAE), out / "vae")
+    pipeline = QwenImagePipeline(
+        scheduler=build_scheduler(),
+        vae=AutoencoderKLQwenImage.from_pretrained(out / "vae", torch_dtype=torch.bfloat16),
+        text_encoder=text.to(torch.bfloat16),
+        tokenizer=tokenizer,
+        transformer=torch.nn.Module.to(transformer, torch.bfloat16),
+    )
+    pipeline.save_pretrained(out)
+    (out / "vae" / "preview.json").write_text(json.dumps(preview) + "\n", encoding="utf-8")
+    for path in out.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)  # weights are saved 0600, which another user's server cannot read
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".run/training"))
+    parser.add_argument("--bank", type=Path, default=trained.BANK)
+    parser.add_argument("--out", type=Path, default=CHECKPOINT)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    codec = Codec(options.bank / trained.VAE, torch.device("cpu"))
+    assemble(options.bank, options.out, preview_of(codec, options.cache, options.workers))
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"{options.out}: {size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""LoRA adapters of the trainable transformer: made by peft, saved as diffusers saves them.
+
+Owns which layers an adapter reaches and the file format. Nothing here knows what it learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+TARGETS = (
+    r"transformer_blocks\.\d+\.(attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj"
+    r"|to_add_out)|(img|txt)_mlp\.net\.(0\.proj|2)|(img|txt)_mod\.1)|img_in|proj_out"
+)
+"""All fourteen linear layers of a block, and where latents enter and leave."""
+
+
+def attach(network: nn.Module, rank: int) -> nn.Module:
+    """Adds an adapter that changes nothing yet; only its parameters are trainable afterwards."""
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
+    adapted: nn.Module = inject_adapter_in_model(config, network)
+    for name, parameter in adapted.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return adapted
+
+
+def reset(network: nn.Module) -> None:
+    """Back to an adapter that changes nothing: the compiled graph is kept."""
+    for name, parameter in network.named_parameters():
+        if "lora_A" in name:
+            nn.init.kaiming_uniform_(parameter, a=5**0.5)
+        elif "lora_B" in name:
+            nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def fuse(network: nn.Module, path: Path) -> None:
+    """Adds a saved adapter to the weights of `network`, which may carry another adapter."""
+    factors = load_file(path)
+    for name, down in factors.items():
+        if ".lora_A." not in name:
+            continue
+        up = factors[name.replace(".lora_A.", ".lora_B.")]
+        layer = network.get_submodule(
+            name.removeprefix("transformer.").removesuffix(".lora_A.weight")
+        )
+        layer = getattr(layer, "base_layer", layer)
+        layer.weight.add_((up.float() @ down.float()).to(layer.weight))
+
+
+def save(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes the adapter in bf16 under diffusers' keys, `transformer.MODULE.lora_A.weight`."""
+    weights = {
+        f"transformer.{name}": value.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, value in get_peft_model_state_dict(network).items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path, {"format": "pt"} | dict(metadata))
