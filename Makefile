@@ -6,7 +6,7 @@ STYLES ?= loras
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev protos demo up test check lint types imports buf bench lock contract-baseline clean
+.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality lock contract-baseline clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,13 @@ contract-baseline: install-dev ## Accept today's contract as the one later versi
 
 bench: install-dev ## Measure the promises; prints a table and one JSON line
 	@$(BIN)/python -m benchmarks
+
+$(BIN)/.data: $(BIN)/.dev training/requirements-data.lock
+	@$(BIN)/python -m pip install --quiet --no-deps -r training/requirements-data.lock
+	@touch $@
+
+bench-quality: install-dev $(BIN)/.data ## Measure the embedded model's pictures; prints a table, draws a contact sheet
+	@$(BIN)/python -m benchmarks.quality
 
 lock: ## Pin all dependencies anew
 	@$(PYTHON) scripts/lock.py

@@ -25,6 +25,7 @@ from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener, PublicListener
+from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
 from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
@@ -77,7 +78,8 @@ async def _serve_loaded(
     layout = engine.model.layout(config.max_rank)
     segment = await asyncio.to_thread(AdapterSegment, layout, config.slots + 1, engine.model.device)
     store = AdapterStore(segment, config.slots)
-    scheduler = Scheduler(engine, store, config.queue, thread)
+    describe = describer(engine.model.name)
+    scheduler = Scheduler(engine, store, config.queue, thread, describe)
     descriptors = DescriptorSocket(
         config.runtime_dir / DESCRIPTOR_SOCKET,
         segment.descriptor,

@@ -31,6 +31,7 @@ from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener, PublicListener
+from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
 from tests.fakes import DEADLINE, FakeEngine, until
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
@@ -52,7 +53,7 @@ class WatchedScheduler(Scheduler):
     """Lets a test see which calls the service has let go of."""
 
     def __init__(self, engine: FakeEngine, store: AdapterStore, capacity: int) -> None:
-        super().__init__(engine, store, capacity, device_thread())
+        super().__init__(engine, store, capacity, device_thread(), describer("fake"))
         self.submitted: list[Job] = []
 
     def submit(self, request: DrawRequest) -> Job:

@@ -59,7 +59,9 @@ class Bench:
     def __init__(self, capacity: int = 3) -> None:
         self.engine = FakeEngine()
         self.binder = FakeBinder()
-        self.scheduler = Scheduler(self.engine, self.binder, capacity, device_thread())
+        self.scheduler = Scheduler(
+            self.engine, self.binder, capacity, device_thread(), lambda request, uses: ""
+        )
         self._threads = set(threading.enumerate())
 
     async def __aenter__(self) -> Bench:

@@ -82,7 +82,8 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
     turbo = chosen.turbo if chosen.turbo.is_file() else None
     if turbo is None:
         print(f"{chosen.turbo} is missing: drawing without Turbo", file=sys.stderr)
-    artist = Artist(EMBEDDED_MODEL, turbo, chosen.loras, device, Store(KEPT, chosen.fresh))
+    store = Store(KEPT, chosen.fresh)
+    artist = Artist(EMBEDDED_MODEL, turbo, chosen.loras, device, store)
     counts = exam.Counts(chosen.prompts, chosen.table_prompts, chosen.style_prompts)
     titles = {s.name: s.title for s in STYLES if artist.style_file(s.name).is_file()}
     asked = prompts.choose(concepts, counts.prompts)
@@ -91,7 +92,7 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
     with progress() as bar, torch.inference_mode():
         sets = {name for names, _ in LOOKS.values() for name in names}
         task = bar.add_task("drawings", total=len(sets) * len(concepts))
-        references = References(concepts, TRAINING, device, lambda: bar.advance(task))
+        references = References(concepts, TRAINING, store, device, lambda: bar.advance(task))
         task = bar.add_task("VAE", total=reconstruction.COUNT)
         psnr = reconstruction.measure(artist, concepts, TRAINING, lambda: bar.advance(task))
         pictures = draw(artist, series, bar)

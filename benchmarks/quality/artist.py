@@ -147,7 +147,7 @@ class Artist:
     def _pipeline(self) -> Any:
         from diffusers import QwenImagePipeline
 
-        pipeline = QwenImagePipeline.from_pretrained(self.checkpoint, torch_dtype=torch.float32)
+        pipeline = QwenImagePipeline.from_pretrained(self.checkpoint, dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.device)
 

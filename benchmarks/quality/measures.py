@@ -19,6 +19,8 @@ BLACK_SPREAD = 0.005
 """Every concept on every background varies by 0.015 at least."""
 DIFFERS = 0.15
 """RMS over the channels from which a pixel belongs to the subject."""
+CLEAR = 0.01
+"""Share of the border that may differ and is still a border."""
 
 
 def pooled(picture: Tensor, edge: int) -> Tensor:
@@ -38,11 +40,16 @@ def rank(distance: Tensor, right: int) -> int:
 
 def border_median(picture: Tensor) -> Tensor:
     """The median colour [3] of all four sides' outer border."""
+    return picture[:, _border(picture)].median(dim=1).values
+
+
+def _border(picture: Tensor) -> Tensor:
+    """Where the outer border is, bool [E, E]."""
     edge = picture.shape[-1]
     width = max(1, round(edge * BORDER))
-    inside = torch.zeros((edge, edge), dtype=torch.bool, device=picture.device)
-    inside[width:-width, width:-width] = True
-    return picture[:, ~inside].median(dim=1).values
+    border = torch.ones((edge, edge), dtype=torch.bool, device=picture.device)
+    border[width:-width, width:-width] = False
+    return border
 
 
 def nearest_colour(colour: Tensor, palette: Tensor) -> int:
@@ -66,11 +73,12 @@ def _gradient(picture: Tensor) -> Tensor:
 def off_centre(picture: Tensor) -> float | None:
     """How far the subject's bounding box lies from the middle, in edges, on the worse axis.
 
-    The subject is what differs from the border's median colour. None: there is no subject.
+    The subject is what differs from the border's median colour. None: there is no subject, or it
+    reaches into the border, as noise does.
     """
     ground = border_median(picture)[:, None, None]
     subject = (picture - ground).square().mean(0).sqrt() > DIFFERS
-    if not subject.any():
+    if not subject.any() or subject[_border(picture)].float().mean() > CLEAR:
         return None
     offsets = []
     for axis in (0, 1):

@@ -65,8 +65,10 @@ def _drawing(
 def _stock_vae(artist: Artist) -> Any:
     from diffusers import AutoencoderKLQwenImage
 
-    vae = AutoencoderKLQwenImage.from_pretrained(artist.checkpoint / "vae")
-    return vae.to(device=artist.device, dtype=torch.float32)
+    vae = AutoencoderKLQwenImage.from_pretrained(
+        artist.checkpoint / "vae", torch_dtype=torch.float32
+    )
+    return vae.to(artist.device)
 
 
 @torch.inference_mode()

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.measures import pooled
+from benchmarks.quality.store import Kept, Store, fingerprint
+from training import latents, styles
 from training.data.concepts import Concept
 from training.data.pictures import draw_set
 from training.data.render import Pack
 from training.latents import REFERENCE_SCALE, colours, place, premultiply
-from training.styles import BASE_SETS, STYLES, paint_plain
+from training.styles import BASE_SETS, STYLES, Paint, paint_plain
 
 DRAWN = 256
 """Edge of the drawings and of the pictures that are kept."""
@@ -35,6 +37,7 @@ class References:
     Args:
         concepts: all of the table.
         cache: the folder of `training.data`; drawings that it lacks are drawn into it.
+        store: where painted looks are kept: on a CPU, neon takes minutes.
         device: where the references are painted and live.
         advance: called for every drawing, made or found.
     """
@@ -43,18 +46,19 @@ class References:
         self,
         concepts: Sequence[Concept],
         cache: Path,
+        store: Store,
         device: torch.device,
         advance: Callable[[], None] = lambda: None,
     ) -> None:
         self.palette = colours(device)
         """[14, 3]."""
-        self._device = device
+        self._device, self._store = device, store
+        self._packs: dict[str, Path] = {}
         # Straight RGBA bytes, [concepts, 4, 256, 256] per set.
         self._drawings: dict[str, Tensor] = {}
         for name in sorted({name for sets, _ in LOOKS.values() for name in sets}):
-            with Pack(
-                draw_set(list(concepts), name, DRAWN, cache, advance), read_only=True
-            ) as pack:
+            self._packs[name] = draw_set(list(concepts), name, DRAWN, cache, advance)
+            with Pack(self._packs[name], read_only=True) as pack:
                 read = [torch.from_numpy(pack.read(c.code)) for c in concepts]
             self._drawings[name] = torch.stack(read).permute(0, 3, 1, 2)
 
@@ -65,16 +69,26 @@ class References:
 
     def all(self, look: str) -> Tensor:
         """Everything in one look, uint8 [14, concepts, 3, 64, 64]: 93 MB."""
+        sets, paint = LOOKS[look]
+        sources = [Path(styles.__file__), Path(latents.__file__)]
+        key = fingerprint([*(self._packs[name] for name in sets), *sources])
+        kept = self._store.read(key, look)
+        if kept is None or kept.picture is None:
+            kept = Kept({}, self._painted(look, paint).numpy())
+            self._store.write(key, look, kept)
+        return torch.from_numpy(kept.picture).to(self._device)
+
+    def _painted(self, look: str, paint: Paint) -> Tensor:
+        """What `all` returns, made anew, on the CPU."""
         count = len(next(iter(self._drawings.values())))
-        shape = (len(self.palette), count, 3, SMALL, SMALL)
-        made = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        paint = LOOKS[look][1]
+        made = torch.empty((len(self.palette), count, 3, SMALL, SMALL), dtype=torch.uint8)
         for start in range(0, count, BATCH):
             rows = slice(start, min(count, start + BATCH))
             placed = self._placed(look, rows)
             for number, ground in enumerate(self.palette):
                 rgb = paint(placed, ground.expand(len(placed[0]), 3))
-                made[number, rows] = pooled(rgb, SMALL).mul(255).round().to(torch.uint8)
+                small = pooled(rgb, SMALL).mul(255).round().to(torch.uint8)
+                made[number, rows] = small.cpu()
         return made
 
     def _placed(self, look: str, rows: slice) -> list[Tensor]:

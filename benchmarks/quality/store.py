@@ -23,7 +23,7 @@ class Kept(NamedTuple):
     facts: dict[str, Any]
     """Anything that JSON holds."""
     picture: NDArray[np.uint8] | None = None
-    """[3, edge, edge]."""
+    """[..., 3, edge, edge]."""
 
 
 def fingerprint(paths: Iterable[Path], *facts: str) -> str:

@@ -20,7 +20,9 @@ class CallerGoneError(Exception):
     """Raised between stages when the job was cancelled; nobody is left to read it."""
 
 
-def draw(engine: DrawingEngine, job: Job, binding: Binding) -> tuple[Any, dict[str, float]]:
+def draw(
+    engine: DrawingEngine, job: Job, binding: Binding, uses: tuple[AdapterUse, ...]
+) -> tuple[Any, dict[str, float]]:
     """The picture's pixels, and seconds per stage.
 
     Raises:
@@ -33,7 +35,7 @@ def draw(engine: DrawingEngine, job: Job, binding: Binding) -> tuple[Any, dict[s
     prompt = engine.encode(request.prompt)
     encoded = time.perf_counter()
     job.post_from_thread(
-        Started(request.seed, request.steps, _uses(binding), prompt.tokens, prompt.tokens_ignored)
+        Started(request.seed, request.steps, uses, prompt.tokens, prompt.tokens_ignored)
     )
     drawing = engine.begin(prompt, request.seed, request.steps, binding.gated)
     for step in range(1, request.steps + 1):
@@ -63,7 +65,8 @@ def _preview(pixels: Any) -> PreviewImage:
     return PreviewImage(encode_preview(pixels), width, height)
 
 
-def _uses(binding: Binding) -> tuple[AdapterUse, ...]:
+def uses_of(binding: Binding) -> tuple[AdapterUse, ...]:
+    """The exact adapter versions of a picture."""
     return tuple(
         AdapterUse(w.name, w.weight, pin.content.entry.content_hash, pin.content.generation)
         for w, pin in zip(binding.wanted, binding.pins, strict=True)

@@ -16,6 +16,8 @@ class DrawRequest:
     steps: int
     adapters: tuple[Wanted, ...] = ()
     preview: bool = False
+    recipe: bool = True
+    """Whether the picture carries what it was made from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from inference_server.adapters.binding import Binding
 from inference_server.engine.jpeg import encode_picture
 from inference_server.errors import RequestError
-from inference_server.scheduler.drawing import CallerGoneError, draw
-from inference_server.scheduler.events import Completed, DrawRequest, Timings
+from inference_server.scheduler.drawing import CallerGoneError, draw, uses_of
+from inference_server.scheduler.events import AdapterUse, Completed, DrawRequest, Timings
 from inference_server.scheduler.interfaces import AdapterBinder, DrawingEngine
 from inference_server.scheduler.job import Job
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
+
+Describe = Callable[[DrawRequest, tuple[AdapterUse, ...]], str]
+"""A picture's recipe as text."""
 
 MAX_OVERTAKES = 8
 """Times a job may be overtaken: pictures that keep every slot pinned must not starve it."""
@@ -41,6 +45,7 @@ class Scheduler:
         adapters: binds.
         capacity: jobs that may wait, the first of all not counted.
         device: the one thread that calls the engine; shut down by `drain`.
+        describe: the text that a picture carries.
     """
 
     def __init__(
@@ -49,11 +54,13 @@ class Scheduler:
         adapters: AdapterBinder,
         capacity: int,
         device: ThreadPoolExecutor,
+        describe: Describe,
     ) -> None:
         self.capacity = capacity
         self._engine = engine
         self._adapters = adapters
         self._device = device
+        self._describe = describe
         self._jpeg = ThreadPoolExecutor(1, thread_name_prefix="jpeg")
         self._waiting: list[Job] = []
         self._ready: tuple[Job, Binding] | None = None
@@ -190,17 +197,19 @@ class Scheduler:
 
     async def _draw(self, job: Job, binding: Binding) -> None:
         loop = asyncio.get_running_loop()
+        uses = uses_of(binding)
         try:
             try:
                 pixels, stages = await loop.run_in_executor(
-                    self._device, draw, self._engine, job, binding
+                    self._device, draw, self._engine, job, binding, uses
                 )
             finally:
                 self._adapters.release(binding)
                 self._drawing = None
                 self._advance()
             began = time.perf_counter()
-            image = await loop.run_in_executor(self._jpeg, encode_picture, pixels)
+            text = self._describe(job.request, uses) if job.request.recipe else ""
+            image = await loop.run_in_executor(self._jpeg, encode_picture, pixels, text)
             ended = time.perf_counter()
             total = ended - job.arrived_at
             self._learn(total - stages["queued"])

@@ -48,7 +48,9 @@ def validate(message: GenerateImageRequest) -> DrawRequest:
     adapters = tuple(
         Wanted(a.name, a.weight if a.HasField("weight") else 1.0) for a in message.adapters
     )
-    return DrawRequest(message.prompt, seed, steps, adapters, message.preview)
+    return DrawRequest(
+        message.prompt, seed, steps, adapters, message.preview, recipe=not message.omit_recipe
+    )
 
 
 def _prompt(prompt: str) -> list[Violation]:

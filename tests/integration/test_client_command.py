@@ -12,15 +12,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from inference_server.engine.jpeg import encode_picture
 from tests.fake_image_server import (
     DEADLINE,
+    HASH,
     JPEG,
     Drop,
     Fail,
     FakeImageServer,
     Hold,
     adapter,
+    adapter_use,
     change,
     completed,
     queued,
@@ -29,6 +33,7 @@ from tests.fake_image_server import (
     step,
     whole_picture,
 )
+from wuliart.contract.recipe import Recipe, RecipeStyle
 from wuliart.contract.status import Reason
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 
@@ -141,6 +146,70 @@ def test_timeout(fake, wuliart):
 
 def test_wrong_usage_is_exit_code_2(wuliart):
     assert wuliart("generate", "p", "--steps", "5").returncode == 2
+    result = wuliart("generate")
+    assert result.returncode == 2
+    assert "a prompt, or --like FILE" in result.stderr
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A picture that says how it was drawn."""
+    styles = (RecipeStyle("ink", 0.8, HASH), RecipeStyle("neon", 1.0, "cd" * 32))
+    text = Recipe('一只狐狸, "red"', 2**64 - 1, 3, styles, "embedded", "0.1.0").text()
+    path = tmp_path / "drawn.jpg"
+    path.write_bytes(encode_picture(torch.zeros(16, 16, 3, dtype=torch.uint8), text))
+    return path
+
+
+def test_info_of_a_picture_needs_no_server(fake, wuliart, drawn):
+    fake.stop()
+    result = wuliart("info", str(drawn))
+    assert result.returncode == 0, result.stderr
+    for text in ('一只狐狸, "red"', str(2**64 - 1), "ink:0.8", HASH[:12], "embedded", "0.1.0"):
+        assert text in result.stdout
+    report = json.loads(wuliart("info", str(drawn), "--json").stdout)
+    assert report["styles"][1] == {"name": "neon", "weight": 1.0, "content_hash": "cd" * 32}
+    plain = drawn.with_name("plain.jpg")
+    plain.write_bytes(JPEG)
+    assert_one_line_error(wuliart("info", str(plain)), f"{plain}: it is not a picture")
+    assert_one_line_error(wuliart("info", "gone.jpg"), "cannot read gone.jpg: No such file")
+
+
+def test_like_asks_for_the_same_picture_again(fake, wuliart, drawn):
+    fake.info = image_generation_pb2.GetServerInfoResponse(model={"name": "embedded"})
+    result = wuliart("generate", "--like", str(drawn))
+    assert result.returncode == 0, result.stderr
+    request = fake.requests[-1]
+    assert (request.prompt, request.seed, request.steps) == ('一只狐狸, "red"', 2**64 - 1, 3)
+    wanted = [(a.name, round(a.weight, 6)) for a in request.adapters]
+    assert wanted == [("ink", 0.8), ("neon", 1.0)]
+    assert not request.omit_recipe
+    # The fake's "ink" is the very file of the recipe.
+    assert result.stderr == ""
+
+
+def test_like_says_what_is_not_the_same_any_more(fake, wuliart, drawn):
+    fake.info = image_generation_pb2.GetServerInfoResponse(model={"name": "Qwen-Image"})
+    fake.pictures.append(
+        [started(adapters=[adapter_use("neon", 1.0)]), *(step(n) for n in range(1, 5)), completed()]
+    )
+    result = wuliart("generate", "--like", str(drawn), "--json")
+    assert result.returncode == 0, result.stderr
+    assert "the model embedded, this server has Qwen-Image" in result.stderr
+    assert "the file of the style neon has changed" in result.stderr
+    assert json.loads(result.stdout)["seed"] == 7
+
+
+def test_what_is_given_takes_the_place_of_the_recipes(fake, wuliart, drawn):
+    fake.info = image_generation_pb2.GetServerInfoResponse(model={"name": "embedded"})
+    result = wuliart(
+        "generate", "--like", str(drawn), "a cat", "--seed", "1", "--style", "flat", "--no-metadata"
+    )
+    assert result.returncode == 0, result.stderr
+    request = fake.requests[-1]
+    assert (request.prompt, request.seed, request.steps) == ("a cat", 1, 3)
+    assert [a.name for a in request.adapters] == ["flat"]
+    assert request.omit_recipe
 
 
 @pytest.mark.parametrize("script", [[queued(1), Hold()], [started(), step(1), Hold()]])

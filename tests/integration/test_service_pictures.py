@@ -212,3 +212,15 @@ async def test_many_pictures_at_once_all_arrive(server: InProcessServer) -> None
     for n, call in enumerate(calls):
         assert (await read_until(call, "completed")).completed.seed == n
     assert server.scheduler.queue_length == 0
+
+
+async def test_a_picture_carries_its_recipe_unless_it_must_not(server: InProcessServer) -> None:
+    received = await events(server, prompt="一只狐狸, \n quickly", seed=2**64 - 1, steps=3)
+    recipe = wuliart_client.read_recipe(received[-1].completed.image)
+    assert (recipe.prompt, recipe.seed, recipe.steps) == ("一只狐狸, \n quickly", 2**64 - 1, 3)
+    assert (recipe.styles, recipe.model) == ((), "fake")
+
+    received = await events(server, prompt="a fox", omit_recipe=True)
+    with pytest.raises(wuliart_client.RecipeError, match="no recipe"):
+        wuliart_client.read_recipe(received[-1].completed.image)
+    assert b"Exif" not in received[-1].completed.image

@@ -20,6 +20,7 @@ from tests.harness import (
     running_server,
 )
 from wuliart.v1.image_generation_pb2 import AdapterWeight
+from wuliart_client import read_recipe
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ async def test_what_was_committed_is_what_is_drawn_with(
     (use,) = (await read_until(call, "started")).started.adapters
     assert (use.name, use.weight) == ("ink", -0.5)
     assert (use.content_hash, use.generation) == (entry.content_hash, reservation.generation)
-    assert (await kinds(call))[-1] == "completed"
+    completed = (await read_until(call, "completed")).completed
+    (style,) = read_recipe(completed.image).styles
+    assert (style.name, style.weight, style.content_hash) == ("ink", -0.5, entry.content_hash)
 
     (gated,) = server.engine.drawings[0].adapters
     assert gated.gate == -0.5

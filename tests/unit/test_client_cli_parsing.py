@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from wuliart_client import Adapter, AdapterState, Style
-from wuliart_client.cli import build_parser
+from wuliart_client.cli import build_parser, main
 from wuliart_client.cli_adapters import adapter_table
 from wuliart_client.cli_generate import parse_style
 from wuliart_client.cli_terminal import as_json, visible
@@ -53,7 +53,7 @@ def test_target_may_stand_on_either_side(arguments):
 )
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
-        build_parser().parse_args(arguments)
+        main(arguments)
     assert caught.value.code == 2
     assert "usage: wuliart" in capsys.readouterr().err
 

@@ -29,8 +29,9 @@ def test_the_public_names():
         "AdapterState", "AdapterUse", "AsyncClient", "AsyncEventStream", "Busy", "Cancelled",
         "Client", "Completed", "DeadlineExceeded", "DeviceInfo", "Event", "EventStream",
         "GenerationFailed", "InvalidRequest", "Limits", "MemorySegment", "ModelInfo",
-        "NoFreeSlot", "Picture", "ProtocolError", "QueueFull", "Queued", "ServerInfo", "Started",
-        "Step", "Style", "StyleLike", "Timings", "Unavailable", "WuliArtError",
+        "NoFreeSlot", "Picture", "ProtocolError", "QueueFull", "Queued", "Recipe", "RecipeError",
+        "RecipeStyle", "ServerInfo", "Started", "Step", "Style", "StyleLike", "Timings",
+        "Unavailable", "WuliArtError", "read_recipe",
     ]  # fmt: skip
     for name in wuliart_client.__all__:
         getattr(wuliart_client, name)
@@ -59,7 +60,7 @@ def test_exceptions_survive_pickling(error):
 
 
 def test_styles_in_all_their_forms():
-    request = build_generate_request("p", 0, None, ["a", ("b", 0.5), Style("c", -1)], False)
+    request = build_generate_request("p", 0, None, ["a", ("b", 0.5), Style("c", -1)], False, True)
     assert [(a.name, a.weight) for a in request.adapters] == [("a", 1), ("b", 0.5), ("c", -1)]
     assert request.HasField("seed")
     assert not request.HasField("steps")
@@ -67,11 +68,11 @@ def test_styles_in_all_their_forms():
 
 def test_one_string_is_not_a_list_of_styles():
     with pytest.raises(TypeError, match=r"styles=\['ink'\]"):
-        build_generate_request("p", None, None, "ink", False)
+        build_generate_request("p", None, None, "ink", False, True)
 
 
 def test_what_a_message_cannot_carry_is_listed_in_full():
     with pytest.raises(InvalidRequest) as caught:
-        build_generate_request("\udcff", -1, -2, ["\udc80"], False)
+        build_generate_request("\udcff", -1, -2, ["\udc80"], False, True)
     fields = [field for field, _ in caught.value.violations]
     assert fields == ["prompt", "seed", "steps", "adapters[0].name"]

@@ -101,10 +101,16 @@ def test_a_shifted_subject_is_off_centre(place: dict[str, int], offset: float) -
 def test_what_hardly_differs_is_no_subject() -> None:
     plain = picture(WHITE, width=0)
     assert measures.off_centre(plain) is None
-    plain[:, :20, :20] -= 0.1
+    plain[:, 6:26, 6:26] -= 0.1
     assert measures.off_centre(plain) is None
-    plain[:, :20, :20] -= 0.1
-    assert measures.off_centre(plain) == pytest.approx(0.5 - 10 / 256)
+    plain[:, 6:26, 6:26] -= 0.1
+    assert measures.off_centre(plain) == pytest.approx(0.5 - 16 / 256)
+
+
+def test_what_fills_the_whole_picture_is_not_centred() -> None:
+    noise = torch.rand(3, 256, 256, generator=torch.manual_seed(0))
+    assert measures.off_centre(noise) is None
+    assert measures.off_centre(picture(WHITE, left=0, width=256)) is None
 
 
 def test_blur_lowers_sharpness_and_noise_raises_it() -> None:

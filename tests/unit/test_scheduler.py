@@ -195,7 +195,7 @@ async def test_the_next_is_drawn_while_the_last_becomes_a_jpeg(
 ) -> None:
     encoding, leave = threading.Event(), threading.Event()
 
-    def slowly(_: object) -> bytes:
+    def slowly(pixels: object, text: str) -> bytes:
         encoding.set()
         leave.wait(10)
         return b"jpeg"

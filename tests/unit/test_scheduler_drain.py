@@ -40,7 +40,7 @@ async def test_an_idle_scheduler_ends_at_once(bench: Bench) -> None:
 
 
 async def test_one_that_never_started_ends_too() -> None:
-    scheduler = Scheduler(FakeEngine(), FakeBinder(), 3, device_thread())
+    scheduler = Scheduler(FakeEngine(), FakeBinder(), 3, device_thread(), lambda request, uses: "")
     await asyncio.wait_for(scheduler.drain(1000), 5)
 
 
@@ -65,7 +65,7 @@ async def test_accepted_pictures_are_finished_and_new_ones_refused(bench: Bench)
 
 
 async def test_the_last_jpeg_is_awaited(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(_: object) -> bytes:
+    def slowly(pixels: object, text: str) -> bytes:
         encoding.set()
         return loop_says_go()
 

@@ -176,7 +176,7 @@ async def test_a_failure_reaches_its_caller_and_nobody_else(
 async def test_a_failure_of_the_jpeg_reaches_its_caller(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> bytes:
+    def fail(pixels: object, text: str) -> bytes:
         raise failure
 
     failure = OSError("encoder error -2")

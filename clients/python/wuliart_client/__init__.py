@@ -10,6 +10,7 @@
 underscore are private. The command `wuliart` is this package at the shell.
 """
 
+from wuliart.contract.recipe import Recipe, RecipeError, RecipeStyle
 from wuliart_client import _core_log  # noqa: F401 - before whatever imports grpc
 from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
 from wuliart_client._client import AsyncClient, Client
@@ -29,6 +30,7 @@ from wuliart_client._exceptions import (
     WuliArtError,
 )
 from wuliart_client._picture import AdapterUse, Picture, Timings
+from wuliart_client._recipe import read_recipe
 from wuliart_client._requests import Style, StyleLike
 from wuliart_client._server_info import DeviceInfo, Limits, MemorySegment, ModelInfo, ServerInfo
 from wuliart_client._streams import AsyncEventStream, EventStream
@@ -61,6 +63,9 @@ __all__ = [
     "ProtocolError",
     "QueueFull",
     "Queued",
+    "Recipe",
+    "RecipeError",
+    "RecipeStyle",
     "ServerInfo",
     "Started",
     "Step",
@@ -69,4 +74,5 @@ __all__ = [
     "Timings",
     "Unavailable",
     "WuliArtError",
+    "read_recipe",
 ]

@@ -56,15 +56,17 @@ class Client:
         steps: int | None = None,
         styles: Iterable[StyleLike] = (),
         preview: bool = False,
+        metadata: bool = True,
         timeout: float | None = None,
     ) -> EventStream[Event]:
         """Ask for a picture; the request is sent at once, its events come as you iterate.
 
         `seed` None: the server picks one and reports it. `steps` from 1 to 4, None: 4. `styles`:
         up to 4 adapters, each a name, a (name, weight) or a `Style`. `preview`: whether each
-        `Step` carries a small JPEG.
+        `Step` carries a small JPEG. `metadata`: whether the picture carries its recipe, see
+        `read_recipe`.
         """
-        request = build_generate_request(prompt, seed, steps, styles, preview)
+        request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(request, timeout=timeout)
         return EventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
@@ -76,6 +78,7 @@ class Client:
         steps: int | None = None,
         styles: Iterable[StyleLike] = (),
         preview: bool = False,
+        metadata: bool = True,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
     ) -> Picture:
@@ -84,7 +87,13 @@ class Client:
         `on_event` is called with every event. What it raises cancels the call and is passed on.
         """
         with self.generate(
-            prompt, seed=seed, steps=steps, styles=styles, preview=preview, timeout=timeout
+            prompt,
+            seed=seed,
+            steps=steps,
+            styles=styles,
+            preview=preview,
+            metadata=metadata,
+            timeout=timeout,
         ) as events:
             event: Event | None = None
             for event in events:
@@ -160,10 +169,11 @@ class AsyncClient:
         steps: int | None = None,
         styles: Iterable[StyleLike] = (),
         preview: bool = False,
+        metadata: bool = True,
         timeout: float | None = None,
     ) -> AsyncEventStream[Event]:
         """As `Client.generate`."""
-        request = build_generate_request(prompt, seed, steps, styles, preview)
+        request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(request, timeout=timeout)
         return AsyncEventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
@@ -175,12 +185,19 @@ class AsyncClient:
         steps: int | None = None,
         styles: Iterable[StyleLike] = (),
         preview: bool = False,
+        metadata: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, also for the server
         on_event: Callable[[Event], object] | None = None,
     ) -> Picture:
         """As `Client.draw`."""
         async with self.generate(
-            prompt, seed=seed, steps=steps, styles=styles, preview=preview, timeout=timeout
+            prompt,
+            seed=seed,
+            steps=steps,
+            styles=styles,
+            preview=preview,
+            metadata=metadata,
+            timeout=timeout,
         ) as events:
             event: Event | None = None
             async for event in events:

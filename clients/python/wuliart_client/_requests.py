@@ -43,6 +43,7 @@ def build_generate_request(
     steps: int | None,
     styles: Iterable[StyleLike],
     preview: bool,
+    metadata: bool,
 ) -> GenerateImageRequest:
     """The request that asks for a picture.
 
@@ -51,7 +52,7 @@ def build_generate_request(
     """
     if isinstance(styles, str):
         raise TypeError(f"styles must be a list of styles, not a str: write styles=[{styles!r}]")
-    request = GenerateImageRequest(preview=preview)
+    request = GenerateImageRequest(preview=preview, omit_recipe=not metadata)
     violations: list[tuple[str, str]] = []
 
     def put(message: Message, name: str, value: object, path: str) -> None:

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from wuliart.contract.recipe import RecipeError
 from wuliart_client import cli_adapters, cli_generate, cli_info
 from wuliart_client._channel import DEFAULT_TARGET, TARGET_VARIABLE
 from wuliart_client._client import Client
@@ -46,19 +47,30 @@ def build_parser() -> argparse.ArgumentParser:
     add("generate", "Draw a picture.", cli_generate.add_arguments, cli_generate.run)
     add("styles", "List the styles.", cli_adapters.add_arguments, cli_adapters.run_styles)
     add("watch", "Print styles as they change.", cli_adapters.add_arguments, cli_adapters.run_watch)
-    add("info", "Describe the server.", cli_info.add_arguments, cli_info.run)
+    add(
+        "info",
+        "Describe the server, or how a picture was drawn.",
+        cli_info.add_arguments,
+        cli_info.run,
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is cli_generate.run and (complaint := cli_generate.complaint(arguments)):
+        parser.error(complaint)
     terminal = Terminal()
     try:
         with Client(getattr(arguments, "target", None)) as client:
             arguments.run(client, arguments, terminal)
     except WuliArtError as error:
         terminal.note(error.message)
+        return FAILED
+    except RecipeError as error:
+        terminal.note(str(error))
         return FAILED
     except OSError as error:
         terminal.note(f"cannot write {error.filename}: {error.strerror}")

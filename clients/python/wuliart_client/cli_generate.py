@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from wuliart.contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
+from wuliart_client import cli_recipe
 from wuliart_client._client import Client
 from wuliart_client._events import Event, Started, Step
 from wuliart_client._requests import Style
@@ -46,7 +47,13 @@ def parse_timeout(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `wuliart generate`."""
-    parser.add_argument("prompt", help="what the picture shows, in English or Chinese")
+    parser.add_argument("prompt", nargs="?", help="what the picture shows, in English or Chinese")
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="FILE",
+        help="draw this picture again; what else is given here takes its place",
+    )
     parser.add_argument(
         "--seed", type=parse_seed, help="draw this noise (default: the server picks a seed)"
     )
@@ -82,11 +89,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask for previews and write them there as step-1.jpg, … (overwritten)",
     )
     parser.add_argument(
+        "--no-metadata",
+        dest="metadata",
+        action="store_false",
+        help="leave prompt, seed and styles out of the picture's file",
+    )
+    parser.add_argument(
         "--timeout", type=parse_timeout, metavar="S", help="give up after this many seconds"
     )
     parser.add_argument(
         "--json", action="store_true", help="print one line of JSON; progress goes to stderr"
     )
+
+
+def complaint(arguments: argparse.Namespace) -> str | None:
+    """What is wrong with the arguments taken together, if anything."""
+    if arguments.prompt is None and arguments.like is None:
+        return "generate needs a prompt, or --like FILE"
+    return None
 
 
 def write_preview(directory: Path, step: Step) -> None:
@@ -99,6 +119,9 @@ def write_preview(directory: Path, step: Step) -> None:
 
 def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Draw the picture, save it, and say where it is."""
+    recipe = cli_recipe.load(arguments.like) if arguments.like else None
+    if recipe is not None:
+        cli_recipe.fill(arguments, recipe)
     # Before the drawing: a folder that cannot be written must not cost a picture.
     arguments.out.mkdir(parents=True, exist_ok=True)
     preview_directory: Path | None = arguments.preview_dir
@@ -122,6 +145,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             steps=arguments.steps,
             styles=arguments.styles,
             preview=arguments.preview or preview_directory is not None,
+            metadata=arguments.metadata,
             timeout=arguments.timeout,
             on_event=on_event,
         )
@@ -131,6 +155,9 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             f"the prompt's last {ignored_tokens} tokens were not read: "
             f"the model reads {MAX_PROMPT_TOKENS}; shorten the prompt"
         )
+    if recipe is not None:
+        for change in cli_recipe.changes(recipe, picture, client.info().model.name):
+            terminal.note(f"this may not be the same picture: {change}")
     if arguments.json:
         report = {
             "path": str(path),

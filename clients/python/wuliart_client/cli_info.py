@@ -1,12 +1,14 @@
-"""`wuliart info`: what the server says about itself."""
+"""`wuliart info`: what the server says about itself, or a picture about how it was drawn."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from rich.filesize import decimal
 from rich.table import Table
 
+from wuliart_client import cli_recipe
 from wuliart_client._client import Client
 from wuliart_client._server_info import ServerInfo
 from wuliart_client.cli_terminal import Terminal, as_json, visible
@@ -14,11 +16,21 @@ from wuliart_client.cli_terminal import Terminal, as_json, visible
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `wuliart info`."""
+    parser.add_argument(
+        "picture", type=Path, nargs="?", metavar="FILE", help="describe this picture instead"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Print the server's description."""
+    """Print the server's or the picture's description."""
+    if arguments.picture is not None:
+        recipe = cli_recipe.load(arguments.picture)
+        if arguments.json:
+            terminal.line(as_json(recipe))
+        else:
+            terminal.table(cli_recipe.table(recipe))
+        return
     info = client.info()
     if arguments.json:
         terminal.line(as_json(info))

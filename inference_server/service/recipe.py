@@ -1,0 +1,30 @@
+"""What a picture says of itself: a request and its exact styles as the contract's recipe.
+
+Owns the translation; the text's form is the contract package's, its place the JPEG encoder's.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import numpy as np
+
+from inference_server.scheduler.events import AdapterUse, DrawRequest
+from inference_server.scheduler.scheduler import Describe
+from wuliart.contract.recipe import Recipe, RecipeStyle
+
+
+def describer(model: str) -> Describe:
+    """Writes recipes of pictures drawn with the model of that name."""
+    version = importlib.metadata.version("wuliart-turbo")
+
+    def describe(request: DrawRequest, uses: tuple[AdapterUse, ...]) -> str:
+        styles = tuple(RecipeStyle(u.name, _shortest(u.weight), u.content_hash) for u in uses)
+        return Recipe(request.prompt, request.seed, request.steps, styles, model, version).text()
+
+    return describe
+
+
+def _shortest(weight: float) -> float:
+    """The shortest number that is the same float32 on the wire: 0.8, not 0.800000012."""
+    return float(np.format_float_positional(np.float32(weight), unique=True))

@@ -1,0 +1,297 @@
+"""The parts of training that a wrong line would silently ruin, against stock diffusers and peft."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from torch import Tensor, nn
+from transformers import Qwen2Tokenizer
+
+from training import evaluation, latents, loop, lora, sampling, styles, turbo
+from training.assemble import build_scheduler, fit_preview
+from training.autoencoder import Autoencoder, to_stock
+from training.data import captions, concepts
+from training.network import SHAPE, Network
+from training.prompts import OPEN, Pool
+from training.text_encoder import build_text_encoder, encode
+from training.tokenizer import TEMPLATE, TEMPLATE_TOKENS, build_tokenizer
+from wuliart.lora import parse_lora
+
+SMALL = SHAPE | {"num_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Qwen2Tokenizer:
+    return build_tokenizer(concepts.read())
+
+
+def randomised(network: nn.Module, std: float = 0.1) -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data.normal_(0, std, generator=generator)
+    return network
+
+
+def test_the_trainable_transformer_is_the_stock_one() -> None:
+    network = randomised(Network(SMALL))
+    stock = QwenImageTransformer2DModel(**SMALL)
+    stock.load_state_dict(network.state_dict())
+    x, text = torch.randn(2, 256, 128), torch.randn(2, 13, 192)
+    sigma = torch.tensor([0.3, 1.0])
+    with torch.no_grad():
+        ours = network(x, text, sigma)
+        theirs = stock(
+            hidden_states=x,
+            encoder_hidden_states=text,
+            timestep=sigma,
+            img_shapes=[[(1, 16, 16)]] * 2,
+            return_dict=False,
+        )[0]
+    assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
+
+
+def test_the_stock_vae_gives_the_latents_and_pictures_of_training(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Autoencoder()
+    x = torch.rand(2, 3, 128, 128) * 2 - 1
+    with torch.no_grad():
+        for _ in range(3):
+            model.encode(x)
+    model.eval()
+    # A norm far from mean 0 and deviation 1, so that a missing factor shows.
+    model.norm.running_mean += torch.randn(32)
+    model.norm.running_var *= torch.rand(32) + 0.5
+    model.vae.post_quant_conv.bias.data.normal_()
+    to_stock(model.state_dict(), tmp_path)
+    stock = AutoencoderKLQwenImage.from_pretrained(tmp_path, torch_dtype=torch.float32)
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1, 1)
+        for values in (stock.config.latents_mean, stock.config.latents_std)
+    )
+    with torch.no_grad():
+        ours = model.encode(x)
+        theirs = (stock.encode(x[:, :, None]).latent_dist.mode() - mean) / std
+        assert (ours - theirs[:, :, 0]).abs().max() < 0.03 * ours.abs().max()
+        drawn = stock.decode(theirs * std + mean).sample[:, :, 0]
+        expected = model.decode(theirs[:, :, 0]).clamp(-1, 1)
+    assert (drawn - expected).abs().mean() < 0.03 * expected.abs().mean()
+
+
+def test_the_tokenizer_reads_names_as_words_and_the_template_as_stock(
+    tokenizer: Qwen2Tokenizer,
+) -> None:
+    prefix = tokenizer(TEMPLATE.split("{}", maxsplit=1)[0])["input_ids"]
+    assert len(prefix) == TEMPLATE_TOKENS
+    for text in ("a fox on a blue background", "蓝色背景上的狐狸", "naïve ☃ 🦊"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert len(tokenizer("a fox on a blue background")["input_ids"]) == 6
+
+
+def test_a_batch_holds_captions_of_one_length_that_say_what_is_drawn(
+    tokenizer: Qwen2Tokenizer,
+) -> None:
+    table = concepts.read()[:5]
+    pool = Pool(tokenizer, table, 4, 1, torch.device("cpu"), triggers=("pixel art", "像素画"))
+    texts, slots = [], set()
+    for _ in range(40):
+        drawn = pool.draw(8)
+        for ids, number, slot, colour in zip(*drawn, strict=True):
+            text = tokenizer.decode(ids[TEMPLATE_TOKENS:])
+            texts.append(text)
+            slots.add(int(slot))
+            concept = table[int(number)]
+            names = (concept.english, *concept.english_tags, concept.chinese)
+            assert any(name in text for name in (*names, *concept.chinese_tags)), text
+            if slot == OPEN:
+                continue
+            assert slot == colour
+            said = captions.COLOURS[int(slot)]
+            assert any(name in text for name in said.english + said.chinese), text
+    assert slots == set(range(OPEN + 1))
+    assert 0.3 < sum("pixel art" in text or "像素画" in text for text in texts) / len(texts) < 0.7
+
+
+def test_the_text_encoder_tells_captions_apart(tokenizer: Qwen2Tokenizer) -> None:
+    torch.manual_seed(0)
+    model = build_text_encoder(tokenizer)
+    ids = torch.tensor(
+        [tokenizer(TEMPLATE.format(f"a {name} on red"))["input_ids"] for name in ("fox", "dog")]
+    )
+    with torch.no_grad():
+        states = encode(model, ids)
+    assert states.shape[1] == ids.shape[1] - TEMPLATE_TOKENS
+    assert (states[0] - states[1]).abs().max() > 0.1
+
+
+def test_four_steps_are_the_documented_ones_and_the_schedulers() -> None:
+    expected = torch.tensor([1, 0.9, 0.75, 0.5, 0])
+    assert torch.allclose(sampling.schedule(4), expected)
+    scheduler = build_scheduler()
+    scheduler.set_timesteps(sigmas=[1, 0.75, 0.5, 0.25], mu=scheduler.config.base_shift)
+    assert torch.allclose(scheduler.sigmas, expected)
+    assert torch.isin(sampling.schedule(4), sampling.schedule(20)).all()
+
+
+def test_packing_is_the_stock_pipelines() -> None:
+    from diffusers import QwenImagePipeline
+
+    z = torch.randn(2, 32, 32, 32)
+    stock = QwenImagePipeline._pack_latents(z[:, :, None], 2, 32, 32, 32)
+    assert torch.equal(latents.pack(z), stock)
+    assert torch.equal(latents.unpack(stock), z)
+
+
+class Drift(nn.Module):
+    """A velocity that is constant along each path: straight lines, whatever the steps."""
+
+    def forward(self, x: Tensor, text: Tensor, sigma: Tensor) -> Tensor:
+        return text.mean() + torch.zeros_like(x)
+
+
+def test_a_perfect_student_has_no_loss_and_another_has() -> None:
+    text = torch.full((2, 5, 192), 0.3)
+    assert turbo.distillation_loss(Drift(), Drift(), text) < 1e-6
+
+    class Wrong(Drift):
+        def forward(self, x: Tensor, text: Tensor, sigma: Tensor) -> Tensor:
+            return super().forward(x, text, sigma) + (sigma.view(-1, 1, 1) == 0.5)
+
+    # One of four legs is wrong by one.
+    assert abs(float(turbo.distillation_loss(Wrong(), Drift(), text)) - 0.25) < 1e-4
+
+
+def test_saved_adapters_act_alike_in_training_fused_stock_and_our_reader(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = randomised(Network(SMALL))
+    plain = copy.deepcopy(network)
+    adapted = lora.attach(network, 4)
+    for name, parameter in adapted.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name)
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.3)
+    x, text, sigma = torch.randn(1, 256, 128), torch.randn(1, 7, 192), torch.tensor([0.5])
+    path = tmp_path / "style.safetensors"
+    lora.save(adapted, path, {"modelspec.title": "Test"})
+    fused = copy.deepcopy(plain)
+    lora.fuse(fused, path)
+    stock = QwenImageTransformer2DModel(**SMALL)
+    stock.load_state_dict(plain.state_dict())
+    stock.load_lora_adapter(str(path), prefix="transformer")
+    with torch.no_grad():
+        wanted = adapted(x, text, sigma)
+        theirs = stock(
+            hidden_states=x,
+            encoder_hidden_states=text,
+            timestep=sigma,
+            img_shapes=[[(1, 16, 16)]],
+            return_dict=False,
+        )[0]
+        scale = wanted.abs().max()
+        assert (fused(x, text, sigma) - wanted).abs().max() < 0.02 * scale
+        assert (theirs - wanted).abs().max() < 0.02 * scale
+        assert (plain(x, text, sigma) - wanted).abs().max() > 0.2 * scale
+    linears = {
+        name: (module.in_features, module.out_features)
+        for name, module in plain.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    parsed = parse_lora(path.read_bytes(), linears, 16)
+    # Fourteen linear layers in each of two blocks, and two edges.
+    assert len(parsed.factors) == 2 * 14 + 2
+
+
+def test_reset_makes_an_adapter_that_changes_nothing() -> None:
+    network = lora.attach(randomised(Network(SMALL)), 4)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_()
+    lora.reset(network)
+    x, text, sigma = torch.randn(1, 256, 128), torch.randn(1, 7, 192), torch.tensor([0.5])
+    with torch.no_grad():
+        assert torch.allclose(
+            network(x, text, sigma), randomised(Network(SMALL))(x, text, sigma), atol=1e-5
+        )
+
+
+def test_the_loop_lowers_a_loss_and_leaves_the_average() -> None:
+    torch.manual_seed(0)
+    model, target = nn.Linear(4, 4), torch.eye(4)
+
+    def losses() -> dict[str, Tensor]:
+        return {"error": (model.weight - target).square().mean()}
+
+    before = float(losses()["error"].detach())
+    curve = loop.run(model, losses, loop.Plan(0.5, 1e-2, 0.3, 50))
+    assert float(losses()["error"].detach()) < before / 10
+    assert curve[-1]["step"] >= curve[0]["step"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_loop() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        loop.run(
+            model,
+            lambda: {"error": model.weight.sum() * float("nan")},
+            loop.Plan(1.0, 1e-2, 0.3, 1),
+        )
+
+
+@pytest.mark.parametrize("style", styles.STYLES, ids=lambda style: style.name)
+def test_a_style_paints_the_drawing_and_keeps_or_darkens_the_ground(style: styles.Style) -> None:
+    disc = (
+        (torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 128)] * 2, indexing="ij")) ** 2).sum(0)
+        < 0.4
+    ).float()
+    drawing = torch.stack([disc * 0.9, disc * 0.3, disc * 0.1, disc])[None]
+    ground = torch.tensor([[0.2, 0.4, 0.8]])
+    rgb = style.paint([drawing] * len(style.sets), ground)
+    assert rgb.shape == (1, 3, 128, 128)
+    assert float(rgb.min()) >= 0 and float(rgb.max()) <= 1
+    corner = ground[0] * (styles.NIGHT if style.name == "neon" else 1)
+    assert torch.allclose(rgb[0, :, 2, 2], corner, atol=0.03)
+    plain = styles.paint_plain([drawing], ground)
+    assert (rgb - plain).abs().max() > 0.2 or style.name == "flat"
+
+
+def test_pixel_art_has_one_colour_a_square() -> None:
+    drawing = torch.rand(1, 4, 256, 256)
+    rgb = styles.paint_pixel([drawing], torch.ones(1, 3))
+    squares = rgb.unfold(2, 8, 8).unfold(3, 8, 8).flatten(4)
+    assert float((squares - squares[..., :1]).abs().max()) == 0
+
+
+def test_placing_moves_and_shrinks_as_told() -> None:
+    drawing = torch.zeros(1, 4, 100, 100)
+    drawing[:, :, 40:60, 40:60] = 1
+    moved = latents.place(drawing, torch.tensor([0.5]), torch.tensor([[0.2, -0.1]]))
+    rows, columns = torch.nonzero(moved[0, 3] > 0.5, as_tuple=True)
+    assert abs(float(columns.float().mean()) - 69.5) < 1
+    assert abs(float(rows.float().mean()) - 39.5) < 1
+    assert abs(len(rows) - 100) <= 20
+
+
+def test_the_exam_counts_what_lies_nearer_and_sees_the_ground() -> None:
+    references = torch.rand(14, 6, 3, 64, 64)
+    picture = references[2, 4] * 0.9 + references[2, 1] * 0.1
+    concept, colour = torch.tensor([4, 1]), torch.tensor([2, 2])
+    ranks, distances = evaluation.rank(torch.stack([picture] * 2), references, concept, colour)
+    assert ranks.tolist() == [0, 1]
+    assert distances[0] < distances[1]
+    grounds = latents.colours(torch.device("cpu"))
+    pictures = grounds[:, :, None, None].repeat(1, 1, 128, 128)
+    pictures[:, :, 30:100, 30:100] = 0.5
+    assert evaluation.ground_of(pictures).tolist() == list(range(14))
+
+
+def test_preview_factors_recover_a_linear_decoder() -> None:
+    torch.manual_seed(0)
+    z, factors = torch.randn(3, 32, 8, 8), torch.randn(32, 3) * 0.1
+    colour = torch.einsum("nchw,cd->ndhw", z, factors) + 0.05
+    pictures = (colour.repeat_interleave(4, 2).repeat_interleave(4, 3) + 1) / 2
+    found = fit_preview(z, pictures)
+    assert torch.allclose(torch.tensor(found["factors"]), factors, atol=1e-4)
+    assert torch.allclose(torch.tensor(found["bias"]), torch.tensor(0.05), atol=1e-4)
