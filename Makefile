@@ -6,7 +6,7 @@ STYLES ?= loras
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality lock contract-baseline clean
+.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality node lock contract-baseline clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,9 +74,16 @@ $(BIN)/.data: $(BIN)/.dev training/requirements-data.lock
 bench-quality: install-dev $(BIN)/.data ## Measure the embedded model's pictures; prints a table, draws a contact sheet
 	@$(BIN)/python -m benchmarks.quality
 
+clients/node/node_modules/.stamp: clients/node/package-lock.json
+	@cd clients/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+node: install-dev clients/node/node_modules/.stamp ## Build and pack the Node client (needs Node 20)
+	@cd clients/node && npm pack --silent
+
 lock: ## Pin all dependencies anew
 	@$(PYTHON) scripts/lock.py
 
 clean: ## Remove everything that was built or installed here
-	rm -rf $(VENV) .run build dist
+	rm -rf $(VENV) .run build dist clients/node/node_modules clients/node/dist clients/node/src/gen
 	find protos -name '*_pb2*' -delete

@@ -35,7 +35,7 @@ def metadata(style: Style) -> dict[str, str]:
         "modelspec.trigger_phrase": ", ".join(style.triggers),
         "modelspec.architecture": "qwen-image/lora",
         "modelspec.description": style.description,
-        "modelspec.license": "MIT",
+        "modelspec.license": "Apache-2.0",
     }
 
 

@@ -32,7 +32,7 @@ METADATA = {
     "modelspec.title": "Turbo",
     "modelspec.architecture": "qwen-image/lora",
     "modelspec.description": "Four steps without guidance; fused into the embedded base.",
-    "modelspec.license": "MIT",
+    "modelspec.license": "Apache-2.0",
 }
 
 

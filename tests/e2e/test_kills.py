@@ -111,7 +111,9 @@ def test_a_running_picture_survives_a_polite_stop(live: Live) -> None:
 
     def draw() -> None:
         finished.append(
-            live.client.draw("a boat", seed=1, steps=4, on_event=lambda _: started.set())
+            live.client.draw(
+                "a boat", seed=1, steps=4, metadata=False, on_event=lambda _: started.set()
+            )
         )
 
     drawing = threading.Thread(target=draw)

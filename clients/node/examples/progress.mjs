@@ -1,0 +1,28 @@
+// A progress bar in your app: node examples/progress.mjs "a red fox in the snow" [style]
+import { WuliArt, WuliArtError } from "wuliart-client";
+
+const [prompt = "a red fox in the snow", style] = process.argv.slice(2);
+const controller = new AbortController();
+process.once("SIGINT", () => controller.abort());
+
+function show(event) {
+  if (event.kind === "queued") console.log(`${event.position} before you`);
+  if (event.kind === "started") console.log(`seed ${event.seed}`);
+  if (event.kind === "step") {
+    const { step, totalSteps } = event;
+    console.log(`${"█".repeat(step)}${"░".repeat(totalSteps - step)} step ${step}/${totalSteps}`);
+  }
+}
+
+try {
+  const picture = await new WuliArt().draw(prompt, {
+    styles: style ? [style] : [],
+    signal: controller.signal,
+    onEvent: show,
+  });
+  console.log(`saved ${await picture.save("outputs")}`);
+} catch (error) {
+  if (!controller.signal.aborted && !(error instanceof WuliArtError)) throw error;
+  console.error(controller.signal.aborted ? "cancelled" : error.message);
+  process.exitCode = 1;
+}

@@ -1,0 +1,166 @@
+// The client: requests out, plain values back. Owns the channel and the end of calls.
+
+import { connect, type Socket } from "node:net";
+
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+
+import { translated, WuliArtError } from "./errors.js";
+import { type Event, eventOf, type Started } from "./events.js";
+import { AdapterService } from "./gen/wuliart/v1/adapter_pb.js";
+import {
+  type GetServerInfoResponse,
+  ImageGenerationService,
+} from "./gen/wuliart/v1/image_generation_pb.js";
+import { Picture } from "./picture.js";
+import { type Style, type StyleEvent, styleEventOf, styleOf } from "./styles.js";
+
+/** A style by its name, or with a strength from -2 to 2. */
+export type StyleLike = string | { name: string; weight?: number };
+
+export interface GenerateOptions {
+  /** The noise the picture starts from, 0 to 2**64 - 1; the server picks one if it is absent. */
+  seed?: bigint | number;
+  /** 1 to 4: 4 production (the default), 3 preview, 2 draft. */
+  steps?: number;
+  /** Up to 4. */
+  styles?: readonly StyleLike[];
+  /** Whether each step carries a small JPEG. */
+  preview?: boolean;
+  /** Whether the picture carries its recipe in its EXIF; true unless said. */
+  metadata?: boolean;
+  /** Cancels the work before its next step. */
+  signal?: AbortSignal;
+  /** Gives up after so many milliseconds. */
+  timeoutMs?: number;
+}
+
+export interface DrawOptions extends GenerateOptions {
+  /** Called with every event; what it throws cancels the call and is passed on. */
+  onEvent?: (event: Event) => void;
+}
+
+/** Bytes of the largest message: a noisy 1024x1024 JPEG stays below 4 MiB. */
+const LARGEST_MESSAGE = 16 << 20;
+
+/**
+ * Draws pictures with a WuliArt Turbo server.
+ *
+ * Nothing is connected before the first call. Every failure of a call is a `WuliArtError`, except
+ * a cancellation by the caller's own signal, which throws the signal's reason.
+ */
+export class WuliArt {
+  readonly #images: Client<typeof ImageGenerationService>;
+  readonly #adapters: Client<typeof AdapterService>;
+
+  /** `target`: "HOST:PORT" or "unix:PATH". */
+  constructor(readonly target: string = process.env["WULIART_TARGET"] ?? "localhost:50051") {
+    const transport = transportTo(target);
+    this.#images = createClient(ImageGenerationService, transport);
+    this.#adapters = createClient(AdapterService, transport);
+  }
+
+  /**
+   * Asks for a picture: zero or more `queued`, one `started`, a `step` for each, one `completed`.
+   *
+   * Leaving the loop early cancels the work on the server.
+   */
+  async *generate(prompt: string, options: GenerateOptions = {}): AsyncGenerator<Event, void, void> {
+    const { seed, steps, styles = [], preview = false, metadata = true } = options;
+    const request = {
+      prompt,
+      ...(seed === undefined ? {} : { seed: wholeSeed(seed) }),
+      ...(steps === undefined ? {} : { steps }),
+      adapters: styles.map((style) => (typeof style === "string" ? { name: style } : style)),
+      preview,
+      omitRecipe: !metadata,
+    };
+    yield* this.#stream(options, (call) => this.#images.generateImage(request, call), eventOf);
+  }
+
+  /** Asks for a picture and waits for it. */
+  async draw(prompt: string, options: DrawOptions = {}): Promise<Picture> {
+    let started: Started | undefined;
+    for await (const event of this.generate(prompt, options)) {
+      options.onEvent?.(event);
+      if (event.kind === "started") started = event;
+      if (event.kind === "completed" && started) {
+        const { steps, styles } = started;
+        return new Picture(event.image, event.seed, steps, styles, event.timings);
+      }
+    }
+    throw new WuliArtError("the stream ended without a picture", "PROTOCOL");
+  }
+
+  /** All styles by name, refused ones included. */
+  async styles(): Promise<Style[]> {
+    return this.#unary(async () => (await this.#adapters.listAdapters({})).adapters.map(styleOf));
+  }
+
+  /** A snapshot of all styles, then each change as it happens; leaving the loop ends it. */
+  async *watch(
+    options: { resumeToken?: string; signal?: AbortSignal } = {},
+  ): AsyncGenerator<StyleEvent, void, void> {
+    const request = { resumeToken: options.resumeToken ?? "" };
+    yield* this.#stream(
+      options,
+      (call) => this.#adapters.watchAdapters(request, call),
+      styleEventOf,
+    );
+  }
+
+  /** The server's model, device, limits and memory, and how busy it is. */
+  async info(): Promise<GetServerInfoResponse> {
+    return this.#unary(() => this.#images.getServerInfo({}));
+  }
+
+  async #unary<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await call();
+    } catch (error) {
+      throw translated(error, this.target);
+    }
+  }
+
+  async *#stream<M, T>(
+    { signal, timeoutMs }: { signal?: AbortSignal; timeoutMs?: number },
+    call: (options: { signal: AbortSignal; timeoutMs?: number }) => AsyncIterable<M>,
+    read: (message: M) => T | undefined,
+  ): AsyncGenerator<T, void, void> {
+    signal?.throwIfAborted();
+    // Its own, so that a caller who leaves the loop cancels the call, too.
+    const left = new AbortController();
+    const abort = (): void => left.abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      const deadline = timeoutMs === undefined ? {} : { timeoutMs };
+      for await (const message of call({ signal: left.signal, ...deadline })) {
+        const value = read(message);
+        if (value !== undefined) yield value;
+      }
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw translated(error, this.target);
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      left.abort();
+    }
+  }
+}
+
+function wholeSeed(seed: bigint | number): bigint {
+  if (typeof seed === "number" && !Number.isSafeInteger(seed)) {
+    throw new RangeError(`the seed ${seed} is no exact whole number; use a bigint: ${seed}n`);
+  }
+  return BigInt(seed);
+}
+
+function transportTo(target: string): Transport {
+  const path = /^unix:(?:\/\/)?(.+)$/.exec(target)?.[1];
+  return createGrpcTransport({
+    // HTTP/2 asks for an authority even where there is only a file.
+    baseUrl: path ? "http://localhost" : `http://${target}`,
+    readMaxBytes: LARGEST_MESSAGE,
+    ...(path ? { nodeOptions: { createConnection: (): Socket => connect(path) } } : {}),
+  });
+}

@@ -1,0 +1,54 @@
+// Styles and their changes as plain values. Knows the generated messages, nothing of channels.
+
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+
+import {
+  type Adapter,
+  AdapterState,
+  type WatchAdaptersResponse,
+} from "./gen/wuliart/v1/adapter_pb.js";
+
+/** One LoRA file; `refusalReason` is empty unless it cannot be used. */
+export interface Style {
+  name: string;
+  title: string;
+  triggerWords: string[];
+  rank: number;
+  sizeBytes: bigint;
+  contentHash: string;
+  state: "resident" | "available" | "refused" | "unknown";
+  refusalReason: string;
+  residentSince?: Date;
+}
+
+/** A snapshot of all styles, or one change; hand `resumeToken` to the next watch to go on here. */
+export type StyleEvent = { resumeToken: string } & (
+  | { kind: "snapshot"; styles: Style[] }
+  | { kind: "added" | "updated" | "removed" | "refused"; style: Style }
+);
+
+const STATES: Partial<Record<AdapterState, Style["state"]>> = {
+  [AdapterState.RESIDENT]: "resident",
+  [AdapterState.AVAILABLE]: "available",
+  [AdapterState.REFUSED]: "refused",
+};
+
+/** The plain value of a message. */
+export function styleOf(adapter: Adapter): Style {
+  const { name, title, triggerWords, rank, sizeBytes, contentHash, refusalReason } = adapter;
+  const state = STATES[adapter.state] ?? "unknown";
+  const style = { name, title, triggerWords, rank, sizeBytes, contentHash, state, refusalReason };
+  return adapter.residentSince
+    ? { ...style, residentSince: timestampDate(adapter.residentSince) }
+    : style;
+}
+
+/** The plain value of a message; undefined for an event that this version does not know. */
+export function styleEventOf(message: WatchAdaptersResponse): StyleEvent | undefined {
+  const { event, resumeToken } = message;
+  if (event.case === undefined) return undefined;
+  if (event.case === "snapshot") {
+    return { kind: "snapshot", resumeToken, styles: event.value.adapters.map(styleOf) };
+  }
+  return { kind: event.case, resumeToken, style: styleOf(event.value) };
+}

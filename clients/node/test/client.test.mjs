@@ -1,0 +1,152 @@
+// Against a running server, named by WULIART_TARGET, that has the style $WULIART_STYLE.
+
+import assert from "node:assert/strict";
+import { mkdtemp, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { WuliArt, WuliArtError } from "wuliart-client";
+
+const client = new WuliArt();
+const style = process.env.WULIART_STYLE;
+
+test("a picture's events come in order and end in a JPEG", async () => {
+  const events = [];
+  for await (const event of client.generate("a red fox", { seed: 7, preview: true })) {
+    events.push(event);
+  }
+  const kinds = events.map((event) => event.kind).filter((kind) => kind !== "queued");
+  assert.deepEqual(kinds, ["started", "step", "step", "step", "step", "completed"]);
+  const steps = events.filter((event) => event.kind === "step");
+  assert.deepEqual(steps.map(({ step, totalSteps }) => [step, totalSteps]), [
+    [1, 4],
+    [2, 4],
+    [3, 4],
+    [4, 4],
+  ]);
+  for (const { preview, elapsedMs } of steps) {
+    assert.deepEqual([...preview.slice(0, 2)], [0xff, 0xd8]);
+    assert.ok(elapsedMs > 0);
+  }
+  const { image, seed, timings } = events.at(-1);
+  assert.deepEqual([...image.slice(0, 2), ...image.slice(-2)], [0xff, 0xd8, 0xff, 0xd9]);
+  assert.equal(seed, 7n);
+  assert.ok(timings.total > timings.denoise && timings.denoise > 0);
+});
+
+test("equal seeds draw equal pictures, and a saved one overwrites nothing", async () => {
+  const seen = [];
+  const options = { seed: 2n ** 64n - 1n, steps: 1, onEvent: (event) => seen.push(event.kind) };
+  const [first, second] = [await client.draw("灯塔", options), await client.draw("灯塔", options)];
+  assert.equal(first.seed, 2n ** 64n - 1n);
+  assert.equal(first.steps, 1);
+  assert.deepEqual(first.image, second.image);
+  assert.equal(seen.at(-1), "completed");
+  const folder = join(await mkdtemp(join(tmpdir(), "wuliart-")), "new");
+  const paths = [await first.save(folder), await second.save(folder)];
+  assert.notEqual(paths[0], paths[1]);
+  for (const path of paths) {
+    assert.match(path, /\/\d{8}_\d{6}\.jpg$/);
+    assert.deepEqual(new Uint8Array(await readFile(path)), first.image);
+  }
+});
+
+test("a style is used in its exact version", async () => {
+  const known = (await client.styles()).find(({ name }) => name === style);
+  assert.ok(["resident", "available"].includes(known.state));
+  const options = { steps: 1, metadata: false };
+  const styles = [{ name: style, weight: 0.5 }];
+  const picture = await client.draw("a boat", { ...options, styles });
+  assert.deepEqual(picture.styles, [
+    { name: style, weight: 0.5, contentHash: known.contentHash },
+  ]);
+  const again = await client.draw("a boat", { ...options, seed: picture.seed });
+  assert.notDeepEqual(picture.image, again.image);
+});
+
+test("the recipe is in the picture unless it must not be", async () => {
+  const carries = async (options) =>
+    Buffer.from((await client.draw("a boat", { steps: 1, ...options })).image).includes("UNICODE");
+  assert.equal(await carries({}), true);
+  assert.equal(await carries({ metadata: false }), false);
+});
+
+test("watching begins with a snapshot and can be left", async () => {
+  for await (const event of client.watch()) {
+    assert.equal(event.kind, "snapshot");
+    assert.ok(event.styles.some(({ name }) => name === style));
+    assert.ok(event.resumeToken);
+    break;
+  }
+});
+
+test("info tells limits and model", async () => {
+  const { limits, model } = await client.info();
+  assert.deepEqual([limits.width, limits.height, limits.jpegQuality], [1024, 1024, 95]);
+  assert.ok(model.embedded);
+});
+
+async function queueIsEmpty() {
+  while ((await client.info()).queueLength > 0) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+test("a signal cancels, with its own reason", async () => {
+  const controller = new AbortController();
+  const reason = new Error("the user pressed Stop");
+  const events = [];
+  const drawing = async () => {
+    for await (const event of client.generate("a boat", { signal: controller.signal })) {
+      events.push(event.kind);
+      if (event.kind === "step") controller.abort(reason);
+    }
+  };
+  await assert.rejects(drawing, reason);
+  assert.ok(!events.includes("completed"));
+  await queueIsEmpty();
+  await assert.rejects(client.draw("a boat", { signal: AbortSignal.abort(reason) }), reason);
+});
+
+test("leaving the loop frees the server", async () => {
+  for await (const event of client.generate("a boat")) {
+    if (event.kind === "started") break;
+  }
+  await queueIsEmpty();
+});
+
+test("a bad request lists every violation", async () => {
+  const error = await client.draw("", { steps: 9 }).catch((caught) => caught);
+  assert.ok(error instanceof WuliArtError);
+  assert.equal(error.reason, "INVALID_REQUEST");
+  assert.deepEqual(error.violations.map(({ field }) => field).sort(), ["prompt", "steps"]);
+  await assert.rejects(client.draw("x", { seed: 2 ** 60 }), RangeError);
+});
+
+test("a style that does not exist names the nearest", async () => {
+  const error = await client.draw("x", { styles: [`${style}x`] }).catch((caught) => caught);
+  assert.equal(error.reason, "ADAPTER_NOT_FOUND");
+  assert.equal(error.metadata.nearest, style);
+});
+
+test("what onEvent throws is passed on and cancels", async () => {
+  const mine = new Error("mine");
+  const onEvent = () => {
+    throw mine;
+  };
+  await assert.rejects(client.draw("a boat", { onEvent }), mine);
+  await queueIsEmpty();
+});
+
+test("a deadline that passes is an error of its own", async () => {
+  const error = await client.draw("a boat", { timeoutMs: 1 }).catch((caught) => caught);
+  assert.equal(error.reason, "DEADLINE_EXCEEDED");
+});
+
+test("no server is said plainly", async () => {
+  const nobody = new WuliArt("localhost:1");
+  const error = await nobody.draw("x").catch((caught) => caught);
+  assert.equal(error.reason, "UNAVAILABLE");
+  assert.match(error.message, /no server answers at localhost:1/);
+});

@@ -1,0 +1,70 @@
+"""The Node client: built and packed as users would, its own tests and example against a server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Live
+
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "clients" / "node"
+PATIENCE = 240
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("npm") is None, reason="npm is not installed; the Node client needs Node 20"
+)
+
+
+def run(*command: str, cwd: Path, **environment: str) -> str:
+    """The command's output; fails with everything it printed."""
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The packed client."""
+    return CLIENT / run("make", "--silent", "node", cwd=ROOT).split()[-1]
+
+
+def test_the_package_holds_what_is_needed_and_nothing_else(package: Path) -> None:
+    with tarfile.open(package) as archive:
+        names = {name.removeprefix("package/") for name in archive.getnames()}
+    assert {"package.json", "README.md", "dist/index.js", "dist/index.d.ts"} <= names
+    assert "dist/gen/wuliart/v1/image_generation_pb.js" in names
+    assert not any(name.startswith(("src/", "test/", "node_modules/")) for name in names)
+
+
+def test_its_own_tests_pass_against_a_running_server(package: Path, live: Live) -> None:
+    live.drop("ink", live.style(seed=1))
+    live.wait_usable("ink")
+    environment = {"WULIART_TARGET": live.service.listen, "WULIART_STYLE": "ink"}
+    output = run("npm", "test", "--silent", cwd=CLIENT, **environment)
+    assert "# fail 0" in output or "ℹ fail 0" in output, output
+
+
+def test_the_progress_bar_example_draws_and_saves(
+    package: Path, live: Live, tmp_path: Path
+) -> None:
+    example = str(CLIENT / "examples" / "progress.mjs")
+    output = run("node", example, "一只狐狸", cwd=tmp_path, WULIART_TARGET=live.service.listen)
+    assert "████ step 4/4" in output
+    (picture,) = (tmp_path / "outputs").iterdir()
+    assert f"saved outputs/{picture.name}" in output
+    assert picture.read_bytes()[:2] == b"\xff\xd8"
