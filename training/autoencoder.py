@@ -89,10 +89,16 @@ class Autoencoder(nn.Module):
         return self.decode(z.to(x.dtype))
 
 
+def fill(model: Autoencoder, path: Path) -> None:
+    """Loads what `training.vae` saved; all of it, and nothing may be missing."""
+    weights = load_file(path) | {"norm.num_batches_tracked": torch.zeros((), dtype=torch.long)}
+    model.load_state_dict(weights)
+
+
 def load(path: Path, device: torch.device) -> Autoencoder:
     """The trained autoencoder for inference: bf16 on a GPU, fp32 elsewhere, norm in fp32."""
     model = Autoencoder()
-    model.load_state_dict(load_file(path), strict=False)
+    fill(model, path)
     nn.Module.to(model.vae, torch.bfloat16 if device.type == "cuda" else torch.float32)
     return model.to(device).eval().requires_grad_(False)
 

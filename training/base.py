@@ -47,10 +47,11 @@ class Base(nn.Module):
 
 
 def levels(captions: int, device: torch.device, shifts: tuple[float, ...] = SHIFTS) -> Tensor:
-    """[captions * LEVELS] noise levels, spread evenly over each caption's."""
-    u = (torch.arange(LEVELS, device=device) + torch.rand(captions, LEVELS, device=device)) / LEVELS
-    # Neighbours take turns, so that either shift covers the whole range.
-    shift = torch.tensor(shifts, device=device).repeat(LEVELS // len(shifts))
+    """[captions * LEVELS] noise levels; for each shift they cover a caption's range evenly."""
+    strata = LEVELS // len(shifts)
+    low = torch.arange(strata, device=device)[:, None]
+    u = (low + torch.rand(captions, strata, len(shifts), device=device)) / strata
+    shift = torch.tensor(shifts, device=device)
     return (shift * u / (1 + (shift - 1) * u)).flatten()
 
 

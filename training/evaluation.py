@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import sampling
-from training.latents import Codec, colours
+from training.latents import PLACES, Codec, colours
 from training.network import SHAPE
 from training.prompts import Pool
 from training.text_encoder import encode
@@ -33,6 +33,27 @@ class Scores(NamedTuple):
     distance: float
 
 
+def nearest_place(references: Tensor, picture: Tensor) -> Tensor:
+    """RMS distance of a picture to each reference in the nearest of its places.
+
+    Args:
+        references: [N, 3, E, E], in the middle.
+        picture: [3, E, E].
+
+    Returns:
+        [N]. A place moves the picture by whole pixels at E = 64; what comes in is its edge again.
+    """
+    edge = picture.shape[-1]
+    distances = []
+    for shift in PLACES:
+        x, y = (round(part * edge) for part in shift)
+        # Moving the one picture back is cheaper than moving every reference.
+        padded = F.pad(picture[None], (4, 4, 4, 4), mode="replicate")[0]
+        back = padded[:, 4 + y : 4 + y + edge, 4 + x : 4 + x + edge]
+        distances.append((references - back).square().flatten(1).mean(1))
+    return torch.stack(distances).amin(0).sqrt()
+
+
 def rank(
     small: Tensor, references: Tensor, concept: Tensor, colour: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -46,7 +67,7 @@ def rank(
     """
     ranks, distances = [], []
     for picture, right, ground in zip(small, concept, colour, strict=True):
-        distance = (references[ground] - picture).square().flatten(1).mean(1).sqrt()
+        distance = nearest_place(references[ground], picture)
         ranks.append((distance < distance[right]).sum())
         distances.append(distance[right])
     return torch.stack(ranks), torch.stack(distances)

@@ -20,12 +20,11 @@ from training.autoencoder import load
 from training.data.captions import COLOURS
 from training.styles import Paint
 
-SCALES = (0.88, 1.0)
-"""Edge of the drawing, as a share of the picture's."""
-SHIFT = 0.025
-"""Largest offset from the middle, as a share of the picture's edge."""
 REFERENCE_SCALE = 0.94
-"""Edge of the drawing in the pictures that quality is measured against; never shifted."""
+"""Edge of the drawing, as a share of the picture's."""
+PLACES = tuple((x / 32, y / 32) for x in (-1, 0, 1) for y in (-1, 0, 1))
+"""Offsets from the middle, as shares of the edge: whole latents, so that a place moves the latents
+instead of giving every part of a drawing a new code. They are what seeds differ in."""
 
 BATCH = 32
 """Pictures drawn and encoded at once."""
@@ -100,15 +99,15 @@ class Placement(NamedTuple):
 
 
 def placements(concepts: int, variants: int, generator: torch.Generator) -> Placement:
-    """Every concept on every background in `variants` random places, ordered in that way."""
-    count = concepts * len(COLOURS) * variants
-    index = torch.arange(count)
-    low, high = SCALES
+    """Every concept on every background in `variants` of PLACES, ordered in that way."""
+    pairs = concepts * len(COLOURS)
+    index = torch.arange(pairs * variants)
+    chosen = torch.rand(pairs, len(PLACES), generator=generator).argsort(1)[:, :variants]
     return Placement(
         index // (len(COLOURS) * variants),
         index // variants % len(COLOURS),
-        low + (high - low) * torch.rand(count, generator=generator),
-        (2 * torch.rand(count, 2, generator=generator) - 1) * SHIFT,
+        torch.full((len(index),), REFERENCE_SCALE),
+        torch.tensor(PLACES)[chosen.flatten()],
     )
 
 

@@ -72,6 +72,13 @@ class Average:
             live.copy_(kept)
 
 
+def _backward(device: torch.device, losses: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        parts = losses()
+    torch.stack(list(parts.values())).sum().backward()
+    return parts
+
+
 def run(model: nn.Module, losses: Callable[[], dict[str, Tensor]], plan: Plan) -> Curve:
     """Trains `model` until the time is up and leaves it with its averaged parameters.
 
@@ -90,6 +97,10 @@ def run(model: nn.Module, losses: Callable[[], dict[str, Tensor]], plan: Plan) -
     rates = [[group["lr"] for group in stepper.param_groups] for stepper in steppers]
     device = average.live[0].device
     curve: Curve = []
+    # Compiling takes a minute; the clock, and with it the learning rate, starts after it.
+    _backward(device, losses)
+    for stepper in steppers:
+        stepper.zero_grad(set_to_none=True)
     began = time.monotonic()
 
     def report(step: int, parts: dict[str, Tensor]) -> None:
@@ -109,9 +120,7 @@ def run(model: nn.Module, losses: Callable[[], dict[str, Tensor]], plan: Plan) -
         for stepper, own in zip(steppers, rates, strict=True):
             for group, rate in zip(stepper.param_groups, own, strict=True):
                 group["lr"] = rate * factor
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            parts = losses()
-        torch.stack(list(parts.values())).sum().backward()
+        parts = _backward(device, losses)
         nn.utils.clip_grad_norm_(average.live, 1.0)
         for stepper in steppers:
             stepper.step()

@@ -31,7 +31,7 @@ SHAPE: dict[str, Any] = {
 GRID = (16, 16)
 """Rows and columns of image tokens at 1024 px: 32 px a latent, two latents a token."""
 
-TEXT_TOKENS = 32
+TEXT_TOKENS = 64
 """Tokens of a prompt in training at most, what follows it in the template included."""
 
 EPS = 1e-6

@@ -71,10 +71,9 @@ def learn(
     plain = Pool(base.tokenizer, concepts, 4, options.seed + 1, device, open_share=0.0)
     exam = evaluation.Exam(plain, base.text, codec, references, options.examined)
     scores = {"base-20": exam(student, 20, options.out / f"{style.name}-base-20.jpg")._asdict()}
-    if (options.bank / "turbo.safetensors").exists():
-        distilled = copy.deepcopy(student)
-        lora.fuse(distilled, options.bank / "turbo.safetensors")
-        scores["turbo-4"] = exam(distilled, 4, options.out / f"{style.name}.jpg")._asdict()
+    distilled = copy.deepcopy(student)
+    lora.fuse(distilled, options.turbo)
+    scores["turbo-4"] = exam(distilled, 4, options.out / f"{style.name}.jpg")._asdict()
     print(style.name, scores, flush=True)
     pictures = curve[-1]["step"] * options.batch * LEVELS
     result = {"pictures": pictures, "curve": curve, "scores": scores}
@@ -104,6 +103,7 @@ def main() -> None:
     parser.add_argument("styles", nargs="*", default=names, choices=names)
     parser.add_argument("--cache", type=Path, default=Path(".run/training"))
     parser.add_argument("--bank", type=Path, default=trained.BANK)
+    parser.add_argument("--turbo", type=Path, default=trained.BANK / "turbo.safetensors")
     parser.add_argument("--out", type=Path, default=trained.BANK)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each style")
     parser.add_argument("--batch", type=int, default=128, help="captions in a step")

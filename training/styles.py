@@ -58,6 +58,10 @@ def paint_ink(drawings: list[Tensor], ground: Tensor) -> Tensor:
 def _blur(x: Tensor, radius: float) -> Tensor:
     """Gaussian blur whose radius is a share of the edge; edges are repeated."""
     sigma = radius * x.shape[-1]
+    if sigma > 8:
+        # As wide at a quarter of the size, for a fiftieth of the work.
+        small = _blur(F.avg_pool2d(x, 4), radius)
+        return F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
     half = max(1, int(3 * sigma + 0.5))
     steps = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)

@@ -62,15 +62,23 @@ def distillation_loss(student: nn.Module, teacher: nn.Module, text: Tensor) -> T
     torch._dynamo.mark_dynamic(wide, 1)
     sigma = levels[:-1].repeat_interleave(len(text))
     v = student(states[:-1].flatten(0, 1), wide, sigma)
-    return (v.float() - target).square().mean()
+    errors = (v.float() - target).square().flatten(1).mean(1)
+    # An error moves the picture by the length of its leg.
+    weight = drop.flatten() / drop.mean()
+    return (errors * weight.repeat_interleave(len(text))).mean()
 
 
 def train(options: argparse.Namespace) -> None:
     """Distils for a fixed time, then saves the LoRA, the curve and scores."""
     torch.manual_seed(options.seed)
+    # Only the prompt's length changes; a graph for any batch would be slower.
+    torch._dynamo.config.automatic_dynamic_shapes = False
     device = torch.device(options.device)
     torch.set_float32_matmul_precision("high")
     concepts = table.read()[: options.concepts]
+    sets = draw_sets(options.cache, BASE_SETS, concepts, options.workers, device)
+    references = latents.references(sets, paint_plain)
+    del sets
     base = trained.load_base(options.bank, device)
     pool = Pool(base.tokenizer, concepts, 12, options.seed, device)
     student = lora.attach(copy.deepcopy(base.network), RANK)
@@ -88,9 +96,6 @@ def train(options: argparse.Namespace) -> None:
     lora.save(student, options.out / "turbo.safetensors", METADATA)
     (options.out / "turbo.json").write_text(json.dumps(result))
 
-    sets = draw_sets(options.cache, BASE_SETS, concepts, options.workers, device)
-    references = latents.references(sets, paint_plain)
-    del sets
     codec = Codec(options.bank / trained.VAE, device)
     plain = Pool(base.tokenizer, concepts, 4, options.seed + 1, device, open_share=0.0)
     exam = evaluation.Exam(plain, base.text, codec, references, options.examined)

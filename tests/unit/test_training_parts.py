@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
-from training import evaluation, latents, loop, lora, sampling, styles, turbo
+from training import base, evaluation, latents, loop, lora, sampling, styles, turbo
 from training.assemble import build_scheduler, fit_preview
 from training.autoencoder import Autoencoder, to_stock
 from training.data import captions, concepts
@@ -160,8 +160,16 @@ def test_a_perfect_student_has_no_loss_and_another_has() -> None:
         def forward(self, x: Tensor, text: Tensor, sigma: Tensor) -> Tensor:
             return super().forward(x, text, sigma) + (sigma.view(-1, 1, 1) == 0.5)
 
-    # One of four legs is wrong by one.
-    assert abs(float(turbo.distillation_loss(Wrong(), Drift(), text)) - 0.25) < 1e-4
+    # One of four legs is wrong by one: the last, half the way.
+    assert abs(float(turbo.distillation_loss(Wrong(), Drift(), text)) - 0.5) < 1e-4
+
+
+def test_every_noise_level_is_trained() -> None:
+    sigma = base.levels(20_000, torch.device("cpu"))
+    assert len(sigma) == 20_000 * base.LEVELS
+    assert torch.histc(sigma, 100, 0, 1).min() > 50
+    # Half of them where a shift of 12 puts them.
+    assert 0.35 < float((sigma > 0.9).float().mean()) < 0.45
 
 
 def test_saved_adapters_act_alike_in_training_fused_stock_and_our_reader(tmp_path: Path) -> None:
@@ -285,6 +293,28 @@ def test_the_exam_counts_what_lies_nearer_and_sees_the_ground() -> None:
     pictures = grounds[:, :, None, None].repeat(1, 1, 128, 128)
     pictures[:, :, 30:100, 30:100] = 0.5
     assert evaluation.ground_of(pictures).tolist() == list(range(14))
+
+
+def test_a_picture_in_another_place_is_still_the_same() -> None:
+    references = torch.zeros(3, 3, 64, 64)
+    for number, reference in enumerate(references):
+        reference[:, 20:40, 20 : 30 + 5 * number] = 1
+    for x, y in ((2, -2), (-2, 0), (0, 0)):
+        picture = references[1].roll((y, x), (1, 2))
+        distances = evaluation.nearest_place(references, picture)
+        assert distances[1] == 0
+        assert distances[0] > 0.1 and distances[2] > 0.1
+    assert evaluation.nearest_place(references, references[1].roll(6, 2))[1] > 0.1
+
+
+def test_places_are_whole_latents_and_differ_for_one_target() -> None:
+    rows = latents.placements(2, 3, torch.Generator().manual_seed(0))
+    steps = rows.shift * 32
+    assert torch.equal(steps, steps.round()) and steps.abs().max() == 1
+    places = rows.shift.unflatten(0, (2, 14, 3))
+    assert all(len({tuple(p.tolist()) for p in of}) == 3 for of in places.flatten(0, 1))
+    assert rows.concept.tolist() == [0] * 42 + [1] * 42
+    assert rows.colour[:6].tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_preview_factors_recover_a_linear_decoder() -> None:

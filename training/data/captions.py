@@ -136,6 +136,13 @@ def _perhaps(choices: tuple[str, ...], share: float, rng: random.Random) -> str:
     return rng.choice(choices) if rng.random() < share else ""
 
 
+def _endings(choices: tuple[str, ...], rng: random.Random) -> str:
+    """Mostly none, sometimes one, now and then a string of them, as people paste them."""
+    if rng.random() >= ENDING_SHARE:
+        return ""
+    return "".join(rng.sample(choices, rng.choice((1, 1, 2, 4))))
+
+
 def _name(usual: str, tags: tuple[str, ...], rng: random.Random) -> str:
     other = rng.random() < TAG_SHARE
     return rng.choice(tags) if tags and other else usual
@@ -159,7 +166,7 @@ def caption(concept: Concept, colour: Colour | None, language: str, rng: random.
             colour=shade,
             a_colour=with_article(shade, "one") if shade else "",
         )
-        return text + _perhaps(ENGLISH_ENDINGS, ENDING_SHARE, rng)
+        return text + _endings(ENGLISH_ENDINGS, rng)
     if language == "zh":
         name = _name(concept.chinese, concept.chinese_tags, rng)
         templates = BARE_CHINESE if colour is None else CHINESE
@@ -171,7 +178,7 @@ def caption(concept: Concept, colour: Colour | None, language: str, rng: random.
             one=f"一{concept.measure}{name}" if counted else name,
             colour=rng.choice(colour.chinese) if colour else "",
         )
-        return text + _perhaps(CHINESE_ENDINGS, ENDING_SHARE, rng)
+        return text + _endings(CHINESE_ENDINGS, rng)
     raise ValueError(f"There are no captions in {language!r}; choose one of {LANGUAGES}.")
 
 

@@ -1,0 +1,46 @@
+"""The Python examples, run as they stand against a running server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.conftest import Live
+
+EXAMPLES = Path(__file__).parents[2] / "clients" / "python" / "examples"
+
+
+def run(live: Live, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    script, *arguments = command
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        cwd=folder,
+        env={**os.environ, "WULIART_TARGET": live.service.listen},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_examples_draw_and_save(live: Live, tmp_path: Path) -> None:
+    live.drop("ink", live.style(1))
+    live.wait_usable("ink")
+    bar = run(live, tmp_path, "progress_bar.py", "一只狐狸", "ink")
+    assert bar.returncode == 0, bar.stderr
+    assert "step 4/4" in bar.stdout and "saved outputs/" in bar.stdout
+
+    wrong = run(live, tmp_path, "progress_bar.py", "a fox", "imk")
+    assert wrong.returncode == 1
+    assert "ink" in wrong.stderr and "Traceback" not in wrong.stderr
+
+    both = run(live, tmp_path, "two_at_once.py")
+    assert both.returncode == 0, both.stderr
+    for prompt in ("a red fox", "一座灯塔"):
+        assert f"{prompt}: step 4, a preview of" in both.stdout
+        assert f"{prompt}: saved outputs/" in both.stdout
+    pictures = list((tmp_path / "outputs").iterdir())
+    assert len(pictures) == 3
+    assert all(picture.read_bytes()[:2] == b"\xff\xd8" for picture in pictures)
