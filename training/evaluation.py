@@ -44,12 +44,13 @@ def nearest_place(references: Tensor, picture: Tensor) -> Tensor:
         [N]. A place moves the picture by whole pixels at E = 64; what comes in is its edge again.
     """
     edge = picture.shape[-1]
+    reach = round(max(map(max, PLACES)) * edge)
+    padded = F.pad(picture[None], (reach,) * 4, mode="replicate")[0]
     distances = []
     for shift in PLACES:
-        x, y = (round(part * edge) for part in shift)
+        x, y = (round(part * edge) + reach for part in shift)
         # Moving the one picture back is cheaper than moving every reference.
-        padded = F.pad(picture[None], (4, 4, 4, 4), mode="replicate")[0]
-        back = padded[:, 4 + y : 4 + y + edge, 4 + x : 4 + x + edge]
+        back = padded[:, y : y + edge, x : x + edge]
         distances.append((references - back).square().flatten(1).mean(1))
     return torch.stack(distances).amin(0).sqrt()
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.evaluation import nearest_place
+
 BORDER = 24 / 1024
 """Width of the outer border, as a share of the edge."""
 LUMA = (0.299, 0.587, 0.114)
@@ -29,8 +31,10 @@ def pooled(picture: Tensor, edge: int) -> Tensor:
 
 
 def distances(picture: Tensor, references: Tensor) -> Tensor:
-    """RMS differences [N] of a picture [3, E, E] to references [N, 3, E, E]."""
-    return (references - picture).square().flatten(1).mean(1).sqrt()
+    """RMS differences [N] of a picture [3, E, E] to references [N, 3, E, E], each in the nearest
+    of the nine places that the model draws in.
+    """
+    return nearest_place(references, picture)
 
 
 def rank(distance: Tensor, right: int) -> int:
