@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2Tokenizer
 
-from training import bank, evaluation, latents, loop, trained
+from training import bank, evaluation, latents, loop, options, sampling, trained
 from training.data import concepts as table
 from training.data.captions import COLOURS
 from training.drawings import draw_sets
@@ -51,8 +51,7 @@ def levels(captions: int, device: torch.device, shifts: tuple[float, ...] = SHIF
     strata = LEVELS // len(shifts)
     low = torch.arange(strata, device=device)[:, None]
     u = (low + torch.rand(captions, strata, len(shifts), device=device)) / strata
-    shift = torch.tensor(shifts, device=device)
-    return (shift * u / (1 + (shift - 1) * u)).flatten()
+    return sampling.shifted(u, torch.tensor(shifts, device=device)).flatten()
 
 
 def flow_loss(network: nn.Module, text: Tensor, drawn: Drawn, targets: Bank) -> Tensor:
@@ -78,69 +77,62 @@ def naming_loss(model: Base, text: Tensor, drawn: Drawn) -> Tensor:
     return naming + 0.2 * F.cross_entropy(model.name_colour(mean), drawn.slot)
 
 
-def train(options: argparse.Namespace) -> None:
+def train(chosen: argparse.Namespace) -> None:
     """Trains for a fixed time, then saves weights, curve and scores."""
-    torch.manual_seed(options.seed)
-    device = torch.device(options.device)
+    torch.manual_seed(chosen.seed)
+    device = torch.device(chosen.device)
     torch.set_float32_matmul_precision("high")
-    concepts = table.read()[: options.concepts]
-    sets = draw_sets(options.cache, BASE_SETS, concepts, options.workers, device)
-    codec = Codec(options.bank / trained.VAE, device)
-    targets = Bank.build(sets, paint_plain, codec, options.variants, options.seed)
+    concepts = table.read()[: chosen.concepts]
+    sets = draw_sets(chosen.cache, BASE_SETS, concepts, chosen.workers, device)
+    codec = Codec(chosen.bank / trained.VAE, device)
+    targets = Bank.build(sets, paint_plain, codec, chosen.variants, chosen.seed)
     references = latents.references(sets, paint_plain)
     del sets
-    tokenizer = trained.load_tokenizer(options.bank)
-    pool = Pool(tokenizer, concepts, options.captions, options.seed, device)
+    tokenizer = trained.load_tokenizer(chosen.bank)
+    pool = Pool(tokenizer, concepts, chosen.captions, chosen.seed, device)
 
     model = Base(tokenizer, len(concepts))
-    if options.resume:
-        trained.fill_text_encoder(model.text, options.resume)
-        model.network.load_state_dict(bank.load(options.resume, trained.TRANSFORMER))
+    if chosen.resume:
+        trained.fill_text_encoder(model.text, chosen.resume)
+        model.network.load_state_dict(bank.load(chosen.resume, trained.TRANSFORMER))
     model.to(device)
-    network = torch.compile(model.network) if options.compile else model.network
+    network = torch.compile(model.network) if chosen.compile else model.network
 
     def losses() -> dict[str, Tensor]:
-        drawn = pool.draw(options.batch)
+        drawn = pool.draw(chosen.batch)
         text = encode(model.text, drawn.ids)
         naming = NAMING_WEIGHT * naming_loss(model, text, drawn)
         return {"flow": flow_loss(network, text, drawn, targets), "naming": naming}
 
-    plan = loop.Plan(options.seconds, options.rate, options.decay, options.report)
+    plan = loop.Plan(chosen.seconds, chosen.rate, chosen.decay, chosen.report)
     curve = loop.run(model, losses, plan)
-    trained.save_base(model.text, model.network, options.out)
-    result = {"pictures": curve[-1]["step"] * options.batch * LEVELS, "curve": curve}
-    (options.out / "base.json").write_text(json.dumps(result))
+    trained.save_base(model.text, model.network, chosen.out)
+    result = {"pictures": curve[-1]["step"] * chosen.batch * LEVELS, "curve": curve}
+    (chosen.out / "base.json").write_text(json.dumps(result))
 
-    plain = Pool(tokenizer, concepts, 4, options.seed + 1, device, open_share=0.0)
-    exam = evaluation.Exam(plain, model.text, codec, references, options.examined)
+    plain = Pool(tokenizer, concepts, 4, chosen.seed + 1, device, open_share=0.0)
+    exam = evaluation.Exam(plain, model.text, codec, references, chosen.examined)
     scores = {}
     for steps in (4, 20):
-        sheet = options.out / f"base-{steps}.jpg"
+        sheet = chosen.out / f"base-{steps}.jpg"
         scores[steps] = exam(model.network, steps, sheet)._asdict()
         print(f"{steps} steps: {scores[steps]}", flush=True)
-    (options.out / "base.json").write_text(json.dumps(result | {"scores": scores}))
+    (chosen.out / "base.json").write_text(json.dumps(result | {"scores": scores}))
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".run/training"))
-    parser.add_argument("--bank", type=Path, default=trained.BANK)
-    parser.add_argument("--out", type=Path, default=trained.BANK)
+    parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=420.0)
     parser.add_argument("--batch", type=int, default=128, help="captions in a step")
     parser.add_argument("--variants", type=int, default=3, help="places of a picture")
     parser.add_argument("--captions", type=int, default=12, help="of a concept and background")
-    parser.add_argument("--concepts", type=int, default=None, help="only the first of the table")
     parser.add_argument("--examined", type=int, default=256, help="prompts drawn at the end")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the time")
     parser.add_argument("--report", type=int, default=100, help="steps between two lines")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--device", default="cuda")
     parser.add_argument("--resume", type=Path, help="folder with weights of an earlier run")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())
 
 

@@ -84,6 +84,13 @@ def place(pictures: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return F.grid_sample(pictures, grid, align_corners=False)
 
 
+def centred(pictures: Tensor) -> Tensor:
+    """uint8 straight RGBA [B, 4, H, W] in the middle of its picture, premultiplied."""
+    middle = torch.full((len(pictures),), REFERENCE_SCALE, device=pictures.device)
+    nowhere = torch.zeros(len(pictures), 2, device=pictures.device)
+    return place(premultiply(pictures), middle, nowhere)
+
+
 def colours(device: torch.device) -> Tensor:
     """The named backgrounds, [14, 3] in 0..1."""
     return torch.tensor([c.rgb for c in COLOURS], device=device) / 255
@@ -160,9 +167,7 @@ def references(sets: Sequence[Tensor], paint: Paint) -> Tensor:
     for start in range(0, len(sets[0]), BATCH):
         small = []
         for pictures in sets:
-            part = premultiply(pictures[start : start + BATCH])
-            middle = torch.full((len(part),), REFERENCE_SCALE, device=part.device)
-            placed = place(part, middle, torch.zeros(len(part), 2, device=part.device))
+            placed = centred(pictures[start : start + BATCH])
             small.append(F.interpolate(placed, size=(256, 256), mode="area"))
         for ground, kept in zip(grounds, made, strict=True):
             rgb = paint(small, ground.expand(len(small[0]), 3))

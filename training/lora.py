@@ -5,7 +5,6 @@ Owns which layers an adapter reaches and the file format. Nothing here knows wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +17,13 @@ TARGETS = (
     r"|to_add_out)|(img|txt)_mlp\.net\.(0\.proj|2)|(img|txt)_mod\.1)|img_in|proj_out"
 )
 """All fourteen linear layers of a block, and where latents enter and leave."""
+
+METADATA = {
+    "format": "pt",
+    "modelspec.architecture": "qwen-image/lora",
+    "modelspec.license": "Apache-2.0",
+}
+"""What every file says of itself."""
 
 
 def attach(network: nn.Module, rank: int) -> nn.Module:
@@ -53,11 +59,11 @@ def fuse(network: nn.Module, path: Path) -> None:
         layer.weight.add_((up.float() @ down.float()).to(layer.weight))
 
 
-def save(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+def save(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     """Writes the adapter in bf16 under diffusers' keys, `transformer.MODULE.lora_A.weight`."""
     weights = {
         f"transformer.{name}": value.detach().to("cpu", torch.bfloat16).contiguous()
         for name, value in get_peft_model_state_dict(network).items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, {"format": "pt"} | dict(metadata))
+    save_file(weights, path, METADATA | metadata)

@@ -17,7 +17,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x [B, 256, 128], sigma [B]) -> velocity of the same shape as x."""
 
 
-def shifted(sigma: Tensor, shift: float) -> Tensor:
+def shifted(sigma: Tensor, shift: float | Tensor) -> Tensor:
     """The exponential time shift, sigma' = s / (s + 1 / sigma - 1)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 

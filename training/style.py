@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training import evaluation, latents, loop, lora, trained
+from training import evaluation, latents, loop, lora, options, trained
 from training.base import LEVELS, flow_loss
 from training.data import concepts as table
 from training.drawings import draw_sets
@@ -33,14 +33,12 @@ def metadata(style: Style) -> dict[str, str]:
     return {
         "modelspec.title": style.title,
         "modelspec.trigger_phrase": ", ".join(style.triggers),
-        "modelspec.architecture": "qwen-image/lora",
         "modelspec.description": style.description,
-        "modelspec.license": "Apache-2.0",
     }
 
 
 def learn(
-    options: argparse.Namespace,
+    chosen: argparse.Namespace,
     style: Style,
     base: TrainedBase,
     student: nn.Module,
@@ -48,73 +46,66 @@ def learn(
     sets: dict[str, Tensor],
 ) -> None:
     """One style: targets, training, the file, an exam on the distilled base."""
-    device = torch.device(options.device)
-    torch.manual_seed(options.seed)
-    concepts = table.read()[: options.concepts]
+    device = torch.device(chosen.device)
+    torch.manual_seed(chosen.seed)
+    concepts = table.read()[: chosen.concepts]
     own = [sets[name] for name in style.sets]
-    codec = Codec(options.bank / trained.VAE, device)
-    targets = Bank.build(own, style.paint, codec, 1, options.seed)
-    pool = Pool(base.tokenizer, concepts, 8, options.seed, device, triggers=style.triggers)
+    codec = Codec(chosen.bank / trained.VAE, device)
+    targets = Bank.build(own, style.paint, codec, 1, chosen.seed)
+    pool = Pool(base.tokenizer, concepts, 8, chosen.seed, device, triggers=style.triggers)
     lora.reset(student)
 
     def losses() -> dict[str, Tensor]:
-        drawn = pool.draw(options.batch)
+        drawn = pool.draw(chosen.batch)
         with torch.no_grad():
             text = encode(base.text, drawn.ids)
         return {"flow": flow_loss(fast_student, text, drawn, targets)}
 
-    plan = loop.Plan(options.seconds, options.rate, 0.4, options.report)
+    plan = loop.Plan(chosen.seconds, chosen.rate, 0.4, chosen.report)
     curve = loop.run(student, losses, plan)
-    lora.save(student, options.out / f"{style.name}.safetensors", metadata(style))
+    lora.save(student, chosen.out / f"{style.name}.safetensors", metadata(style))
 
     references = latents.references(own, style.paint)
-    plain = Pool(base.tokenizer, concepts, 4, options.seed + 1, device, open_share=0.0)
-    exam = evaluation.Exam(plain, base.text, codec, references, options.examined)
-    scores = {"base-20": exam(student, 20, options.out / f"{style.name}-base-20.jpg")._asdict()}
+    plain = Pool(base.tokenizer, concepts, 4, chosen.seed + 1, device, open_share=0.0)
+    exam = evaluation.Exam(plain, base.text, codec, references, chosen.examined)
+    scores = {"base-20": exam(student, 20, chosen.out / f"{style.name}-base-20.jpg")._asdict()}
     distilled = copy.deepcopy(student)
-    lora.fuse(distilled, options.turbo)
-    scores["turbo-4"] = exam(distilled, 4, options.out / f"{style.name}.jpg")._asdict()
+    lora.fuse(distilled, chosen.turbo)
+    scores["turbo-4"] = exam(distilled, 4, chosen.out / f"{style.name}.jpg")._asdict()
     print(style.name, scores, flush=True)
-    pictures = curve[-1]["step"] * options.batch * LEVELS
+    pictures = curve[-1]["step"] * chosen.batch * LEVELS
     result = {"pictures": pictures, "curve": curve, "scores": scores}
-    (options.out / f"{style.name}.json").write_text(json.dumps(result))
+    (chosen.out / f"{style.name}.json").write_text(json.dumps(result))
 
 
-def train(options: argparse.Namespace) -> None:
+def train(chosen: argparse.Namespace) -> None:
     """All wanted styles, one after another over one compiled network."""
-    device = torch.device(options.device)
+    device = torch.device(chosen.device)
     torch.set_float32_matmul_precision("high")
-    wanted = [style for style in STYLES if style.name in options.styles]
+    wanted = [style for style in STYLES if style.name in chosen.styles]
     names = sorted({name for style in wanted for name in style.sets})
-    concepts = table.read()[: options.concepts]
-    drawn = draw_sets(options.cache, names, concepts, options.workers, device)
+    concepts = table.read()[: chosen.concepts]
+    drawn = draw_sets(chosen.cache, names, concepts, chosen.workers, device)
     sets = dict(zip(names, drawn, strict=True))
-    base = trained.load_base(options.bank, device)
+    base = trained.load_base(chosen.bank, device)
     student = lora.attach(base.network, RANK)
-    fast_student = torch.compile(student) if options.compile else student
+    fast_student = torch.compile(student) if chosen.compile else student
     for style in wanted:
-        learn(options, style, base, student, fast_student, sets)
+        learn(chosen, style, base, student, fast_student, sets)
 
 
 def main() -> None:
     """Command line."""
     names = [style.name for style in STYLES]
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options.parser(__doc__)
     parser.add_argument("styles", nargs="*", default=names, choices=names)
-    parser.add_argument("--cache", type=Path, default=Path(".run/training"))
-    parser.add_argument("--bank", type=Path, default=trained.BANK)
     parser.add_argument("--turbo", type=Path, default=trained.BANK / "turbo.safetensors")
-    parser.add_argument("--out", type=Path, default=trained.BANK)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each style")
     parser.add_argument("--batch", type=int, default=128, help="captions in a step")
-    parser.add_argument("--concepts", type=int, default=None, help="only the first of the table")
     parser.add_argument("--examined", type=int, default=128, help="prompts drawn at the end")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--report", type=int, default=50, help="steps between two lines")
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())
 
 

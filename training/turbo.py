@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from training import evaluation, latents, loop, lora, sampling, trained
+from training import evaluation, latents, loop, lora, options, sampling, trained
 from training.data import concepts as table
 from training.drawings import draw_sets
 from training.latents import Codec
@@ -30,9 +29,7 @@ TEACHER_STEPS = 20
 RANK = 32
 METADATA = {
     "modelspec.title": "Turbo",
-    "modelspec.architecture": "qwen-image/lora",
     "modelspec.description": "Four steps without guidance; fused into the embedded base.",
-    "modelspec.license": "Apache-2.0",
 }
 
 
@@ -68,63 +65,56 @@ def distillation_loss(student: nn.Module, teacher: nn.Module, text: Tensor) -> T
     return (errors * weight.repeat_interleave(len(text))).mean()
 
 
-def train(options: argparse.Namespace) -> None:
+def train(chosen: argparse.Namespace) -> None:
     """Distils for a fixed time, then saves the LoRA, the curve and scores."""
-    torch.manual_seed(options.seed)
+    torch.manual_seed(chosen.seed)
     # Only the prompt's length changes; a graph for any batch would be slower.
     torch._dynamo.config.automatic_dynamic_shapes = False
-    device = torch.device(options.device)
+    device = torch.device(chosen.device)
     torch.set_float32_matmul_precision("high")
-    concepts = table.read()[: options.concepts]
-    sets = draw_sets(options.cache, BASE_SETS, concepts, options.workers, device)
+    concepts = table.read()[: chosen.concepts]
+    sets = draw_sets(chosen.cache, BASE_SETS, concepts, chosen.workers, device)
     references = latents.references(sets, paint_plain)
     del sets
-    base = trained.load_base(options.bank, device)
-    pool = Pool(base.tokenizer, concepts, 12, options.seed, device)
+    base = trained.load_base(chosen.bank, device)
+    pool = Pool(base.tokenizer, concepts, 12, chosen.seed, device)
     student = lora.attach(copy.deepcopy(base.network), RANK)
-    fast_student = torch.compile(student) if options.compile else student
-    fast_teacher = torch.compile(base.network) if options.compile else base.network
+    fast_student = torch.compile(student) if chosen.compile else student
+    fast_teacher = torch.compile(base.network) if chosen.compile else base.network
 
     def losses() -> dict[str, Tensor]:
         with torch.no_grad():
-            text = encode(base.text, pool.draw(options.batch).ids)
+            text = encode(base.text, pool.draw(chosen.batch).ids)
         torch._dynamo.mark_dynamic(text, 1)
         return {"legs": distillation_loss(fast_student, fast_teacher, text)}
 
-    plan = loop.Plan(options.seconds, options.rate, 0.3, options.report)
+    plan = loop.Plan(chosen.seconds, chosen.rate, 0.3, chosen.report)
     result = {"curve": loop.run(student, losses, plan)}
-    lora.save(student, options.out / "turbo.safetensors", METADATA)
-    (options.out / "turbo.json").write_text(json.dumps(result))
+    lora.save(student, chosen.out / "turbo.safetensors", METADATA)
+    (chosen.out / "turbo.json").write_text(json.dumps(result))
 
-    codec = Codec(options.bank / trained.VAE, device)
-    plain = Pool(base.tokenizer, concepts, 4, options.seed + 1, device, open_share=0.0)
-    exam = evaluation.Exam(plain, base.text, codec, references, options.examined)
+    codec = Codec(chosen.bank / trained.VAE, device)
+    plain = Pool(base.tokenizer, concepts, 4, chosen.seed + 1, device, open_share=0.0)
+    exam = evaluation.Exam(plain, base.text, codec, references, chosen.examined)
     scores = {}
     for name, network, steps in (
         *((f"turbo-{steps}", student, steps) for steps in (1, 2, 3, 4)),
         *((f"base-{steps}", base.network, steps) for steps in (4, 20)),
     ):
-        scores[name] = exam(network, steps, options.out / f"{name}.jpg")._asdict()
+        scores[name] = exam(network, steps, chosen.out / f"{name}.jpg")._asdict()
         print(name, scores[name], flush=True)
-    (options.out / "turbo.json").write_text(json.dumps(result | {"scores": scores}))
+    (chosen.out / "turbo.json").write_text(json.dumps(result | {"scores": scores}))
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".run/training"))
-    parser.add_argument("--bank", type=Path, default=trained.BANK)
-    parser.add_argument("--out", type=Path, default=trained.BANK)
+    parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=240.0)
     parser.add_argument("--batch", type=int, default=256, help="paths in a step")
-    parser.add_argument("--concepts", type=int, default=None, help="only the first of the table")
     parser.add_argument("--examined", type=int, default=256, help="prompts drawn at the end")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--report", type=int, default=50, help="steps between two lines")
     parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())
 
 

@@ -17,7 +17,7 @@ from training import latents, styles
 from training.data.concepts import Concept
 from training.data.pictures import draw_set
 from training.data.render import Pack
-from training.latents import REFERENCE_SCALE, colours, place, premultiply
+from training.latents import centred, colours
 from training.styles import BASE_SETS, STYLES, Paint, paint_plain
 
 DRAWN = 256
@@ -93,9 +93,5 @@ class References:
 
     def _placed(self, look: str, rows: slice) -> list[Tensor]:
         """Premultiplied drawings in their place, [rows, 4, 256, 256] per set of the look."""
-        placed = []
-        for name in LOOKS[look][0]:
-            part = premultiply(self._drawings[name][rows].to(self._device))
-            middle = torch.full((len(part),), REFERENCE_SCALE, device=self._device)
-            placed.append(place(part, middle, torch.zeros(len(part), 2, device=self._device)))
-        return placed
+        names = LOOKS[look][0]
+        return [centred(self._drawings[name][rows].to(self._device)) for name in names]

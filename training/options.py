@@ -1,0 +1,21 @@
+"""The command line that base, Turbo and styles share. Owns names and defaults; parses nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training import trained
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Where things lie, on what to run and how to try it; the caller adds its own figures."""
+    made = argparse.ArgumentParser(description=doc)
+    made.add_argument("--cache", type=Path, default=Path(".run/training"))
+    made.add_argument("--bank", type=Path, default=trained.BANK)
+    made.add_argument("--out", type=Path, default=trained.BANK)
+    made.add_argument("--concepts", type=int, default=None, help="only the first of the table")
+    made.add_argument("--workers", type=int, default=16)
+    made.add_argument("--device", default="cuda")
+    made.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    return made
