@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ class Base(nn.Module):
         self.name_colour = nn.Linear(HIDDEN, len(COLOURS) + 1)
 
 
-def levels(captions: int, device: torch.device, shifts: tuple[float, ...] = SHIFTS) -> Tensor:
+def levels(captions: int, device: torch.device, shifts: Sequence[float] = SHIFTS) -> Tensor:
     """[captions * LEVELS] noise levels; for each shift they cover a caption's range evenly."""
     strata = LEVELS // len(shifts)
     low = torch.arange(strata, device=device)[:, None]
@@ -54,16 +55,21 @@ def levels(captions: int, device: torch.device, shifts: tuple[float, ...] = SHIF
     return sampling.shifted(u, torch.tensor(shifts, device=device)).flatten()
 
 
-def flow_loss(network: nn.Module, text: Tensor, drawn: Drawn, targets: Bank) -> Tensor:
+def flow_loss(
+    network: nn.Module,
+    text: Tensor,
+    drawn: Drawn,
+    targets: Bank,
+    shifts: Sequence[float] = SHIFTS,
+) -> Tensor:
     """Squared error of the velocity at LEVELS noise levels of each caption.
 
     `text` holds the captions' states [captions, tokens, HIDDEN].
     """
     wide = (text, drawn.concept, drawn.colour)
     text, concept, colour = (x.repeat_interleave(LEVELS, 0) for x in wide)
-    torch._dynamo.mark_dynamic(text, 1)
     x0 = targets(concept, colour)
-    sigma = levels(len(drawn.concept), x0.device)
+    sigma = levels(len(drawn.concept), x0.device, shifts)
     noise = torch.randn_like(x0)
     level = sigma[:, None, None]
     v = network((1 - level) * x0 + level * noise, text, sigma)
@@ -96,18 +102,23 @@ def train(chosen: argparse.Namespace) -> None:
         trained.fill_text_encoder(model.text, chosen.resume)
         model.network.load_state_dict(bank.load(chosen.resume, trained.TRANSFORMER))
     model.to(device)
-    network = torch.compile(model.network) if chosen.compile else model.network
+    if chosen.compile:
+        model.network.compile_blocks()
 
     def losses() -> dict[str, Tensor]:
         drawn = pool.draw(chosen.batch)
         text = encode(model.text, drawn.ids)
         naming = NAMING_WEIGHT * naming_loss(model, text, drawn)
-        return {"flow": flow_loss(network, text, drawn, targets), "naming": naming}
+        return {
+            "flow": flow_loss(model.network, text, drawn, targets, chosen.shifts),
+            "naming": naming,
+        }
 
     plan = loop.Plan(chosen.seconds, chosen.rate, chosen.decay, chosen.report)
     curve = loop.run(model, losses, plan)
     trained.save_base(model.text, model.network, chosen.out)
-    result = {"pictures": curve[-1]["step"] * chosen.batch * LEVELS, "curve": curve}
+    figures = {"shifts": chosen.shifts, "rate": chosen.rate, "resumed": bool(chosen.resume)}
+    result = figures | {"pictures": curve[-1]["step"] * chosen.batch * LEVELS, "curve": curve}
     (chosen.out / "base.json").write_text(json.dumps(result))
 
     plain = Pool(tokenizer, concepts, 4, chosen.seed + 1, device, open_share=0.0)
@@ -125,6 +136,7 @@ def main() -> None:
     parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=420.0)
     parser.add_argument("--batch", type=int, default=128, help="captions in a step")
+    parser.add_argument("--shifts", type=float, nargs="+", default=SHIFTS, help="of noise levels")
     parser.add_argument("--variants", type=int, default=3, help="places of a picture")
     parser.add_argument("--captions", type=int, default=12, help="of a concept and background")
     parser.add_argument("--examined", type=int, default=256, help="prompts drawn at the end")

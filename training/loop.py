@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from training.muon import Muon
+
 EMA = 0.999
 """Decay of the moving average whose weights are kept."""
 WARMUP = 100
@@ -44,9 +46,7 @@ def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
         (matrices if whole else others).append(parameter)
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(
-            torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        )
+        made.append(Muon(matrices, lr=rate))
     adam_rate = rate / 2 if matrices else rate
     made.append(torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0))
     return made

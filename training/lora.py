@@ -12,6 +12,8 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from training.network import Network
+
 TARGETS = (
     r"transformer_blocks\.\d+\.(attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj"
     r"|to_add_out)|(img|txt)_mlp\.net\.(0\.proj|2)|(img|txt)_mod\.1)|img_in|proj_out"
@@ -26,10 +28,10 @@ METADATA = {
 """What every file says of itself."""
 
 
-def attach(network: nn.Module, rank: int) -> nn.Module:
+def attach(network: Network, rank: int) -> Network:
     """Adds an adapter that changes nothing yet; only its parameters are trainable afterwards."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
-    adapted: nn.Module = inject_adapter_in_model(config, network)
+    adapted: Network = inject_adapter_in_model(config, network)
     for name, parameter in adapted.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return adapted

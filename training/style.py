@@ -42,7 +42,6 @@ def learn(
     style: Style,
     base: TrainedBase,
     student: nn.Module,
-    fast_student: nn.Module,
     sets: dict[str, Tensor],
 ) -> None:
     """One style: targets, training, the file, an exam on the distilled base."""
@@ -59,7 +58,7 @@ def learn(
         drawn = pool.draw(chosen.batch)
         with torch.no_grad():
             text = encode(base.text, drawn.ids)
-        return {"flow": flow_loss(fast_student, text, drawn, targets)}
+        return {"flow": flow_loss(student, text, drawn, targets)}
 
     plan = loop.Plan(chosen.seconds, chosen.rate, 0.4, chosen.report)
     curve = loop.run(student, losses, plan)
@@ -89,9 +88,10 @@ def train(chosen: argparse.Namespace) -> None:
     sets = dict(zip(names, drawn, strict=True))
     base = trained.load_base(chosen.bank, device)
     student = lora.attach(base.network, RANK)
-    fast_student = torch.compile(student) if chosen.compile else student
+    if chosen.compile:
+        student.compile_blocks()
     for style in wanted:
-        learn(chosen, style, base, student, fast_student, sets)
+        learn(chosen, style, base, student, sets)
 
 
 def main() -> None:

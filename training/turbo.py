@@ -56,7 +56,6 @@ def distillation_loss(student: nn.Module, teacher: nn.Module, text: Tensor) -> T
     drop = (levels[:-1] - levels[1:]).view(-1, 1, 1, 1)
     target = ((states[:-1] - states[1:]) / drop).flatten(0, 1)
     wide = text.repeat(STEPS, 1, 1)
-    torch._dynamo.mark_dynamic(wide, 1)
     sigma = levels[:-1].repeat_interleave(len(text))
     v = student(states[:-1].flatten(0, 1), wide, sigma)
     errors = (v.float() - target).square().flatten(1).mean(1)
@@ -68,8 +67,6 @@ def distillation_loss(student: nn.Module, teacher: nn.Module, text: Tensor) -> T
 def train(chosen: argparse.Namespace) -> None:
     """Distils for a fixed time, then saves the LoRA, the curve and scores."""
     torch.manual_seed(chosen.seed)
-    # Only the prompt's length changes; a graph for any batch would be slower.
-    torch._dynamo.config.automatic_dynamic_shapes = False
     device = torch.device(chosen.device)
     torch.set_float32_matmul_precision("high")
     concepts = table.read()[: chosen.concepts]
@@ -79,14 +76,14 @@ def train(chosen: argparse.Namespace) -> None:
     base = trained.load_base(chosen.bank, device)
     pool = Pool(base.tokenizer, concepts, 12, chosen.seed, device)
     student = lora.attach(copy.deepcopy(base.network), RANK)
-    fast_student = torch.compile(student) if chosen.compile else student
-    fast_teacher = torch.compile(base.network) if chosen.compile else base.network
+    if chosen.compile:
+        student.compile_blocks()
+        base.network.compile_blocks()
 
     def losses() -> dict[str, Tensor]:
         with torch.no_grad():
             text = encode(base.text, pool.draw(chosen.batch).ids)
-        torch._dynamo.mark_dynamic(text, 1)
-        return {"legs": distillation_loss(fast_student, fast_teacher, text)}
+        return {"legs": distillation_loss(student, base.network, text)}
 
     plan = loop.Plan(chosen.seconds, chosen.rate, 0.3, chosen.report)
     result = {"curve": loop.run(student, losses, plan)}

@@ -1,0 +1,61 @@
+"""Muon for many small matrices: all of one shape are orthogonalised at once.
+
+Owns the update rule; which parameters it gets is `training.loop`'s business. `torch.optim.Muon` is
+the same rule one matrix at a time: thousands of tiny kernels a step for a model of this size.
+Source: K. Jordan, "Muon" (2024); rate matched to AdamW's as in "Muon is scalable" (2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic that pushes all singular values towards one."""
+ITERATIONS = 5
+EPS = 1e-7
+
+
+def orthogonalised(x: Tensor) -> Tensor:
+    """[N, R, C] with singular values near one, bf16."""
+    a, b, c = NEWTON_SCHULZ
+    tall = x.shape[1] > x.shape[2]
+    x = x.bfloat16().mT if tall else x.bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum (Nesterov), orthogonalised; one parameter group.
+
+    Args:
+        params: matrices.
+        lr: rate that would suit AdamW; a matrix [R, C] moves by 0.2 * sqrt(max(R, C)) of it.
+        momentum: of the gradients.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+        self._shapes: dict[torch.Size, list[Tensor]] = {}
+        for parameter in self.param_groups[0]["params"]:
+            self._shapes.setdefault(parameter.shape, []).append(parameter)
+        self._momenta = {
+            shape: torch.zeros(len(own), *shape, device=own[0].device)
+            for shape, own in self._shapes.items()
+        }
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update from the gradients, which all parameters must have."""
+        lr, momentum = self.param_groups[0]["lr"], self.param_groups[0]["momentum"]
+        for shape, own in self._shapes.items():
+            gradients = torch.stack([parameter.grad for parameter in own]).float()
+            average = self._momenta[shape].lerp_(gradients, 1 - momentum)
+            update = orthogonalised(gradients.lerp(average, momentum))
+            scale = -lr * 0.2 * max(shape) ** 0.5
+            torch._foreach_add_(own, list(update.float().unbind()), alpha=scale)
