@@ -28,9 +28,9 @@ from wuliart_client import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-STYLE = ROOT / "loras" / "aurora.safetensors"
+STYLE = ROOT / "loras" / "pixel.safetensors"
 OUTPUTS = Path("outputs")
-PROMPT = "a lighthouse above the sea at dusk"
+PROMPT = "a rocket on a purple background"
 SEED = "20240521"
 APPEAR_SECONDS = 30.0
 

@@ -94,9 +94,11 @@ def assemble(folder: Path, out: Path, preview: Preview) -> None:
     if out.exists():
         shutil.rmtree(out)
     to_stock(load_file(folder / trained.VAE), out / "vae")
+    vae = AutoencoderKLQwenImage.from_pretrained(out / "vae", torch_dtype=torch.bfloat16)
+    vae.register_to_config(_name_or_path="")  # else the config names a folder of this machine
     pipeline = QwenImagePipeline(
         scheduler=build_scheduler(),
-        vae=AutoencoderKLQwenImage.from_pretrained(out / "vae", torch_dtype=torch.bfloat16),
+        vae=vae,
         text_encoder=text.to(torch.bfloat16),
         tokenizer=tokenizer,
         transformer=torch.nn.Module.to(transformer, torch.bfloat16),
