@@ -23,9 +23,9 @@ from training.styles import Paint
 REFERENCE_SCALE = 0.94
 """Edge of the drawing, as a share of the picture's."""
 PLACES = tuple((x / 32, y / 32) for x in (-1, 1) for y in (-1, 1))
-"""Offsets from the middle, as shares of the edge: what seeds differ in. They are a whole token (two
-latents) apart, so that a place moves a drawing's tokens instead of giving each a new code; one latent
-apart, the transformer had four codes of everything to learn, and details stayed soft."""
+"""Offsets from the middle, as shares of the edge: what seeds differ in. They are a whole token
+(two latents) apart, so that a place moves a drawing's tokens instead of giving each a new code; one
+latent apart, the transformer had four codes of everything to learn, and details stayed soft."""
 
 BATCH = 32
 """Pictures drawn and encoded at once."""
