@@ -1,0 +1,68 @@
+"""The OpenAI door of an in-process server, on a real port. Owns wiring and teardown only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import torch
+import uvicorn
+from fastapi import FastAPI
+from openai import AsyncOpenAI
+
+from tests.fakes import until
+from tests.harness import InProcessServer
+from wuliart_client import AsyncClient
+from wuliart_web.openai_images import router
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves the test's signal handlers alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def open_door(target: str) -> AsyncIterator[AsyncOpenAI]:
+    """OpenAI's own client of a door to the gRPC server at `target`."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    async with AsyncClient(target) as client:
+        app = FastAPI()
+        app.include_router(router(client))
+        config = uvicorn.Config(
+            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5
+        )
+        server = _Uvicorn(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        try:
+            async with AsyncOpenAI(
+                base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, timeout=20
+            ) as openai:
+                yield openai
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def name_model(server: InProcessServer, name: str) -> None:
+    """Gives the fake engine what GetServerInfo tells of a model."""
+    server.engine.model = SimpleNamespace(  # type: ignore[attr-defined]
+        name=name,
+        parameters=1,
+        turbo_lora="",
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        schedules=SimpleNamespace(sigmas={1: (1.0, 0.0)}),
+        transformer_bytes=1,
+        modulation=SimpleNamespace(nbytes=1),
+        text_encoder=SimpleNamespace(nbytes=1),
+        vae=SimpleNamespace(nbytes=1),
+    )
