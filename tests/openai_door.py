@@ -11,13 +11,12 @@ from types import SimpleNamespace
 
 import torch
 import uvicorn
-from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from tests.fakes import until
 from tests.harness import InProcessServer
 from wuliart_client import AsyncClient
-from wuliart_web.openai_images import router
+from wuliart_web.__main__ import create_app
 
 
 class _Uvicorn(uvicorn.Server):
@@ -33,23 +32,21 @@ async def open_door(target: str) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's own client of a door to the gRPC server at `target`."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    async with AsyncClient(target) as client:
-        app = FastAPI()
-        app.include_router(router(client))
-        config = uvicorn.Config(
-            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5
-        )
-        server = _Uvicorn(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started)
-        try:
-            async with AsyncOpenAI(
-                base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, timeout=20
-            ) as openai:
-                yield openai
-        finally:
-            server.should_exit = True
-            await serving
+    # The product's own app: its lifespan closes the client.
+    config = uvicorn.Config(
+        create_app(AsyncClient(target)), log_level="warning", timeout_graceful_shutdown=5
+    )
+    server = _Uvicorn(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await until(lambda: server.started)
+    try:
+        async with AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, timeout=20
+        ) as openai:
+            yield openai
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def name_model(server: InProcessServer, name: str) -> None:
