@@ -217,9 +217,10 @@ class Network(nn.Module):
         sin = torch.cat([self.text_sin[:tokens], self.image_sin])
         time = self.time_text_embed.timestep_embedder(sigma)
         img, txt = self.img_in(x), self.txt_in(self.txt_norm(text))
+        for table in (cos, sin):
+            torch._dynamo.maybe_mark_dynamic(table, 0)
         for block in self.transformer_blocks:
-            for varying, axis in ((txt, 1), (cos, 0), (sin, 0)):
-                torch._dynamo.maybe_mark_dynamic(varying, axis)
+            torch._dynamo.maybe_mark_dynamic(txt, 1)
             img, txt = block(img, txt, time, (cos, sin))
         scale, shift = self.norm_out.linear(F.silu(time))[:, None].chunk(2, dim=-1)
         return self.proj_out(_modulate(img, shift, scale))
