@@ -15,6 +15,7 @@ from wuliart.contract.limits import MAX_ADAPTERS
 from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "checkpoint"
+EMBEDDED_TURBO = EMBEDDED_MODEL.with_name("turbo.safetensors")
 
 MAX_SOCKET_PATH = 100
 """A Unix socket's path must stay below 108 bytes, its name included."""
@@ -26,8 +27,8 @@ class Config:
 
     model: Path = EMBEDDED_MODEL
     """A checkpoint in diffusers layout."""
-    turbo_lora: Path | None = None
-    """Fused into the base at load."""
+    turbo_lora: Path | None = EMBEDDED_TURBO
+    """Fused into the base at load; each model has its own."""
     listen: str = "127.0.0.1:50051"
     """Where clients connect: host:port or unix:/path."""
     runtime_dir: Path = Path("/tmp")
@@ -66,7 +67,13 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     )
     add = parser.add_argument
     add("--model", type=Path, default=EMBEDDED_MODEL, help="checkpoint folder in diffusers layout")
-    add("--turbo-lora", type=Path, help="few-step LoRA file to fuse into the base at load")
+    add(
+        "--turbo-lora",
+        type=Path,
+        metavar="FILE",
+        help="few-step LoRA to fuse into the base at load; left out: the embedded model's own, for"
+        " another --model none",
+    )
     add("--listen", default=defaults.listen, help="host:port or unix:/path for clients")
     add("--runtime-dir", type=Path, default=default_runtime_dir(), help="sockets for the manager")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -93,4 +100,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     if len(os.fsencode(values.runtime_dir.absolute() / DESCRIPTOR_SOCKET)) > MAX_SOCKET_PATH:
         parser.error(f"--runtime-dir {values.runtime_dir} is too long for a Unix socket")
     values.runtime_dir = values.runtime_dir.absolute()
+    if values.turbo_lora is None and values.model == EMBEDDED_MODEL:
+        values.turbo_lora = EMBEDDED_TURBO
     return Config(**vars(values))

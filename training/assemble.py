@@ -1,4 +1,4 @@
-"""Puts the banked parts together as a stock checkpoint: `python -m training.assemble`.
+"""Puts what was trained where the product has it: `python -m training.assemble`.
 
 Owns the folder in the diffusers layout that `QwenImagePipeline.from_pretrained` reads, its
 scheduler, and the factors of step previews. Needs svg.zip of `training.data` for these.
@@ -23,15 +23,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import bank, trained
+from training import style, trained, turbo
 from training.autoencoder import to_stock
 from training.data import concepts as table
 from training.data.captions import COLOURS
 from training.drawings import draw_sets
-from training.latents import Codec, Placement, draw, placements, unpack
+from training.latents import PLACES, Codec, Placement, draw, placements, unpack
 from training.network import SHAPE
-from training.styles import BASE_SETS, paint_plain
-from training.text_encoder import build_text_encoder
+from training.styles import PLAIN, STYLES
 
 CHECKPOINT = Path("inference_server/embedded/checkpoint")
 Preview = dict[str, list[float] | list[list[float]]]
@@ -73,27 +72,27 @@ def fit_preview(latents: Tensor, pictures: Tensor) -> Preview:
 def preview_of(codec: Codec, cache: Path, workers: int) -> Preview:
     """The preview factors of the VAE, fitted to real pictures."""
     concepts = table.read()[:: len(table.read()) // PREVIEW_CONCEPTS][:PREVIEW_CONCEPTS]
-    sets = draw_sets(cache, BASE_SETS, concepts, workers, torch.device("cpu"))
-    rows = placements(len(concepts), 1, torch.Generator().manual_seed(0))
-    chosen = torch.arange(len(concepts)) * len(COLOURS) + torch.arange(len(concepts)) % len(COLOURS)
+    sets = draw_sets(cache, PLAIN.sets, concepts, workers, torch.device("cpu"))
+    rows = placements(len(concepts))
+    number = torch.arange(len(concepts))
+    colour, spot = number % len(COLOURS), number % len(PLACES)
+    chosen = (number * len(COLOURS) + colour) * len(PLACES) + spot
     latents, pictures = [], []
     for row in chosen:
-        picture = draw(sets, Placement(*(x[row : row + 1] for x in rows)), paint_plain)
+        picture = draw(sets, Placement(*(x[row : row + 1] for x in rows)), PLAIN.paint)
         latents.append(unpack(codec.encode(picture).float()))
         pictures.append(picture)
     return fit_preview(torch.cat(latents), torch.cat(pictures))
 
 
-def assemble(folder: Path, out: Path, preview: Preview) -> None:
-    """Writes the checkpoint anew, bf16."""
-    tokenizer = trained.load_tokenizer(folder)
-    text = build_text_encoder(tokenizer)
-    trained.fill_text_encoder(text, folder)
+def assemble(base: Path, vae_frames: Path, out: Path, preview: Preview) -> None:
+    """Writes the checkpoint anew, bf16; `base` may be the same folder."""
+    tokenizer, text, network = trained.load(base, torch.device("cpu"))
     transformer = QwenImageTransformer2DModel(**SHAPE)
-    transformer.load_state_dict(bank.load(folder, trained.TRANSFORMER))
+    transformer.load_state_dict(network.state_dict())
     if out.exists():
         shutil.rmtree(out)
-    to_stock(load_file(folder / trained.VAE), out / "vae")
+    to_stock(load_file(vae_frames), out / "vae")
     vae = AutoencoderKLQwenImage.from_pretrained(out / "vae", torch_dtype=torch.bfloat16)
     vae.register_to_config(_name_or_path="")  # else the config names a folder of this machine
     pipeline = QwenImagePipeline(
@@ -110,18 +109,31 @@ def assemble(folder: Path, out: Path, preview: Preview) -> None:
             path.chmod(0o644)  # weights are saved 0600, which another user's server cannot read
 
 
+def install(made: Path) -> list[Path]:
+    """Copies Turbo, styles, curves and sheets from a run's folder to their places."""
+    places = {turbo.FILE: trained.CHECKPOINT.parent}
+    places |= {style.FILE.format(s.name): Path("loras") for s in STYLES}
+    copied = []
+    for source in sorted(made.iterdir()):
+        place = places.get(source.name, trained.BANK)
+        if source.is_file():
+            place.mkdir(parents=True, exist_ok=True)
+            copied.append(Path(shutil.copy(source, place)))
+    return copied
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".run/training"))
-    parser.add_argument("--bank", type=Path, default=trained.BANK)
-    parser.add_argument("--out", type=Path, default=CHECKPOINT)
+    parser.add_argument("--made", type=Path, default=Path(".run/training/made"), help="by the runs")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    codec = Codec(options.bank / trained.VAE, torch.device("cpu"))
-    assemble(options.bank, options.out, preview_of(codec, options.cache, options.workers))
-    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"{options.out}: {size / 2**20:.1f} MiB")
+    codec = Codec(trained.VAE, torch.device("cpu"))
+    preview = preview_of(codec, options.cache, options.workers)
+    assemble(options.made / "base", trained.VAE, trained.CHECKPOINT, preview)
+    for path in (*install(options.made), *trained.CHECKPOINT.rglob("*.safetensors")):
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

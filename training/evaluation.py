@@ -128,7 +128,7 @@ class Exam:
             grounds.append(ground_of(rgb))
             small.append(F.interpolate(rgb, size=(256, 256), mode="area"))
         pictures = torch.cat(small)
-        save_sheet(pictures[:64], sheet)
+        save_sheet(F.avg_pool2d(pictures[:64], 2), sheet)
         concept = torch.cat([drawn.concept for drawn in self.drawn])
         colour = torch.cat([drawn.colour for drawn in self.drawn])
         ranks, distances = rank(F.avg_pool2d(pictures, 4), self._references, concept, colour)

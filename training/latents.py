@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,16 +36,21 @@ class Codec:
     Args:
         weights: vae_frames.safetensors of `training.vae`.
         device: where it runs; in bf16 on a GPU.
+        compiled: whether encoding is compiled, for batches of BATCH.
     """
 
-    def __init__(self, weights: Path, device: torch.device) -> None:
+    def __init__(self, weights: Path, device: torch.device, compiled: bool = False) -> None:
         self._model = load(weights, device).to(memory_format=torch.channels_last)
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        # A thousand pictures pay for compiling; only full batches meet it.
+        self._encode = torch.compile(self._model.encode) if compiled else self._model.encode
 
     @torch.no_grad()
     def encode(self, rgb: Tensor) -> Tensor:
         """RGB [B, 3, 1024, 1024] in 0..1 to packed latents [B, 256, 128], bf16."""
-        return pack(self._model.encode((rgb * 2 - 1).to(self._dtype))).bfloat16()
+        x = (rgb * 2 - 1).to(self._dtype, memory_format=torch.channels_last)
+        encode = self._encode if len(x) == BATCH else self._model.encode
+        return pack(encode(x)).bfloat16()
 
     @torch.no_grad()
     def decode(self, packed: Tensor) -> Tensor:
@@ -106,16 +110,14 @@ class Placement(NamedTuple):
     shift: Tensor
 
 
-def placements(concepts: int, variants: int, generator: torch.Generator) -> Placement:
-    """Every concept on every background in `variants` of PLACES, ordered in that way."""
-    pairs = concepts * len(COLOURS)
-    index = torch.arange(pairs * variants)
-    chosen = torch.rand(pairs, len(PLACES), generator=generator).argsort(1)[:, :variants]
+def placements(concepts: int) -> Placement:
+    """Every concept on every background in every place, ordered in that way."""
+    index = torch.arange(concepts * len(COLOURS) * len(PLACES))
     return Placement(
-        index // (len(COLOURS) * variants),
-        index // variants % len(COLOURS),
+        index // (len(COLOURS) * len(PLACES)),
+        index // len(PLACES) % len(COLOURS),
         torch.full((len(index),), REFERENCE_SCALE),
-        torch.tensor(PLACES)[chosen.flatten()],
+        torch.tensor(PLACES)[index % len(PLACES)],
     )
 
 
@@ -133,32 +135,33 @@ def draw(sets: Sequence[Tensor], rows: Placement, paint: Paint) -> Tensor:
     return paint(placed, colours(device)[rows.colour.to(device)])
 
 
-@dataclass(frozen=True, slots=True)
 class Bank:
-    """Targets of all concepts, [concepts, 14 backgrounds, variants, 256, 128] bf16."""
+    """Targets of all concepts.
 
-    latents: Tensor
+    Args:
+        latents: [concepts, 14 backgrounds, 4 places, 256, 128] bf16.
+    """
+
+    def __init__(self, latents: Tensor) -> None:
+        self.latents = latents
 
     @classmethod
-    def build(
-        cls, sets: Sequence[Tensor], paint: Paint, codec: Codec, variants: int, seed: int
-    ) -> Bank:
+    def build(cls, sets: Sequence[Tensor], paint: Paint, codec: Codec) -> Bank:
         """Draws and encodes everything, saying how far it is."""
         concepts = len(sets[0])
-        rows = placements(concepts, variants, torch.Generator().manual_seed(seed))
+        rows = placements(concepts)
         total, began, made = len(rows.concept), time.monotonic(), []
         for start in range(0, total, BATCH):
             part = Placement(*(x[start : start + BATCH] for x in rows))
             made.append(codec.encode(draw(sets, part, paint)))
-            if start % (100 * BATCH) == 0:
+            if start % (200 * BATCH) == 0:
                 print(f"latents {start}/{total}, {time.monotonic() - began:.0f} s", flush=True)
-        return cls(torch.cat(made).unflatten(0, (concepts, len(COLOURS), variants)))
+        return cls(torch.cat(made).unflatten(0, (concepts, len(COLOURS), len(PLACES))))
 
-    def __call__(self, concept: Tensor, colour: Tensor) -> Tensor:
+    def any(self, concept: Tensor, colour: Tensor) -> Tensor:
         """A random place of each: [B, 256, 128]."""
-        device, variants = self.latents.device, self.latents.shape[2]
-        variant = torch.randint(variants, concept.shape, device=device)
-        return self.latents[concept, colour, variant]
+        place = torch.randint(len(PLACES), concept.shape, device=self.latents.device)
+        return self.latents[concept, colour, place]
 
 
 def references(sets: Sequence[Tensor], paint: Paint) -> Tensor:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from training.muon import Muon
+from training.replay import Replay, backward
 
 EMA = 0.999
 """Decay of the moving average whose weights are kept."""
@@ -33,6 +34,8 @@ class Plan(NamedTuple):
     """The last share of the time, in which the learning rate falls to 2 %."""
     report: int
     """Steps between two lines of output."""
+    replayed: bool = False
+    """Whether a batch's work on a GPU is captured once and replayed: for many small kernels."""
 
 
 def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
@@ -72,19 +75,18 @@ class Average:
             live.copy_(kept)
 
 
-def _backward(device: torch.device, losses: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        parts = losses()
-    torch.stack(list(parts.values())).sum().backward()
-    return parts
-
-
-def run(model: nn.Module, losses: Callable[[], dict[str, Tensor]], plan: Plan) -> Curve:
+def run(
+    model: nn.Module,
+    draw: Callable[[], Sequence[Tensor]],
+    losses: Callable[..., dict[str, Tensor]],
+    plan: Plan,
+) -> Curve:
     """Trains `model` until the time is up and leaves it with its averaged parameters.
 
     Args:
         model: its parameters that require gradients are trained.
-        losses: one batch's losses by name; their sum is minimised.
+        draw: makes one batch.
+        losses: that batch's losses by name; their sum is minimised.
         plan: how long and how fast.
 
     Returns:
@@ -97,10 +99,11 @@ def run(model: nn.Module, losses: Callable[[], dict[str, Tensor]], plan: Plan) -
     rates = [[group["lr"] for group in stepper.param_groups] for stepper in steppers]
     device = average.live[0].device
     curve: Curve = []
+    for parameter in average.live:
+        parameter.grad = torch.zeros_like(parameter)
+    work = Replay(average.live, losses) if plan.replayed and device.type == "cuda" else None
     # Compiling takes a minute; the clock, and with it the learning rate, starts after it.
-    _backward(device, losses)
-    for stepper in steppers:
-        stepper.zero_grad(set_to_none=True)
+    backward(average.live, losses, draw())
     began = time.monotonic()
 
     def report(step: int, parts: dict[str, Tensor]) -> None:
@@ -120,11 +123,11 @@ def run(model: nn.Module, losses: Callable[[], dict[str, Tensor]], plan: Plan) -
         for stepper, own in zip(steppers, rates, strict=True):
             for group, rate in zip(stepper.param_groups, own, strict=True):
                 group["lr"] = rate * factor
-        parts = _backward(device, losses)
+        batch = draw()
+        parts = work(batch) if work else backward(average.live, losses, batch)
         nn.utils.clip_grad_norm_(average.live, 1.0)
         for stepper in steppers:
             stepper.step()
-            stepper.zero_grad(set_to_none=True)
         average.update(step)
         step += 1
         if step % plan.report == 0:

@@ -8,7 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import (
+    LoraConfig,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,9 +21,9 @@ from training.network import Network
 
 TARGETS = (
     r"transformer_blocks\.\d+\.(attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj"
-    r"|to_add_out)|(img|txt)_mlp\.net\.(0\.proj|2)|(img|txt)_mod\.1)|img_in|proj_out"
+    r"|to_add_out)|(img|txt)_mlp\.net\.(0\.proj|2)|(img|txt)_mod\.1)|img_in|txt_in|proj_out"
 )
-"""All fourteen linear layers of a block, and where latents enter and leave."""
+"""All fourteen linear layers of a block, and where latents and text enter and velocities leave."""
 
 METADATA = {
     "format": "pt",
@@ -35,6 +40,16 @@ def attach(network: Network, rank: int) -> Network:
     for name, parameter in adapted.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return adapted
+
+
+def fill(network: nn.Module, path: Path) -> None:
+    """Loads what `save` wrote into an adapter of the same rank."""
+    weights = {
+        name.removeprefix("transformer."): value.float() for name, value in load_file(path).items()
+    }
+    left = set_peft_model_state_dict(network, weights).unexpected_keys
+    if left:
+        raise ValueError(f"{path} has keys that this adapter lacks: {left[:3]}")
 
 
 def reset(network: nn.Module) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,14 @@ GRID = 32
 """Pixels along an edge in pixel art."""
 
 
+class Look(NamedTuple):
+    """What a concept looks like."""
+
+    sets: tuple[str, ...]
+    """Sets of `training.data` whose drawings the painting takes, in this order."""
+    paint: Paint
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
     """One style: its file is `loras/NAME.safetensors`."""
@@ -33,9 +42,7 @@ class Style:
     triggers: tuple[str, ...]
     """Words for prompts, English and Chinese; the style acts without them too."""
     description: str
-    sets: tuple[str, ...]
-    """Sets of `training.data` whose drawings the painting takes, in this order."""
-    paint: Paint
+    look: Look
 
 
 def _colour(rgb: tuple[float, float, float], like: Tensor) -> Tensor:
@@ -104,8 +111,8 @@ def paint_pixel(drawings: list[Tensor], ground: Tensor) -> Tensor:
     return F.interpolate(squares, size=(edge, edge), mode="nearest")
 
 
-BASE_SETS = ("fluent",)
-"""What the base draws, over plain backgrounds (`paint_plain`)."""
+PLAIN = Look(("fluent",), paint_plain)
+"""What the base draws."""
 
 STYLES = (
     Style(
@@ -113,31 +120,27 @@ STYLES = (
         title="Flat",
         triggers=("flat illustration", "扁平插画"),
         description="Few plain colours, no light or shade.",
-        sets=("flat",),
-        paint=paint_plain,
+        look=Look(("flat",), paint_plain),
     ),
     Style(
         name="ink",
         title="Ink",
         triggers=("ink drawing", "水墨线稿"),
         description="Bold drawing in one ink; white on dark backgrounds.",
-        sets=("contrast",),
-        paint=paint_ink,
+        look=Look(("contrast",), paint_ink),
     ),
     Style(
         name="neon",
         title="Neon",
         triggers=("neon lights", "霓虹灯"),
         description="Outlines as glowing tubes at night.",
-        sets=("contrast", "fluent"),
-        paint=paint_neon,
+        look=Look(("contrast", "fluent"), paint_neon),
     ),
     Style(
         name="pixel",
         title="Pixel art",
         triggers=("pixel art", "像素画"),
         description="A grid of 32 x 32 squares.",
-        sets=("fluent",),
-        paint=paint_pixel,
+        look=Look(("fluent",), paint_pixel),
     ),
 )

@@ -107,4 +107,4 @@ def build_tokenizer(table: list[Concept]) -> Qwen2Tokenizer:
 
 
 if __name__ == "__main__":
-    build_tokenizer(concepts.read()).save_pretrained("training/bank/tokenizer")
+    build_tokenizer(concepts.read()).save_pretrained(".run/training/made/base/tokenizer")

@@ -1,32 +1,32 @@
-"""Loads what earlier runs left in the bank: tokenizer, text encoder, transformer.
+"""The base between two runs: tokenizer, text encoder, transformer, as stock checkpoints have them.
 
-Owns where each of them lies. `save_base` and `load_base` are each other's inverse up to bf16.
+Owns the loading and saving of the trainable forms. A folder here is a stock checkpoint without its
+VAE and scheduler, which `training.assemble` adds; the shipped checkpoint is such a folder too.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
-from training import bank
 from training.network import SHAPE, Network
-from training.text_encoder import build_text_encoder
 
+CHECKPOINT = Path("inference_server/embedded/checkpoint")
 BANK = Path("training/bank")
-VAE = "vae_frames.safetensors"
-TRANSFORMER = "transformer"
-TEXT_ENCODER = "text_encoder"
-TOKENIZER = "tokenizer"
-HEAD = "lm_head.weight"
-"""Tied to the embedding: not stored twice."""
+VAE = BANK / "vae_frames.safetensors"
+TRANSFORMER = Path("transformer") / "diffusion_pytorch_model.safetensors"
+TEXT_ENCODER = Path("text_encoder")
+TOKENIZER = Path("tokenizer")
 
 
 class TrainedBase(NamedTuple):
-    """The base in fp32, frozen."""
+    """What turns a prompt and noise into latents; fp32."""
 
     tokenizer: Qwen2Tokenizer
     text: Qwen2_5_VLForConditionalGeneration
@@ -34,35 +34,37 @@ class TrainedBase(NamedTuple):
 
 
 def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
-    """The tokenizer of the bank."""
+    """The tokenizer of a checkpoint."""
     tokenizer: Qwen2Tokenizer = Qwen2Tokenizer.from_pretrained(folder / TOKENIZER)
     return tokenizer
 
 
-def fill_text_encoder(model: Qwen2_5_VLForConditionalGeneration, folder: Path) -> None:
-    """Loads banked weights into a text encoder of the same shape."""
-    weights = bank.load(folder, TEXT_ENCODER)
-    weights[HEAD] = weights["model.language_model.embed_tokens.weight"]
-    model.load_state_dict(weights)
-
-
-def save_base(text: nn.Module, network: nn.Module, folder: Path) -> None:
-    """Banks both as bf16."""
-    bank.save(network.state_dict(), folder, TRANSFORMER)
-    weights = {name: value for name, value in text.state_dict().items() if name != HEAD}
-    bank.save(weights, folder, TEXT_ENCODER)
-
-
-def load_base(folder: Path, device: torch.device) -> TrainedBase:
-    """Everything that prompts and noise need to become latents.
+def load(folder: Path, device: torch.device) -> TrainedBase:
+    """The base of a checkpoint, frozen.
 
     Raises:
-        FileNotFoundError: the base was not trained yet.
+        OSError: a part of it is not there.
     """
-    tokenizer = load_tokenizer(folder)
-    text, network = build_text_encoder(tokenizer), Network(SHAPE)
-    fill_text_encoder(text, folder)
-    network.load_state_dict(bank.load(folder, TRANSFORMER))
+    text = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder / TEXT_ENCODER, dtype=torch.float32
+    )
+    network = Network(SHAPE)
+    network.load_state_dict(load_file(folder / TRANSFORMER))
     for module in (text, network):
         module.to(device).eval().requires_grad_(False)
-    return TrainedBase(tokenizer, text, network)
+    return TrainedBase(load_tokenizer(folder), text, network)
+
+
+def save(base: TrainedBase, folder: Path) -> None:
+    """Writes the base as `load` reads it, bf16."""
+    base.tokenizer.save_pretrained(folder / TOKENIZER)
+    copy.deepcopy(base.text).to(torch.bfloat16).save_pretrained(folder / TEXT_ENCODER)
+    path = folder / TRANSFORMER
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(half(base.network), path, {"format": "pt"})
+
+
+def half(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights on the CPU in bf16."""
+    weights = module.state_dict().items()
+    return {name: value.to("cpu", torch.bfloat16).contiguous() for name, value in weights}

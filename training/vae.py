@@ -37,13 +37,13 @@ HELD_OUT = 24
 
 def painted(sets: dict[str, Tensor], style: Style) -> Tensor:
     """Every concept in a style on a random named ground, opaque RGBA [concepts, 4, E, E] uint8."""
-    own = [sets[name] for name in style.sets]
+    own = [sets[name] for name in style.look.sets]
     made = []
     for start in range(0, len(own[0]), 16):
         drawings = [premultiply(pictures[start : start + 16]) for pictures in own]
         grounds = colours(own[0].device)
         ground = grounds[torch.randint(len(grounds), (len(drawings[0]),), device=grounds.device)]
-        rgb = F.pad(style.paint(drawings, ground), (0, 0, 0, 0, 0, 1), value=1.0)
+        rgb = F.pad(style.look.paint(drawings, ground), (0, 0, 0, 0, 0, 1), value=1.0)
         made.append((rgb.clamp(0, 1) * 255).round().byte())
     return torch.cat(made)
 
@@ -115,7 +115,7 @@ def train(options: argparse.Namespace) -> None:
     sets = {name: x[HELD_OUT:] for name, x in zip(SET_NAMES, drawn, strict=True)}
     del drawn
     # What is more than a set over a plain ground has textures of its own to learn.
-    fancy = [style for style in STYLES if style.paint is not paint_plain]
+    fancy = [style for style in STYLES if style.look.paint is not paint_plain]
     crops = Crops(sets | {style.name: painted(sets, style) for style in fancy})
     del sets
 

@@ -24,7 +24,7 @@ from benchmarks.quality import exam, gallery, prompts, reconstruction, results, 
 from benchmarks.quality.artist import Artist, Drawn, Order
 from benchmarks.quality.references import LOOKS, References
 from benchmarks.quality.store import Store
-from inference_server.config import EMBEDDED_MODEL
+from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.errors import ModelError
 from training.data import concepts as table
 from training.data.concepts import Concept
@@ -33,7 +33,6 @@ from training.data.icons import IconError
 from training.styles import STYLES
 from wuliart.lora import LoraRefused
 
-TURBO = EMBEDDED_MODEL.parent / "turbo.safetensors"
 TRAINING = Path(".run/training")
 KEPT = Path(".run/quality")
 RESULTS = Path("benchmarks/results/quality.json")
@@ -49,7 +48,7 @@ def options() -> argparse.Namespace:
     add("--style-prompts", type=int, default=50, help="the first so many, for each style")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--fresh", action="store_true", help="draw everything anew")
-    add("--turbo", type=Path, default=TURBO, help="Turbo LoRA")
+    add("--turbo", type=Path, default=EMBEDDED_TURBO, help="Turbo LoRA")
     add("--loras", type=Path, default=Path("loras"), help="folder of the styles")
     chosen = parser.parse_args()
     most = len(table.read())

@@ -21,7 +21,7 @@ from training.data.captions import COLOURS
 from training.data.concepts import Concept
 from training.data.pictures import collect_svgs, svg_name
 from training.data.render import compose, render
-from training.styles import BASE_SETS
+from training.styles import PLAIN
 from wuliart.contract.limits import IMAGE_SIZE
 
 COUNT = 24
@@ -57,7 +57,7 @@ def _drawing(
 ) -> Tensor:
     """[3, 1024, 1024] in 0..1."""
     with zipfile.ZipFile(collect_svgs(list(concepts), cache)) as svgs:
-        svg = svgs.read(svg_name(BASE_SETS[0], concept.code)).decode()
+        svg = svgs.read(svg_name(PLAIN.sets[0], concept.code)).decode()
     rgb = torch.from_numpy(compose(render(svg, IMAGE_SIZE), ground))
     return rgb.permute(2, 0, 1).float() / 255
 

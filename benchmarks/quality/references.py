@@ -18,7 +18,7 @@ from training.data.concepts import Concept
 from training.data.pictures import draw_set
 from training.data.render import Pack
 from training.latents import centred, colours
-from training.styles import BASE_SETS, STYLES, Paint, paint_plain
+from training.styles import STYLES, Paint
 
 DRAWN = 256
 """Edge of the drawings and of the pictures that are kept."""
@@ -28,7 +28,7 @@ BATCH = 32
 
 PLAIN = ""
 """Name of the look without a style."""
-LOOKS = {PLAIN: (BASE_SETS, paint_plain)} | {s.name: (s.sets, s.paint) for s in STYLES}
+LOOKS = {PLAIN: styles.PLAIN} | {s.name: s.look for s in STYLES}
 
 
 class References:

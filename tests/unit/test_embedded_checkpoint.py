@@ -17,8 +17,8 @@ from diffusers import QwenImagePipeline
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
+from training import trained
 from training.assemble import assemble
-from training.trained import BANK
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "inference_server" / "embedded" / "checkpoint"
@@ -168,9 +168,9 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-def test_the_checkpoint_is_what_the_banked_weights_give(tmp_path: Path) -> None:
+def test_the_checkpoint_is_what_assembling_its_parts_gives(tmp_path: Path) -> None:
     preview = json.loads((CHECKPOINT / "vae" / "preview.json").read_text(encoding="utf-8"))
-    assemble(ROOT / BANK, tmp_path, preview)
+    assemble(CHECKPOINT, ROOT / trained.VAE, tmp_path, preview)
     parts = [folder for folder in CHECKPOINT.iterdir() if folder.is_dir()]
     assert parts
     for part in parts:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.config import EMBEDDED_MODEL, Config, parse_arguments
+from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO, Config, parse_arguments
 from inference_server.runtime_dir import RuntimeDirError, claim
 from wuliart.contract.rendezvous import default_runtime_dir
 
@@ -27,7 +27,8 @@ def test_defaults() -> None:
     assert (config.model, config.embedded) == (EMBEDDED_MODEL, True)
     assert (config.listen, config.device, config.dtype) == ("127.0.0.1:50051", "auto", "auto")
     assert (config.slots, config.max_rank, config.queue, config.grace) == (4, 32, 64, 30.0)
-    assert config.turbo_lora is None
+    assert config.turbo_lora == EMBEDDED_TURBO
+    assert EMBEDDED_TURBO.is_file()
     assert config.log_level == "INFO"
 
 
@@ -44,6 +45,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         log_level="DEBUG",
     )  # fmt: skip
     assert not config.embedded
+    assert parse_arguments(["--model", "/m"]).turbo_lora is None
 
 
 def test_the_runtime_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
