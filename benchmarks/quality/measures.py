@@ -32,7 +32,7 @@ def pooled(picture: Tensor, edge: int) -> Tensor:
 
 def distances(picture: Tensor, references: Tensor) -> Tensor:
     """RMS differences [N] of a picture [3, E, E] to references [N, 3, E, E], each in the nearest
-    of the nine places that the model draws in.
+    of the four places that the model draws in.
     """
     return nearest_place(references, picture)
 
