@@ -1,0 +1,56 @@
+"""Draws what the runs recorded: `python -m training.curves` makes docs/images/training.png.
+
+Owns the picture. Every JSON file of the bank that holds a curve becomes a panel.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+
+from training.trained import BANK
+
+PICTURE = Path("docs/images/training.png")
+ORDER = ("vae", "base", "turbo")
+"""The first panels; styles follow by name."""
+AXES = ("step", "seconds")
+"""Columns of a curve that are no loss."""
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """The runs by name, in the order in which they build on each other."""
+    runs = {path.stem: json.loads(path.read_text()) for path in sorted(BANK.glob("*.json"))}
+    names = sorted(runs, key=lambda name: (*(name != first for first in ORDER), name))
+    return {name: runs[name] for name in names if runs[name].get("curve")}
+
+
+def main() -> None:
+    """Command line."""
+    runs = recorded()
+    figure, panels = plt.subplots(
+        1, len(runs), figsize=(4 * len(runs), 3), squeeze=False, layout="constrained"
+    )
+    for panel, (name, run) in zip(panels[0], runs.items(), strict=True):
+        curve = run["curve"]
+        for loss in (key for key in curve[0] if key not in AXES):
+            panel.plot([row["seconds"] for row in curve], [row[loss] for row in curve], label=loss)
+        panel.set_title(f"{name}: {curve[-1]['step']} steps, {curve[-1]['seconds']:.0f} s")
+        panel.set_xlabel("seconds")
+        panel.set_yscale("log")
+        for which in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+            which("{x:g}")
+        panel.grid(alpha=0.3, which="both")
+        panel.legend(frameon=False)
+    figure.savefig(PICTURE, dpi=110)
+    print(PICTURE)
+
+
+if __name__ == "__main__":
+    main()
