@@ -59,10 +59,11 @@ def save(rows: Sequence[Row], path: Path) -> None:
     """Writes the rows below one another; fewer colours until the file is small enough."""
     page = _page(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path, optimize=True)
     for colours in (256, 128, 64, 32):
-        page.quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
         if path.stat().st_size <= MAX_BYTES:
             return
+        page.quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 def _page(rows: Sequence[Row]) -> Image.Image:
