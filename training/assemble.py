@@ -32,7 +32,6 @@ from training.latents import PLACES, Codec, Placement, draw, placements, unpack
 from training.network import SHAPE
 from training.styles import PLAIN, STYLES
 
-CHECKPOINT = Path("inference_server/embedded/checkpoint")
 Preview = dict[str, list[float] | list[list[float]]]
 """`factors` [32][3] and `bias` [3]: rgb in -1..1 = normalised latent @ factors + bias."""
 

@@ -18,10 +18,9 @@ from torch.nn import functional as F
 from training import loop, options, sampling, trained
 from training.data.captions import COLOURS
 from training.latents import Bank
-from training.network import SHAPE, Network
 from training.prompts import Drawn, Pool
 from training.studio import Studio
-from training.text_encoder import HIDDEN, build_text_encoder, encode
+from training.text_encoder import HIDDEN, encode
 from training.trained import TrainedBase
 
 LEVELS = 4
@@ -94,10 +93,9 @@ def train(studio: Studio, chosen: argparse.Namespace) -> None:
     """Trains for a fixed time, then saves weights, curve and scores."""
     torch.manual_seed(chosen.base_seed)
     device, targets = studio.device, studio.plain
-    pool = Pool(studio.base.tokenizer, studio.concepts, 12, chosen.base_seed, device)
     if chosen.fresh:
-        text = build_text_encoder(studio.base.tokenizer)
-        studio.base = studio.base._replace(text=text, network=Network(SHAPE))
+        studio.base = trained.untrained(chosen.base)
+    pool = Pool(studio.base.tokenizer, studio.concepts, 12, chosen.base_seed, device)
     model = Base(studio.base, len(studio.concepts)).to(device).train()
     if studio.compile:
         model.network.compile_blocks()
@@ -120,13 +118,5 @@ def train(studio: Studio, chosen: argparse.Namespace) -> None:
     )
 
 
-def main() -> None:
-    """Command line."""
-    parser = options.parser(__doc__)
-    arguments(parser)
-    chosen = parser.parse_args()
-    train(Studio(chosen), chosen)
-
-
 if __name__ == "__main__":
-    main()
+    options.run(__doc__, (arguments, train))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from training import sampling
 from training.latents import PLACES, Codec, colours
-from training.network import SHAPE
+from training.network import TOKENS
 from training.prompts import Pool
 from training.text_encoder import encode
 
@@ -107,8 +107,7 @@ class Exam:
         with torch.random.fork_rng():
             torch.manual_seed(7)
             self.drawn = [pool.draw(BATCH) for _ in batches]
-            shape = (BATCH, 256, SHAPE["in_channels"])
-            self.noise = [torch.randn(shape, device=references.device) for _ in batches]
+            self.noise = [torch.randn(BATCH, *TOKENS, device=references.device) for _ in batches]
         self.text = [encode(text, drawn.ids) for drawn in self.drawn]
         self._codec, self._references = codec, references
 

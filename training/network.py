@@ -31,6 +31,9 @@ SHAPE: dict[str, Any] = {
 GRID = (16, 16)
 """Rows and columns of image tokens at 1024 px: 32 px a latent, two latents a token."""
 
+TOKENS = (GRID[0] * GRID[1], SHAPE["in_channels"])
+"""One picture's packed latents."""
+
 TEXT_TOKENS = 64
 """Tokens of a prompt in training at most, what follows it in the template included."""
 

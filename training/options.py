@@ -1,11 +1,16 @@
-"""The command line that base, Turbo and styles share. Owns names and defaults; parses nothing."""
+"""The command line that base, Turbo and styles share. Owns its names and defaults."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from training import trained
+from training.studio import Studio
+
+Run = tuple[Callable[[argparse.ArgumentParser], None], Callable[[Studio, argparse.Namespace], None]]
+"""Adds a run's own arguments; does it."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -21,3 +26,14 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--device", default="cuda")
     made.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     return made
+
+
+def run(doc: str | None, *runs: Run) -> None:
+    """Does the runs that the command line describes, one after another in one studio."""
+    made = parser(doc)
+    for arguments, _ in runs:
+        arguments(made)
+    chosen = made.parse_args()
+    studio = Studio(chosen)
+    for _, train in runs:
+        train(studio, chosen)

@@ -1,9 +1,9 @@
-"""The loss of everything that is made for few steps: Turbo and the styles.
+"""The training of everything that is made for few steps: Turbo and the styles.
 
-Owns the walk. The student draws as the product does, from noise in four steps, and each step is
-corrected towards the drawing where its path should end. What it sees at a noise level is then what
-it will see when it is used: its own half-finished picture, not a true one with noise on it, which
-already shows the details it should learn to draw.
+Owns the walk and the run on it. The student draws as the product does, from noise in four steps,
+and each step is corrected towards the drawing where its path should end. What it sees at a noise
+level is then what it will see when it is used: its own half-finished picture, not a true one with
+noise on it, which already shows the details it should learn to draw.
 
 What words leave open, the noise decides, by a rule that a network can read off it. Two others were
 tried. Where a path's own end chose, all seeds soon ended in one place; where the base's walk from
@@ -18,13 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training import sampling
-from training.network import SHAPE
+from training import loop, sampling
+from training.latents import Bank
+from training.network import TOKENS
 from training.prompts import OPEN, Pool
 from training.text_encoder import encode
 
 STEPS = 4
-TOKENS = (256, SHAPE["in_channels"])
 
 
 class Step(NamedTuple):
@@ -82,8 +82,28 @@ def drawn_from(noise: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(slot == OPEN, free, slot), 2 * right + down
 
 
-@torch.no_grad()
-def encoded(text: nn.Module, pool: Pool, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of captions: states [B, tokens, HIDDEN], concepts and slots [B]."""
-    drawn = pool.draw(count)
-    return encode(text, drawn.ids), drawn.concept, drawn.slot
+def follow(
+    student: nn.Module, text: nn.Module, pool: Pool, count: int, targets: Bank, plan: loop.Plan
+) -> loop.Curve:
+    """Trains an adapter on its own paths.
+
+    Args:
+        student: the network that carries it.
+        text: the text encoder, which stays what it is.
+        pool: where the captions come from.
+        count: paths in a step.
+        targets: what the paths should end at.
+        plan: how long and how fast.
+    """
+
+    @torch.no_grad()
+    def draw() -> tuple[Tensor, Tensor, Tensor]:
+        drawn = pool.draw(count)
+        return encode(text, drawn.ids), drawn.concept, drawn.slot
+
+    def losses(states: Tensor, concept: Tensor, slot: Tensor) -> dict[str, Tensor]:
+        noise = torch.randn(len(states), *TOKENS, device=states.device)
+        goal = targets.latents[concept, *drawn_from(noise, slot)]
+        return {"walk": walk_loss(student, states, noise, goal)}
+
+    return loop.run(student, draw, losses, plan)

@@ -19,7 +19,7 @@ Losses = Callable[..., Parts]
 def backward(parameters: Sequence[Tensor], losses: Losses, batch: Sequence[Tensor]) -> Parts:
     """Fills the parameters' gradients, which must be there, and returns the losses."""
     device = parameters[0].device
-    torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
+    torch._foreach_zero_([parameter.grad for parameter in parameters])
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         parts = losses(*batch)
     torch.stack(list(parts.values())).sum().backward()

@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from training import loop, lora, options, turbo
-from training.paths import STEPS, TOKENS, drawn_from, encoded, walk_loss
+from training.paths import STEPS, follow
 from training.prompts import Pool
 from training.studio import Studio
 from training.styles import STYLES, Style
@@ -59,14 +58,8 @@ def learn(studio: Studio, style: Style, student: nn.Module, chosen: argparse.Nam
     )
     lora.reset(student)
 
-    def losses(text: Tensor, concept: Tensor, slot: Tensor) -> dict[str, Tensor]:
-        noise = torch.randn(len(text), *TOKENS, device=text.device)
-        goal = targets.latents[concept, *drawn_from(noise, slot)]
-        return {"walk": walk_loss(student, text, noise, goal)}
-
     plan = loop.Plan(chosen.style_seconds, chosen.style_rate, 0.5, chosen.report, replayed=True)
-    draw = partial(encoded, base.text, pool, chosen.style_batch)
-    curve = loop.run(student, draw, losses, plan)
+    curve = follow(student, base.text, pool, chosen.style_batch, targets, plan)
     lora.save(student, studio.out / FILE.format(style.name), metadata(style))
     exam = studio.exam(style.look, chosen.examined, chosen.style_seed + 1)
     scores = exam(student, STEPS, studio.out / f"{style.name}.jpg")._asdict()
@@ -87,13 +80,5 @@ def train(studio: Studio, chosen: argparse.Namespace) -> None:
             learn(studio, style, student, chosen)
 
 
-def main() -> None:
-    """Command line."""
-    parser = options.parser(__doc__)
-    arguments(parser)
-    chosen = parser.parse_args()
-    train(Studio(chosen), chosen)
-
-
 if __name__ == "__main__":
-    main()
+    options.run(__doc__, (arguments, train))

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from training.network import SHAPE, Network
+from training.text_encoder import build_text_encoder
 
 CHECKPOINT = Path("inference_server/embedded/checkpoint")
 BANK = Path("training/bank")
@@ -37,6 +37,12 @@ def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
     """The tokenizer of a checkpoint."""
     tokenizer: Qwen2Tokenizer = Qwen2Tokenizer.from_pretrained(folder / TOKENIZER)
     return tokenizer
+
+
+def untrained(folder: Path) -> TrainedBase:
+    """A base that knows nothing but the tokenizer of a checkpoint, from torch's current seed."""
+    tokenizer = load_tokenizer(folder)
+    return TrainedBase(tokenizer, build_text_encoder(tokenizer), Network(SHAPE))
 
 
 def load(folder: Path, device: torch.device) -> TrainedBase:
@@ -61,10 +67,6 @@ def save(base: TrainedBase, folder: Path) -> None:
     copy.deepcopy(base.text).to(torch.bfloat16).save_pretrained(folder / TEXT_ENCODER)
     path = folder / TRANSFORMER
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(base.network), path, {"format": "pt"})
-
-
-def half(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights on the CPU in bf16."""
-    weights = module.state_dict().items()
-    return {name: value.to("cpu", torch.bfloat16).contiguous() for name, value in weights}
+    weights = base.network.state_dict().items()
+    half = {name: value.to("cpu", torch.bfloat16).contiguous() for name, value in weights}
+    save_file(half, path, {"format": "pt"})

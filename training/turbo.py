@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from training import loop, lora, options
-from training.paths import STEPS, TOKENS, drawn_from, encoded, walk_loss
+from training.paths import STEPS, follow
 from training.prompts import Pool
 from training.studio import Studio
 from training.styles import PLAIN
@@ -43,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def train(studio: Studio, chosen: argparse.Namespace) -> None:
     """Trains for a fixed time, then saves the LoRA, the curve and scores."""
     torch.manual_seed(chosen.turbo_seed)
-    base, targets = studio.base, studio.plain
+    base = studio.base
     pool = Pool(base.tokenizer, studio.concepts, 12, chosen.turbo_seed, studio.device)
     student = lora.attach(copy.deepcopy(base.network), RANK)
     if chosen.turbo_resume:
@@ -51,14 +49,8 @@ def train(studio: Studio, chosen: argparse.Namespace) -> None:
     if studio.compile:
         student.compile_blocks()
 
-    def losses(text: Tensor, concept: Tensor, slot: Tensor) -> dict[str, Tensor]:
-        noise = torch.randn(len(text), *TOKENS, device=text.device)
-        goal = targets.latents[concept, *drawn_from(noise, slot)]
-        return {"walk": walk_loss(student, text, noise, goal)}
-
     plan = loop.Plan(chosen.turbo_seconds, chosen.turbo_rate, 0.5, chosen.report, replayed=True)
-    draw = partial(encoded, base.text, pool, chosen.turbo_batch)
-    curve = loop.run(student, draw, losses, plan)
+    curve = follow(student, base.text, pool, chosen.turbo_batch, studio.plain, plan)
     lora.save(student, studio.out / FILE, METADATA)
     paths = curve[-1]["step"] * chosen.turbo_batch
     result = {"paths": paths, "rate": chosen.turbo_rate, "curve": curve}
@@ -74,13 +66,5 @@ def train(studio: Studio, chosen: argparse.Namespace) -> None:
     (studio.out / "turbo.json").write_text(json.dumps(result | {"scores": scores}))
 
 
-def main() -> None:
-    """Command line."""
-    parser = options.parser(__doc__)
-    arguments(parser)
-    chosen = parser.parse_args()
-    train(Studio(chosen), chosen)
-
-
 if __name__ == "__main__":
-    main()
+    options.run(__doc__, (arguments, train))

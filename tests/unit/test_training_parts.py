@@ -16,7 +16,7 @@ from training.assemble import build_scheduler, fit_preview
 from training.autoencoder import Autoencoder, to_stock
 from training.data import captions, concepts
 from training.muon import Muon
-from training.network import SHAPE, Network
+from training.network import SHAPE, TOKENS, Network
 from training.prompts import OPEN, Pool
 from training.text_encoder import build_text_encoder, encode
 from training.tokenizer import TEMPLATE, TEMPLATE_TOKENS, build_tokenizer
@@ -160,7 +160,7 @@ class Guide(nn.Module):
 
 def test_a_walk_is_the_products_and_its_loss_counts_a_step_by_its_length() -> None:
     torch.manual_seed(0)
-    text, noise = torch.zeros(2, 5, 192), torch.randn(2, *paths.TOKENS)
+    text, noise = torch.zeros(2, 5, 192), torch.randn(2, *TOKENS)
     goal = torch.randn_like(noise)
     steps = paths.walk(Guide(goal), text, noise)
     assert [step.now for step in steps] == pytest.approx([1, 0.9, 0.75, 0.5])
@@ -178,7 +178,7 @@ def test_no_gradient_passes_from_one_step_of_a_walk_to_another() -> None:
     def network(x: Tensor, text: Tensor, sigma: Tensor) -> Tensor:
         return weight * x
 
-    steps = paths.walk(network, torch.zeros(1, 1, 192), torch.ones(1, *paths.TOKENS))
+    steps = paths.walk(network, torch.zeros(1, 1, 192), torch.ones(1, *TOKENS))
     for step in steps:
         assert not step.before.requires_grad and not step.after.requires_grad
         (gradient,) = torch.autograd.grad(step.velocity.mean(), weight, retain_graph=True)
@@ -187,7 +187,7 @@ def test_no_gradient_passes_from_one_step_of_a_walk_to_another() -> None:
 
 def test_a_seed_decides_place_and_free_background_evenly_and_words_the_named_one() -> None:
     torch.manual_seed(0)
-    noise = torch.randn(2000, *paths.TOKENS)
+    noise = torch.randn(2000, *TOKENS)
     named = torch.arange(2000) % (OPEN + 1)
     colour, place = paths.drawn_from(noise, named)
     assert torch.equal(colour[named != OPEN], named[named != OPEN])
