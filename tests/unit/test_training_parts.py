@@ -165,11 +165,15 @@ def test_a_walk_is_the_products_and_its_loss_counts_a_step_by_its_length() -> No
     steps = paths.walk(Guide(goal), text, noise)
     assert [step.now for step in steps] == pytest.approx([1, 0.9, 0.75, 0.5])
     assert torch.allclose(steps[-1].after, goal, atol=1e-5)
-    assert paths.walk_loss(Guide(goal), text, noise, goal) < 1e-8
+    assert paths.walk_loss(steps, goal) < 1e-8
+
+    def loss(guide: Guide) -> Tensor:
+        return paths.walk_loss(paths.walk(guide, text, noise), goal)
+
     # The last step is half the way; an error there is corrected by none after it.
-    assert paths.walk_loss(Guide(goal, 1.0, 0.5), text, noise, goal) == pytest.approx(0.5)
+    assert loss(Guide(goal, 1.0, 0.5)) == pytest.approx(0.5)
     # An early error shows in the states that the later steps see, not in what they should do.
-    assert paths.walk_loss(Guide(goal, 1.0, 1.0), text, noise, goal) == pytest.approx(0.1)
+    assert loss(Guide(goal, 1.0, 1.0)) == pytest.approx(0.1)
 
 
 def test_no_gradient_passes_from_one_step_of_a_walk_to_another() -> None:
@@ -189,18 +193,32 @@ def test_a_seed_decides_place_and_free_background_evenly_and_words_the_named_one
     torch.manual_seed(0)
     noise = torch.randn(2000, *TOKENS)
     named = torch.arange(2000) % (OPEN + 1)
-    colour, place = paths.drawn_from(noise, named)
+    colour, places = paths.drawn_from(noise, named)
     assert torch.equal(colour[named != OPEN], named[named != OPEN])
-    free, _ = paths.drawn_from(noise, torch.full((2000,), OPEN))
-    for values, kinds in ((place, len(latents.PLACES)), (free, OPEN)):
-        counts = torch.bincount(values, minlength=kinds)
-        assert len(counts) == kinds
-        assert counts.min() > 0.7 * 2000 / kinds
+    free = paths.drawn_from(noise, torch.full((2000,), OPEN)).colour
+    alone = places[places.sum(1) == 1].float()
+    # One of four is decided where |z| > 0.35 twice: 0.726 squared.
+    assert len(alone) / 2000 == pytest.approx(0.527, abs=0.05)
+    assert alone.mean(0).tolist() == pytest.approx([0.25] * len(latents.PLACES), abs=0.05)
+    assert torch.bincount(free, minlength=OPEN).min() > 0.7 * 2000 / OPEN
+    assert places.any(1).all()
     # A shift of the first half of the channels decides about right and left alone.
     pushed = noise.clone()
     pushed[..., :64] = pushed[..., :64].abs()
-    x, y = torch.tensor(latents.PLACES)[paths.drawn_from(pushed, named)[1]].unbind(1)
-    assert (x > 0).all() and (y > 0).float().mean() == pytest.approx(0.5, abs=0.05)
+    x, y = torch.tensor(latents.PLACES).unbind(1)
+    allowed = paths.drawn_from(pushed, named).places
+    assert allowed[:, x < 0].sum() == 0
+    up, down = (allowed[:, (y > 0) == side].any(1).float().mean().item() for side in (False, True))
+    assert up == pytest.approx(down, abs=0.05)
+
+
+def test_a_path_ends_at_the_nearest_of_the_allowed_places() -> None:
+    goals = torch.arange(4.0).view(1, 4, 1, 1).expand(3, 4, *TOKENS)
+    end = torch.full((3, *TOKENS), 1.2)
+    allowed = torch.tensor([[True] * 4, [True, False, False, True], [False, False, True, True]])
+    chosen = paths.nearest(goals, allowed, end)
+    assert chosen.shape == end.shape
+    assert chosen[:, 0, 0].tolist() == [1, 0, 2]
 
 
 def test_every_noise_level_is_trained() -> None:
