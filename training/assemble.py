@@ -117,7 +117,7 @@ def install(made: Path) -> list[Path]:
         place = places.get(source.name, trained.BANK)
         if source.is_file():
             place.mkdir(parents=True, exist_ok=True)
-            copied.append(Path(shutil.copy(source, place)))
+            copied.append(Path(shutil.copyfile(source, place / source.name)))
     return copied
 
 

@@ -19,10 +19,10 @@ from transformers import AutoTokenizer
 
 from training import trained
 from training.assemble import assemble
+from training.styles import STYLES, Style
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "inference_server" / "embedded" / "checkpoint"
-STYLE = ROOT / "loras" / "pixel.safetensors"
 PROMPT = "a rocket on a purple background"
 TEMPLATE_PREFIX = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, "
@@ -118,19 +118,21 @@ def test_the_same_request_draws_the_same_picture(pipeline: Any, reference: torch
     assert torch.equal(draw(pipeline), reference)
 
 
-def test_the_style_loads_whole_and_changes_the_picture(
-    pipeline: Any, reference: torch.Tensor
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
+def test_a_shipped_style_says_what_it_is_loads_whole_and_changes_the_picture(
+    pipeline: Any, reference: torch.Tensor, style: Style
 ) -> None:
-    with safe_open(STYLE, "pt") as file:
+    path = ROOT / "loras" / f"{style.name}.safetensors"
+    with safe_open(path, "pt") as file:
         metadata, keys = file.metadata(), set(file.keys())
         assert all(file.get_tensor(key).isfinite().all() for key in keys)
-    assert metadata["modelspec.title"] == "Pixel art"
-    assert metadata["modelspec.trigger_phrase"] == "pixel art, 像素画"
-    assert STYLE.stat().st_size <= 3 << 20
-    pipeline.load_lora_weights(STYLE, adapter_name="pixel")
+    assert metadata["modelspec.title"] == style.title
+    assert metadata["modelspec.trigger_phrase"] == ", ".join(style.triggers)
+    assert path.stat().st_size <= 3 << 20
+    pipeline.load_lora_weights(path, adapter_name=style.name)
     try:
         loaded = {
-            f"transformer.{name.replace('.pixel', '')}"
+            f"transformer.{name.replace(f'.{style.name}', '')}"
             for name, _ in pipeline.transformer.named_parameters()
             if "lora_" in name
         }
