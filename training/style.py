@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -42,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--style-batch", type=int, default=128, help="paths in a step")
     add("--style-rate", type=float, default=2e-3)
     add("--style-seed", type=int, default=3)
+    add("--style-resume", type=Path, help="folder of an earlier run's files")
 
 
 def learn(studio: Studio, style: Style, student: nn.Module, chosen: argparse.Namespace) -> None:
@@ -56,7 +58,10 @@ def learn(studio: Studio, style: Style, student: nn.Module, chosen: argparse.Nam
         studio.device,
         triggers=style.triggers,
     )
-    lora.reset(student)
+    if chosen.style_resume:
+        lora.fill(student, chosen.style_resume / FILE.format(style.name))
+    else:
+        lora.reset(student)
 
     plan = loop.Plan(chosen.style_seconds, chosen.style_rate, 0.5, chosen.report, replayed=True)
     curve = follow(student, base.text, pool, chosen.style_batch, targets, plan)
