@@ -28,7 +28,7 @@ from wuliart_client import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-STYLE = ROOT / "loras" / "pixel.safetensors"
+STYLE = ROOT / "loras" / "neon.safetensors"
 OUTPUTS = Path("outputs")
 PROMPT = "a rocket on a purple background"
 SEED = "20240521"

@@ -20,6 +20,7 @@ from training.trained import BANK
 PICTURE = Path("docs/images/training.png")
 ORDER = ("vae", "base", "turbo")
 """The first panels; styles follow by name."""
+COLUMNS = 4
 AXES = ("step", "seconds")
 """Columns of a curve that are no loss."""
 
@@ -34,10 +35,13 @@ def recorded() -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Command line."""
     runs = recorded()
+    rows = -(-len(runs) // COLUMNS)
     figure, panels = plt.subplots(
-        1, len(runs), figsize=(4 * len(runs), 3), squeeze=False, layout="constrained"
+        rows, COLUMNS, figsize=(3.2 * COLUMNS, 2.6 * rows), squeeze=False, layout="constrained"
     )
-    for panel, (name, run) in zip(panels[0], runs.items(), strict=True):
+    for panel in panels.flat[len(runs) :]:
+        panel.axis("off")
+    for panel, (name, run) in zip(panels.flat, runs.items(), strict=False):
         curve = run["curve"]
         for loss in (key for key in curve[0] if key not in AXES):
             panel.plot([row["seconds"] for row in curve], [row[loss] for row in curve], label=loss)
