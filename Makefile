@@ -20,9 +20,10 @@ $(BIN)/.runtime: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock
+$(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock tests/requirements-triton.lock
 	@echo "Installing test tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet -r requirements-dev.lock
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet -r tests/requirements-triton.lock
 	@touch $@
 
 STUBS := protos/wuliart/v1/image_generation_pb2.py

@@ -1,59 +1,47 @@
-"""The engine's parts at Qwen-Image's real size with random weights, on one GPU.
+"""The engine's parts at Qwen-Image's real size with random weights, on one GPU, against stock.
 
-`python -m benchmarks.full_size`: a table, then one JSON line. Needs no checkpoint and about 45 GB
-of VRAM.
+`python -m benchmarks.full_size [SECTION ...] [--out FILE]`: a line for each figure as it is
+measured, then one JSON line. Needs no checkpoint; stock and ours side by side take 70 GB.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers import QwenImageTransformer2DModel
+from torch import Tensor
 
+from benchmarks.kernel_classes import breakdown
+from inference_server.engine.demand import demand_of, streaming_of
+from inference_server.engine.memory_plan import make_plan
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule import ScheduleTable
-from inference_server.model.transformer import Transformer, TransformerConfig
-from inference_server.model.transformer_loading import load_transformer
+from inference_server.model.streaming import Ring, Streaming
+from inference_server.model.text_encoder import TextConfig
+from inference_server.model.transformer import Picture, Transformer, TransformerConfig
+from inference_server.model.transformer_loading import load_edges, load_transformer
 
 LIGHTNING = {"shift": 3.0}
 TEXT_TOKENS = 80
 GRID = (64, 64)
+TEXT = TextConfig(28, 3584, 28, 4, 18_944, 1e6, 1e-6)
+"""Qwen2.5-VL-7B's language model."""
+BUDGET, IDLE = 18_700_000_000, 11_200_000_000
+"""The mission's figures for a 24 GB card."""
 
-
-def random_reader(config: TransformerConfig, device: torch.device) -> Callable[[str], torch.Tensor]:
-    """Stands in for a checkpoint: every tensor random, scaled to keep activations alive."""
-    d, m, h = config.width, config.mlp_width, config.head_dim
-    shapes = {
-        "linear_1": (d, 256),
-        "linear_2": (d, d),
-        "norm_out.linear": (2 * d, d),
-        "img_in": (d, config.in_channels),
-        "txt_in": (d, config.text_features),
-        "proj_out": (config.output_features, d),
-        "net.0.proj": (m, d),
-        "net.2": (d, m),
-        "mod.1": (6 * d, d),
-    }
-
-    def read(name: str) -> torch.Tensor:
-        module, kind = name.rsplit(".", 1)
-        if "norm" in module and not module.endswith("linear"):
-            size = config.text_features if module == "txt_norm" else h
-            return torch.ones(size, device=device)
-        rows, columns = next((s for end, s in shapes.items() if module.endswith(end)), (d, d))
-        if kind == "bias":
-            return torch.zeros(rows, device=device)
-        weight = torch.randn(rows, columns, device=device)
-        return weight.mul_(0.5 / columns**0.5)
-
-    return read
+Figures = dict[str, float]
 
 
 def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
-    """Median over `repeats`, by device events."""
-    work()
+    """Median over `repeats`, by device events, after two to warm up."""
+    work(), work()
     times: list[float] = []
     for _ in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -65,36 +53,187 @@ def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
     return statistics.median(times)
 
 
+class Bench:
+    """Stock and our transformer with the same random weights."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda")
+        self.config = TransformerConfig()
+        torch.manual_seed(0)
+        tokens = GRID[0] * GRID[1]
+        self.latents = torch.randn(tokens, 64, device=self.device, dtype=torch.bfloat16)
+        self.text = torch.randn(512, 3584, device=self.device, dtype=torch.bfloat16)
+        self.schedules = ScheduleTable.build(range(1, 5), tokens, LIGHTNING)
+
+    @cached_property
+    def stock(self) -> Any:
+        """Built in bf16 on the device, in seconds."""
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with self.device:
+                model = QwenImageTransformer2DModel()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        return model.requires_grad_(False).eval()
+
+    @cached_property
+    def state(self) -> dict[str, Tensor]:
+        """Stock's weights by name."""
+        return dict(self.stock.state_dict())
+
+    def read(self, name: str) -> Tensor:
+        """As from a checkpoint."""
+        return self.state[name]
+
+    @cached_property
+    def table(self) -> ModulationTable:
+        """Ours."""
+        condition = conditioning(lambda name: self.read(name).cpu(), self.schedules.rows)
+        return ModulationTable.build(self.config, self.read, condition.to(self.device), self.device)
+
+    def ours(self, streaming: Streaming | None = None) -> Transformer:
+        """Our transformer, all on the device or streamed."""
+        edges = load_edges(self.read, self.device, torch.bfloat16)
+        return load_transformer(
+            self.config, edges, self.read, GRID, self.device, torch.bfloat16, streaming
+        )
+
+    @cached_property
+    def resident(self) -> Transformer:
+        """All on the device."""
+        return self.ours()
+
+    def picture(self, model: Transformer, tokens: int = TEXT_TOKENS) -> Picture:
+        """One at the first noise level."""
+        (modulation,) = self.table.select([0], [], torch.bfloat16)
+        return Picture(self.latents, self.text[:tokens], model.text_rotation(tokens), modulation)
+
+    def stock_step(self) -> Tensor:
+        """One forward pass of stock, without a mask."""
+        out: Tensor = self.stock(
+            hidden_states=self.latents[None],
+            encoder_hidden_states=self.text[None, :TEXT_TOKENS],
+            timestep=torch.ones(1, device=self.device, dtype=torch.bfloat16),
+            img_shapes=[[(1, *GRID)]],
+            return_dict=False,
+        )[0][0]
+        return out
+
+
+def step(bench: Bench) -> Figures:
+    """One step with everything on the device."""
+    model = bench.resident
+    picture = bench.picture(model)
+    ours = model.forward([picture])[0]
+    stock = bench.stock_step()
+    return {
+        "stock eager, ms": milliseconds(bench.stock_step),
+        "ours, ms": milliseconds(lambda: model.forward([picture])),
+        "ours, four pictures, ms": milliseconds(lambda: model.forward([picture] * 4), 3),
+        "relative difference": float((ours - stock).float().norm() / stock.float().norm()),
+    }
+
+
+def kernels(bench: Bench) -> Figures:
+    """Where a step's device time goes."""
+    picture = bench.picture(bench.resident)
+    return breakdown(lambda: bench.resident.forward([picture]))
+
+
+def lengths(bench: Bench) -> Figures:
+    """What the first picture with a prompt of a new length pays, ms."""
+    found: Figures = {}
+    usual = milliseconds(lambda: bench.resident.forward([bench.picture(bench.resident)]), 3)
+    for tokens in (7, 81, 96, 217, 512):
+        picture = bench.picture(bench.resident, tokens)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        bench.resident.forward([picture])
+        end.record()
+        end.synchronize()
+        found[f"{tokens} tokens, first step over the usual"] = start.elapsed_time(end) - usual
+    return found
+
+
+def streaming(bench: Bench) -> Figures:
+    """A step within the mission's memory, against the host link."""
+    demand = demand_of(
+        bench.config, TEXT, torch.bfloat16, 300_000_000, 3 * 245_000_000, bench.device
+    )
+    plan = make_plan(demand, BUDGET, IDLE)
+    blocks, _ = streaming_of(plan, bench.device)
+    assert blocks is not None
+    compute = milliseconds(lambda: bench.resident.forward([bench.picture(bench.resident)]), 5)
+    model = bench.ours(blocks)
+    picture = bench.picture(model)
+    same = torch.equal(
+        model.forward([picture])[0], bench.resident.forward([bench.picture(bench.resident)])[0]
+    )
+    lean = milliseconds(lambda: model.forward([picture]), 5)
+    before = torch.cuda.mem_get_info()[0]
+    model.blocks.take_headroom()
+    ours = milliseconds(lambda: model.forward([picture]), 5)
+    four = milliseconds(lambda: model.forward([picture] * 4), 3)
+    during = torch.cuda.mem_get_info()[0]
+    model.blocks.give_back_headroom()
+    after = torch.cuda.mem_get_info()[0]
+    rate = link_rate(blocks.ring)
+    nbytes = (plan.streamed_blocks - plan.staying_blocks) * demand.block
+    bound = max(compute, nbytes / rate * 1e3)
+    return {
+        "resident blocks": plan.resident_blocks,
+        "staying blocks": plan.staying_blocks,
+        "plan, idle GB": plan.idle / 1e9,
+        "plan, peak GB": plan.peak / 1e9,
+        "same to the bit": same,
+        "host link, GB/s": rate / 1e9,
+        "step without headroom, ms": lean,
+        "step, ms": ours,
+        "bound, ms": bound,
+        "step over bound": ours / bound,
+        "four pictures, ms": four,
+        "one by one over four together": 4 * ours / four,
+        "headroom taken, GB": (before - during) / 1e9,
+        "headroom left after, GB": (before - after) / 1e9,
+    }
+
+
+def link_rate(ring: Ring) -> float:
+    """Bytes a second from pinned memory."""
+    from inference_server.model.streaming import pin
+
+    source = torch.zeros(450_000_000, dtype=torch.uint8)
+    pin(source)
+    target = torch.empty_like(source, device="cuda")
+    return source.nbytes / milliseconds(lambda: target.copy_(source, non_blocking=True)) * 1e3
+
+
+def compiled(bench: Bench) -> Figures:
+    """Stock with its blocks compiled."""
+    bench.stock.compile_repeated_blocks(fullgraph=True)
+    return {"stock compiled, ms": milliseconds(bench.stock_step)}
+
+
+SECTIONS = {f.__name__: f for f in (step, kernels, lengths, streaming, compiled)}
+
+
 @torch.inference_mode()
 def main() -> None:
     """Builds, runs and reports."""
-    device = torch.device("cuda")
-    config = TransformerConfig()
-    read = random_reader(config, device)
-    schedules = ScheduleTable.build(range(1, 5), GRID[0] * GRID[1], LIGHTNING)
-    condition = conditioning(lambda n: read(n).cpu(), schedules.rows).to(device)
-    table = ModulationTable.build(config, read, condition, device)
-    transformer: Transformer
-    transformer, nbytes = load_transformer(config, read, GRID, device, torch.bfloat16)
-    (modulation,) = table.select([0], [], torch.bfloat16)
-    latents = torch.randn(GRID[0] * GRID[1], config.in_channels, device=device).bfloat16()
-    text = torch.randn(TEXT_TOKENS, config.text_features, device=device).bfloat16()
-    rotation = transformer.text_rotation(TEXT_TOKENS)
-
-    def step() -> torch.Tensor:
-        return transformer.forward(latents, text, rotation, modulation, [])
-
-    assert torch.isfinite(step()).all()
-    torch.cuda.reset_peak_memory_stats()
-    result: dict[str, str | float] = {
-        "device": torch.cuda.get_device_name(),
-        "weights_gib": nbytes / 2**30,
-        "modulation_mb": table.nbytes / 1e6,
-        "step_ms": milliseconds(step),
-        "peak_over_weights_mb": (torch.cuda.max_memory_allocated() - nbytes) / 1e6,
-    }
-    for name, value in result.items():
-        print(f"{name:24} {value if isinstance(value, str) else round(value, 2)}")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=list(SECTIONS))
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    bench = Bench()
+    result: dict[str, object] = {"device": torch.cuda.get_device_name()}
+    for name in chosen.sections:
+        found = SECTIONS[name](bench)
+        result[name] = {key: round(float(value), 4) for key, value in found.items()}
+        for key, value in found.items():
+            print(f"{name:10} {key:44} {float(value):10.3f}", flush=True)
+        if chosen.out:
+            chosen.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
     print(json.dumps(result))
 
 

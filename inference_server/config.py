@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -39,6 +40,10 @@ class Config:
     """Adapters that may be resident at once; one spare slot comes on top."""
     max_rank: int = 32
     """Largest rank of an adapter."""
+    vram_budget: int | None = None
+    """Most bytes on the device; None: what the card has free, less a margin."""
+    idle_vram: int | None = None
+    """Most bytes on the device between pictures; None: the memory plan decides."""
     queue: int = 64
     """Requests that may wait."""
     grace: float = 30.0
@@ -49,6 +54,21 @@ class Config:
     def embedded(self) -> bool:
         """Whether this is the model that ships with the package."""
         return self.model == EMBEDDED_MODEL
+
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def size(text: str) -> int:
+    """Bytes of a size like 18.7GB or 24GiB.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
+    if match is None or match[2].upper() not in UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it like 18.7GB or 24GiB")
+    return round(float(match[1]) * UNITS[match[2].upper()])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,6 +105,20 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     )
     add("--slots", type=int, default=defaults.slots, help="adapters resident at once")
     add("--max-rank", type=int, default=defaults.max_rank, help="largest rank of an adapter")
+    add(
+        "--vram-budget",
+        type=size,
+        metavar="SIZE",
+        help="most device memory, like 18.7GB; left out: what the card has free, less a margin."
+        " What does not fit waits in host memory and is streamed",
+    )
+    add(
+        "--idle-vram",
+        type=size,
+        metavar="SIZE",
+        help="most device memory between pictures; left out: the budget, or 60 %% of it if weights"
+        " are streamed",
+    )
     add("--queue", type=int, default=defaults.queue, help="requests that may wait")
     add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")
     add("--log-level", default=defaults.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])

@@ -17,7 +17,7 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model
+from inference_server.engine.loading import Memory, load_model
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import Checkpoint
 from inference_server.scheduler.device import device_thread
@@ -127,9 +127,15 @@ def _load_and_warm_up(
     config: Config, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
 ) -> Engine:
     name = "embedded" if config.embedded else None
-    engine = Engine(load_model(checkpoint, device, dtype, config.turbo_lora, name))
+    budget = config.vram_budget
+    if budget is None and device.type == "cuda":
+        # CUDA's own share is gone already and counted in the plan again: that is the margin.
+        budget, _ = torch.cuda.mem_get_info(device)
+    memory = Memory(budget, config.idle_vram, config.slots + 1, config.max_rank)
+    engine = Engine(load_model(checkpoint, device, dtype, config.turbo_lora, name, memory))
     # The first picture of a process pays for allocators and kernel choices; nobody should wait.
     drawing = engine.begin(engine.encode(WARM_UP_PROMPT), 0, 1)
     engine.step(drawing)
     engine.decode(drawing)
+    engine.rest()
     return engine

@@ -20,7 +20,8 @@ from inference_server.model.latents import noise, pack, to_bytes, unpack
 from inference_server.model.low_rank import GatedAdapter
 from inference_server.model.prompt import PREFIX_TOKENS
 from inference_server.model.rope import Rotation
-from inference_server.model.transformer import StepModulation
+from inference_server.model.tiles import decode_in_tiles
+from inference_server.model.transformer import Picture, StepModulation
 from wuliart.contract.status import Reason
 
 PROMPT_CACHE_ENTRIES = 64
@@ -106,6 +107,7 @@ class Engine:
             adapters: whose tensors must stay untouched until the picture's last step is done.
         """
         m = self.model
+        m.transformer.blocks.take_headroom()
         rows = m.schedules.row_of[steps]
         start = pack(noise(seed, m.vae.config.z, m.latent_size, m.latent_size))
         return Drawing(
@@ -126,19 +128,24 @@ class Engine:
             RequestError: NON_FINITE, naming the step.
         """
         k = drawing.step
-        velocity = self.model.transformer.forward(
+        picture = Picture(
             drawing.latents.to(self.model.dtype),
             drawing.prompt.states,
             drawing.prompt.rotation,
             drawing.modulation[k],
             drawing.adapters,
-        ).float()
+        )
+        velocity = self.model.transformer.forward([picture])[0].float()
         sigma, following = drawing.sigmas[k], drawing.sigmas[k + 1]
         drawing.clean = torch.add(drawing.latents, velocity, alpha=-sigma)
         drawing.latents = torch.add(drawing.latents, velocity, alpha=following - sigma)
         drawing.step += 1
         if not torch.isfinite(drawing.latents).all():
             raise _non_finite(f"step {drawing.step} of {drawing.total_steps}", drawing)
+
+    def rest(self) -> None:
+        """No picture is being drawn or waits: gives back what only drawing needs."""
+        self.model.transformer.blocks.give_back_headroom()
 
     @torch.inference_mode()
     def preview(self, drawing: Drawing) -> Tensor:
@@ -154,7 +161,11 @@ class Engine:
             RequestError: NON_FINITE, naming the decode.
         """
         size = self.model.latent_size
-        pixels = self.model.vae.decode(unpack(drawing.latents, size, size))[0]
+        vae, latents = self.model.vae, unpack(drawing.latents, size, size)
+        if self.model.plan.tiles:
+            pixels = decode_in_tiles(vae.decode, latents, vae.config.spatial_factor)[0]
+        else:
+            pixels = vae.decode(latents)[0]
         if not torch.isfinite(pixels).all():
             raise _non_finite("the decode", drawing)
         return to_bytes(pixels.permute(1, 2, 0)).cpu()

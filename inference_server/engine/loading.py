@@ -10,10 +10,13 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from inference_server.engine.demand import demand_of, streaming_of
+from inference_server.engine.memory_plan import MemoryPlan, make_plan
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import Checkpoint
 from inference_server.model.latents import PreviewProjection
@@ -23,7 +26,7 @@ from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.text_encoder import TextConfig, TextEncoder
 from inference_server.model.transformer import Transformer, TransformerConfig
-from inference_server.model.transformer_loading import load_transformer
+from inference_server.model.transformer_loading import load_edges, load_transformer
 from inference_server.model.turbo import FusedWeights
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
@@ -44,6 +47,7 @@ class LoadedModel:
     dtype: torch.dtype
     latent_size: int
     """Latent pixels along one side of the picture."""
+    plan: MemoryPlan
     transformer: Transformer
     modulation: ModulationTable
     conditioning: Tensor
@@ -53,24 +57,25 @@ class LoadedModel:
     text_encoder: TextEncoder
     vae: VaeDecoder
     preview: PreviewProjection
-    transformer_bytes: int
 
     def layout(self, max_rank: int) -> SegmentLayout:
         """The layout of an adapter slot for this model."""
-        shape = self.transformer.config
-        return SegmentLayout(
-            LayoutParameters(
-                blocks=shape.blocks,
-                width=shape.width,
-                mlp_width=shape.mlp_width,
-                image_features=shape.in_channels,
-                output_features=shape.output_features,
-                text_features=shape.text_features,
-                modulation_rows=len(self.schedules.rows),
-                max_rank=max_rank,
-                dtype=str(self.dtype).removeprefix("torch."),
-            )
-        )
+        return slot_layout(self.transformer.config, self.schedules, self.dtype, max_rank)
+
+
+class Memory(NamedTuple):
+    """What the operator allows."""
+
+    budget: int | None
+    """Most bytes on the device while pictures are drawn; None: as much as it takes."""
+    idle: int | None
+    """Most bytes between them; None: the plan decides."""
+    slots: int
+    """Of the adapter segment."""
+    max_rank: int
+
+
+UNLIMITED = Memory(None, None, 1, 16)
 
 
 def load_model(
@@ -79,11 +84,13 @@ def load_model(
     dtype: torch.dtype,
     turbo_lora: Path | None = None,
     name: str | None = None,
+    memory: Memory = UNLIMITED,
 ) -> LoadedModel:
-    """Loads everything a picture needs and nothing else.
+    """Loads everything a picture needs and nothing else, where the memory plan puts it.
 
     Raises:
-        ModelError: a component is missing, damaged, or of another model.
+        ModelError: a component is missing, damaged, or of another model; or the budget is too
+            small for it.
     """
     started = time.perf_counter()
     config = TransformerConfig.from_json(checkpoint.config("transformer"))
@@ -103,11 +110,23 @@ def load_model(
     read = FusedWeights(files, turbo_lora).read
     condition = conditioning(read, schedules.rows)
     modulation = ModulationTable.build(config, read, condition, device)
-    transformer, transformer_bytes = load_transformer(config, read, grid, device, dtype)
-    text_config = TextConfig.from_json(checkpoint.config("text_encoder"))
-    text_encoder = TextEncoder(text_config, checkpoint.weights("text_encoder"), device, dtype)
     vae = VaeDecoder(vae_config, checkpoint.weights("vae"), device, dtype)
     preview = preview_projection(checkpoint.folder / "vae", vae, device)
+    edges = load_edges(read, device, dtype)
+    layout = slot_layout(config, schedules, dtype, memory.max_rank)
+    text_config = TextConfig.from_json(checkpoint.config("text_encoder"))
+
+    always = modulation.nbytes + vae.nbytes + edges.nbytes
+    demand = demand_of(config, text_config, dtype, always, memory.slots * layout.slot_bytes, device)
+    plan = make_plan(demand, memory.budget, memory.idle)
+    for segment in plan.segments():
+        log.info("memory: %-28s %9.1f MB", segment.name, segment.nbytes / 1e6)
+    log.info("memory: %.2f GB idle, %.2f GB at most", plan.idle / 1e9, plan.peak / 1e9)
+    of_blocks, of_text = streaming_of(plan, device)
+    transformer = load_transformer(config, edges, read, grid, device, dtype, of_blocks)
+    text_encoder = TextEncoder(
+        text_config, checkpoint.weights("text_encoder"), device, dtype, of_text
+    )
     log.info("loaded %s in %.1f s", checkpoint.folder, time.perf_counter() - started)
     return LoadedModel(
         name=name or checkpoint.folder.name,
@@ -116,6 +135,7 @@ def load_model(
         device=device,
         dtype=dtype,
         latent_size=latent_size,
+        plan=plan,
         transformer=transformer,
         modulation=modulation,
         conditioning=condition,
@@ -124,5 +144,23 @@ def load_model(
         text_encoder=text_encoder,
         vae=vae,
         preview=preview,
-        transformer_bytes=transformer_bytes,
+    )
+
+
+def slot_layout(
+    config: TransformerConfig, schedules: ScheduleTable, dtype: torch.dtype, max_rank: int
+) -> SegmentLayout:
+    """The layout of an adapter slot for a model."""
+    return SegmentLayout(
+        LayoutParameters(
+            blocks=config.blocks,
+            width=config.width,
+            mlp_width=config.mlp_width,
+            image_features=config.in_channels,
+            output_features=config.output_features,
+            text_features=config.text_features,
+            modulation_rows=len(schedules.rows),
+            max_rank=max_rank,
+            dtype=str(dtype).removeprefix("torch."),
+        )
     )

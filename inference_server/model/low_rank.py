@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,7 +43,12 @@ class GatedAdapter:
 
 
 def adapted_linear(
-    x: Tensor, weight: Tensor, bias: Tensor, site: str, adapters: Sequence[GatedAdapter]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    site: str,
+    adapters: Sequence[GatedAdapter],
+    out: Tensor | None = None,
 ) -> Tensor:
     """y_p = x W_p^T + b_p + sum over adapters of gate * (x down_p^T) up_p.
 
@@ -52,11 +58,12 @@ def adapted_linear(
         bias: [parts * out].
         site: which product of the layout this is.
         adapters: those active in this picture; ones that do not act on the site cost nothing.
+        out: where the result goes, if it has a place.
 
     Returns:
         [tokens, parts * out].
     """
-    y = F.linear(x, weight, bias)
+    y = torch.addmm(bias, x, weight.T, out=out)
     for adapter in adapters:
         factors = adapter.tensors.factors.get(site)
         if factors is None:

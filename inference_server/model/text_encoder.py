@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.errors import ModelError
+from inference_server.model import packing
 from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.streaming import Streaming, arrange, place
 
 PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
 """Where the language model stands in the checkpoint; differs by the version that saved it."""
@@ -31,6 +34,7 @@ class TextConfig:
     width: int
     heads: int
     kv_heads: int
+    mlp_width: int
     rope_theta: float
     eps: float
 
@@ -51,6 +55,7 @@ class TextConfig:
                 width=text["hidden_size"],
                 heads=text["num_attention_heads"],
                 kv_heads=text["num_key_value_heads"],
+                mlp_width=text["intermediate_size"],
                 rope_theta=float(theta),
                 eps=float(text["rms_norm_eps"]),
             )
@@ -72,6 +77,41 @@ class LayerWeights(NamedTuple):
     down: Tensor
 
 
+def layer_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a layer's flat buffer."""
+    d, m = config.width, config.mlp_width
+    qkv = (config.heads + 2 * config.kv_heads) * config.head_dim
+    return {
+        "input_norm": (d,),
+        "qkv": (qkv, d),
+        "qkv_bias": (qkv,),
+        "out": (d, config.heads * config.head_dim),
+        "post_norm": (d,),
+        "gate_up": (2 * m, d),
+        "down": (d, m),
+    }
+
+
+def layer_views(config: TextConfig, buffer: Tensor) -> LayerWeights:
+    """A layer's weights as views into its flat buffer."""
+    return LayerWeights(**packing.views(layer_shapes(config), buffer))
+
+
+def _layer_sources(n: int) -> dict[str, list[str]]:
+    """Field of `LayerWeights` -> the tensors stacked in it."""
+    path = f"layers.{n}"
+    attn, mlp = f"{path}.self_attn", f"{path}.mlp"
+    return {
+        "input_norm": [f"{path}.input_layernorm.weight"],
+        "qkv": [f"{attn}.{x}_proj.weight" for x in "qkv"],
+        "qkv_bias": [f"{attn}.{x}_proj.bias" for x in "qkv"],
+        "out": [f"{attn}.o_proj.weight"],
+        "post_norm": [f"{path}.post_attention_layernorm.weight"],
+        "gate_up": [f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight"],
+        "down": [f"{mlp}.down_proj.weight"],
+    }
+
+
 def _rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
@@ -80,12 +120,26 @@ def _rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class TextEncoder:
     """Token ids in, the last hidden state (after the final norm) out.
 
+    The embedding stays in host memory: a prompt reads a few hundred of its 152,064 rows.
+
+    Args:
+        config: its shape.
+        weights: its files.
+        device: where it computes.
+        dtype: of weights and states.
+        streaming: which layers stay in host memory until they are needed.
+
     Raises:
         ModelError: the checkpoint lacks a tensor.
     """
 
     def __init__(
-        self, config: TextConfig, weights: WeightFiles, device: torch.device, dtype: torch.dtype
+        self,
+        config: TextConfig,
+        weights: WeightFiles,
+        device: torch.device,
+        dtype: torch.dtype,
+        streaming: Streaming | None = None,
     ) -> None:
         self.config = config
         prefix = next((p for p in PREFIXES if f"{p}embed_tokens.weight" in weights), None)
@@ -93,39 +147,26 @@ class TextEncoder:
             raise ModelError(f"{weights.folder} holds no Qwen2.5-VL language model")
 
         def read(*names: str) -> Tensor:
-            tensors = [weights.read(prefix + name) for name in names]
-            return torch.cat(tensors).to(device=device, dtype=dtype)
+            return torch.cat([weights.read(prefix + name) for name in names])
 
-        self._embedding = read("embed_tokens.weight")
-        self._final_norm = read("norm.weight")
-        self._layers = []
-        for n in range(config.layers):
-            attn, mlp = f"layers.{n}.self_attn", f"layers.{n}.mlp"
-            self._layers.append(
-                LayerWeights(
-                    input_norm=read(f"layers.{n}.input_layernorm.weight"),
-                    qkv=read(*(f"{attn}.{x}_proj.weight" for x in "qkv")),
-                    qkv_bias=read(*(f"{attn}.{x}_proj.bias" for x in "qkv")),
-                    out=read(f"{attn}.o_proj.weight"),
-                    post_norm=read(f"layers.{n}.post_attention_layernorm.weight"),
-                    gate_up=read(f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight"),
-                    down=read(f"{mlp}.down_proj.weight"),
-                )
-            )
+        self._embedding = read("embed_tokens.weight").to(dtype)
+        self._final_norm = read("norm.weight").to(device=device, dtype=dtype)
+        view = partial(layer_views, config)
+        size = packing.elements(layer_shapes(config))
+        layers = place(config.layers, size, dtype, device, streaming)
+        for n, buffer in enumerate(layers):
+            fields = view(buffer)._asdict()
+            for field, names in _layer_sources(n).items():
+                fields[field].copy_(read(*names))
+        self.layers = arrange(layers, view, streaming, device)
         self._device, self._dtype = device, dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all weights."""
-        layers = sum(t.nbytes for layer in self._layers for t in layer)
-        return layers + self._embedding.nbytes + self._final_norm.nbytes
 
     def forward(self, ids: Sequence[int]) -> Tensor:
         """[tokens, width] in the model's dtype, for one unpadded prompt."""
         c = self.config
-        x = self._embedding[torch.tensor(ids, device=self._device)]
+        x = self._embedding[torch.tensor(ids)].to(self._device)
         cos, sin = self._rotation(len(ids))
-        for w in self._layers:
+        for w in self.layers:
             h = F.rms_norm(x, (c.width,), w.input_norm, c.eps)
             qkv = F.linear(h, w.qkv, w.qkv_bias).unflatten(-1, (-1, c.head_dim)).transpose(0, 1)
             q, k, v = qkv.split((c.heads, c.kv_heads, c.kv_heads))

@@ -1,9 +1,12 @@
 """The double-stream diffusion transformer of Qwen-Image, as weights and functions.
 
-Owns one forward pass at one noise level; knows nothing of sampling, prompts or requests. The
+Owns one forward pass of one or more pictures; knows nothing of sampling, prompts or requests. The
 timestep reaches it only as rows of a modulation table (see `modulation`), q, k and v of a stream
 are one product, and the weights of a block lie in one flat buffer, so that a block can be moved
-with one copy. Source of the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
+with one copy. Several pictures go through a block one after another: at 4,096 tokens each fills
+the device alone, so they share the reading of weights and nothing else, and each keeps its own
+noise level, prompt length and adapters without padding. What lies between the matrix products is
+in `ops`. Source of the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
 """
 
 from __future__ import annotations
@@ -12,15 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.errors import ModelError
 from inference_server.model.low_rank import GatedAdapter, adapted_linear
-from inference_server.model.rope import Rotation, image_rotation, rotate, text_rotation
-
-EPS = 1e-6
+from inference_server.model.ops import EPS, HeadNorms, Ops
+from inference_server.model.rope import Rotation, image_rotation, text_rotation
+from inference_server.model.streaming import Layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,11 @@ class EdgeWeights(NamedTuple):
     proj_out: Tensor
     proj_out_bias: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Of all of them."""
+        return sum(weight.nbytes for weight in self)
+
 
 class StepModulation(NamedTuple):
     """One noise level's rows of the modulation table, adapters' deltas added."""
@@ -128,82 +135,99 @@ class StepModulation(NamedTuple):
     """[2, D]: 1 + scale, shift."""
 
 
-def _modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
-    """LayerNorm(x) * (1 + scale) + shift; the modulation is the norm's affine part."""
-    return F.layer_norm(x, (x.shape[-1],), one_plus_scale, shift, EPS)
+class Picture(NamedTuple):
+    """One picture's part of a forward pass."""
+
+    latents: Tensor
+    """[image tokens, in_channels], packed, in the model's dtype."""
+    prompt: Tensor
+    """[text tokens, text_features], the text encoder's output."""
+    prompt_rotation: Rotation
+    """From `Transformer.text_rotation`."""
+    modulation: StepModulation
+    """Its noise level's rows."""
+    adapters: Sequence[GatedAdapter] = ()
 
 
-def _queries_keys_values(
-    x: Tensor, w: StreamWeights, rotation: Rotation, site: str, adapters: Sequence[GatedAdapter]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """[tokens, heads, head_dim] each; q and k normalised and rotated."""
-    head_dim = w.q_norm.shape[0]
-    qkv = adapted_linear(x, w.qkv, w.qkv_bias, site, adapters)
-    q, k, v = qkv.unflatten(-1, (3, -1, head_dim)).unbind(1)
-    q = rotate(F.rms_norm(q, (head_dim,), w.q_norm, EPS), rotation)
-    k = rotate(F.rms_norm(k, (head_dim,), w.k_norm, EPS), rotation)
-    return q, k, v
+@dataclass(slots=True)
+class _Stream:
+    """One stream of a picture on its way through the blocks."""
+
+    x: Tensor
+    """[tokens, D], to which every layer adds."""
+    normed: Tensor
+    """What the next layer reads of it."""
 
 
-def _after_attention(
-    x: Tensor,
-    attended: Tensor,
-    w: StreamWeights,
-    mod: Tensor,
-    site: str,
-    adapters: Sequence[GatedAdapter],
-) -> Tensor:
-    """Output projection, feed-forward layer and both residuals of one stream.
+class _Block:
+    """One block at work on one picture: what all its products need to know."""
 
-    `site` is "block3.img" or the like; mod is [6, D].
-    """
-    out = adapted_linear(attended, w.out, w.out_bias, f"{site}_out", adapters)
-    x = torch.addcmul(x, mod[2], out)
-    h = _modulated_norm(x, mod[3], mod[4])
-    h = adapted_linear(h, w.mlp_up, w.mlp_up_bias, f"{site}_mlp_up", adapters)
-    h = F.gelu(h, approximate="tanh")
-    h = adapted_linear(h, w.mlp_down, w.mlp_down_bias, f"{site}_mlp_down", adapters)
-    return torch.addcmul(x, mod[5], h)
+    def __init__(self, index: int, ops: Ops, adapters: Sequence[GatedAdapter]) -> None:
+        self._site = f"block{index}"
+        self._ops = ops
+        self._adapters = adapters
 
+    def attend(
+        self,
+        w: BlockWeights,
+        img: Tensor,
+        txt: Tensor,
+        rotations: tuple[Rotation, Rotation],
+    ) -> tuple[Tensor, Tensor]:
+        """[tokens, D] of img and txt, from their normed streams."""
+        texts, (tokens, width) = len(txt), img.shape
+        qkv = img.new_empty(texts + tokens, 3 * width)
+        for name, x, weights, rows in (
+            ("img", img, w.img, qkv[texts:]),
+            ("txt", txt, w.txt, qkv[:texts]),
+        ):
+            self._linear(x, weights.qkv, weights.qkv_bias, f"{name}_qkv", rows)
+        norms = [
+            HeadNorms(weights.q_norm, weights.k_norm, rotation)
+            for weights, rotation in zip((w.txt, w.img), reversed(rotations), strict=True)
+        ]
+        self._ops.norm_rotate_(qkv, *norms)
+        joint = self._ops.attention(qkv, width // w.img.q_norm.shape[0])
+        return joint[texts:], joint[:texts]
 
-def block_forward(
-    index: int,
-    w: BlockWeights,
-    img: Tensor,
-    txt: Tensor,
-    mod: Tensor,
-    rotations: tuple[Rotation, Rotation],
-    adapters: Sequence[GatedAdapter],
-    last: bool,
-) -> tuple[Tensor, Tensor]:
-    """One block.
+    def after_attention(
+        self,
+        name: str,
+        stream: _Stream,
+        attended: Tensor,
+        w: StreamWeights,
+        mod: Tensor,
+        following: tuple[Tensor, Tensor],
+    ) -> None:
+        """Output projection, feed-forward layer and both residuals of one stream.
 
-    Args:
-        index: which block, for the names of adapter sites.
-        w: its weights.
-        img: [image tokens, D].
-        txt: [text tokens, D].
-        mod: [2, 6, D], see `StepModulation`.
-        rotations: of image and text tokens.
-        adapters: active in this picture.
-        last: nothing reads the text stream after the last block, so it is not computed there.
+        Args:
+            name: img or txt.
+            stream: becomes what the next block reads.
+            attended: [tokens, D].
+            w: its weights.
+            mod: [6, D].
+            following: shift and 1 + scale of the next layer's norm.
+        """
+        ops = self._ops
+        out = self._linear(attended, w.out, w.out_bias, f"{name}_out")
+        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4])
+        up = f"{name}_mlp_up"
+        if self._acts_on(up):
+            h = F.gelu(self._linear(h, w.mlp_up, w.mlp_up_bias, up), approximate="tanh")
+        else:
+            h = ops.linear_gelu(h, w.mlp_up, w.mlp_up_bias)
+        h = self._linear(h, w.mlp_down, w.mlp_down_bias, f"{name}_mlp_down")
+        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following)
 
-    Returns:
-        The new img and txt.
-    """
-    site = f"block{index}"
-    img_h = _modulated_norm(img, mod[0, 0], mod[0, 1])
-    txt_h = _modulated_norm(txt, mod[1, 0], mod[1, 1])
-    iq, ik, iv = _queries_keys_values(img_h, w.img, rotations[0], f"{site}.img_qkv", adapters)
-    tq, tk, tv = _queries_keys_values(txt_h, w.txt, rotations[1], f"{site}.txt_qkv", adapters)
-    # [1, heads, text + image tokens, head_dim]; no mask: one picture has no padding.
-    q, k, v = (torch.cat(pair).transpose(0, 1)[None] for pair in ((tq, iq), (tk, ik), (tv, iv)))
-    joint = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
-    txt_tokens = txt.shape[0]
-    img = _after_attention(img, joint[txt_tokens:], w.img, mod[0], f"{site}.img", adapters)
-    if not last:
-        txt = _after_attention(txt, joint[:txt_tokens], w.txt, mod[1], f"{site}.txt", adapters)
-    return img, txt
+    def _acts_on(self, name: str) -> bool:
+        site = f"{self._site}.{name}"
+        return any(site in adapter.tensors.factors for adapter in self._adapters)
+
+    def _linear(
+        self, x: Tensor, weight: Tensor, bias: Tensor, name: str, out: Tensor | None = None
+    ) -> Tensor:
+        return adapted_linear(x, weight, bias, f"{self._site}.{name}", self._adapters, out)
 
 
 class Transformer:
@@ -212,21 +236,24 @@ class Transformer:
     Args:
         config: its shape.
         edges: weights before and after the blocks.
-        blocks: one entry per block.
+        blocks: their weights, wherever they lie.
         grid: (rows, columns) of image tokens; fixed, as the picture's size is.
+        ops: what lies between the products.
     """
 
     def __init__(
         self,
         config: TransformerConfig,
         edges: EdgeWeights,
-        blocks: Sequence[BlockWeights],
+        blocks: Layers[BlockWeights],
         grid: tuple[int, int],
+        ops: Ops,
     ) -> None:
         self.config = config
         self._edges = edges
-        self._blocks = blocks
+        self.blocks = blocks
         self._grid = grid
+        self._ops = ops
         device = edges.img_in.device
         self._image_rotation = Rotation(
             *(t.to(device) for t in image_rotation(*grid, config.rope_axes))
@@ -237,42 +264,44 @@ class Transformer:
         rotation = text_rotation(tokens, *self._grid, self.config.rope_axes)
         return Rotation(*(t.to(self._edges.img_in.device) for t in rotation))
 
-    def forward(
-        self,
-        latents: Tensor,
-        prompt: Tensor,
-        prompt_rotation: Rotation,
-        modulation: StepModulation,
-        adapters: Sequence[GatedAdapter],
-    ) -> Tensor:
-        """Predicts the velocity at one noise level.
-
-        Args:
-            latents: [image tokens, in_channels], packed, in the model's dtype.
-            prompt: [text tokens, text_features], the text encoder's output.
-            prompt_rotation: from `text_rotation`.
-            modulation: this noise level's rows.
-            adapters: active in this picture.
+    def forward(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """Predicts the velocity of each picture at its own noise level.
 
         Returns:
-            [image tokens, patch * patch * out_channels], packed.
+            [image tokens, patch * patch * out_channels] each, packed.
         """
+        streams = [self._begin(picture) for picture in pictures]
+        for index, weights in enumerate(self.blocks):
+            for picture, (img, txt) in zip(pictures, streams, strict=True):
+                self._through(index, weights, picture, img, txt)
         e = self._edges
-        img = adapted_linear(latents, e.img_in, e.img_in_bias, "img_in", adapters)
-        txt = F.rms_norm(prompt, (prompt.shape[-1],), e.txt_norm, EPS)
+        return [
+            adapted_linear(img.normed, e.proj_out, e.proj_out_bias, "proj_out", picture.adapters)
+            for picture, (img, _) in zip(pictures, streams, strict=True)
+        ]
+
+    def _begin(self, picture: Picture) -> tuple[_Stream, _Stream]:
+        e, adapters = self._edges, picture.adapters
+        img = adapted_linear(picture.latents, e.img_in, e.img_in_bias, "img_in", adapters)
+        txt = F.rms_norm(picture.prompt, (picture.prompt.shape[-1],), e.txt_norm, EPS)
         txt = adapted_linear(txt, e.txt_in, e.txt_in_bias, "txt_in", adapters)
-        rotations = (self._image_rotation, prompt_rotation)
-        final = len(self._blocks) - 1
-        for index, weights in enumerate(self._blocks):
-            img, txt = block_forward(
-                index,
-                weights,
-                img,
-                txt,
-                modulation.blocks[index],
-                rotations,
-                adapters,
-                last=index == final,
-            )
-        img = _modulated_norm(img, modulation.final[1], modulation.final[0])
-        return adapted_linear(img, e.proj_out, e.proj_out_bias, "proj_out", adapters)
+        first = picture.modulation.blocks[0]
+        return (
+            _Stream(img, self._ops.modulated_norm(img, first[0, 0], first[0, 1])),
+            _Stream(txt, self._ops.modulated_norm(txt, first[1, 0], first[1, 1])),
+        )
+
+    def _through(
+        self, index: int, w: BlockWeights, picture: Picture, img: _Stream, txt: _Stream
+    ) -> None:
+        """One block; nothing reads the text stream after the last one."""
+        block = _Block(index, self._ops, picture.adapters)
+        rotations = (self._image_rotation, picture.prompt_rotation)
+        img_attended, txt_attended = block.attend(w, img.normed, txt.normed, rotations)
+        mod, final = picture.modulation.blocks[index], picture.modulation.final
+        if index == self.config.blocks - 1:
+            block.after_attention("img", img, img_attended, w.img, mod[0], (final[1], final[0]))
+            return
+        then = picture.modulation.blocks[index + 1]
+        block.after_attention("img", img, img_attended, w.img, mod[0], (then[0, 0], then[0, 1]))
+        block.after_attention("txt", txt, txt_attended, w.txt, mod[1], (then[1, 0], then[1, 1]))

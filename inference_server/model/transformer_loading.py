@@ -6,12 +6,16 @@ Owns the names tensors have in the diffusers checkpoint; knows nothing of the fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from inference_server.model import packing
 from inference_server.model.modulation import ReadTensor
+from inference_server.model.ops import PLAIN, Ops
+from inference_server.model.streaming import Streaming, arrange, place
 from inference_server.model.transformer import (
     BlockWeights,
     EdgeWeights,
@@ -19,9 +23,6 @@ from inference_server.model.transformer import (
     Transformer,
     TransformerConfig,
 )
-
-ALIGNMENT = 128
-"""Elements between tensors of a block's buffer: 256 bytes in bf16, what vector loads like."""
 
 
 class StreamNames(NamedTuple):
@@ -91,27 +92,20 @@ def _stream_sources(
     }
 
 
-def block_elements(config: TransformerConfig) -> int:
-    """Elements of one block's flat buffer."""
-    per_stream = sum(
-        -(-torch.Size(shape).numel() // ALIGNMENT) * ALIGNMENT
-        for shape in _stream_shapes(config).values()
-    )
-    return 2 * per_stream
+def block_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a block's flat buffer: img's, then txt's."""
+    stream = _stream_shapes(config)
+    return {f"{name}.{field}": stream[field] for name in ("img", "txt") for field in stream}
 
 
 def block_views(config: TransformerConfig, buffer: Tensor) -> BlockWeights:
-    """A block's weights as views into a flat buffer of `block_elements` elements."""
-    offset = 0
-    streams = []
-    for _ in range(2):
-        fields = {}
-        for field, shape in _stream_shapes(config).items():
-            count = torch.Size(shape).numel()
-            fields[field] = buffer[offset : offset + count].view(shape)
-            offset += -(-count // ALIGNMENT) * ALIGNMENT
-        streams.append(StreamWeights(**fields))
-    return BlockWeights(*streams)
+    """A block's weights as views into its flat buffer."""
+    found = packing.views(block_shapes(config), buffer)
+    img, txt = (
+        StreamWeights(**{field: found[f"{name}.{field}"] for field in StreamWeights._fields})
+        for name in ("img", "txt")
+    )
+    return BlockWeights(img, txt)
 
 
 def fill_block(block: BlockWeights, index: int, read: ReadTensor) -> None:
@@ -143,19 +137,30 @@ def load_edges(read: ReadTensor, device: torch.device, dtype: torch.dtype) -> Ed
     )
 
 
+def ops_on(device: torch.device) -> Ops:
+    """Fused kernels on a GPU, plain PyTorch elsewhere."""
+    if device.type != "cuda":
+        return PLAIN
+    # Triton is there on GPU machines alone.
+    from inference_server.model.triton_ops import FUSED
+
+    return FUSED
+
+
 def load_transformer(
     config: TransformerConfig,
+    edges: EdgeWeights,
     read: ReadTensor,
     grid: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[Transformer, int]:
-    """The transformer on its device, and the bytes its weights take there."""
-    edges = load_edges(read, device, dtype)
-    elements = block_elements(config)
-    arena = torch.zeros(config.blocks, elements, device=device, dtype=dtype)
-    blocks = [block_views(config, buffer) for buffer in arena]
-    for index, block in enumerate(blocks):
-        fill_block(block, index, read)
-    nbytes = arena.nbytes + sum(t.nbytes for t in edges)
-    return Transformer(config, edges, blocks, grid), nbytes
+    streaming: Streaming | None = None,
+) -> Transformer:
+    """The transformer on its device, but for the blocks that `streaming` keeps in host memory."""
+    view = partial(block_views, config)
+    blocks = place(config.blocks, packing.elements(block_shapes(config)), dtype, device, streaming)
+    for index, buffer in enumerate(blocks):
+        fill_block(view(buffer), index, read)
+    return Transformer(
+        config, edges, arrange(blocks, view, streaming, device), grid, ops_on(device)
+    )

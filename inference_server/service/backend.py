@@ -35,19 +35,13 @@ class Backend:
 
     def segments(self) -> tuple[MemorySegment, ...]:
         """The stretches of memory set aside at start."""
-        model = self.engine.model
-
-        def filled(name: str, nbytes: int) -> MemorySegment:
-            return MemorySegment(name, nbytes, nbytes)
-
-        return (
-            filled("transformer weights", model.transformer_bytes),
-            filled("modulation tables", model.modulation.nbytes),
-            filled("text encoder weights", model.text_encoder.nbytes),
-            filled("VAE decoder weights", model.vae.nbytes),
-            MemorySegment(
-                "adapter slots", self.adapters.segment.nbytes, self.adapters.resident_bytes()
-            ),
+        plan = self.engine.model.plan
+        used = {
+            "adapter slots": self.adapters.resident_bytes(),
+            "headroom": plan.headroom if self.engine.model.transformer.blocks.headroom_taken else 0,
+        }
+        return tuple(
+            MemorySegment(name, nbytes, used.get(name, nbytes)) for name, nbytes in plan.segments()
         )
 
 

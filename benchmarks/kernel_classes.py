@@ -1,0 +1,40 @@
+"""Device time by kind of kernel, from PyTorch's profiler. Knows nothing of what ran."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from torch.profiler import ProfilerActivity, profile
+
+CLASSES = {
+    "attention": ("flash", "fmha", "sdpa", "attention"),
+    "product": ("gemm", "cutlass", "nvjet", "xmma", "splitk", "cublas", "wgmma"),
+    "norm": ("_norm_kernel",),
+    "rotation": ("_norm_rotate",),
+    "copy": ("memcpy", "memset", "copy"),
+}
+"""Parts of kernels' names, in the order they are tried; the rest is elementwise."""
+
+
+def breakdown(work: Callable[[], object]) -> dict[str, float]:
+    """Milliseconds of one run by class, and the wall time that no kernel filled."""
+    work()
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:
+        work()
+    found: dict[str, float] = defaultdict(float)
+    names: dict[str, float] = defaultdict(float)
+    spans = []
+    for event in profiled.events():
+        if event.device_type.name != "CUDA":
+            continue
+        spans.append((event.time_range.start, event.time_range.end))
+        milliseconds = event.time_range.elapsed_us() / 1e3
+        names[event.name] += milliseconds
+        lower = event.name.lower()
+        kind = next((k for k, parts in CLASSES.items() if any(p in lower for p in parts)), "other")
+        found[f"{kind}, ms"] += milliseconds
+    for name, milliseconds in sorted(names.items(), key=lambda item: -item[1])[:14]:
+        print(f"  {milliseconds:8.2f} ms  {name[:110]}")
+    wall = (max(end for _, end in spans) - min(start for start, _ in spans)) / 1e3
+    return dict(found) | {"idle between kernels, ms": wall - sum(found.values())}

@@ -1,0 +1,81 @@
+"""What a block does between its matrix products, as plain PyTorch: the definition, used on a CPU.
+
+Owns the arithmetic that `triton_ops` does with fewer trips to memory; a transformer uses one of the
+two modules. Nothing here knows of blocks, adapters or pictures. T text and I image tokens, D width,
+H heads of E features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from inference_server.model.rope import Rotation, rotate
+
+EPS = 1e-6
+
+
+class HeadNorms(NamedTuple):
+    """Scales of the RMS norms on queries and keys of one stream, [E] each, and its rotation."""
+
+    query: Tensor
+    key: Tensor
+    rotation: Rotation
+
+
+class Ops(NamedTuple):
+    """One way to do it all; the functions below say what each does."""
+
+    modulated_norm: Callable[[Tensor, Tensor, Tensor], Tensor]
+    residual_norm_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+    norm_rotate_: Callable[[Tensor, HeadNorms, HeadNorms], None]
+    attention: Callable[[Tensor, int], Tensor]
+    linear_gelu: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
+    """LayerNorm(x) * (1 + scale) + shift, [tokens, D]; the modulation is the norm's affine part."""
+    return F.layer_norm(x, (x.shape[-1],), one_plus_scale, shift, EPS)
+
+
+def residual_norm_(
+    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor
+) -> Tensor:
+    """Adds gate * branch to x in place, [tokens, D]; returns the modulated norm of the sum."""
+    return modulated_norm(x.addcmul_(gate, branch), shift, one_plus_scale)
+
+
+def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
+    """Norms and rotates queries and keys in place.
+
+    Args:
+        qkv: [T + I, 3 D]; text first; queries, keys and values of all heads side by side.
+        txt: of the first T rows.
+        img: of the others.
+    """
+    texts = len(txt.rotation.cos)
+    for rows, norms in ((qkv[:texts], txt), (qkv[texts:], img)):
+        size = norms.query.shape[0]
+        queries, keys, _ = rows.unflatten(1, (3, -1, size)).unbind(1)
+        for heads, scale in ((queries, norms.query), (keys, norms.key)):
+            heads.copy_(rotate(F.rms_norm(heads, (size,), scale, EPS), norms.rotation))
+
+
+def attention(qkv: Tensor, heads: int) -> Tensor:
+    """Every token attends to every token: [T + I, 3 D] to [T + I, D].
+
+    There is no mask: one picture has no padding.
+    """
+    q, k, v = qkv.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)[:, None]
+    return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """gelu(x W^T + b), its tanh form."""
+    return F.gelu(F.linear(x, weight, bias), approximate="tanh")
+
+
+PLAIN = Ops(modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu)

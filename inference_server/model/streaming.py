@@ -1,0 +1,357 @@
+"""Layers that take turns on the device: copied from host memory ahead of the compute.
+
+Owns the ring they share, the order of copies and what waits for what. A layer is a flat buffer
+here; what it means is the caller's view of it. Nothing is ever copied back: weights do not change.
+Only the device thread calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from inference_server.errors import ModelError
+
+W = TypeVar("W")
+"""A layer's weights as its network sees them."""
+W_co = TypeVar("W_co", covariant=True)
+
+
+class Lane:
+    """Copies to the device beside its compute; on a CPU they are plain copies.
+
+    Args:
+        device: where to.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def copy(self, target: Tensor, source: Tensor, after: torch.cuda.Event | None) -> Tensor:
+        """Begins to copy `source` to the front of `target`, bytes, once `after` has happened.
+
+        Returns:
+            The front of `target`, in the dtype of `source`; valid after `wait(arrived())`.
+        """
+        front = target[: source.nbytes].view(source.dtype)
+        if self._stream is None:
+            front.copy_(source)
+            return front
+        with torch.cuda.stream(self._stream):
+            if after is not None:
+                self._stream.wait_event(after)
+            front.copy_(source, non_blocking=True)
+        return front
+
+    def arrived(self) -> torch.cuda.Event | None:
+        """Happens when everything copied so far is there."""
+        return None if self._stream is None else self._stream.record_event()
+
+    def computed(self) -> torch.cuda.Event | None:
+        """Happens when the compute begun so far is done."""
+        return None if self._stream is None else torch.cuda.current_stream().record_event()
+
+    @staticmethod
+    def wait(event: torch.cuda.Event | None) -> None:
+        """The compute that follows waits for `event`; the caller does not."""
+        if event is not None:
+            torch.cuda.current_stream().wait_event(event)
+
+
+class _Slot:
+    """A place on the device that holds one layer after another."""
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer = buffer
+        self.holds: Tensor | None = None
+        """The host buffer whose copy lies here, or is on its way."""
+        self.arrived: torch.cuda.Event | None = None
+        self.left: torch.cuda.Event | None = None
+        """When the compute that read it is done."""
+        self.busy = False
+        self.turn = 0
+        """When it was last taken or left; the smallest goes first."""
+
+
+class Ring:
+    """Slots on the device, shared by everything that streams.
+
+    Args:
+        slots: at least two: one is read while another is filled.
+        nbytes: of a slot; the largest layer's.
+        device: where.
+    """
+
+    def __init__(self, slots: int, nbytes: int, device: torch.device) -> None:
+        self.lane = Lane(device)
+        self.nbytes = slots * nbytes
+        arena = torch.empty(slots, nbytes, dtype=torch.uint8, device=device)
+        self._slots = [_Slot(buffer) for buffer in arena]
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def fetch(self, source: Tensor) -> int:
+        """The slot that holds a layer, or will; where none does yet, the one longest unused."""
+        for index, slot in enumerate(self._slots):
+            if slot.holds is source:
+                return index
+        index = min(
+            (i for i, slot in enumerate(self._slots) if not slot.busy),
+            key=lambda i: self._slots[i].turn,
+        )
+        slot = self._slots[index]
+        self.lane.copy(slot.buffer, source, slot.left)
+        slot.holds, slot.arrived = source, self.lane.arrived()
+        self._touch(slot)
+        return index
+
+    def enter(self, index: int) -> None:
+        """What is computed from here on may read the slot."""
+        slot = self._slots[index]
+        self.lane.wait(slot.arrived)
+        slot.busy = True
+
+    def leave(self, index: int) -> None:
+        """Nothing computed from here on reads the slot."""
+        slot = self._slots[index]
+        slot.left, slot.busy = self.lane.computed(), False
+        self._touch(slot)
+
+    def views(self, view: Callable[[Tensor], W], like: Tensor) -> list[W]:
+        """Every slot as a layer of the size and dtype of `like`."""
+        return [view(slot.buffer[: like.nbytes].view(like.dtype)) for slot in self._slots]
+
+    def _touch(self, slot: _Slot) -> None:
+        self._turn += 1
+        slot.turn = self._turn
+
+
+class Headroom(Generic[W]):
+    """Device memory that is idle between pictures: streamed layers stay in it while one is drawn.
+
+    Args:
+        lane: copies.
+        layers: the host buffers of the layers that may stay.
+        view: of one of them.
+        device: where.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        layers: Sequence[Tensor],
+        view: Callable[[Tensor], W],
+        device: torch.device,
+    ) -> None:
+        self._lane, self._layers, self._view, self._device = lane, layers, view, device
+        self._arena: Tensor | None = None
+        self._views: list[W] = []
+        self._arrived: dict[int, torch.cuda.Event | None] = {}
+
+    @property
+    def taken(self) -> bool:
+        """Whether it is."""
+        return self._arena is not None
+
+    def take(self) -> None:
+        """Before a picture; harmless if it is taken already."""
+        if self._arena is not None or not self._layers:
+            return
+        shape = (len(self._layers), self._layers[0].nbytes)
+        self._arena = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        dtype = self._layers[0].dtype
+        self._views = [self._view(row.view(dtype)) for row in self._arena]
+
+    def give_back(self) -> None:
+        """After the last picture: to the device, not to the allocator."""
+        if self._arena is None:
+            return
+        self._arena, self._views = None, []
+        self._arrived.clear()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()
+
+    def fetch(self, index: int) -> None:
+        """Begins to copy a layer, unless it was already."""
+        if index not in self._arrived and self._arena is not None:
+            # What was computed in this memory before it was taken must be done.
+            after = self._lane.computed() if not self._arrived else None
+            self._lane.copy(self._arena[index], self._layers[index], after)
+            self._arrived[index] = self._lane.arrived()
+
+    def enter(self, index: int) -> W:
+        """The layer's weights; what is computed from here on may read them."""
+        self.fetch(index)
+        self._lane.wait(self._arrived[index])
+        return self._views[index]
+
+
+class Layers(Protocol[W_co]):
+    """A network's layers in order; iterate once for each pass."""
+
+    def __iter__(self) -> Iterator[W_co]:
+        """Each layer when its turn comes."""
+
+    @property
+    def headroom_taken(self) -> bool:
+        """Whether memory is taken that only drawing needs."""
+
+    def take_headroom(self) -> None:
+        """Before a picture."""
+
+    def give_back_headroom(self) -> None:
+        """After the last one."""
+
+
+class ResidentLayers(Generic[W]):
+    """Layers that all live on the device."""
+
+    def __init__(self, layers: Sequence[Tensor], view: Callable[[Tensor], W]) -> None:
+        self._views = [view(layer) for layer in layers]
+        self.headroom_taken = False
+
+    def __iter__(self) -> Iterator[W]:
+        return iter(self._views)
+
+    def take_headroom(self) -> None:
+        """They need none."""
+
+    def give_back_headroom(self) -> None:
+        """They took none."""
+
+
+class StreamedLayers(Generic[W]):
+    """A network's layers in order; iterate once for each pass.
+
+    While the consumer computes with one, the next streamed one is on its way; after the last, the
+    first of the next pass. Computation with a layer must be begun before the next is asked for.
+
+    Args:
+        layers: each flat buffer, in order: on the device, or pinned in host memory.
+        view: of one of them.
+        streamed: numbers of the layers that lie in host memory.
+        stay: those of them that stay in the headroom while it is taken.
+        ring: what the others take turns in.
+        device: where the compute is.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Tensor],
+        view: Callable[[Tensor], W],
+        streamed: Sequence[int],
+        stay: Sequence[int],
+        ring: Ring,
+        device: torch.device,
+    ) -> None:
+        self._layers = layers
+        self._ring = ring
+        self._ring_views = ring.views(view, layers[0])
+        self._headroom = Headroom(ring.lane, [layers[index] for index in stay], view, device)
+        self._place = {index: place for place, index in enumerate(stay)}
+        self._following = dict(zip(streamed, (*streamed[1:], *streamed[:1]), strict=True))
+        self._resident = {
+            index: view(layer) for index, layer in enumerate(layers) if index not in streamed
+        }
+
+    def __iter__(self) -> Iterator[W]:
+        for index in range(len(self._layers)):
+            if index in self._resident:
+                yield self._resident[index]
+            elif self._stays(index):
+                weights = self._headroom.enter(self._place[index])
+                self._fetch(self._following[index])
+                yield weights
+            else:
+                slot = self._ring.fetch(self._layers[index])
+                self._ring.enter(slot)
+                self._fetch(self._following[index])
+                yield self._ring_views[slot]
+                self._ring.leave(slot)
+
+    @property
+    def headroom_taken(self) -> bool:
+        """See `Layers`."""
+        return self._headroom.taken
+
+    def take_headroom(self) -> None:
+        """See `Layers`."""
+        self._headroom.take()
+
+    def give_back_headroom(self) -> None:
+        """See `Layers`."""
+        self._headroom.give_back()
+
+    def _stays(self, index: int) -> bool:
+        return self._headroom.taken and index in self._place
+
+    def _fetch(self, index: int) -> None:
+        if self._stays(index):
+            self._headroom.fetch(self._place[index])
+        else:
+            self._ring.fetch(self._layers[index])
+
+
+class Streaming(NamedTuple):
+    """Which layers of a network do not live on the device."""
+
+    streamed: Sequence[int]
+    """In host memory."""
+    stay: Sequence[int]
+    """Those of them that stay in the headroom while it is taken."""
+    ring: Ring
+
+
+def place(
+    count: int, elements: int, dtype: torch.dtype, device: torch.device, streaming: Streaming | None
+) -> list[Tensor]:
+    """Flat buffers of a network's layers, zeroed: on the device, or pinned in host memory."""
+    streamed = set(streaming.streamed) if streaming else set()
+    there = iter(torch.zeros(count - len(streamed), elements, dtype=dtype, device=device))
+    here = torch.zeros(len(streamed), elements, dtype=dtype)
+    if device.type == "cuda" and streamed:
+        pin(here)
+    waiting = iter(here)
+    return [next(waiting if index in streamed else there) for index in range(count)]
+
+
+def arrange(
+    layers: Sequence[Tensor],
+    view: Callable[[Tensor], W],
+    streaming: Streaming | None,
+    device: torch.device,
+) -> Layers[W]:
+    """The layers to iterate over, once for each pass."""
+    if streaming is None or not streaming.streamed:
+        return ResidentLayers(layers, view)
+    return StreamedLayers(layers, view, *streaming, device)
+
+
+def pin(memory: Tensor) -> None:
+    """Makes host memory readable for the device's copy engine, for as long as the process lives.
+
+    PyTorch's own pinned allocator rounds up to a power of two: 32 GB for 18 GB of layers.
+
+    Raises:
+        ModelError: the system does not let this process pin so much.
+    """
+    status = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
+    if int(status) != 0:
+        raise ModelError(
+            f"cannot pin {memory.nbytes / 1e9:.1f} GB of host memory ({status}): free some, "
+            "raise the limit (ulimit -l), or give a larger --vram-budget"
+        )
+
+
+def spread(count: int, chosen: int) -> list[int]:
+    """`chosen` of the numbers below `count`, as evenly as can be, the first as late as can be.
+
+    A streamed layer is hidden behind the compute of those before it; the last of all may be one.
+    """
+    return [-(-count * (n + 1) // chosen) - 1 for n in range(chosen)]

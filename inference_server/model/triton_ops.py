@@ -1,0 +1,149 @@
+"""The functions of `ops` as fused GPU kernels: one trip to memory each, in float32 inside.
+
+Owns the kernels. Token counts are run-time values that nothing is specialised on, so that no
+prompt, however long, has anything compiled after the first picture.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from inference_server.model.ops import EPS, HeadNorms, Ops
+
+ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+"""Fastest first, as measured on Hopper (docs/decisions.md)."""
+
+
+@triton.jit
+def _norm_kernel(
+    x, branch, gate, shift, scale, out, width, eps, add: tl.constexpr, padded: tl.constexpr
+):
+    row = tl.program_id(0)
+    columns = tl.arange(0, padded)
+    inside = columns < width
+    at = row * width + columns
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if add:
+        added = tl.load(branch + at, mask=inside, other=0.0).to(tl.float32)
+        value += tl.load(gate + columns, mask=inside, other=0.0).to(tl.float32) * added
+        tl.store(x + at, value.to(x.dtype.element_ty), mask=inside)
+    mean = tl.sum(value, axis=0) / width
+    centred = tl.where(inside, value - mean, 0.0)
+    normed = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / width + eps)
+    normed *= tl.load(scale + columns, mask=inside, other=0.0).to(tl.float32)
+    normed += tl.load(shift + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, normed.to(out.dtype.element_ty), mask=inside)
+
+
+def _norm(
+    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor, add: bool
+) -> Tensor:
+    tokens, width = x.shape
+    out = torch.empty_like(x)
+    size = triton.next_power_of_2(width)
+    _norm_kernel[(tokens,)](
+        x, branch, gate, shift, one_plus_scale, out, width, EPS, add=add, padded=size, num_warps=8
+    )
+    return out
+
+
+def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
+    """See `ops.modulated_norm`."""
+    return _norm(x, x, shift, shift, one_plus_scale, add=False)
+
+
+def residual_norm_(
+    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor
+) -> Tensor:
+    """See `ops.residual_norm_`."""
+    return _norm(x, branch, gate, shift, one_plus_scale, add=True)
+
+
+@triton.jit(do_not_specialize=["texts"])
+def _norm_rotate_kernel(
+    qkv,
+    txt_query,
+    txt_key,
+    txt_cos,
+    txt_sin,
+    img_query,
+    img_key,
+    img_cos,
+    img_sin,
+    texts,
+    heads,
+    eps,
+    padded: tl.constexpr,
+    half: tl.constexpr,
+):
+    token = tl.program_id(0)
+    part = tl.program_id(1)
+    head = tl.arange(0, padded)[:, None]
+    pair = tl.arange(0, half)[None, :]
+    inside = head < heads
+    if token < texts:
+        scale = txt_query if part == 0 else txt_key
+        cos, sin, position = txt_cos, txt_sin, token
+    else:
+        scale = img_query if part == 0 else img_key
+        cos, sin, position = img_cos, img_sin, token - texts
+    size: tl.constexpr = 2 * half
+    at = (
+        qkv + token.to(tl.int64) * (3 * heads * size) + part * heads * size + head * size + 2 * pair
+    )
+    even = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(at + 1, mask=inside, other=0.0).to(tl.float32)
+    power = tl.sum(even * even + odd * odd, axis=1)[:, None] / size
+    factor = tl.rsqrt(power + eps)
+    even *= factor * tl.load(scale + 2 * pair).to(tl.float32)
+    odd *= factor * tl.load(scale + 2 * pair + 1).to(tl.float32)
+    c = tl.load(cos + position * half + pair)
+    s = tl.load(sin + position * half + pair)
+    tl.store(at, (even * c - odd * s).to(qkv.dtype.element_ty), mask=inside)
+    tl.store(at + 1, (even * s + odd * c).to(qkv.dtype.element_ty), mask=inside)
+
+
+def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
+    """See `ops.norm_rotate_`."""
+    size = img.query.shape[0]
+    heads = qkv.shape[1] // (3 * size)
+    _norm_rotate_kernel[(len(qkv), 2)](
+        qkv,
+        txt.query,
+        txt.key,
+        *txt.rotation,
+        img.query,
+        img.key,
+        *img.rotation,
+        len(txt.rotation.cos),
+        heads,
+        EPS,
+        padded=triton.next_power_of_2(heads),
+        half=size // 2,
+        num_warps=4,
+    )
+
+
+def attention(qkv: Tensor, heads: int) -> Tensor:
+    """See `ops.attention`."""
+    q, k, v = qkv.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)[:, None]
+    with sdpa_kernel(ATTENTION, set_priority=True):
+        return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `ops.linear_gelu`; the activation is cuBLASLt's epilogue of the product."""
+    return torch._addmm_activation(bias, x, weight.T, use_gelu=True)
+
+
+FUSED = Ops(modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu)

@@ -1,0 +1,67 @@
+"""A model in a budget smaller than itself draws the same picture as one that lies there whole."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
+from inference_server.engine.engine import Engine
+from inference_server.engine.loading import Memory, load_model
+from inference_server.errors import ModelError
+from inference_server.model.checkpoint import Checkpoint
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPE = torch.float32
+PROMPTS = ("a rocket on a purple background", "紫色背景上的火箭", "a rocket on a purple background")
+
+
+def load(budget: int | None, idle: int | None = None) -> Engine:
+    memory = Memory(budget, idle, 1, 4)
+    checkpoint = Checkpoint(EMBEDDED_MODEL)
+    return Engine(load_model(checkpoint, DEVICE, DTYPE, EMBEDDED_TURBO, None, memory))
+
+
+def draw(engine: Engine, prompt: str, seed: int) -> torch.Tensor:
+    drawing = engine.begin(engine.encode(prompt), seed, 3)
+    for _ in range(3):
+        engine.step(drawing)
+    return drawing.latents.cpu()
+
+
+@pytest.fixture(scope="module")
+def whole() -> Engine:
+    return load(None)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_the_same_pictures_to_the_bit(whole: Engine, share: float) -> None:
+    demand = whole.model.plan.demand
+    least = demand.always + demand.slots + demand.scratch
+    least += 2 * max(demand.block, demand.text_layer)
+    engine = load(least + int(share * demand.blocks * demand.block), least)
+    plan = engine.model.plan
+    assert plan.resident_blocks == 0 and not plan.text_resident
+    assert plan.staying_blocks == int(share * demand.blocks)
+    for seed, prompt in enumerate(PROMPTS):
+        assert torch.equal(draw(engine, prompt, seed), draw(whole, prompt, seed))
+        if seed:
+            engine.rest()
+    assert not engine.model.transformer.blocks.headroom_taken
+
+
+def test_a_budget_too_small_is_refused() -> None:
+    with pytest.raises(ModelError, match="too small"):
+        load(1_000_000)
+
+
+def test_a_picture_in_tiles_is_the_picture(whole: Engine) -> None:
+    drawing = whole.begin(whole.encode(PROMPTS[0]), 1, 4)
+    for _ in range(4):
+        whole.step(drawing)
+    plan = dataclasses.replace(whole.model.plan, tiles=True)
+    tiled = Engine(dataclasses.replace(whole.model, plan=plan))
+    one, four = (engine.decode(drawing).float() for engine in (whole, tiled))
+    assert 0 < (one - four).square().mean() < 255**2 / 10**3.8

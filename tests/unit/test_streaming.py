@@ -1,0 +1,107 @@
+"""Streamed layers are the layers, whatever lies where and whoever else uses the ring."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_server.model.streaming import (
+    Layers,
+    Ring,
+    Streaming,
+    arrange,
+    place,
+    spread,
+)
+
+CPU = torch.device("cpu")
+
+
+def make(
+    count: int, elements: int, streaming: Streaming | None, start: int
+) -> Layers[torch.Tensor]:
+    """A network of `count` layers, layer n all n + start."""
+    buffers = place(count, elements, torch.float32, CPU, streaming)
+    for number, buffer in enumerate(buffers, start):
+        buffer.fill_(number)
+    return arrange(buffers, lambda buffer: buffer, streaming, CPU)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
+    """(layers, streamed ones, those of them that stay)."""
+    count = draw(st.integers(1, 12))
+    streamed = spread(count, draw(st.integers(0, count)))
+    stay = sorted(draw(st.sets(st.sampled_from(streamed)))) if streamed else []
+    return count, streamed, stay
+
+
+@given(networks(), networks(), st.integers(2, 4), st.lists(st.sampled_from("abABx"), max_size=8))
+def test_every_pass_sees_every_layer_in_order(
+    a: tuple[int, list[int], list[int]],
+    b: tuple[int, list[int], list[int]],
+    slots: int,
+    actions: list[str],
+) -> None:
+    ring = Ring(slots, 40, CPU)
+    nets = {
+        "a": (make(a[0], 10, Streaming(a[1], a[2], ring), 0), range(a[0])),
+        "b": (make(b[0], 7, Streaming(b[1], b[2], ring), 100), range(100, 100 + b[0])),
+    }
+    for action in ["a", *actions, "b", "a"]:
+        if action == "x":
+            for layers, _ in nets.values():
+                layers.give_back_headroom()
+            continue
+        layers, expected = nets[action.lower()]
+        if action.isupper():
+            layers.take_headroom()
+            assert layers.headroom_taken == bool({"a": a, "b": b}[action.lower()][2])
+        # The consumer has read a layer before it asks for the next, as the engine's launches have.
+        assert [layer.unique().tolist() for layer in layers] == [[n] for n in expected]
+
+
+@given(st.integers(1, 60), st.integers(0, 60))
+def test_what_streams_is_spread_evenly_and_hidden_behind_what_does_not(
+    count: int, chosen: int
+) -> None:
+    chosen = min(chosen, count)
+    numbers = spread(count, chosen)
+    assert len(numbers) == chosen == len(set(numbers))
+    assert all(0 <= number < count for number in numbers)
+    gaps = {later - sooner for sooner, later in pairwise(numbers)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    if 0 < chosen < count:
+        assert numbers[-1] == count - 1
+
+
+def copies(layers: Layers[torch.Tensor], ring: Ring) -> int:
+    """How many copies one pass begins."""
+    begun = []
+    original = ring.lane.copy
+
+    def copy(target: torch.Tensor, source: torch.Tensor, after: None) -> torch.Tensor:
+        begun.append(source)
+        return original(target, source, after)
+
+    ring.lane.copy = copy  # type: ignore[method-assign]
+    list(layers)
+    ring.lane.copy = original  # type: ignore[method-assign]
+    return len(begun)
+
+
+def test_a_pass_copies_each_streamed_layer_once_and_what_stays_never_again() -> None:
+    ring = Ring(2, 40, CPU)
+    layers = make(12, 10, Streaming(spread(12, 8), spread(12, 8)[:3], ring), 0)
+    list(layers)
+    # The first layer of the next pass is fetched at the end of each.
+    assert copies(layers, ring) == 8
+    layers.take_headroom()
+    copies(layers, ring)
+    assert copies(layers, ring) == 5
+    layers.give_back_headroom()
+    copies(layers, ring)
+    assert copies(layers, ring) == 8

@@ -1,0 +1,80 @@
+"""The fused kernels compute what `ops` defines: on a GPU, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined
+
+from inference_server.model import ops, triton_ops
+from inference_server.model.rope import Rotation, image_rotation, text_rotation
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+AXES = (4, 6, 6)
+GRID = (3, 4)
+PIXELS = GRID[0] * GRID[1]
+
+
+@pytest.fixture(params=[(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=["float32", "bfloat16"])
+def precision(request: pytest.FixtureRequest) -> tuple[torch.dtype, float]:
+    """(dtype, what may differ, relative)."""
+    torch.manual_seed(0)
+    return request.param
+
+
+def near(got: Tensor, expected: Tensor, most: float) -> bool:
+    return float((got.float() - expected.float()).norm() / expected.float().norm()) < most
+
+
+@pytest.mark.parametrize("width", [48, 64, 100])
+def test_norms(precision: tuple[torch.dtype, float], width: int) -> None:
+    dtype, most = precision
+    x, branch = (3 * torch.randn(7, width, device=DEVICE, dtype=dtype) + 1 for _ in range(2))
+    gate, shift, scale = torch.randn(3, width, device=DEVICE, dtype=dtype)
+    expected = ops.modulated_norm(x, shift, scale)
+    assert near(triton_ops.modulated_norm(x, shift, scale), expected, most)
+    sums = [x.clone(), x.clone()]
+    expected = ops.residual_norm_(sums[0], branch, gate, shift, scale)
+    assert near(triton_ops.residual_norm_(sums[1], branch, gate, shift, scale), expected, most)
+    assert near(sums[1], sums[0], most)
+    assert not near(sums[1], x, most)
+
+
+@pytest.mark.parametrize("texts", [1, 5])
+@pytest.mark.parametrize("heads", [3, 4])
+def test_queries_and_keys(precision: tuple[torch.dtype, float], texts: int, heads: int) -> None:
+    dtype, most = precision
+    size = sum(AXES)
+    qkv = torch.randn(texts + PIXELS, 3 * heads * size, device=DEVICE, dtype=dtype)
+    scales = torch.rand(4, size, device=DEVICE, dtype=dtype)
+    txt, img = (
+        ops.HeadNorms(query, key, Rotation(*(t.to(DEVICE) for t in rotation)))
+        for (query, key), rotation in zip(
+            scales.view(2, 2, size),
+            (text_rotation(texts, *GRID, AXES), image_rotation(*GRID, AXES)),
+            strict=True,
+        )
+    )
+    expected, got = qkv.clone(), qkv.clone()
+    ops.norm_rotate_(expected, txt, img)
+    triton_ops.norm_rotate_(got, txt, img)
+    assert near(got, expected, most)
+    assert torch.equal(got[:, 2 * heads * size :], qkv[:, 2 * heads * size :])
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="the product's epilogue and cuDNN need a GPU")
+def test_products_epilogue_and_attention() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, device=DEVICE, dtype=torch.bfloat16)
+        for shape in ((7, 64), (128, 64), (128,))
+    )
+    expected = ops.linear_gelu(x, weight, bias)
+    assert near(triton_ops.linear_gelu(x, weight, bias), expected, 1e-2)
+    qkv = torch.randn(70, 3 * 4 * 128, device=DEVICE, dtype=torch.bfloat16)
+    assert near(triton_ops.attention(qkv, 4), ops.attention(qkv, 4), 1e-2)
