@@ -16,8 +16,7 @@ from PIL import Image
 from benchmarks.figure import Figure
 from benchmarks.styles import random_style
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.engine.loading import load_model
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.engine.loading import load_model, open_source
 from scripts.processes import Service
 from wuliart_client import Client, WuliArtError
 
@@ -55,7 +54,7 @@ def measure() -> list[Figure]:
 
 
 def _draw(client: Client, service: Service) -> list[Figure]:
-    model = load_model(Checkpoint(EMBEDDED_MODEL), torch.device("cpu"), torch.float32)
+    model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     layout = model.layout(max_rank=8)
     names = [f"style{n}" for n in range(STYLES)]
     for n, name in enumerate(names):

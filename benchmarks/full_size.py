@@ -26,7 +26,12 @@ from inference_server.model.schedule import ScheduleTable
 from inference_server.model.streaming import Ring, Streaming
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer import Picture, Transformer, TransformerConfig
-from inference_server.model.transformer_loading import load_edges, load_transformer
+from inference_server.model.transformer_loading import (
+    block_views,
+    fill_block,
+    load_transformer,
+    read_edges,
+)
 
 LIGHTNING = {"shift": 3.0}
 TEXT_TOKENS = 80
@@ -71,7 +76,7 @@ class Bench:
         torch.set_default_dtype(torch.bfloat16)
         try:
             with self.device:
-                model = QwenImageTransformer2DModel()
+                model: Any = QwenImageTransformer2DModel()
         finally:
             torch.set_default_dtype(torch.float32)
         return model.requires_grad_(False).eval()
@@ -89,13 +94,17 @@ class Bench:
     def table(self) -> ModulationTable:
         """Ours."""
         condition = conditioning(lambda name: self.read(name).cpu(), self.schedules.rows)
-        return ModulationTable.build(self.config, self.read, condition.to(self.device), self.device)
+        return ModulationTable.build(self.config, self.read, condition.to(self.device))
 
     def ours(self, streaming: Streaming | None = None) -> Transformer:
         """Our transformer, all on the device or streamed."""
-        edges = load_edges(self.read, self.device, torch.bfloat16)
+
+        def fill(index: int, buffer: Tensor) -> None:
+            fill_block(block_views(self.config, buffer), index, self.read)
+
+        edges = read_edges(self.read)
         return load_transformer(
-            self.config, edges, self.read, GRID, self.device, torch.bfloat16, streaming
+            self.config, edges, fill, GRID, self.device, torch.bfloat16, streaming
         )
 
     @cached_property

@@ -17,8 +17,7 @@ from benchmarks.styles import random_style
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.engine.loading import load_model, open_source
 from inference_server.model.low_rank import GatedAdapter
 from lora_manager.image import build_image, module_shapes
 from scripts.processes import Service
@@ -36,7 +35,7 @@ SWITCHES = 400
 
 def measure() -> list[Figure]:
     """Both figures."""
-    model = load_model(Checkpoint(EMBEDDED_MODEL), torch.device("cpu"), torch.float32)
+    model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     return [_drop(model.layout(MAX_RANK)), *_switch(Engine(model))]
 
 
@@ -141,7 +140,7 @@ def _switch(engine: Engine) -> list[Figure]:
             drawing = engine.begin(prompt, 0, 4, adapters)
             for _ in range(4):
                 began = time.perf_counter()
-                engine.step(drawing)
+                engine.step([drawing])
                 kept.append(time.perf_counter() - began)
     same = [begin(styles[0]) for _ in range(SWITCHES)]
     alternating = [begin(styles[n % 2]) for n in range(SWITCHES)]

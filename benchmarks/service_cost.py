@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figure import Figure, percentile
@@ -78,9 +79,9 @@ def _cancel(client: Client, backend: Backend) -> list[Figure]:
     spans: list[tuple[float, float]] = []
     run = backend.engine.step
 
-    def spy(drawing: Drawing) -> None:
+    def spy(drawings: Sequence[Drawing]) -> None:
         began = time.perf_counter()
-        run(drawing)
+        run(drawings)
         spans.append((began, time.perf_counter()))
 
     backend.engine.step = spy  # type: ignore[method-assign]

@@ -20,16 +20,16 @@ PROMPT = "a lighthouse above the sea at dusk"
 
 def _ours() -> Callable[[int], object]:
     from inference_server.engine.engine import Engine
-    from inference_server.engine.loading import load_model
-    from inference_server.model.checkpoint import Checkpoint
+    from inference_server.engine.loading import load_model, open_source
 
-    engine = Engine(load_model(Checkpoint(EMBEDDED_MODEL), torch.device("cpu"), torch.float32))
+    source = open_source(EMBEDDED_MODEL, None)
+    engine = Engine(load_model(source, torch.device("cpu"), torch.float32))
 
     def draw(seed: int) -> object:
         # A new prompt each time: the cache must not help.
         drawing = engine.begin(engine.encode(f"{PROMPT} {seed}"), seed, 4)
         for _ in range(4):
-            engine.step(drawing)
+            engine.step([drawing])
         return engine.decode(drawing)
 
     return draw

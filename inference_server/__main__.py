@@ -34,6 +34,11 @@ async def _run(config: Config) -> None:
 
 def main() -> None:
     """Console entry point; exits with 1 and one line if the server cannot start."""
+    if sys.argv[1:2] == ["prepare"]:
+        from inference_server.prepare import main as prepare
+
+        prepare(sys.argv[2:])
+        return
     config = parse_arguments()
     logging.basicConfig(
         level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

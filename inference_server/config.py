@@ -44,6 +44,8 @@ class Config:
     """Most bytes on the device; None: what the card has free, less a margin."""
     idle_vram: int | None = None
     """Most bytes on the device between pictures; None: the memory plan decides."""
+    max_batch: int | None = None
+    """Pictures that may share a step; None: as many as pays."""
     queue: int = 64
     """Requests that may wait."""
     grace: float = 30.0
@@ -119,6 +121,12 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         help="most device memory between pictures; left out: the budget, or 60 %% of it if weights"
         " are streamed",
     )
+    add(
+        "--max-batch",
+        type=int,
+        metavar="N",
+        help="pictures that may share a step; left out: 4 where weights are streamed, else 1",
+    )
     add("--queue", type=int, default=defaults.queue, help="requests that may wait")
     add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")
     add("--log-level", default=defaults.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
@@ -127,6 +135,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         parser.error(f"--slots must be at least {MAX_ADAPTERS}, as many as one picture may use")
     if values.max_rank < 1:
         parser.error("--max-rank must be at least 1")
+    if values.max_batch is not None and values.max_batch < 1:
+        parser.error("--max-batch must be at least 1")
     if values.queue < 1:
         parser.error("--queue must be at least 1")
     if not values.grace >= 0:

@@ -17,9 +17,9 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import Memory, load_model
+from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.errors import ModelError
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.model.source import Source
 from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend, BackendSlot
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 WARM_UP_PROMPT = "warm-up"
 
+STREAMING_BATCH = 4
+
 LAST_WORDS_SECONDS = 1.0
 """For callers still reading their last picture when everything else has stopped."""
 
@@ -43,7 +45,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     Raises:
         ServerError: it cannot start; the message is for the operator.
     """
-    checkpoint = Checkpoint(config.model)
+    source = open_source(config.model, config.turbo_lora)
     device, dtype = choose_device(config)
     lock = runtime_dir.claim(config.runtime_dir)
     backend = BackendSlot()
@@ -53,7 +55,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
         log.info("loading %s on %s in %s", config.model, device, dtype)
         thread = device_thread()
         loading = asyncio.get_running_loop().run_in_executor(
-            thread, _load_and_warm_up, config, checkpoint, device, dtype
+            thread, _load_and_warm_up, config, source, device, dtype
         )
         stop = asyncio.ensure_future(stopping.wait())
         await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -79,7 +81,9 @@ async def _serve_loaded(
     segment = await asyncio.to_thread(AdapterSegment, layout, config.slots + 1, engine.model.device)
     store = AdapterStore(segment, config.slots)
     describe = describer(engine.model.name)
-    scheduler = Scheduler(engine, store, config.queue, thread, describe)
+    scheduler = Scheduler(
+        engine, store, config.queue, thread, describe, config.max_batch or _batch(engine)
+    )
     descriptors = DescriptorSocket(
         config.runtime_dir / DESCRIPTOR_SOCKET,
         segment.descriptor,
@@ -103,6 +107,11 @@ async def _serve_loaded(
     await descriptors.stop()
 
 
+def _batch(engine: Engine) -> int:
+    """Pictures that share a step: where weights are streamed, they share the host link's work."""
+    return STREAMING_BATCH if engine.model.plan.ring else 1
+
+
 def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
     """Where to run, and in which dtype: bf16 on a GPU, float32 on a CPU unless told otherwise.
 
@@ -124,7 +133,7 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
 
 
 def _load_and_warm_up(
-    config: Config, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+    config: Config, source: Source, device: torch.device, dtype: torch.dtype
 ) -> Engine:
     name = "embedded" if config.embedded else None
     budget = config.vram_budget
@@ -132,10 +141,11 @@ def _load_and_warm_up(
         # CUDA's own share is gone already and counted in the plan again: that is the margin.
         budget, _ = torch.cuda.mem_get_info(device)
     memory = Memory(budget, config.idle_vram, config.slots + 1, config.max_rank)
-    engine = Engine(load_model(checkpoint, device, dtype, config.turbo_lora, name, memory))
+    engine = Engine(load_model(source, device, dtype, name, memory))
     # The first picture of a process pays for allocators and kernel choices; nobody should wait.
     drawing = engine.begin(engine.encode(WARM_UP_PROMPT), 0, 1)
-    engine.step(drawing)
+    engine.step([drawing])
+    engine.check(drawing)
     engine.decode(drawing)
     engine.rest()
     return engine

@@ -125,10 +125,14 @@ class FakeEngine:
         self.drawings.append(drawing)
         return drawing
 
-    def step(self, drawing: FakeDrawing) -> None:
-        self._enter("step", drawing.seed)
-        time.sleep(self.step_seconds)
-        drawing.done += 1
+    def step(self, drawings: Sequence[FakeDrawing]) -> None:
+        for drawing in drawings:
+            self._enter("step", drawing.seed)
+            time.sleep(self.step_seconds)
+            drawing.done += 1
+
+    def check(self, drawing: FakeDrawing) -> None:
+        self._enter("check", drawing.seed)
 
     def preview(self, drawing: FakeDrawing) -> Tensor:
         """uint8 [32, 48, 3]: not square, so that a mix-up of its sides shows."""
@@ -139,6 +143,9 @@ class FakeEngine:
         """uint8 [1024, 1024, 3] of `colour(seed)`."""
         self._enter("decode", drawing.seed)
         return _filled(drawing.seed, 1024, 1024)
+
+    def rest(self) -> None:
+        self._enter("rest", "")
 
     def _enter(self, stage: str, subject: str | int) -> None:
         self.calls.append(Call(stage, subject, threading.current_thread().name))

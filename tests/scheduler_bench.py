@@ -56,11 +56,11 @@ class Caller:
 class Bench:
     """A scheduler that serves; leaving the block frees what is held and drains it."""
 
-    def __init__(self, capacity: int = 3) -> None:
+    def __init__(self, capacity: int = 3, batch: int = 1) -> None:
         self.engine = FakeEngine()
         self.binder = FakeBinder()
         self.scheduler = Scheduler(
-            self.engine, self.binder, capacity, device_thread(), lambda request, uses: ""
+            self.engine, self.binder, capacity, device_thread(), lambda request, uses: "", batch
         )
         self._threads = set(threading.enumerate())
 

@@ -22,8 +22,7 @@ from benchmarks.quality.store import Kept, Store, fingerprint
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.engine.loading import load_model, open_source
 from inference_server.model.latents import noise, pack, to_bytes, unpack
 from inference_server.model.low_rank import GatedAdapter
 from lora_manager.image import build_image, module_shapes
@@ -141,7 +140,7 @@ class Artist:
         return self._engine(self.turbo) if self.turbo else self.base
 
     def _engine(self, turbo: Path | None) -> Engine:
-        return Engine(load_model(Checkpoint(self.checkpoint), self.device, self._dtype, turbo))
+        return Engine(load_model(open_source(self.checkpoint, turbo), self.device, self._dtype))
 
     @cached_property
     def _pipeline(self) -> Any:
@@ -169,7 +168,7 @@ class Artist:
 def _draw(engine: Engine, order: Order, adapters: list[GatedAdapter]) -> Tensor:
     drawing = engine.begin(engine.encode(order.text), order.seed, order.steps, adapters)
     for _ in range(order.steps):
-        engine.step(drawing)
+        engine.step([drawing])
     return engine.decode(drawing)
 
 

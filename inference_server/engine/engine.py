@@ -119,27 +119,37 @@ class Engine:
         )
 
     @torch.inference_mode()
-    def step(self, drawing: Drawing) -> None:
-        """Runs the picture's next step.
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        """Runs the next step of every picture, each at its own noise level.
 
         x' = x + (sigma' - sigma) * v; the clean latent is x - sigma * v.
+        """
+        velocities = self.model.transformer.forward(
+            [
+                Picture(
+                    drawing.latents.to(self.model.dtype),
+                    drawing.prompt.states,
+                    drawing.prompt.rotation,
+                    drawing.modulation[drawing.step],
+                    drawing.adapters,
+                )
+                for drawing in drawings
+            ]
+        )
+        for drawing, velocity in zip(drawings, velocities, strict=True):
+            sigma, following = drawing.sigmas[drawing.step : drawing.step + 2]
+            v = velocity.float()
+            drawing.clean = torch.add(drawing.latents, v, alpha=-sigma)
+            drawing.latents = torch.add(drawing.latents, v, alpha=following - sigma)
+            drawing.step += 1
+
+    @torch.inference_mode()
+    def check(self, drawing: Drawing) -> None:
+        """Waits for the picture's last step and looks at what it made.
 
         Raises:
             RequestError: NON_FINITE, naming the step.
         """
-        k = drawing.step
-        picture = Picture(
-            drawing.latents.to(self.model.dtype),
-            drawing.prompt.states,
-            drawing.prompt.rotation,
-            drawing.modulation[k],
-            drawing.adapters,
-        )
-        velocity = self.model.transformer.forward([picture])[0].float()
-        sigma, following = drawing.sigmas[k], drawing.sigmas[k + 1]
-        drawing.clean = torch.add(drawing.latents, velocity, alpha=-sigma)
-        drawing.latents = torch.add(drawing.latents, velocity, alpha=following - sigma)
-        drawing.step += 1
         if not torch.isfinite(drawing.latents).all():
             raise _non_finite(f"step {drawing.step} of {drawing.total_steps}", drawing)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +19,18 @@ from torch import Tensor
 from inference_server.engine.demand import demand_of, streaming_of
 from inference_server.engine.memory_plan import MemoryPlan, make_plan
 from inference_server.errors import ModelError
+from inference_server.model import prepared
 from inference_server.model.checkpoint import Checkpoint
 from inference_server.model.latents import PreviewProjection
-from inference_server.model.modulation import ModulationTable, conditioning
+from inference_server.model.modulation import ModulationTable
+from inference_server.model.prepared import PreparedSource
 from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
-from inference_server.model.text_encoder import TextConfig, TextEncoder
-from inference_server.model.transformer import Transformer, TransformerConfig
-from inference_server.model.transformer_loading import load_edges, load_transformer
-from inference_server.model.turbo import FusedWeights
+from inference_server.model.source import Source, StockSource
+from inference_server.model.text_encoder import TextConfig, TextEncoder, load_text_encoder
+from inference_server.model.transformer import EdgeWeights, Transformer, TransformerConfig
+from inference_server.model.transformer_loading import load_transformer
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import IMAGE_SIZE, MAX_STEPS, MIN_STEPS
@@ -78,11 +81,48 @@ class Memory(NamedTuple):
 UNLIMITED = Memory(None, None, 1, 16)
 
 
+def open_source(folder: Path, turbo_lora: Path | None) -> Source:
+    """A model's parts, from a checkpoint in diffusers layout or from a prepared folder.
+
+    Raises:
+        ModelError: it is neither, or preparing it was broken off, or it has a Turbo LoRA already.
+    """
+    if (folder / prepared.UNFINISHED).is_file():
+        raise ModelError(
+            f"preparing {folder} was broken off: run `wuliart-server prepare` again to go on"
+        )
+    if not prepared.is_prepared(folder):
+        return StockSource(Checkpoint(folder), turbo_lora)
+    source = PreparedSource(folder)
+    if turbo_lora is not None:
+        raise ModelError(
+            f"{folder} was prepared with {source.turbo_lora or 'no Turbo LoRA'}: leave "
+            "--turbo-lora out, or prepare it again with another"
+        )
+    return source
+
+
+def schedules_of(source: Source) -> ScheduleTable:
+    """The schedules of every step count at the one size there is.
+
+    Raises:
+        ModelError: transformer and VAE do not fit each other.
+    """
+    config = TransformerConfig.from_json(source.config("transformer"))
+    vae = VaeConfig.from_json(source.config("vae"))
+    if config.in_channels != vae.z * config.patch**2 or config.patch != 2:
+        raise ModelError(
+            f"{source.folder}: the transformer takes {config.in_channels} channels a token, "
+            f"the VAE gives {vae.z} in {config.patch}x{config.patch} patches"
+        )
+    tokens = (IMAGE_SIZE // vae.spatial_factor // config.patch) ** 2
+    return ScheduleTable.build(range(MIN_STEPS, MAX_STEPS + 1), tokens, source.config("scheduler"))
+
+
 def load_model(
-    checkpoint: Checkpoint,
+    source: Source,
     device: torch.device,
     dtype: torch.dtype,
-    turbo_lora: Path | None = None,
     name: str | None = None,
     memory: Memory = UNLIMITED,
 ) -> LoadedModel:
@@ -93,28 +133,19 @@ def load_model(
             small for it.
     """
     started = time.perf_counter()
-    config = TransformerConfig.from_json(checkpoint.config("transformer"))
-    vae_config = VaeConfig.from_json(checkpoint.config("vae"))
+    config = TransformerConfig.from_json(source.config("transformer"))
+    text_config = TextConfig.from_json(source.config("text_encoder"))
+    vae_config = VaeConfig.from_json(source.config("vae"))
+    schedules = schedules_of(source)
     latent_size = IMAGE_SIZE // vae_config.spatial_factor
-    if config.in_channels != vae_config.z * config.patch**2 or config.patch != 2:
-        raise ModelError(
-            f"{checkpoint.folder}: the transformer takes {config.in_channels} channels a token, "
-            f"the VAE gives {vae_config.z} in {config.patch}x{config.patch} patches"
-        )
     grid = (latent_size // config.patch, latent_size // config.patch)
-    schedules = ScheduleTable.build(
-        range(MIN_STEPS, MAX_STEPS + 1), grid[0] * grid[1], checkpoint.config("scheduler")
-    )
-    tokenizer = PromptTokenizer(checkpoint.folder / "tokenizer")
-    files = checkpoint.weights("transformer")
-    read = FusedWeights(files, turbo_lora).read
-    condition = conditioning(read, schedules.rows)
-    modulation = ModulationTable.build(config, read, condition, device)
-    vae = VaeDecoder(vae_config, checkpoint.weights("vae"), device, dtype)
-    preview = preview_projection(checkpoint.folder / "vae", vae, device)
-    edges = load_edges(read, device, dtype)
+    tokenizer = PromptTokenizer(source.folder / "tokenizer")
+    table, condition = source.tables(config, schedules.rows)
+    modulation = table.to(device)
+    vae = VaeDecoder(vae_config, source.vae(), device, dtype)
+    preview = preview_projection(source.folder / "vae", vae, device)
+    edges = EdgeWeights(*(weight.to(dtype) for weight in source.edges()))
     layout = slot_layout(config, schedules, dtype, memory.max_rank)
-    text_config = TextConfig.from_json(checkpoint.config("text_encoder"))
 
     always = modulation.nbytes + vae.nbytes + edges.nbytes
     demand = demand_of(config, text_config, dtype, always, memory.slots * layout.slot_bytes, device)
@@ -123,15 +154,22 @@ def load_model(
         log.info("memory: %-28s %9.1f MB", segment.name, segment.nbytes / 1e6)
     log.info("memory: %.2f GB idle, %.2f GB at most", plan.idle / 1e9, plan.peak / 1e9)
     of_blocks, of_text = streaming_of(plan, device)
-    transformer = load_transformer(config, edges, read, grid, device, dtype, of_blocks)
-    text_encoder = TextEncoder(
-        text_config, checkpoint.weights("text_encoder"), device, dtype, of_text
+    transformer = load_transformer(
+        config, edges, partial(source.fill_block, config), grid, device, dtype, of_blocks
     )
-    log.info("loaded %s in %.1f s", checkpoint.folder, time.perf_counter() - started)
+    text_encoder = load_text_encoder(
+        text_config,
+        *source.text_edges(),
+        partial(source.fill_text_layer, text_config),
+        device,
+        dtype,
+        of_text,
+    )
+    log.info("loaded %s in %.1f s", source.folder, time.perf_counter() - started)
     return LoadedModel(
-        name=name or checkpoint.folder.name,
-        parameters=files.parameter_count(),
-        turbo_lora=turbo_lora.name if turbo_lora else "",
+        name=name or source.folder.name,
+        parameters=source.parameters,
+        turbo_lora=source.turbo_lora,
         device=device,
         dtype=dtype,
         latent_size=latent_size,

@@ -48,18 +48,13 @@ class WeightFiles:
                 f"{folder} has no weights: expected {single.name} or {index.name}. "
                 "Download the checkpoint again, with safetensors weights."
             )
+        self.folder = folder
         self._shard_of: dict[str, Path] = {}
         self._open: dict[Path, Any] = {}
         for shard in shards:
             if not shard.is_file():
                 raise ModelError(f"{shard} is missing. Download the checkpoint again.")
-            try:
-                handle = safe_open(shard, framework="pt")
-            except SafetensorError as error:
-                raise ModelError(f"{shard} is damaged ({error}). Download it again.") from None
-            self._open[shard] = handle
-            self._shard_of.update(dict.fromkeys(handle.keys(), shard))
-        self.folder = folder
+            self._shard_of.update(dict.fromkeys(self._opened(shard).keys(), shard))
 
     def __contains__(self, name: str) -> bool:
         return name in self._shard_of
@@ -80,18 +75,30 @@ class WeightFiles:
         tensor: torch.Tensor = self._handle(name).get_tensor(name)
         return tensor
 
+    def release(self) -> None:
+        """Unmaps the files; the next read maps what it needs again."""
+        self._open.clear()
+
     def parameter_count(self) -> int:
         """Elements over all tensors."""
         return sum(torch.Size(self.shape(name)).numel() for name in self._shard_of)
 
     def _handle(self, name: str) -> Any:
-        try:
-            return self._open[self._shard_of[name]]
-        except KeyError:
+        shard = self._shard_of.get(name)
+        if shard is None:
             raise ModelError(
                 f"{self.folder} has no tensor {name!r}: this is not a Qwen-Image checkpoint, "
                 "or it is incomplete."
-            ) from None
+            )
+        return self._opened(shard)
+
+    def _opened(self, shard: Path) -> Any:
+        if shard not in self._open:
+            try:
+                self._open[shard] = safe_open(shard, framework="pt")
+            except SafetensorError as error:
+                raise ModelError(f"{shard} is damaged ({error}). Download it again.") from None
+        return self._open[shard]
 
 
 class Checkpoint:

@@ -58,15 +58,15 @@ class ModulationTable:
 
     @classmethod
     def build(
-        cls, config: TransformerConfig, read: ReadTensor, condition: Tensor, device: torch.device
+        cls, config: TransformerConfig, read: ReadTensor, condition: Tensor
     ) -> ModulationTable:
-        """Evaluates every timestep-only layer once per row of `condition` [rows, D].
+        """Evaluates every timestep-only layer once per row of `condition` [rows, D], where it lies.
 
         Raises:
             ModelError: through `read`, if a layer is missing.
         """
         rows, width = condition.shape
-        blocks = torch.empty(rows, config.blocks, 2, 6, width)
+        blocks = torch.empty(rows, config.blocks, 2, 6, width, device=condition.device)
         for n in range(config.blocks):
             for stream, name in enumerate(("img_mod", "txt_mod")):
                 out = _linear(condition, read, f"transformer_blocks.{n}.{name}.1")
@@ -75,7 +75,11 @@ class ModulationTable:
         blocks[:, :, :, 4] += 1.0
         final = _linear(condition, read, "norm_out.linear").view(rows, 2, width)
         final[:, 0] += 1.0
-        return cls(blocks.to(device), final.to(device))
+        return cls(blocks, final)
+
+    def to(self, device: torch.device) -> ModulationTable:
+        """The same on another device."""
+        return ModulationTable(self.blocks.to(device), self.final.to(device))
 
     @property
     def nbytes(self) -> int:

@@ -8,7 +8,7 @@ arithmetic: transformers `modeling_qwen2_5_vl.py`, 5.x.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from inference_server.errors import ModelError
 from inference_server.model import packing
 from inference_server.model.checkpoint import WeightFiles
-from inference_server.model.streaming import Streaming, arrange, place
+from inference_server.model.streaming import Layers, Streaming, arrange, place
 
 PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
 """Where the language model stands in the checkpoint; differs by the version that saved it."""
@@ -117,6 +117,25 @@ def _rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
+def reader(weights: WeightFiles) -> Callable[[str], Tensor]:
+    """Reads the language model's tensors by their own names, wherever the checkpoint has them.
+
+    Raises:
+        ModelError: there is no language model.
+    """
+    prefix = next((p for p in PREFIXES if f"{p}embed_tokens.weight" in weights), None)
+    if prefix is None:
+        raise ModelError(f"{weights.folder} holds no Qwen2.5-VL language model")
+    return lambda name: weights.read(prefix + name)
+
+
+def fill_layer(config: TextConfig, n: int, buffer: Tensor, read: Callable[[str], Tensor]) -> None:
+    """Reads layer `n` of a checkpoint into its flat buffer; `read` knows the prefix."""
+    fields = layer_views(config, buffer)._asdict()
+    for field, names in _layer_sources(n).items():
+        fields[field].copy_(torch.cat([read(name) for name in names]))
+
+
 class TextEncoder:
     """Token ids in, the last hidden state (after the final norm) out.
 
@@ -124,42 +143,23 @@ class TextEncoder:
 
     Args:
         config: its shape.
-        weights: its files.
-        device: where it computes.
-        dtype: of weights and states.
-        streaming: which layers stay in host memory until they are needed.
-
-    Raises:
-        ModelError: the checkpoint lacks a tensor.
+        embedding: [vocabulary, width] on the CPU.
+        final_norm: [width], where it computes.
+        layers: wherever they lie.
     """
 
     def __init__(
         self,
         config: TextConfig,
-        weights: WeightFiles,
-        device: torch.device,
-        dtype: torch.dtype,
-        streaming: Streaming | None = None,
+        embedding: Tensor,
+        final_norm: Tensor,
+        layers: Layers[LayerWeights],
     ) -> None:
         self.config = config
-        prefix = next((p for p in PREFIXES if f"{p}embed_tokens.weight" in weights), None)
-        if prefix is None:
-            raise ModelError(f"{weights.folder} holds no Qwen2.5-VL language model")
-
-        def read(*names: str) -> Tensor:
-            return torch.cat([weights.read(prefix + name) for name in names])
-
-        self._embedding = read("embed_tokens.weight").to(dtype)
-        self._final_norm = read("norm.weight").to(device=device, dtype=dtype)
-        view = partial(layer_views, config)
-        size = packing.elements(layer_shapes(config))
-        layers = place(config.layers, size, dtype, device, streaming)
-        for n, buffer in enumerate(layers):
-            fields = view(buffer)._asdict()
-            for field, names in _layer_sources(n).items():
-                fields[field].copy_(read(*names))
-        self.layers = arrange(layers, view, streaming, device)
-        self._device, self._dtype = device, dtype
+        self.layers = layers
+        self._embedding = embedding
+        self._final_norm = final_norm
+        self._device, self._dtype = final_norm.device, final_norm.dtype
 
     def forward(self, ids: Sequence[int]) -> Tensor:
         """[tokens, width] in the model's dtype, for one unpadded prompt."""
@@ -189,3 +189,27 @@ class TextEncoder:
         angles = torch.outer(torch.arange(tokens).float(), self.config.rope_theta**-exponents)
         angles = torch.cat((angles, angles), dim=-1).to(self._device)
         return angles.cos().to(self._dtype), angles.sin().to(self._dtype)
+
+
+def load_text_encoder(
+    config: TextConfig,
+    embedding: Tensor,
+    final_norm: Tensor,
+    fill: Callable[[int, Tensor], None],
+    device: torch.device,
+    dtype: torch.dtype,
+    streaming: Streaming | None = None,
+) -> TextEncoder:
+    """The text encoder, its layers on the device or where `streaming` keeps them.
+
+    `fill` reads layer `index` into its flat buffer; embedding and norm may lie anywhere.
+    """
+    layers = place(config.layers, packing.elements(layer_shapes(config)), dtype, device, streaming)
+    for index, buffer in enumerate(layers):
+        fill(index, buffer)
+    return TextEncoder(
+        config,
+        embedding.to(dtype),
+        final_norm.to(device=device, dtype=dtype),
+        arrange(layers, partial(layer_views, config), streaming, device),
+    )

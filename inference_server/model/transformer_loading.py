@@ -121,8 +121,8 @@ def fill_block(block: BlockWeights, index: int, read: ReadTensor) -> None:
             getattr(stream, field).copy_(source())
 
 
-def load_edges(read: ReadTensor, device: torch.device, dtype: torch.dtype) -> EdgeWeights:
-    """What lies before and after the blocks."""
+def read_edges(read: ReadTensor) -> EdgeWeights:
+    """What lies before and after the blocks, as it is stored."""
     names = {
         "img_in": "img_in.weight",
         "img_in_bias": "img_in.bias",
@@ -132,9 +132,7 @@ def load_edges(read: ReadTensor, device: torch.device, dtype: torch.dtype) -> Ed
         "proj_out": "proj_out.weight",
         "proj_out_bias": "proj_out.bias",
     }
-    return EdgeWeights(
-        **{field: read(name).to(device=device, dtype=dtype) for field, name in names.items()}
-    )
+    return EdgeWeights(**{field: read(name) for field, name in names.items()})
 
 
 def ops_on(device: torch.device) -> Ops:
@@ -150,17 +148,28 @@ def ops_on(device: torch.device) -> Ops:
 def load_transformer(
     config: TransformerConfig,
     edges: EdgeWeights,
-    read: ReadTensor,
+    fill: Callable[[int, Tensor], None],
     grid: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
     streaming: Streaming | None = None,
 ) -> Transformer:
-    """The transformer on its device, but for the blocks that `streaming` keeps in host memory."""
+    """The transformer on its device, but for the blocks that `streaming` keeps in host memory.
+
+    Args:
+        config: its shape.
+        edges: what lies before and after the blocks, anywhere.
+        fill: reads block `index` into its flat buffer.
+        grid: rows and columns of image tokens.
+        device: where it computes.
+        dtype: of its weights.
+        streaming: None keeps everything on the device.
+    """
     view = partial(block_views, config)
     blocks = place(config.blocks, packing.elements(block_shapes(config)), dtype, device, streaming)
     for index, buffer in enumerate(blocks):
-        fill_block(view(buffer), index, read)
+        fill(index, buffer)
+    there = EdgeWeights(*(weight.to(device=device, dtype=dtype) for weight in edges))
     return Transformer(
-        config, edges, arrange(blocks, view, streaming, device), grid, ops_on(device)
+        config, there, arrange(blocks, view, streaming, device), grid, ops_on(device)
     )

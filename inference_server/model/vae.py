@@ -132,9 +132,7 @@ class _Builder:
         return _ChannelNorm(self._read(f"{path}.gamma"), activate)
 
     def conv(self, path: str) -> Layer:
-        weight = self._weights.read(f"{path}.weight")
-        if weight.dim() == 5:
-            weight = weight[:, :, -1]
+        weight = _flattened(self._weights.read(f"{path}.weight"))
         out_channels, in_channels, kernel, _ = weight.shape
         layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, device="meta")
         weight = weight.to(device=self._device, dtype=self._dtype)
@@ -143,6 +141,21 @@ class _Builder:
         layer.bias = nn.Parameter(self._read(f"{path}.bias"), requires_grad=False)
         self.nbytes += weight.nbytes
         return layer
+
+
+def decoder_tensors(weights: WeightFiles) -> dict[str, Tensor]:
+    """All that the decoder reads, kernels cut to two dimensions; for storing it."""
+    names = [
+        name
+        for name in weights
+        if name.startswith(("decoder.", "post_quant_conv.")) and ".time_conv." not in name
+    ]
+    return {name: _flattened(weights.read(name)) for name in names}
+
+
+def _flattened(weight: Tensor) -> Tensor:
+    """A 3-D kernel's last time slice; everything else as it is."""
+    return weight[:, :, -1] if weight.dim() == 5 else weight
 
 
 class VaeDecoder:

@@ -18,14 +18,20 @@ class DrawingEngine(Protocol):
     def begin(self, prompt: Any, seed: int, steps: int, adapters: Sequence[Any]) -> Any:
         """A picture at its noise."""
 
-    def step(self, drawing: Any) -> None:
-        """Runs one step."""
+    def step(self, drawings: Sequence[Any]) -> None:
+        """Runs the next step of every picture."""
+
+    def check(self, drawing: Any) -> None:
+        """RequestError NON_FINITE if the last step broke the picture."""
 
     def preview(self, drawing: Any) -> Any:
         """[h, w, 3] uint8."""
 
     def decode(self, drawing: Any) -> Any:
         """[1024, 1024, 3] uint8."""
+
+    def rest(self) -> None:
+        """Gives back what only drawing needs."""
 
 
 class AdapterBinder(Protocol):

@@ -3,11 +3,11 @@
 Owns the order of jobs, their positions, and the hand-over to the device thread; knows nothing of
 gRPC, and of the engine and the adapters only the protocols in `interfaces`.
 
-A job moves through `waiting` (a bounded queue), `ready` (its adapters are pinned) and `drawing`.
-One job at a time may have absent adapters loaded; jobs behind it whose adapters are resident
-overtake it meanwhile, so that a style that will not load costs nobody else the device. Everything
-but the device work happens on the event loop, and every change ends in `_advance`, which moves
-whatever can move.
+A job moves through `waiting` (a bounded queue), `ready` (its adapters are pinned) and the flight,
+where as many as the batch allows share each step. One job at a time may have absent adapters
+loaded; jobs behind it whose adapters are resident overtake it meanwhile, so that a style that will
+not load costs nobody else the device. Everything but the device work happens on the event loop, and
+every change ends in `_advance`, which moves whatever can move.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from inference_server.adapters.binding import Binding
 from inference_server.engine.jpeg import encode_picture
 from inference_server.errors import RequestError
-from inference_server.scheduler.drawing import CallerGoneError, draw, uses_of
 from inference_server.scheduler.events import AdapterUse, Completed, DrawRequest, Timings
+from inference_server.scheduler.flight import CallerGoneError, Flight, Passenger
 from inference_server.scheduler.interfaces import AdapterBinder, DrawingEngine
 from inference_server.scheduler.job import Job
 from wuliart.contract.status import Reason
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 Describe = Callable[[DrawRequest, tuple[AdapterUse, ...]], str]
 """A picture's recipe as text."""
+
+REST_SECONDS = 2.0
+"""Without a picture, after which memory that only drawing needs is given back."""
 
 MAX_OVERTAKES = 8
 """Times a job may be overtaken: pictures that keep every slot pinned must not starve it."""
@@ -46,6 +50,7 @@ class Scheduler:
         capacity: jobs that may wait, the first of all not counted.
         device: the one thread that calls the engine; shut down by `drain`.
         describe: the text that a picture carries.
+        batch: pictures that may share a step.
     """
 
     def __init__(
@@ -55,16 +60,22 @@ class Scheduler:
         capacity: int,
         device: ThreadPoolExecutor,
         describe: Describe,
+        batch: int = 1,
     ) -> None:
         self.capacity = capacity
         self._engine = engine
         self._adapters = adapters
         self._device = device
         self._describe = describe
+        self._batch = batch
+        self._loop = asyncio.get_running_loop()
+        self._flight = Flight(engine, self._landed_on_device)
+        self._flying: asyncio.Future[None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._jpeg = ThreadPoolExecutor(1, thread_name_prefix="jpeg")
         self._waiting: list[Job] = []
         self._ready: tuple[Job, Binding] | None = None
-        self._drawing: Job | None = None
+        self._drawing: dict[Passenger, asyncio.Future[Any]] = {}
         self._loads: dict[Job, asyncio.Task[Binding]] = {}
         self._loaded: dict[Job, Binding] = {}
         self._draws: set[asyncio.Task[None]] = set()
@@ -76,7 +87,7 @@ class Scheduler:
     @property
     def queue_length(self) -> int:
         """Jobs waiting or being drawn."""
-        return len(self._waiting) + (self._ready is not None) + (self._drawing is not None)
+        return len(self._waiting) + (self._ready is not None) + len(self._drawing)
 
     def submit(self, request: DrawRequest) -> Job:
         """Accepts a request.
@@ -122,13 +133,14 @@ class Scheduler:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         left = [*self._waiting, *([self._ready[0]] if self._ready else [])]
-        if self._drawing is not None:
-            left.append(self._drawing)
+        left += [passenger.job for passenger in self._drawing]
         self._waiting.clear()
         for job in left:
             job.post(RequestError(Reason.DRAINING, "the server shut down before the picture"))
             self.cancel(job)
         await asyncio.gather(*self._draws, *self._loads.values(), return_exceptions=True)
+        if self._resting is not None:
+            self._resting.cancel()
         self._device.shutdown()
         self._jpeg.shutdown()
 
@@ -137,13 +149,15 @@ class Scheduler:
     def _advance(self) -> None:
         if self._ready is None:
             self._ready = self._next_ready()
-        if self._ready is not None and self._drawing is None:
-            job, binding = self._ready
-            self._ready, self._drawing = None, job
-            task = asyncio.create_task(self._draw(job, binding), name="draw")
+        while self._ready is not None and len(self._drawing) < self._batch:
+            passenger = Passenger(*self._ready)
+            landing = self._drawing[passenger] = self._loop.create_future()
+            self._flight.board(passenger)
+            task = asyncio.create_task(self._draw(passenger, landing), name="draw")
             self._draws.add(task)
             task.add_done_callback(self._drawn)
             self._ready = self._next_ready()
+        self._fly()
         self._tell_positions()
         if self.queue_length == 0 and not self._draws and not self._loads:
             self._idle.set()
@@ -187,7 +201,7 @@ class Scheduler:
         self._advance()
 
     def _tell_positions(self) -> None:
-        ahead = int(self._drawing is not None)
+        ahead = len(self._drawing)
         ready = [self._ready[0]] if self._ready is not None else []
         for position, job in enumerate([*ready, *self._waiting], start=ahead):
             if position:
@@ -195,23 +209,48 @@ class Scheduler:
 
     # -- the picture ------------------------------------------------------------------------
 
-    async def _draw(self, job: Job, binding: Binding) -> None:
-        loop = asyncio.get_running_loop()
-        uses = uses_of(binding)
+    def _fly(self) -> None:
+        """Sees to it that the device thread is there for whoever boards."""
+        if self._flying is not None or not self._flight.boarding:
+            return
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        self._flying = self._loop.run_in_executor(self._device, self._flight.fly)
+        self._flying.add_done_callback(self._arrived)
+
+    def _arrived(self, _: asyncio.Future[None]) -> None:
+        self._flying = None
+        self._fly()
+        if self._flying is None and not self._draining:
+            self._resting = self._loop.call_later(REST_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        self._resting = None
+        self._loop.run_in_executor(self._device, self._engine.rest)
+
+    def _landed_on_device(self, passenger: Passenger, outcome: Any) -> None:
+        self._loop.call_soon_threadsafe(self._landed, passenger, outcome)
+
+    def _landed(self, passenger: Passenger, outcome: Any) -> None:
+        future = self._drawing.pop(passenger)
+        self._adapters.release(passenger.binding)
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+        self._advance()
+
+    async def _draw(self, passenger: Passenger, landing: asyncio.Future[Any]) -> None:
+        """One picture from its boarding to its JPEG."""
+        job, uses = passenger.job, passenger.uses
         try:
-            try:
-                pixels, stages = await loop.run_in_executor(
-                    self._device, draw, self._engine, job, binding, uses
-                )
-            finally:
-                self._adapters.release(binding)
-                self._drawing = None
-                self._advance()
+            pixels = await landing
             began = time.perf_counter()
             text = self._describe(job.request, uses) if job.request.recipe else ""
-            image = await loop.run_in_executor(self._jpeg, encode_picture, pixels, text)
+            image = await self._loop.run_in_executor(self._jpeg, encode_picture, pixels, text)
             ended = time.perf_counter()
-            total = ended - job.arrived_at
+            total, stages = ended - job.arrived_at, passenger.stages
             self._learn(total - stages["queued"])
             timings = Timings(**stages, jpeg_encode=ended - began, total=total)
             job.post(Completed(image, job.request.seed, timings))

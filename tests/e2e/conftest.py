@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.engine.loading import load_model
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.engine.loading import load_model, open_source
 from scripts.processes import Service
 from tests.lora_files import make_lora
 from wuliart.contract.layout import SegmentLayout
@@ -83,7 +82,7 @@ class Live:
 
 @pytest.fixture(scope="session")
 def layout() -> SegmentLayout:
-    model = load_model(Checkpoint(EMBEDDED_MODEL), torch.device("cpu"), torch.float32)
+    model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     return model.layout(32)
 
 

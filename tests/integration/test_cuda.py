@@ -10,8 +10,7 @@ import torch
 
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.engine.loading import load_model, open_source
 from scripts.processes import Service
 from tests.lora_files import make_lora
 from wuliart_client import AdapterState, Client
@@ -24,12 +23,12 @@ PROMPT = "a red lighthouse 在海边 at dusk"
 def draw(engine: Engine) -> np.ndarray:
     drawing = engine.begin(engine.encode(PROMPT), 7, 4)
     for _ in range(4):
-        engine.step(drawing)
+        engine.step([drawing])
     return engine.decode(drawing).numpy().astype(np.float32)
 
 
 def load(device: str, dtype: torch.dtype) -> Engine:
-    return Engine(load_model(Checkpoint(EMBEDDED_MODEL), torch.device(device), dtype))
+    return Engine(load_model(open_source(EMBEDDED_MODEL, None), torch.device(device), dtype))
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

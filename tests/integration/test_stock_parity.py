@@ -17,8 +17,7 @@ from diffusers import QwenImagePipeline
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.engine.loading import load_model, open_source
 from inference_server.model.low_rank import GatedAdapter
 from lora_manager.image import build_image, module_shapes
 from tests.lora_files import make_lora
@@ -32,7 +31,7 @@ SEED = 7
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(load_model(Checkpoint(EMBEDDED_MODEL), CPU, torch.float32))
+    return Engine(load_model(open_source(EMBEDDED_MODEL, None), CPU, torch.float32))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +93,7 @@ def draw_ours(engine: Engine, case: Case) -> tuple[torch.Tensor, np.ndarray]:
     ]
     drawing = engine.begin(engine.encode(PROMPT), SEED, case.steps, adapters)
     for _ in range(case.steps):
-        engine.step(drawing)
+        engine.step([drawing])
     return drawing.latents, engine.decode(drawing).numpy().astype(np.float32)
 
 

@@ -9,9 +9,8 @@ import torch
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import Memory, load_model
+from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.errors import ModelError
-from inference_server.model.checkpoint import Checkpoint
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.float32
@@ -20,14 +19,14 @@ PROMPTS = ("a rocket on a purple background", "紫色背景上的火箭", "a roc
 
 def load(budget: int | None, idle: int | None = None) -> Engine:
     memory = Memory(budget, idle, 1, 4)
-    checkpoint = Checkpoint(EMBEDDED_MODEL)
-    return Engine(load_model(checkpoint, DEVICE, DTYPE, EMBEDDED_TURBO, None, memory))
+    source = open_source(EMBEDDED_MODEL, EMBEDDED_TURBO)
+    return Engine(load_model(source, DEVICE, DTYPE, memory=memory))
 
 
 def draw(engine: Engine, prompt: str, seed: int) -> torch.Tensor:
     drawing = engine.begin(engine.encode(prompt), seed, 3)
     for _ in range(3):
-        engine.step(drawing)
+        engine.step([drawing])
     return drawing.latents.cpu()
 
 
@@ -60,7 +59,7 @@ def test_a_budget_too_small_is_refused() -> None:
 def test_a_picture_in_tiles_is_the_picture(whole: Engine) -> None:
     drawing = whole.begin(whole.encode(PROMPTS[0]), 1, 4)
     for _ in range(4):
-        whole.step(drawing)
+        whole.step([drawing])
     plan = dataclasses.replace(whole.model.plan, tiles=True)
     tiled = Engine(dataclasses.replace(whole.model, plan=plan))
     one, four = (engine.decode(drawing).float() for engine in (whole, tiled))

@@ -15,9 +15,14 @@ from inference_server.model import latents
 from inference_server.model.checkpoint import WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule import ScheduleTable, sigmas
-from inference_server.model.text_encoder import TextConfig, TextEncoder
+from inference_server.model.text_encoder import TextConfig, fill_layer, load_text_encoder, reader
 from inference_server.model.transformer import Picture, TransformerConfig
-from inference_server.model.transformer_loading import load_edges, load_transformer
+from inference_server.model.transformer_loading import (
+    block_views,
+    fill_block,
+    load_transformer,
+    read_edges,
+)
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from tests.tiny_model import make_transformer, make_vae, randomise
 
@@ -87,9 +92,13 @@ def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
     files = WeightFiles(tmp_path, "diffusion_pytorch_model")
     config = TransformerConfig.from_json(read_config(tmp_path))
     levels = ScheduleTable.build(range(1, 5), 96, LIGHTNING).rows
-    edges = load_edges(files.read, CPU, torch.float32)
-    ours = load_transformer(config, edges, files.read, (8, 12), CPU, torch.float32)
-    table = ModulationTable.build(config, files.read, conditioning(files.read, levels), CPU)
+
+    def fill(index: int, buffer: torch.Tensor) -> None:
+        fill_block(block_views(config, buffer), index, files.read)
+
+    edges = read_edges(files.read)
+    ours = load_transformer(config, edges, fill, (8, 12), CPU, torch.float32)
+    table = ModulationTable.build(config, files.read, conditioning(files.read, levels))
     x, text = torch.randn(96, 64), torch.randn(tokens, 48)
     with torch.inference_mode():
         expected = stock(
@@ -139,12 +148,14 @@ def test_text_encoder(tmp_path: Path, tokens: int) -> None:
     stock = Qwen2_5_VLForConditionalGeneration(config).eval()
     randomise(stock, 3)
     stock.save_pretrained(tmp_path)
-    ours = TextEncoder(
-        TextConfig.from_json(read_config(tmp_path)),
-        WeightFiles(tmp_path, "model"),
-        CPU,
-        torch.float32,
-    )
+    shape = TextConfig.from_json(read_config(tmp_path))
+    read = reader(WeightFiles(tmp_path, "model"))
+
+    def fill(n: int, buffer: torch.Tensor) -> None:
+        fill_layer(shape, n, buffer, read)
+
+    edges = read("embed_tokens.weight"), read("norm.weight")
+    ours = load_text_encoder(shape, *edges, fill, CPU, torch.float32)
     ids = torch.randint(0, 300, (tokens,))
     with torch.inference_mode():
         expected = stock(input_ids=ids[None], output_hidden_states=True).hidden_states[-1][0]

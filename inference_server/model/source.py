@@ -1,0 +1,126 @@
+"""Where a model's weights come from, part by part, ready for their place.
+
+Owns what a loader may ask for, and the answers of a stock checkpoint: Turbo LoRA fused, q, k and v
+stacked, timestep-only layers evaluated. A prepared folder answers the same questions from disk, see
+`prepared`. Everything is read when it is asked for; nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from inference_server.model.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.modulation import ModulationTable, conditioning
+from inference_server.model.text_encoder import TextConfig, fill_layer, reader
+from inference_server.model.transformer import EdgeWeights, TransformerConfig
+from inference_server.model.transformer_loading import block_views, fill_block, read_edges
+from inference_server.model.turbo import FusedWeights
+
+
+class Tables(NamedTuple):
+    """What the timestep decides, on the CPU in float32."""
+
+    modulation: ModulationTable
+    conditioning: Tensor
+    """silu(temb), [rows, width]."""
+
+
+class TextEdges(NamedTuple):
+    """What lies before and after the text encoder's layers."""
+
+    embedding: Tensor
+    """[vocabulary, width]"""
+    final_norm: Tensor
+    """[width]"""
+
+
+class Source(Protocol):
+    """One model's parts. Every method may raise ModelError: missing, damaged, of another model."""
+
+    folder: Path
+    """Holds the components' configs, the tokenizer, and vae/preview.json if there is one."""
+    turbo_lora: str
+    """File name of what is fused into the base; empty if nothing is."""
+    parameters: int
+    """Of the transformer as it was published."""
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The component's config file."""
+
+    def tables(self, config: TransformerConfig, levels: Sequence[float]) -> Tables:
+        """Of the given noise levels."""
+
+    def edges(self) -> EdgeWeights:
+        """On the CPU, as stored."""
+
+    def fill_block(self, config: TransformerConfig, index: int, buffer: Tensor) -> None:
+        """Reads a block of the transformer into its flat buffer."""
+
+    def text_edges(self) -> TextEdges:
+        """On the CPU, as stored."""
+
+    def fill_text_layer(self, config: TextConfig, index: int, buffer: Tensor) -> None:
+        """Reads a layer of the text encoder into its flat buffer."""
+
+    def vae(self) -> WeightFiles:
+        """The VAE's tensors by their stock names; kernels may be cut to two dimensions."""
+
+
+class StockSource:
+    """A checkpoint in diffusers layout, with a Turbo LoRA fused while it is read.
+
+    Args:
+        checkpoint: the folder.
+        turbo_lora: a LoRA file, or None.
+
+    Raises:
+        ModelError: a component is missing, or the Turbo LoRA does not fit.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, turbo_lora: Path | None) -> None:
+        self.folder = checkpoint.folder
+        self.turbo_lora = turbo_lora.name if turbo_lora else ""
+        self._checkpoint = checkpoint
+        self._files = checkpoint.weights("transformer")
+        self._fused = FusedWeights(self._files, turbo_lora)
+        self._text = checkpoint.weights("text_encoder")
+        self._read_text = reader(self._text)
+        self.parameters = self._files.parameter_count()
+
+    def config(self, component: str) -> dict[str, Any]:
+        """See `Source`."""
+        return self._checkpoint.config(component)
+
+    def tables(self, config: TransformerConfig, levels: Sequence[float]) -> Tables:
+        """See `Source`."""
+        condition = conditioning(self._fused.read, levels)
+        return Tables(ModulationTable.build(config, self._fused.read, condition), condition)
+
+    def edges(self) -> EdgeWeights:
+        """See `Source`."""
+        return read_edges(self._fused.read)
+
+    def fill_block(self, config: TransformerConfig, index: int, buffer: Tensor) -> None:
+        """See `Source`."""
+        fill_block(block_views(config, buffer), index, self._fused.read)
+
+    def text_edges(self) -> TextEdges:
+        """See `Source`."""
+        return TextEdges(self._read_text("embed_tokens.weight"), self._read_text("norm.weight"))
+
+    def fill_text_layer(self, config: TextConfig, index: int, buffer: Tensor) -> None:
+        """See `Source`."""
+        fill_layer(config, index, buffer, self._read_text)
+
+    def vae(self) -> WeightFiles:
+        """See `Source`."""
+        return self._checkpoint.weights("vae")
+
+    def release(self) -> None:
+        """Lets go of the files' pages, which otherwise count as this process's memory."""
+        self._files.release()
+        self._text.release()

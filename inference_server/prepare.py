@@ -1,0 +1,166 @@
+"""`wuliart-server prepare`: does once what need be done only once.
+
+Owns the order, progress and resumption. Each file is written beside its place and renamed, so that
+what is there is whole; a run that was broken off goes on where it stopped. Part by part: no more
+than one block, the Turbo LoRA and the timestep's tables are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inference_server.engine.loading import schedules_of
+from inference_server.errors import ModelError, ServerError
+from inference_server.model import packing, prepared
+from inference_server.model.checkpoint import COMPONENTS, Checkpoint
+from inference_server.model.source import StockSource
+from inference_server.model.text_encoder import TextConfig, layer_shapes
+from inference_server.model.transformer import TransformerConfig
+from inference_server.model.transformer_loading import block_shapes
+from inference_server.model.vae import decoder_tensors
+
+DTYPE = torch.bfloat16
+Part = tuple[str, Callable[[], dict[str, Tensor]]]
+"""A file's name and what makes its tensors."""
+
+
+def parts(source: StockSource) -> Iterator[Part]:
+    """Every file of a prepared folder, in the order in which they are written."""
+    config = TransformerConfig.from_json(source.config("transformer"))
+    text = TextConfig.from_json(source.config("text_encoder"))
+    levels = schedules_of(source).rows
+
+    def tables() -> dict[str, Tensor]:
+        made = source.tables(config, levels)
+        modulation = made.modulation
+        return {
+            "blocks": modulation.blocks,
+            "final": modulation.final,
+            "conditioning": made.conditioning,
+        }
+
+    def flat(elements: int, fill: Callable[[Tensor], None]) -> dict[str, Tensor]:
+        buffer = torch.zeros(elements, dtype=DTYPE)
+        fill(buffer)
+        source.release()
+        return {prepared.FLAT: buffer}
+
+    def block(index: int) -> dict[str, Tensor]:
+        size = packing.elements(block_shapes(config))
+        return flat(size, lambda buffer: source.fill_block(config, index, buffer))
+
+    def text_layer(index: int) -> dict[str, Tensor]:
+        size = packing.elements(layer_shapes(text))
+        return flat(size, lambda buffer: source.fill_text_layer(text, index, buffer))
+
+    yield prepared.TABLES, tables
+    yield prepared.EDGES, lambda: _in_dtype(source.edges()._asdict())
+    for index in range(config.blocks):
+        yield prepared.block_file(index), lambda index=index: block(index)  # type: ignore[misc]
+    yield prepared.TEXT_EDGES, lambda: _in_dtype(source.text_edges()._asdict())
+    for index in range(text.layers):
+        yield prepared.text_layer_file(index), lambda index=index: text_layer(index)  # type: ignore[misc]
+    yield prepared.VAE, lambda: _in_dtype(decoder_tensors(source.vae()))
+
+
+def _in_dtype(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(DTYPE).contiguous() for name, tensor in tensors.items()}
+
+
+def prepare(model: Path, turbo_lora: Path | None, out: Path, progress: Progress) -> None:
+    """Makes `out` a prepared folder.
+
+    Raises:
+        ModelError: the source is none, or `out` holds something else.
+    """
+    if prepared.is_prepared(model):
+        raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
+    source = StockSource(Checkpoint(model), turbo_lora)
+    sources = sorted([*model.rglob("*.safetensors"), *([turbo_lora] if turbo_lora else [])])
+    about = {path.name: path.stat().st_size for path in sources}
+    _begin(out, json.dumps(about))
+    for component in COMPONENTS:
+        for path in (model / component).iterdir():
+            if path.is_file() and ".safetensors" not in path.name:
+                (out / component).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, out / component / path.name)
+    everything = list(parts(source))
+    task = progress.add_task("preparing", total=len(everything) + len(sources))
+    for name, make in everything:
+        if not (out / name).is_file():
+            _write(out / name, make())
+            source.release()
+        progress.advance(task)
+    hashes = {}
+    for path in sources:
+        with path.open("rb") as file:
+            hashes[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+        progress.advance(task)
+    prepared.write_manifest(
+        out,
+        {
+            "model": model.name,
+            "turbo_lora": source.turbo_lora,
+            "parameters": source.parameters,
+            "levels": list(schedules_of(source).rows),
+            "dtype": str(DTYPE).removeprefix("torch."),
+            "sources": hashes,
+        },
+    )
+    (out / prepared.UNFINISHED).unlink()
+
+
+def _begin(out: Path, about: str) -> None:
+    """Claims `out`, or goes on with a run of the same sources."""
+    if prepared.is_prepared(out):
+        raise ModelError(f"{out} is prepared already; give another --out, or remove it first")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / prepared.UNFINISHED).is_file():
+            raise ModelError(f"{out} holds something else; give an empty or new folder")
+        if (out / prepared.UNFINISHED).read_text(encoding="utf-8") != about:
+            raise ModelError(f"{out} was begun from other files; remove it and start again")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / prepared.UNFINISHED).write_text(about, encoding="utf-8")
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part)
+    part.chmod(0o644)
+    part.rename(path)
+
+
+def main(arguments: list[str]) -> None:
+    """The command line behind `wuliart-server prepare`; exits with 1 and one line if it fails."""
+    parser = argparse.ArgumentParser(
+        prog="wuliart-server prepare",
+        description="Fuses the Turbo LoRA, folds what the timestep alone decides, cuts the VAE to"
+        " two dimensions and leaves out what a prompt never uses. The server takes either folder.",
+    )
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint in diffusers layout")
+    parser.add_argument("--turbo-lora", type=Path, help="few-step LoRA to fuse into the base")
+    parser.add_argument("--out", type=Path, required=True, help="new folder, or one broken off")
+    chosen = parser.parse_args(arguments)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+            prepare(chosen.model, chosen.turbo_lora, chosen.out, progress)
+    except ServerError as error:
+        sys.exit(f"wuliart-server prepare: {error}")
+    except OSError as error:
+        sys.exit(f"wuliart-server prepare: {error}. Run it again to go on from here.")
+    console.print(f"{chosen.out} is ready: wuliart-server --model {chosen.out}", soft_wrap=True)

@@ -1,0 +1,169 @@
+"""The pictures in flight: all device work, step by step, on the device thread.
+
+Owns the order of a picture's stages, their times, who shares a step, and the looks at cancellation
+between steps. A newcomer joins at the next step and a finished or cancelled picture leaves, whoever
+else is in flight. Knows nothing of the queue.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference_server.adapters.binding import Binding
+from inference_server.engine.jpeg import encode_preview
+from inference_server.scheduler.events import AdapterUse, PreviewImage, Started, StepDone
+from inference_server.scheduler.interfaces import DrawingEngine
+from inference_server.scheduler.job import Job
+
+
+class CallerGoneError(Exception):
+    """What became of a picture whose job was cancelled; nobody is left to read it."""
+
+
+@dataclass(eq=False, slots=True)
+class Passenger:
+    """One picture on its way to pixels."""
+
+    job: Job
+    binding: Binding
+    uses: tuple[AdapterUse, ...] = field(init=False)
+    drawing: Any = field(init=False, default=None)
+    step: int = field(init=False, default=0)
+    began: float = field(init=False, default=0.0)
+    encoded: float = field(init=False, default=0.0)
+    """`time.perf_counter()` when its prompt was encoded; its steps follow."""
+    stages: dict[str, float] = field(init=False, default_factory=dict)
+    """Seconds of each stage, once it has landed."""
+
+    def __post_init__(self) -> None:
+        self.uses = uses_of(self.binding)
+
+
+Landed = Callable[[Passenger, Any], None]
+"""Told of each passenger once, from the device thread: its pixels, or the exception it ended in."""
+
+
+class Flight:
+    """Everybody in flight.
+
+    Args:
+        engine: draws; only `fly` calls it.
+        landed: see `Landed`.
+    """
+
+    def __init__(self, engine: DrawingEngine, landed: Landed) -> None:
+        self._engine = engine
+        self._landed = landed
+        self._boarding: queue.SimpleQueue[Passenger] = queue.SimpleQueue()
+        self._passengers: list[Passenger] = []
+
+    @property
+    def boarding(self) -> bool:
+        """Whether somebody waits for `fly`."""
+        return not self._boarding.empty()
+
+    def board(self, passenger: Passenger) -> None:
+        """Joins at the next step; from any thread. Somebody has to call `fly`, if nobody does."""
+        self._boarding.put(passenger)
+
+    def fly(self) -> None:
+        """On the device thread: steps until nobody is left. Raises nothing."""
+        while True:
+            self._take_off()
+            if not self._passengers:
+                return
+            self._step()
+
+    def _take_off(self) -> None:
+        while self.boarding:
+            passenger = self._boarding.get()
+            try:
+                self._begin(passenger)
+            except Exception as error:
+                self._landed(passenger, error)
+            else:
+                self._passengers.append(passenger)
+
+    def _begin(self, passenger: Passenger) -> None:
+        job, request = passenger.job, passenger.job.request
+        _go_on(job)
+        passenger.began = time.perf_counter()
+        prompt = self._engine.encode(request.prompt)
+        passenger.encoded = time.perf_counter()
+        job.post_from_thread(
+            Started(
+                request.seed, request.steps, passenger.uses, prompt.tokens, prompt.tokens_ignored
+            )
+        )
+        passenger.drawing = self._engine.begin(
+            prompt, request.seed, request.steps, passenger.binding.gated
+        )
+
+    def _step(self) -> None:
+        """One step of everybody who is still wanted."""
+        for passenger in list(self._passengers):
+            if passenger.job.cancelled:
+                self._land(passenger, CallerGoneError())
+        together = list(self._passengers)
+        if not together:
+            return
+        try:
+            self._engine.step([passenger.drawing for passenger in together])
+        except Exception as error:
+            for passenger in together:
+                self._land(passenger, error)
+            return
+        ended = time.perf_counter()
+        for passenger in together:
+            try:
+                self._after_step(passenger, ended)
+            except Exception as error:
+                self._land(passenger, error)
+
+    def _after_step(self, passenger: Passenger, ended: float) -> None:
+        job, request = passenger.job, passenger.job.request
+        self._engine.check(passenger.drawing)
+        passenger.step += 1
+        preview = self._preview(passenger) if request.preview else None
+        elapsed = ended - passenger.encoded
+        job.post_from_thread(StepDone(passenger.step, request.steps, elapsed, ended, preview))
+        if passenger.step < request.steps:
+            return
+        _go_on(job)
+        denoised = time.perf_counter()
+        pixels = self._engine.decode(passenger.drawing)
+        passenger.stages = {
+            "queued": passenger.began - job.arrived_at,
+            "text_encode": passenger.encoded - passenger.began,
+            "denoise": denoised - passenger.encoded,
+            "decode": time.perf_counter() - denoised,
+        }
+        self._land(passenger, pixels)
+
+    def _preview(self, passenger: Passenger) -> PreviewImage:
+        pixels = self._engine.preview(passenger.drawing)
+        height, width = pixels.shape[:2]
+        return PreviewImage(encode_preview(pixels), width, height)
+
+    def _land(self, passenger: Passenger, outcome: Any) -> None:
+        self._passengers.remove(passenger)
+        # Its tensors go now, not when the event loop is done with it.
+        passenger.drawing = None
+        self._landed(passenger, outcome)
+
+
+def _go_on(job: Job) -> None:
+    if job.cancelled:
+        raise CallerGoneError
+
+
+def uses_of(binding: Binding) -> tuple[AdapterUse, ...]:
+    """The exact adapter versions of a picture."""
+    return tuple(
+        AdapterUse(w.name, w.weight, pin.content.entry.content_hash, pin.content.generation)
+        for w, pin in zip(binding.wanted, binding.pins, strict=True)
+    )

@@ -1,0 +1,133 @@
+"""Preparing a model once changes where its parts come from and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.progress import Progress
+
+from inference_server import prepare as command
+from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
+from inference_server.engine.engine import Engine
+from inference_server.engine.loading import load_model, open_source
+from inference_server.errors import ModelError
+from inference_server.model import prepared
+
+CPU = torch.device("cpu")
+
+
+def prepare(out: Path, model: Path = EMBEDDED_MODEL, turbo: Path | None = EMBEDDED_TURBO) -> None:
+    command.prepare(model, turbo, out, Progress(disable=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "embedded"
+    prepare(out)
+    return out
+
+
+def draw(folder: Path, turbo: Path | None) -> torch.Tensor:
+    """A picture in bf16, in which weights are stored."""
+    engine = Engine(load_model(open_source(folder, turbo), CPU, torch.bfloat16))
+    drawing = engine.begin(engine.encode("紫色背景上的火箭"), 1, 2)
+    engine.step([drawing])
+    engine.step([drawing])
+    return engine.decode(drawing)
+
+
+def test_the_same_picture_to_the_bit(folder: Path) -> None:
+    assert torch.equal(draw(folder, None), draw(EMBEDDED_MODEL, EMBEDDED_TURBO))
+
+
+def test_the_manifest_names_what_it_was_made_from(folder: Path) -> None:
+    manifest = json.loads((folder / prepared.MANIFEST).read_text())
+    assert manifest["turbo_lora"] == EMBEDDED_TURBO.name
+    assert manifest["levels"][0] == 1.0
+    assert len(manifest["sources"]) == 4
+    assert all(len(digest) == 64 for digest in manifest["sources"].values())
+    assert not (folder / prepared.UNFINISHED).exists()
+    # Neither encoder nor vision tower, head, modulation or 3-D kernels.
+    used = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    assert used < 45 << 20
+
+
+def test_a_run_that_was_broken_off_is_refused_by_the_server_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, written = tmp_path / "out", []
+    write = command._write
+
+    def failing(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        if len(written) == 5:
+            path.with_name(path.name + ".part").write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        write(path, tensors)
+
+    monkeypatch.setattr(command, "_write", failing)
+    with pytest.raises(OSError, match="No space"):
+        prepare(out)
+    with pytest.raises(ModelError, match="broken off"):
+        open_source(out, None)
+    with pytest.raises(ModelError, match="begun from other files"):
+        prepare(out, turbo=None)
+    seen = written.copy()
+    written.clear()
+    written.extend([Path()] * 6)
+    prepare(out)
+    assert not set(seen) & set(written[6:])
+    assert len(seen) == 5
+    open_source(out, None)
+    assert not list(out.rglob("*.part"))
+
+
+def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"prepared with turbo\.safetensors"):
+        open_source(folder, EMBEDDED_TURBO)
+    with pytest.raises(ModelError, match="prepared already"):
+        prepare(folder)
+    with pytest.raises(ModelError, match="prepared already"):
+        prepare(tmp_path / "again", model=folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ModelError, match="holds something else"):
+        prepare(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (prepared.MANIFEST, b'{"format": 0}', "prepare it again"),
+        (prepared.block_file(3), b"junk", "block-03"),
+        (prepared.TABLES, None, "tables"),
+        ("scheduler/scheduler_config.json", b'{"shift": 2.0}', "noise levels"),
+    ],
+    ids=["format", "damaged", "missing", "schedule"],
+)
+def test_a_folder_that_does_not_hold_together_is_refused(
+    folder: Path, tmp_path: Path, file: str, content: bytes | None, message: str
+) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / file
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        load_model(open_source(tmp_path / "copy", None), CPU, torch.bfloat16)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "ready"
+    arguments = ["--model", str(EMBEDDED_MODEL), "--out", str(out)]
+    run = [sys.executable, "-m", "inference_server", "prepare", *arguments]
+    first = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert first.returncode == 0, first.stderr
+    assert f"wuliart-server --model {out}" in first.stderr
+    second = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 1
+    assert "prepared already" in second.stderr and len(second.stderr.strip().splitlines()) == 1

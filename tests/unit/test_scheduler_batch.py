@@ -1,0 +1,115 @@
+"""Several pictures in flight: they share steps, come and go at them, and fail alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from inference_server.errors import RequestError
+from inference_server.scheduler import scheduler as scheduler_module
+from inference_server.scheduler.events import Started, StepDone
+from tests.fakes import settle, until
+from tests.scheduler_bench import Bench, Caller
+from wuliart.contract.status import Reason
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench(capacity=4, batch=2) as bench:
+        yield bench
+
+
+def steps(caller: Caller) -> int:
+    return sum(isinstance(event, StepDone) for event in caller.events)
+
+
+async def test_a_newcomer_joins_at_the_next_step_and_a_finished_one_leaves(bench: Bench) -> None:
+    bench.engine.hold()
+    first = bench.submit(1, steps=3)
+    await until(lambda: bench.engine.entered("step", 1) == 1)
+    second = bench.submit(2, steps=2)
+    third = bench.submit(3, steps=1)
+    await settle()
+    assert bench.engine.entered("encode") == 1
+    assert third.positions == [2]
+    bench.engine.let()
+    await until(lambda: bench.engine.entered("step", 1) == 2)
+    # The second shares the first one's second step; the third still waits.
+    bench.engine.let(2)
+    await until(lambda: bench.engine.entered("step", 1) == 3)
+    assert (steps(first), steps(second)) == (2, 1)
+    assert isinstance(second.events[0], Started)
+    bench.engine.let(2)
+    await first.ended()
+    await second.ended()
+    assert first.picture.seed == 1 and second.picture.seed == 2
+    await until(lambda: bench.engine.entered("step", 3) == 1)
+    bench.engine.free()
+    await third.ended()
+    order = [call.subject for call in bench.engine.calls if call.stage == "step"]
+    assert order == [1, 1, 2, 1, 2, 3]
+    assert len(bench.binder.released) == 3
+
+
+async def test_a_cancelled_picture_leaves_and_the_other_goes_on(bench: Bench) -> None:
+    bench.engine.hold()
+    stays, leaves = bench.submit(1), bench.submit(2)
+    await until(lambda: bench.engine.entered("step") == 1)
+    leaves.leave()
+    bench.engine.free()
+    await stays.ended()
+    assert stays.picture.seed == 1
+    assert bench.engine.entered("step", 2) <= 1
+    assert bench.engine.entered("decode", 2) == 0
+    assert len(bench.binder.released) == 2
+
+
+async def test_a_picture_that_breaks_breaks_alone(bench: Bench) -> None:
+    bench.engine.hold()
+    callers = [bench.submit(1), bench.submit(2)]
+    await until(lambda: bench.engine.entered("step") == 1)
+    bench.engine.fail("check", RequestError(Reason.NON_FINITE, "step 1 of 4"))
+    bench.engine.free()
+    for caller in callers:
+        await caller.ended()
+    broken, whole = callers
+    assert isinstance(broken.error, RequestError) and broken.error.reason is Reason.NON_FINITE
+    assert whole.picture.seed == 2
+
+
+async def test_a_device_error_ends_all_in_flight_and_nobody_after(bench: Bench) -> None:
+    bench.engine.hold()
+    callers = [bench.submit(1), bench.submit(2), bench.submit(3)]
+    await until(lambda: bench.engine.entered("step", 1) == 1)
+    bench.engine.let(2)
+    await until(lambda: bench.engine.entered("step", 2) == 1)
+    bench.engine.fail("step", RuntimeError("CUDA error"))
+    bench.engine.free()
+    for caller in callers:
+        await caller.ended()
+    assert [str(caller.error) for caller in callers[:2]] == ["CUDA error"] * 2
+    assert callers[2].picture.seed == 3
+    assert len(bench.binder.released) == 3
+
+
+@pytest.mark.parametrize("stage", ["encode", "begin", "decode"])
+async def test_a_stage_of_one_picture_fails_it_alone(bench: Bench, stage: str) -> None:
+    bench.engine.fail(stage, RuntimeError("broken"))
+    callers = [bench.submit(1), bench.submit(2)]
+    for caller in callers:
+        await caller.ended()
+    assert [str(caller.error) for caller in callers] == ["broken", "None"]
+
+
+async def test_memory_is_given_back_once_nobody_has_drawn_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_module, "REST_SECONDS", 0.05)
+    await bench.submit(1).ended()
+    await until(lambda: bench.engine.entered("rest") == 1)
+    monkeypatch.setattr(scheduler_module, "REST_SECONDS", 60.0)
+    await bench.submit(2).ended()
+    await bench.submit(3).ended()
+    assert bench.engine.entered("rest") == 1
+    assert bench.engine.calls[-1].stage == "decode"
