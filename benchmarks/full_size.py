@@ -19,19 +19,23 @@ from diffusers import QwenImageTransformer2DModel
 from torch import Tensor
 
 from benchmarks.kernel_classes import breakdown
-from inference_server.engine.demand import demand_of, streaming_of
-from inference_server.engine.memory_plan import make_plan
+from inference_server.engine.demand import runtime_bytes, scratch_bytes, streaming_of
+from inference_server.engine.memory_plan import Demand, make_plan
+from inference_server.model import packing
 from inference_server.model.modulation import ModulationTable, conditioning
+from inference_server.model.packing import Fields
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.streaming import Ring, Streaming
-from inference_server.model.text_encoder import TextConfig
+from inference_server.model.text_encoder import TextConfig, layer_fields
 from inference_server.model.transformer import Picture, Transformer, TransformerConfig
 from inference_server.model.transformer_loading import (
+    block_fields,
     block_views,
     fill_block,
     load_transformer,
     read_edges,
 )
+from inference_server.weight_kind import WeightKind
 
 LIGHTNING = {"shift": 3.0}
 TEXT_TOKENS = 80
@@ -96,15 +100,21 @@ class Bench:
         condition = conditioning(lambda name: self.read(name).cpu(), self.schedules.rows)
         return ModulationTable.build(self.config, self.read, condition.to(self.device))
 
-    def ours(self, streaming: Streaming | None = None) -> Transformer:
+    def fields(self, kind: WeightKind) -> Fields:
+        """Of a block."""
+        return block_fields(self.config, torch.bfloat16, kind)
+
+    def ours(
+        self, streaming: Streaming | None = None, kind: WeightKind = WeightKind.BF16
+    ) -> Transformer:
         """Our transformer, all on the device or streamed."""
 
         def fill(index: int, buffer: Tensor) -> None:
-            fill_block(block_views(self.config, buffer), index, self.read)
+            fill_block(block_views(self.fields(kind), buffer), index, self.read)
 
         edges = read_edges(self.read)
         return load_transformer(
-            self.config, edges, fill, GRID, self.device, torch.bfloat16, streaming
+            self.config, edges, fill, GRID, self.device, torch.bfloat16, kind, streaming
         )
 
     @cached_property
@@ -149,6 +159,18 @@ def kernels(bench: Bench) -> Figures:
     return breakdown(lambda: bench.resident.forward([picture]))
 
 
+def fp8(bench: Bench) -> Figures:
+    """The same step with eight-bit weights and products."""
+    model = bench.ours(kind=WeightKind.FP8)
+    picture = bench.picture(model)
+    exact = bench.resident.forward([picture])[0].float()
+    ours = model.forward([picture])[0].float()
+    return {
+        "step, ms": milliseconds(lambda: model.forward([picture])),
+        "velocity against bf16, relative": float((ours - exact).norm() / exact.norm()),
+    } | breakdown(lambda: model.forward([picture]))
+
+
 def lengths(bench: Bench) -> Figures:
     """What the first picture with a prompt of a new length pays, ms."""
     found: Figures = {}
@@ -167,8 +189,14 @@ def lengths(bench: Bench) -> Figures:
 
 def streaming(bench: Bench) -> Figures:
     """A step within the mission's memory, against the host link."""
-    demand = demand_of(
-        bench.config, TEXT, torch.bfloat16, 300_000_000, 3 * 245_000_000, bench.device
+    demand = Demand(
+        always=300_000_000 + runtime_bytes(bench.device),
+        slots=3 * 245_000_000,
+        **scratch_bytes(bench.device),
+        block=packing.nbytes(bench.fields(WeightKind.BF16)),
+        blocks=bench.config.blocks,
+        text_layer=packing.nbytes(layer_fields(TEXT, torch.bfloat16)),
+        text_layers=TEXT.layers,
     )
     plan = make_plan(demand, BUDGET, IDLE)
     blocks, _ = streaming_of(plan, bench.device)
@@ -224,7 +252,7 @@ def compiled(bench: Bench) -> Figures:
     return {"stock compiled, ms": milliseconds(bench.stock_step)}
 
 
-SECTIONS = {f.__name__: f for f in (step, kernels, lengths, streaming, compiled)}
+SECTIONS = {f.__name__: f for f in (step, kernels, fp8, lengths, streaming, compiled)}
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from inference_server.weight_kind import WeightKind
 from wuliart.contract.limits import MAX_ADAPTERS
 from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
 
@@ -36,6 +37,8 @@ class Config:
     """For the sockets that only the LoRA manager uses."""
     device: str = "auto"
     dtype: str = "auto"
+    weights: WeightKind | None = None
+    """How the blocks' matrices lie in memory; None: as the model's folder has them."""
     slots: int = 4
     """Adapters that may be resident at once; one spare slot comes on top."""
     max_rank: int = 32
@@ -104,6 +107,13 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         default="auto",
         choices=["auto", "float32", "bfloat16"],
         help="auto: bfloat16 on a GPU",
+    )
+    add(
+        "--weights",
+        type=WeightKind,
+        choices=list(WeightKind),
+        help="bf16, or fp8: half the memory and faster on Ada, Hopper and later, not lossless;"
+        " left out: as the folder was prepared, else bf16",
     )
     add("--slots", type=int, default=defaults.slots, help="adapters resident at once")
     add("--max-rank", type=int, default=defaults.max_rank, help="largest rank of an adapter")

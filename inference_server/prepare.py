@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,18 +26,19 @@ from inference_server.engine.loading import schedules_of
 from inference_server.errors import ModelError, ServerError
 from inference_server.model import packing, prepared
 from inference_server.model.checkpoint import COMPONENTS, Checkpoint
+from inference_server.model.packing import Fields
 from inference_server.model.source import StockSource
-from inference_server.model.text_encoder import TextConfig, layer_shapes
+from inference_server.model.text_encoder import TextConfig, layer_fields
 from inference_server.model.transformer import TransformerConfig
-from inference_server.model.transformer_loading import block_shapes
+from inference_server.model.transformer_loading import block_fields
 from inference_server.model.vae import decoder_tensors
+from inference_server.weight_kind import WeightKind
 
-DTYPE = torch.bfloat16
 Part = tuple[str, Callable[[], dict[str, Tensor]]]
 """A file's name and what makes its tensors."""
 
 
-def parts(source: StockSource) -> Iterator[Part]:
+def parts(source: StockSource, kind: WeightKind) -> Iterator[Part]:
     """Every file of a prepared folder, in the order in which they are written."""
     config = TransformerConfig.from_json(source.config("transformer"))
     text = TextConfig.from_json(source.config("text_encoder"))
@@ -51,35 +53,33 @@ def parts(source: StockSource) -> Iterator[Part]:
             "conditioning": made.conditioning,
         }
 
-    def flat(elements: int, fill: Callable[[Tensor], None]) -> dict[str, Tensor]:
-        buffer = torch.zeros(elements, dtype=DTYPE)
-        fill(buffer)
-        source.release()
+    def flat(
+        fill: Callable[[Fields, int, Tensor], None], fields: Fields, index: int
+    ) -> dict[str, Tensor]:
+        buffer = torch.zeros(packing.nbytes(fields), dtype=torch.uint8)
+        fill(fields, index, buffer)
         return {prepared.FLAT: buffer}
 
-    def block(index: int) -> dict[str, Tensor]:
-        size = packing.elements(block_shapes(config))
-        return flat(size, lambda buffer: source.fill_block(config, index, buffer))
-
-    def text_layer(index: int) -> dict[str, Tensor]:
-        size = packing.elements(layer_shapes(text))
-        return flat(size, lambda buffer: source.fill_text_layer(text, index, buffer))
+    blocks = partial(flat, source.fill_block, block_fields(config, prepared.DTYPE, kind))
+    text_layers = partial(flat, source.fill_text_layer, layer_fields(text, prepared.DTYPE))
 
     yield prepared.TABLES, tables
     yield prepared.EDGES, lambda: _in_dtype(source.edges()._asdict())
     for index in range(config.blocks):
-        yield prepared.block_file(index), lambda index=index: block(index)  # type: ignore[misc]
+        yield prepared.block_file(index), partial(blocks, index)
     yield prepared.TEXT_EDGES, lambda: _in_dtype(source.text_edges()._asdict())
     for index in range(text.layers):
-        yield prepared.text_layer_file(index), lambda index=index: text_layer(index)  # type: ignore[misc]
+        yield prepared.text_layer_file(index), partial(text_layers, index)
     yield prepared.VAE, lambda: _in_dtype(decoder_tensors(source.vae()))
 
 
 def _in_dtype(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.to(DTYPE).contiguous() for name, tensor in tensors.items()}
+    return {name: tensor.to(prepared.DTYPE).contiguous() for name, tensor in tensors.items()}
 
 
-def prepare(model: Path, turbo_lora: Path | None, out: Path, progress: Progress) -> None:
+def prepare(
+    model: Path, turbo_lora: Path | None, out: Path, kind: WeightKind, progress: Progress
+) -> None:
     """Makes `out` a prepared folder.
 
     Raises:
@@ -89,14 +89,14 @@ def prepare(model: Path, turbo_lora: Path | None, out: Path, progress: Progress)
         raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
     source = StockSource(Checkpoint(model), turbo_lora)
     sources = sorted([*model.rglob("*.safetensors"), *([turbo_lora] if turbo_lora else [])])
-    about = {path.name: path.stat().st_size for path in sources}
+    about = {"weights": kind} | {path.name: path.stat().st_size for path in sources}
     _begin(out, json.dumps(about))
     for component in COMPONENTS:
         for path in (model / component).iterdir():
             if path.is_file() and ".safetensors" not in path.name:
                 (out / component).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, out / component / path.name)
-    everything = list(parts(source))
+    everything = list(parts(source, kind))
     task = progress.add_task("preparing", total=len(everything) + len(sources))
     for name, make in everything:
         if not (out / name).is_file():
@@ -115,7 +115,7 @@ def prepare(model: Path, turbo_lora: Path | None, out: Path, progress: Progress)
             "turbo_lora": source.turbo_lora,
             "parameters": source.parameters,
             "levels": list(schedules_of(source).rows),
-            "dtype": str(DTYPE).removeprefix("torch."),
+            "weights": kind,
             "sources": hashes,
         },
     )
@@ -153,12 +153,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", type=Path, required=True, help="checkpoint in diffusers layout")
     parser.add_argument("--turbo-lora", type=Path, help="few-step LoRA to fuse into the base")
     parser.add_argument("--out", type=Path, required=True, help="new folder, or one broken off")
+    parser.add_argument(
+        "--weights",
+        type=WeightKind,
+        choices=list(WeightKind),
+        default=WeightKind.BF16,
+        help="bf16, or fp8: half the size, for cards of the Ada and Hopper generations and later",
+    )
     chosen = parser.parse_args(arguments)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     try:
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-            prepare(chosen.model, chosen.turbo_lora, chosen.out, progress)
+            prepare(chosen.model, chosen.turbo_lora, chosen.out, chosen.weights, progress)
     except ServerError as error:
         sys.exit(f"wuliart-server prepare: {error}")
     except OSError as error:

@@ -141,7 +141,7 @@ def _load_and_warm_up(
         # CUDA's own share is gone already and counted in the plan again: that is the margin.
         budget, _ = torch.cuda.mem_get_info(device)
     memory = Memory(budget, config.idle_vram, config.slots + 1, config.max_rank)
-    engine = Engine(load_model(source, device, dtype, name, memory))
+    engine = Engine(load_model(source, device, dtype, name, memory, config.weights))
     # The first picture of a process pays for allocators and kernel choices; nobody should wait.
     drawing = engine.begin(engine.encode(WARM_UP_PROMPT), 0, 1)
     engine.step([drawing])

@@ -1,19 +1,14 @@
-"""What a model asks of device memory, and what a plan makes of its layers.
+"""Sizes of device memory that no shape tells, and what a plan makes of a model's layers.
 
-Owns the sizes that are known before anything large is loaded. Scratch and the runtime's share are
-measured figures, see `docs/memory.md`.
+Owns the measured figures; `docs/decisions.md` says how they were found.
 """
 
 from __future__ import annotations
 
 import torch
 
-from inference_server.engine.memory_plan import RING_SLOTS, Demand, MemoryPlan
-from inference_server.model import packing
+from inference_server.engine.memory_plan import RING_SLOTS, MemoryPlan
 from inference_server.model.streaming import Ring, Streaming, spread
-from inference_server.model.text_encoder import TextConfig, layer_shapes
-from inference_server.model.transformer import TransformerConfig
-from inference_server.model.transformer_loading import block_shapes
 
 RUNTIME_BYTES = 700_000_000
 """CUDA's context, kernels, and the workspaces of cuBLAS and cuDNN."""
@@ -25,35 +20,18 @@ WHOLE_DECODE_BYTES = 2_500_000_000
 """The decode of 1024 x 1024 in one piece."""
 
 
-def demand_of(
-    config: TransformerConfig,
-    text: TextConfig,
-    dtype: torch.dtype,
-    always: int,
-    slots: int,
-    device: torch.device,
-) -> Demand:
-    """Sizes of everything.
+def runtime_bytes(device: torch.device) -> int:
+    """What the device's own software takes."""
+    return RUNTIME_BYTES if device.type == "cuda" else 0
 
-    Args:
-        config: of the transformer.
-        text: of the text encoder.
-        dtype: of weights.
-        always: bytes of the weights that never move.
-        slots: bytes of the adapter arena.
-        device: where it all lies.
-    """
+
+def scratch_bytes(device: torch.device) -> dict[str, int]:
+    """`scratch` and `scratch_whole` of a `Demand`; a CPU's memory is not planned."""
     on_gpu = device.type == "cuda"
-    return Demand(
-        always=always + (RUNTIME_BYTES if on_gpu else 0),
-        slots=slots,
-        scratch=SCRATCH_BYTES if on_gpu else 0,
-        scratch_whole=WHOLE_DECODE_BYTES if on_gpu else 0,
-        block=packing.elements(block_shapes(config)) * dtype.itemsize,
-        blocks=config.blocks,
-        text_layer=packing.elements(layer_shapes(text)) * dtype.itemsize,
-        text_layers=text.layers,
-    )
+    return {
+        "scratch": SCRATCH_BYTES if on_gpu else 0,
+        "scratch_whole": WHOLE_DECODE_BYTES if on_gpu else 0,
+    }
 
 
 def streaming_of(

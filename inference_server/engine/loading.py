@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inference_server.engine.demand import demand_of, streaming_of
-from inference_server.engine.memory_plan import MemoryPlan, make_plan
+from inference_server.engine.demand import runtime_bytes, scratch_bytes, streaming_of
+from inference_server.engine.memory_plan import Demand, MemoryPlan, make_plan
 from inference_server.errors import ModelError
-from inference_server.model import prepared
+from inference_server.model import packing, prepared
 from inference_server.model.checkpoint import Checkpoint
 from inference_server.model.latents import PreviewProjection
 from inference_server.model.modulation import ModulationTable
@@ -28,10 +28,16 @@ from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.source import Source, StockSource
-from inference_server.model.text_encoder import TextConfig, TextEncoder, load_text_encoder
+from inference_server.model.text_encoder import (
+    TextConfig,
+    TextEncoder,
+    layer_fields,
+    load_text_encoder,
+)
 from inference_server.model.transformer import EdgeWeights, Transformer, TransformerConfig
-from inference_server.model.transformer_loading import load_transformer
+from inference_server.model.transformer_loading import block_fields, load_transformer
 from inference_server.model.vae import VaeConfig, VaeDecoder
+from inference_server.weight_kind import WeightKind
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import IMAGE_SIZE, MAX_STEPS, MIN_STEPS
 
@@ -77,6 +83,8 @@ class Memory(NamedTuple):
     """Of the adapter segment."""
     max_rank: int
 
+
+FP8_CAPABILITY = (8, 9)
 
 UNLIMITED = Memory(None, None, 1, 16)
 
@@ -125,6 +133,7 @@ def load_model(
     dtype: torch.dtype,
     name: str | None = None,
     memory: Memory = UNLIMITED,
+    weights: WeightKind | None = None,
 ) -> LoadedModel:
     """Loads everything a picture needs and nothing else, where the memory plan puts it.
 
@@ -146,21 +155,31 @@ def load_model(
     preview = preview_projection(source.folder / "vae", vae, device)
     edges = EdgeWeights(*(weight.to(dtype) for weight in source.edges()))
     layout = slot_layout(config, schedules, dtype, memory.max_rank)
+    kind = kind_of(source, device, weights)
+    blocks, layers = block_fields(config, dtype, kind), layer_fields(text_config, dtype)
 
     always = modulation.nbytes + vae.nbytes + edges.nbytes
-    demand = demand_of(config, text_config, dtype, always, memory.slots * layout.slot_bytes, device)
+    demand = Demand(
+        always=always + runtime_bytes(device),
+        slots=memory.slots * layout.slot_bytes,
+        **scratch_bytes(device),
+        block=packing.nbytes(blocks),
+        blocks=config.blocks,
+        text_layer=packing.nbytes(layers),
+        text_layers=text_config.layers,
+    )
     plan = make_plan(demand, memory.budget, memory.idle)
     for segment in plan.segments():
         log.info("memory: %-28s %9.1f MB", segment.name, segment.nbytes / 1e6)
     log.info("memory: %.2f GB idle, %.2f GB at most", plan.idle / 1e9, plan.peak / 1e9)
     of_blocks, of_text = streaming_of(plan, device)
     transformer = load_transformer(
-        config, edges, partial(source.fill_block, config), grid, device, dtype, of_blocks
+        config, edges, partial(source.fill_block, blocks), grid, device, dtype, kind, of_blocks
     )
     text_encoder = load_text_encoder(
         text_config,
         *source.text_edges(),
-        partial(source.fill_text_layer, text_config),
+        partial(source.fill_text_layer, layers),
         device,
         dtype,
         of_text,
@@ -183,6 +202,28 @@ def load_model(
         vae=vae,
         preview=preview,
     )
+
+
+def kind_of(source: Source, device: torch.device, asked: WeightKind | None) -> WeightKind:
+    """How the blocks' matrices will lie in memory.
+
+    Raises:
+        ModelError: the source has another kind, or the card does not multiply it.
+    """
+    if asked and source.kind and asked is not source.kind:
+        raise ModelError(
+            f"{source.folder} was prepared with {source.kind} weights, not {asked}: leave "
+            "--weights out, or prepare it again"
+        )
+    kind = asked or source.kind or WeightKind.BF16
+    if kind is WeightKind.FP8 and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < FP8_CAPABILITY:
+            raise ModelError(
+                "--weights fp8 needs a card of compute capability 8.9 (Ada, Hopper) or later; "
+                f"this one has {capability[0]}.{capability[1]}: use bf16"
+            )
+    return kind
 
 
 def slot_layout(

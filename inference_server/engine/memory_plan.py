@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 from inference_server.errors import ModelError
 
-RING_SLOTS = 2
-"""One is read while the other is filled; more would not make the host link any faster."""
+RING_SLOTS = 3
+"""One is read while the other is filled; the third is for a text encoder's layers in between."""
+
+SLOTS, HEADROOM, SCRATCH = "adapter slots", "headroom", "scratch"
+"""Names of the segments whose use changes."""
 
 IDLE_SHARE = 0.6
 """Of the budget, while no picture is drawn; the mission's 11.2 of 18.7 GB."""
@@ -75,15 +78,22 @@ class MemoryPlan:
         return self.staying_blocks * self.demand.block
 
     def segments(self) -> Iterator[Segment]:
-        """Every segment, in the order of `docs/memory.md`."""
+        """Every segment."""
         d = self.demand
         text = d.text_layers * d.text_layer if self.text_resident else 0
         yield Segment("runtime, edges, tables, VAE", d.always)
         yield Segment("resident weights", self.resident_blocks * d.block + text)
         yield Segment("streaming ring", self.ring)
-        yield Segment("adapter slots", d.slots)
-        yield Segment("headroom", self.headroom)
-        yield Segment("scratch", self.scratch)
+        yield Segment(SLOTS, d.slots)
+        yield Segment(HEADROOM, self.headroom)
+        yield Segment(SCRATCH, self.scratch)
+
+    @property
+    def host(self) -> int:
+        """Bytes of the layers that wait in host memory."""
+        d = self.demand
+        text = 0 if self.text_resident else d.text_layers * d.text_layer
+        return self.streamed_blocks * d.block + text
 
     @property
     def peak(self) -> int:

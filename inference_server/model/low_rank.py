@@ -63,7 +63,11 @@ def adapted_linear(
     Returns:
         [tokens, parts * out].
     """
-    y = torch.addmm(bias, x, weight.T, out=out)
+    return add_adapters(torch.addmm(bias, x, weight.T, out=out), x, site, adapters)
+
+
+def add_adapters(y: Tensor, x: Tensor, site: str, adapters: Sequence[GatedAdapter]) -> Tensor:
+    """Adds the adapters' part to the finished product y of x, in place."""
     for adapter in adapters:
         factors = adapter.tensors.factors.get(site)
         if factors is None:

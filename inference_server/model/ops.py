@@ -10,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.model.rope import Rotation, rotate
 
 EPS = 1e-6
+E4M3_MAX = 448.0
+"""Largest number of float8_e4m3fn."""
+TINY = 1e-12
+"""Stands for the largest number of a row of zeros."""
 
 
 class HeadNorms(NamedTuple):
@@ -26,6 +31,15 @@ class HeadNorms(NamedTuple):
     rotation: Rotation
 
 
+class Quantised(NamedTuple):
+    """Rows of numbers in eight bits: values * scale."""
+
+    values: Tensor
+    """[rows, columns], float8_e4m3fn."""
+    scale: Tensor
+    """[rows, 1], float32."""
+
+
 class Ops(NamedTuple):
     """One way to do it all; the functions below say what each does."""
 
@@ -34,6 +48,8 @@ class Ops(NamedTuple):
     norm_rotate_: Callable[[Tensor, HeadNorms, HeadNorms], None]
     attention: Callable[[Tensor, int], Tensor]
     linear_gelu: Callable[[Tensor, Tensor, Tensor], Tensor]
+    quantise: Callable[[Tensor, bool], Quantised]
+    scaled_linear: Callable[[Quantised, Quantised, Tensor, Tensor | None], Tensor]
 
 
 def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
@@ -78,4 +94,30 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.gelu(F.linear(x, weight, bias), approximate="tanh")
 
 
-PLAIN = Ops(modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu)
+def quantise(x: Tensor, gelu: bool = False) -> Quantised:
+    """Each row as e4m3 with a scale of its own, so that its largest number becomes 448.
+
+    Args:
+        x: [rows, columns].
+        gelu: whether gelu(x) is meant, its tanh form.
+    """
+    exact = x.float()
+    if gelu:
+        exact = F.gelu(exact, approximate="tanh")
+    scale = exact.abs().amax(1, keepdim=True).clamp_min(TINY) / E4M3_MAX
+    return Quantised((exact / scale).to(torch.float8_e4m3fn), scale)
+
+
+def scaled_linear(x: Quantised, weight: Quantised, bias: Tensor, out: Tensor | None) -> Tensor:
+    """X W^T + b in the bias's dtype; weight is [out, in], scaled row by row."""
+    product = torch.addmm(
+        bias.float(),
+        x.values.float() * x.scale,
+        (weight.values.float() * weight.scale).T,
+    ).to(bias.dtype)
+    return product if out is None else out.copy_(product)
+
+
+PLAIN = Ops(
+    modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu, quantise, scaled_linear
+)

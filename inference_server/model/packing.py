@@ -1,4 +1,4 @@
-"""Weights of a layer in one flat buffer, so that a layer is moved with one copy.
+"""Weights of a layer in one flat buffer of bytes, so that a layer is moved with one copy.
 
 Owns where each tensor lies in the buffer; knows nothing of what the tensors are.
 """
@@ -6,30 +6,44 @@ Owns where each tensor lies in the buffer; knows nothing of what the tensors are
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ALIGNMENT = 128
-"""Elements between tensors: 256 bytes in bf16, what vector loads like."""
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""Shape by name, in the buffer's order."""
+ALIGNMENT = 256
+"""Bytes between tensors: what vector loads and the tensor memory accelerator like."""
 
 
-def _aligned(shape: tuple[int, ...]) -> int:
-    return -(-torch.Size(shape).numel() // ALIGNMENT) * ALIGNMENT
+class Field(NamedTuple):
+    """One tensor of a layer."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Its own, alignment not counted."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-def elements(shapes: Shapes) -> int:
-    """Elements of a buffer that holds all of them."""
-    return sum(map(_aligned, shapes.values()))
+Fields = Mapping[str, Field]
+"""By name, in the buffer's order."""
 
 
-def views(shapes: Shapes, buffer: Tensor) -> dict[str, Tensor]:
-    """Each tensor as a view into a buffer of at least `elements` elements."""
+def nbytes(fields: Fields) -> int:
+    """Bytes of a buffer that holds all of them."""
+    return sum(map(_aligned, fields.values()))
+
+
+def views(fields: Fields, buffer: Tensor) -> dict[str, Tensor]:
+    """Each tensor as a view into a buffer (uint8) of at least `nbytes` bytes."""
     found, offset = {}, 0
-    for name, shape in shapes.items():
-        found[name] = buffer[offset : offset + torch.Size(shape).numel()].view(shape)
-        offset += _aligned(shape)
+    for name, field in fields.items():
+        found[name] = buffer[offset : offset + field.nbytes].view(field.dtype).view(field.shape)
+        offset += _aligned(field)
     return found
+
+
+def _aligned(field: Field) -> int:
+    return -(-field.nbytes // ALIGNMENT) * ALIGNMENT

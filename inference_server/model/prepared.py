@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model import packing
 from inference_server.model.checkpoint import Checkpoint, WeightFiles, read_json
 from inference_server.model.modulation import ModulationTable
+from inference_server.model.packing import Fields
 from inference_server.model.source import Tables, TextEdges
-from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer import EdgeWeights, TransformerConfig
+from inference_server.weight_kind import WeightKind
 
 MANIFEST = "prepared.json"
 UNFINISHED = "prepare.json"
@@ -34,6 +36,8 @@ EDGES = "transformer/edges.safetensors"
 TABLES = "transformer/tables.safetensors"
 TEXT_EDGES = "text_encoder/edges.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
+DTYPE = torch.bfloat16
+"""Of everything but tables and eight-bit matrices."""
 FLAT = "flat"
 """Name of a block's or layer's one tensor."""
 
@@ -65,6 +69,7 @@ class PreparedSource:
             )
         self._checkpoint = Checkpoint(folder)
         self.turbo_lora: str = manifest["turbo_lora"]
+        self.kind: WeightKind | None = WeightKind(manifest["weights"])
         self.parameters: int = manifest["parameters"]
         self._levels: list[float] = manifest["levels"]
 
@@ -86,17 +91,17 @@ class PreparedSource:
         """See `Source`."""
         return EdgeWeights(**self._load(EDGES))
 
-    def fill_block(self, config: TransformerConfig, index: int, buffer: Tensor) -> None:
+    def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """See `Source`."""
-        self._fill(block_file(index), buffer)
+        self._fill(block_file(index), fields, buffer)
 
     def text_edges(self) -> TextEdges:
         """See `Source`."""
         return TextEdges(**self._load(TEXT_EDGES))
 
-    def fill_text_layer(self, config: TextConfig, index: int, buffer: Tensor) -> None:
+    def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """See `Source`."""
-        self._fill(text_layer_file(index), buffer)
+        self._fill(text_layer_file(index), fields, buffer)
 
     def vae(self) -> WeightFiles:
         """See `Source`."""
@@ -108,17 +113,34 @@ class PreparedSource:
         except (OSError, SafetensorError) as error:
             raise ModelError(f"cannot read {self.folder / name}: {error}") from None
 
-    def _fill(self, name: str, buffer: Tensor) -> None:
+    def _fill(self, name: str, fields: Fields, buffer: Tensor) -> None:
         try:
             with safe_open(self.folder / name, framework="pt") as file:
                 flat: Tensor = file.get_tensor(FLAT)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"cannot read {self.folder / name}: {error}") from None
-        if flat.shape != buffer.shape:
+        stored = stored_fields(fields)
+        if len(flat) != packing.nbytes(stored):
             raise ModelError(
-                f"{self.folder / name} holds {flat.numel()} numbers, expected {buffer.numel()}"
+                f"{self.folder / name} holds {len(flat)} bytes, expected {packing.nbytes(stored)}: "
+                "prepare it again"
             )
-        buffer.copy_(flat)
+        if stored == fields:
+            buffer.copy_(flat)
+            return
+        wanted = packing.views(fields, buffer)
+        for field, value in packing.views(stored, flat).items():
+            wanted[field].copy_(value)
+
+
+def stored_fields(fields: Fields) -> Fields:
+    """What a layer's fields are in a prepared folder: those of a float32 model lie in bf16."""
+    return {
+        name: field._replace(dtype=DTYPE)
+        if field.dtype == torch.float32 and "scale" not in name
+        else field
+        for name, field in fields.items()
+    }
 
 
 def is_prepared(folder: Path) -> bool:

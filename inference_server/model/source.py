@@ -15,10 +15,16 @@ from torch import Tensor
 
 from inference_server.model.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
-from inference_server.model.text_encoder import TextConfig, fill_layer, reader
+from inference_server.model.packing import Fields
+from inference_server.model.text_encoder import fill_layer, layer_views, reader
 from inference_server.model.transformer import EdgeWeights, TransformerConfig
-from inference_server.model.transformer_loading import block_views, fill_block, read_edges
+from inference_server.model.transformer_loading import (
+    block_views,
+    fill_block,
+    read_edges,
+)
 from inference_server.model.turbo import FusedWeights
+from inference_server.weight_kind import WeightKind
 
 
 class Tables(NamedTuple):
@@ -47,6 +53,8 @@ class Source(Protocol):
     """File name of what is fused into the base; empty if nothing is."""
     parameters: int
     """Of the transformer as it was published."""
+    kind: WeightKind | None
+    """How the blocks' matrices are stored; None: as it is asked for."""
 
     def config(self, component: str) -> dict[str, Any]:
         """The component's config file."""
@@ -57,14 +65,14 @@ class Source(Protocol):
     def edges(self) -> EdgeWeights:
         """On the CPU, as stored."""
 
-    def fill_block(self, config: TransformerConfig, index: int, buffer: Tensor) -> None:
-        """Reads a block of the transformer into its flat buffer."""
+    def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
+        """Reads a block of the transformer into its flat buffer; see `block_fields`."""
 
     def text_edges(self) -> TextEdges:
         """On the CPU, as stored."""
 
-    def fill_text_layer(self, config: TextConfig, index: int, buffer: Tensor) -> None:
-        """Reads a layer of the text encoder into its flat buffer."""
+    def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
+        """Reads a layer of the text encoder into its flat buffer; see `layer_fields`."""
 
     def vae(self) -> WeightFiles:
         """The VAE's tensors by their stock names; kernels may be cut to two dimensions."""
@@ -83,6 +91,7 @@ class StockSource:
 
     def __init__(self, checkpoint: Checkpoint, turbo_lora: Path | None) -> None:
         self.folder = checkpoint.folder
+        self.kind: WeightKind | None = None
         self.turbo_lora = turbo_lora.name if turbo_lora else ""
         self._checkpoint = checkpoint
         self._files = checkpoint.weights("transformer")
@@ -104,17 +113,17 @@ class StockSource:
         """See `Source`."""
         return read_edges(self._fused.read)
 
-    def fill_block(self, config: TransformerConfig, index: int, buffer: Tensor) -> None:
+    def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """See `Source`."""
-        fill_block(block_views(config, buffer), index, self._fused.read)
+        fill_block(block_views(fields, buffer), index, self._fused.read)
 
     def text_edges(self) -> TextEdges:
         """See `Source`."""
         return TextEdges(self._read_text("embed_tokens.weight"), self._read_text("norm.weight"))
 
-    def fill_text_layer(self, config: TextConfig, index: int, buffer: Tensor) -> None:
+    def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """See `Source`."""
-        fill_layer(config, index, buffer, self._read_text)
+        fill_layer(layer_views(fields, buffer), index, self._read_text)
 
     def vae(self) -> WeightFiles:
         """See `Source`."""

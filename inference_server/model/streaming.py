@@ -1,8 +1,8 @@
 """Layers that take turns on the device: copied from host memory ahead of the compute.
 
-Owns the ring they share, the order of copies and what waits for what. A layer is a flat buffer
-here; what it means is the caller's view of it. Nothing is ever copied back: weights do not change.
-Only the device thread calls.
+Owns the ring they share, the order of copies and what waits for what. A layer is a flat buffer of
+bytes here; what it means is the caller's view of it. Nothing is ever copied back: weights do not
+change. Only the device thread calls.
 """
 
 from __future__ import annotations
@@ -30,21 +30,16 @@ class Lane:
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def copy(self, target: Tensor, source: Tensor, after: torch.cuda.Event | None) -> Tensor:
-        """Begins to copy `source` to the front of `target`, bytes, once `after` has happened.
-
-        Returns:
-            The front of `target`, in the dtype of `source`; valid after `wait(arrived())`.
-        """
-        front = target[: source.nbytes].view(source.dtype)
+    def copy(self, target: Tensor, source: Tensor, after: torch.cuda.Event | None) -> None:
+        """Begins to copy `source` to the front of `target` once `after` has happened."""
+        front = target[: len(source)]
         if self._stream is None:
             front.copy_(source)
-            return front
+            return
         with torch.cuda.stream(self._stream):
             if after is not None:
                 self._stream.wait_event(after)
             front.copy_(source, non_blocking=True)
-        return front
 
     def arrived(self) -> torch.cuda.Event | None:
         """Happens when everything copied so far is there."""
@@ -72,6 +67,8 @@ class _Slot:
         self.left: torch.cuda.Event | None = None
         """When the compute that read it is done."""
         self.busy = False
+        self.fresh = False
+        """Fetched and not read yet: taken for something else only if nothing else is left."""
         self.turn = 0
         """When it was last taken or left; the smallest goes first."""
 
@@ -96,17 +93,17 @@ class Ring:
         return len(self._slots)
 
     def fetch(self, source: Tensor) -> int:
-        """The slot that holds a layer, or will; where none does yet, the one longest unused."""
+        """The slot that holds a layer, or will; where none does yet, the one longest read."""
         for index, slot in enumerate(self._slots):
             if slot.holds is source:
                 return index
         index = min(
             (i for i, slot in enumerate(self._slots) if not slot.busy),
-            key=lambda i: self._slots[i].turn,
+            key=lambda i: (self._slots[i].fresh, self._slots[i].turn),
         )
         slot = self._slots[index]
         self.lane.copy(slot.buffer, source, slot.left)
-        slot.holds, slot.arrived = source, self.lane.arrived()
+        slot.holds, slot.arrived, slot.fresh = source, self.lane.arrived(), True
         self._touch(slot)
         return index
 
@@ -114,7 +111,7 @@ class Ring:
         """What is computed from here on may read the slot."""
         slot = self._slots[index]
         self.lane.wait(slot.arrived)
-        slot.busy = True
+        slot.busy, slot.fresh = True, False
 
     def leave(self, index: int) -> None:
         """Nothing computed from here on reads the slot."""
@@ -122,9 +119,9 @@ class Ring:
         slot.left, slot.busy = self.lane.computed(), False
         self._touch(slot)
 
-    def views(self, view: Callable[[Tensor], W], like: Tensor) -> list[W]:
-        """Every slot as a layer of the size and dtype of `like`."""
-        return [view(slot.buffer[: like.nbytes].view(like.dtype)) for slot in self._slots]
+    def views(self, view: Callable[[Tensor], W]) -> list[W]:
+        """Every slot as a layer."""
+        return [view(slot.buffer) for slot in self._slots]
 
     def _touch(self, slot: _Slot) -> None:
         self._turn += 1
@@ -162,10 +159,9 @@ class Headroom(Generic[W]):
         """Before a picture; harmless if it is taken already."""
         if self._arena is not None or not self._layers:
             return
-        shape = (len(self._layers), self._layers[0].nbytes)
+        shape = (len(self._layers), len(self._layers[0]))
         self._arena = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        dtype = self._layers[0].dtype
-        self._views = [self._view(row.view(dtype)) for row in self._arena]
+        self._views = [self._view(row) for row in self._arena]
 
     def give_back(self) -> None:
         """After the last picture: to the device, not to the allocator."""
@@ -252,7 +248,7 @@ class StreamedLayers(Generic[W]):
     ) -> None:
         self._layers = layers
         self._ring = ring
-        self._ring_views = ring.views(view, layers[0])
+        self._ring_views = ring.views(view)
         self._headroom = Headroom(ring.lane, [layers[index] for index in stay], view, device)
         self._place = {index: place for place, index in enumerate(stay)}
         self._following = dict(zip(streamed, (*streamed[1:], *streamed[:1]), strict=True))
@@ -309,12 +305,12 @@ class Streaming(NamedTuple):
 
 
 def place(
-    count: int, elements: int, dtype: torch.dtype, device: torch.device, streaming: Streaming | None
+    count: int, nbytes: int, device: torch.device, streaming: Streaming | None
 ) -> list[Tensor]:
     """Flat buffers of a network's layers, zeroed: on the device, or pinned in host memory."""
     streamed = set(streaming.streamed) if streaming else set()
-    there = iter(torch.zeros(count - len(streamed), elements, dtype=dtype, device=device))
-    here = torch.zeros(len(streamed), elements, dtype=dtype)
+    there = iter(torch.zeros(count - len(streamed), nbytes, dtype=torch.uint8, device=device))
+    here = torch.zeros(len(streamed), nbytes, dtype=torch.uint8)
     if device.type == "cuda" and streamed:
         pin(here)
     waiting = iter(here)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from inference_server.errors import ModelError
 from inference_server.model import packing
 from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.packing import Field, Fields
 from inference_server.model.streaming import Layers, Streaming, arrange, place
 
 PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
@@ -77,11 +78,11 @@ class LayerWeights(NamedTuple):
     down: Tensor
 
 
-def layer_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
+def layer_fields(config: TextConfig, dtype: torch.dtype) -> Fields:
     """Every tensor of a layer's flat buffer."""
     d, m = config.width, config.mlp_width
     qkv = (config.heads + 2 * config.kv_heads) * config.head_dim
-    return {
+    shapes = {
         "input_norm": (d,),
         "qkv": (qkv, d),
         "qkv_bias": (qkv,),
@@ -90,11 +91,12 @@ def layer_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
         "gate_up": (2 * m, d),
         "down": (d, m),
     }
+    return {name: Field(shape, dtype) for name, shape in shapes.items()}
 
 
-def layer_views(config: TextConfig, buffer: Tensor) -> LayerWeights:
+def layer_views(fields: Fields, buffer: Tensor) -> LayerWeights:
     """A layer's weights as views into its flat buffer."""
-    return LayerWeights(**packing.views(layer_shapes(config), buffer))
+    return LayerWeights(**packing.views(fields, buffer))
 
 
 def _layer_sources(n: int) -> dict[str, list[str]]:
@@ -129,11 +131,10 @@ def reader(weights: WeightFiles) -> Callable[[str], Tensor]:
     return lambda name: weights.read(prefix + name)
 
 
-def fill_layer(config: TextConfig, n: int, buffer: Tensor, read: Callable[[str], Tensor]) -> None:
-    """Reads layer `n` of a checkpoint into its flat buffer; `read` knows the prefix."""
-    fields = layer_views(config, buffer)._asdict()
+def fill_layer(layer: LayerWeights, n: int, read: Callable[[str], Tensor]) -> None:
+    """Reads layer `n` of a checkpoint into the views; `read` knows the prefix."""
     for field, names in _layer_sources(n).items():
-        fields[field].copy_(torch.cat([read(name) for name in names]))
+        getattr(layer, field).copy_(torch.cat([read(name) for name in names]))
 
 
 class TextEncoder:
@@ -204,12 +205,13 @@ def load_text_encoder(
 
     `fill` reads layer `index` into its flat buffer; embedding and norm may lie anywhere.
     """
-    layers = place(config.layers, packing.elements(layer_shapes(config)), dtype, device, streaming)
+    fields = layer_fields(config, dtype)
+    layers = place(config.layers, packing.nbytes(fields), device, streaming)
     for index, buffer in enumerate(layers):
         fill(index, buffer)
     return TextEncoder(
         config,
         embedding.to(dtype),
         final_norm.to(device=device, dtype=dtype),
-        arrange(layers, partial(layer_views, config), streaming, device),
+        arrange(layers, partial(layer_views, fields), streaming, device),
     )

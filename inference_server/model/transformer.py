@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.errors import ModelError
-from inference_server.model.low_rank import GatedAdapter, adapted_linear
-from inference_server.model.ops import EPS, HeadNorms, Ops
+from inference_server.model.low_rank import GatedAdapter, adapted_linear, add_adapters
+from inference_server.model.ops import EPS, HeadNorms, Ops, Quantised
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 from inference_server.model.streaming import Layers
 
@@ -82,24 +82,30 @@ class TransformerConfig:
         )
 
 
+class Matrix(NamedTuple):
+    """One product's weights: y = x W^T + b."""
+
+    weight: Tensor
+    """[out, in]; float8_e4m3fn if there is a scale."""
+    bias: Tensor
+    scale: Tensor | None = None
+    """[out, 1] float32: weight * scale is meant."""
+
+
 class StreamWeights(NamedTuple):
     """One stream (image or text) of a block; D width, M mlp width, H head_dim."""
 
-    qkv: Tensor
+    qkv: Matrix
     """[3D, D]"""
-    qkv_bias: Tensor
     q_norm: Tensor
     """[H]"""
     k_norm: Tensor
-    out: Tensor
+    out: Matrix
     """[D, D]"""
-    out_bias: Tensor
-    mlp_up: Tensor
+    mlp_up: Matrix
     """[M, D]"""
-    mlp_up_bias: Tensor
-    mlp_down: Tensor
+    mlp_down: Matrix
     """[D, M]"""
-    mlp_down_bias: Tensor
 
 
 class BlockWeights(NamedTuple):
@@ -181,7 +187,7 @@ class _Block:
             ("img", img, w.img, qkv[texts:]),
             ("txt", txt, w.txt, qkv[:texts]),
         ):
-            self._linear(x, weights.qkv, weights.qkv_bias, f"{name}_qkv", rows)
+            self._linear(x, weights.qkv, f"{name}_qkv", rows)
         norms = [
             HeadNorms(weights.q_norm, weights.k_norm, rotation)
             for weights, rotation in zip((w.txt, w.img), reversed(rotations), strict=True)
@@ -210,24 +216,35 @@ class _Block:
             following: shift and 1 + scale of the next layer's norm.
         """
         ops = self._ops
-        out = self._linear(attended, w.out, w.out_bias, f"{name}_out")
+        out = self._linear(attended, w.out, f"{name}_out")
         h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4])
-        up = f"{name}_mlp_up"
-        if self._acts_on(up):
-            h = F.gelu(self._linear(h, w.mlp_up, w.mlp_up_bias, up), approximate="tanh")
-        else:
-            h = ops.linear_gelu(h, w.mlp_up, w.mlp_up_bias)
-        h = self._linear(h, w.mlp_down, w.mlp_down_bias, f"{name}_mlp_down")
+        h = self._feed_forward(name, h, w)
         stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following)
+
+    def _feed_forward(self, name: str, h: Tensor, w: StreamWeights) -> Tensor:
+        """Up, gelu and down; the gelu is part of a neighbour unless an adapter is between them."""
+        ops, up, down = self._ops, f"{name}_mlp_up", f"{name}_mlp_down"
+        if w.mlp_down.scale is not None and not self._acts_on(down):
+            wide = ops.quantise(self._linear(h, w.mlp_up, up), True)
+            weight = Quantised(w.mlp_down.weight, w.mlp_down.scale)
+            return ops.scaled_linear(wide, weight, w.mlp_down.bias, None)
+        if w.mlp_up.scale is None and not self._acts_on(up):
+            h = ops.linear_gelu(h, w.mlp_up.weight, w.mlp_up.bias)
+        else:
+            h = F.gelu(self._linear(h, w.mlp_up, up), approximate="tanh")
+        return self._linear(h, w.mlp_down, down)
 
     def _acts_on(self, name: str) -> bool:
         site = f"{self._site}.{name}"
         return any(site in adapter.tensors.factors for adapter in self._adapters)
 
-    def _linear(
-        self, x: Tensor, weight: Tensor, bias: Tensor, name: str, out: Tensor | None = None
-    ) -> Tensor:
-        return adapted_linear(x, weight, bias, f"{self._site}.{name}", self._adapters, out)
+    def _linear(self, x: Tensor, m: Matrix, name: str, out: Tensor | None = None) -> Tensor:
+        site = f"{self._site}.{name}"
+        if m.scale is None:
+            return adapted_linear(x, m.weight, m.bias, site, self._adapters, out)
+        weight = Quantised(m.weight, m.scale)
+        y = self._ops.scaled_linear(self._ops.quantise(x, False), weight, m.bias, out)
+        return add_adapters(y, x, site, self._adapters)
 
 
 class Transformer:

@@ -14,15 +14,18 @@ from torch import Tensor
 
 from inference_server.model import packing
 from inference_server.model.modulation import ReadTensor
-from inference_server.model.ops import PLAIN, Ops
+from inference_server.model.ops import PLAIN, Ops, quantise
+from inference_server.model.packing import Field, Fields
 from inference_server.model.streaming import Streaming, arrange, place
 from inference_server.model.transformer import (
     BlockWeights,
     EdgeWeights,
+    Matrix,
     StreamWeights,
     Transformer,
     TransformerConfig,
 )
+from inference_server.weight_kind import WeightKind
 
 
 class StreamNames(NamedTuple):
@@ -51,61 +54,50 @@ TXT = StreamNames(
 )
 
 
-def _stream_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+MATRICES = ("qkv", "out", "mlp_up", "mlp_down")
+"""Fields of `StreamWeights` that are a `Matrix`."""
+
+
+def block_fields(config: TransformerConfig, dtype: torch.dtype, kind: WeightKind) -> Fields:
+    """Every tensor of a block's flat buffer: img's, then txt's.
+
+    Args:
+        config: the transformer's shape.
+        dtype: of everything but eight-bit matrices and their scales.
+        kind: of the matrices.
+    """
     d, m, h = config.width, config.mlp_width, config.head_dim
-    return {
-        "qkv": (3 * d, d),
-        "qkv_bias": (3 * d,),
-        "q_norm": (h,),
-        "k_norm": (h,),
-        "out": (d, d),
-        "out_bias": (d,),
-        "mlp_up": (m, d),
-        "mlp_up_bias": (m,),
-        "mlp_down": (d, m),
-        "mlp_down_bias": (d,),
-    }
+    shapes = {"qkv": (3 * d, d), "out": (d, d), "mlp_up": (m, d), "mlp_down": (d, m)}
+    fields: dict[str, Field] = {}
+    for stream in ("img", "txt"):
+        for name, shape in shapes.items():
+            stored = torch.float8_e4m3fn if kind is WeightKind.FP8 else dtype
+            fields[f"{stream}.{name}"] = Field(shape, stored)
+            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype)
+            if kind is WeightKind.FP8:
+                fields[f"{stream}.{name}.scale"] = Field((shape[0], 1), torch.float32)
+        fields[f"{stream}.q_norm"] = fields[f"{stream}.k_norm"] = Field((h,), dtype)
+    return fields
 
 
-def _stream_sources(
-    path: str, names: StreamNames, read: ReadTensor
-) -> dict[str, Callable[[], Tensor]]:
-    """Field of `StreamWeights` -> how to read it."""
-
-    def one(name: str) -> Callable[[], Tensor]:
-        return lambda: read(f"{path}.{name}")
-
-    def stacked(kind: str) -> Callable[[], Tensor]:
-        return lambda: torch.cat([read(f"{path}.{name}.{kind}") for name in names.qkv])
-
-    return {
-        "qkv": stacked("weight"),
-        "qkv_bias": stacked("bias"),
-        "q_norm": one(f"{names.q_norm}.weight"),
-        "k_norm": one(f"{names.k_norm}.weight"),
-        "out": one(f"{names.out}.weight"),
-        "out_bias": one(f"{names.out}.bias"),
-        "mlp_up": one(f"{names.mlp}.net.0.proj.weight"),
-        "mlp_up_bias": one(f"{names.mlp}.net.0.proj.bias"),
-        "mlp_down": one(f"{names.mlp}.net.2.weight"),
-        "mlp_down_bias": one(f"{names.mlp}.net.2.bias"),
-    }
-
-
-def block_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a block's flat buffer: img's, then txt's."""
-    stream = _stream_shapes(config)
-    return {f"{name}.{field}": stream[field] for name in ("img", "txt") for field in stream}
-
-
-def block_views(config: TransformerConfig, buffer: Tensor) -> BlockWeights:
+def block_views(fields: Fields, buffer: Tensor) -> BlockWeights:
     """A block's weights as views into its flat buffer."""
-    found = packing.views(block_shapes(config), buffer)
-    img, txt = (
-        StreamWeights(**{field: found[f"{name}.{field}"] for field in StreamWeights._fields})
-        for name in ("img", "txt")
-    )
-    return BlockWeights(img, txt)
+    found = packing.views(fields, buffer)
+
+    def stream(path: str) -> StreamWeights:
+        matrices = {
+            name: Matrix(
+                found[f"{path}.{name}"],
+                found[f"{path}.{name}.bias"],
+                found.get(f"{path}.{name}.scale"),
+            )
+            for name in MATRICES
+        }
+        return StreamWeights(
+            **matrices, q_norm=found[f"{path}.q_norm"], k_norm=found[f"{path}.k_norm"]
+        )
+
+    return BlockWeights(stream("img"), stream("txt"))
 
 
 def fill_block(block: BlockWeights, index: int, read: ReadTensor) -> None:
@@ -117,8 +109,29 @@ def fill_block(block: BlockWeights, index: int, read: ReadTensor) -> None:
     """
     path = f"transformer_blocks.{index}"
     for stream, names in ((block.img, IMG), (block.txt, TXT)):
-        for field, source in _stream_sources(path, names, read).items():
-            getattr(stream, field).copy_(source())
+        modules = {
+            "qkv": names.qkv,
+            "out": (names.out,),
+            "mlp_up": (f"{names.mlp}.net.0.proj",),
+            "mlp_down": (f"{names.mlp}.net.2",),
+        }
+        for field, parts in modules.items():
+            weight = torch.cat([read(f"{path}.{part}.weight") for part in parts])
+            bias = torch.cat([read(f"{path}.{part}.bias") for part in parts])
+            _fill_matrix(getattr(stream, field), weight, bias)
+        stream.q_norm.copy_(read(f"{path}.{names.q_norm}.weight"))
+        stream.k_norm.copy_(read(f"{path}.{names.k_norm}.weight"))
+
+
+def _fill_matrix(matrix: Matrix, weight: Tensor, bias: Tensor) -> None:
+    matrix.bias.copy_(bias)
+    if matrix.scale is None:
+        matrix.weight.copy_(weight)
+        return
+    quantised = quantise(weight)
+    # copy_ between eight-bit floats of CPU and GPU goes through bytes on every version of torch.
+    matrix.weight.view(torch.uint8).copy_(quantised.values.view(torch.uint8))
+    matrix.scale.copy_(quantised.scale)
 
 
 def read_edges(read: ReadTensor) -> EdgeWeights:
@@ -152,6 +165,7 @@ def load_transformer(
     grid: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
+    kind: WeightKind = WeightKind.BF16,
     streaming: Streaming | None = None,
 ) -> Transformer:
     """The transformer on its device, but for the blocks that `streaming` keeps in host memory.
@@ -162,11 +176,13 @@ def load_transformer(
         fill: reads block `index` into its flat buffer.
         grid: rows and columns of image tokens.
         device: where it computes.
-        dtype: of its weights.
+        dtype: of activations, and of weights that are not eight-bit.
+        kind: of the blocks' matrices.
         streaming: None keeps everything on the device.
     """
-    view = partial(block_views, config)
-    blocks = place(config.blocks, packing.elements(block_shapes(config)), dtype, device, streaming)
+    fields = block_fields(config, dtype, kind)
+    view = partial(block_views, fields)
+    blocks = place(config.blocks, packing.nbytes(fields), device, streaming)
     for index, buffer in enumerate(blocks):
         fill(index, buffer)
     there = EdgeWeights(*(weight.to(device=device, dtype=dtype) for weight in edges))

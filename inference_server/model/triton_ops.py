@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from inference_server.model.ops import EPS, HeadNorms, Ops
+from inference_server.model.ops import E4M3_MAX, EPS, TINY, HeadNorms, Ops, Quantised
 
 ATTENTION = [
     SDPBackend.CUDNN_ATTENTION,
@@ -146,4 +146,50 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch._addmm_activation(bias, x, weight.T, use_gelu=True)
 
 
-FUSED = Ops(modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu)
+@triton.jit
+def _quantise_kernel(
+    x, values, scales, width, largest, tiny, gelu: tl.constexpr, padded: tl.constexpr
+):
+    row = tl.program_id(0)
+    columns = tl.arange(0, padded)
+    inside = columns < width
+    at = row.to(tl.int64) * width + columns
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if gelu:
+        # tanh(z) = 2 sigmoid(2 z) - 1, so that gelu is x sigmoid(2 z).
+        inner = 1.5957691216057308 * (value + 0.044715 * value * value * value)
+        value = value * tl.sigmoid(inner)
+    scale = tl.maximum(tl.max(tl.abs(value), axis=0), tiny) / largest
+    tl.store(scales + row, scale)
+    tl.store(values + at, (value / scale).to(values.dtype.element_ty), mask=inside)
+
+
+def quantise(x: Tensor, gelu: bool = False) -> Quantised:
+    """See `ops.quantise`."""
+    rows, width = x.shape
+    values = torch.empty_like(x, dtype=torch.float8_e4m3fn)
+    scale = torch.empty(rows, 1, device=x.device)
+    padded = triton.next_power_of_2(width)
+    _quantise_kernel[(rows,)](
+        x, values, scale, width, E4M3_MAX, TINY, gelu=gelu, padded=padded, num_warps=8
+    )
+    return Quantised(values, scale)
+
+
+def scaled_linear(x: Quantised, weight: Quantised, bias: Tensor, out: Tensor | None) -> Tensor:
+    """See `ops.scaled_linear`; the products are the tensor cores' own."""
+    return torch._scaled_mm(
+        x.values,
+        weight.values.T,
+        x.scale,
+        weight.scale.T,
+        bias=bias,
+        out_dtype=bias.dtype,
+        use_fast_accum=True,
+        out=out,
+    )
+
+
+FUSED = Ops(
+    modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu, quantise, scaled_linear
+)

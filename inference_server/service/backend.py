@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from inference_server.adapters.store import AdapterStore
 from inference_server.engine.engine import Engine
+from inference_server.engine.memory_plan import HEADROOM, SCRATCH, SLOTS
 from inference_server.errors import RequestError
 from inference_server.scheduler.scheduler import Scheduler
 from wuliart.contract.status import Reason
@@ -35,14 +36,19 @@ class Backend:
 
     def segments(self) -> tuple[MemorySegment, ...]:
         """The stretches of memory set aside at start."""
-        plan = self.engine.model.plan
-        used = {
-            "adapter slots": self.adapters.resident_bytes(),
-            "headroom": plan.headroom if self.engine.model.transformer.blocks.headroom_taken else 0,
-        }
-        return tuple(
-            MemorySegment(name, nbytes, used.get(name, nbytes)) for name, nbytes in plan.segments()
-        )
+        model, drawing = self.engine.model, self.scheduler.queue_length > 0
+        taken = model.transformer.blocks.headroom_taken
+        found = []
+        for name, nbytes in model.plan.segments():
+            used = nbytes
+            if name == SLOTS:
+                nbytes, used = self.adapters.segment.nbytes, self.adapters.resident_bytes()
+            elif name == HEADROOM:
+                used = nbytes if taken else 0
+            elif name == SCRATCH:
+                used = nbytes if drawing else 0
+            found.append(MemorySegment(name, nbytes, used))
+        return tuple(found)
 
 
 class BackendSlot:

@@ -18,12 +18,18 @@ from inference_server.engine.engine import Engine
 from inference_server.engine.loading import load_model, open_source
 from inference_server.errors import ModelError
 from inference_server.model import prepared
+from inference_server.weight_kind import WeightKind
 
 CPU = torch.device("cpu")
 
 
-def prepare(out: Path, model: Path = EMBEDDED_MODEL, turbo: Path | None = EMBEDDED_TURBO) -> None:
-    command.prepare(model, turbo, out, Progress(disable=True))
+def prepare(
+    out: Path,
+    model: Path = EMBEDDED_MODEL,
+    turbo: Path | None = EMBEDDED_TURBO,
+    kind: WeightKind = WeightKind.BF16,
+) -> None:
+    command.prepare(model, turbo, out, kind, Progress(disable=True))
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def draw(folder: Path, turbo: Path | None) -> torch.Tensor:
+def draw(folder: Path, turbo: Path | None, weights: WeightKind | None = None) -> torch.Tensor:
     """A picture in bf16, in which weights are stored."""
-    engine = Engine(load_model(open_source(folder, turbo), CPU, torch.bfloat16))
+    source = open_source(folder, turbo)
+    engine = Engine(load_model(source, CPU, torch.bfloat16, weights=weights))
     drawing = engine.begin(engine.encode("紫色背景上的火箭"), 1, 2)
     engine.step([drawing])
     engine.step([drawing])
@@ -44,6 +51,14 @@ def draw(folder: Path, turbo: Path | None) -> torch.Tensor:
 
 def test_the_same_picture_to_the_bit(folder: Path) -> None:
     assert torch.equal(draw(folder, None), draw(EMBEDDED_MODEL, EMBEDDED_TURBO))
+
+
+def test_eight_bits_are_prepared_as_well(tmp_path: Path) -> None:
+    prepare(tmp_path / "eight", kind=WeightKind.FP8)
+    expected = draw(EMBEDDED_MODEL, EMBEDDED_TURBO, WeightKind.FP8)
+    assert torch.equal(draw(tmp_path / "eight", None), expected)
+    with pytest.raises(ModelError, match="prepared with fp8 weights, not bf16"):
+        draw(tmp_path / "eight", None, WeightKind.BF16)
 
 
 def test_the_manifest_names_what_it_was_made_from(folder: Path) -> None:

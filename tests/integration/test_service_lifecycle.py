@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 import wuliart_client
+from inference_server.engine.memory_plan import Demand, make_plan
 from inference_server.errors import ServerError
 from inference_server.service.backend import BackendSlot
 from inference_server.service.listeners import PublicListener
@@ -189,10 +190,8 @@ async def test_server_info() -> None:
             device=torch.device("cpu"),
             dtype=torch.float32,
             schedules=SimpleNamespace(sigmas={2: (1.0, 0.5, 0.0), 1: (1.0, 0.0)}),
-            transformer_bytes=100,
-            modulation=SimpleNamespace(nbytes=10),
-            text_encoder=SimpleNamespace(nbytes=20),
-            vae=SimpleNamespace(nbytes=30),
+            plan=make_plan(Demand(10, 20, 5, 5, 1, 2, 1, 3), None),
+            transformer=SimpleNamespace(blocks=SimpleNamespace(headroom_taken=False)),
         )
         async with wuliart_client.AsyncClient(server.target) as client:
             info = await client.info()

@@ -10,6 +10,7 @@ import torch
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.loading import Memory, load_model, open_source
+from inference_server.engine.memory_plan import RING_SLOTS
 from inference_server.errors import ModelError
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,7 +40,7 @@ def whole() -> Engine:
 def test_the_same_pictures_to_the_bit(whole: Engine, share: float) -> None:
     demand = whole.model.plan.demand
     least = demand.always + demand.slots + demand.scratch
-    least += 2 * max(demand.block, demand.text_layer)
+    least += RING_SLOTS * max(demand.block, demand.text_layer)
     engine = load(least + int(share * demand.blocks * demand.block), least)
     plan = engine.model.plan
     assert plan.resident_blocks == 0 and not plan.text_resident

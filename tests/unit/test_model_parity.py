@@ -15,15 +15,24 @@ from inference_server.model import latents
 from inference_server.model.checkpoint import WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule import ScheduleTable, sigmas
-from inference_server.model.text_encoder import TextConfig, fill_layer, load_text_encoder, reader
+from inference_server.model.text_encoder import (
+    TextConfig,
+    fill_layer,
+    layer_fields,
+    layer_views,
+    load_text_encoder,
+    reader,
+)
 from inference_server.model.transformer import Picture, TransformerConfig
 from inference_server.model.transformer_loading import (
+    block_fields,
     block_views,
     fill_block,
     load_transformer,
     read_edges,
 )
 from inference_server.model.vae import VaeConfig, VaeDecoder
+from inference_server.weight_kind import WeightKind
 from tests.tiny_model import make_transformer, make_vae, randomise
 
 CPU = torch.device("cpu")
@@ -94,7 +103,8 @@ def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
     levels = ScheduleTable.build(range(1, 5), 96, LIGHTNING).rows
 
     def fill(index: int, buffer: torch.Tensor) -> None:
-        fill_block(block_views(config, buffer), index, files.read)
+        fields = block_fields(config, torch.float32, WeightKind.BF16)
+        fill_block(block_views(fields, buffer), index, files.read)
 
     edges = read_edges(files.read)
     ours = load_transformer(config, edges, fill, (8, 12), CPU, torch.float32)
@@ -152,7 +162,7 @@ def test_text_encoder(tmp_path: Path, tokens: int) -> None:
     read = reader(WeightFiles(tmp_path, "model"))
 
     def fill(n: int, buffer: torch.Tensor) -> None:
-        fill_layer(shape, n, buffer, read)
+        fill_layer(layer_views(layer_fields(shape, torch.float32), buffer), n, read)
 
     edges = read("embed_tokens.weight"), read("norm.weight")
     ours = load_text_encoder(shape, *edges, fill, CPU, torch.float32)

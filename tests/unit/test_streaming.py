@@ -24,10 +24,10 @@ def make(
     count: int, elements: int, streaming: Streaming | None, start: int
 ) -> Layers[torch.Tensor]:
     """A network of `count` layers, layer n all n + start."""
-    buffers = place(count, elements, torch.float32, CPU, streaming)
+    buffers = place(count, elements, CPU, streaming)
     for number, buffer in enumerate(buffers, start):
         buffer.fill_(number)
-    return arrange(buffers, lambda buffer: buffer, streaming, CPU)
+    return arrange(buffers, lambda buffer: buffer[:elements], streaming, CPU)
 
 
 @st.composite
