@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
@@ -64,7 +65,7 @@ def shards(folder: Path, stem: str, state: Mapping[str, Tensor]) -> None:
             size = 0
         groups[-1][name] = tuple(tensor.shape)
         size += 2 * tensor.numel()
-    where = {}
+    where: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         file = f"{stem}-{number:05}-of-{len(groups):05}.safetensors"
         sparse(folder / file, group)
@@ -75,9 +76,9 @@ def shards(folder: Path, stem: str, state: Mapping[str, Tensor]) -> None:
 def checkpoint(folder: Path) -> Path:
     """Qwen-Image's shapes; its Turbo LoRA beside it is returned."""
     with torch.device("meta"):
-        transformer = QwenImageTransformer2DModel()
-        vae = AutoencoderKLQwenImage()
-        text = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=TEXT))
+        transformer: Any = QwenImageTransformer2DModel()
+        vae: Any = AutoencoderKLQwenImage()
+        text: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=TEXT))
     for component in ("tokenizer", "scheduler"):
         shutil.copytree(EMBEDDED_MODEL / component, folder / component, dirs_exist_ok=True)
     for component, model, stem in (

@@ -79,9 +79,9 @@ def _cancel(client: Client, backend: Backend) -> list[Figure]:
     spans: list[tuple[float, float]] = []
     run = backend.engine.step
 
-    def spy(drawings: Sequence[Drawing]) -> None:
+    def spy(drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
         began = time.perf_counter()
-        run(drawings)
+        run(drawings, prompts)
         spans.append((began, time.perf_counter()))
 
     backend.engine.step = spy  # type: ignore[method-assign]

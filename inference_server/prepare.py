@@ -101,7 +101,6 @@ def prepare(
     for name, make in everything:
         if not (out / name).is_file():
             _write(out / name, make())
-            source.release()
         progress.advance(task)
     hashes = {}
     for path in sources:

@@ -76,6 +76,8 @@ class FakeEngine:
     """
 
     step_seconds: float = 0.0
+    cold: set[str] = field(default_factory=set)
+    """Prompts that take long to encode; everything else is as if it were in the cache."""
     calls: list[Call] = field(default_factory=list)
     drawings: list[FakeDrawing] = field(default_factory=list)
     _failures: dict[str, Exception] = field(default_factory=dict)
@@ -125,7 +127,13 @@ class FakeEngine:
         self.drawings.append(drawing)
         return drawing
 
-    def step(self, drawings: Sequence[FakeDrawing]) -> None:
+    def encoded(self, prompt: str) -> bool:
+        return prompt not in self.cold
+
+    def step(self, drawings: Sequence[FakeDrawing], prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            self._enter("encode beside", prompt)
+            self.cold.discard(prompt)
         for drawing in drawings:
             self._enter("step", drawing.seed)
             time.sleep(self.step_seconds)

@@ -7,9 +7,10 @@ of queues, slots or gRPC. Not thread-safe: one device thread calls it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -76,23 +77,28 @@ class Engine:
     @torch.inference_mode()
     def encode(self, prompt: str) -> PromptEmbedding:
         """The prompt's embedding, from the cache if it was used lately."""
-        cached = self._prompts.get(prompt)
-        if cached is not None:
+        if prompt in self._prompts:
             self._prompts.move_to_end(prompt)
-            return cached
+        else:
+            deque(self._encoding(prompt), maxlen=0)
+        return self._prompts[prompt]
+
+    def encoded(self, prompt: str) -> bool:
+        """Whether `encode` would find it in the cache."""
+        return prompt in self._prompts
+
+    def _encoding(self, prompt: str) -> Iterator[None]:
+        """Puts a prompt's embedding into the cache, pausing after each layer."""
         tokenized = self.model.tokenizer.tokenize(prompt)
-        # The clone lets the template's hidden states go.
-        states = self.model.text_encoder.forward(tokenized.ids)[PREFIX_TOKENS:].clone()
-        embedding = PromptEmbedding(
-            states,
+        states = yield from self.model.text_encoder.layer_by_layer(tokenized.ids)
+        self._prompts[prompt] = PromptEmbedding(
+            states[PREFIX_TOKENS:].clone(),  # the clone lets the template's hidden states go
             self.model.transformer.text_rotation(tokenized.used),
             tokenized.used,
             tokenized.ignored,
         )
-        self._prompts[prompt] = embedding
         if len(self._prompts) > PROMPT_CACHE_ENTRIES:
             self._prompts.popitem(last=False)
-        return embedding
 
     @torch.inference_mode()
     def begin(
@@ -119,11 +125,23 @@ class Engine:
         )
 
     @torch.inference_mode()
-    def step(self, drawings: Sequence[Drawing]) -> None:
+    def step(self, drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
         """Runs the next step of every picture, each at its own noise level.
 
         x' = x + (sigma' - sigma) * v; the clean latent is x - sigma * v.
+
+        Args:
+            drawings: at least one.
+            prompts: of pictures to come. They are encoded between the blocks: where weights are
+                streamed, their copies and the blocks' take turns behind the compute.
         """
+        work = chain.from_iterable(map(self._encoding, prompts))
+        layers = len(prompts) * self.model.text_encoder.config.layers
+        each = -(-layers // self.model.transformer.config.blocks)
+
+        def encode_some() -> None:
+            deque(islice(work, each), maxlen=0)
+
         velocities = self.model.transformer.forward(
             [
                 Picture(
@@ -134,8 +152,10 @@ class Engine:
                     drawing.adapters,
                 )
                 for drawing in drawings
-            ]
+            ],
+            encode_some,
         )
+        deque(work, maxlen=0)
         for drawing, velocity in zip(drawings, velocities, strict=True):
             sigma, following = drawing.sigmas[drawing.step : drawing.step + 2]
             v = velocity.float()

@@ -131,7 +131,7 @@ def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> Me
     ):
         if _fits(plan, budget, idle):
             return plan
-    bare = MemoryPlan(d, 0, 0, text_resident=False, tiles=True, ring=ring)
+    bare = MemoryPlan(d, 0, 0, text_resident=False, tiles=d.scratch < d.scratch_whole, ring=ring)
     if not _fits(bare, budget, None):
         raise ModelError(
             f"a budget of {_gb(budget)} is too small for this model: with every layer in host "

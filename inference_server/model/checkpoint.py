@@ -33,6 +33,11 @@ WEIGHT_STEMS = {
 """Component folder -> file name of its weights without ending."""
 
 
+MAPPED_BYTES = 1 << 30
+"""Read from mapped files before they are mapped anew: until then every page that was read counts as
+this process's memory, 57 GB in the end."""
+
+
 class WeightFiles:
     """The safetensors files of one component, one or many shards, read tensor by tensor."""
 
@@ -51,6 +56,7 @@ class WeightFiles:
         self.folder = folder
         self._shard_of: dict[str, Path] = {}
         self._open: dict[Path, Any] = {}
+        self._mapped = 0
         for shard in shards:
             if not shard.is_file():
                 raise ModelError(f"{shard} is missing. Download the checkpoint again.")
@@ -73,11 +79,11 @@ class WeightFiles:
             ModelError: there is no tensor of that name.
         """
         tensor: torch.Tensor = self._handle(name).get_tensor(name)
+        self._mapped += tensor.nbytes
+        if self._mapped > MAPPED_BYTES:
+            self._open.clear()
+            self._mapped = 0
         return tensor
-
-    def release(self) -> None:
-        """Unmaps the files; the next read maps what it needs again."""
-        self._open.clear()
 
     def parameter_count(self) -> int:
         """Elements over all tensors."""

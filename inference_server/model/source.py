@@ -128,8 +128,3 @@ class StockSource:
     def vae(self) -> WeightFiles:
         """See `Source`."""
         return self._checkpoint.weights("vae")
-
-    def release(self) -> None:
-        """Lets go of the files' pages, which otherwise count as this process's memory."""
-        self._files.release()
-        self._text.release()

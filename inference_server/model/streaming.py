@@ -87,6 +87,9 @@ class Ring:
         self.nbytes = slots * nbytes
         arena = torch.empty(slots, nbytes, dtype=torch.uint8, device=device)
         self._slots = [_Slot(buffer) for buffer in arena]
+        # What was computed in this memory before must be done before the first copy.
+        for slot in self._slots:
+            slot.left = self.lane.computed()
         self._turn = 0
 
     def __len__(self) -> int:

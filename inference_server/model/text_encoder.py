@@ -8,7 +8,7 @@ arithmetic: transformers `modeling_qwen2_5_vl.py`, 5.x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -164,6 +164,16 @@ class TextEncoder:
 
     def forward(self, ids: Sequence[int]) -> Tensor:
         """[tokens, width] in the model's dtype, for one unpadded prompt."""
+        work = self.layer_by_layer(ids)
+        while True:
+            try:
+                next(work)
+            except StopIteration as done:
+                states: Tensor = done.value
+                return states
+
+    def layer_by_layer(self, ids: Sequence[int]) -> Generator[None, None, Tensor]:
+        """The same with a pause after each layer, so that other work can go in between."""
         c = self.config
         x = self._embedding[torch.tensor(ids)].to(self._device)
         cos, sin = self._rotation(len(ids))
@@ -182,6 +192,7 @@ class TextEncoder:
             h = F.rms_norm(x, (c.width,), w.post_norm, c.eps)
             gate, up = F.linear(h, w.gate_up).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * up, w.down)
+            yield
         return F.rms_norm(x, (c.width,), self._final_norm, c.eps)
 
     def _rotation(self, tokens: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ in `ops`. Source of the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -281,8 +281,14 @@ class Transformer:
         rotation = text_rotation(tokens, *self._grid, self.config.rope_axes)
         return Rotation(*(t.to(self._edges.img_in.device) for t in rotation))
 
-    def forward(self, pictures: Sequence[Picture]) -> list[Tensor]:
+    def forward(
+        self, pictures: Sequence[Picture], between: Callable[[], None] = lambda: None
+    ) -> list[Tensor]:
         """Predicts the velocity of each picture at its own noise level.
+
+        Args:
+            pictures: at least one.
+            between: called after each block; may begin other work on the device.
 
         Returns:
             [image tokens, patch * patch * out_channels] each, packed.
@@ -291,6 +297,7 @@ class Transformer:
         for index, weights in enumerate(self.blocks):
             for picture, (img, txt) in zip(pictures, streams, strict=True):
                 self._through(index, weights, picture, img, txt)
+            between()
         e = self._edges
         return [
             adapted_linear(img.normed, e.proj_out, e.proj_out_bias, "proj_out", picture.adapters)

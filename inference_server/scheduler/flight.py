@@ -59,7 +59,12 @@ class Flight:
         self._engine = engine
         self._landed = landed
         self._boarding: queue.SimpleQueue[Passenger] = queue.SimpleQueue()
+        self._expected: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._passengers: list[Passenger] = []
+
+    def expect(self, prompt: str) -> None:
+        """A picture of that prompt comes soon; from any thread."""
+        self._expected.put(prompt)
 
     @property
     def boarding(self) -> bool:
@@ -79,14 +84,23 @@ class Flight:
             self._step()
 
     def _take_off(self) -> None:
+        unready = []
         while self.boarding:
             passenger = self._boarding.get()
+            prompt = passenger.job.request.prompt
+            if self._passengers and not self._engine.encoded(prompt):
+                # Beside the others' step, not instead of it.
+                self.expect(prompt)
+                unready.append(passenger)
+                continue
             try:
                 self._begin(passenger)
             except Exception as error:
                 self._landed(passenger, error)
             else:
                 self._passengers.append(passenger)
+        for passenger in unready:
+            self.board(passenger)
 
     def _begin(self, passenger: Passenger) -> None:
         job, request = passenger.job, passenger.job.request
@@ -112,7 +126,7 @@ class Flight:
         if not together:
             return
         try:
-            self._engine.step([passenger.drawing for passenger in together])
+            self._engine.step([passenger.drawing for passenger in together], self._to_encode())
         except Exception as error:
             for passenger in together:
                 self._land(passenger, error)
@@ -123,6 +137,13 @@ class Flight:
                 self._after_step(passenger, ended)
             except Exception as error:
                 self._land(passenger, error)
+
+    def _to_encode(self) -> list[str]:
+        """Expected prompts, each once, without those of the cache."""
+        prompts: dict[str, None] = {}
+        while not self._expected.empty():
+            prompts[self._expected.get()] = None
+        return [prompt for prompt in prompts if not self._engine.encoded(prompt)]
 
     def _after_step(self, passenger: Passenger, ended: float) -> None:
         job, request = passenger.job, passenger.job.request

@@ -18,8 +18,11 @@ class DrawingEngine(Protocol):
     def begin(self, prompt: Any, seed: int, steps: int, adapters: Sequence[Any]) -> Any:
         """A picture at its noise."""
 
-    def step(self, drawings: Sequence[Any]) -> None:
-        """Runs the next step of every picture."""
+    def encoded(self, prompt: str) -> bool:
+        """Whether `encode` has nothing to do."""
+
+    def step(self, drawings: Sequence[Any], prompts: Sequence[str]) -> None:
+        """Runs the next step of every picture, and encodes prompts beside it."""
 
     def check(self, drawing: Any) -> None:
         """RequestError NON_FINITE if the last step broke the picture."""

@@ -157,6 +157,8 @@ class Scheduler:
             self._draws.add(task)
             task.add_done_callback(self._drawn)
             self._ready = self._next_ready()
+        if self._ready is not None and self._drawing:
+            self._flight.expect(self._ready[0].request.prompt)
         self._fly()
         self._tell_positions()
         if self.queue_length == 0 and not self._draws and not self._loads:

@@ -65,3 +65,19 @@ def test_a_picture_in_tiles_is_the_picture(whole: Engine) -> None:
     tiled = Engine(dataclasses.replace(whole.model, plan=plan))
     one, four = (engine.decode(drawing).float() for engine in (whole, tiled))
     assert 0 < (one - four).square().mean() < 255**2 / 10**3.8
+
+
+def test_a_prompt_encoded_beside_a_step_is_the_prompt_and_the_step_the_step(whole: Engine) -> None:
+    demand = whole.model.plan.demand
+    least = demand.always + demand.slots + RING_SLOTS * max(demand.block, demand.text_layer)
+    engine = load(least + demand.block, least)
+    for one in (whole, engine):
+        one.encode(PROMPTS[0])
+    drawings = [one.begin(one.encode(PROMPTS[0]), 1, 2) for one in (whole, engine)]
+    prompts = ["a fox on a red background", "a bus"]
+    engine.step([drawings[1]], prompts)
+    whole.step([drawings[0]])
+    assert torch.equal(drawings[0].latents, drawings[1].latents)
+    for prompt in prompts:
+        assert engine.encoded(prompt) and not whole.encoded(prompt)
+        assert torch.equal(engine.encode(prompt).states, whole.encode(prompt).states)

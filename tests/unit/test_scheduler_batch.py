@@ -113,3 +113,43 @@ async def test_memory_is_given_back_once_nobody_has_drawn_for_a_while(
     await bench.submit(3).ended()
     assert bench.engine.entered("rest") == 1
     assert bench.engine.calls[-1].stage == "decode"
+
+
+async def test_the_next_pictures_prompt_is_encoded_beside_the_present_ones_steps() -> None:
+    async with Bench(batch=1) as bench:
+        bench.engine.cold = {"a dog"}
+        bench.engine.hold()
+        first = bench.submit(1)
+        await until(lambda: bench.engine.entered("step", 1) == 1)
+        second = bench.submit(2, prompt="a dog")
+        bench.engine.free()
+        await first.ended()
+        await second.ended()
+        assert bench.engine.entered("encode beside", "a dog") == 1
+        stages = [call.stage for call in bench.engine.calls]
+        assert stages.index("encode beside") < stages.index("decode")
+
+
+async def test_who_joins_with_a_new_prompt_waits_for_it_and_stops_nobody(bench: Bench) -> None:
+    bench.engine.cold = {"a dog"}
+    bench.engine.hold()
+    first = bench.submit(1)
+    await until(lambda: bench.engine.entered("step", 1) == 1)
+    second = bench.submit(2, prompt="a dog")
+    bench.engine.let(2)
+    await until(lambda: bench.engine.entered("step", 1) == 3)
+    bench.engine.free()
+    await first.ended()
+    await second.ended()
+    of_second = [
+        (call.stage, call.subject) for call in bench.engine.calls if call.subject in (2, "a dog")
+    ]
+    assert of_second[:3] == [("encode beside", "a dog"), ("encode", "a dog"), ("begin", 2)]
+    order = [call.subject for call in bench.engine.calls if call.stage == "step"]
+    assert order[:4] == [1, 1, 1, 2]
+
+
+async def test_a_new_prompt_with_nobody_in_flight_is_encoded_at_once(bench: Bench) -> None:
+    bench.engine.cold = {"a dog"}
+    await bench.submit(2, prompt="a dog").ended()
+    assert bench.engine.entered("encode beside") == 0

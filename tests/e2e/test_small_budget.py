@@ -1,0 +1,64 @@
+"""A server with less memory than its model: refused, or the same pictures, several at once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from scripts.processes import Service
+from tests.e2e.conftest import PATIENCE, Live
+from wuliart_client import Client
+
+PROMPTS = ("a boat", "a rocket on a purple background", "红色背景上的猫", "a fox")
+
+
+def refusal(folder: Path) -> str:
+    """What the server says to a budget of one megabyte."""
+    command = [sys.executable, "-m", "inference_server", "--vram-budget", "1MB"]
+    listen = ["--listen", f"unix:{folder}/public.sock", "--runtime-dir", str(folder)]
+    ended = subprocess.run([*command, *listen], capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 1
+    return ended.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server with a megabyte over the least it accepts: every layer is streamed."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "run").mkdir(mode=0o700)
+    message = refusal(folder / "run")
+    found = re.search(r"it needs (\d+) MB", message)
+    assert found and "--vram-budget" in message, message
+    arguments = ["--vram-budget", f"{int(found[1]) + 1}MB"]
+    service = Service(folder / "run", folder / "loras", server_arguments=arguments)
+    service.start_server()
+    try:
+        service.wait_until_ready()
+        with Client(service.listen) as client:
+            yield client
+    finally:
+        service.stop()
+
+
+def test_the_plan_is_told(small: Client) -> None:
+    segments = {segment.name: segment for segment in small.info().segments}
+    assert segments["resident weights"].size_bytes == 0
+    assert segments["streaming ring"].size_bytes > 0
+    assert segments["adapter slots"].used_bytes == 0
+    everything = sum(segment.size_bytes for segment in segments.values())
+    assert everything < 1_000_000_000
+
+
+def test_four_at_once_get_the_pictures_they_get_alone(small: Client, live: Live) -> None:
+    def draw(client: Client, prompt: str) -> bytes:
+        return client.draw(prompt, seed=5, steps=3, metadata=False, timeout=PATIENCE).data
+
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        together = list(pool.map(lambda prompt: draw(small, prompt), PROMPTS))
+    assert together == [draw(live.client, prompt) for prompt in PROMPTS]
