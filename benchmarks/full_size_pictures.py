@@ -1,0 +1,152 @@
+"""Whole pictures at Qwen-Image's real size through the product's own engine, on one GPU.
+
+`python -m benchmarks.full_size_pictures [--vram-budget 18.7GB --idle-vram 11.2GB] [--weights fp8]`:
+random weights; times of every stage, memory as the driver counts it for this process, pictures in
+flight together against one by one, and as many pictures in a row as asked for. A line for each
+figure, then one JSON line. `--tiny` tries it on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from benchmarks.random_model import FULL, TINY, RandomSource
+from inference_server.config import size
+from inference_server.engine.engine import Drawing, Engine
+from inference_server.engine.jpeg import encode_picture
+from inference_server.engine.loading import Memory, load_model
+from inference_server.weight_kind import WeightKind
+
+PROMPT = "a lighthouse on a cliff above a stormy sea at dusk, seen from a small boat, number {}"
+STEPS = 4
+SLOTS, RANK = 3, 16
+"""Two warm styles of rank 16 and the spare slot."""
+
+
+class Driver:
+    """Bytes this process took from the device since before it touched it, as the driver counts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._on_gpu = device.type == "cuda"
+        if self._on_gpu:
+            torch.cuda.init()
+
+    def used(self) -> float:
+        """GB, the context included; nobody else is on the card."""
+        if not self._on_gpu:
+            return 0.0
+        free, total = torch.cuda.mem_get_info(self._device)
+        return (total - free) / 1e9
+
+
+def synchronise(engine: Engine) -> None:
+    """Everything begun is done."""
+    if engine.model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def picture(engine: Engine, number: int) -> dict[str, float]:
+    """One picture with a new prompt; seconds by stage."""
+    marks = [time.perf_counter()]
+
+    def mark() -> None:
+        synchronise(engine)
+        marks.append(time.perf_counter())
+
+    prompt = engine.encode(PROMPT.format(number))
+    mark()
+    drawing = engine.begin(prompt, number, STEPS)
+    for _ in range(STEPS):
+        engine.step([drawing])
+        engine.check(drawing)
+    mark()
+    pixels = engine.decode(drawing)
+    mark()
+    encode_picture(pixels)
+    mark()
+    names = ("text encode", "denoise", "decode", "jpeg")
+    spans = [later - sooner for sooner, later in pairwise(marks)]
+    black = float(pixels.float().std() == 0)
+    return dict(zip(names, spans, strict=True)) | {"total": marks[-1] - marks[0], "black": black}
+
+
+def in_flight(engine: Engine, count: int, first: int) -> float:
+    """Seconds of `count` pictures whose prompts are known, all in flight together."""
+    prompts = [engine.encode(PROMPT.format(first)) for _ in range(count)]
+    synchronise(engine)
+    began = time.perf_counter()
+    drawings: list[Drawing] = [engine.begin(p, n, STEPS) for n, p in enumerate(prompts)]
+    for _ in range(STEPS):
+        engine.step(drawings)
+        for drawing in drawings:
+            engine.check(drawing)
+    for drawing in drawings:
+        engine.decode(drawing)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Loads, draws, reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vram-budget", type=size)
+    parser.add_argument("--idle-vram", type=size)
+    parser.add_argument("--weights", type=WeightKind, default=WeightKind.BF16)
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    device = torch.device("cpu" if chosen.tiny else "cuda")
+    driver = Driver(device)
+    memory = Memory(chosen.vram_budget, chosen.idle_vram, SLOTS, RANK)
+    source = RandomSource(TINY if chosen.tiny else FULL, device)
+    began = time.perf_counter()
+    model = load_model(source, device, torch.bfloat16, "random", memory, chosen.weights)
+    engine = Engine(model)
+    # The arena of the adapters, which the server allocates beside the model.
+    arena = torch.zeros(SLOTS * model.layout(RANK).slot_bytes, dtype=torch.uint8, device=device)
+    found: dict[str, float] = {"load, s": time.perf_counter() - began}
+    picture(engine, 0)
+    engine.rest()
+    found["idle, GB by the driver"] = driver.used()
+    found["idle, GB by the plan"] = model.plan.idle / 1e9
+    peak, rows = 0.0, []
+    for number in range(1, chosen.pictures + 1):
+        rows.append(picture(engine, number))
+        peak = max(peak, driver.used())
+        if number in (1, chosen.pictures):
+            found[f"memory after {number}, GB"] = driver.used()
+    found["peak, GB by the driver"] = peak
+    found["peak, GB by the plan"] = model.plan.peak / 1e9
+    for stage in ("text encode", "denoise", "decode", "jpeg", "total"):
+        found[f"{stage}, ms"] = 1e3 * statistics.median(row[stage] for row in rows)
+    found["step, ms"] = found["denoise, ms"] / STEPS
+    found["black"] = sum(row["black"] for row in rows)
+    alone = statistics.median(in_flight(engine, 1, 0) for _ in range(3))
+    together = in_flight(engine, 4, 0)
+    found["four in flight against one by one"] = 4 * alone / together
+    engine.rest()
+    found["idle after all, GB by the driver"] = driver.used()
+    found["arena, GB"] = arena.nbytes / 1e9
+    for name, value in found.items():
+        print(f"{name:40} {value:10.3f}", flush=True)
+    line = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "weights": chosen.weights,
+        "plan": dict(model.plan.segments()),
+        "blocks": [model.plan.resident_blocks, model.plan.staying_blocks],
+    } | {name: round(value, 4) for name, value in found.items()}
+    print(json.dumps(line))
+    if chosen.out:
+        chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Stock diffusers at Qwen-Image's real size in little memory: group offload with streams.
+
+`python -m benchmarks.full_size_stock [--out FILE]`: random weights in host memory, one block at a
+time on the GPU, as diffusers' documentation advises for cards that are too small; what
+`benchmarks.full_size_pictures --vram-budget 18.7GB` is compared with. Needs 60 GB of host memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
+from diffusers.hooks.group_offloading import apply_group_offloading
+from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from benchmarks.full_size_pictures import PROMPT, STEPS, Driver
+from benchmarks.full_size_prepare import TEXT
+from benchmarks.random_model import LIGHTNING
+from inference_server.config import EMBEDDED_MODEL
+
+
+def build(device: torch.device) -> Any:
+    """The pipeline, its large parts in host memory."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with device:
+            transformer: Any = QwenImageTransformer2DModel()
+            transformer.to("cpu")
+            config = Qwen2_5_VLConfig(text_config=TEXT)
+            text: Any = Qwen2_5_VLForConditionalGeneration(config)
+            text.to("cpu")
+            vae: Any = AutoencoderKLQwenImage()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.cuda.empty_cache()
+    for module in (transformer, text):
+        apply_group_offloading(
+            module,
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="block_level",
+            num_blocks_per_group=1,
+            use_stream=True,
+        )
+    vae.enable_tiling()
+    pipeline: Any = QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**LIGHTNING, shift_terminal=None),
+        vae=vae,
+        text_encoder=text,
+        tokenizer=AutoTokenizer.from_pretrained(EMBEDDED_MODEL / "tokenizer"),
+        transformer=transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def main() -> None:
+    """Builds, draws, reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    device = torch.device("cuda")
+    driver = Driver(device)
+    pipeline = build(device)
+    totals, steps, peak = [], [], 0.0
+    for number in range(chosen.pictures + 1):
+        marks = [time.perf_counter()]
+
+        def mark(_: Any, step: int, timestep: Any, kept: Any, marks: Any = marks) -> Any:
+            torch.cuda.synchronize()
+            marks.append(time.perf_counter())
+            return kept
+
+        pipeline(
+            PROMPT.format(number),
+            num_inference_steps=STEPS,
+            true_cfg_scale=1.0,
+            height=1024,
+            width=1024,
+            callback_on_step_end=mark,
+        )
+        peak = max(peak, driver.used())
+        if number:
+            totals.append(time.perf_counter() - marks[0])
+            steps.append((marks[-1] - marks[1]) / (STEPS - 1))
+    line = {
+        "device": torch.cuda.get_device_name(),
+        "stock group offload, step, ms": 1e3 * statistics.median(steps),
+        "stock group offload, picture, ms": 1e3 * statistics.median(totals),
+        "peak, GB by the driver": peak,
+    }
+    print(json.dumps(line))
+    if chosen.out:
+        chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
