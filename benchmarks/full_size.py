@@ -24,10 +24,11 @@ from inference_server.engine.memory_plan import Demand, make_plan
 from inference_server.model import packing
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
+from inference_server.model.ring import Ring
 from inference_server.model.schedule import ScheduleTable
-from inference_server.model.streaming import Ring, Streaming
+from inference_server.model.streaming import Streaming
 from inference_server.model.text_encoder import TextConfig, layer_fields
-from inference_server.model.transformer import Picture, Transformer, TransformerConfig
+from inference_server.model.transformer import Picture, Transformer
 from inference_server.model.transformer_loading import (
     block_fields,
     block_views,
@@ -35,6 +36,7 @@ from inference_server.model.transformer_loading import (
     load_transformer,
     read_edges,
 )
+from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.weight_kind import WeightKind
 
 LIGHTNING = {"shift": 3.0}

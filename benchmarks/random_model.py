@@ -23,8 +23,8 @@ from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
 from inference_server.model.source import Tables, TextEdges
 from inference_server.model.text_encoder import fill_layer, layer_views
-from inference_server.model.transformer import EdgeWeights, TransformerConfig
 from inference_server.model.transformer_loading import block_views, fill_block, read_edges
+from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.weight_kind import WeightKind
 
 LIGHTNING = {

@@ -29,8 +29,8 @@ from inference_server.model.checkpoint import COMPONENTS, Checkpoint
 from inference_server.model.packing import Fields
 from inference_server.model.source import StockSource
 from inference_server.model.text_encoder import TextConfig, layer_fields
-from inference_server.model.transformer import TransformerConfig
 from inference_server.model.transformer_loading import block_fields
+from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import decoder_tensors
 from inference_server.weight_kind import WeightKind
 

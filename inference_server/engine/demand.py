@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 
 from inference_server.engine.memory_plan import RING_SLOTS, MemoryPlan
-from inference_server.model.streaming import Ring, Streaming, spread
+from inference_server.model.ring import Ring
+from inference_server.model.streaming import Streaming, spread
 
 RUNTIME_BYTES = 700_000_000
 """CUDA's context, kernels, and the workspaces of cuBLAS and cuDNN."""

@@ -34,8 +34,9 @@ from inference_server.model.text_encoder import (
     layer_fields,
     load_text_encoder,
 )
-from inference_server.model.transformer import EdgeWeights, Transformer, TransformerConfig
+from inference_server.model.transformer import Transformer
 from inference_server.model.transformer_loading import block_fields, load_transformer
+from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.weight_kind import WeightKind
 from wuliart.contract.layout import LayoutParameters, SegmentLayout

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.model.low_rank import GatedAdapter
-from inference_server.model.transformer import StepModulation, TransformerConfig
+from inference_server.model.transformer import StepModulation
+from inference_server.model.transformer_weights import TransformerConfig
 
 TIME_FEATURES = 256
 MAX_PERIOD = 10_000

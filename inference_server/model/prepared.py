@@ -23,7 +23,7 @@ from inference_server.model.checkpoint import Checkpoint, WeightFiles, read_json
 from inference_server.model.modulation import ModulationTable
 from inference_server.model.packing import Fields
 from inference_server.model.source import Tables, TextEdges
-from inference_server.model.transformer import EdgeWeights, TransformerConfig
+from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.weight_kind import WeightKind
 
 MANIFEST = "prepared.json"

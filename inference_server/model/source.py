@@ -17,12 +17,12 @@ from inference_server.model.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
 from inference_server.model.text_encoder import fill_layer, layer_views, reader
-from inference_server.model.transformer import EdgeWeights, TransformerConfig
 from inference_server.model.transformer_loading import (
     block_views,
     fill_block,
     read_edges,
 )
+from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.turbo import FusedWeights
 from inference_server.weight_kind import WeightKind
 

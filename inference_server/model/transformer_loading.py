@@ -17,12 +17,12 @@ from inference_server.model.modulation import ReadTensor
 from inference_server.model.ops import PLAIN, Ops, quantise
 from inference_server.model.packing import Field, Fields
 from inference_server.model.streaming import Streaming, arrange, place
-from inference_server.model.transformer import (
+from inference_server.model.transformer import Transformer
+from inference_server.model.transformer_weights import (
     BlockWeights,
     EdgeWeights,
     Matrix,
     StreamWeights,
-    Transformer,
     TransformerConfig,
 )
 from inference_server.weight_kind import WeightKind

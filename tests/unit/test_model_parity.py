@@ -23,7 +23,7 @@ from inference_server.model.text_encoder import (
     load_text_encoder,
     reader,
 )
-from inference_server.model.transformer import Picture, TransformerConfig
+from inference_server.model.transformer import Picture
 from inference_server.model.transformer_loading import (
     block_fields,
     block_views,
@@ -31,6 +31,7 @@ from inference_server.model.transformer_loading import (
     load_transformer,
     read_edges,
 )
+from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.weight_kind import WeightKind
 from tests.tiny_model import make_transformer, make_vae, randomise

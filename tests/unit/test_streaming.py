@@ -8,14 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.model.streaming import (
-    Layers,
-    Ring,
-    Streaming,
-    arrange,
-    place,
-    spread,
-)
+from inference_server.model.ring import Ring
+from inference_server.model.streaming import Layers, Streaming, arrange, place, spread
 
 CPU = torch.device("cpu")
 
