@@ -91,7 +91,12 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", type=Path, default=EMBEDDED_MODEL, help="checkpoint folder in diffusers layout")
+    add(
+        "--model",
+        type=Path,
+        default=EMBEDDED_MODEL,
+        help="checkpoint in diffusers layout, a prepared folder, or an id on the Hugging Face hub",
+    )
     add(
         "--turbo-lora",
         type=Path,

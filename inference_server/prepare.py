@@ -25,7 +25,7 @@ from torch import Tensor
 from inference_server.engine.loading import schedules_of
 from inference_server.errors import ModelError, ServerError
 from inference_server.model import packing, prepared
-from inference_server.model.checkpoint import COMPONENTS, Checkpoint
+from inference_server.model.checkpoint import COMPONENTS, Checkpoint, locate
 from inference_server.model.packing import Fields
 from inference_server.model.source import StockSource
 from inference_server.model.text_encoder import TextConfig, layer_fields
@@ -85,6 +85,7 @@ def prepare(
     Raises:
         ModelError: the source is none, or `out` holds something else.
     """
+    name, model = model.name, locate(model)
     if prepared.is_prepared(model):
         raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
     source = StockSource(Checkpoint(model), turbo_lora)
@@ -110,7 +111,7 @@ def prepare(
     prepared.write_manifest(
         out,
         {
-            "model": model.name,
+            "model": name,
             "turbo_lora": source.turbo_lora,
             "parameters": source.parameters,
             "levels": list(schedules_of(source).rows),
@@ -149,7 +150,12 @@ def main(arguments: list[str]) -> None:
         description="Fuses the Turbo LoRA, folds what the timestep alone decides, cuts the VAE to"
         " two dimensions and leaves out what a prompt never uses. The server takes either folder.",
     )
-    parser.add_argument("--model", type=Path, required=True, help="checkpoint in diffusers layout")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="checkpoint in diffusers layout, or its id on the hub",
+    )
     parser.add_argument("--turbo-lora", type=Path, help="few-step LoRA to fuse into the base")
     parser.add_argument("--out", type=Path, required=True, help="new folder, or one broken off")
     parser.add_argument(

@@ -135,7 +135,7 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
 def _load_and_warm_up(
     config: Config, source: Source, device: torch.device, dtype: torch.dtype
 ) -> Engine:
-    name = "embedded" if config.embedded else None
+    name = "embedded" if config.embedded else config.model.name
     budget = config.vram_budget
     if budget is None and device.type == "cuda":
         # CUDA's own share is gone already and counted in the plan again: that is the margin.

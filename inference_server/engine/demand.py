@@ -35,6 +35,13 @@ def scratch_bytes(device: torch.device) -> dict[str, int]:
     }
 
 
+def limit_allocator(device: torch.device, budget: int) -> None:
+    """Holds PyTorch to the budget: a plan that was wrong fails here, not in somebody's desktop."""
+    _, total = torch.cuda.mem_get_info(device)
+    share = min(1.0, max(0.0, budget - RUNTIME_BYTES) / total)
+    torch.cuda.set_per_process_memory_fraction(share, device)
+
+
 def streaming_of(
     plan: MemoryPlan, device: torch.device
 ) -> tuple[Streaming | None, Streaming | None]:

@@ -16,11 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inference_server.engine.demand import runtime_bytes, scratch_bytes, streaming_of
+from inference_server.engine.demand import (
+    limit_allocator,
+    runtime_bytes,
+    scratch_bytes,
+    streaming_of,
+)
 from inference_server.engine.memory_plan import Demand, MemoryPlan, make_plan
 from inference_server.errors import ModelError
 from inference_server.model import packing, prepared
-from inference_server.model.checkpoint import Checkpoint
+from inference_server.model.checkpoint import Checkpoint, locate
 from inference_server.model.latents import PreviewProjection
 from inference_server.model.modulation import ModulationTable
 from inference_server.model.prepared import PreparedSource
@@ -93,9 +98,14 @@ UNLIMITED = Memory(None, None, 1, 16)
 def open_source(folder: Path, turbo_lora: Path | None) -> Source:
     """A model's parts, from a checkpoint in diffusers layout or from a prepared folder.
 
+    Args:
+        folder: where it lies, or its id on the Hugging Face hub.
+        turbo_lora: to fuse into a checkpoint.
+
     Raises:
         ModelError: it is neither, or preparing it was broken off, or it has a Turbo LoRA already.
     """
+    folder = locate(folder)
     if (folder / prepared.UNFINISHED).is_file():
         raise ModelError(
             f"preparing {folder} was broken off: run `wuliart-server prepare` again to go on"
@@ -173,6 +183,8 @@ def load_model(
     for segment in plan.segments():
         log.info("memory: %-28s %9.1f MB", segment.name, segment.nbytes / 1e6)
     log.info("memory: %.2f GB idle, %.2f GB at most", plan.idle / 1e9, plan.peak / 1e9)
+    if memory.budget is not None and device.type == "cuda":
+        limit_allocator(device, memory.budget)
     of_blocks, of_text = streaming_of(plan, device)
     transformer = load_transformer(
         config, edges, partial(source.fill_block, blocks), grid, device, dtype, kind, of_blocks

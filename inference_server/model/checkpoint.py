@@ -7,11 +7,14 @@ mean. The folder is one that `diffusers.QwenImagePipeline.from_pretrained` reads
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from inference_server.errors import ModelError
@@ -105,6 +108,30 @@ class WeightFiles:
             except SafetensorError as error:
                 raise ModelError(f"{shard} is damaged ({error}). Download it again.") from None
         return self._open[shard]
+
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+
+
+def locate(model: Path) -> Path:
+    """The folder of a model that is named by its folder or by its id on the Hugging Face hub.
+
+    What the hub's cache lacks is downloaded, with the hub's own progress bars.
+
+    Raises:
+        ModelError: there is no such folder, and the hub gives none.
+    """
+    if model.exists() or not HUB_ID.fullmatch(str(model)):
+        return model
+    try:
+        return Path(snapshot_download(str(model), allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"there is no folder {model}, and the Hugging Face hub does not give {model} either "
+            f"({reason}): check name and network, or give a folder with --model"
+        ) from None
 
 
 class Checkpoint:

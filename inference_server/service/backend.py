@@ -22,6 +22,8 @@ class MemorySegment:
     name: str
     size_bytes: int
     used_bytes: int
+    location: str
+    """ "device" or "host"; on a CPU they are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,10 @@ class Backend:
     """Whether the model is the small one that ships with the package."""
 
     def segments(self) -> tuple[MemorySegment, ...]:
-        """The stretches of memory set aside at start."""
+        """The stretches of memory set aside at start, as the memory plan has them."""
         model, drawing = self.engine.model, self.scheduler.queue_length > 0
         taken = model.transformer.blocks.headroom_taken
+        where = "host" if model.device.type == "cpu" else "device"
         found = []
         for name, nbytes in model.plan.segments():
             used = nbytes
@@ -47,8 +50,9 @@ class Backend:
                 used = nbytes if taken else 0
             elif name == SCRATCH:
                 used = nbytes if drawing else 0
-            found.append(MemorySegment(name, nbytes, used))
-        return tuple(found)
+            found.append(MemorySegment(name, nbytes, used, where))
+        waiting = MemorySegment("streamed weights", model.plan.host, model.plan.host, "host")
+        return tuple(segment for segment in (*found, waiting) if segment.size_bytes)
 
 
 class BackendSlot:

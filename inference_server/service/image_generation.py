@@ -159,7 +159,7 @@ def _describe(backend: Backend) -> pb.GetServerInfoResponse:
                 name=segment.name,
                 size_bytes=segment.size_bytes,
                 used_bytes=segment.used_bytes,
-                location="device" if on_gpu else "host",
+                location=segment.location,
             )
             for segment in backend.segments()
         ],
