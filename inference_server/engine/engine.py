@@ -15,6 +15,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
+from inference_server.engine import jpeg
 from inference_server.engine.loading import LoadedModel
 from inference_server.errors import RequestError
 from inference_server.model.latents import noise, pack, to_bytes, unpack
@@ -185,7 +186,7 @@ class Engine:
 
     @torch.inference_mode()
     def decode(self, drawing: Drawing) -> Tensor:
-        """[1024, 1024, 3] uint8 on the CPU.
+        """[1024, 1024, 3] uint8, where `encode_picture` takes it.
 
         Raises:
             RequestError: NON_FINITE, naming the decode.
@@ -198,7 +199,8 @@ class Engine:
             pixels = vae.decode(latents)[0]
         if not torch.isfinite(pixels).all():
             raise _non_finite("the decode", drawing)
-        return to_bytes(pixels.permute(1, 2, 0)).cpu()
+        picture = to_bytes(pixels.permute(1, 2, 0))
+        return picture if jpeg.on_gpu() else picture.cpu()
 
 
 def _non_finite(where: str, drawing: Drawing) -> RequestError:

@@ -1,10 +1,16 @@
-"""Pixels to JPEG. Owns the encoder's settings and where a text goes; knows nothing of either."""
+"""Pixels to JPEG. Owns the encoder's settings and where a text goes; knows nothing of either.
+
+A GPU encodes a picture in a millisecond with nvJPEG, which comes with torchvision; without it, and
+on a CPU, Pillow does. Both write full chroma: drawn text and line art stay sharp.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import io
-from typing import Any
+from functools import cache
 
+import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
@@ -12,29 +18,56 @@ from wuliart.contract.limits import JPEG_QUALITY
 
 PREVIEW_QUALITY = 80
 
+START, JFIF, EXIF = b"\xff\xd8", b"\xff\xe0", b"\xff\xe1"
+"""Markers: start of image, application segments 0 and 1."""
+
+
+@cache
+def on_gpu() -> bool:
+    """Whether pictures may stay on the GPU until they are encoded."""
+    return torch.cuda.is_available() and importlib.util.find_spec("torchvision") is not None
+
 
 def encode_picture(pixels: Tensor, comment: str = "") -> bytes:
-    """A final picture: quality 95, no chroma subsampling (drawn text and line art stay sharp).
+    """A final picture: quality 95, no chroma subsampling.
 
     Args:
-        pixels: [height, width, 3] uint8 on the CPU.
+        pixels: [height, width, 3] uint8, on the CPU, or on a GPU if `on_gpu`.
         comment: goes into EXIF's UserComment, in UTF-16 as the programs that read infotext expect.
     """
-    options: dict[str, Any] = {"quality": JPEG_QUALITY, "subsampling": 0}
-    if comment:
-        exif = Image.Exif()
-        text = b"UNICODE\0" + comment.encode("utf-16-be")
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = text
-        options["exif"] = exif
-    return _encode(pixels, **options)
+    jpeg = _encode_on_gpu(pixels) if pixels.is_cuda else _encode(pixels, JPEG_QUALITY, 0)
+    return _with_comment(jpeg, comment) if comment else jpeg
 
 
 def encode_preview(pixels: Tensor) -> bytes:
     """A preview: small and quick."""
-    return _encode(pixels, quality=PREVIEW_QUALITY, subsampling=2)
+    return _encode(pixels, PREVIEW_QUALITY, 2)
 
 
-def _encode(pixels: Tensor, **options: Any) -> bytes:
+def _encode(pixels: Tensor, quality: int, subsampling: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels.numpy(), "RGB").save(buffer, "JPEG", **options)
+    image = Image.fromarray(pixels.numpy(), "RGB")
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()
+
+
+def _encode_on_gpu(pixels: Tensor) -> bytes:
+    from torchvision.io import encode_jpeg
+
+    encoded: Tensor = encode_jpeg(pixels.permute(2, 0, 1).contiguous(), quality=JPEG_QUALITY)
+    return encoded.cpu().numpy().tobytes()
+
+
+def _with_comment(jpeg: bytes, comment: str) -> bytes:
+    """The same picture with a text: a segment after the file's own header."""
+    exif = Image.Exif()
+    text = b"UNICODE\0" + comment.encode("utf-16-be")
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = text
+    content = exif.tobytes()
+    if len(content) + 2 > 0xFFFF:
+        raise ValueError("a text in EXIF must be shorter than 64 KiB")
+    front = len(START)
+    if jpeg[front : front + 2] == JFIF:
+        front += 2 + int.from_bytes(jpeg[front + 2 : front + 4], "big")
+    segment = EXIF + (len(content) + 2).to_bytes(2, "big") + content
+    return jpeg[:front] + segment + jpeg[front:]

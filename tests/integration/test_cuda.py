@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inference_server.config import EMBEDDED_MODEL
+from inference_server.engine import jpeg
 from inference_server.engine.engine import Engine
 from inference_server.engine.loading import load_model, open_source
 from scripts.processes import Service
@@ -24,7 +27,7 @@ def draw(engine: Engine) -> np.ndarray:
     drawing = engine.begin(engine.encode(PROMPT), 7, 4)
     for _ in range(4):
         engine.step([drawing])
-    return engine.decode(drawing).numpy().astype(np.float32)
+    return engine.decode(drawing).cpu().numpy().astype(np.float32)
 
 
 def load(device: str, dtype: torch.dtype) -> Engine:
@@ -42,6 +45,22 @@ def test_a_seed_gives_the_same_picture_on_every_device() -> None:
     print(f"float32 {in_float32:.1f} dB, bfloat16 {in_bfloat16:.1f} dB")
     assert in_float32 > 45
     assert in_bfloat16 > 25
+
+
+def test_a_picture_encoded_on_the_gpu_is_the_picture() -> None:
+    if not jpeg.on_gpu():
+        pytest.skip("needs torchvision")
+    rng = np.random.default_rng(0)
+    smooth = np.kron(rng.integers(0, 256, (16, 16, 3)), np.ones((64, 64, 1)))
+    pixels = torch.tensor(smooth.astype(np.uint8))
+    there, here = (
+        Image.open(io.BytesIO(jpeg.encode_picture(x, "text"))) for x in (pixels.cuda(), pixels)
+    )
+    assert there.size == here.size == (1024, 1024)
+    assert there.layer == here.layer  # type: ignore[attr-defined] # components and their sampling
+    assert there.getexif() == here.getexif()
+    for image in (there, here):
+        assert psnr(np.asarray(image).astype(np.float32), smooth.astype(np.float32)) > 35
 
 
 def test_server_and_manager_with_staged_slots(tmp_path: Path) -> None:
