@@ -63,6 +63,26 @@ def test_a_picture_encoded_on_the_gpu_is_the_picture() -> None:
         assert psnr(np.asarray(image).astype(np.float32), smooth.astype(np.float32)) > 35
 
 
+def test_no_prompts_length_has_anything_compiled_after_the_first_picture() -> None:
+    from inference_server.model import triton_ops
+
+    kernels = [k for k in vars(triton_ops).values() if hasattr(k, "device_caches")]
+    assert len(kernels) == 3
+
+    def compiled() -> int:
+        return sum(len(kernel.device_caches[0][0]) for kernel in kernels)
+
+    engine = load("cuda", torch.bfloat16)
+    draw(engine)
+    before = compiled()
+    assert before > 0
+    for words in (0, 1, 2, 7, 15, 16, 17, 63, 100, 505, 600):
+        drawing = engine.begin(engine.encode("sea " * words + "x"), 1, 1)
+        engine.step([drawing])
+        engine.check(drawing)
+    assert compiled() == before
+
+
 def test_server_and_manager_with_staged_slots(tmp_path: Path) -> None:
     service = Service(tmp_path / "run", tmp_path / "loras", server_arguments=["--device", "cuda"])
     service.start_server()
