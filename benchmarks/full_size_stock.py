@@ -44,7 +44,10 @@ def build(device: torch.device) -> Any:
     finally:
         torch.set_default_dtype(torch.float32)
     torch.cuda.empty_cache()
-    for module in (transformer, text):
+    # Only direct lists of layers are grouped by block; the rest of the text encoder stays there.
+    text.model.visual.to(device)
+    text.lm_head.to(device)
+    for module in (transformer, text.model.language_model):
         apply_group_offloading(
             module,
             onload_device=device,
@@ -52,6 +55,7 @@ def build(device: torch.device) -> Any:
             offload_type="block_level",
             num_blocks_per_group=1,
             use_stream=True,
+            low_cpu_mem_usage=True,
         )
     vae.enable_tiling()
     pipeline: Any = QwenImagePipeline(

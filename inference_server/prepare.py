@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -90,7 +91,9 @@ def prepare(
         raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
     source = StockSource(Checkpoint(model), turbo_lora)
     sources = sorted([*model.rglob("*.safetensors"), *([turbo_lora] if turbo_lora else [])])
-    about = {"weights": kind} | {path.name: path.stat().st_size for path in sources}
+    about = {"weights": kind} | {
+        str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in sources
+    }
     _begin(out, json.dumps(about))
     for component in COMPONENTS:
         for path in (model / component).iterdir():
@@ -99,9 +102,9 @@ def prepare(
                 shutil.copyfile(path, out / component / path.name)
     everything = list(parts(source, kind))
     task = progress.add_task("preparing", total=len(everything) + len(sources))
-    for name, make in everything:
-        if not (out / name).is_file():
-            _write(out / name, make())
+    for file_name, make in everything:
+        if not (out / file_name).is_file():
+            _write(out / file_name, make())
         progress.advance(task)
     hashes = {}
     for path in sources:
@@ -124,7 +127,7 @@ def prepare(
 
 def _begin(out: Path, about: str) -> None:
     """Claims `out`, or goes on with a run of the same sources."""
-    if prepared.is_prepared(out):
+    if prepared.is_prepared(out) and not (out / prepared.UNFINISHED).is_file():
         raise ModelError(f"{out} is prepared already; give another --out, or remove it first")
     if out.is_dir() and any(out.iterdir()):
         if not (out / prepared.UNFINISHED).is_file():
@@ -139,6 +142,8 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     save_file(tensors, part)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # a rename outlives a power cut, what it names might not
     part.chmod(0o644)
     part.rename(path)
 

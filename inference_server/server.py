@@ -17,6 +17,7 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
+from inference_server.engine.jpeg import encode_picture
 from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.errors import ModelError
 from inference_server.model.source import Source
@@ -135,6 +136,8 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
 def _load_and_warm_up(
     config: Config, source: Source, device: torch.device, dtype: torch.dtype
 ) -> Engine:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # of this thread, on which everything runs
     name = "embedded" if config.embedded else config.model.name
     budget = config.vram_budget
     if budget is None and device.type == "cuda":
@@ -146,6 +149,6 @@ def _load_and_warm_up(
     drawing = engine.begin(engine.encode(WARM_UP_PROMPT), 0, 1)
     engine.step([drawing])
     engine.check(drawing)
-    engine.decode(drawing)
+    encode_picture(engine.decode(drawing))
     engine.rest()
     return engine

@@ -10,6 +10,8 @@ import torch
 from inference_server.engine.memory_plan import RING_SLOTS, MemoryPlan
 from inference_server.model.ring import Ring
 from inference_server.model.streaming import Streaming, spread
+from inference_server.model.transformer_weights import TransformerConfig
+from wuliart.contract.limits import MAX_PROMPT_TOKENS
 
 RUNTIME_BYTES = 700_000_000
 """CUDA's context, kernels, and the workspaces of cuBLAS and cuDNN."""
@@ -19,6 +21,17 @@ SCRATCH_BYTES = 900_000_000
 
 WHOLE_DECODE_BYTES = 2_500_000_000
 """The decode of 1024 x 1024 in one piece."""
+
+
+PROMPT_CACHE_ENTRIES = 64
+"""Embeddings of prompts that are kept."""
+
+
+def prompt_bytes(config: TransformerConfig, dtype: torch.dtype) -> int:
+    """A full cache of the longest prompts: states and rotations."""
+    rotation = 2 * (config.head_dim // 2) * torch.float32.itemsize
+    token = config.text_features * dtype.itemsize + rotation
+    return PROMPT_CACHE_ENTRIES * MAX_PROMPT_TOKENS * token
 
 
 def runtime_bytes(device: torch.device) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inference_server.engine import jpeg
+from inference_server.engine.demand import PROMPT_CACHE_ENTRIES
 from inference_server.engine.loading import LoadedModel
 from inference_server.errors import RequestError
 from inference_server.model.latents import noise, pack, to_bytes, unpack
@@ -25,9 +26,6 @@ from inference_server.model.rope import Rotation
 from inference_server.model.tiles import decode_in_tiles
 from inference_server.model.transformer import Picture, StepModulation
 from wuliart.contract.status import Reason
-
-PROMPT_CACHE_ENTRIES = 64
-"""At 512 tokens of 3,584 features in bf16, 64 prompts take 235 MB at the very most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +173,13 @@ class Engine:
             raise _non_finite(f"step {drawing.step} of {drawing.total_steps}", drawing)
 
     def rest(self) -> None:
-        """No picture is being drawn or waits: gives back what only drawing needs."""
+        """No picture is being drawn or waits: gives back to the device what only drawing needs."""
+        on_gpu = self.model.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.synchronize(self.model.device)
         self.model.transformer.blocks.give_back_headroom()
+        if on_gpu:
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def preview(self, drawing: Drawing) -> Tensor:

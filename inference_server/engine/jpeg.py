@@ -6,7 +6,6 @@ on a CPU, Pillow does. Both write full chroma: drawn text and line art stay shar
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from functools import cache
 
@@ -24,8 +23,14 @@ START, JFIF, EXIF = b"\xff\xd8", b"\xff\xe0", b"\xff\xe1"
 
 @cache
 def on_gpu() -> bool:
-    """Whether pictures may stay on the GPU until they are encoded."""
-    return torch.cuda.is_available() and importlib.util.find_spec("torchvision") is not None
+    """Whether pictures may stay on the GPU until they are encoded: nvJPEG is there and works."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        _encode_on_gpu(torch.zeros(16, 16, 3, dtype=torch.uint8, device="cuda"))
+    except (ImportError, RuntimeError, OSError):
+        return False
+    return True
 
 
 def encode_picture(pixels: Tensor, comment: str = "") -> bytes:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inference_server.engine.demand import (
     limit_allocator,
+    prompt_bytes,
     runtime_bytes,
     scratch_bytes,
     streaming_of,
@@ -171,7 +172,7 @@ def load_model(
 
     always = modulation.nbytes + vae.nbytes + edges.nbytes
     demand = Demand(
-        always=always + runtime_bytes(device),
+        always=always + prompt_bytes(config, dtype) + runtime_bytes(device),
         slots=memory.slots * layout.slot_bytes,
         **scratch_bytes(device),
         block=packing.nbytes(blocks),

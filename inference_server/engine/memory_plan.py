@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from inference_server.errors import ModelError
 
-RING_SLOTS = 3
-"""One is read while the other is filled; the third is for a text encoder's layers in between."""
+RING_SLOTS = 4
+"""One is read while another is filled, for the blocks and for a text encoder's layers in between.
+With three each side evicts what the other has fetched ahead: 143 copies instead of 88."""
 
 SLOTS, HEADROOM, SCRATCH = "adapter slots", "headroom", "scratch"
 """Names of the segments whose use changes."""
@@ -81,7 +82,7 @@ class MemoryPlan:
         """Every segment."""
         d = self.demand
         text = d.text_layers * d.text_layer if self.text_resident else 0
-        yield Segment("runtime, edges, tables, VAE", d.always)
+        yield Segment("runtime, edges, tables, VAE, prompts", d.always)
         yield Segment("resident weights", self.resident_blocks * d.block + text)
         yield Segment("streaming ring", self.ring)
         yield Segment(SLOTS, d.slots)

@@ -24,6 +24,7 @@ class Lane:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def copy(self, target: Tensor, source: Tensor, after: torch.cuda.Event | None) -> None:
@@ -43,13 +44,14 @@ class Lane:
 
     def computed(self) -> torch.cuda.Event | None:
         """Happens when the compute begun so far is done."""
-        return None if self._stream is None else torch.cuda.current_stream().record_event()
+        return (
+            None if self._stream is None else torch.cuda.current_stream(self._device).record_event()
+        )
 
-    @staticmethod
-    def wait(event: torch.cuda.Event | None) -> None:
+    def wait(self, event: torch.cuda.Event | None) -> None:
         """The compute that follows waits for `event`; the caller does not."""
         if event is not None:
-            torch.cuda.current_stream().wait_event(event)
+            torch.cuda.current_stream(self._device).wait_event(event)
 
 
 class _Slot:

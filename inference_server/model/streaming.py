@@ -57,14 +57,9 @@ class Headroom(Generic[W]):
         self._views = [self._view(row) for row in self._arena]
 
     def give_back(self) -> None:
-        """After the last picture: to the device, not to the allocator."""
-        if self._arena is None:
-            return
+        """After the last picture, and after all that was begun is done."""
         self._arena, self._views = None, []
         self._arrived.clear()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-            torch.cuda.empty_cache()
 
     def fetch(self, index: int) -> None:
         """Begins to copy a layer, unless it was already."""
@@ -143,6 +138,8 @@ class StreamedLayers(Generic[W]):
         self._ring = ring
         self._ring_views = ring.views(view)
         self._headroom = Headroom(ring.lane, [layers[index] for index in stay], view, device)
+        self._slot: int | None = None
+        """The slot that is read now."""
         self._place = {index: place for place, index in enumerate(stay)}
         self._following = dict(zip(streamed, (*streamed[1:], *streamed[:1]), strict=True))
         self._resident = {
@@ -150,6 +147,7 @@ class StreamedLayers(Generic[W]):
         }
 
     def __iter__(self) -> Iterator[W]:
+        self._leave()  # what a pass that failed has left behind
         for index in range(len(self._layers)):
             if index in self._resident:
                 yield self._resident[index]
@@ -158,11 +156,11 @@ class StreamedLayers(Generic[W]):
                 self._fetch(self._following[index])
                 yield weights
             else:
-                slot = self._ring.fetch(self._layers[index])
+                slot = self._slot = self._ring.fetch(self._layers[index])
                 self._ring.enter(slot)
                 self._fetch(self._following[index])
                 yield self._ring_views[slot]
-                self._ring.leave(slot)
+                self._leave()
 
     @property
     def headroom_taken(self) -> bool:
@@ -176,6 +174,11 @@ class StreamedLayers(Generic[W]):
     def give_back_headroom(self) -> None:
         """See `Layers`."""
         self._headroom.give_back()
+
+    def _leave(self) -> None:
+        if self._slot is not None:
+            self._ring.leave(self._slot)
+            self._slot = None
 
     def _stays(self, index: int) -> bool:
         return self._headroom.taken and index in self._place
@@ -225,7 +228,8 @@ def arrange(
 def pin(memory: Tensor) -> None:
     """Makes host memory readable for the device's copy engine, for as long as the process lives.
 
-    PyTorch's own pinned allocator rounds up to a power of two: 32 GB for 18 GB of layers.
+    It is never unpinned, so it must live as long. PyTorch's own pinned allocator rounds up to a
+    power of two: 32 GB for 18 GB of layers.
 
     Raises:
         ModelError: the system does not let this process pin so much.

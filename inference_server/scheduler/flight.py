@@ -80,6 +80,7 @@ class Flight:
         while True:
             self._take_off()
             if not self._passengers:
+                self._to_encode()  # whoever was expected has boarded, or left
                 return
             self._step()
 

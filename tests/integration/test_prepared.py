@@ -64,6 +64,7 @@ def test_eight_bits_are_prepared_as_well(tmp_path: Path) -> None:
 def test_the_manifest_names_what_it_was_made_from(folder: Path) -> None:
     manifest = json.loads((folder / prepared.MANIFEST).read_text())
     assert manifest["turbo_lora"] == EMBEDDED_TURBO.name
+    assert manifest["model"] == EMBEDDED_MODEL.name
     assert manifest["levels"][0] == 1.0
     assert len(manifest["sources"]) == 4
     assert all(len(digest) == 64 for digest in manifest["sources"].values())
@@ -101,6 +102,21 @@ def test_a_run_that_was_broken_off_is_refused_by_the_server_and_goes_on_where_it
     assert len(seen) == 5
     open_source(out, None)
     assert not list(out.rglob("*.part"))
+
+
+def test_a_run_that_ended_between_its_last_two_acts_is_ended_by_the_next(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    began = tmp_path / "began"
+    began.mkdir()
+    command._begin(began, "about")
+    (tmp_path / "copy" / prepared.UNFINISHED).write_text("about")
+    with pytest.raises(ModelError, match="broken off"):
+        open_source(tmp_path / "copy", None)
+    command._begin(tmp_path / "copy", "about")
+    with pytest.raises(ModelError, match="begun from other files"):
+        command._begin(tmp_path / "copy", "other")
 
 
 def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference_server.engine.memory_plan import RING_SLOTS
 from inference_server.model.ring import Ring
 from inference_server.model.streaming import Layers, Streaming, arrange, place, spread
 
@@ -72,18 +75,25 @@ def test_what_streams_is_spread_evenly_and_hidden_behind_what_does_not(
         assert numbers[-1] == count - 1
 
 
-def copies(layers: Layers[torch.Tensor], ring: Ring) -> int:
-    """How many copies one pass begins."""
-    begun = []
+@contextmanager
+def counted(ring: Ring) -> Iterator[list[torch.Tensor]]:
+    """What is copied in the block."""
+    begun: list[torch.Tensor] = []
     original = ring.lane.copy
 
-    def copy(target: torch.Tensor, source: torch.Tensor, after: None) -> torch.Tensor:
+    def copy(target: torch.Tensor, source: torch.Tensor, after: None) -> None:
         begun.append(source)
-        return original(target, source, after)
+        original(target, source, after)
 
     ring.lane.copy = copy  # type: ignore[method-assign]
-    list(layers)
+    yield begun
     ring.lane.copy = original  # type: ignore[method-assign]
+
+
+def copies(layers: Layers[torch.Tensor], ring: Ring) -> int:
+    """How many copies one pass begins."""
+    with counted(ring) as begun:
+        list(layers)
     return len(begun)
 
 
@@ -99,3 +109,33 @@ def test_a_pass_copies_each_streamed_layer_once_and_what_stays_never_again() -> 
     layers.give_back_headroom()
     copies(layers, ring)
     assert copies(layers, ring) == 8
+
+
+def test_passes_that_fail_leave_the_ring_as_good_as_new() -> None:
+    ring = Ring(4, 40, CPU)
+    nets = [make(9, 10, Streaming(range(9), (), ring), start) for start in (0, 100)]
+    held = []
+    for _ in range(20):
+        for layers in nets:
+            iterator = iter(layers)
+            next(iterator)
+            next(iterator)
+            # Held on to, as an exception's traceback does.
+            held.append(iterator)
+        for start, layers in zip((0, 100), nets, strict=True):
+            assert [int(layer[0]) for layer in layers] == list(range(start, start + 9))
+
+
+def test_two_networks_by_turns_do_not_evict_what_the_other_has_fetched() -> None:
+    ring = Ring(RING_SLOTS, 40, CPU)
+    blocks = make(60, 10, Streaming(range(60), (), ring), 0)
+    texts = make(28, 10, Streaming(range(28), (), ring), 100)
+    list(blocks)
+    with counted(ring) as begun:
+        beside = iter(texts)
+        for number, _ in enumerate(blocks):
+            if number < 28:
+                next(beside)
+        list(beside)
+    # Each once, and the first of the next pass ahead.
+    assert len(begun) <= 60 + 28 + 2
