@@ -7,6 +7,7 @@ another, so a plan that fits at start fits for ever.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -156,7 +157,10 @@ def _fits(plan: MemoryPlan, budget: int, idle: int | None) -> bool:
 
 
 def _gb(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"
+    """Rounded up: whoever gives what is named is not refused again."""
+    if nbytes >= 10**9:
+        return f"{math.ceil(nbytes / 1e8) / 10:.1f} GB"
+    return f"{math.ceil(nbytes / 1e6)} MB"
 
 
 def _listed(plan: MemoryPlan) -> str:

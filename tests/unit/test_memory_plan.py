@@ -95,6 +95,7 @@ def test_a_budget_that_cannot_work_is_refused_with_the_smallest_that_would() -> 
     with pytest.raises(ModelError, match=r"too small.*Give --vram-budget") as refused:
         make_plan(FULL_SIZE, 3_000_000_000)
     (named,) = re.findall(r"it needs ([\d.]+) GB", str(refused.value))
-    assert float(named) == pytest.approx(smallest(FULL_SIZE) / 1e9, abs=0.05)
+    assert 0 <= float(named) - smallest(FULL_SIZE) / 1e9 < 0.1
+    make_plan(FULL_SIZE, round(float(named) * 1e9))
     with pytest.raises(ModelError, match="--idle-vram"):
         make_plan(FULL_SIZE, 18_000_000_000, 1_000_000_000)
