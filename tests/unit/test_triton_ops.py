@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -90,3 +95,16 @@ def test_products_epilogue_and_attention() -> None:
     assert near(triton_ops.scaled_linear(eight, weight8, bias, None), expected, 1e-2)
     qkv = torch.randn(70, 3 * 4 * 128, device=DEVICE, dtype=torch.bfloat16)
     assert near(triton_ops.attention(qkv, 4), ops.attention(qkv, 4), 1e-2)
+
+
+def test_they_compile_for_ada_and_hopper() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.compile_kernels"],
+        env=environment | {"TRITON_ALWAYS_COMPILE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 10

@@ -1,0 +1,51 @@
+"""Compiles the GPU kernels as they run at full size, for cards that need not be here.
+
+`python -m tests.compile_kernels`: a line for each. A process of its own, because Triton decides
+when it is imported whether it compiles or interprets.
+"""
+
+from __future__ import annotations
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from inference_server.model import triton_ops
+
+CAPABILITIES = (89, 90)
+"""Ada (RTX 4090) and Hopper."""
+BF16, FP32, FP8 = "*bf16", "*fp32", "*fp8e4nv"
+
+NORM = dict.fromkeys(("x", "branch", "gate", "shift", "scale", "out"), BF16)
+NORM |= {"width": "i32", "eps": "fp32"}
+ROTATE = dict.fromkeys(("qkv", "txt_query", "txt_key", "img_query", "img_key"), BF16)
+ROTATE |= dict.fromkeys(("txt_cos", "txt_sin", "img_cos", "img_sin"), FP32)
+ROTATE |= {"texts": "i32", "heads": "i32", "eps": "fp32"}
+QUANTISE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
+QUANTISE |= {"largest": "fp32", "tiny": "fp32"}
+
+KERNELS = (
+    (triton_ops._norm_kernel, NORM, {"add": False, "padded": 4096}, 8),
+    (triton_ops._norm_kernel, NORM, {"add": True, "padded": 4096}, 8),
+    (triton_ops._norm_rotate_kernel, ROTATE, {"padded": 32, "half": 64}, 4),
+    (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
+    (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),
+)
+"""Kernel, its arguments' types, its constants, warps."""
+
+
+def main() -> None:
+    """Compiles everything to machine code."""
+    for capability in CAPABILITIES:
+        target = GPUTarget("cuda", capability, 32)
+        for kernel, types, constants, warps in KERNELS:
+            signature = types | dict.fromkeys(constants, "constexpr")
+            # In the order of the function's arguments.
+            ordered = {name: signature[name] for name in kernel.arg_names}
+            source = ASTSource(fn=kernel, signature=ordered, constexprs=constants)
+            compiled = triton.compile(source, target=target, options={"num_warps": warps})
+            print(f"sm_{capability} {kernel.__name__} {len(compiled.asm['cubin'])} bytes")
+
+
+if __name__ == "__main__":
+    main()
