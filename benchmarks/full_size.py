@@ -20,15 +20,13 @@ from diffusers import QwenImageTransformer2DModel
 from torch import Tensor
 
 from benchmarks.kernel_classes import breakdown
-from inference_server.engine.demand import runtime_bytes, scratch_bytes, streaming_of
-from inference_server.engine.memory_plan import Demand, make_plan
-from inference_server.model import packing
+from benchmarks.random_model import full_demand
+from inference_server.engine.demand import runtime_bytes, streaming_of
+from inference_server.engine.memory_plan import make_plan
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
-from inference_server.model.ring import Ring
 from inference_server.model.schedule import ScheduleTable
-from inference_server.model.streaming import Streaming
-from inference_server.model.text_encoder import TextConfig, layer_fields
+from inference_server.model.streaming import Streaming, pin
 from inference_server.model.transformer import Picture, Transformer
 from inference_server.model.transformer_loading import (
     block_fields,
@@ -43,8 +41,6 @@ from inference_server.weight_kind import WeightKind
 LIGHTNING = {"shift": 3.0}
 TEXT_TOKENS = 80
 GRID = (64, 64)
-TEXT = TextConfig(28, 3584, 28, 4, 18_944, 1e6, 1e-6)
-"""Qwen2.5-VL-7B's language model."""
 BUDGET, IDLE = 18_700_000_000, 11_200_000_000
 """The mission's figures for a 24 GB card."""
 
@@ -196,15 +192,7 @@ def lengths(bench: Bench) -> Figures:
 
 def streaming(bench: Bench) -> Figures:
     """A step within the mission's memory, against the host link."""
-    demand = Demand(
-        always=300_000_000 + runtime_bytes(bench.device),
-        slots=3 * 245_000_000,
-        **scratch_bytes(bench.device),
-        block=packing.nbytes(bench.fields(WeightKind.BF16)),
-        blocks=bench.config.blocks,
-        text_layer=packing.nbytes(layer_fields(TEXT, torch.bfloat16)),
-        text_layers=TEXT.layers,
-    )
+    demand = full_demand(WeightKind.BF16, 300_000_000 + runtime_bytes(bench.device))
     plan = make_plan(demand, BUDGET, IDLE)
     blocks, _ = streaming_of(plan, bench.device)
     assert blocks is not None
@@ -226,7 +214,7 @@ def streaming(bench: Bench) -> Figures:
     model.blocks.give_back_headroom()
     torch.cuda.empty_cache()
     after = torch.cuda.mem_get_info()[0]
-    rate = link_rate(blocks.ring)
+    rate = link_rate()
     nbytes = (plan.streamed_blocks - plan.staying_blocks) * demand.block
     bound = max(compute, nbytes / rate * 1e3)
     return {
@@ -247,10 +235,8 @@ def streaming(bench: Bench) -> Figures:
     }
 
 
-def link_rate(ring: Ring) -> float:
+def link_rate() -> float:
     """Bytes a second from pinned memory."""
-    from inference_server.model.streaming import pin
-
     source = torch.zeros(450_000_000, dtype=torch.uint8)
     pin(source)
     PINNED.append(source)

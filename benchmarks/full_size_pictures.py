@@ -30,21 +30,12 @@ SLOTS, RANK = 3, 16
 """Two warm styles of rank 16 and the spare slot."""
 
 
-class Driver:
-    """Bytes this process took from the device since before it touched it, as the driver counts."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._on_gpu = device.type == "cuda"
-        if self._on_gpu:
-            torch.cuda.init()
-
-    def used(self) -> float:
-        """GB, the context included; nobody else is on the card."""
-        if not self._on_gpu:
-            return 0.0
-        free, total = torch.cuda.mem_get_info(self._device)
-        return (total - free) / 1e9
+def used(device: torch.device) -> float:
+    """GB that the driver counts, the context included; nobody else is on the card."""
+    if device.type == "cpu":
+        return 0.0
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / 1e9
 
 
 def synchronise(engine: Engine) -> None:
@@ -78,9 +69,9 @@ def picture(engine: Engine, number: int) -> dict[str, float]:
     return dict(zip(names, spans, strict=True)) | {"total": marks[-1] - marks[0], "black": black}
 
 
-def in_flight(engine: Engine, count: int, first: int) -> float:
+def in_flight(engine: Engine, count: int) -> float:
     """Seconds of `count` pictures whose prompts are known, all in flight together."""
-    prompts = [engine.encode(PROMPT.format(first)) for _ in range(count)]
+    prompts = [engine.encode(PROMPT.format(0)) for _ in range(count)]
     synchronise(engine)
     began = time.perf_counter()
     drawings: list[Drawing] = [engine.begin(p, n, STEPS) for n, p in enumerate(prompts)]
@@ -104,7 +95,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     device = torch.device("cpu" if chosen.tiny else "cuda")
-    driver = Driver(device)
     memory = Memory(chosen.vram_budget, chosen.idle_vram, SLOTS, RANK)
     source = RandomSource(TINY if chosen.tiny else FULL, device)
     began = time.perf_counter()
@@ -115,25 +105,25 @@ def main() -> None:
     found: dict[str, float] = {"load, s": time.perf_counter() - began}
     picture(engine, 0)
     engine.rest()
-    found["idle, GB by the driver"] = driver.used()
+    found["idle, GB by the driver"] = used(device)
     found["idle, GB by the plan"] = model.plan.idle / 1e9
     peak, rows = 0.0, []
     for number in range(1, chosen.pictures + 1):
         rows.append(picture(engine, number))
-        peak = max(peak, driver.used())
+        peak = max(peak, used(device))
         if number in (1, chosen.pictures):
-            found[f"memory after {number}, GB"] = driver.used()
+            found[f"memory after {number}, GB"] = used(device)
     found["peak, GB by the driver"] = peak
     found["peak, GB by the plan"] = model.plan.peak / 1e9
     for stage in ("text encode", "denoise", "decode", "jpeg", "total"):
         found[f"{stage}, ms"] = 1e3 * statistics.median(row[stage] for row in rows)
     found["step, ms"] = found["denoise, ms"] / STEPS
     found["black"] = sum(row["black"] for row in rows)
-    alone = statistics.median(in_flight(engine, 1, 0) for _ in range(3))
-    together = in_flight(engine, 4, 0)
+    alone = statistics.median(in_flight(engine, 1) for _ in range(3))
+    together = in_flight(engine, 4)
     found["four in flight against one by one"] = 4 * alone / together
     engine.rest()
-    found["idle after all, GB by the driver"] = driver.used()
+    found["idle after all, GB by the driver"] = used(device)
     found["arena, GB"] = arena.nbytes / 1e9
     for name, value in found.items():
         print(f"{name:40} {value:10.3f}", flush=True)

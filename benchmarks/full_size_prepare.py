@@ -24,19 +24,10 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.figure import Figure, report
+from benchmarks.random_model import QWEN_VL
 from inference_server.config import EMBEDDED_MODEL
 
 RANK = 64
-TEXT = {
-    "hidden_size": 3584,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "intermediate_size": 18_944,
-    "vocab_size": 152_064,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-}
-"""Qwen2.5-VL-7B's language model; the library's own defaults are the 72 B one's."""
 SHARD_BYTES = 5_000_000_000
 
 
@@ -78,7 +69,7 @@ def checkpoint(folder: Path) -> Path:
     with torch.device("meta"):
         transformer: Any = QwenImageTransformer2DModel()
         vae: Any = AutoencoderKLQwenImage()
-        text: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=TEXT))
+        text: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=QWEN_VL))
     for component in ("tokenizer", "scheduler"):
         shutil.copytree(EMBEDDED_MODEL / component, folder / component, dirs_exist_ok=True)
     for component, model, stem in (

@@ -24,9 +24,8 @@ from diffusers import (
 from diffusers.hooks.group_offloading import apply_group_offloading
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from benchmarks.full_size_pictures import PROMPT, STEPS, Driver
-from benchmarks.full_size_prepare import TEXT
-from benchmarks.random_model import LIGHTNING
+from benchmarks.full_size_pictures import PROMPT, STEPS, used
+from benchmarks.random_model import QWEN_VL
 from inference_server.config import EMBEDDED_MODEL
 
 
@@ -37,7 +36,7 @@ def build(device: torch.device) -> Any:
         with device:
             transformer: Any = QwenImageTransformer2DModel()
             transformer.to("cpu")
-            config = Qwen2_5_VLConfig(text_config=TEXT)
+            config = Qwen2_5_VLConfig(text_config=QWEN_VL)
             text: Any = Qwen2_5_VLForConditionalGeneration(config)
             text.to("cpu")
             vae: Any = AutoencoderKLQwenImage()
@@ -59,7 +58,7 @@ def build(device: torch.device) -> Any:
         )
     vae.enable_tiling()
     pipeline: Any = QwenImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(**LIGHTNING, shift_terminal=None),
+        scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(EMBEDDED_MODEL / "scheduler"),
         vae=vae,
         text_encoder=text,
         tokenizer=AutoTokenizer.from_pretrained(EMBEDDED_MODEL / "tokenizer"),
@@ -76,7 +75,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     device = torch.device("cuda")
-    driver = Driver(device)
     pipeline = build(device)
     totals, steps, peak = [], [], 0.0
     for number in range(chosen.pictures + 1):
@@ -95,7 +93,7 @@ def main() -> None:
             width=1024,
             callback_on_step_end=mark,
         )
-        peak = max(peak, driver.used())
+        peak = max(peak, used(device))
         if number:
             totals.append(time.perf_counter() - marks[0])
             steps.append((marks[-1] - marks[1]) / (STEPS - 1))

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.full_size import TEXT
-from inference_server.engine.demand import SCRATCH_BYTES, WHOLE_DECODE_BYTES
-from inference_server.engine.memory_plan import Demand, MemoryPlan, make_plan
-from inference_server.model import packing
-from inference_server.model.text_encoder import layer_fields
-from inference_server.model.transformer_loading import block_fields
-from inference_server.model.transformer_weights import TransformerConfig
+from benchmarks.full_size import BUDGET, IDLE
+from benchmarks.random_model import full_demand
+from inference_server.engine.memory_plan import MemoryPlan, make_plan
 from inference_server.weight_kind import WeightKind
 
 PRODUCTS, ATTENTION = 55.7e12, 12.8e12
@@ -49,21 +44,6 @@ class Card:
 RTX_4090 = Card("RTX 4090", 165e12, 330e12, 1e12, 25e9, 97 / 110)
 
 
-def demand(kind: WeightKind) -> Demand:
-    """Of the real Qwen-Image with three slots of rank 16."""
-    fields = block_fields(TransformerConfig(), torch.bfloat16, kind)
-    return Demand(
-        always=1_000_000_000,
-        slots=3 * 245_000_000,
-        scratch=SCRATCH_BYTES,
-        scratch_whole=WHOLE_DECODE_BYTES,
-        block=packing.nbytes(fields),
-        blocks=TransformerConfig().blocks,
-        text_layer=packing.nbytes(layer_fields(TEXT, torch.bfloat16)),
-        text_layers=TEXT.layers,
-    )
-
-
 def stages(card: Card, plan: MemoryPlan, kind: WeightKind) -> list[tuple[str, float, str]]:
     """(stage, seconds, what bounds it) of a picture with a new prompt after an idle moment."""
     d = plan.demand
@@ -85,7 +65,7 @@ def main() -> None:
     """Prints a table for each kind of weights."""
     console = Console()
     for kind in WeightKind:
-        plan = make_plan(demand(kind), 18_700_000_000, 11_200_000_000)
+        plan = make_plan(full_demand(kind, 1_000_000_000), BUDGET, IDLE)
         title = (
             f"PROJECTION: {RTX_4090.name}, {kind}, {plan.idle / 1e9:.1f} GB idle, "
             f"{plan.peak / 1e9:.1f} GB at most; blocks: {plan.resident_blocks} resident, "

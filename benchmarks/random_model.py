@@ -18,36 +18,45 @@ from diffusers import AutoencoderKLQwenImage
 from torch import Tensor
 
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.model.checkpoint import WeightFiles
+from inference_server.engine.demand import SCRATCH_BYTES, WHOLE_DECODE_BYTES
+from inference_server.engine.memory_plan import Demand
+from inference_server.model import packing
+from inference_server.model.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
 from inference_server.model.source import Tables, TextEdges
-from inference_server.model.text_encoder import fill_layer, layer_views
-from inference_server.model.transformer_loading import block_views, fill_block, read_edges
+from inference_server.model.text_encoder import (
+    TextConfig,
+    fill_layer,
+    layer_fields,
+    layer_views,
+)
+from inference_server.model.transformer_loading import (
+    block_fields,
+    block_views,
+    fill_block,
+    read_edges,
+)
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.weight_kind import WeightKind
 
-LIGHTNING = {
-    "use_dynamic_shifting": True,
-    "time_shift_type": "exponential",
-    "base_shift": 1.0986122886681098,
-    "max_shift": 1.0986122886681098,
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 8192,
+QWEN_VL: dict[str, Any] = {
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18_944,
+    "vocab_size": 152_064,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
 }
+"""Qwen2.5-VL-7B's language model; the library's own defaults are the 72 B one's."""
 FULL: dict[str, dict[str, Any]] = {
     "transformer": {"out_channels": 16},
-    "text_encoder": {
-        "num_hidden_layers": 28,
-        "hidden_size": 3584,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "intermediate_size": 18_944,
-        "rope_theta": 1e6,
-        "rms_norm_eps": 1e-6,
-    },
+    "text_encoder": QWEN_VL,
     "vae": {},
-    "scheduler": LIGHTNING,
+    # Lightning's schedule, whatever the size.
+    "scheduler": Checkpoint(EMBEDDED_MODEL).config("scheduler"),
 }
 TINY: dict[str, dict[str, Any]] = FULL | {
     "transformer": {
@@ -57,7 +66,7 @@ TINY: dict[str, dict[str, Any]] = FULL | {
         "joint_attention_dim": 64,
         "out_channels": 16,
     },
-    "text_encoder": FULL["text_encoder"]
+    "text_encoder": QWEN_VL
     | {
         "num_hidden_layers": 2,
         "hidden_size": 64,
@@ -69,6 +78,26 @@ TINY: dict[str, dict[str, Any]] = FULL | {
 }
 VOCABULARY = 4_096
 """The embedded model's tokenizer gives no larger ids."""
+
+
+def full_demand(kind: WeightKind, always: int) -> Demand:
+    """Of the real Qwen-Image on a GPU with three slots of rank 16.
+
+    Args:
+        kind: of its blocks' matrices.
+        always: bytes of the runtime and of what never moves.
+    """
+    shape, text = TransformerConfig(), TextConfig.from_json(QWEN_VL)
+    return Demand(
+        always=always,
+        slots=3 * 245_000_000,
+        scratch=SCRATCH_BYTES,
+        scratch_whole=WHOLE_DECODE_BYTES,
+        block=packing.nbytes(block_fields(shape, torch.bfloat16, kind)),
+        blocks=shape.blocks,
+        text_layer=packing.nbytes(layer_fields(text, torch.bfloat16)),
+        text_layers=text.layers,
+    )
 
 
 class _RandomVae:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,11 +38,10 @@ Part = tuple[str, Callable[[], dict[str, Tensor]]]
 """A file's name and what makes its tensors."""
 
 
-def parts(source: StockSource, kind: WeightKind) -> Iterator[Part]:
+def parts(source: StockSource, levels: Sequence[float], kind: WeightKind) -> Iterator[Part]:
     """Every file of a prepared folder, in the order in which they are written."""
     config = TransformerConfig.from_json(source.config("transformer"))
     text = TextConfig.from_json(source.config("text_encoder"))
-    levels = schedules_of(source).rows
 
     def tables() -> dict[str, Tensor]:
         made = source.tables(config, levels)
@@ -90,6 +88,7 @@ def prepare(
     if prepared.is_prepared(model):
         raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
     source = StockSource(Checkpoint(model), turbo_lora)
+    levels = schedules_of(source).rows
     sources = sorted([*model.rglob("*.safetensors"), *([turbo_lora] if turbo_lora else [])])
     about = {"weights": kind} | {
         str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in sources
@@ -100,7 +99,7 @@ def prepare(
             if path.is_file() and ".safetensors" not in path.name:
                 (out / component).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, out / component / path.name)
-    everything = list(parts(source, kind))
+    everything = list(parts(source, levels, kind))
     task = progress.add_task("preparing", total=len(everything) + len(sources))
     for file_name, make in everything:
         if not (out / file_name).is_file():
@@ -117,7 +116,7 @@ def prepare(
             "model": name,
             "turbo_lora": source.turbo_lora,
             "parameters": source.parameters,
-            "levels": list(schedules_of(source).rows),
+            "levels": list(levels),
             "weights": kind,
             "sources": hashes,
         },
@@ -127,25 +126,22 @@ def prepare(
 
 def _begin(out: Path, about: str) -> None:
     """Claims `out`, or goes on with a run of the same sources."""
-    if prepared.is_prepared(out) and not (out / prepared.UNFINISHED).is_file():
+    unfinished = out / prepared.UNFINISHED
+    if unfinished.is_file():
+        if unfinished.read_text(encoding="utf-8") != about:
+            raise ModelError(f"{out} was begun from other files; remove it and start again")
+        return
+    if prepared.is_prepared(out):
         raise ModelError(f"{out} is prepared already; give another --out, or remove it first")
     if out.is_dir() and any(out.iterdir()):
-        if not (out / prepared.UNFINISHED).is_file():
-            raise ModelError(f"{out} holds something else; give an empty or new folder")
-        if (out / prepared.UNFINISHED).read_text(encoding="utf-8") != about:
-            raise ModelError(f"{out} was begun from other files; remove it and start again")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / prepared.UNFINISHED).write_text(about, encoding="utf-8")
+        raise ModelError(f"{out} holds something else; give an empty or new folder")
+    with prepared.whole(unfinished) as part:
+        part.write_text(about, encoding="utf-8")
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())  # a rename outlives a power cut, what it names might not
-    part.chmod(0o644)
-    part.rename(path)
+    with prepared.whole(path) as part:
+        save_file(tensors, part)
 
 
 def main(arguments: list[str]) -> None:

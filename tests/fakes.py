@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch import Tensor
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import FileEntry, Resident, Wanted
 from inference_server.adapters.slots import Pin
+from inference_server.engine.memory_plan import Demand, make_plan
 from inference_server.model.low_rank import AdapterTensors, GatedAdapter
 
 DEADLINE = 10.0
@@ -166,6 +169,14 @@ class FakeEngine:
                 self._permits[stage] -= 1
         if (error := self._failures.pop(stage, None)) is not None:
             raise error
+
+
+def planned_memory() -> dict[str, Any]:
+    """What of a model tells its memory: a plan of a few bytes, nothing streamed."""
+    return {
+        "plan": make_plan(Demand(10, 20, 5, 5, 1, 2, 1, 3), None),
+        "transformer": SimpleNamespace(blocks=SimpleNamespace(headroom_taken=False)),
+    }
 
 
 def colour(seed: int) -> tuple[int, int, int]:

@@ -13,8 +13,7 @@ import torch
 import uvicorn
 from openai import AsyncOpenAI
 
-from inference_server.engine.memory_plan import Demand, make_plan
-from tests.fakes import until
+from tests.fakes import planned_memory, until
 from tests.harness import InProcessServer
 from wuliart_client import AsyncClient
 from wuliart_web.__main__ import create_app
@@ -59,6 +58,5 @@ def name_model(server: InProcessServer, name: str) -> None:
         device=torch.device("cpu"),
         dtype=torch.float32,
         schedules=SimpleNamespace(sigmas={1: (1.0, 0.0)}),
-        plan=make_plan(Demand(10, 20, 5, 5, 1, 2, 1, 3), None),
-        transformer=SimpleNamespace(blocks=SimpleNamespace(headroom_taken=False)),
+        **planned_memory(),
     )

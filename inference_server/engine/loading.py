@@ -165,7 +165,7 @@ def load_model(
     modulation = table.to(device)
     vae = VaeDecoder(vae_config, source.vae(), device, dtype)
     preview = preview_projection(source.folder / "vae", vae, device)
-    edges = EdgeWeights(*(weight.to(dtype) for weight in source.edges()))
+    edges = EdgeWeights(*(weight.to(device=device, dtype=dtype) for weight in source.edges()))
     layout = slot_layout(config, schedules, dtype, memory.max_rank)
     kind = kind_of(source, device, weights)
     blocks, layers = block_fields(config, dtype, kind), layer_fields(text_config, dtype)

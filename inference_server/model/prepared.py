@@ -8,7 +8,9 @@ which the folder is not one. Knows nothing of how the parts were made.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +150,20 @@ def is_prepared(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write to; what was written gets its own name when it is on the disk, or never."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    yield part
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # a rename outlives a power cut, what it names might not
+    part.chmod(0o644)
+    part.rename(path)
+
+
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Makes the folder a prepared one; the last thing done."""
     text = json.dumps({"format": FORMAT, "torch": torch.__version__} | content, indent=2)
-    (folder / f"{MANIFEST}.part").write_text(text + "\n", encoding="utf-8")
-    (folder / f"{MANIFEST}.part").rename(folder / MANIFEST)
+    with whole(folder / MANIFEST) as part:
+        part.write_text(text + "\n", encoding="utf-8")

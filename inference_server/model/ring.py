@@ -82,16 +82,12 @@ class Ring:
 
     def __init__(self, slots: int, nbytes: int, device: torch.device) -> None:
         self.lane = Lane(device)
-        self.nbytes = slots * nbytes
         arena = torch.empty(slots, nbytes, dtype=torch.uint8, device=device)
         self._slots = [_Slot(buffer) for buffer in arena]
         # What was computed in this memory before must be done before the first copy.
         for slot in self._slots:
             slot.left = self.lane.computed()
         self._turn = 0
-
-    def __len__(self) -> int:
-        return len(self._slots)
 
     def fetch(self, source: Tensor) -> int:
         """The slot that holds a layer, or will; where none does yet, the one longest read."""

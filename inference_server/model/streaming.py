@@ -200,27 +200,34 @@ class Streaming(NamedTuple):
     ring: Ring
 
 
-def place(
-    count: int, nbytes: int, device: torch.device, streaming: Streaming | None
-) -> list[Tensor]:
-    """Flat buffers of a network's layers, zeroed: on the device, or pinned in host memory."""
+def load_layers(
+    count: int,
+    nbytes: int,
+    view: Callable[[Tensor], W],
+    fill: Callable[[int, Tensor], None],
+    device: torch.device,
+    streaming: Streaming | None,
+) -> Layers[W]:
+    """A network's layers, filled, on the device or pinned in host memory.
+
+    Args:
+        count: of layers.
+        nbytes: of a layer's flat buffer.
+        view: of one of them.
+        fill: reads layer `index` into its buffer, which is all zeros.
+        device: where the compute is.
+        streaming: None keeps everything on the device.
+    """
     streamed = set(streaming.streamed) if streaming else set()
     there = iter(torch.zeros(count - len(streamed), nbytes, dtype=torch.uint8, device=device))
     here = torch.zeros(len(streamed), nbytes, dtype=torch.uint8)
     if device.type == "cuda" and streamed:
         pin(here)
     waiting = iter(here)
-    return [next(waiting if index in streamed else there) for index in range(count)]
-
-
-def arrange(
-    layers: Sequence[Tensor],
-    view: Callable[[Tensor], W],
-    streaming: Streaming | None,
-    device: torch.device,
-) -> Layers[W]:
-    """The layers to iterate over, once for each pass."""
-    if streaming is None or not streaming.streamed:
+    layers = [next(waiting if index in streamed else there) for index in range(count)]
+    for index, layer in enumerate(layers):
+        fill(index, layer)
+    if streaming is None or not streamed:
         return ResidentLayers(layers, view)
     return StreamedLayers(layers, view, *streaming, device)
 

@@ -21,7 +21,7 @@ from inference_server.errors import ModelError
 from inference_server.model import packing
 from inference_server.model.checkpoint import WeightFiles
 from inference_server.model.packing import Field, Fields
-from inference_server.model.streaming import Layers, Streaming, arrange, place
+from inference_server.model.streaming import Layers, Streaming, load_layers
 
 PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
 """Where the language model stands in the checkpoint; differs by the version that saved it."""
@@ -162,18 +162,12 @@ class TextEncoder:
         self._final_norm = final_norm
         self._device, self._dtype = final_norm.device, final_norm.dtype
 
-    def forward(self, ids: Sequence[int]) -> Tensor:
-        """[tokens, width] in the model's dtype, for one unpadded prompt."""
-        work = self.layer_by_layer(ids)
-        while True:
-            try:
-                next(work)
-            except StopIteration as done:
-                states: Tensor = done.value
-                return states
-
     def layer_by_layer(self, ids: Sequence[int]) -> Generator[None, None, Tensor]:
-        """The same with a pause after each layer, so that other work can go in between."""
+        """Encodes one unpadded prompt, pausing after each layer for other work in between.
+
+        Returns:
+            [tokens, width] in the model's dtype.
+        """
         c = self.config
         x = self._embedding[torch.tensor(ids)].to(self._device)
         cos, sin = self._rotation(len(ids))
@@ -217,12 +211,10 @@ def load_text_encoder(
     `fill` reads layer `index` into its flat buffer; embedding and norm may lie anywhere.
     """
     fields = layer_fields(config, dtype)
-    layers = place(config.layers, packing.nbytes(fields), device, streaming)
-    for index, buffer in enumerate(layers):
-        fill(index, buffer)
+    view, nbytes = partial(layer_views, fields), packing.nbytes(fields)
     return TextEncoder(
         config,
         embedding.to(dtype),
         final_norm.to(device=device, dtype=dtype),
-        arrange(layers, partial(layer_views, fields), streaming, device),
+        load_layers(config.layers, nbytes, view, fill, device, streaming),
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.model.low_rank import GatedAdapter, adapted_linear, add_adapters
-from inference_server.model.ops import EPS, HeadNorms, Ops, Quantised
+from inference_server.model.ops import EPS, HeadNorms, Ops
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 from inference_server.model.streaming import Layers
 from inference_server.model.transformer_weights import (
@@ -123,10 +123,9 @@ class _Block:
     def _feed_forward(self, name: str, h: Tensor, w: StreamWeights) -> Tensor:
         """Up, gelu and down; the gelu is part of a neighbour unless an adapter is between them."""
         ops, up, down = self._ops, f"{name}_mlp_up", f"{name}_mlp_down"
-        if w.mlp_down.scale is not None and not self._acts_on(down):
+        if (eight := w.mlp_down.quantised) and not self._acts_on(down):
             wide = ops.quantise(self._linear(h, w.mlp_up, up), True)
-            weight = Quantised(w.mlp_down.weight, w.mlp_down.scale)
-            return ops.scaled_linear(wide, weight, w.mlp_down.bias, None)
+            return ops.scaled_linear(wide, eight, w.mlp_down.bias, None)
         if w.mlp_up.scale is None and not self._acts_on(up):
             h = ops.linear_gelu(h, w.mlp_up.weight, w.mlp_up.bias)
         else:
@@ -139,10 +138,10 @@ class _Block:
 
     def _linear(self, x: Tensor, m: Matrix, name: str, out: Tensor | None = None) -> Tensor:
         site = f"{self._site}.{name}"
-        if m.scale is None:
+        eight = m.quantised
+        if eight is None:
             return adapted_linear(x, m.weight, m.bias, site, self._adapters, out)
-        weight = Quantised(m.weight, m.scale)
-        y = self._ops.scaled_linear(self._ops.quantise(x, False), weight, m.bias, out)
+        y = self._ops.scaled_linear(self._ops.quantise(x, False), eight, m.bias, out)
         return add_adapters(y, x, site, self._adapters)
 
 

@@ -16,7 +16,7 @@ from inference_server.model import packing
 from inference_server.model.modulation import ReadTensor
 from inference_server.model.ops import PLAIN, Ops, quantise
 from inference_server.model.packing import Field, Fields
-from inference_server.model.streaming import Streaming, arrange, place
+from inference_server.model.streaming import Streaming, load_layers
 from inference_server.model.transformer import Transformer
 from inference_server.model.transformer_weights import (
     BlockWeights,
@@ -172,7 +172,7 @@ def load_transformer(
 
     Args:
         config: its shape.
-        edges: what lies before and after the blocks, anywhere.
+        edges: what lies before and after the blocks, on the device and in the dtype.
         fill: reads block `index` into its flat buffer.
         grid: rows and columns of image tokens.
         device: where it computes.
@@ -181,11 +181,6 @@ def load_transformer(
         streaming: None keeps everything on the device.
     """
     fields = block_fields(config, dtype, kind)
-    view = partial(block_views, fields)
-    blocks = place(config.blocks, packing.nbytes(fields), device, streaming)
-    for index, buffer in enumerate(blocks):
-        fill(index, buffer)
-    there = EdgeWeights(*(weight.to(device=device, dtype=dtype) for weight in edges))
-    return Transformer(
-        config, there, arrange(blocks, view, streaming, device), grid, ops_on(device)
-    )
+    view, nbytes = partial(block_views, fields), packing.nbytes(fields)
+    blocks = load_layers(config.blocks, nbytes, view, fill, device, streaming)
+    return Transformer(config, edges, blocks, grid, ops_on(device))

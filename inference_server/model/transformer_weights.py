@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model.ops import Quantised
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ class Matrix(NamedTuple):
     bias: Tensor
     scale: Tensor | None = None
     """[out, 1] float32: weight * scale is meant."""
+
+    @property
+    def quantised(self) -> Quantised | None:
+        """The weight as eight-bit products take it; None if it is not one."""
+        return None if self.scale is None else Quantised(self.weight, self.scale)
 
 
 class StreamWeights(NamedTuple):

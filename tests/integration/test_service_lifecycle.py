@@ -15,11 +15,10 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 import wuliart_client
-from inference_server.engine.memory_plan import Demand, make_plan
 from inference_server.errors import ServerError
 from inference_server.service.backend import BackendSlot
 from inference_server.service.listeners import PublicListener
-from tests.fakes import DEADLINE, until
+from tests.fakes import DEADLINE, planned_memory, until
 from tests.hand_manager import HandManager, entry_of
 from tests.harness import InProcessServer, failure_of, kinds, read_until, running_server
 from wuliart.internal.v1.segment_pb2 import AttachRequest
@@ -190,8 +189,7 @@ async def test_server_info() -> None:
             device=torch.device("cpu"),
             dtype=torch.float32,
             schedules=SimpleNamespace(sigmas={2: (1.0, 0.5, 0.0), 1: (1.0, 0.0)}),
-            plan=make_plan(Demand(10, 20, 5, 5, 1, 2, 1, 3), None),
-            transformer=SimpleNamespace(blocks=SimpleNamespace(headroom_taken=False)),
+            **planned_memory(),
         )
         async with wuliart_client.AsyncClient(server.target) as client:
             info = await client.info()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,15 @@ STOCK = LIGHTNING | {"base_shift": 0.5, "max_shift": 0.9, "shift_terminal": 0.02
 
 def relative(ours: torch.Tensor, stock: torch.Tensor) -> float:
     return float((ours - stock).norm() / stock.norm())
+
+
+def ended(work: Generator[None, None, torch.Tensor]) -> torch.Tensor:
+    """What comes of work that pauses."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return done.value
 
 
 def read_config(folder: Path) -> dict:
@@ -170,5 +180,5 @@ def test_text_encoder(tmp_path: Path, tokens: int) -> None:
     ids = torch.randint(0, 300, (tokens,))
     with torch.inference_mode():
         expected = stock(input_ids=ids[None], output_hidden_states=True).hidden_states[-1][0]
-        got = ours.forward(ids.tolist())
+        got = ended(ours.layer_by_layer(ids.tolist()))
     assert relative(got, expected) < 1e-5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inference_server.engine.memory_plan import RING_SLOTS
 from inference_server.model.ring import Ring
-from inference_server.model.streaming import Layers, Streaming, arrange, place, spread
+from inference_server.model.streaming import Layers, Streaming, load_layers, spread
 
 CPU = torch.device("cpu")
 
@@ -21,10 +21,11 @@ def make(
     count: int, elements: int, streaming: Streaming | None, start: int
 ) -> Layers[torch.Tensor]:
     """A network of `count` layers, layer n all n + start."""
-    buffers = place(count, elements, CPU, streaming)
-    for number, buffer in enumerate(buffers, start):
-        buffer.fill_(number)
-    return arrange(buffers, lambda buffer: buffer[:elements], streaming, CPU)
+
+    def fill(index: int, buffer: torch.Tensor) -> None:
+        buffer.fill_(start + index)
+
+    return load_layers(count, elements, lambda b: b[:elements], fill, CPU, streaming)
 
 
 @st.composite
