@@ -13,20 +13,22 @@ import statistics
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import QwenImageTransformer2DModel
+from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from torch import Tensor
 
 from benchmarks.kernel_classes import breakdown
 from benchmarks.random_model import full_demand
 from inference_server.engine.demand import runtime_bytes, streaming_of
 from inference_server.engine.memory_plan import make_plan
+from inference_server.model.checkpoint import WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.streaming import Streaming, pin
+from inference_server.model.tiles import decode_in_tiles
 from inference_server.model.transformer import Picture, Transformer
 from inference_server.model.transformer_loading import (
     block_fields,
@@ -36,6 +38,7 @@ from inference_server.model.transformer_loading import (
     read_edges,
 )
 from inference_server.model.transformer_weights import TransformerConfig
+from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.weight_kind import WeightKind
 
 LIGHTNING = {"shift": 3.0}
@@ -64,11 +67,25 @@ def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
     return statistics.median(times)
 
 
+class _Weights:
+    """A module's tensors by name, as `WeightFiles` gives them."""
+
+    def __init__(self, module: Any) -> None:
+        self._state = dict(module.state_dict())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._state
+
+    def read(self, name: str) -> Tensor:
+        tensor: Tensor = self._state[name]
+        return tensor
+
+
 class Bench:
     """Stock and our transformer with the same random weights."""
 
     def __init__(self) -> None:
-        self.device = torch.device("cuda")
+        self.device = torch.device("cuda:0")
         self.config = TransformerConfig()
         torch.manual_seed(0)
         tokens = GRID[0] * GRID[1]
@@ -244,13 +261,67 @@ def link_rate() -> float:
     return source.nbytes / milliseconds(lambda: target.copy_(source, non_blocking=True)) * 1e3
 
 
+def decode(bench: Bench) -> Figures:
+    """The VAE's decoder, whole and in four tiles, against stock's."""
+    with torch.inference_mode(False), bench.device:
+        stock: Any = AutoencoderKLQwenImage()
+    stock.to(torch.bfloat16).requires_grad_(False).eval()
+    config = VaeConfig.from_json(json.loads(stock.to_json_string()))
+    vae = VaeDecoder(config, cast(WeightFiles, _Weights(stock)), bench.device, torch.bfloat16)
+    latents = torch.randn(1, 16, 128, 128, device=bench.device)
+    scale = torch.tensor(config.std, device=bench.device).view(1, -1, 1, 1, 1)
+    mean = torch.tensor(config.mean, device=bench.device).view(1, -1, 1, 1, 1)
+    given = (latents[:, :, None] * scale + mean).to(torch.bfloat16)
+
+    def tiles() -> Tensor:
+        return decode_in_tiles(vae.decode, latents, config.spatial_factor)
+
+    works = {
+        "stock": lambda: stock.decode(given, return_dict=False)[0][:, :, 0],
+        "whole": lambda: vae.decode(latents),
+        "four tiles": tiles,
+    }
+    found: Figures = {}
+    pictures = {}
+    for name, work in works.items():
+        pictures[name] = work().float()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        found[f"{name}, ms"] = milliseconds(work)
+        found[f"{name}, peak GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    for a, b in (("stock", "whole"), ("whole", "four tiles")):
+        error = (pictures[a].clamp(-1, 1) - pictures[b]).square().mean()
+        found[f"{b} against {a}, dB"] = float(10 * torch.log10(4 / error))
+    return found | breakdown(works["whole"])
+
+
+def finite(bench: Bench) -> Figures:
+    """What the look for non-finite values adds to a step, its wait for the device included."""
+    picture = bench.picture(bench.resident)
+    latents = bench.latents.float()
+
+    def steps(checked: bool) -> None:
+        for _ in range(4):
+            velocity = bench.resident.forward([picture])[0]
+            following = torch.add(latents, velocity.float(), alpha=-0.25)
+            if checked:
+                assert torch.isfinite(following).all()
+
+    plain, checked = (milliseconds(lambda c=c: steps(c)) for c in (False, True))  # type: ignore[misc]
+    return {"four steps, ms": plain, "share of the checks, %": 100 * (checked / plain - 1)}
+
+
 def compiled(bench: Bench) -> Figures:
     """Stock with its blocks compiled."""
     bench.stock.compile_repeated_blocks(fullgraph=True)
     return {"stock compiled, ms": milliseconds(bench.stock_step)}
 
 
-SECTIONS = {f.__name__: f for f in (step, kernels, fp8, lengths, streaming, compiled)}
+SECTIONS = {
+    f.__name__: f for f in (step, kernels, fp8, lengths, streaming, decode, finite, compiled)
+}
 
 
 @torch.inference_mode()

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=3)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    device = torch.device("cuda")
+    device = torch.device("cuda:0")
     pipeline = build(device)
     totals, steps, peak = [], [], 0.0
     for number in range(chosen.pictures + 1):

@@ -128,6 +128,8 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
         raise ModelError(f"--device {wanted!r} is none; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("--device cuda: PyTorch sees no GPU here; check the driver, or use cpu")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     if config.dtype == "auto":
         return device, torch.bfloat16 if device.type == "cuda" else torch.float32
     return device, torch.float32 if config.dtype == "float32" else torch.bfloat16

@@ -23,13 +23,15 @@ ROTATE |= dict.fromkeys(("txt_cos", "txt_sin", "img_cos", "img_sin"), FP32)
 ROTATE |= {"texts": "i32", "heads": "i32", "eps": "fp32"}
 QUANTISE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
 QUANTISE |= {"largest": "fp32", "tiny": "fp32"}
+CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
 
 KERNELS = (
     (triton_ops._norm_kernel, NORM, {"add": False, "padded": 4096}, 8),
     (triton_ops._norm_kernel, NORM, {"add": True, "padded": 4096}, 8),
-    (triton_ops._norm_rotate_kernel, ROTATE, {"padded": 32, "half": 64}, 4),
+    (triton_ops._norm_rotate_kernel, ROTATE, {"size": 128, "padded": 128, "group": 8}, 4),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),
+    (triton_ops._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
 )
 """Kernel, its arguments' types, its constants, warps."""
 

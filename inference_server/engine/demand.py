@@ -10,8 +10,6 @@ import torch
 from inference_server.engine.memory_plan import RING_SLOTS, MemoryPlan
 from inference_server.model.ring import Ring
 from inference_server.model.streaming import Streaming, spread
-from inference_server.model.transformer_weights import TransformerConfig
-from wuliart.contract.limits import MAX_PROMPT_TOKENS
 
 RUNTIME_BYTES = 700_000_000
 """CUDA's context, kernels, and the workspaces of cuBLAS and cuDNN."""
@@ -23,15 +21,8 @@ WHOLE_DECODE_BYTES = 2_500_000_000
 """The decode of 1024 x 1024 in one piece."""
 
 
-PROMPT_CACHE_ENTRIES = 64
-"""Embeddings of prompts that are kept."""
-
-
-def prompt_bytes(config: TransformerConfig, dtype: torch.dtype) -> int:
-    """A full cache of the longest prompts: states and rotations."""
-    rotation = 2 * (config.head_dim // 2) * torch.float32.itemsize
-    token = config.text_features * dtype.itemsize + rotation
-    return PROMPT_CACHE_ENTRIES * MAX_PROMPT_TOKENS * token
+PROMPT_CACHE_BYTES = 64_000_000
+"""Embeddings of prompts that are kept: sixteen that are as long as can be, or 150 usual ones."""
 
 
 def runtime_bytes(device: torch.device) -> int:
@@ -65,4 +56,5 @@ def streaming_of(
     streamed = spread(plan.demand.blocks, plan.streamed_blocks)
     stay = [streamed[n] for n in spread(len(streamed), plan.staying_blocks)]
     text = None if plan.text_resident else range(plan.demand.text_layers)
-    return Streaming(streamed, stay, ring), None if text is None else Streaming(text, (), ring)
+    of_text = None if text is None else Streaming(text, (), ring, repeats=False)
+    return Streaming(streamed, stay, ring, repeats=True), of_text

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inference_server.engine import jpeg
-from inference_server.engine.demand import PROMPT_CACHE_ENTRIES
+from inference_server.engine.demand import PROMPT_CACHE_BYTES
 from inference_server.engine.loading import LoadedModel
 from inference_server.errors import RequestError
 from inference_server.model.latents import noise, pack, to_bytes, unpack
@@ -37,6 +37,11 @@ class PromptEmbedding:
     rotation: Rotation
     tokens: int
     tokens_ignored: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+        return self.states.nbytes + sum(t.nbytes for t in self.rotation)
 
 
 class Drawing:
@@ -72,6 +77,7 @@ class Engine:
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self._prompts: OrderedDict[str, PromptEmbedding] = OrderedDict()
+        self._prompt_bytes = 0
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> PromptEmbedding:
@@ -90,14 +96,17 @@ class Engine:
         """Puts a prompt's embedding into the cache, pausing after each layer."""
         tokenized = self.model.tokenizer.tokenize(prompt)
         states = yield from self.model.text_encoder.layer_by_layer(tokenized.ids)
-        self._prompts[prompt] = PromptEmbedding(
+        embedding = PromptEmbedding(
             states[PREFIX_TOKENS:].clone(),  # the clone lets the template's hidden states go
             self.model.transformer.text_rotation(tokenized.used),
             tokenized.used,
             tokenized.ignored,
         )
-        if len(self._prompts) > PROMPT_CACHE_ENTRIES:
-            self._prompts.popitem(last=False)
+        self._prompts[prompt] = embedding
+        self._prompt_bytes += embedding.nbytes
+        while self._prompt_bytes > PROMPT_CACHE_BYTES:
+            _, oldest = self._prompts.popitem(last=False)
+            self._prompt_bytes -= oldest.nbytes
 
     @torch.inference_mode()
     def begin(
@@ -115,12 +124,14 @@ class Engine:
         m.transformer.blocks.take_headroom()
         rows = m.schedules.row_of[steps]
         start = pack(noise(seed, m.vae.config.z, m.latent_size, m.latent_size))
+        if m.device.type == "cuda":
+            start = start.pin_memory()  # else the copy waits for everything begun before
         return Drawing(
             prompt,
             m.schedules.sigmas[steps],
             m.modulation.select(rows, adapters, m.dtype),
             adapters,
-            start.to(m.device),
+            start.to(m.device, non_blocking=True),
         )
 
     @torch.inference_mode()
@@ -178,6 +189,7 @@ class Engine:
         if on_gpu:
             torch.cuda.synchronize(self.model.device)
         self.model.transformer.blocks.give_back_headroom()
+        self.model.text_encoder.layers.fetch_ahead()
         if on_gpu:
             torch.cuda.empty_cache()
 

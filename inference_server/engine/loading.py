@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from inference_server.engine.demand import (
+    PROMPT_CACHE_BYTES,
     limit_allocator,
-    prompt_bytes,
     runtime_bytes,
     scratch_bytes,
     streaming_of,
@@ -172,7 +172,7 @@ def load_model(
 
     always = modulation.nbytes + vae.nbytes + edges.nbytes
     demand = Demand(
-        always=always + prompt_bytes(config, dtype) + runtime_bytes(device),
+        always=always + PROMPT_CACHE_BYTES + runtime_bytes(device),
         slots=memory.slots * layout.slot_bytes,
         **scratch_bytes(device),
         block=packing.nbytes(blocks),

@@ -91,12 +91,11 @@ class ModulationTable:
         self, rows: Sequence[int], adapters: Sequence[GatedAdapter], dtype: torch.dtype
     ) -> list[StepModulation]:
         """One `StepModulation` per entry of `rows`, adapters' deltas added, cast to `dtype`."""
-        index = torch.tensor(rows, device=self.blocks.device)
-        blocks, final = self.blocks[index], self.final[index]
+        # Stacked, not indexed: an index would be copied to the device behind all that runs there.
+        blocks, final = (torch.stack([t[row] for row in rows]) for t in (self.blocks, self.final))
         for adapter in adapters:
             for name, delta in adapter.tensors.deltas.items():
-                # Advanced indexing above made copies, so the base table stays untouched.
-                chosen = delta[index].to(blocks.dtype)
+                chosen = torch.stack([delta[row] for row in rows]).to(blocks.dtype)
                 if name == "norm_out":
                     final.add_(chosen.view_as(final), alpha=adapter.gate)
                 else:

@@ -1,6 +1,6 @@
-"""What a block does between its matrix products, as plain PyTorch: the definition, used on a CPU.
+"""What networks do between their products, as plain PyTorch: the definition, used on a CPU.
 
-Owns the arithmetic that `triton_ops` does with fewer trips to memory; a transformer uses one of the
+Owns the arithmetic that `triton_ops` does with fewer trips to memory; `ops_on` chooses between the
 two modules. Nothing here knows of blocks, adapters or pictures. T text and I image tokens, D width,
 H heads of E features.
 """
@@ -20,7 +20,7 @@ EPS = 1e-6
 E4M3_MAX = 448.0
 """Largest number of float8_e4m3fn."""
 TINY = 1e-12
-"""Stands for the largest number of a row of zeros."""
+"""Stands for the largest number, or the length, of a row of zeros."""
 
 
 class HeadNorms(NamedTuple):
@@ -50,6 +50,7 @@ class Ops(NamedTuple):
     linear_gelu: Callable[[Tensor, Tensor, Tensor], Tensor]
     quantise: Callable[[Tensor, bool], Quantised]
     scaled_linear: Callable[[Quantised, Quantised, Tensor, Tensor | None], Tensor]
+    channel_norm: Callable[[Tensor, Tensor, bool], Tensor]
 
 
 def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
@@ -118,6 +119,41 @@ def scaled_linear(x: Quantised, weight: Quantised, bias: Tensor, out: Tensor | N
     return product if out is None else out.copy_(product)
 
 
+def channel_norm(x: Tensor, gamma: Tensor, activate: bool) -> Tensor:
+    """Length 1 over channels, times gamma, then SiLU if asked: how the VAE's branches begin.
+
+    Args:
+        x: [N, C, height, width], channels last in memory.
+        gamma: [C].
+        activate: whether SiLU follows.
+    """
+    # The normalised dimension is contiguous, and the permuted view is free.
+    pixels = x.permute(0, 2, 3, 1)
+    norm = torch.linalg.vector_norm(pixels, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = norm.clamp_min_(TINY).reciprocal_().to(x.dtype)
+    y: Tensor = (pixels * scale).mul_(gamma)
+    if activate:
+        y = F.silu(y, inplace=True)
+    return y.permute(0, 3, 1, 2)
+
+
 PLAIN = Ops(
-    modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu, quantise, scaled_linear
+    modulated_norm,
+    residual_norm_,
+    norm_rotate_,
+    attention,
+    linear_gelu,
+    quantise,
+    scaled_linear,
+    channel_norm,
 )
+
+
+def ops_on(device: torch.device) -> Ops:
+    """Fused kernels on a GPU, plain PyTorch elsewhere."""
+    if device.type != "cuda":
+        return PLAIN
+    # Triton is there on GPU machines alone.
+    from inference_server.model.triton_ops import FUSED
+
+    return FUSED

@@ -89,6 +89,11 @@ class Ring:
             slot.left = self.lane.computed()
         self._turn = 0
 
+    @property
+    def slots(self) -> int:
+        """How many there are."""
+        return len(self._slots)
+
     def fetch(self, source: Tensor) -> int:
         """The slot that holds a layer, or will; where none does yet, the one longest read."""
         for index, slot in enumerate(self._slots):

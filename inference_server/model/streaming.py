@@ -8,6 +8,7 @@ weights do not change. Only the device thread calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -92,6 +93,9 @@ class Layers(Protocol[W_co]):
     def give_back_headroom(self) -> None:
         """After the last one."""
 
+    def fetch_ahead(self) -> None:
+        """Begins to copy as many of the first layers as there is room for: a pass comes soon."""
+
 
 class ResidentLayers(Generic[W]):
     """Layers that all live on the device."""
@@ -109,12 +113,16 @@ class ResidentLayers(Generic[W]):
     def give_back_headroom(self) -> None:
         """They took none."""
 
+    def fetch_ahead(self) -> None:
+        """They are there."""
+
 
 class StreamedLayers(Generic[W]):
     """A network's layers in order; iterate once for each pass.
 
     While the consumer computes with one, the next streamed one is on its way; after the last, the
-    first of the next pass. Computation with a layer must be begun before the next is asked for.
+    first of the next pass, if passes repeat. Computation with a layer must be begun before the next
+    is asked for.
 
     Args:
         layers: each flat buffer, in order: on the device, or pinned in host memory.
@@ -122,6 +130,7 @@ class StreamedLayers(Generic[W]):
         streamed: numbers of the layers that lie in host memory.
         stay: those of them that stay in the headroom while it is taken.
         ring: what the others take turns in.
+        repeats: whether one pass follows another.
         device: where the compute is.
     """
 
@@ -132,33 +141,38 @@ class StreamedLayers(Generic[W]):
         streamed: Sequence[int],
         stay: Sequence[int],
         ring: Ring,
+        repeats: bool,
         device: torch.device,
     ) -> None:
         self._layers = layers
+        self._streamed = streamed
         self._ring = ring
         self._ring_views = ring.views(view)
         self._headroom = Headroom(ring.lane, [layers[index] for index in stay], view, device)
         self._slot: int | None = None
         """The slot that is read now."""
         self._place = {index: place for place, index in enumerate(stay)}
-        self._following = dict(zip(streamed, (*streamed[1:], *streamed[:1]), strict=True))
+        self._following = dict(pairwise(streamed))
+        if repeats:
+            self._following[streamed[-1]] = streamed[0]
         self._resident = {
             index: view(layer) for index, layer in enumerate(layers) if index not in streamed
         }
 
     def __iter__(self) -> Iterator[W]:
         self._leave()  # what a pass that failed has left behind
+        self._fetch(self._streamed[0])
         for index in range(len(self._layers)):
             if index in self._resident:
                 yield self._resident[index]
             elif self._stays(index):
                 weights = self._headroom.enter(self._place[index])
-                self._fetch(self._following[index])
+                self._fetch(self._following.get(index))
                 yield weights
             else:
                 slot = self._slot = self._ring.fetch(self._layers[index])
                 self._ring.enter(slot)
-                self._fetch(self._following[index])
+                self._fetch(self._following.get(index))
                 yield self._ring_views[slot]
                 self._leave()
 
@@ -175,6 +189,11 @@ class StreamedLayers(Generic[W]):
         """See `Layers`."""
         self._headroom.give_back()
 
+    def fetch_ahead(self) -> None:
+        """See `Layers`."""
+        for index in self._streamed[: self._ring.slots]:
+            self._fetch(index)
+
     def _leave(self) -> None:
         if self._slot is not None:
             self._ring.leave(self._slot)
@@ -183,7 +202,9 @@ class StreamedLayers(Generic[W]):
     def _stays(self, index: int) -> bool:
         return self._headroom.taken and index in self._place
 
-    def _fetch(self, index: int) -> None:
+    def _fetch(self, index: int | None) -> None:
+        if index is None:
+            return
         if self._stays(index):
             self._headroom.fetch(self._place[index])
         else:
@@ -198,6 +219,8 @@ class Streaming(NamedTuple):
     stay: Sequence[int]
     """Those of them that stay in the headroom while it is taken."""
     ring: Ring
+    repeats: bool
+    """Whether one pass follows another, as steps do."""
 
 
 def load_layers(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inference_server.model import packing
 from inference_server.model.modulation import ReadTensor
-from inference_server.model.ops import PLAIN, Ops, quantise
+from inference_server.model.ops import ops_on, quantise
 from inference_server.model.packing import Field, Fields
 from inference_server.model.streaming import Streaming, load_layers
 from inference_server.model.transformer import Transformer
@@ -146,16 +146,6 @@ def read_edges(read: ReadTensor) -> EdgeWeights:
         "proj_out_bias": "proj_out.bias",
     }
     return EdgeWeights(**{field: read(name) for field, name in names.items()})
-
-
-def ops_on(device: torch.device) -> Ops:
-    """Fused kernels on a GPU, plain PyTorch elsewhere."""
-    if device.type != "cuda":
-        return PLAIN
-    # Triton is there on GPU machines alone.
-    from inference_server.model.triton_ops import FUSED
-
-    return FUSED
 
 
 def load_transformer(

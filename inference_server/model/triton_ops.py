@@ -83,41 +83,47 @@ def _norm_rotate_kernel(
     texts,
     heads,
     eps,
+    size: tl.constexpr,
     padded: tl.constexpr,
-    half: tl.constexpr,
+    group: tl.constexpr,
 ):
     token = tl.program_id(0)
     part = tl.program_id(1)
-    head = tl.arange(0, padded)[:, None]
-    pair = tl.arange(0, half)[None, :]
-    inside = head < heads
+    head = tl.program_id(2) * group + tl.arange(0, group)[:, None]
+    feature = tl.arange(0, padded)
+    pair = tl.arange(0, padded // 2)[None, :]
     if token < texts:
         scale = txt_query if part == 0 else txt_key
         cos, sin, position = txt_cos, txt_sin, token
     else:
         scale = img_query if part == 0 else img_key
         cos, sin, position = img_cos, img_sin, token - texts
-    size: tl.constexpr = 2 * half
-    at = (
-        qkv + token.to(tl.int64) * (3 * heads * size) + part * heads * size + head * size + 2 * pair
-    )
-    even = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    odd = tl.load(at + 1, mask=inside, other=0.0).to(tl.float32)
-    power = tl.sum(even * even + odd * odd, axis=1)[:, None] / size
-    factor = tl.rsqrt(power + eps)
-    even *= factor * tl.load(scale + 2 * pair).to(tl.float32)
-    odd *= factor * tl.load(scale + 2 * pair + 1).to(tl.float32)
-    c = tl.load(cos + position * half + pair)
-    s = tl.load(sin + position * half + pair)
-    tl.store(at, (even * c - odd * s).to(qkv.dtype.element_ty), mask=inside)
-    tl.store(at + 1, (even * s + odd * c).to(qkv.dtype.element_ty), mask=inside)
+    inside = (head < heads) & (feature < size)[None, :]
+    row = qkv + token.to(tl.int64) * (3 * heads * size) + part * heads * size
+    at = row + head * size + feature[None, :]
+    # Neighbours in memory are read together and parted in registers: read two apart, each half
+    # of the bytes that a load brings is thrown away.
+    value = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    power = tl.sum(value * value, axis=1)[:, None] / size
+    value *= tl.rsqrt(power + eps)
+    value *= tl.load(scale + feature, mask=feature < size, other=0.0).to(tl.float32)[None, :]
+    even, odd = tl.split(tl.reshape(value, (group, padded // 2, 2)))
+    c = tl.load(cos + position * (size // 2) + pair, mask=pair < size // 2, other=0.0)
+    s = tl.load(sin + position * (size // 2) + pair, mask=pair < size // 2, other=0.0)
+    turned = tl.reshape(tl.join(even * c - odd * s, even * s + odd * c), (group, padded))
+    tl.store(at, turned.to(qkv.dtype.element_ty), mask=inside)
+
+
+HEADS_TOGETHER = 8
+"""Heads that one program of the kernel above norms and rotates: 128 threads read 16 bytes each."""
 
 
 def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
     """See `ops.norm_rotate_`."""
     size = img.query.shape[0]
     heads = qkv.shape[1] // (3 * size)
-    _norm_rotate_kernel[(len(qkv), 2)](
+    group = min(HEADS_TOGETHER, triton.next_power_of_2(heads))
+    _norm_rotate_kernel[(len(qkv), 2, triton.cdiv(heads, group))](
         qkv,
         txt.query,
         txt.key,
@@ -128,8 +134,9 @@ def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
         len(txt.rotation.cos),
         heads,
         EPS,
-        padded=triton.next_power_of_2(heads),
-        half=size // 2,
+        size=size,
+        padded=triton.next_power_of_2(size),
+        group=group,
         num_warps=4,
     )
 
@@ -190,6 +197,55 @@ def scaled_linear(x: Quantised, weight: Quantised, bias: Tensor, out: Tensor | N
     )
 
 
+@triton.jit
+def _channel_norm_kernel(
+    x,
+    gamma,
+    out,
+    pixels,
+    channels,
+    activate: tl.constexpr,
+    padded: tl.constexpr,
+    rows: tl.constexpr,
+):
+    pixel = tl.program_id(0) * rows + tl.arange(0, rows)[:, None]
+    channel = tl.arange(0, padded)[None, :]
+    inside = (pixel < pixels) & (channel < channels)
+    at = pixel.to(tl.int64) * channels + channel
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    norm = tl.sqrt(tl.sum(value * value, axis=1))[:, None]
+    value /= tl.maximum(norm, 1e-12)
+    value *= tl.load(gamma + channel, mask=channel < channels, other=0.0).to(tl.float32)
+    if activate:
+        value *= tl.sigmoid(value)
+    tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+
+
+CHANNELS_TOGETHER = 4096
+"""Numbers that one program of the kernel above norms: as many pixels as have them."""
+
+
+def channel_norm(x: Tensor, gamma: Tensor, activate: bool) -> Tensor:
+    """See `ops.channel_norm`."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(x)
+    channels = x.shape[1]
+    pixels = x.numel() // channels
+    padded = triton.next_power_of_2(channels)
+    rows = max(1, CHANNELS_TOGETHER // padded)
+    _channel_norm_kernel[(triton.cdiv(pixels, rows),)](
+        x, gamma, out, pixels, channels, activate=activate, padded=padded, rows=rows, num_warps=8
+    )
+    return out
+
+
 FUSED = Ops(
-    modulated_norm, residual_norm_, norm_rotate_, attention, linear_gelu, quantise, scaled_linear
+    modulated_norm,
+    residual_norm_,
+    norm_rotate_,
+    attention,
+    linear_gelu,
+    quantise,
+    scaled_linear,
+    channel_norm,
 )

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.ops import Ops, ops_on
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -60,19 +61,13 @@ class VaeConfig:
 class _ChannelNorm:
     """x / |x| * sqrt(C) * gamma over channels, then SiLU: how every residual branch begins."""
 
-    def __init__(self, gamma: Tensor, activate: bool = True) -> None:
+    def __init__(self, gamma: Tensor, ops: Ops, activate: bool = True) -> None:
         self._gamma = gamma.flatten() * gamma.numel() ** 0.5
+        self._ops = ops
         self._activate = activate
 
     def __call__(self, x: Tensor) -> Tensor:
-        # Channels last: the normalised dimension is contiguous, and the permuted view is free.
-        pixels = x.permute(0, 2, 3, 1)
-        norm = torch.linalg.vector_norm(pixels, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = norm.clamp_min_(1e-12).reciprocal_().to(x.dtype)
-        y: Tensor = (pixels * scale).mul_(self._gamma)
-        if self._activate:
-            y = F.silu(y, inplace=True)
-        return y.permute(0, 3, 1, 2)
+        return self._ops.channel_norm(x, self._gamma, self._activate)
 
 
 class _ResidualBlock:
@@ -118,6 +113,7 @@ class _Builder:
 
     def __init__(self, weights: WeightFiles, device: torch.device, dtype: torch.dtype) -> None:
         self._weights, self._device, self._dtype = weights, device, dtype
+        self._ops = ops_on(device)
         self.nbytes = 0
 
     def has(self, name: str) -> bool:
@@ -129,7 +125,7 @@ class _Builder:
         return tensor
 
     def norm(self, path: str, activate: bool = True) -> _ChannelNorm:
-        return _ChannelNorm(self._read(f"{path}.gamma"), activate)
+        return _ChannelNorm(self._read(f"{path}.gamma"), self._ops, activate)
 
     def conv(self, path: str) -> Layer:
         weight = _flattened(self._weights.read(f"{path}.weight"))

@@ -13,7 +13,7 @@ from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.engine.memory_plan import RING_SLOTS
 from inference_server.errors import ModelError
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.float32
 PROMPTS = ("a rocket on a purple background", "紫色背景上的火箭", "a rocket on a purple background")
 
@@ -69,7 +69,8 @@ def test_a_picture_in_tiles_is_the_picture(whole: Engine) -> None:
 
 def test_a_prompt_encoded_beside_a_step_is_the_prompt_and_the_step_the_step(whole: Engine) -> None:
     demand = whole.model.plan.demand
-    least = demand.always + demand.slots + RING_SLOTS * max(demand.block, demand.text_layer)
+    least = demand.always + demand.slots + demand.scratch
+    least += RING_SLOTS * max(demand.block, demand.text_layer)
     engine = load(least + demand.block, least)
     for one in (whole, engine):
         one.encode(PROMPTS[0])

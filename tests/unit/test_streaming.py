@@ -37,7 +37,7 @@ def networks(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
     return count, streamed, stay
 
 
-@given(networks(), networks(), st.integers(2, 4), st.lists(st.sampled_from("abABx"), max_size=8))
+@given(networks(), networks(), st.integers(2, 4), st.lists(st.sampled_from("abABxf"), max_size=8))
 def test_every_pass_sees_every_layer_in_order(
     a: tuple[int, list[int], list[int]],
     b: tuple[int, list[int], list[int]],
@@ -46,10 +46,15 @@ def test_every_pass_sees_every_layer_in_order(
 ) -> None:
     ring = Ring(slots, 40, CPU)
     nets = {
-        "a": (make(a[0], 10, Streaming(a[1], a[2], ring), 0), range(a[0])),
-        "b": (make(b[0], 7, Streaming(b[1], b[2], ring), 100), range(100, 100 + b[0])),
+        "a": (make(a[0], 10, Streaming(a[1], a[2], ring, True), 0), range(a[0])),
+        "b": (make(b[0], 7, Streaming(b[1], b[2], ring, False), 100), range(100, 100 + b[0])),
     }
     for action in ["a", *actions, "b", "a"]:
+        for layers, _ in nets.values():
+            if action == "f":
+                layers.fetch_ahead()
+        if action == "f":
+            continue
         if action == "x":
             for layers, _ in nets.values():
                 layers.give_back_headroom()
@@ -100,7 +105,7 @@ def copies(layers: Layers[torch.Tensor], ring: Ring) -> int:
 
 def test_a_pass_copies_each_streamed_layer_once_and_what_stays_never_again() -> None:
     ring = Ring(2, 40, CPU)
-    layers = make(12, 10, Streaming(spread(12, 8), spread(12, 8)[:3], ring), 0)
+    layers = make(12, 10, Streaming(spread(12, 8), spread(12, 8)[:3], ring, True), 0)
     list(layers)
     # The first layer of the next pass is fetched at the end of each.
     assert copies(layers, ring) == 8
@@ -114,7 +119,7 @@ def test_a_pass_copies_each_streamed_layer_once_and_what_stays_never_again() -> 
 
 def test_passes_that_fail_leave_the_ring_as_good_as_new() -> None:
     ring = Ring(4, 40, CPU)
-    nets = [make(9, 10, Streaming(range(9), (), ring), start) for start in (0, 100)]
+    nets = [make(9, 10, Streaming(range(9), (), ring, True), start) for start in (0, 100)]
     held = []
     for _ in range(20):
         for layers in nets:
@@ -129,8 +134,8 @@ def test_passes_that_fail_leave_the_ring_as_good_as_new() -> None:
 
 def test_two_networks_by_turns_do_not_evict_what_the_other_has_fetched() -> None:
     ring = Ring(RING_SLOTS, 40, CPU)
-    blocks = make(60, 10, Streaming(range(60), (), ring), 0)
-    texts = make(28, 10, Streaming(range(28), (), ring), 100)
+    blocks = make(60, 10, Streaming(range(60), (), ring, True), 0)
+    texts = make(28, 10, Streaming(range(28), (), ring, False), 100)
     list(blocks)
     with counted(ring) as begun:
         beside = iter(texts)
@@ -138,5 +143,15 @@ def test_two_networks_by_turns_do_not_evict_what_the_other_has_fetched() -> None
             if number < 28:
                 next(beside)
         list(beside)
-    # Each once, and the first of the next pass ahead.
-    assert len(begun) <= 60 + 28 + 2
+    # Each once, and the first of the blocks' next pass ahead.
+    assert len(begun) <= 60 + 28 + 1
+
+
+def test_what_was_fetched_ahead_is_not_copied_again() -> None:
+    ring = Ring(4, 40, CPU)
+    layers = make(12, 10, Streaming(range(12), (), ring, False), 0)
+    with counted(ring) as begun:
+        layers.fetch_ahead()
+        layers.fetch_ahead()
+    assert len(begun) == 4
+    assert copies(layers, ring) == 12 - 4

@@ -15,7 +15,7 @@ from inference_server.model import ops, triton_ops
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-AXES = (4, 6, 6)
+AXES = (4, 6, 4)
 GRID = (3, 4)
 PIXELS = GRID[0] * GRID[1]
 
@@ -81,6 +81,20 @@ def test_eight_bits(precision: tuple[torch.dtype, float], gelu: bool) -> None:
     assert not got.values[1].float().any()
 
 
+@pytest.mark.parametrize("channels", [5, 96])
+@pytest.mark.parametrize("activate", [False, True], ids=["as it is", "silu"])
+def test_channels(precision: tuple[torch.dtype, float], channels: int, activate: bool) -> None:
+    dtype, most = precision
+    x = 3 * torch.randn(1, channels, 7, 11, device=DEVICE, dtype=dtype)
+    x[..., 0, 0] = 0.0
+    x = x.contiguous(memory_format=torch.channels_last)
+    gamma = torch.randn(channels, device=DEVICE, dtype=dtype)
+    expected = ops.channel_norm(x, gamma, activate)
+    got = triton_ops.channel_norm(x, gamma, activate)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert near(got, expected, most)
+
+
 @pytest.mark.skipif(DEVICE == "cpu", reason="the product's epilogue and cuDNN need a GPU")
 def test_products_epilogue_and_attention() -> None:
     torch.manual_seed(0)
@@ -107,4 +121,4 @@ def test_they_compile_for_ada_and_hopper() -> None:
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 10
+    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 12
