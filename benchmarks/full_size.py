@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -165,7 +166,12 @@ def step(bench: Bench) -> Figures:
     picture = bench.picture(model)
     ours = model.forward([picture])[0]
     stock = bench.stock_step()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    model.forward([picture])
+    host = time.perf_counter() - began
     return {
+        "host's part, ms": 1e3 * host,
         "stock eager, ms": milliseconds(bench.stock_step),
         "ours, ms": milliseconds(lambda: model.forward([picture])),
         "ours, four pictures, ms": milliseconds(lambda: model.forward([picture] * 4), 3),

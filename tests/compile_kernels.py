@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from inference_server.model import triton_ops
+from inference_server.model import triton_attention, triton_ops
 
 CAPABILITIES = (89, 90)
 """Ada (RTX 4090) and Hopper."""
@@ -23,14 +23,18 @@ ROTATE |= dict.fromkeys(("txt_cos", "txt_sin", "img_cos", "img_sin"), FP32)
 ROTATE |= {"texts": "i32", "heads": "i32", "eps": "fp32"}
 QUANTISE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
 QUANTISE |= {"largest": "fp32", "tiny": "fp32"}
+TEXT_KEYS = {"qkv": BF16, "out": BF16, "sums": FP32, "softmax_scale": "fp32"}
+TEXT_KEYS |= dict.fromkeys(("rows", "first", "texts", "heads"), "i32")
+TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 128, "keys": 64}
 CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
 
 KERNELS = (
     (triton_ops._norm_kernel, NORM, {"add": False, "padded": 4096}, 8),
     (triton_ops._norm_kernel, NORM, {"add": True, "padded": 4096}, 8),
-    (triton_ops._norm_rotate_kernel, ROTATE, {"size": 128, "padded": 128, "group": 8}, 4),
+    (triton_ops._norm_rotate_kernel, ROTATE, {"size": 128, "padded": 128, "group": 32}, 4),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),
+    (triton_attention._text_keys_kernel, TEXT_KEYS, TEXT_KEYS_SHAPE, 8),
     (triton_ops._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
 )
 """Kernel, its arguments' types, its constants, warps."""

@@ -46,11 +46,13 @@ class Ops(NamedTuple):
     modulated_norm: Callable[[Tensor, Tensor, Tensor], Tensor]
     residual_norm_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
     norm_rotate_: Callable[[Tensor, HeadNorms, HeadNorms], None]
-    attention: Callable[[Tensor, int], Tensor]
+    attention: Callable[[Tensor, int, int, int], Tensor]
     linear_gelu: Callable[[Tensor, Tensor, Tensor], Tensor]
     quantise: Callable[[Tensor, bool], Quantised]
     scaled_linear: Callable[[Quantised, Quantised, Tensor, Tensor | None], Tensor]
     channel_norm: Callable[[Tensor, Tensor, bool], Tensor]
+    queries: int
+    """What `attention` wants the number of rows to be a multiple of."""
 
 
 def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
@@ -81,12 +83,21 @@ def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
             heads.copy_(rotate(F.rms_norm(heads, (size,), scale, EPS), norms.rotation))
 
 
-def attention(qkv: Tensor, heads: int) -> Tensor:
-    """Every token attends to every token: [T + I, 3 D] to [T + I, D].
+def attention(qkv: Tensor, heads: int, texts: int, images: int) -> Tensor:
+    """Every token attends to every token, without a mask: one picture has no padding.
 
-    There is no mask: one picture has no padding.
+    Args:
+        qkv: [P + T + I, 3 D]; P rows in front round the number of rows up to a multiple of
+            `Ops.queries` and hold anything.
+        heads: H.
+        texts: T.
+        images: I.
+
+    Returns:
+        [P + T + I, D], of which the first P rows mean nothing.
     """
     q, k, v = qkv.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)[:, None]
+    k, v = (t[:, :, len(qkv) - texts - images :] for t in (k, v))
     return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
 
 
@@ -146,6 +157,7 @@ PLAIN = Ops(
     quantise,
     scaled_linear,
     channel_norm,
+    1,
 )
 
 

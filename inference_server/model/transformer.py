@@ -18,6 +18,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference_server.model.fork import Fork
 from inference_server.model.low_rank import GatedAdapter, adapted_linear, add_adapters
 from inference_server.model.ops import EPS, HeadNorms, Ops
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
@@ -67,9 +68,10 @@ class _Stream:
 class _Block:
     """One block at work on one picture: what all its products need to know."""
 
-    def __init__(self, index: int, ops: Ops, adapters: Sequence[GatedAdapter]) -> None:
+    def __init__(self, index: int, ops: Ops, fork: Fork, adapters: Sequence[GatedAdapter]) -> None:
         self._site = f"block{index}"
         self._ops = ops
+        self._fork = fork
         self._adapters = adapters
 
     def attend(
@@ -81,18 +83,21 @@ class _Block:
     ) -> tuple[Tensor, Tensor]:
         """[tokens, D] of img and txt, from their normed streams."""
         texts, (tokens, width) = len(txt), img.shape
-        qkv = img.new_empty(texts + tokens, 3 * width)
-        for name, x, weights, rows in (
-            ("img", img, w.img, qkv[texts:]),
-            ("txt", txt, w.txt, qkv[:texts]),
-        ):
-            self._linear(x, weights.qkv, f"{name}_qkv", rows)
+        pads = -(texts + tokens) % self._ops.queries
+        padded = img.new_empty(pads + texts + tokens, 3 * width)
+        qkv = padded[pads:]
+        self._fork.part()
+        self._linear(img, w.img.qkv, "img_qkv", qkv[texts:])
+        with self._fork:
+            self._linear(txt, w.txt.qkv, "txt_qkv", qkv[:texts])
+        self._fork.join()
         norms = [
             HeadNorms(weights.q_norm, weights.k_norm, rotation)
             for weights, rotation in zip((w.txt, w.img), reversed(rotations), strict=True)
         ]
         self._ops.norm_rotate_(qkv, *norms)
-        joint = self._ops.attention(qkv, width // w.img.q_norm.shape[0])
+        heads = width // w.img.q_norm.shape[0]
+        joint = self._ops.attention(padded, heads, texts, tokens)[pads:]
         return joint[texts:], joint[:texts]
 
     def after_attention(
@@ -170,6 +175,7 @@ class Transformer:
         self._grid = grid
         self._ops = ops
         device = edges.img_in.device
+        self._fork = Fork(device)
         self._image_rotation = Rotation(
             *(t.to(device) for t in image_rotation(*grid, config.rope_axes))
         )
@@ -216,8 +222,12 @@ class Transformer:
     def _through(
         self, index: int, w: BlockWeights, picture: Picture, img: _Stream, txt: _Stream
     ) -> None:
-        """One block; nothing reads the text stream after the last one."""
-        block = _Block(index, self._ops, picture.adapters)
+        """One block; nothing reads the text stream after the last one.
+
+        A text is so short that its products wait for memory, while the image's keep the arithmetic
+        busy: they run beside each other.
+        """
+        block = _Block(index, self._ops, self._fork, picture.adapters)
         rotations = (self._image_rotation, picture.prompt_rotation)
         img_attended, txt_attended = block.attend(w, img.normed, txt.normed, rotations)
         mod, final = picture.modulation.blocks[index], picture.modulation.final
@@ -225,5 +235,8 @@ class Transformer:
             block.after_attention("img", img, img_attended, w.img, mod[0], (final[1], final[0]))
             return
         then = picture.modulation.blocks[index + 1]
+        self._fork.part()
         block.after_attention("img", img, img_attended, w.img, mod[0], (then[0, 0], then[0, 1]))
-        block.after_attention("txt", txt, txt_attended, w.txt, mod[1], (then[1, 0], then[1, 1]))
+        with self._fork:
+            block.after_attention("txt", txt, txt_attended, w.txt, mod[1], (then[1, 0], then[1, 1]))
+        self._fork.join()

@@ -10,18 +10,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inference_server.model.ops import E4M3_MAX, EPS, TINY, HeadNorms, Ops, Quantised
-
-ATTENTION = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
-"""Fastest first, as measured on Hopper (docs/decisions.md)."""
+from inference_server.model.triton_attention import QUERIES, attention
 
 
 @triton.jit
@@ -114,8 +105,8 @@ def _norm_rotate_kernel(
     tl.store(at, turned.to(qkv.dtype.element_ty), mask=inside)
 
 
-HEADS_TOGETHER = 8
-"""Heads that one program of the kernel above norms and rotates: 128 threads read 16 bytes each."""
+HEADS_TOGETHER = 32
+"""Heads that one program of the kernel above norms and rotates, at most."""
 
 
 def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
@@ -139,13 +130,6 @@ def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
         group=group,
         num_warps=4,
     )
-
-
-def attention(qkv: Tensor, heads: int) -> Tensor:
-    """See `ops.attention`."""
-    q, k, v = qkv.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)[:, None]
-    with sdpa_kernel(ATTENTION, set_priority=True):
-        return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -248,4 +232,5 @@ FUSED = Ops(
     quantise,
     scaled_linear,
     channel_norm,
+    QUERIES,
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.model import ops, triton_ops
+from inference_server.model import ops, triton_attention, triton_ops
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,6 +67,26 @@ def test_queries_and_keys(precision: tuple[torch.dtype, float], texts: int, head
     assert torch.equal(got[:, 2 * heads * size :], qkv[:, 2 * heads * size :])
 
 
+@pytest.mark.parametrize("texts", [1, 64, 70, 111])
+def test_text_keys_are_added_to_a_softmax_over_the_image(
+    precision: tuple[torch.dtype, float], texts: int
+) -> None:
+    dtype, most = precision
+    if DEVICE == "cpu" and dtype is torch.bfloat16:
+        pytest.skip("the interpreter multiplies the bits of bfloat16")
+    heads, size, images = 2, sum(AXES), 17
+    qkv = 3 * torch.randn(128, 3 * heads * size, device=DEVICE, dtype=dtype)
+    qkv[: 128 - texts - images] = float("nan")
+    expected = ops.attention(qkv, heads, texts, images)
+    q, k, _ = qkv.float().unflatten(1, (3, heads, size)).permute(1, 2, 0, 3)
+    scores = q @ k[:, -images:].mT / size**0.5
+    joint = ops.attention(qkv, heads, 0, images)
+    triton_attention.add_text_keys_(
+        joint, scores.logsumexp(-1).contiguous(), qkv, heads, 128 - texts - images, texts
+    )
+    assert near(joint[-texts - images :], expected[-texts - images :], most)
+
+
 @pytest.mark.parametrize("gelu", [False, True], ids=["as it is", "gelu"])
 def test_eight_bits(precision: tuple[torch.dtype, float], gelu: bool) -> None:
     dtype, _ = precision
@@ -107,8 +127,10 @@ def test_products_epilogue_and_attention() -> None:
     eight, weight8 = ops.quantise(x), ops.quantise(weight)
     expected = ops.scaled_linear(eight, weight8, bias, None)
     assert near(triton_ops.scaled_linear(eight, weight8, bias, None), expected, 1e-2)
-    qkv = torch.randn(70, 3 * 4 * 128, device=DEVICE, dtype=torch.bfloat16)
-    assert near(triton_ops.attention(qkv, 4), ops.attention(qkv, 4), 1e-2)
+    qkv = torch.randn(128, 3 * 4 * 128, device=DEVICE, dtype=torch.bfloat16)
+    for texts in (1, 5, 70):
+        expected = ops.attention(qkv, 4, texts, 58)[-58 - texts :]
+        assert near(triton_ops.attention(qkv, 4, texts, 58)[-58 - texts :], expected, 1e-2)
 
 
 def test_they_compile_for_ada_and_hopper() -> None:
@@ -121,4 +143,4 @@ def test_they_compile_for_ada_and_hopper() -> None:
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 12
+    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 14
