@@ -106,8 +106,7 @@ def main() -> None:
     # The arena of the adapters, which the server allocates beside the model.
     arena = torch.zeros(SLOTS * model.layout(RANK).slot_bytes, dtype=torch.uint8, device=device)
     found: dict[str, float] = {"load, s": time.perf_counter() - began}
-    picture(engine, 0)
-    engine.rest()
+    engine.warm_up()
     found["idle, GB by the driver"] = used(device)
     found["idle, GB by the plan"] = model.plan.idle / 1e9
     peak, rows = 0.0, []
@@ -126,6 +125,7 @@ def main() -> None:
     found["black"] = sum(row["black"] for row in rows)
     alone = statistics.median(in_flight(engine, 1) for _ in range(3))
     together = in_flight(engine, 4)
+    found["with four in flight, GB by the driver"] = used(device)
     found["four in flight against one by one"] = 4 * alone / together
     engine.rest()
     found["idle after all, GB by the driver"] = used(device)

@@ -17,7 +17,6 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
-from inference_server.engine.jpeg import encode_picture
 from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.errors import ModelError
 from inference_server.model.source import Source
@@ -32,7 +31,6 @@ from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 log = logging.getLogger(__name__)
 
-WARM_UP_PROMPT = "warm-up"
 
 STREAMING_BATCH = 4
 
@@ -147,10 +145,5 @@ def _load_and_warm_up(
         budget, _ = torch.cuda.mem_get_info(device)
     memory = Memory(budget, config.idle_vram, config.slots + 1, config.max_rank)
     engine = Engine(load_model(source, device, dtype, name, memory, config.weights))
-    # The first picture of a process pays for allocators and kernel choices; nobody should wait.
-    drawing = engine.begin(engine.encode(WARM_UP_PROMPT), 0, 1)
-    engine.step([drawing])
-    engine.check(drawing)
-    encode_picture(engine.decode(drawing))
-    engine.rest()
+    engine.warm_up()
     return engine

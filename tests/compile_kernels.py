@@ -25,7 +25,7 @@ QUANTISE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
 QUANTISE |= {"largest": "fp32", "tiny": "fp32"}
 TEXT_KEYS = {"qkv": BF16, "out": BF16, "sums": FP32, "softmax_scale": "fp32"}
 TEXT_KEYS |= dict.fromkeys(("rows", "first", "texts", "heads"), "i32")
-TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 128, "keys": 64}
+TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 64, "keys": 64}
 CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
 
 KERNELS = (

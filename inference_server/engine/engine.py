@@ -80,6 +80,20 @@ class Engine:
         self._prompt_bytes = 0
 
     @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Draws what makes every library choose its kernels: nobody should wait for that later."""
+        m = self.model
+        some = self.encode("warm-up").states[:1]
+        for tokens in m.transformer.prompt_lengths:
+            rotation = m.transformer.text_rotation(tokens)
+            prompt = PromptEmbedding(some.expand(tokens, -1).contiguous(), rotation, tokens, 0)
+            drawing = self.begin(prompt, 0, 1)
+            self.step([drawing])
+            self.check(drawing)
+        jpeg.encode_picture(self.decode(drawing))
+        self.rest()
+
+    @torch.inference_mode()
     def encode(self, prompt: str) -> PromptEmbedding:
         """The prompt's embedding, from the cache if it was used lately."""
         if prompt in self._prompts:

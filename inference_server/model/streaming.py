@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from inference_server.errors import ModelError
+from inference_server.model.host_memory import host_memory
 from inference_server.model.ring import Lane, Ring
 
 W = TypeVar("W")
@@ -243,33 +243,13 @@ def load_layers(
     """
     streamed = set(streaming.streamed) if streaming else set()
     there = iter(torch.zeros(count - len(streamed), nbytes, dtype=torch.uint8, device=device))
-    here = torch.zeros(len(streamed), nbytes, dtype=torch.uint8)
-    if device.type == "cuda" and streamed:
-        pin(here)
-    waiting = iter(here)
+    waiting = iter(host_memory(len(streamed) * nbytes, device).view(len(streamed), nbytes))
     layers = [next(waiting if index in streamed else there) for index in range(count)]
     for index, layer in enumerate(layers):
         fill(index, layer)
     if streaming is None or not streamed:
         return ResidentLayers(layers, view)
     return StreamedLayers(layers, view, *streaming, device)
-
-
-def pin(memory: Tensor) -> None:
-    """Makes host memory readable for the device's copy engine, for as long as the process lives.
-
-    It is never unpinned, so it must live as long. PyTorch's own pinned allocator rounds up to a
-    power of two: 32 GB for 18 GB of layers.
-
-    Raises:
-        ModelError: the system does not let this process pin so much.
-    """
-    status = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
-    if int(status) != 0:
-        raise ModelError(
-            f"cannot pin {memory.nbytes / 1e9:.1f} GB of host memory ({status}): free some, "
-            "raise the limit (ulimit -l), or give a larger --vram-budget"
-        )
 
 
 def spread(count: int, chosen: int) -> list[int]:

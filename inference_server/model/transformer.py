@@ -30,6 +30,7 @@ from inference_server.model.transformer_weights import (
     StreamWeights,
     TransformerConfig,
 )
+from wuliart.contract.limits import MAX_PROMPT_TOKENS
 
 
 class StepModulation(NamedTuple):
@@ -56,7 +57,7 @@ class Picture(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Stream:
+class Stream:
     """One stream of a picture on its way through the blocks."""
 
     x: Tensor
@@ -103,7 +104,7 @@ class _Block:
     def after_attention(
         self,
         name: str,
-        stream: _Stream,
+        stream: Stream,
         attended: Tensor,
         w: StreamWeights,
         mod: Tensor,
@@ -150,6 +151,14 @@ class _Block:
         return add_adapters(y, x, site, self._adapters)
 
 
+def prompt_lengths(images: int, queries: int) -> list[int]:
+    """One number of text tokens for each multiple of `queries` that text and image round up to."""
+    if queries == 1:
+        return [1]
+    lengths = range(1, MAX_PROMPT_TOKENS + 1)
+    return list({-(-(texts + images) // queries): texts for texts in lengths}.values())
+
+
 class Transformer:
     """Weights of the whole transformer and its forward pass.
 
@@ -180,6 +189,11 @@ class Transformer:
             *(t.to(device) for t in image_rotation(*grid, config.rope_axes))
         )
 
+    @property
+    def prompt_lengths(self) -> Sequence[int]:
+        """One number of text tokens for each shape that the attention's kernels are chosen for."""
+        return prompt_lengths(self._grid[0] * self._grid[1], self._ops.queries)
+
     def text_rotation(self, tokens: int) -> Rotation:
         """Rotation of a prompt of that many tokens, on the model's device."""
         rotation = text_rotation(tokens, *self._grid, self.config.rope_axes)
@@ -197,10 +211,10 @@ class Transformer:
         Returns:
             [image tokens, patch * patch * out_channels] each, packed.
         """
-        streams = [self._begin(picture) for picture in pictures]
+        streams = [self.begin(picture) for picture in pictures]
         for index, weights in enumerate(self.blocks):
             for picture, (img, txt) in zip(pictures, streams, strict=True):
-                self._through(index, weights, picture, img, txt)
+                self.through(index, weights, picture, img, txt)
             between()
         e = self._edges
         return [
@@ -208,19 +222,20 @@ class Transformer:
             for picture, (img, _) in zip(pictures, streams, strict=True)
         ]
 
-    def _begin(self, picture: Picture) -> tuple[_Stream, _Stream]:
+    def begin(self, picture: Picture) -> tuple[Stream, Stream]:
+        """The image's and the text's stream before the first block."""
         e, adapters = self._edges, picture.adapters
         img = adapted_linear(picture.latents, e.img_in, e.img_in_bias, "img_in", adapters)
         txt = F.rms_norm(picture.prompt, (picture.prompt.shape[-1],), e.txt_norm, EPS)
         txt = adapted_linear(txt, e.txt_in, e.txt_in_bias, "txt_in", adapters)
         first = picture.modulation.blocks[0]
         return (
-            _Stream(img, self._ops.modulated_norm(img, first[0, 0], first[0, 1])),
-            _Stream(txt, self._ops.modulated_norm(txt, first[1, 0], first[1, 1])),
+            Stream(img, self._ops.modulated_norm(img, first[0, 0], first[0, 1])),
+            Stream(txt, self._ops.modulated_norm(txt, first[1, 0], first[1, 1])),
         )
 
-    def _through(
-        self, index: int, w: BlockWeights, picture: Picture, img: _Stream, txt: _Stream
+    def through(
+        self, index: int, w: BlockWeights, picture: Picture, img: Stream, txt: Stream
     ) -> None:
         """One block; nothing reads the text stream after the last one.
 
