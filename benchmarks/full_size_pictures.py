@@ -105,42 +105,49 @@ def main() -> None:
     engine = Engine(model)
     # The arena of the adapters, which the server allocates beside the model.
     arena = torch.zeros(SLOTS * model.layout(RANK).slot_bytes, dtype=torch.uint8, device=device)
-    found: dict[str, float] = {"load, s": time.perf_counter() - began}
-    engine.warm_up()
-    found["idle, GB by the driver"] = used(device)
-    found["idle, GB by the plan"] = model.plan.idle / 1e9
-    peak, rows = 0.0, []
-    for number in range(1, chosen.pictures + 1):
-        rows.append(picture(engine, number))
-        peak = max(peak, used(device))
-        if number in (1, chosen.pictures):
-            found[f"memory after {number}, GB"] = used(device)
-    found["peak, GB by the driver"] = peak
-    found["peak, GB by the plan"] = model.plan.peak / 1e9
-    stages = [picture(engine, chosen.pictures + number, True) for number in range(1, 6)]
-    for stage in ("text encode", "denoise", "decode", "jpeg"):
-        found[f"{stage}, ms"] = 1e3 * statistics.median(row[stage] for row in stages)
-    found["prompt to JPEG, ms"] = 1e3 * statistics.median(row["total"] for row in rows)
-    found["step, ms"] = found["denoise, ms"] / STEPS
-    found["black"] = sum(row["black"] for row in rows)
-    alone = statistics.median(in_flight(engine, 1) for _ in range(3))
-    together = in_flight(engine, 4)
-    found["with four in flight, GB by the driver"] = used(device)
-    found["four in flight against one by one"] = 4 * alone / together
-    engine.rest()
-    found["idle after all, GB by the driver"] = used(device)
-    found["arena, GB"] = arena.nbytes / 1e9
-    for name, value in found.items():
-        print(f"{name:40} {value:10.3f}", flush=True)
-    line = {
+    line: dict[str, object] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "weights": chosen.weights,
         "plan": dict(model.plan.segments()),
         "blocks": [model.plan.resident_blocks, model.plan.staying_blocks],
-    } | {name: round(value, 4) for name, value in found.items()}
+    }
+
+    def report(name: str, value: float) -> None:
+        """At once: a run that is cut off has told what it knew."""
+        print(f"{name:40} {value:10.3f}", flush=True)
+        line[name] = round(value, 4)
+        if chosen.out:
+            chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
+
+    report("load, s", time.perf_counter() - began)
+    report("arena, GB", arena.nbytes / 1e9)
+    began = time.perf_counter()
+    engine.warm_up()
+    report("warm-up, s", time.perf_counter() - began)
+    report("idle, GB by the driver", used(device))
+    report("idle, GB by the plan", model.plan.idle / 1e9)
+    report("peak, GB by the plan", model.plan.peak / 1e9)
+    stages = [picture(engine, number, True) for number in range(5)]
+    for stage in ("text encode", "denoise", "decode", "jpeg"):
+        report(f"{stage}, ms", 1e3 * statistics.median(row[stage] for row in stages))
+    report("step, ms", 1e3 * statistics.median(row["denoise"] for row in stages) / STEPS)
+    alone = statistics.median(in_flight(engine, 1) for _ in range(3))
+    report("four in flight against one by one", 4 * alone / in_flight(engine, 4))
+    report("with four in flight, GB by the driver", used(device))
+    engine.rest()
+    rows, peak = [], 0.0
+    for number in range(1, chosen.pictures + 1):
+        rows.append(picture(engine, 100 + number))
+        peak = max(peak, used(device))
+        if number == 1 or number % 25 == 0 or number == chosen.pictures:
+            report(f"memory after {number}, GB", used(device))
+            report("peak, GB by the driver", peak)
+            seconds = statistics.median(row["total"] for row in rows)
+            report("prompt to JPEG, ms", 1e3 * seconds)
+            report("black", sum(row["black"] for row in rows))
+    engine.rest()
+    report("idle after all, GB by the driver", used(device))
     print(json.dumps(line))
-    if chosen.out:
-        chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ CAPABILITIES = (89, 90)
 BF16, FP32, FP8 = "*bf16", "*fp32", "*fp8e4nv"
 
 NORM = dict.fromkeys(("x", "branch", "gate", "shift", "scale", "out"), BF16)
-NORM |= {"width": "i32", "eps": "fp32"}
+NORM |= {"row_scales": FP32, "width": "i32"} | dict.fromkeys(("eps", "largest", "tiny"), "fp32")
 ROTATE = dict.fromkeys(("qkv", "txt_query", "txt_key", "img_query", "img_key"), BF16)
 ROTATE |= dict.fromkeys(("txt_cos", "txt_sin", "img_cos", "img_sin"), FP32)
 ROTATE |= {"texts": "i32", "heads": "i32", "eps": "fp32"}
@@ -29,8 +29,9 @@ TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 64, "keys": 64}
 CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
 
 KERNELS = (
-    (triton_ops._norm_kernel, NORM, {"add": False, "padded": 4096}, 8),
-    (triton_ops._norm_kernel, NORM, {"add": True, "padded": 4096}, 8),
+    (triton_ops._norm_kernel, NORM, {"add": False, "eight": False, "padded": 4096}, 8),
+    (triton_ops._norm_kernel, NORM, {"add": True, "eight": False, "padded": 4096}, 8),
+    (triton_ops._norm_kernel, NORM | {"out": FP8}, {"add": True, "eight": True, "padded": 4096}, 8),
     (triton_ops._norm_rotate_kernel, ROTATE, {"size": 128, "padded": 128, "group": 32}, 4),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),

@@ -40,11 +40,15 @@ class Quantised(NamedTuple):
     """[rows, 1], float32."""
 
 
+Normed = Tensor | Quantised
+"""What a norm gives: [tokens, D], in eight bits if the product that reads it wants them."""
+
+
 class Ops(NamedTuple):
     """One way to do it all; the functions below say what each does."""
 
-    modulated_norm: Callable[[Tensor, Tensor, Tensor], Tensor]
-    residual_norm_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+    modulated_norm: Callable[[Tensor, Tensor, Tensor, bool], Normed]
+    residual_norm_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, bool], Normed]
     norm_rotate_: Callable[[Tensor, HeadNorms, HeadNorms], None]
     attention: Callable[[Tensor, int, int, int], Tensor]
     linear_gelu: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -55,16 +59,17 @@ class Ops(NamedTuple):
     """What `attention` wants the number of rows to be a multiple of."""
 
 
-def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
+def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool) -> Normed:
     """LayerNorm(x) * (1 + scale) + shift, [tokens, D]; the modulation is the norm's affine part."""
-    return F.layer_norm(x, (x.shape[-1],), one_plus_scale, shift, EPS)
+    normed = F.layer_norm(x, (x.shape[-1],), one_plus_scale, shift, EPS)
+    return quantise(normed) if eight else normed
 
 
 def residual_norm_(
-    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor
-) -> Tensor:
+    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool
+) -> Normed:
     """Adds gate * branch to x in place, [tokens, D]; returns the modulated norm of the sum."""
-    return modulated_norm(x.addcmul_(gate, branch), shift, one_plus_scale)
+    return modulated_norm(x.addcmul_(gate, branch), shift, one_plus_scale, eight)
 
 
 def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:

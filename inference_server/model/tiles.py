@@ -1,7 +1,7 @@
 """The decode in four overlapping quarters, for when memory is worth more than time.
 
 Owns where the quarters lie and how they are blended; what decodes them is the caller's. At
-1024 x 1024 a quarter is 576 px wide: 1.27 times the work of the whole, at a third of its memory.
+1024 x 1024 a quarter is 560 px wide: 1.2 times the work of the whole, at a third of its memory.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-OVERLAP = 8
-"""Two neighbours share one of so many parts of the edge: 128 of 1024 px."""
+OVERLAP = 10
+"""Two neighbours share about one of so many parts of the edge: 96 of 1024 px."""
 
 
 def decode_in_tiles(decode: Callable[[Tensor], Tensor], latents: Tensor, factor: int) -> Tensor:
@@ -28,7 +28,7 @@ def decode_in_tiles(decode: Callable[[Tensor], Tensor], latents: Tensor, factor:
     """
     edge = latents.shape[-1]
     shared = edge // OVERLAP
-    tile = (edge + shared) // 2
+    tile = (edge + shared + 1) // 2
     starts = (0, edge - tile)
     # Rises over what two tiles share; a tile at the border keeps its outer side.
     across = 2 * tile - edge

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.model.fork import Fork
 from inference_server.model.low_rank import GatedAdapter, adapted_linear, add_adapters
-from inference_server.model.ops import EPS, HeadNorms, Ops
+from inference_server.model.ops import EPS, HeadNorms, Normed, Ops, Quantised
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 from inference_server.model.streaming import Layers
 from inference_server.model.transformer_weights import (
@@ -62,7 +62,7 @@ class Stream:
 
     x: Tensor
     """[tokens, D], to which every layer adds."""
-    normed: Tensor
+    normed: Normed
     """What the next layer reads of it."""
 
 
@@ -78,19 +78,19 @@ class _Block:
     def attend(
         self,
         w: BlockWeights,
-        img: Tensor,
-        txt: Tensor,
+        img: Stream,
+        txt: Stream,
         rotations: tuple[Rotation, Rotation],
     ) -> tuple[Tensor, Tensor]:
         """[tokens, D] of img and txt, from their normed streams."""
-        texts, (tokens, width) = len(txt), img.shape
+        texts, (tokens, width) = len(txt.x), img.x.shape
         pads = -(texts + tokens) % self._ops.queries
-        padded = img.new_empty(pads + texts + tokens, 3 * width)
+        padded = img.x.new_empty(pads + texts + tokens, 3 * width)
         qkv = padded[pads:]
         self._fork.part()
-        self._linear(img, w.img.qkv, "img_qkv", qkv[texts:])
+        self._linear(img.normed, w.img.qkv, "img_qkv", qkv[texts:])
         with self._fork:
-            self._linear(txt, w.txt.qkv, "txt_qkv", qkv[:texts])
+            self._linear(txt.normed, w.txt.qkv, "txt_qkv", qkv[:texts])
         self._fork.join()
         norms = [
             HeadNorms(weights.q_norm, weights.k_norm, rotation)
@@ -109,6 +109,7 @@ class _Block:
         w: StreamWeights,
         mod: Tensor,
         following: tuple[Tensor, Tensor],
+        last: bool = False,
     ) -> None:
         """Output projection, feed-forward layer and both residuals of one stream.
 
@@ -119,20 +120,23 @@ class _Block:
             w: its weights.
             mod: [6, D].
             following: shift and 1 + scale of the next layer's norm.
+            last: whether no block follows.
         """
         ops = self._ops
+        # An adapter wants the bits that eight have no room for.
+        eight = w.qkv.scale is not None and not self._adapters
         out = self._linear(attended, w.out, f"{name}_out")
-        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4])
+        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4], eight)
         h = self._feed_forward(name, h, w)
-        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following)
+        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following, eight and not last)
 
-    def _feed_forward(self, name: str, h: Tensor, w: StreamWeights) -> Tensor:
+    def _feed_forward(self, name: str, h: Normed, w: StreamWeights) -> Tensor:
         """Up, gelu and down; the gelu is part of a neighbour unless an adapter is between them."""
         ops, up, down = self._ops, f"{name}_mlp_up", f"{name}_mlp_down"
         if (eight := w.mlp_down.quantised) and not self._acts_on(down):
             wide = ops.quantise(self._linear(h, w.mlp_up, up), True)
             return ops.scaled_linear(wide, eight, w.mlp_down.bias, None)
-        if w.mlp_up.scale is None and not self._acts_on(up):
+        if not isinstance(h, Quantised) and w.mlp_up.scale is None and not self._acts_on(up):
             h = ops.linear_gelu(h, w.mlp_up.weight, w.mlp_up.bias)
         else:
             h = F.gelu(self._linear(h, w.mlp_up, up), approximate="tanh")
@@ -142,9 +146,12 @@ class _Block:
         site = f"{self._site}.{name}"
         return any(site in adapter.tensors.factors for adapter in self._adapters)
 
-    def _linear(self, x: Tensor, m: Matrix, name: str, out: Tensor | None = None) -> Tensor:
+    def _linear(self, x: Normed, m: Matrix, name: str, out: Tensor | None = None) -> Tensor:
         site = f"{self._site}.{name}"
         eight = m.quantised
+        if isinstance(x, Quantised):
+            assert eight is not None
+            return self._ops.scaled_linear(x, eight, m.bias, out)
         if eight is None:
             return adapted_linear(x, m.weight, m.bias, site, self._adapters, out)
         y = self._ops.scaled_linear(self._ops.quantise(x, False), eight, m.bias, out)
@@ -218,7 +225,9 @@ class Transformer:
             between()
         e = self._edges
         return [
-            adapted_linear(img.normed, e.proj_out, e.proj_out_bias, "proj_out", picture.adapters)
+            adapted_linear(
+                cast(Tensor, img.normed), e.proj_out, e.proj_out_bias, "proj_out", picture.adapters
+            )
             for picture, (img, _) in zip(pictures, streams, strict=True)
         ]
 
@@ -230,8 +239,8 @@ class Transformer:
         txt = adapted_linear(txt, e.txt_in, e.txt_in_bias, "txt_in", adapters)
         first = picture.modulation.blocks[0]
         return (
-            Stream(img, self._ops.modulated_norm(img, first[0, 0], first[0, 1])),
-            Stream(txt, self._ops.modulated_norm(txt, first[1, 0], first[1, 1])),
+            Stream(img, self._ops.modulated_norm(img, first[0, 0], first[0, 1], False)),
+            Stream(txt, self._ops.modulated_norm(txt, first[1, 0], first[1, 1], False)),
         )
 
     def through(
@@ -244,10 +253,12 @@ class Transformer:
         """
         block = _Block(index, self._ops, self._fork, picture.adapters)
         rotations = (self._image_rotation, picture.prompt_rotation)
-        img_attended, txt_attended = block.attend(w, img.normed, txt.normed, rotations)
+        img_attended, txt_attended = block.attend(w, img, txt, rotations)
         mod, final = picture.modulation.blocks[index], picture.modulation.final
         if index == self.config.blocks - 1:
-            block.after_attention("img", img, img_attended, w.img, mod[0], (final[1], final[0]))
+            block.after_attention(
+                "img", img, img_attended, w.img, mod[0], (final[1], final[0]), True
+            )
             return
         then = picture.modulation.blocks[index + 1]
         self._fork.part()

@@ -11,13 +11,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference_server.model.ops import E4M3_MAX, EPS, TINY, HeadNorms, Ops, Quantised
+from inference_server.model.ops import E4M3_MAX, EPS, TINY, HeadNorms, Normed, Ops, Quantised
 from inference_server.model.triton_attention import QUERIES, attention
 
 
 @triton.jit
 def _norm_kernel(
-    x, branch, gate, shift, scale, out, width, eps, add: tl.constexpr, padded: tl.constexpr
+    x,
+    branch,
+    gate,
+    shift,
+    scale,
+    out,
+    row_scales,
+    width,
+    eps,
+    largest,
+    tiny,
+    add: tl.constexpr,
+    eight: tl.constexpr,
+    padded: tl.constexpr,
 ):
     row = tl.program_id(0)
     columns = tl.arange(0, padded)
@@ -33,31 +46,47 @@ def _norm_kernel(
     normed = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / width + eps)
     normed *= tl.load(scale + columns, mask=inside, other=0.0).to(tl.float32)
     normed += tl.load(shift + columns, mask=inside, other=0.0).to(tl.float32)
+    if eight:
+        row_scale = tl.maximum(tl.max(tl.abs(normed), axis=0), tiny) / largest
+        tl.store(row_scales + row, row_scale)
+        normed /= row_scale
     tl.store(out + at, normed.to(out.dtype.element_ty), mask=inside)
 
 
 def _norm(
-    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor, add: bool
-) -> Tensor:
+    x: Tensor, branch: Tensor, modulation: tuple[Tensor, Tensor, Tensor], add: bool, eight: bool
+) -> Normed:
     tokens, width = x.shape
-    out = torch.empty_like(x)
-    size = triton.next_power_of_2(width)
+    out = torch.empty_like(x, dtype=torch.float8_e4m3fn if eight else x.dtype)
+    scales = torch.empty(tokens, 1, device=x.device) if eight else None
     _norm_kernel[(tokens,)](
-        x, branch, gate, shift, one_plus_scale, out, width, EPS, add=add, padded=size, num_warps=8
+        x,
+        branch,
+        *modulation,
+        out,
+        out if scales is None else scales,
+        width,
+        EPS,
+        E4M3_MAX,
+        TINY,
+        add=add,
+        eight=eight,
+        padded=triton.next_power_of_2(width),
+        num_warps=8,
     )
-    return out
+    return out if scales is None else Quantised(out, scales)
 
 
-def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor) -> Tensor:
+def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool) -> Normed:
     """See `ops.modulated_norm`."""
-    return _norm(x, x, shift, shift, one_plus_scale, add=False)
+    return _norm(x, x, (shift, shift, one_plus_scale), False, eight)
 
 
 def residual_norm_(
-    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor
-) -> Tensor:
+    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool
+) -> Normed:
     """See `ops.residual_norm_`."""
-    return _norm(x, branch, gate, shift, one_plus_scale, add=True)
+    return _norm(x, branch, (gate, shift, one_plus_scale), True, eight)
 
 
 @triton.jit(do_not_specialize=["texts"])

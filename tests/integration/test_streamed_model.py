@@ -41,7 +41,7 @@ def test_the_same_pictures_to_the_bit(whole: Engine, share: float) -> None:
     demand = whole.model.plan.demand
     least = demand.always + demand.slots + demand.scratch
     least += RING_SLOTS * max(demand.block, demand.text_layer)
-    engine = load(least + int(share * demand.blocks * demand.block), least)
+    engine = load(least + int(share * demand.blocks * demand.block), least - demand.scratch)
     plan = engine.model.plan
     assert plan.resident_blocks == 0 and not plan.text_resident
     assert plan.staying_blocks == int(share * demand.blocks)
@@ -71,7 +71,7 @@ def test_a_prompt_encoded_beside_a_step_is_the_prompt_and_the_step_the_step(whol
     demand = whole.model.plan.demand
     least = demand.always + demand.slots + demand.scratch
     least += RING_SLOTS * max(demand.block, demand.text_layer)
-    engine = load(least + demand.block, least)
+    engine = load(least + demand.block, least - demand.scratch)
     for one in (whole, engine):
         one.encode(PROMPTS[0])
     drawings = [one.begin(one.encode(PROMPTS[0]), 1, 2) for one in (whole, engine)]

@@ -36,13 +36,27 @@ def test_norms(precision: tuple[torch.dtype, float], width: int) -> None:
     dtype, most = precision
     x, branch = (3 * torch.randn(7, width, device=DEVICE, dtype=dtype) + 1 for _ in range(2))
     gate, shift, scale = torch.randn(3, width, device=DEVICE, dtype=dtype)
-    expected = ops.modulated_norm(x, shift, scale)
-    assert near(triton_ops.modulated_norm(x, shift, scale), expected, most)
+    expected = ops.modulated_norm(x, shift, scale, False)
+    assert near(triton_ops.modulated_norm(x, shift, scale, False), expected, most)
     sums = [x.clone(), x.clone()]
-    expected = ops.residual_norm_(sums[0], branch, gate, shift, scale)
-    assert near(triton_ops.residual_norm_(sums[1], branch, gate, shift, scale), expected, most)
+    expected = ops.residual_norm_(sums[0], branch, gate, shift, scale, False)
+    got = triton_ops.residual_norm_(sums[1], branch, gate, shift, scale, False)
+    assert near(got, expected, most)
     assert near(sums[1], sums[0], most)
     assert not near(sums[1], x, most)
+
+
+def test_a_norm_in_eight_bits(precision: tuple[torch.dtype, float]) -> None:
+    dtype, most = precision
+    x, branch = (torch.randn(7, 100, device=DEVICE, dtype=dtype) for _ in range(2))
+    modulation = torch.randn(3, 100, device=DEVICE, dtype=dtype)
+    sums = [x.clone(), x.clone()]
+    expected = ops.residual_norm_(sums[0], branch, *modulation, True)
+    got = triton_ops.residual_norm_(sums[1], branch, *modulation, True)
+    assert near(sums[1], sums[0], most)
+    assert near(got.scale, expected.scale, most)
+    meant = expected.values.float() * expected.scale
+    assert near(got.values.float() * got.scale, meant, 0.1 if DEVICE == "cpu" else 2e-2)
 
 
 @pytest.mark.parametrize("texts", [1, 5])
@@ -143,4 +157,4 @@ def test_they_compile_for_ada_and_hopper() -> None:
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 14
+    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 16
