@@ -11,27 +11,25 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from diffusers import QwenImageTransformer2DModel
 from torch import Tensor
 
 from benchmarks.eight_bits import per_block
-from benchmarks.kernel_classes import breakdown
+from benchmarks.full_size_decode import decode
+from benchmarks.kernel_classes import breakdown, milliseconds
 from benchmarks.random_model import full_demand
 from inference_server.engine.demand import runtime_bytes, streaming_of
 from inference_server.engine.memory_plan import make_plan
-from inference_server.model.checkpoint import WeightFiles
 from inference_server.model.host_memory import host_memory
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.streaming import Streaming
-from inference_server.model.tiles import decode_in_tiles
 from inference_server.model.transformer import Picture, Transformer
 from inference_server.model.transformer_loading import (
     block_fields,
@@ -41,7 +39,6 @@ from inference_server.model.transformer_loading import (
     read_edges,
 )
 from inference_server.model.transformer_weights import TransformerConfig
-from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.weight_kind import WeightKind
 
 LIGHTNING = {"shift": 3.0}
@@ -51,34 +48,6 @@ BUDGET, IDLE = 18_700_000_000, 11_200_000_000
 """The mission's figures for a 24 GB card."""
 
 Figures = dict[str, float]
-
-
-def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
-    """Median over `repeats`, by device events, after two to warm up."""
-    work(), work()
-    times: list[float] = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
-
-
-class _Weights:
-    """A module's tensors by name, as `WeightFiles` gives them."""
-
-    def __init__(self, module: Any) -> None:
-        self._state = dict(module.state_dict())
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._state
-
-    def read(self, name: str) -> Tensor:
-        tensor: Tensor = self._state[name]
-        return tensor
 
 
 class Bench:
@@ -269,42 +238,6 @@ def link_rate() -> float:
     return source.nbytes / milliseconds(lambda: target.copy_(source, non_blocking=True)) * 1e3
 
 
-def decode(bench: Bench) -> Figures:
-    """The VAE's decoder, whole and in four tiles, against stock's."""
-    with torch.inference_mode(False), bench.device:
-        stock: Any = AutoencoderKLQwenImage()
-    stock.to(torch.bfloat16).requires_grad_(False).eval()
-    config = VaeConfig.from_json(json.loads(stock.to_json_string()))
-    vae = VaeDecoder(config, cast(WeightFiles, _Weights(stock)), bench.device, torch.bfloat16)
-    latents = torch.randn(1, 16, 128, 128, device=bench.device)
-    scale = torch.tensor(config.std, device=bench.device).view(1, -1, 1, 1, 1)
-    mean = torch.tensor(config.mean, device=bench.device).view(1, -1, 1, 1, 1)
-    given = (latents[:, :, None] * scale + mean).to(torch.bfloat16)
-
-    def tiles() -> Tensor:
-        return decode_in_tiles(vae.decode, latents, config.spatial_factor)
-
-    works = {
-        "stock": lambda: stock.decode(given, return_dict=False)[0][:, :, 0],
-        "whole": lambda: vae.decode(latents),
-        "four tiles": tiles,
-    }
-    found: Figures = {}
-    pictures = {}
-    for name, work in works.items():
-        pictures[name] = work().float()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        found[f"{name}, ms"] = milliseconds(work)
-        found[f"{name}, peak GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9
-    for a, b in (("stock", "whole"), ("whole", "four tiles")):
-        error = (pictures[a].clamp(-1, 1) - pictures[b]).square().mean()
-        found[f"{b} against {a}, dB"] = float(10 * torch.log10(4 / error))
-    return found | breakdown(works["whole"])
-
-
 def finite(bench: Bench) -> Figures:
     """What the look for non-finite values adds to a step, its wait for the device included."""
     picture = bench.picture(bench.resident)
@@ -327,9 +260,12 @@ def compiled(bench: Bench) -> Figures:
     return {"stock compiled, ms": milliseconds(bench.stock_step)}
 
 
-SECTIONS = {
-    f.__name__: f for f in (step, kernels, fp8, lengths, streaming, decode, finite, compiled)
-}
+def vae(bench: Bench) -> Figures:
+    """The decoder, whole and in tiles."""
+    return decode(bench.device)
+
+
+SECTIONS = {f.__name__: f for f in (step, kernels, fp8, lengths, streaming, vae, finite, compiled)}
 
 
 @torch.inference_mode()

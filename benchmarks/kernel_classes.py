@@ -1,10 +1,12 @@
-"""Device time by kind of kernel, from PyTorch's profiler. Knows nothing of what ran."""
+"""Device time, by events and by kind of kernel. Knows nothing of what ran."""
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 CLASSES = {
@@ -15,6 +17,20 @@ CLASSES = {
     "copy": ("memcpy", "memset", "copy"),
 }
 """Parts of kernels' names, in the order they are tried; the rest is elementwise."""
+
+
+def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
+    """Median over `repeats`, by device events, after two to warm up."""
+    work(), work()
+    times: list[float] = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
 
 
 def breakdown(work: Callable[[], object]) -> dict[str, float]:

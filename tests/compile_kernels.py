@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from inference_server.model import triton_attention, triton_ops
+from inference_server.model import triton_attention, triton_norms, triton_ops
 
 CAPABILITIES = (89, 90)
 """Ada (RTX 4090) and Hopper."""
@@ -29,14 +29,19 @@ TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 64, "keys": 64}
 CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
 
 KERNELS = (
-    (triton_ops._norm_kernel, NORM, {"add": False, "eight": False, "padded": 4096}, 8),
-    (triton_ops._norm_kernel, NORM, {"add": True, "eight": False, "padded": 4096}, 8),
-    (triton_ops._norm_kernel, NORM | {"out": FP8}, {"add": True, "eight": True, "padded": 4096}, 8),
+    (triton_norms._norm_kernel, NORM, {"add": False, "eight": False, "padded": 4096}, 8),
+    (triton_norms._norm_kernel, NORM, {"add": True, "eight": False, "padded": 4096}, 8),
+    (
+        triton_norms._norm_kernel,
+        NORM | {"out": FP8},
+        {"add": True, "eight": True, "padded": 4096},
+        8,
+    ),
     (triton_ops._norm_rotate_kernel, ROTATE, {"size": 128, "padded": 128, "group": 32}, 4),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),
     (triton_attention._text_keys_kernel, TEXT_KEYS, TEXT_KEYS_SHAPE, 8),
-    (triton_ops._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
+    (triton_norms._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
 )
 """Kernel, its arguments' types, its constants, warps."""
 

@@ -5,31 +5,25 @@ timestep reaches it only as rows of a modulation table (see `modulation`), q, k 
 are one product, and the weights of a block lie in one flat buffer, so that a block can be moved
 with one copy. Several pictures go through a block one after another: at 4,096 tokens each fills
 the device alone, so they share the reading of weights and nothing else, and each keeps its own
-noise level, prompt length and adapters without padding. What lies between the matrix products is
-in `ops`. Source of the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
+noise level, prompt length and adapters without padding. What a block does is in `block`. Source of
+the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference_server.model.block import Block, Stream
 from inference_server.model.fork import Fork
-from inference_server.model.low_rank import GatedAdapter, adapted_linear, add_adapters
-from inference_server.model.ops import EPS, HeadNorms, Normed, Ops, Quantised
+from inference_server.model.low_rank import GatedAdapter, adapted_linear
+from inference_server.model.ops import EPS, Ops
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 from inference_server.model.streaming import Layers
-from inference_server.model.transformer_weights import (
-    BlockWeights,
-    EdgeWeights,
-    Matrix,
-    StreamWeights,
-    TransformerConfig,
-)
+from inference_server.model.transformer_weights import BlockWeights, EdgeWeights, TransformerConfig
 from wuliart.contract.limits import MAX_PROMPT_TOKENS
 
 
@@ -54,108 +48,6 @@ class Picture(NamedTuple):
     modulation: StepModulation
     """Its noise level's rows."""
     adapters: Sequence[GatedAdapter] = ()
-
-
-@dataclass(slots=True)
-class Stream:
-    """One stream of a picture on its way through the blocks."""
-
-    x: Tensor
-    """[tokens, D], to which every layer adds."""
-    normed: Normed
-    """What the next layer reads of it."""
-
-
-class _Block:
-    """One block at work on one picture: what all its products need to know."""
-
-    def __init__(self, index: int, ops: Ops, fork: Fork, adapters: Sequence[GatedAdapter]) -> None:
-        self._site = f"block{index}"
-        self._ops = ops
-        self._fork = fork
-        self._adapters = adapters
-
-    def attend(
-        self,
-        w: BlockWeights,
-        img: Stream,
-        txt: Stream,
-        rotations: tuple[Rotation, Rotation],
-    ) -> tuple[Tensor, Tensor]:
-        """[tokens, D] of img and txt, from their normed streams."""
-        texts, (tokens, width) = len(txt.x), img.x.shape
-        pads = -(texts + tokens) % self._ops.queries
-        padded = img.x.new_empty(pads + texts + tokens, 3 * width)
-        qkv = padded[pads:]
-        self._fork.part()
-        self._linear(img.normed, w.img.qkv, "img_qkv", qkv[texts:])
-        with self._fork:
-            self._linear(txt.normed, w.txt.qkv, "txt_qkv", qkv[:texts])
-        self._fork.join()
-        norms = [
-            HeadNorms(weights.q_norm, weights.k_norm, rotation)
-            for weights, rotation in zip((w.txt, w.img), reversed(rotations), strict=True)
-        ]
-        self._ops.norm_rotate_(qkv, *norms)
-        heads = width // w.img.q_norm.shape[0]
-        joint = self._ops.attention(padded, heads, texts, tokens)[pads:]
-        return joint[texts:], joint[:texts]
-
-    def after_attention(
-        self,
-        name: str,
-        stream: Stream,
-        attended: Tensor,
-        w: StreamWeights,
-        mod: Tensor,
-        following: tuple[Tensor, Tensor],
-        last: bool = False,
-    ) -> None:
-        """Output projection, feed-forward layer and both residuals of one stream.
-
-        Args:
-            name: img or txt.
-            stream: becomes what the next block reads.
-            attended: [tokens, D].
-            w: its weights.
-            mod: [6, D].
-            following: shift and 1 + scale of the next layer's norm.
-            last: whether no block follows.
-        """
-        ops = self._ops
-        # An adapter wants the bits that eight have no room for.
-        eight = w.qkv.scale is not None and not self._adapters
-        out = self._linear(attended, w.out, f"{name}_out")
-        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4], eight)
-        h = self._feed_forward(name, h, w)
-        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following, eight and not last)
-
-    def _feed_forward(self, name: str, h: Normed, w: StreamWeights) -> Tensor:
-        """Up, gelu and down; the gelu is part of a neighbour unless an adapter is between them."""
-        ops, up, down = self._ops, f"{name}_mlp_up", f"{name}_mlp_down"
-        if (eight := w.mlp_down.quantised) and not self._acts_on(down):
-            wide = ops.quantise(self._linear(h, w.mlp_up, up), True)
-            return ops.scaled_linear(wide, eight, w.mlp_down.bias, None)
-        if not isinstance(h, Quantised) and w.mlp_up.scale is None and not self._acts_on(up):
-            h = ops.linear_gelu(h, w.mlp_up.weight, w.mlp_up.bias)
-        else:
-            h = F.gelu(self._linear(h, w.mlp_up, up), approximate="tanh")
-        return self._linear(h, w.mlp_down, down)
-
-    def _acts_on(self, name: str) -> bool:
-        site = f"{self._site}.{name}"
-        return any(site in adapter.tensors.factors for adapter in self._adapters)
-
-    def _linear(self, x: Normed, m: Matrix, name: str, out: Tensor | None = None) -> Tensor:
-        site = f"{self._site}.{name}"
-        eight = m.quantised
-        if isinstance(x, Quantised):
-            assert eight is not None
-            return self._ops.scaled_linear(x, eight, m.bias, out)
-        if eight is None:
-            return adapted_linear(x, m.weight, m.bias, site, self._adapters, out)
-        y = self._ops.scaled_linear(self._ops.quantise(x, False), eight, m.bias, out)
-        return add_adapters(y, x, site, self._adapters)
 
 
 def prompt_lengths(images: int, queries: int) -> list[int]:
@@ -251,7 +143,7 @@ class Transformer:
         A text is so short that its products wait for memory, while the image's keep the arithmetic
         busy: they run beside each other.
         """
-        block = _Block(index, self._ops, self._fork, picture.adapters)
+        block = Block(index, self._ops, self._fork, picture.adapters)
         rotations = (self._image_rotation, picture.prompt_rotation)
         img_attended, txt_attended = block.attend(w, img, txt, rotations)
         mod, final = picture.modulation.blocks[index], picture.modulation.final

@@ -64,9 +64,9 @@ def test_a_picture_encoded_on_the_gpu_is_the_picture() -> None:
 
 
 def test_no_prompts_length_has_anything_compiled_after_the_first_picture() -> None:
-    from inference_server.model import triton_attention, triton_ops
+    from inference_server.model import triton_attention, triton_norms, triton_ops
 
-    modules = (triton_attention, triton_ops)
+    modules = (triton_attention, triton_norms, triton_ops)
     kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
     assert len(kernels) == 5
 
