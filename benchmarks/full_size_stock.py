@@ -25,24 +25,28 @@ from diffusers.hooks.group_offloading import apply_group_offloading
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.full_size_pictures import PROMPT, STEPS, used
-from benchmarks.random_model import QWEN_VL
+from benchmarks.random_model import FULL, TINY
 from inference_server.config import EMBEDDED_MODEL
 
 
-def build(device: torch.device) -> Any:
+def build(configs: dict[str, dict[str, Any]], device: torch.device) -> Any:
     """The pipeline, its large parts in host memory."""
     torch.set_default_dtype(torch.bfloat16)
     try:
         with device:
-            transformer: Any = QwenImageTransformer2DModel()
+            transformer: Any = QwenImageTransformer2DModel(**configs["transformer"])
             transformer.to("cpu")
-            config = Qwen2_5_VLConfig(text_config=QWEN_VL)
+            config = Qwen2_5_VLConfig(
+                text_config=configs["text_encoder"],
+                vision_config={"out_hidden_size": configs["text_encoder"]["hidden_size"]},
+            )
             text: Any = Qwen2_5_VLForConditionalGeneration(config)
             text.to("cpu")
-            vae: Any = AutoencoderKLQwenImage()
+            vae: Any = AutoencoderKLQwenImage(**configs["vae"])
     finally:
         torch.set_default_dtype(torch.float32)
-    torch.cuda.empty_cache()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     # Only direct lists of layers are grouped by block; the rest of the text encoder stays there.
     text.model.visual.to(device)
     text.lm_head.to(device)
@@ -53,7 +57,7 @@ def build(device: torch.device) -> Any:
             offload_device=torch.device("cpu"),
             offload_type="block_level",
             num_blocks_per_group=1,
-            use_stream=True,
+            use_stream=device.type == "cuda",
             low_cpu_mem_usage=True,
         )
     vae.enable_tiling()
@@ -72,16 +76,18 @@ def main() -> None:
     """Builds, draws, reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="a small model, on a CPU")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    device = torch.device("cuda:0")
-    pipeline = build(device)
+    device = torch.device("cpu" if chosen.tiny else "cuda:0")
+    pipeline = build(TINY if chosen.tiny else FULL, device)
     totals, steps, peak = [], [], 0.0
     for number in range(chosen.pictures + 1):
         marks = [time.perf_counter()]
 
         def mark(_: Any, step: int, timestep: Any, kept: Any, marks: Any = marks) -> Any:
-            torch.cuda.synchronize()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             marks.append(time.perf_counter())
             return kept
 
@@ -98,7 +104,7 @@ def main() -> None:
             totals.append(time.perf_counter() - marks[0])
             steps.append((marks[-1] - marks[1]) / (STEPS - 1))
     line = {
-        "device": torch.cuda.get_device_name(),
+        "device": "cpu" if chosen.tiny else torch.cuda.get_device_name(),
         "stock group offload, step, ms": 1e3 * statistics.median(steps),
         "stock group offload, picture, ms": 1e3 * statistics.median(totals),
         "peak, GB by the driver": peak,

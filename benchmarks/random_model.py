@@ -73,6 +73,7 @@ TINY: dict[str, dict[str, Any]] = FULL | {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "intermediate_size": 96,
+        "rope_parameters": QWEN_VL["rope_parameters"] | {"mrope_section": [2, 3, 3]},
     },
     "vae": {"base_dim": 16},
 }
