@@ -41,7 +41,7 @@ protos: install-dev ## Rebuild the stubs from the .proto files
 demo: install ## Draw a picture, add a style while the server runs, draw again (PROMPT=..., SEED=...)
 	@$(BIN)/python scripts/demo.py
 
-up: install ## Run server and LoRA manager in the foreground; Ctrl-C stops both
+up: install ## Run server, LoRA manager and page (port 7860) in the foreground; Ctrl-C stops them
 	@$(BIN)/python scripts/up.py --loras $(STYLES)
 
 test: install-dev ## Run all tests

@@ -1,4 +1,4 @@
-"""Starts server and LoRA manager as two processes and stops them again.
+"""Starts server, LoRA manager and web page as processes and stops them again.
 
 Owns their lives; used by `make up`, `make demo`, the benchmarks and the end-to-end tests. Knows
 nothing of pictures.
@@ -62,8 +62,15 @@ class Service:
         """Starts the manager without waiting for it."""
         self._start("manager", "lora_manager", ["--loras", self.loras, *self.manager_arguments])
 
+    def start_web(self, port: int) -> None:
+        """Starts the web page without waiting for it."""
+        self._run("web", "wuliart_web", ["--server", self.listen, "--port", str(port)])
+
     def _start(self, name: str, module: str, arguments: Sequence[str | Path]) -> None:
-        command = [sys.executable, "-m", module, "--runtime-dir", self.runtime_dir, *arguments]
+        self._run(name, module, ["--runtime-dir", self.runtime_dir, *arguments])
+
+    def _run(self, name: str, module: str, arguments: Sequence[str | Path]) -> None:
+        command = [sys.executable, "-m", module, *arguments]
         output: IO[bytes] | None = None if self.inherit_output else self.log(name).open("ab")
         # A session of its own: Ctrl-C reaches this process alone, which then stops both in order.
         self.processes[name] = subprocess.Popen(
@@ -117,9 +124,9 @@ class Service:
         process.wait()
 
     def stop(self) -> dict[str, int]:
-        """Asks both to end, manager first; returns their exit codes (-9: had to be killed)."""
+        """Asks all to end, server last; returns their exit codes (-9: had to be killed)."""
         codes: dict[str, int] = {}
-        for name in ("manager", "server"):
+        for name in ("web", "manager", "server"):
             process = self.processes.pop(name, None)
             if process is None:
                 continue
@@ -129,4 +136,6 @@ class Service:
             except subprocess.TimeoutExpired:
                 process.kill()
                 codes[name] = process.wait()
+        if codes.get("web") == -signal.SIGTERM:
+            codes["web"] = 0  # uvicorn ends in order and then by the signal itself
         return codes

@@ -1,4 +1,4 @@
-"""The OpenAI door of an in-process server, on a real port. Owns wiring and teardown only."""
+"""The web app of an in-process server, on a real port. Owns wiring and teardown only."""
 
 from __future__ import annotations
 
@@ -28,25 +28,34 @@ class _Uvicorn(uvicorn.Server):
 
 
 @asynccontextmanager
-async def open_door(target: str) -> AsyncIterator[AsyncOpenAI]:
-    """OpenAI's own client of a door to the gRPC server at `target`."""
+async def open_web(target: str) -> AsyncIterator[int]:
+    """The port of the product's app over the gRPC server at `target`."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     # The product's own app: its lifespan closes the client.
     config = uvicorn.Config(
-        create_app(AsyncClient(target)), log_level="warning", timeout_graceful_shutdown=5
+        create_app(AsyncClient(target)), log_level="warning", timeout_graceful_shutdown=1
     )
     server = _Uvicorn(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await until(lambda: server.started)
     try:
-        async with AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, timeout=20
-        ) as openai:
-            yield openai
+        yield port
     finally:
         server.should_exit = True
         await serving
+
+
+@asynccontextmanager
+async def open_door(target: str) -> AsyncIterator[AsyncOpenAI]:
+    """OpenAI's own client of a door to the gRPC server at `target`."""
+    async with (
+        open_web(target) as port,
+        AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, timeout=20
+        ) as openai,
+    ):
+        yield openai
 
 
 def name_model(server: InProcessServer, name: str) -> None:

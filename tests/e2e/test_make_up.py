@@ -14,9 +14,10 @@ from wuliart_client import Client, Unavailable
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_ctrl_c_stops_both(tmp_path: Path) -> None:
+def test_ctrl_c_stops_all(tmp_path: Path) -> None:
     listen = f"unix:{tmp_path}/public.sock"
     command = [sys.executable, "scripts/up.py", "--listen", listen, "--loras", tmp_path / "loras"]
+    command += ["--web-port", "0"]
     up = subprocess.Popen(
         [*command, "--runtime-dir", tmp_path / "run"],
         cwd=ROOT,

@@ -29,13 +29,14 @@ from wuliart_client._exceptions import (
     Unavailable,
     WuliArtError,
 )
-from wuliart_client._picture import AdapterUse, Picture, Timings
+from wuliart_client._picture import NAME_PATTERN, AdapterUse, Picture, Timings
 from wuliart_client._recipe import read_recipe
 from wuliart_client._requests import Style, StyleLike
 from wuliart_client._server_info import DeviceInfo, Limits, MemorySegment, ModelInfo, ServerInfo
 from wuliart_client._streams import AsyncEventStream, EventStream
 
 __all__ = [
+    "NAME_PATTERN",
     "Adapter",
     "AdapterEvent",
     "AdapterEventKind",

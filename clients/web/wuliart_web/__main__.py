@@ -1,4 +1,4 @@
-"""`wuliart-web`: serves the doors that other apps know, over the gRPC service.
+"""`wuliart-web`: serves the page and the doors that other apps know, over the gRPC service.
 
 Owns the command line and the life of the one client; what a request means is the routers' business.
 """
@@ -9,15 +9,18 @@ import argparse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
 from wuliart_client import AsyncClient
-from wuliart_web import openai_images
+from wuliart_web import openai_images, page
+from wuliart_web.pictures import Pictures
+from wuliart_web.words import I18N
 
 
 def create_app(client: AsyncClient) -> FastAPI:
-    """All doors over one client, which is closed with the app."""
+    """The page and all doors over one client, which is closed with the app."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -26,18 +29,38 @@ def create_app(client: AsyncClient) -> FastAPI:
 
     app = FastAPI(title="WuliArt Turbo", lifespan=lifespan)
     app.include_router(openai_images.router(client))
+    pictures = Pictures()
+    app.include_router(pictures.router())
+    script = (page.ASSETS / "viewer.js").read_text(encoding="utf-8")
+    gr.mount_gradio_app(
+        app,
+        page.build(client, pictures),
+        path="/",
+        i18n=I18N,
+        css_paths=page.ASSETS / "page.css",
+        head=f"<script>{script}</script>",
+        footer_links=[],
+        ssr_mode=False,
+    )
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Serves until it is interrupted."""
-    parser = argparse.ArgumentParser(prog="wuliart-web", description="OpenAI images door.")
+    parser = argparse.ArgumentParser(prog="wuliart-web", description="The page and its doors.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--server", help="default: $WULIART_TARGET, else local")
     options = parser.parse_args(arguments)
     client = AsyncClient(options.server) if options.server else AsyncClient()
-    uvicorn.run(create_app(client), host=options.host, port=options.port, log_level="info")
+    uvicorn.run(
+        create_app(client),
+        host=options.host,
+        port=options.port,
+        log_level="info",
+        # A page keeps a stream open for as long as it is looked at.
+        timeout_graceful_shutdown=2,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""The page's own parts: names nobody has twice, text that stays text, two languages alike."""
+
+from __future__ import annotations
+
+import re
+import string
+from datetime import datetime, timedelta
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from wuliart_web import viewer, words
+from wuliart_web.pictures import KEPT, Pictures
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, 123)
+
+
+def test_names_of_one_second_go_on_with_the_next() -> None:
+    pictures = Pictures(now=lambda: NOON)
+    names = [pictures.add(b"x").rsplit("/", 1)[1] for _ in range(3)]
+    assert names == ["20261124_120000.jpg", "20261124_120001.jpg", "20261124_120002.jpg"]
+
+
+def test_a_clock_that_goes_back_repeats_no_name() -> None:
+    times = iter([NOON, NOON - timedelta(hours=1)])
+    pictures = Pictures(now=lambda: next(times))
+    assert len({pictures.add(b"x").rsplit("/", 1)[1] for _ in range(2)}) == 2
+
+
+def test_who_has_the_address_gets_the_file_and_nobody_else() -> None:
+    pictures = Pictures(now=lambda: NOON)
+    app = FastAPI()
+    app.include_router(pictures.router())
+    browser = TestClient(app)
+    address = pictures.add(b"\xff\xd8picture")
+    answer = browser.get(address)
+    assert (answer.status_code, answer.content) == (200, b"\xff\xd8picture")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert 'filename="20261124_120000.jpg"' in answer.headers["content-disposition"]
+    assert "private" in answer.headers["cache-control"]
+    _, _, token, name = address.split("/")
+    assert len(token) >= 20
+    assert browser.get(f"/pictures/{token[:-1]}/{name}").status_code == 404
+    for _ in range(KEPT):
+        pictures.add(b"y")
+    assert browser.get(address).status_code == 404
+
+
+def test_markup_is_shown_as_text() -> None:
+    evil = '"><script>alert(1)</script>'
+    for html in (
+        viewer.view(evil),
+        viewer.note(evil),
+        viewer.preview(b"x", evil),
+        viewer.picture("/a/b.jpg", evil),
+        viewer.tools("/a/b.jpg", evil, evil),
+    ):
+        assert "<script" not in html and "alert(1)" in html
+        assert not re.search(r'alt="">', html)
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [(words.ENGLISH, words.CHINESE), (words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE)],
+)
+def test_both_languages_say_the_same_things(
+    english: dict[str, str], chinese: dict[str, str]
+) -> None:
+    def fields(text: str) -> set[str | None]:
+        return {field for _, field, _, _ in string.Formatter().parse(text) if field}
+
+    assert english.keys() == chinese.keys()
+    for key in english:
+        assert fields(english[key]) == fields(chinese[key]), key
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("zh-CN,zh;q=0.9,en;q=0.8", words.SPOKEN_CHINESE),
+        ("en-GB,zh;q=0.5", words.SPOKEN_ENGLISH),
+        ("", words.SPOKEN_ENGLISH),
+    ],
+)
+def test_the_browser_says_which(header: str, expected: dict[str, str]) -> None:
+    assert words.spoken(header) is expected
