@@ -10,7 +10,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from wuliart_client import Adapter, AdapterState
 from wuliart_web import viewer, words
+from wuliart_web.page import labelled
 from wuliart_web.pictures import KEPT, Pictures
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123)
@@ -58,6 +60,16 @@ def test_markup_is_shown_as_text() -> None:
     ):
         assert "<script" not in html and "alert(1)" in html
         assert not re.search(r'alt="">', html)
+
+
+def test_two_styles_of_one_title_are_told_apart() -> None:
+    def adapter(name: str, title: str) -> Adapter:
+        return Adapter(name, title, (), 4, 1, "", AdapterState.RESIDENT, "", 1, None)
+
+    found = labelled(
+        [adapter("a", "Neon"), adapter("b", "Neon"), adapter("c", "Ink"), adapter("d", "")]
+    )
+    assert found == [("Neon (a)", "a"), ("Neon (b)", "b"), ("Ink", "c"), ("d", "d")]
 
 
 @pytest.mark.parametrize(

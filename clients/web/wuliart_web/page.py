@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -188,7 +189,7 @@ def _styles(client: AsyncClient) -> Any:
         except WuliArtError:
             return gr.skip(), gr.skip(), None, viewer.note(said["offline"])
         usable = [a for a in found if a.state in (AdapterState.RESIDENT, AdapterState.AVAILABLE)]
-        choices = [NO_STYLE, *((a.title or a.name, a.name) for a in usable)]
+        choices = [NO_STYLE, *labelled(usable)]
         reasons = [_refusal(a, said) for a in found if a.state is AdapterState.REFUSED]
         now = [choices, reasons]
         if now == known:
@@ -201,6 +202,17 @@ def _styles(client: AsyncClient) -> Any:
         return one, other, now, "".join(map(viewer.note, reasons))
 
     return look
+
+
+def labelled(adapters: Sequence[Adapter]) -> list[tuple[str, str]]:
+    """(what the list says, name) of each; the name is said where a title says too little."""
+    titles = Counter(a.title for a in adapters)
+    return [
+        (a.title if titles[a.title] == 1 else f"{a.title} ({a.name})", a.name)
+        if a.title
+        else (a.name, a.name)
+        for a in adapters
+    ]
 
 
 def _refusal(adapter: Adapter, said: dict[str, str]) -> str:
