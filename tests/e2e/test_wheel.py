@@ -24,6 +24,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not [
         n for n in names if n.startswith(("tests/", "scripts/", "benchmarks/", "training/"))
     ]
+    assert {"wuliart_web/assets/page.css", "wuliart_web/assets/viewer.js"} <= set(names)
     target = folder / "site"
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--target", target, wheel], check=True)
     return target
@@ -40,7 +41,7 @@ def run(installed: Path, *command: str, cwd: Path) -> str:
 
 def test_packages_come_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import inference_server.config as c, lora_manager, wuliart_client, "
+        "import inference_server.config as c, lora_manager, wuliart_client, wuliart_web, "
         "wuliart.v1.image_generation_pb2_grpc, wuliart.internal.v1.segment_pb2_grpc;"
         "print(c.__file__, lora_manager.__file__, wuliart_client.__file__, c.EMBEDDED_MODEL)"
     )
@@ -49,7 +50,9 @@ def test_packages_come_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert (Path(paths[-1]) / "vae" / "diffusion_pytorch_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("command", ["wuliart", "wuliart-server", "wuliart-lora-manager"])
+@pytest.mark.parametrize(
+    "command", ["wuliart", "wuliart-server", "wuliart-lora-manager", "wuliart-web"]
+)
 def test_console_commands_answer(installed: Path, tmp_path: Path, command: str) -> None:
     assert command in run(installed, str(installed / "bin" / command), "--help", cwd=tmp_path)
 

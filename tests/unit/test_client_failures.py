@@ -30,8 +30,8 @@ def test_the_public_names():
         "Client", "Completed", "DeadlineExceeded", "DeviceInfo", "Event", "EventStream",
         "GenerationFailed", "InvalidRequest", "Limits", "MemorySegment", "ModelInfo",
         "NAME_PATTERN", "NoFreeSlot", "Picture", "ProtocolError", "QueueFull", "Queued",
-        "Recipe", "RecipeError", "RecipeStyle", "ServerInfo", "Started", "Step", "Style", "StyleLike", "Timings",
-        "Unavailable", "WuliArtError", "read_recipe",
+        "Recipe", "RecipeError", "RecipeStyle", "ServerInfo", "Started", "Step",
+        "Style", "StyleLike", "Timings", "Unavailable", "WuliArtError", "read_recipe",
     ]  # fmt: skip
     for name in wuliart_client.__all__:
         getattr(wuliart_client, name)
