@@ -48,19 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    engines = [
-        Engine(
-            load_model(
-                open_source(EMBEDDED_MODEL, EMBEDDED_TURBO),
-                torch.device("cpu"),
-                torch.float32,
-                weights=kind,
-            )
-        )
-        for kind in WeightKind
-    ]
-    by_kind = dict(zip(WeightKind, engines, strict=True))
-    exact, eight = by_kind[WeightKind.BF16], by_kind[WeightKind.FP8]
+
+    def load(kind: WeightKind) -> Engine:
+        source = open_source(EMBEDDED_MODEL, EMBEDDED_TURBO)
+        return Engine(load_model(source, torch.device("cpu"), torch.float32, weights=kind))
+
+    exact, eight = load(WeightKind.BF16), load(WeightKind.FP8)
     drawing = exact.begin(exact.encode(PROMPT), 1, 4)
     picture = Picture(
         drawing.latents, drawing.prompt.states, drawing.prompt.rotation, drawing.modulation[0]

@@ -23,7 +23,7 @@ from benchmarks.eight_bits import per_block
 from benchmarks.full_size_decode import decode
 from benchmarks.kernel_classes import breakdown, milliseconds
 from benchmarks.random_model import full_demand
-from inference_server.engine.demand import runtime_bytes, streaming_of
+from inference_server.engine.demand import streaming_of
 from inference_server.engine.memory_plan import make_plan
 from inference_server.model.host_memory import host_memory
 from inference_server.model.modulation import ModulationTable, conditioning
@@ -188,7 +188,7 @@ def lengths(bench: Bench) -> Figures:
 
 def streaming(bench: Bench) -> Figures:
     """A step within the mission's memory, against the host link."""
-    demand = full_demand(WeightKind.BF16, 300_000_000 + runtime_bytes(bench.device))
+    demand = full_demand(WeightKind.BF16)
     plan = make_plan(demand, BUDGET, IDLE)
     blocks, _ = streaming_of(plan, bench.device)
     assert blocks is not None

@@ -22,8 +22,6 @@ PRODUCTS, ATTENTION = 55.7e12, 12.8e12
 DECODE_BYTES = 100e9
 """Read and written by the decode in tiles: 25 ms were measured on a card of 4 TB/s."""
 STEPS = 4
-ALWAYS = 1_441_000_000
-"""CUDA, edges, tables, VAE and prompts, as measured on Hopper."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def main() -> None:
     """Prints a table for each kind of weights."""
     console = Console()
     for kind in WeightKind:
-        plan = make_plan(full_demand(kind, ALWAYS), BUDGET, IDLE)
+        plan = make_plan(full_demand(kind), BUDGET, IDLE)
         title = (
             f"PROJECTION: {RTX_4090.name}, {kind}, {plan.idle / 1e9:.1f} GB idle, "
             f"{plan.peak / 1e9:.1f} GB at most; blocks: {plan.resident_blocks} resident, "

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKLQwenImage
 from torch import Tensor
 
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.engine.demand import SCRATCH_BYTES, WHOLE_DECODE_BYTES
+from inference_server.engine.demand import SCRATCH_BYTES, WHOLE_DECODE_BYTES, runtime_bytes
 from inference_server.engine.memory_plan import Demand
 from inference_server.model import packing
 from inference_server.model.checkpoint import Checkpoint, WeightFiles
@@ -81,16 +81,15 @@ VOCABULARY = 4_096
 """The embedded model's tokenizer gives no larger ids."""
 
 
-def full_demand(kind: WeightKind, always: int) -> Demand:
-    """Of the real Qwen-Image on a GPU with three slots of rank 16.
+UNMOVED_BYTES = 191_000_000
+"""Edges, tables, VAE and prompts, as `load_model` counts them at full size."""
 
-    Args:
-        kind: of its blocks' matrices.
-        always: bytes of the runtime and of what never moves.
-    """
+
+def full_demand(kind: WeightKind) -> Demand:
+    """Of the real Qwen-Image on a GPU, `kind` its blocks' matrices, with three slots of rank 16."""
     shape, text = TransformerConfig(), TextConfig.from_json(QWEN_VL)
     return Demand(
-        always=always,
+        always=UNMOVED_BYTES + runtime_bytes(torch.device("cuda")),
         slots=3 * 245_000_000,
         scratch=SCRATCH_BYTES,
         scratch_whole=WHOLE_DECODE_BYTES,

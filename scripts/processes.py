@@ -29,7 +29,7 @@ class ProcessDiedError(RuntimeError):
 
 @dataclass
 class Service:
-    """Both processes over one folder of runtime files.
+    """The processes over one folder of runtime files.
 
     Args:
         runtime_dir: sockets go here; logs too, unless `inherit_output`.
@@ -72,7 +72,7 @@ class Service:
     def _run(self, name: str, module: str, arguments: Sequence[str | Path]) -> None:
         command = [sys.executable, "-m", module, *arguments]
         output: IO[bytes] | None = None if self.inherit_output else self.log(name).open("ab")
-        # A session of its own: Ctrl-C reaches this process alone, which then stops both in order.
+        # A session of its own: Ctrl-C reaches this process alone, which then stops all in order.
         self.processes[name] = subprocess.Popen(
             command, stdout=output, stderr=output, start_new_session=True
         )

@@ -19,6 +19,7 @@ from inference_server.engine import jpeg
 from inference_server.engine.demand import PROMPT_CACHE_BYTES
 from inference_server.engine.loading import LoadedModel
 from inference_server.errors import RequestError
+from inference_server.model.host_memory import sent
 from inference_server.model.latents import noise, pack, to_bytes, unpack
 from inference_server.model.low_rank import GatedAdapter
 from inference_server.model.prompt import PREFIX_TOKENS
@@ -138,14 +139,12 @@ class Engine:
         m.transformer.blocks.take_headroom()
         rows = m.schedules.row_of[steps]
         start = pack(noise(seed, m.vae.config.z, m.latent_size, m.latent_size))
-        if m.device.type == "cuda":
-            start = start.pin_memory()  # else the copy waits for everything begun before
         return Drawing(
             prompt,
             m.schedules.sigmas[steps],
             m.modulation.select(rows, adapters, m.dtype),
             adapters,
-            start.to(m.device, non_blocking=True),
+            sent(start, m.device),
         )
 
     @torch.inference_mode()

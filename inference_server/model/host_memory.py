@@ -23,6 +23,13 @@ class _Pinned(mmap.mmap):
                 torch.cuda.cudart().cudaHostUnregister(self.address)
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device: its copy is begun without waiting for what was begun before."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def host_memory(nbytes: int, device: torch.device) -> Tensor:
     """[nbytes] uint8, all zeros, that a GPU can read while the processor does something else.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference_server.model.host_memory import sent
 from inference_server.model.low_rank import GatedAdapter
 from inference_server.model.transformer import StepModulation
 from inference_server.model.transformer_weights import TransformerConfig
@@ -91,11 +92,12 @@ class ModulationTable:
         self, rows: Sequence[int], adapters: Sequence[GatedAdapter], dtype: torch.dtype
     ) -> list[StepModulation]:
         """One `StepModulation` per entry of `rows`, adapters' deltas added, cast to `dtype`."""
-        # Stacked, not indexed: an index would be copied to the device behind all that runs there.
-        blocks, final = (torch.stack([t[row] for row in rows]) for t in (self.blocks, self.final))
+        index = sent(torch.tensor(rows), self.blocks.device)
+        blocks, final = self.blocks[index], self.final[index]
         for adapter in adapters:
             for name, delta in adapter.tensors.deltas.items():
-                chosen = torch.stack([delta[row] for row in rows]).to(blocks.dtype)
+                # Advanced indexing above made copies, so the base table stays untouched.
+                chosen = delta[index].to(blocks.dtype)
                 if name == "norm_out":
                     final.add_(chosen.view_as(final), alpha=adapter.gate)
                 else:

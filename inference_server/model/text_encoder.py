@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from inference_server.errors import ModelError
 from inference_server.model import packing
 from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.host_memory import sent
 from inference_server.model.packing import Field, Fields
 from inference_server.model.streaming import Layers, Streaming, load_layers
 
@@ -169,7 +170,7 @@ class TextEncoder:
             [tokens, width] in the model's dtype.
         """
         c = self.config
-        x = self._embedding[torch.tensor(ids)].to(self._device)
+        x = sent(self._embedding[torch.tensor(ids)], self._device)
         cos, sin = self._rotation(len(ids))
         for w in self.layers:
             h = F.rms_norm(x, (c.width,), w.input_norm, c.eps)
@@ -193,7 +194,7 @@ class TextEncoder:
         dim = self.config.head_dim
         exponents = torch.arange(0, dim, 2, dtype=torch.float32) / dim
         angles = torch.outer(torch.arange(tokens).float(), self.config.rope_theta**-exponents)
-        angles = torch.cat((angles, angles), dim=-1).to(self._device)
+        angles = sent(torch.cat((angles, angles), dim=-1), self._device)
         return angles.cos().to(self._dtype), angles.sin().to(self._dtype)
 
 

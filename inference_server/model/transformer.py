@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from inference_server.model.block import Block, Stream
 from inference_server.model.fork import Fork
+from inference_server.model.host_memory import sent
 from inference_server.model.low_rank import GatedAdapter, adapted_linear
 from inference_server.model.ops import EPS, Ops
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
@@ -96,7 +97,7 @@ class Transformer:
     def text_rotation(self, tokens: int) -> Rotation:
         """Rotation of a prompt of that many tokens, on the model's device."""
         rotation = text_rotation(tokens, *self._grid, self.config.rope_axes)
-        return Rotation(*(t.to(self._edges.img_in.device) for t in rotation))
+        return Rotation(*(sent(t, self._edges.img_in.device) for t in rotation))
 
     def forward(
         self, pictures: Sequence[Picture], between: Callable[[], None] = lambda: None

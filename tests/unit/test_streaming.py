@@ -50,14 +50,9 @@ def test_every_pass_sees_every_layer_in_order(
         "b": (make(b[0], 7, Streaming(b[1], b[2], ring, False), 100), range(100, 100 + b[0])),
     }
     for action in ["a", *actions, "b", "a"]:
-        for layers, _ in nets.values():
-            if action == "f":
-                layers.fetch_ahead()
-        if action == "f":
-            continue
-        if action == "x":
+        if action in "fx":
             for layers, _ in nets.values():
-                layers.give_back_headroom()
+                layers.fetch_ahead() if action == "f" else layers.give_back_headroom()
             continue
         layers, expected = nets[action.lower()]
         if action.isupper():

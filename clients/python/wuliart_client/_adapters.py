@@ -51,6 +51,11 @@ class Adapter:
     generation: int
     resident_since: datetime | None
 
+    @property
+    def usable(self) -> bool:
+        """Whether a picture can be drawn with it."""
+        return self.state in (AdapterState.RESIDENT, AdapterState.AVAILABLE)
+
 
 class AdapterEventKind(StrEnum):
     """What happened to the adapters."""

@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse
 
 from wuliart_client import (
     Adapter,
-    AdapterState,
     AsyncClient,
     Completed,
     Picture,
@@ -37,7 +36,6 @@ BASE: Final = "wuliart-turbo"
 """The base model of whichever server this is; its own name is accepted too."""
 
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_DRAWABLE: Final = (AdapterState.RESIDENT, AdapterState.AVAILABLE)
 
 
 def router(client: AsyncClient) -> APIRouter:
@@ -92,7 +90,7 @@ def router(client: AsyncClient) -> APIRouter:
 async def _names(client: AsyncClient) -> list[str]:
     """The base's name, then the drawable styles'."""
     base = (await client.info()).model.name
-    styles = [style.name for style in await client.styles() if style.state in _DRAWABLE]
+    styles = [style.name for style in await client.styles() if style.usable]
     return [base, *(name for name in styles if name != base)]
 
 

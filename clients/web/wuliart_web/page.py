@@ -107,13 +107,11 @@ def _style_list(label: Any) -> gr.Dropdown:
 
 
 def _welcome(request: gr.Request) -> str:
-    said = _said(request)
-    return viewer.view(said["empty"], f"<p>{said['here']}</p>")
+    return _blank(_said(request), "empty")
 
 
 def _stopped(request: gr.Request) -> tuple[str, Any, Any]:
-    said = _said(request)
-    return viewer.view(said["stopped"], f"<p>{said['here']}</p>"), *_buttons(idle=True)
+    return _blank(_said(request), "stopped"), *_buttons(idle=True)
 
 
 def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
@@ -131,7 +129,7 @@ def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
         """Every event of one picture as the right half shows it."""
         said = _said(request)
         if not prompt.strip():
-            yield viewer.view(said["empty"], f"<p>{said['here']}</p>"), *_buttons(idle=True), seed
+            yield _blank(said, "empty"), *_buttons(idle=True), seed
             return
         if seed is None or not keep:
             seed = random.randrange(SEEDS)
@@ -166,6 +164,11 @@ def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
     return draw
 
 
+def _blank(said: dict[str, str], key: str) -> str:
+    """The right half without a picture."""
+    return viewer.view(said[key], viewer.note(said["here"]))
+
+
 def _under_way(event: Event, prompt: str, said: dict[str, str]) -> str:
     """What is shown while a picture is drawn."""
     if isinstance(event, Queued):
@@ -188,7 +191,7 @@ def _styles(client: AsyncClient) -> Any:
             found = await client.styles(timeout=2)
         except WuliArtError:
             return gr.skip(), gr.skip(), None, viewer.note(said["offline"])
-        usable = [a for a in found if a.state in (AdapterState.RESIDENT, AdapterState.AVAILABLE)]
+        usable = [a for a in found if a.usable]
         choices = [NO_STYLE, *labelled(usable)]
         reasons = [_refusal(a, said) for a in found if a.state is AdapterState.REFUSED]
         now = [choices, reasons]
