@@ -2,7 +2,7 @@
 
 `python -m benchmarks.full_size_stock [--out FILE]`: random weights in host memory, one block at a
 time on the GPU, as diffusers' documentation advises for cards that are too small; what
-`benchmarks.full_size_pictures --vram-budget 18.7GB` is compared with. Needs 60 GB of host memory.
+`benchmarks.full_size_pictures --vram-budget 18.7GB` is compared with. Needs 70 GB of host memory.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForCondition
 from benchmarks.full_size_pictures import PROMPT, STEPS, used
 from benchmarks.random_model import FULL, TINY
 from inference_server.config import EMBEDDED_MODEL
+from inference_server.model.host_memory import host_memory
+
+
+def to_host(model: Any, device: torch.device) -> None:
+    """Into pinned memory, so that diffusers, which pins what is not pinned, needs no second copy."""
+    for parameter in model.parameters():
+        place = host_memory(parameter.nbytes, device).view(parameter.dtype)
+        parameter.data = place.view(parameter.shape).copy_(parameter.data)
 
 
 def build(configs: dict[str, dict[str, Any]], device: torch.device) -> Any:
@@ -35,31 +43,24 @@ def build(configs: dict[str, dict[str, Any]], device: torch.device) -> Any:
     try:
         with device:
             transformer: Any = QwenImageTransformer2DModel(**configs["transformer"])
-            transformer.to("cpu")
+            to_host(transformer, device)
             config = Qwen2_5_VLConfig(
                 text_config=configs["text_encoder"],
                 vision_config={"out_hidden_size": configs["text_encoder"]["hidden_size"]},
             )
             text: Any = Qwen2_5_VLForConditionalGeneration(config)
-            text.to("cpu")
+            to_host(text, device)
             vae: Any = AutoencoderKLQwenImage(**configs["vae"])
     finally:
         torch.set_default_dtype(torch.float32)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    # Only direct lists of layers are grouped by block; the rest of the text encoder stays there.
-    text.model.visual.to(device)
-    text.lm_head.to(device)
-    for module in (transformer, text.model.language_model):
-        apply_group_offloading(
-            module,
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=device.type == "cuda",
-            low_cpu_mem_usage=True,
-        )
+    host, streams = torch.device("cpu"), device.type == "cuda"
+    apply_group_offloading(
+        transformer, device, host, "block_level", num_blocks_per_group=1, use_stream=streams
+    )
+    # The text encoder's embedding is read outside of the part that has the list of layers.
+    apply_group_offloading(text, device, host, "leaf_level", use_stream=streams)
     vae.enable_tiling()
     pipeline: Any = QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(EMBEDDED_MODEL / "scheduler"),
