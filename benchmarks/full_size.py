@@ -89,21 +89,24 @@ class Bench:
         condition = conditioning(lambda name: self.read(name).cpu(), self.schedules.rows)
         return ModulationTable.build(self.config, self.read, condition.to(self.device))
 
-    def fields(self, kind: WeightKind) -> Fields:
+    def fields(self, kind: WeightKind, rank: int) -> Fields:
         """Of a block."""
-        return block_fields(self.config, torch.bfloat16, kind)
+        return block_fields(self.config, torch.bfloat16, kind, rank)
 
     def ours(
-        self, streaming: Streaming | None = None, kind: WeightKind = WeightKind.BF16
+        self,
+        streaming: Streaming | None = None,
+        kind: WeightKind = WeightKind.BF16,
+        rank: int = 0,
     ) -> Transformer:
-        """Our transformer, all on the device or streamed."""
+        """Our transformer, all on the device or streamed, with room for adapters of `rank`."""
 
         def fill(index: int, buffer: Tensor) -> None:
-            fill_block(block_views(self.fields(kind), buffer), index, self.read)
+            fill_block(block_views(self.fields(kind, rank), buffer), index, self.read)
 
         edges = read_edges(self.read)
         return load_transformer(
-            self.config, edges, fill, GRID, self.device, torch.bfloat16, kind, streaming
+            self.config, edges, fill, GRID, self.device, torch.bfloat16, kind, streaming, rank
         )
 
     @cached_property

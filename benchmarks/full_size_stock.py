@@ -31,7 +31,7 @@ from inference_server.model.host_memory import host_memory
 
 
 def to_host(model: Any, device: torch.device) -> None:
-    """Into pinned memory, so that diffusers, which pins what is not pinned, needs no second copy."""
+    """Into pinned memory; diffusers would pin a second copy of what is not."""
     for parameter in model.parameters():
         place = host_memory(parameter.nbytes, device).view(parameter.dtype)
         parameter.data = place.view(parameter.shape).copy_(parameter.data)

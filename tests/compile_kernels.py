@@ -10,23 +10,30 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from inference_server.model import triton_attention, triton_norms, triton_ops
+from inference_server.model import triton_attention, triton_low_rank, triton_norms, triton_ops
 
 CAPABILITIES = (89, 90)
 """Ada (RTX 4090) and Hopper."""
 BF16, FP32, FP8 = "*bf16", "*fp32", "*fp8e4nv"
 
 NORM = dict.fromkeys(("x", "branch", "gate", "shift", "scale", "out"), BF16)
-NORM |= {"row_scales": FP32, "width": "i32"} | dict.fromkeys(("eps", "largest", "tiny"), "fp32")
+NORM |= {"row_scales": FP32, "width": "i32", "out_stride": "i32"} | dict.fromkeys(
+    ("eps", "largest", "tiny"), "fp32"
+)
 ROTATE = dict.fromkeys(("qkv", "txt_query", "txt_key", "img_query", "img_key"), BF16)
 ROTATE |= dict.fromkeys(("txt_cos", "txt_sin", "img_cos", "img_sin"), FP32)
 ROTATE |= {"texts": "i32", "heads": "i32", "eps": "fp32"}
 QUANTISE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
 QUANTISE |= {"largest": "fp32", "tiny": "fp32"}
-TEXT_KEYS = {"qkv": BF16, "out": BF16, "sums": FP32, "softmax_scale": "fp32"}
-TEXT_KEYS |= dict.fromkeys(("rows", "first", "texts", "heads"), "i32")
+TEXT_KEYS = {"qkv": BF16, "out": BF16, "target": BF16, "sums": FP32, "softmax_scale": "fp32"}
+TEXT_KEYS |= dict.fromkeys(("rows", "first", "texts", "heads", "target_stride"), "i32")
 TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 64, "keys": 64}
 CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
+FOLD = {"table": "*i64", "gates": FP32, "like": BF16}
+FOLD_SHAPE = {"fields": 10, "columns": 16, "features": 512}
+REDUCE = {"x": BF16, "window": BF16}
+REDUCE |= dict.fromkeys(("rows", "columns", "inside", "stride"), "i32")
+REDUCE_SHAPE = {"together": 32, "wide": 16, "deep": 128, "even": True}
 
 KERNELS = (
     (triton_norms._norm_kernel, NORM, {"add": False, "eight": False, "padded": 4096}, 8),
@@ -41,6 +48,8 @@ KERNELS = (
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
     (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),
     (triton_attention._text_keys_kernel, TEXT_KEYS, TEXT_KEYS_SHAPE, 8),
+    (triton_low_rank._fold_kernel, FOLD, FOLD_SHAPE, 4),
+    (triton_low_rank._reduce_kernel, REDUCE, REDUCE_SHAPE, 4),
     (triton_norms._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
 )
 """Kernel, its arguments' types, its constants, warps."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference_server.model.fold import Fold, wider
 from inference_server.model.fork import Fork
 from inference_server.model.low_rank import GatedAdapter, adapted_linear, add_adapters
 from inference_server.model.ops import HeadNorms, Normed, Ops, Quantised
@@ -32,11 +34,21 @@ class Stream:
 class Block:
     """One block at work on one picture: what all its products need to know."""
 
-    def __init__(self, index: int, ops: Ops, fork: Fork, adapters: Sequence[GatedAdapter]) -> None:
+    def __init__(
+        self,
+        index: int,
+        ops: Ops,
+        fork: Fork,
+        adapters: Sequence[GatedAdapter],
+        fold: Fold | None,
+    ) -> None:
         self._site = f"block{index}"
         self._ops = ops
         self._fork = fork
         self._adapters = adapters
+        self._fold = fold
+        """Where the image's adapters are, if they are folded in."""
+        self._room = fold.room if fold else 0
 
     def attend(
         self,
@@ -61,7 +73,7 @@ class Block:
         ]
         self._ops.norm_rotate_(qkv, *norms)
         heads = width // w.img.q_norm.shape[0]
-        joint = self._ops.attention(padded, heads, texts, tokens)[pads:]
+        joint = self._ops.attention(padded, heads, texts, tokens, self._room)[pads:]
         return joint[texts:], joint[:texts]
 
     def after_attention(
@@ -88,10 +100,12 @@ class Block:
         ops = self._ops
         # An adapter wants the bits that eight have no room for.
         eight = w.qkv.scale is not None and not self._adapters
+        room = self._room if name == "img" else 0
         out = self._linear(attended, w.out, f"{name}_out")
-        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4], eight)
+        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4], eight, room)
         h = self._feed_forward(name, h, w)
-        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following, eight and not last)
+        eight = eight and not last
+        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following, eight, room)
 
     def _feed_forward(self, name: str, h: Normed, w: StreamWeights) -> Tensor:
         """Up, gelu and down; the gelu is part of a neighbour unless an adapter is between them."""
@@ -99,22 +113,40 @@ class Block:
         if (eight := w.mlp_down.quantised) and not self._acts_on(down):
             wide = ops.quantise(self._linear(h, w.mlp_up, up), True)
             return ops.scaled_linear(wide, eight, w.mlp_down.bias, None)
-        if not isinstance(h, Quantised) and w.mlp_up.scale is None and not self._acts_on(up):
-            h = ops.linear_gelu(h, w.mlp_up.weight, w.mlp_up.bias)
-        else:
+        apart = self._acts_on(up) and not self._folds(up)
+        if isinstance(h, Quantised) or w.mlp_up.scale is not None or apart:
             h = F.gelu(self._linear(h, w.mlp_up, up), approximate="tanh")
+        else:
+            h = self._linear_gelu(h, w.mlp_up, up, down)
         return self._linear(h, w.mlp_down, down)
 
+    def _linear_gelu(self, x: Tensor, m: Matrix, name: str, then: str) -> Tensor:
+        """In one product, which is longer by its own adapters and taller by the next one's."""
+        tall, weight, bias = 0, m.weight, m.bias
+        if fold := self._folds(name):
+            tall, x = fold.columns(self._at(then)), fold.reduce(x, self._at(name))
+            weight = wider(weight, fold.columns(self._at(name)), tall)
+            bias = bias.as_strided((len(bias) + tall,), (1,))
+        y = self._ops.linear_gelu(x, weight, bias)
+        return y[:, : y.shape[1] - tall]
+
     def _acts_on(self, name: str) -> bool:
-        site = f"{self._site}.{name}"
-        return any(site in adapter.tensors.factors for adapter in self._adapters)
+        return any(self._at(name) in adapter.tensors.factors for adapter in self._adapters)
+
+    def _folds(self, name: str) -> Fold | None:
+        return self._fold if name.startswith("img") else None
+
+    def _at(self, name: str) -> str:
+        return f"{self._site}.{name}"
 
     def _linear(self, x: Normed, m: Matrix, name: str, out: Tensor | None = None) -> Tensor:
-        site = f"{self._site}.{name}"
-        eight = m.quantised
+        site, eight = self._at(name), m.quantised
         if isinstance(x, Quantised):
             assert eight is not None
             return self._ops.scaled_linear(x, eight, m.bias, out)
+        if fold := self._folds(name):
+            x, weight = fold.reduce(x, site), wider(m.weight, fold.columns(site))
+            return torch.addmm(m.bias, x, weight.T, out=out)
         if eight is None:
             return adapted_linear(x, m.weight, m.bias, site, self._adapters, out)
         y = self._ops.scaled_linear(self._ops.quantise(x, False), eight, m.bias, out)

@@ -47,10 +47,10 @@ Normed = Tensor | Quantised
 class Ops(NamedTuple):
     """One way to do it all; the functions below say what each does."""
 
-    modulated_norm: Callable[[Tensor, Tensor, Tensor, bool], Normed]
-    residual_norm_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, bool], Normed]
+    modulated_norm: Callable[[Tensor, Tensor, Tensor, bool, int], Normed]
+    residual_norm_: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, bool, int], Normed]
     norm_rotate_: Callable[[Tensor, HeadNorms, HeadNorms], None]
-    attention: Callable[[Tensor, int, int, int], Tensor]
+    attention: Callable[[Tensor, int, int, int, int], Tensor]
     linear_gelu: Callable[[Tensor, Tensor, Tensor], Tensor]
     quantise: Callable[[Tensor, bool], Quantised]
     scaled_linear: Callable[[Quantised, Quantised, Tensor, Tensor | None], Tensor]
@@ -59,17 +59,38 @@ class Ops(NamedTuple):
     """What `attention` wants the number of rows to be a multiple of."""
 
 
-def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool) -> Normed:
-    """LayerNorm(x) * (1 + scale) + shift, [tokens, D]; the modulation is the norm's affine part."""
+def modulated_norm(
+    x: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool, room: int = 0
+) -> Normed:
+    """LayerNorm(x) * (1 + scale) + shift, [tokens, D]; the modulation is the norm's affine part.
+
+    Args:
+        x: [tokens, D].
+        shift: [D].
+        one_plus_scale: [D].
+        eight: whether the result is wanted in eight bits.
+        room: free columns behind the rows of a result that is not.
+    """
     normed = F.layer_norm(x, (x.shape[-1],), one_plus_scale, shift, EPS)
-    return quantise(normed) if eight else normed
+    return quantise(normed) if eight else roomy(normed, room)
 
 
 def residual_norm_(
-    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool
+    x: Tensor,
+    branch: Tensor,
+    gate: Tensor,
+    shift: Tensor,
+    one_plus_scale: Tensor,
+    eight: bool,
+    room: int = 0,
 ) -> Normed:
     """Adds gate * branch to x in place, [tokens, D]; returns the modulated norm of the sum."""
-    return modulated_norm(x.addcmul_(gate, branch), shift, one_plus_scale, eight)
+    return modulated_norm(x.addcmul_(gate, branch), shift, one_plus_scale, eight, room)
+
+
+def roomy(x: Tensor, room: int) -> Tensor:
+    """The same [rows, columns] with free columns behind each row."""
+    return x.new_empty(len(x), x.shape[1] + room)[:, : x.shape[1]].copy_(x) if room else x
 
 
 def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
@@ -88,7 +109,7 @@ def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
             heads.copy_(rotate(F.rms_norm(heads, (size,), scale, EPS), norms.rotation))
 
 
-def attention(qkv: Tensor, heads: int, texts: int, images: int) -> Tensor:
+def attention(qkv: Tensor, heads: int, texts: int, images: int, room: int = 0) -> Tensor:
     """Every token attends to every token, without a mask: one picture has no padding.
 
     Args:
@@ -97,13 +118,14 @@ def attention(qkv: Tensor, heads: int, texts: int, images: int) -> Tensor:
         heads: H.
         texts: T.
         images: I.
+        room: free columns behind the result's rows.
 
     Returns:
         [P + T + I, D], of which the first P rows mean nothing.
     """
     q, k, v = qkv.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)[:, None]
     k, v = (t[:, :, len(qkv) - texts - images :] for t in (k, v))
-    return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
+    return roomy(F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1), room)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -20,11 +20,18 @@ class Field(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    behind: tuple[int, ...] = ()
+    """Free elements behind the end of each dimension; empty: none."""
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """Its shape in memory."""
+        return tuple(map(sum, zip(self.shape, self.behind or (0,) * len(self.shape), strict=True)))
 
     @property
     def nbytes(self) -> int:
         """Its own, alignment not counted."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+        return torch.Size(self.whole).numel() * self.dtype.itemsize
 
 
 Fields = Mapping[str, Field]
@@ -40,7 +47,8 @@ def views(fields: Fields, buffer: Tensor) -> dict[str, Tensor]:
     """Each tensor as a view into a buffer (uint8) of at least `nbytes` bytes."""
     found, offset = {}, 0
     for name, field in fields.items():
-        found[name] = buffer[offset : offset + field.nbytes].view(field.dtype).view(field.shape)
+        whole = buffer[offset : offset + field.nbytes].view(field.dtype).view(field.whole)
+        found[name] = whole[tuple(map(slice, field.shape))]
         offset += _aligned(field)
     return found
 

@@ -23,7 +23,7 @@ from inference_server.errors import ModelError
 from inference_server.model import packing
 from inference_server.model.checkpoint import Checkpoint, WeightFiles, read_json
 from inference_server.model.modulation import ModulationTable
-from inference_server.model.packing import Fields
+from inference_server.model.packing import Field, Fields
 from inference_server.model.source import Tables, TextEdges
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.weight_kind import WeightKind
@@ -136,13 +136,13 @@ class PreparedSource:
 
 
 def stored_fields(fields: Fields) -> Fields:
-    """What a layer's fields are in a prepared folder: those of a float32 model lie in bf16."""
-    return {
-        name: field._replace(dtype=DTYPE)
-        if field.dtype == torch.float32 and "scale" not in name
-        else field
-        for name, field in fields.items()
-    }
+    """What a layer's fields are in a prepared folder: dense, those of a float32 model in bf16."""
+
+    def stored(name: str, field: Field) -> Field:
+        rounded = field.dtype == torch.float32 and "scale" not in name
+        return Field(field.shape, DTYPE if rounded else field.dtype)
+
+    return {name: stored(name, field) for name, field in fields.items()}
 
 
 def is_prepared(folder: Path) -> bool:

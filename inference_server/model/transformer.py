@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.model.block import Block, Stream
+from inference_server.model.fold import Fold
 from inference_server.model.fork import Fork
 from inference_server.model.host_memory import sent
 from inference_server.model.low_rank import GatedAdapter, adapted_linear
@@ -68,6 +69,7 @@ class Transformer:
         blocks: their weights, wherever they lie.
         grid: (rows, columns) of image tokens; fixed, as the picture's size is.
         ops: what lies between the products.
+        fold: where adapters become part of the products; None if blocks have no room for them.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Transformer:
         blocks: Layers[BlockWeights],
         grid: tuple[int, int],
         ops: Ops,
+        fold: Fold | None = None,
     ) -> None:
         self.config = config
         self._edges = edges
         self.blocks = blocks
         self._grid = grid
         self._ops = ops
+        self._fold = fold
         device = edges.img_in.device
         self._fork = Fork(device)
         self._image_rotation = Rotation(
@@ -111,6 +115,10 @@ class Transformer:
         Returns:
             [image tokens, patch * patch * out_channels] each, packed.
         """
+        # One set for the whole pass: a picture with other adapters adds them by itself.
+        if self._fold is not None:
+            styled = (picture.adapters for picture in pictures if picture.adapters)
+            any(self._fold.hold(adapters) for adapters in styled)
         streams = [self.begin(picture) for picture in pictures]
         for index, weights in enumerate(self.blocks):
             for picture, (img, txt) in zip(pictures, streams, strict=True):
@@ -130,11 +138,17 @@ class Transformer:
         img = adapted_linear(picture.latents, e.img_in, e.img_in_bias, "img_in", adapters)
         txt = F.rms_norm(picture.prompt, (picture.prompt.shape[-1],), e.txt_norm, EPS)
         txt = adapted_linear(txt, e.txt_in, e.txt_in_bias, "txt_in", adapters)
-        first = picture.modulation.blocks[0]
+        first, norm = picture.modulation.blocks[0], self._ops.modulated_norm
+        room = fold.room if (fold := self._folded(picture)) else 0
         return (
-            Stream(img, self._ops.modulated_norm(img, first[0, 0], first[0, 1], False)),
-            Stream(txt, self._ops.modulated_norm(txt, first[1, 0], first[1, 1], False)),
+            Stream(img, norm(img, first[0, 0], first[0, 1], False, room)),
+            Stream(txt, norm(txt, first[1, 0], first[1, 1], False, 0)),
         )
+
+    def _folded(self, picture: Picture) -> Fold | None:
+        """Where the picture's adapters are part of the products, if they are."""
+        fold = self._fold
+        return fold if fold and picture.adapters and fold.holds(picture.adapters) else None
 
     def through(
         self, index: int, w: BlockWeights, picture: Picture, img: Stream, txt: Stream
@@ -144,7 +158,7 @@ class Transformer:
         A text is so short that its products wait for memory, while the image's keep the arithmetic
         busy: they run beside each other.
         """
-        block = Block(index, self._ops, self._fork, picture.adapters)
+        block = Block(index, self._ops, self._fork, picture.adapters, self._folded(picture))
         rotations = (self._image_rotation, picture.prompt_rotation)
         img_attended, txt_attended = block.attend(w, img, txt, rotations)
         mod, final = picture.modulation.blocks[index], picture.modulation.final

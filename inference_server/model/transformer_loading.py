@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from inference_server.model import packing
+from inference_server.model.fold import Fold, arithmetic_on
 from inference_server.model.modulation import ReadTensor
 from inference_server.model.ops import ops_on, quantise
 from inference_server.model.packing import Field, Fields
@@ -58,22 +59,28 @@ MATRICES = ("qkv", "out", "mlp_up", "mlp_down")
 """Fields of `StreamWeights` that are a `Matrix`."""
 
 
-def block_fields(config: TransformerConfig, dtype: torch.dtype, kind: WeightKind) -> Fields:
+def block_fields(
+    config: TransformerConfig, dtype: torch.dtype, kind: WeightKind, rank: int = 0
+) -> Fields:
     """Every tensor of a block's flat buffer: img's, then txt's.
 
     Args:
         config: the transformer's shape.
         dtype: of everything but eight-bit matrices and their scales.
         kind: of the matrices.
+        rank: of all adapters that find room behind the image's matrices; see `fold`.
     """
     d, m, h = config.width, config.mlp_width, config.head_dim
     shapes = {"qkv": (3 * d, d), "out": (d, d), "mlp_up": (m, d), "mlp_down": (d, m)}
+    # Behind the rows of mlp_up: what it makes has room for mlp_down's adapters then.
+    room = {"qkv": (0, 3 * rank), "out": (0, rank), "mlp_up": (rank, rank), "mlp_down": (0, rank)}
     fields: dict[str, Field] = {}
     for stream in ("img", "txt"):
         for name, shape in shapes.items():
             stored = torch.float8_e4m3fn if kind is WeightKind.FP8 else dtype
-            fields[f"{stream}.{name}"] = Field(shape, stored)
-            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype)
+            behind = room[name] if stream == "img" else (0, 0)
+            fields[f"{stream}.{name}"] = Field(shape, stored, behind)
+            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype, behind[:1])
             if kind is WeightKind.FP8:
                 fields[f"{stream}.{name}.scale"] = Field((shape[0], 1), torch.float32)
         fields[f"{stream}.q_norm"] = fields[f"{stream}.k_norm"] = Field((h,), dtype)
@@ -157,6 +164,7 @@ def load_transformer(
     dtype: torch.dtype,
     kind: WeightKind = WeightKind.BF16,
     streaming: Streaming | None = None,
+    rank: int = 0,
 ) -> Transformer:
     """The transformer on its device, but for the blocks that `streaming` keeps in host memory.
 
@@ -169,8 +177,11 @@ def load_transformer(
         dtype: of activations, and of weights that are not eight-bit.
         kind: of the blocks' matrices.
         streaming: None keeps everything on the device.
+        rank: of the adapters that are folded into the products; 0 where blocks are streamed.
     """
-    fields = block_fields(config, dtype, kind)
+    fields = block_fields(config, dtype, kind, rank)
     view, nbytes = partial(block_views, fields), packing.nbytes(fields)
     blocks = load_layers(config.blocks, nbytes, view, fill, device, streaming)
-    return Transformer(config, edges, blocks, grid, ops_on(device))
+    ops = ops_on(device)
+    fold = Fold(list(blocks), rank, arithmetic_on(device)) if rank else None
+    return Transformer(config, edges, blocks, grid, ops, fold)

@@ -35,11 +35,13 @@ step takes 3 ms more."""
 def _text_keys_kernel(
     qkv,
     out,
+    target,
     sums,
     rows,
     first,
     texts,
     heads,
+    target_stride,
     softmax_scale,
     size: tl.constexpr,
     padded: tl.constexpr,
@@ -72,28 +74,31 @@ def _text_keys_kernel(
         result = result * kept[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
         total = total * kept + tl.sum(p, axis=1)
         largest = new
-    tl.store(out + there, (result / total[:, None]).to(out.dtype.element_ty), mask=real)
+    there = row.to(tl.int64)[:, None] * target_stride + column
+    tl.store(target + there, (result / total[:, None]).to(target.dtype.element_ty), mask=real)
 
 
-def attention(qkv: Tensor, heads: int, texts: int, images: int) -> Tensor:
+def attention(qkv: Tensor, heads: int, texts: int, images: int, room: int = 0) -> Tensor:
     """See `ops.attention`."""
     rows, size = len(qkv), qkv.shape[1] // (3 * heads)
     if qkv.dtype not in (torch.bfloat16, torch.float16):
-        return ops.attention(qkv, heads, texts, images)
+        return ops.attention(qkv, heads, texts, images, room)
     q, k, v = qkv.unflatten(1, (3, heads, size)).permute(1, 2, 0, 3)[:, None]
     out, sums = with_sums(q, k[:, :, rows - images :], v[:, :, rows - images :])
     joint = out[0].transpose(0, 1).flatten(1)
-    add_text_keys_(joint, sums, qkv, heads, rows - images - texts, texts)
-    return joint
+    target = joint.new_empty(rows, joint.shape[1] + room)[:, : joint.shape[1]] if room else joint
+    add_text_keys(joint, target, sums, qkv, heads, rows - images - texts, texts)
+    return target
 
 
-def add_text_keys_(
-    joint: Tensor, sums: Tensor, qkv: Tensor, heads: int, first: int, texts: int
+def add_text_keys(
+    joint: Tensor, target: Tensor, sums: Tensor, qkv: Tensor, heads: int, first: int, texts: int
 ) -> None:
-    """Goes on with a softmax over some keys, in place.
+    """Goes on with a softmax over some keys.
 
     Args:
         joint: [rows, D], attention over the other keys.
+        target: [rows, D], attention over all keys; may be `joint`.
         sums: heads * rows float32, the logarithm of its sum of exponentials.
         qkv: [rows, 3 D].
         heads: of D.
@@ -104,11 +109,13 @@ def add_text_keys_(
     _text_keys_kernel[(rows // ROWS, heads)](
         qkv,
         joint,
+        target,
         sums,
         rows,
         first,
         texts,
         heads,
+        target.stride(0),
         size**-0.5,
         size=size,
         padded=triton.next_power_of_2(size),

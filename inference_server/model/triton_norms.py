@@ -23,6 +23,7 @@ def _norm_kernel(
     out,
     row_scales,
     width,
+    out_stride,
     eps,
     largest,
     tiny,
@@ -48,14 +49,20 @@ def _norm_kernel(
         row_scale = tl.maximum(tl.max(tl.abs(normed), axis=0), tiny) / largest
         tl.store(row_scales + row, row_scale)
         normed /= row_scale
-    tl.store(out + at, normed.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * out_stride + columns, normed.to(out.dtype.element_ty), mask=inside)
 
 
 def _norm(
-    x: Tensor, branch: Tensor, modulation: tuple[Tensor, Tensor, Tensor], add: bool, eight: bool
+    x: Tensor,
+    branch: Tensor,
+    modulation: tuple[Tensor, Tensor, Tensor],
+    add: bool,
+    eight: bool,
+    room: int,
 ) -> Normed:
     tokens, width = x.shape
-    out = torch.empty_like(x, dtype=torch.float8_e4m3fn if eight else x.dtype)
+    whole = width if eight else width + room
+    out = x.new_empty(tokens, whole, dtype=torch.float8_e4m3fn if eight else x.dtype)[:, :width]
     scales = torch.empty(tokens, 1, device=x.device) if eight else None
     _norm_kernel[(tokens,)](
         x,
@@ -64,6 +71,7 @@ def _norm(
         out,
         out if scales is None else scales,
         width,
+        whole,
         EPS,
         E4M3_MAX,
         TINY,
@@ -75,16 +83,24 @@ def _norm(
     return out if scales is None else Quantised(out, scales)
 
 
-def modulated_norm(x: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool) -> Normed:
+def modulated_norm(
+    x: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool, room: int = 0
+) -> Normed:
     """See `ops.modulated_norm`."""
-    return _norm(x, x, (shift, shift, one_plus_scale), False, eight)
+    return _norm(x, x, (shift, shift, one_plus_scale), False, eight, room)
 
 
 def residual_norm_(
-    x: Tensor, branch: Tensor, gate: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool
+    x: Tensor,
+    branch: Tensor,
+    gate: Tensor,
+    shift: Tensor,
+    one_plus_scale: Tensor,
+    eight: bool,
+    room: int = 0,
 ) -> Normed:
     """See `ops.residual_norm_`."""
-    return _norm(x, branch, (gate, shift, one_plus_scale), True, eight)
+    return _norm(x, branch, (gate, shift, one_plus_scale), True, eight, room)
 
 
 @triton.jit

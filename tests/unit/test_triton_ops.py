@@ -38,6 +38,8 @@ def test_norms(precision: tuple[torch.dtype, float], width: int) -> None:
     gate, shift, scale = torch.randn(3, width, device=DEVICE, dtype=dtype)
     expected = ops.modulated_norm(x, shift, scale, False)
     assert near(triton_ops.modulated_norm(x, shift, scale, False), expected, most)
+    longer = triton_ops.modulated_norm(x, shift, scale, False, 5)
+    assert longer.stride(0) == width + 5 and near(longer, expected, most)
     sums = [x.clone(), x.clone()]
     expected = ops.residual_norm_(sums[0], branch, gate, shift, scale, False)
     got = triton_ops.residual_norm_(sums[1], branch, gate, shift, scale, False)
@@ -95,10 +97,12 @@ def test_text_keys_are_added_to_a_softmax_over_the_image(
     q, k, _ = qkv.float().unflatten(1, (3, heads, size)).permute(1, 2, 0, 3)
     scores = q @ k[:, -images:].mT / size**0.5
     joint = ops.attention(qkv, heads, 0, images)
-    triton_attention.add_text_keys_(
-        joint, scores.logsumexp(-1).contiguous(), qkv, heads, 128 - texts - images, texts
-    )
-    assert near(joint[-texts - images :], expected[-texts - images :], most)
+    sums, first = scores.logsumexp(-1).contiguous(), 128 - texts - images
+    apart = joint.new_full((128, joint.shape[1] + 3), 7.0)
+    for target in (apart[:, :-3], joint):
+        triton_attention.add_text_keys(joint, target, sums, qkv, heads, first, texts)
+        assert near(target[first:], expected[first:], most)
+    assert (apart[:, -3:] == 7.0).all()
 
 
 @pytest.mark.parametrize("gelu", [False, True], ids=["as it is", "gelu"])
@@ -157,4 +161,4 @@ def test_they_compile_for_ada_and_hopper() -> None:
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 16
+    assert len(re.findall(r"^sm_(?:89|90) _\w+ [1-9]\d+ bytes$", ended.stdout, re.M)) == 20

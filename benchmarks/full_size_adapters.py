@@ -1,0 +1,152 @@
+"""What adapters cost at Qwen-Image's real size, on one GPU, against stock diffusers with peft.
+
+`python -m benchmarks.full_size_adapters [--out FILE]`: a step without and with adapters on all
+linear layers, folded in and beside, what a switch between two costs, and the same with peft in the
+same run; a line for each figure, then one JSON line. Random weights; needs an H200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from torch import Tensor
+
+from benchmarks.full_size import Bench, Figures
+from benchmarks.kernel_classes import milliseconds
+from inference_server.model import triton_attention, triton_low_rank, triton_norms, triton_ops
+from inference_server.model.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.model.transformer import Picture
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+
+ROOM = 64
+"""Rank that finds room behind the matrices; the server's default."""
+
+
+def random_adapter(bench: Bench, rank: int) -> GatedAdapter:
+    """On every linear layer, where the contract's layout has them."""
+    c = bench.config
+    shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
+    layout = SegmentLayout(LayoutParameters(*shape, len(bench.schedules.rows), rank, "bfloat16"))
+
+    def some(*shape: int) -> Tensor:
+        return torch.randn(shape, device=bench.device, dtype=torch.bfloat16).mul_(0.01)
+
+    factors = {
+        name: SiteFactors(some(*layout.down_shape(s, rank)), some(*layout.up_shape(s, rank)))
+        for name, s in layout.low_rank_sites.items()
+    }
+    deltas = {name: some(*layout.delta_shape(s)) for name, s in layout.delta_sites.items()}
+    return GatedAdapter(AdapterTensors(factors, deltas), 1.0)
+
+
+def compiled() -> int:
+    """Kernels that Triton has compiled so far."""
+    modules = (triton_attention, triton_low_rank, triton_norms, triton_ops)
+    kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
+    return sum(len(kernel.device_caches[0][0]) for kernel in kernels)
+
+
+def wall(work: Callable[[int], object], repeats: int = 10) -> float:
+    """Median milliseconds until the device is done; `work` is told the repeat's number."""
+    times = []
+    for number in range(repeats):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        work(number)
+        torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(times)
+
+
+def ours(bench: Bench, report: Callable[[str, float], None]) -> None:
+    """Steps, then switches."""
+    model = bench.ours(rank=ROOM)
+    one, other, large = (random_adapter(bench, rank) for rank in (16, 16, 64))
+
+    def picture(adapters: Sequence[GatedAdapter]) -> Picture:
+        (modulation,) = bench.table.select([0], adapters, torch.bfloat16)
+        return bench.picture(model)._replace(adapters=adapters, modulation=modulation)
+
+    plain, *styled = map(picture, ([], [one], [one, other], [large], [other]))
+    base = milliseconds(lambda: model.forward([plain]))
+    report("step, ms", base)
+    names = ("one of rank 16", "two of rank 16", "one of rank 64")
+    for name, style in zip(names, styled[:3], strict=True):
+        # Plain steps in between: the card's clock changes with its temperature.
+        taken = milliseconds(lambda s=style: model.forward([s]))  # type: ignore[misc]
+        base = milliseconds(lambda: model.forward([plain]))
+        report(f"{name}, % more", 100 * (taken / base - 1))
+    before = compiled()
+    report("same style again, step, ms", wall(lambda _: model.forward([styled[0]])))
+    pair = (styled[0], styled[3])
+    report("another style each time, step, ms", wall(lambda n: model.forward([pair[n % 2]])))
+    fold: Any = model._fold
+    report("a switch by itself, ms", wall(lambda n: fold.hold(pair[n % 2].adapters)))
+    report("a switch, device, ms", milliseconds(lambda: (fold.hold([one]), fold.hold([other]))) / 2)
+    report("its tables, ms", wall(lambda _: bench.table.select(range(4), [one], torch.bfloat16)))
+    report("tables without, ms", wall(lambda _: bench.table.select(range(4), [], torch.bfloat16)))
+    report("kernels compiled by switching", compiled() - before)
+    folded = model.forward([styled[0]])[0].float()
+    model._fold = None
+    for name, style in zip(names, styled[:3], strict=True):
+        taken = milliseconds(lambda s=style: model.forward([s]), 5)  # type: ignore[misc]
+        base = milliseconds(lambda: model.forward([plain]), 5)
+        report(f"{name} beside the products, % more", 100 * (taken / base - 1))
+    beside = model.forward([styled[0]])[0].float()
+    report("folded against beside, relative", float((folded - beside).norm() / beside.norm()))
+
+
+def stock(bench: Bench, report: Callable[[str, float], None]) -> None:
+    """The same adapters on stock diffusers with peft."""
+    base = milliseconds(bench.stock_step, 5)
+    report("stock, step, ms", base)
+    modules = [n for n, m in bench.stock.named_modules() if isinstance(m, torch.nn.Linear)]
+    targets = [name for name in modules if not name.startswith("time_text_embed")]
+    began = time.perf_counter()
+    for name, rank in (("a", 16), ("b", 16)):
+        with torch.inference_mode(False), bench.device:
+            config = LoraConfig(r=rank, target_modules=targets, init_lora_weights=False)
+            bench.stock.add_adapter(config, adapter_name=name)
+        report(f"stock, adapter {name} added, ms", 1e3 * (time.perf_counter() - began))
+        began = time.perf_counter()
+    bench.stock.to(torch.bfloat16)
+    bench.stock.set_adapters(["a"])
+    report("stock, one of rank 16, % more", 100 * (milliseconds(bench.stock_step, 5) / base - 1))
+    switch = wall(lambda n: bench.stock.set_adapters(["ab"[n % 2]]), 4)
+    report("stock, set_adapters, ms", switch)
+    bench.stock.set_adapters(["a", "b"])
+    report("stock, two of rank 16, % more", 100 * (milliseconds(bench.stock_step, 5) / base - 1))
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Builds, runs and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    found: Figures = {}
+
+    def report(name: str, value: float) -> None:
+        print(f"{name:44} {value:10.3f}", flush=True)
+        found[name] = round(float(value), 4)
+        if chosen.out:
+            chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
+
+    line = {"device": torch.cuda.get_device_name(), "adapters": found}
+    bench = Bench()
+    ours(bench, report)
+    torch.cuda.empty_cache()
+    stock(bench, report)
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
