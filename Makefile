@@ -6,7 +6,7 @@ STYLES ?= loras
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality node lock contract-baseline clean
+.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality chaos node lock contract-baseline clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ up: install ## Run server, LoRA manager and page (port 7860) in the foreground; 
 
 test: install-dev ## Run all tests
 	@$(BIN)/python -m pytest -q
+
+chaos: install-dev ## Failure tests at full length (about 6 minutes)
+	@WULIART_CHAOS=full $(BIN)/python -m pytest -q -s --timeout 1800 tests/chaos
 
 check: lint types imports buf test ## Lint, types, import rules, contract rules, tests
 

@@ -1,0 +1,78 @@
+"""The manager dies by SIGKILL at every step of the protocol while pictures are drawn."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from signal import SIGKILL
+
+import pytest
+
+from tests.chaos.drawer import Drawer
+from tests.chaos.manager_at import AT_START, Step
+from tests.chaos.world import PATIENCE, Version, World
+from wuliart_client import AdapterState, Unavailable
+
+IN_SESSION = [step for step in Step if step not in AT_START and step is not Step.PROMOTED]
+
+
+def await_death(world: World) -> None:
+    """The manager has killed itself; its place is free for the next."""
+    manager = world.service.processes.pop("manager")
+    assert manager.wait(PATIENCE) == -SIGKILL
+
+
+def test_at_every_step_of_a_swap_no_picture_is_wrong_and_the_swap_is_made_up_for(
+    world: World, versions: list[Version]
+) -> None:
+    turns = cycle(versions)
+    kept, torn = next(turns), next(turns)
+    world.drop("kept", kept)
+    world.drop("torn", torn)
+    world.start_manager()
+    world.await_resident("kept", kept)
+    world.await_resident("torn", torn)
+    world.service.kill("manager")
+    with Drawer(world, "torn", "kept") as drawer:
+        for step in (*AT_START, *IN_SESSION):
+            if step in AT_START:
+                world.arm.touch()
+            world.start_manager_at(step, SIGKILL)
+            if step not in AT_START:
+                # What the one before it could not end, this one does.
+                world.await_resident("torn", torn)
+                world.await_resident("kept", kept)
+                world.wait_attached()
+                world.arm.touch()
+                torn = next(turns)
+                world.drop("torn", torn)
+            await_death(world)
+            assert not world.arm.exists(), f"the manager did not die at step {step}"
+            drawer.wait_for_more(2)
+        world.start_manager()
+        world.await_resident("torn", torn)
+        drawer.wait_for_more(4)
+    drawer.check()
+    assert world.draws("torn", torn)
+    assert world.draws("kept", kept)
+
+
+def test_a_picture_that_waits_for_its_style_fails_by_name_and_the_next_one_has_it(
+    world: World, versions: list[Version]
+) -> None:
+    # One more than there are slots: the first one dropped is not resident any more.
+    names = [f"style{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
+    world.start_manager_at(Step.PROMOTED, SIGKILL)
+    world.wait_attached()
+    for name in names:
+        world.drop(name, versions[0])
+        world.await_resident(name, versions[0])
+    cold = names[0]
+    world.await_style(cold, lambda adapter: adapter.state is AdapterState.AVAILABLE)
+    world.arm.touch()
+    # Nobody is there to load it: that is told at once, and not after a time-out.
+    with pytest.raises(Unavailable, match="no LoRA manager"):
+        world.picture(cold)
+    await_death(world)
+    world.start_manager()
+    world.wait_attached()
+    assert world.draws(cold, versions[0])

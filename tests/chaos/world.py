@@ -1,0 +1,167 @@
+"""One server and its manager as processes, known versions of a style, and what each must draw.
+
+Owns starting, the folder of styles, and waiting for what becomes of a file. Knows nothing of what
+is done to either process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+from scripts.processes import Service
+from tests.chaos.manager_at import Step
+from tests.lora_files import make_lora
+from wuliart.contract.layout import SegmentLayout
+from wuliart_client import Adapter, AdapterState, Client, Picture
+
+PATIENCE = 60.0
+"""Seconds something may take on a busy machine; nothing is asserted about shorter times."""
+
+RESCAN = ("--rescan-seconds", "0.3")
+RANK = 64
+"""Images of a megabyte: large enough that a kill can hit the copy."""
+
+PROMPT = "a boat"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One content of a LoRA file."""
+
+    data: bytes
+    hash: str
+
+
+class World:
+    """A running server on the small model; managers are started and killed by the tests."""
+
+    def __init__(self, folder: Path, checkpoint: Path, layout: SegmentLayout) -> None:
+        self.service = Service(
+            folder / "run",
+            folder / "loras",
+            server_arguments=["--model", str(checkpoint), "--max-rank", str(RANK)],
+        )
+        self.layout = layout
+        self.client = Client(self.service.listen)
+        self.golden: dict[str, bytes] = {}
+        """Content hash -> the picture that is drawn with exactly this version."""
+        self.arm = folder / "armed"
+
+    def version(self, seed: int) -> Version:
+        """A style strong enough to change every picture."""
+        data = make_lora(self.layout, rank=RANK, seed=seed, scale=0.1)
+        return Version(data, hashlib.sha256(data).hexdigest())
+
+    # -- processes --------------------------------------------------------------------------
+
+    def start_manager(self, *options: str) -> None:
+        """The real program, looking often; without waiting for it."""
+        self.service.manager_arguments = options or RESCAN
+        self.service.start_manager()
+
+    def start_manager_at(self, step: Step, number: Signals) -> None:
+        """The real program, which sends itself the signal at the step once `arm` exists."""
+        service = self.service
+        folders: list[str | Path] = ["--loras", service.loras, "--runtime-dir", service.runtime_dir]
+        arguments = [step, number.name, self.arm, *folders, *RESCAN]
+        service._run("manager", "tests.chaos.manager_at", arguments)
+
+    def wait_attached(self, attached: bool = True) -> None:
+        self.until(
+            lambda: self.client.info().lora_manager_connected is attached,
+            f"the manager attached: {attached}",
+        )
+
+    @property
+    def life(self) -> tuple[int, str]:
+        """The server's process id and epoch: another pair is another server."""
+        with self.client.watch(timeout=PATIENCE) as changes:
+            epoch = next(changes).resume_token.partition(":")[0]
+        server = self.service.processes["server"]
+        assert server.poll() is None, "the server has ended"
+        return server.pid, epoch
+
+    # -- the folder -------------------------------------------------------------------------
+
+    def path(self, name: str) -> Path:
+        return self.service.loras / f"{name}.safetensors"
+
+    def drop(self, name: str, version: Version) -> None:
+        """Writes a file as a careful program does: aside, then renamed in."""
+        aside = self.service.loras.parent / f"{name}.aside"
+        aside.write_bytes(version.data)
+        aside.rename(self.path(name))
+
+    def clear(self) -> None:
+        """No file, no style, no manager: as it was before the first test."""
+        self._end_manager()
+        for path in self.service.loras.iterdir():
+            path.unlink()
+        self.arm.unlink(missing_ok=True)
+        # What a manager never said is gone, the server keeps.
+        self.start_manager()
+        self.until(lambda: not self.client.styles(), "all styles gone")
+        self._end_manager()
+
+    def _end_manager(self) -> None:
+        if "manager" in self.service.processes:
+            self.service.kill("manager")
+        self.wait_attached(False)
+
+    def await_style(self, name: str, accept: Callable[[Adapter], bool]) -> Adapter:
+        """The style as soon as it is acceptable; told by the server, not asked for."""
+        with self.client.watch(timeout=PATIENCE) as changes:
+            for change in changes:
+                for adapter in change.adapters:
+                    if adapter.name == name and accept(adapter):
+                        return adapter
+        raise AssertionError(f"style {name!r} never became what was waited for")
+
+    def await_resident(self, name: str, version: Version) -> Adapter:
+        """The style once it lies in a slot with exactly this content."""
+        return self.await_style(
+            name, lambda a: a.state is AdapterState.RESIDENT and a.content_hash == version.hash
+        )
+
+    # -- pictures ---------------------------------------------------------------------------
+
+    def picture(self, *styles: str, steps: int = 1) -> Picture:
+        """A picture without its recipe, so that equal pixels are equal bytes."""
+        return self.client.draw(
+            PROMPT, seed=1, steps=steps, styles=styles, metadata=False, timeout=PATIENCE
+        )
+
+    def draws(self, name: str, version: Version) -> bool:
+        """Whether a picture in the style names this version and is its golden picture."""
+        picture = self.picture(name)
+        used = picture.adapters[0].content_hash
+        return used == version.hash and picture.data == self.golden[version.hash]
+
+    def make_golden(self, versions: Sequence[Version]) -> None:
+        """Draws with each version alone and at rest."""
+        plain = self.picture().data
+        for version in versions:
+            name = f"golden-{version.hash[:8]}"
+            self.drop(name, version)
+            self.await_resident(name, version)
+            self.golden[version.hash] = self.picture(name).data
+            assert self.picture(name).data == self.golden[version.hash], "drawing is repeatable"
+            self.path(name).unlink()
+        assert len({plain, *self.golden.values()}) == len(versions) + 1
+
+    def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Waits for what nobody tells."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:.0f} s"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.client.close()
+        self.service.stop()
