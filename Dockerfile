@@ -1,4 +1,4 @@
-# One image for the inference server and the LoRA manager; compose.yaml says which one runs.
+# One image for the inference server, the LoRA manager and the page; compose.yaml says which runs.
 # No CUDA base is needed: torch's Linux wheels bring CUDA, and the host's driver is mounted in.
 FROM python:3.11-slim
 
@@ -28,5 +28,5 @@ RUN install -d -o wuliart -g wuliart /app /app/models /app/models/lora
 
 WORKDIR /app
 USER wuliart
-EXPOSE 50051
+EXPOSE 50051 7860
 CMD ["wuliart-server", "--listen", "0.0.0.0:50051", "--runtime-dir", "/run/wuliart"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,10 +15,15 @@ import pytest
 from gradio_client import Client
 from PIL import Image
 
+from tests.fake_image_server import Fail, FakeImageServer, Hold, adapter, change, snapshot
 from tests.fakes import until
 from tests.hand_manager import HandManager
 from tests.harness import InProcessServer, running_server
 from tests.openai_door import name_model, open_web
+from wuliart_client import AsyncClient
+from wuliart_web.styles import Known, Styles
+
+CURL_EXAMPLE = Path(__file__).parents[2] / "clients" / "web" / "examples" / "draw.sh"
 
 
 @pytest.fixture
@@ -87,10 +94,59 @@ async def test_who_leaves_frees_the_device(page: str, server: InProcessServer) -
 async def test_styles_come_with_their_files(page: str, server: InProcessServer) -> None:
     def look() -> Any:
         client = Client(page, verbose=False)
-        return client.predict(style="", second="", api_name="/look")
+        return client.predict(api_name="/look")
 
-    async with HandManager(server) as manager:
+    async with HandManager(server) as manager, httpx.AsyncClient(timeout=10) as http:
         before = await asyncio.to_thread(look)
-        await manager.load("ink")
-        after = await asyncio.to_thread(look)
+        async with http.stream("GET", page + "styles/news") as news:
+            told = (line async for line in news.aiter_lines() if line.startswith("data:"))
+            await anext(told)
+            await manager.load("ink")
+            # Whoever looks when told finds it: one subscription stands behind all pages.
+            await anext(told)
+            after = await asyncio.to_thread(look)
     assert "ink" not in str(before) and "ink" in str(after)
+
+
+async def test_one_watch_serves_all_pages_and_begins_again_when_the_server_is_back() -> None:
+    def names(styles: Styles) -> list[str]:
+        return [adapter.name for adapter in styles.known.adapters]
+
+    with FakeImageServer() as fake:
+        fake.watches += [
+            [snapshot(1, adapter("ink")), change(2, added=adapter("neon")), Fail("DRAINING")],
+            [snapshot(1, adapter("flat")), Hold()],
+        ]
+        async with AsyncClient(fake.target) as client:
+            styles = Styles(client)
+            told: list[list[Known]] = [[], [], []]
+
+            async def look(page: list[Known]) -> None:
+                async for known in styles.changes():
+                    page[:] = [known]
+
+            async with styles.following():
+                pages = [asyncio.create_task(look(page)) for page in told]
+                await until(lambda: names(styles) == ["flat"])
+                await until(lambda: all(page == [styles.known] for page in told))
+                for task in pages:
+                    task.cancel()
+        assert len(fake.resume_tokens) == 2
+
+
+async def test_the_curl_example_draws(page: str, tmp_path: Path) -> None:
+    async def run(prompt: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            str(CURL_EXAMPLE), prompt, "picture.jpg",
+            cwd=tmp_path,
+            env=os.environ | {"WULIART_WEB": page.rstrip("/")},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+        return process.returncode, output.decode()
+
+    assert await run("一只红狐狸") == (0, "saved picture.jpg\n")
+    assert Image.open(tmp_path / "picture.jpg").size == (1024, 1024)
+    code, output = await run("x" * 3000)
+    assert code == 1 and '"error"' in output

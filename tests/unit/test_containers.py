@@ -62,15 +62,15 @@ def devices(service: dict[str, Any]) -> Any:
     return service["deploy"]["resources"]["reservations"]["devices"]
 
 
-def test_the_two_services_and_nothing_misspelt(compose: dict[str, Any]) -> None:
+def test_the_three_services_and_nothing_misspelt(compose: dict[str, Any]) -> None:
     assert set(compose) == {"name", "services", "volumes"}
-    assert set(compose["services"]) == {"server", "lora-manager"}
-    for service in compose["services"].values():
+    assert set(compose["services"]) == {"server", "lora-manager", "web"}
+    for name, service in compose["services"].items():
         assert set(service) <= SERVICE_KEYS
         assert set(service["healthcheck"]) <= HEALTHCHECK_KEYS
         assert service["build"] == "."
         assert service["image"] == "wuliart-turbo"
-        assert service["shm_size"] == "2gb"
+        assert service.get("shm_size") == (None if name == "web" else "2gb")
         assert service["restart"] == "unless-stopped"
 
 
@@ -86,6 +86,13 @@ def test_commands_exist_and_their_options_are_understood(compose: dict[str, Any]
     assert check[1:] == ["wuliart", "--target", "127.0.0.1:50051", "info"]
     assert {server[0], manager[0], cpu[0], check[1]} <= set(SCRIPTS)
     assert server[0] == "wuliart-server" and manager[0] == "wuliart-lora-manager"
+    web = compose["services"]["web"]["command"]
+    assert web[0] == "wuliart-web" and web[0] in SCRIPTS
+    assert dict(zip(web[1::2], web[2::2], strict=True)) == {
+        "--host": "0.0.0.0",
+        "--port": "7860",
+        "--server": "server:50051",
+    }
 
     config = parse_arguments(server[1:])
     assert config.listen == "0.0.0.0:50051"
@@ -101,6 +108,7 @@ def test_commands_exist_and_their_options_are_understood(compose: dict[str, Any]
 
 def test_only_this_machine_reaches_the_server(compose: dict[str, Any]) -> None:
     assert compose["services"]["server"]["ports"] == ["127.0.0.1:50051:50051"]
+    assert compose["services"]["web"]["ports"] == ["127.0.0.1:7860:7860"]
     assert "ports" not in compose["services"]["lora-manager"]
 
 
@@ -138,13 +146,14 @@ def test_the_sockets_share_a_tmpfs_and_loras_are_read_only(
 def test_the_manager_waits_for_a_healthy_server(compose: dict[str, Any]) -> None:
     manager = compose["services"]["lora-manager"]
     assert manager["depends_on"] == {"server": {"condition": "service_healthy"}}
+    assert compose["services"]["web"]["depends_on"] == manager["depends_on"]
 
 
 def test_the_cpu_override_takes_the_gpu_from_both(compose: dict[str, Any]) -> None:
     text = (ROOT / "compose.cpu.yaml").read_text(encoding="utf-8")
     assert text.count("deploy: !reset null") == 2
     override = load("compose.cpu.yaml")["services"]
-    assert set(override) == set(compose["services"])
+    assert set(override) == set(compose["services"]) - {"web"}
     assert all(service["deploy"] is None for service in override.values())
 
 
@@ -200,7 +209,7 @@ def test_the_dockerfiles_instructions(instructions: list[tuple[str, str]]) -> No
     # Whatever runs, runs as the user: nothing is installed after that.
     assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
     assert dict(instructions)["USER"] == "wuliart"
-    assert dict(instructions)["EXPOSE"] == "50051"
+    assert dict(instructions)["EXPOSE"] == "50051 7860"
     assert names[-1] == "CMD"
     assert json.loads(instructions[-1][1]) == load("compose.yaml")["services"]["server"]["command"]
 

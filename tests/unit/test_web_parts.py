@@ -10,8 +10,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from wuliart_client import Adapter, AdapterState
-from wuliart_web import viewer, words
+from wuliart.contract.status import Reason
+from wuliart_client import Adapter, AdapterState, Unavailable
+from wuliart_client._failures import BY_REASON
+from wuliart_web import failures, viewer, words
 from wuliart_web.page import labelled
 from wuliart_web.pictures import KEPT, Pictures
 
@@ -54,12 +56,13 @@ def test_markup_is_shown_as_text() -> None:
     for html in (
         viewer.view(evil),
         viewer.note(evil),
-        viewer.preview(b"x", evil),
-        viewer.picture("/a/b.jpg", evil),
-        viewer.tools("/a/b.jpg", evil, evil),
+        viewer.preview("data:x", evil),
+        viewer.picture("/a/b.jpg", evil, evil, evil),
+        viewer.tools("/a/b.jpg", {"save": evil, "whole": evil}),
+        viewer.strip([(0, "/a/b.jpg", evil)], evil),
     ):
-        assert "<script" not in html and "alert(1)" in html
-        assert not re.search(r'alt="">', html)
+        assert "<script" not in html and '"">' not in html.replace(' alt=""', "")
+        assert "alert(1)" in html
 
 
 def test_two_styles_of_one_title_are_told_apart() -> None:
@@ -70,6 +73,17 @@ def test_two_styles_of_one_title_are_told_apart() -> None:
         [adapter("a", "Neon"), adapter("b", "Neon"), adapter("c", "Ink"), adapter("d", "")]
     )
     assert found == [("Neon (a)", "a"), ("Neon (b)", "b"), ("Ink", "c"), ("d", "d")]
+
+
+@pytest.mark.parametrize("reason", [None, *BY_REASON])
+@pytest.mark.parametrize("said", [words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
+def test_every_failure_has_words_that_say_what_to_do(
+    reason: Reason | None, said: dict[str, str]
+) -> None:
+    kind = Unavailable if reason is None else BY_REASON[reason]
+    told = failures.told(kind("it is so.", reason and reason.value), said)
+    assert "{" not in told and ".." not in told
+    assert re.search("again|goes on|then draw|再绘制|自动继续|再绘制一次", told), told
 
 
 @pytest.mark.parametrize(

@@ -16,30 +16,35 @@ from fastapi import FastAPI
 from wuliart_client import AsyncClient
 from wuliart_web import openai_images, page
 from wuliart_web.pictures import Pictures
+from wuliart_web.styles import Styles
 from wuliart_web.words import I18N
 
 
 def create_app(client: AsyncClient) -> FastAPI:
     """The page and all doors over one client, which is closed with the app."""
+    styles, pictures = Styles(client), Pictures()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with client:
+        async with client, styles.following():
             yield
 
     app = FastAPI(title="WuliArt Turbo", lifespan=lifespan)
-    app.include_router(openai_images.router(client))
-    pictures = Pictures()
-    app.include_router(pictures.router())
+    for router in (openai_images.router(client), pictures.router(), styles.router()):
+        app.include_router(router)
     script = (page.ASSETS / "viewer.js").read_text(encoding="utf-8")
     gr.mount_gradio_app(
         app,
-        page.build(client, pictures),
+        page.build(client, pictures, styles),
         path="/",
+        theme=page.THEME,
+        favicon_path=str(page.ASSETS / "icon.svg"),
         i18n=I18N,
         css_paths=page.ASSETS / "page.css",
         head=f"<script>{script}</script>",
         footer_links=[],
+        # Gradio would keep what was drawn in the browser and offer to send it to a bucket.
+        run_history=False,
         ssr_mode=False,
     )
     return app

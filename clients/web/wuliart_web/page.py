@@ -1,14 +1,13 @@
 """The page: one box, one button, a picture that sharpens in place.
 
 Owns what stands where and what each control does. Every word is `words`', the HTML of the right
-half `viewer`'s, finished pictures lie in `pictures`; drawing is the gRPC service's, asked through
-the one client. Nothing of a visitor is kept here: what one is shown lives in that one's browser.
+half `viewer`'s, what is shown while a picture is drawn `drawing`'s, styles `styles`'. Nothing of
+a visitor is kept here: what one is shown lives in that one's session.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -16,102 +15,158 @@ from typing import Any, Final
 
 import gradio as gr
 
-from wuliart_client import (
-    Adapter,
-    AdapterState,
-    AsyncClient,
-    Completed,
-    Event,
-    Queued,
-    Started,
-    Step,
-    Style,
-    WuliArtError,
-)
-from wuliart_web import viewer
+from wuliart.contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS, MAX_STEPS
+from wuliart_client import Adapter, AdapterState, AsyncClient, Style
+from wuliart_web import drawing, failures, viewer
+from wuliart_web.drawing import Asked, Button, Drawn
 from wuliart_web.pictures import Pictures
+from wuliart_web.styles import NEWS, Known, Styles
 from wuliart_web.words import I18N, spoken
 
 ASSETS: Final = Path(__file__).parent / "assets"
+_FONT: Final = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700))
+"""As Gradio's own, without the weight 600, of which it brings a file with few letters."""
+THEME: Final = gr.themes.Default(
+    primary_hue="violet",
+    neutral_hue="zinc",
+    radius_size="lg",
+    font=[_FONT, "ui-sans-serif", "system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+).set(
+    # Dark enough to be read by everybody on the page's background.
+    body_text_color_subdued="*neutral_500",
+    body_text_color_subdued_dark="*neutral_400",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    button_primary_background_fill_dark="*primary_600",
+    button_primary_background_fill_hover_dark="*primary_700",
+    button_cancel_background_fill="#dc2626",
+    button_cancel_background_fill_hover="#b91c1c",
+    button_cancel_background_fill_dark="#b91c1c",
+    button_cancel_background_fill_hover_dark="#991b1b",
+)
 SEEDS: Final = 2**32
 """Seeds the dice throws; the field takes any up to 2**53 exactly, as browsers count."""
-STEPS: Final = 4
-NO_STYLE: Final = ("—", "")
-"""Shown and sent."""
+_QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 
 
-def build(client: AsyncClient, pictures: Pictures) -> gr.Blocks:
+def build(client: AsyncClient, pictures: Pictures, styles: Styles) -> gr.Blocks:
     """The page, not yet served."""
     t = I18N
     page: gr.Blocks
     with gr.Blocks(title="WuliArt Turbo", fill_width=True, analytics_enabled=False) as page:
+        gr.HTML("<h1>WuliArt <span>Turbo</span></h1>", elem_id="name")
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
                 prompt = gr.Textbox(
-                    label=t("prompt"), placeholder=t("prompt_hint"), lines=4, autofocus=True
+                    label=t("prompt"),
+                    placeholder=t("prompt_hint"),
+                    lines=3,
+                    max_lines=12,
+                    max_length=MAX_PROMPT_CHARACTERS,
+                    autofocus=True,
+                    elem_id="prompt",
                 )
-                with gr.Row():
-                    style = _style_list(t("style"))
-                    weight = gr.Slider(0, 2, 1, step=0.05, label=t("weight"), min_width=170)
-                with gr.Row():
-                    draw = gr.Button(t("draw"), variant="primary", size="lg", elem_id="draw")
-                    stop = gr.Button(t("stop"), size="lg", visible=False, elem_id="stop")
+                style, weight = _style(t("style"))
+                draw = gr.Button(t("draw"), variant="primary", elem_id="draw")
+                generating = gr.Button(
+                    t("generating"), interactive=False, visible=False, elem_id="generating"
+                )
+                stop = gr.Button(t("stop"), variant="stop", visible=False, elem_id="stop")
                 with gr.Accordion(t("more"), open=False):
-                    with gr.Row():
-                        second = _style_list(t("second"))
-                        second_weight = gr.Slider(
-                            0, 2, 1, step=0.05, label=t("weight"), min_width=170
-                        )
-                    with gr.Row():
+                    second, second_weight = _style(t("second"))
+                    with gr.Row(elem_id="seeds"):
                         seed = gr.Number(
-                            value=lambda: random.randrange(SEEDS),
+                            value=_thrown,
                             label=t("seed"),
                             precision=0,
                             minimum=0,
                             maximum=2**53 - 1,
                             min_width=120,
+                            scale=2,
+                            elem_id="seed",
                         )
-                        keep = gr.Checkbox(label=t("keep"), min_width=120)
+                        dice = gr.Button(t("dice"), size="md", min_width=90, elem_id="dice")
+                        keep = gr.Checkbox(label=t("keep"), min_width=90, elem_id="keep")
                     steps = gr.Radio(
-                        [(t(f"step_{n}"), n) for n in range(1, STEPS + 1)],
-                        value=STEPS,
+                        [(t(f"step_{n}"), n) for n in range(1, MAX_STEPS + 1)],
+                        value=MAX_STEPS,
                         label=t("steps"),
+                        elem_id="steps",
                     )
-                refused = gr.HTML(elem_classes="refused")
+                notices = gr.HTML(elem_id="notices", js_on_load=_script("news.js", NEWS=NEWS))
             with gr.Column(scale=3, min_width=320):
                 shown = gr.HTML(elem_id="shown")
+                strip = gr.HTML(elem_id="strip", js_on_load=_script("strip.js"))
+        visit, offered = gr.State([]), gr.State(None)
 
+        page.load(_welcome, None, shown, **_QUIET)
+        buttons = [draw, generating, stop]
         asked = [prompt, style, weight, second, second_weight, seed, keep, steps]
-        drawing = draw.click(
+        drawing_one = draw.click(
             _drawing(client, pictures),
-            asked,
-            [shown, draw, stop, seed],
+            [*asked, visit],
+            [shown, *buttons, seed, strip, visit],
             concurrency_limit=None,
             show_progress="hidden",
         )
-        stop.click(_stopped, None, [shown, draw, stop], cancels=[drawing], show_progress="hidden")
-        known = gr.State(None)
-        look = _styles(client)
-        seen = [style, second, known]
-        page.load(_welcome, None, shown, show_progress="hidden")
-        for every in (page.load, gr.Timer(1.0).tick):
-            every(look, seen, [style, second, known, refused], show_progress="hidden")
+        stop.click(_stopped, None, [shown, *buttons], cancels=[drawing_one], **_QUIET)
+        # Who throws the dice or writes a seed wants that one, not another with the next click.
+        dice.click(lambda: (_thrown(), True), None, [seed, keep], **_QUIET)
+        seed.input(lambda: True, None, keep, **_QUIET)
+        strip.restore(_restored, visit, [shown, *asked], **_QUIET)
+        notices.news(
+            _look(styles),
+            offered,
+            [style, second, offered, notices],
+            concurrency_limit=None,
+            **_QUIET,
+        )
     return page
 
 
-def _style_list(label: Any) -> gr.Dropdown:
-    # Any name may be asked for: one that is gone by then is told of by the server, in its words.
-    return gr.Dropdown(
-        [NO_STYLE], value="", label=label, scale=2, min_width=170, allow_custom_value=True
-    )
+def _style(label: Any) -> tuple[gr.Dropdown, gr.Slider]:
+    """A list of styles and the weight beside it."""
+    with gr.Row(elem_classes="style"):
+        # Any name may be asked for: one that is gone by then is told of by the server.
+        choice = gr.Dropdown(
+            [(I18N("none"), "")],
+            value="",
+            label=label,
+            scale=2,
+            min_width=150,
+            allow_custom_value=True,
+        )
+        weight = gr.Slider(0, MAX_ADAPTER_WEIGHT, 1, step=0.05, label=I18N("weight"), min_width=150)
+    return choice, weight
+
+
+def _script(name: str, **constants: str) -> str:
+    text = (ASSETS / name).read_text(encoding="utf-8")
+    for constant, value in constants.items():
+        text = text.replace(constant, value)
+    return text
+
+
+def _thrown() -> int:
+    return random.randrange(SEEDS)
 
 
 def _welcome(request: gr.Request) -> str:
     return _blank(_said(request), "empty")
 
 
-def _stopped(request: gr.Request) -> tuple[str, Any, Any]:
-    return _blank(_said(request), "stopped"), *_buttons(idle=True)
+def _blank(said: dict[str, str], key: str) -> str:
+    """The right half without a picture."""
+    return viewer.view(said[key], viewer.note(said["here"]))
+
+
+def _stopped(request: gr.Request) -> tuple[Any, ...]:
+    return _blank(_said(request), "stopped"), *_buttons(Button.DRAW)
+
+
+def _buttons(which: Button) -> list[Any]:
+    return [gr.Button(visible=which is button) for button in Button]
 
 
 def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
@@ -124,87 +179,71 @@ def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
         seed: int | None,
         keep: bool,
         steps: int,
+        visit: list[Drawn],
         request: gr.Request,
-    ) -> AsyncIterator[tuple[Any, Any, Any, Any]]:
-        """Every event of one picture as the right half shows it."""
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """Everything of one picture that the page shows."""
         said = _said(request)
         if not prompt.strip():
-            yield _blank(said, "empty"), *_buttons(idle=True), seed
+            yield _blank(said, "empty"), *_buttons(Button.DRAW), seed, gr.skip(), gr.skip()
             return
-        if seed is None or not keep:
-            seed = random.randrange(SEEDS)
-        yield viewer.view(said["asking"], busy=True), *_buttons(idle=False), seed
-        styles = [
-            Style(name, strength)
-            for name, strength in ((style, weight), (second, second_weight))
-            if name
-        ]
-        began, ignored = time.monotonic(), 0
-        try:
-            stream = client.generate(prompt, seed=seed, steps=steps, styles=styles, preview=True)
-            async with stream:
-                async for event in stream:
-                    if isinstance(event, Completed):
-                        address = pictures.add(event.picture.data)
-                        done = said["done"].format(seconds=time.monotonic() - began, seed=seed)
-                        note = said["ignored"].format(count=ignored) if ignored else ""
-                        html = viewer.view(
-                            f"{done} {note}".strip(),
-                            viewer.picture(address, prompt),
-                            viewer.tools(address, said["save"], said["whole"]),
-                        )
-                        yield html, *_buttons(idle=True), seed
-                    else:
-                        if isinstance(event, Started):
-                            ignored = event.prompt_tokens_ignored
-                        yield _under_way(event, prompt, said), *_buttons(idle=False), seed
-        except WuliArtError as error:
-            yield viewer.view(error.message), *_buttons(idle=True), seed
+        chosen = ((style, weight), (second, second_weight))
+        asked = Asked(
+            prompt,
+            seed if keep and seed is not None else _thrown(),
+            steps,
+            tuple(Style(name, strength) for name, strength in chosen if name),
+        )
+        number = visit[0].number + 1 if visit else 0
+        async for now in drawing.draw(client, pictures, asked, number, said):
+            strip, kept = gr.skip(), gr.skip()
+            if now.drawn is not None:
+                kept = drawing.kept(visit, now.drawn)
+                strip = drawing.strip(kept, said)
+            yield now.html, *_buttons(now.button), asked.seed, strip, kept
 
     return draw
 
 
-def _blank(said: dict[str, str], key: str) -> str:
-    """The right half without a picture."""
-    return viewer.view(said[key], viewer.note(said["here"]))
+def _restored(visit: list[Drawn], event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+    """A picture of this visit again, and every control as it was; the seed is locked."""
+    said = _said(request)
+    drawn = next(d for d in visit if d.number == event.number)
+    asked = drawn.asked
+    line = said["again"].format(seed=asked.seed)
+    styles: list[Any] = [part for s in asked.styles for part in (s.name, s.weight)]
+    styles += ["", 1] * (2 - len(asked.styles))
+    shown = drawing.finished(drawn, line, said)
+    return shown, asked.prompt, *styles, asked.seed, True, asked.steps
 
 
-def _under_way(event: Event, prompt: str, said: dict[str, str]) -> str:
-    """What is shown while a picture is drawn."""
-    if isinstance(event, Queued):
-        return viewer.view(said["waiting"].format(before=event.position), busy=True)
-    if isinstance(event, Started):
-        return viewer.view(said["started"].format(steps=event.steps), busy=True)
-    assert isinstance(event, Step)
-    key = "decoding" if event.step == event.total_steps else "stepped"
-    line = said[key].format(step=event.step, steps=event.total_steps)
-    return viewer.view(line, viewer.preview(event.preview, prompt), busy=True)
+def _look(styles: Styles) -> Any:
+    async def look(offered: Any, request: gr.Request) -> tuple[Any, ...]:
+        """The lists of styles, if they have changed, and what there is to say of them.
 
-
-def _styles(client: AsyncClient) -> Any:
-    async def look(
-        style: str | None, second: str | None, known: Any, request: gr.Request
-    ) -> tuple[Any, Any, Any, Any]:
-        """The lists of styles, if they have changed; a chosen one that has gone is let go."""
-        said = _said(request)
-        try:
-            found = await client.styles(timeout=2)
-        except WuliArtError:
-            return gr.skip(), gr.skip(), None, viewer.note(said["offline"])
-        usable = [a for a in found if a.usable]
-        choices = [NO_STYLE, *labelled(usable)]
-        reasons = [_refusal(a, said) for a in found if a.state is AdapterState.REFUSED]
-        now = [choices, reasons]
-        if now == known:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        names = {a.name for a in usable}
-        one, other = (
-            gr.Dropdown(choices=choices, value=chosen if chosen in names else "")
-            for chosen in (style, second)
-        )
-        return one, other, now, "".join(map(viewer.note, reasons))
+        A chosen style that has gone stays chosen: a picture without it would not be what was asked
+        for, and the server says so; it comes back with its file.
+        """
+        said, known = _said(request), styles.known
+        notes = "".join(map(viewer.note, _notes(known, said)))
+        usable = [a for a in known.adapters if a.usable]
+        choices = [(said["none"], ""), *labelled(usable)]
+        if known.failure is not None or choices == offered:
+            return gr.skip(), gr.skip(), gr.skip(), notes
+        return gr.Dropdown(choices=choices), gr.Dropdown(choices=choices), choices, notes
 
     return look
+
+
+def _notes(known: Known, said: dict[str, str]) -> list[str]:
+    if known.failure is not None:
+        return [failures.told(known.failure, said)]
+    refused = [
+        said["refused"].format(name=a.name, reason=a.refusal_reason.rstrip("."))
+        for a in known.adapters
+        if a.state is AdapterState.REFUSED
+    ]
+    return refused if known.managed else [said["unmanaged"], *refused]
 
 
 def labelled(adapters: Sequence[Adapter]) -> list[tuple[str, str]]:
@@ -216,14 +255,6 @@ def labelled(adapters: Sequence[Adapter]) -> list[tuple[str, str]]:
         else (a.name, a.name)
         for a in adapters
     ]
-
-
-def _refusal(adapter: Adapter, said: dict[str, str]) -> str:
-    return said["refused"].format(name=adapter.name, reason=adapter.refusal_reason)
-
-
-def _buttons(idle: bool) -> tuple[Any, Any]:
-    return gr.Button(visible=idle), gr.Button(visible=not idle)
 
 
 def _said(request: gr.Request) -> dict[str, str]:

@@ -1,0 +1,76 @@
+"""The page while the processes behind it are killed and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import STYLES, Site
+from tests.browser.visitor import PATIENCE, Visitor, eventually
+from wuliart_client import AdapterState
+from wuliart_web.page import labelled
+
+Visit = Callable[..., Visitor]
+
+
+def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
+    visitor = visit()
+    visitor.open_more()
+    visitor.steps(1)
+    for name in ("flat", "pixel", "more"):
+        site.add(name, (STYLES / f"{name.replace('more', 'flat')}.safetensors").read_bytes())
+    eventually(lambda: len(visitor.styles()) == 5, "more styles than there are places")
+    known = site.client.styles()
+    absent = next(a.name for a in known if a.state is AdapterState.AVAILABLE)
+    label = next(label for label, name in labelled(known) if name == absent)
+    site.service.kill("manager")
+    site.wait_managed(False)
+    eventually(lambda: "LoRA manager does not run" in visitor.notices, "that it is gone")
+    visitor.choose(label)
+    visitor.begin("a red boat")
+    expect(visitor.line).to_contain_text("has to be loaded, but the LoRA manager does not run")
+    # A style in memory, or none, needs no manager.
+    visitor.choose("No style")
+    visitor.draw("a red boat")
+    visitor.choose(label)
+    site.service.start_manager()
+    eventually(lambda: visitor.notices == "", "nothing more to say")
+    visitor.draw("a green apple")
+
+
+def test_the_server_is_killed_in_a_picture_and_the_page_goes_on_when_it_is_back(
+    visit: Visit, site: Site
+) -> None:
+    visitor = visit()
+    visitor.open_more()
+    visitor.choose("Neon")
+    visitor.begin("a red boat")
+    visitor.page.locator("#stop").wait_for()
+    site.service.kill("server")
+    expect(visitor.line).to_contain_text("The server does not answer", timeout=PATIENCE * 1000)
+    eventually(lambda: "does not answer" in visitor.notices, "that it is gone")
+    visitor.begin("a red boat")
+    expect(visitor.page.locator("#draw")).to_be_visible()
+    expect(visitor.line).to_contain_text("`make up`", timeout=PATIENCE * 1000)
+
+    late = visit()
+    assert "does not answer" in late.notices
+    site.service.start_server()
+    site.service.wait_until_ready()
+    site.wait_managed(True)
+    for each in (visitor, late):
+        eventually(lambda each=each: each.notices == "", "nothing more to say")
+        eventually(lambda each=each: len(each.styles()) == 5, "the styles")
+    # What was chosen is chosen still.
+    assert visitor.style_box().input_value() == "Neon"
+    visitor.draw("a red boat")
+    assert not visitor.errors
+
+
+def test_trouble_is_told_in_chinese_too(visit: Visit, site: Site) -> None:
+    visitor = visit(locale="zh-CN")
+    site.service.kill("manager")
+    eventually(lambda: "LoRA 管理器没有运行" in visitor.notices, "that it is gone")
+    site.service.start_manager()
+    eventually(lambda: visitor.notices == "", "nothing more to say")

@@ -1,0 +1,136 @@
+"""Somebody who looks at the page: what one sees and does there, by what stands on it.
+
+Owns the selectors and all waiting. Knows nothing of what a test asserts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+PATIENCE = 20.0
+"""Seconds a condition may take on a busy machine; nothing is asserted about time."""
+
+
+def chromium() -> str:
+    """The path of Debian's Chromium; skips the test where there is none."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no browser here: apt-get install chromium fonts-noto-cjk")
+    return path
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Waits until the condition holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+class Visitor:
+    """One browser context with the page open."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.hosts: set[str] = set()
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: (self.errors.append("a dialog"), dialog.dismiss()))
+        page.on("request", self._requested)
+        page.goto(address)
+        # The styles have come: everything on the page is alive.
+        self.line.wait_for()
+        eventually(lambda: self.styles() or self.notices, "the styles, or why there are none")
+
+    def _requested(self, request: object) -> None:
+        url: str = request.url  # type: ignore[attr-defined]
+        if url.startswith("http"):
+            self.hosts.add(url.split("/")[2])
+
+    # -- what one sees --------------------------------------------------------------------------
+
+    @property
+    def line(self) -> Locator:
+        """What is said above the picture."""
+        return self.page.locator("#shown .line")
+
+    @property
+    def picture(self) -> Locator:
+        """The finished picture."""
+        return self.page.locator("#shown img.finished")
+
+    @property
+    def prompt(self) -> Locator:
+        return self.page.locator("#prompt textarea")
+
+    @property
+    def seed(self) -> Locator:
+        return self.page.locator("#seed input")
+
+    @property
+    def lock(self) -> Locator:
+        return self.page.locator("#keep input")
+
+    @property
+    def strip(self) -> Locator:
+        """The small pictures of this visit."""
+        return self.page.locator("#strip button")
+
+    @property
+    def notices(self) -> str:
+        return self.page.locator("#notices").inner_text()
+
+    def style_box(self, which: int = 0) -> Locator:
+        """The first list of styles, or the second one."""
+        return self.page.locator(".style input[role=combobox]").nth(which)
+
+    def styles(self) -> list[str]:
+        """What the first list of styles offers, the empty choice left out."""
+        box = self.style_box()
+        box.click()
+        # In one go: the list may change while it is read.
+        names: list[str] = self._offered(box).evaluate_all("all => all.map(o => o.ariaLabel)")
+        box.blur()
+        return names[1:]
+
+    def _offered(self, box: Locator) -> Locator:
+        return self.page.locator(f"#{box.get_attribute('aria-controls')} [role=option]")
+
+    # -- what one does --------------------------------------------------------------------------
+
+    def open_more(self) -> None:
+        self.page.get_by_role("button", name="More").click()
+        self.seed.wait_for()
+
+    def choose(self, style: str, which: int = 0) -> None:
+        box = self.style_box(which)
+        box.click()
+        self._offered(box).and_(self.page.get_by_label(style, exact=True)).click()
+
+    def steps(self, n: int) -> None:
+        """Chooses how many; the fold must be open."""
+        self.page.locator("#steps label").nth(n - 1).click()
+
+    def begin(self, prompt: str) -> None:
+        """Asks for a picture and waits for none."""
+        self.prompt.fill(prompt)
+        self.page.locator("#draw").click()
+
+    def draw(self, prompt: str) -> str:
+        """Draws to the end; the picture's address."""
+        before = self.strip.count()
+        self.begin(prompt)
+        return self.wait_drawn(before + 1)
+
+    def wait_drawn(self, pictures: int = 1) -> str:
+        """Waits until this visit has that many pictures; the last one's address."""
+        expect(self.strip).to_have_count(pictures, timeout=PATIENCE * 1000)
+        self.picture.wait_for()
+        address = self.picture.get_attribute("src")
+        assert address is not None
+        return address
