@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from torch import Tensor
 
 from benchmarks.full_size import Bench, Figures
-from benchmarks.kernel_classes import milliseconds
+from benchmarks.kernel_classes import breakdown, milliseconds
+from inference_server.adapters.segment import AdapterSegment
 from inference_server.model import triton_attention, triton_low_rank, triton_norms, triton_ops
-from inference_server.model.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.model.low_rank import GatedAdapter
 from inference_server.model.transformer import Picture
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 
@@ -36,15 +36,10 @@ def random_adapter(bench: Bench, rank: int) -> GatedAdapter:
     shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
     layout = SegmentLayout(LayoutParameters(*shape, len(bench.schedules.rows), rank, "bfloat16"))
 
-    def some(*shape: int) -> Tensor:
-        return torch.randn(shape, device=bench.device, dtype=torch.bfloat16).mul_(0.01)
-
-    factors = {
-        name: SiteFactors(some(*layout.down_shape(s, rank)), some(*layout.up_shape(s, rank)))
-        for name, s in layout.low_rank_sites.items()
-    }
-    deltas = {name: some(*layout.delta_shape(s)) for name, s in layout.delta_sites.items()}
-    return GatedAdapter(AdapterTensors(factors, deltas), 1.0)
+    segment = AdapterSegment(layout, 1, bench.device)
+    segment._arena.view(torch.bfloat16).normal_(0, 0.01)
+    sites = (*layout.low_rank_sites, *layout.delta_sites)
+    return GatedAdapter(segment.tensors(0, rank, sites), 1.0)
 
 
 def compiled() -> int:
@@ -52,6 +47,14 @@ def compiled() -> int:
     modules = (triton_attention, triton_low_rank, triton_norms, triton_ops)
     kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
     return sum(len(kernel.device_caches[0][0]) for kernel in kernels)
+
+
+def more(work: Callable[[], object], base: Callable[[], object], repeats: int = 12) -> float:
+    """Percent that `work` takes longer; in turns, as the card's clock changes with its heat."""
+    times = [(milliseconds(work, 1), milliseconds(base, 1)) for _ in range(repeats)]
+    return 100 * (
+        statistics.median(a for a, _ in times) / statistics.median(b for _, b in times) - 1
+    )
 
 
 def wall(work: Callable[[int], object], repeats: int = 10) -> float:
@@ -76,14 +79,11 @@ def ours(bench: Bench, report: Callable[[str, float], None]) -> None:
         return bench.picture(model)._replace(adapters=adapters, modulation=modulation)
 
     plain, *styled = map(picture, ([], [one], [one, other], [large], [other]))
-    base = milliseconds(lambda: model.forward([plain]))
-    report("step, ms", base)
+    report("step, ms", milliseconds(lambda: model.forward([plain])))
     names = ("one of rank 16", "two of rank 16", "one of rank 64")
     for name, style in zip(names, styled[:3], strict=True):
-        # Plain steps in between: the card's clock changes with its temperature.
-        taken = milliseconds(lambda s=style: model.forward([s]))  # type: ignore[misc]
-        base = milliseconds(lambda: model.forward([plain]))
-        report(f"{name}, % more", 100 * (taken / base - 1))
+        taken = more(lambda s=style: model.forward([s]), lambda: model.forward([plain]))  # type: ignore[misc]
+        report(f"{name}, % more", taken)
     before = compiled()
     report("same style again, step, ms", wall(lambda _: model.forward([styled[0]])))
     pair = (styled[0], styled[3])
@@ -94,12 +94,13 @@ def ours(bench: Bench, report: Callable[[str, float], None]) -> None:
     report("its tables, ms", wall(lambda _: bench.table.select(range(4), [one], torch.bfloat16)))
     report("tables without, ms", wall(lambda _: bench.table.select(range(4), [], torch.bfloat16)))
     report("kernels compiled by switching", compiled() - before)
+    for name, value in breakdown(lambda: model.forward([styled[0]])).items():
+        report(f"with one of rank 16: {name}", value)
     folded = model.forward([styled[0]])[0].float()
     model._fold = None
     for name, style in zip(names, styled[:3], strict=True):
-        taken = milliseconds(lambda s=style: model.forward([s]), 5)  # type: ignore[misc]
-        base = milliseconds(lambda: model.forward([plain]), 5)
-        report(f"{name} beside the products, % more", 100 * (taken / base - 1))
+        taken = more(lambda s=style: model.forward([s]), lambda: model.forward([plain]), 4)  # type: ignore[misc]
+        report(f"{name} beside the products, % more", taken)
     beside = model.forward([styled[0]])[0].float()
     report("folded against beside, relative", float((folded - beside).norm() / beside.norm()))
 

@@ -29,11 +29,11 @@ TEXT_KEYS = {"qkv": BF16, "out": BF16, "target": BF16, "sums": FP32, "softmax_sc
 TEXT_KEYS |= dict.fromkeys(("rows", "first", "texts", "heads", "target_stride"), "i32")
 TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 64, "keys": 64}
 CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
-FOLD = {"table": "*i64", "gates": FP32, "like": BF16}
-FOLD_SHAPE = {"fields": 10, "columns": 16, "features": 512}
+FOLD = {"table": "*i64", "like": BF16}
+FOLD_SHAPE = {"fields": 13, "columns": 16, "features": 512}
 REDUCE = {"x": BF16, "window": BF16}
-REDUCE |= dict.fromkeys(("rows", "columns", "inside", "stride"), "i32")
-REDUCE_SHAPE = {"together": 32, "wide": 16, "deep": 128, "even": True}
+REDUCE |= dict.fromkeys(("rows", "columns", "inside", "stride", "each"), "i32")
+REDUCE_SHAPE = {"together": 64, "wide": 16, "deep": 128, "even": True}
 
 KERNELS = (
     (triton_norms._norm_kernel, NORM, {"add": False, "eight": False, "padded": 4096}, 8),

@@ -47,7 +47,7 @@ class Block:
         self._fork = fork
         self._adapters = adapters
         self._fold = fold
-        """Where the image's adapters are, if they are folded in."""
+        """Where the adapters are, if they are folded in."""
         self._room = fold.room if fold else 0
 
     def attend(
@@ -100,12 +100,11 @@ class Block:
         ops = self._ops
         # An adapter wants the bits that eight have no room for.
         eight = w.qkv.scale is not None and not self._adapters
-        room = self._room if name == "img" else 0
         out = self._linear(attended, w.out, f"{name}_out")
-        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4], eight, room)
+        h = ops.residual_norm_(stream.x, out, mod[2], mod[3], mod[4], eight, self._room)
         h = self._feed_forward(name, h, w)
         eight = eight and not last
-        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following, eight, room)
+        stream.normed = ops.residual_norm_(stream.x, h, mod[5], *following, eight, self._room)
 
     def _feed_forward(self, name: str, h: Normed, w: StreamWeights) -> Tensor:
         """Up, gelu and down; the gelu is part of a neighbour unless an adapter is between them."""
@@ -113,7 +112,7 @@ class Block:
         if (eight := w.mlp_down.quantised) and not self._acts_on(down):
             wide = ops.quantise(self._linear(h, w.mlp_up, up), True)
             return ops.scaled_linear(wide, eight, w.mlp_down.bias, None)
-        apart = self._acts_on(up) and not self._folds(up)
+        apart = self._acts_on(up) and self._fold is None
         if isinstance(h, Quantised) or w.mlp_up.scale is not None or apart:
             h = F.gelu(self._linear(h, w.mlp_up, up), approximate="tanh")
         else:
@@ -123,7 +122,7 @@ class Block:
     def _linear_gelu(self, x: Tensor, m: Matrix, name: str, then: str) -> Tensor:
         """In one product, which is longer by its own adapters and taller by the next one's."""
         tall, weight, bias = 0, m.weight, m.bias
-        if fold := self._folds(name):
+        if (fold := self._fold) is not None:
             tall, x = fold.columns(self._at(then)), fold.reduce(x, self._at(name))
             weight = wider(weight, fold.columns(self._at(name)), tall)
             bias = bias.as_strided((len(bias) + tall,), (1,))
@@ -133,9 +132,6 @@ class Block:
     def _acts_on(self, name: str) -> bool:
         return any(self._at(name) in adapter.tensors.factors for adapter in self._adapters)
 
-    def _folds(self, name: str) -> Fold | None:
-        return self._fold if name.startswith("img") else None
-
     def _at(self, name: str) -> str:
         return f"{self._site}.{name}"
 
@@ -144,7 +140,7 @@ class Block:
         if isinstance(x, Quantised):
             assert eight is not None
             return self._ops.scaled_linear(x, eight, m.bias, out)
-        if fold := self._folds(name):
+        if (fold := self._fold) is not None:
             x, weight = fold.reduce(x, site), wider(m.weight, fold.columns(site))
             return torch.addmm(m.bias, x, weight.T, out=out)
         if eight is None:

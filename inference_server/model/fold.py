@@ -7,84 +7,127 @@ matrices of the adapters in use, reduced once to t = x down^T, the sum
 
 one product that is a few columns longer, instead of several that read and write y again. W keeps
 free columns for `up`, every x has free columns for t, and without adapters both are left out: the
-shapes are the same as if there were none. Text products are too small to gain from it; streamed
-blocks arrive without room and hide the sum behind their copies; eight-bit weights have no exact
-place for it: all three add adapters as `low_rank` does.
+shapes are the same as if there were none. Streamed blocks arrive without room and hide the sum
+behind their copies, and eight-bit weights have no exact place for it: both add adapters as
+`low_rank` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from inference_server.model.low_rank import GatedAdapter
+from inference_server.model.low_rank import AdapterTensors, GatedAdapter
 from inference_server.model.transformer_weights import BlockWeights, Matrix, TransformerConfig
 
 COLUMNS = 16
 """A site's columns are a multiple of it: what tensor cores multiply, and 32 bytes of bf16."""
 
 ROOM = 64
-"""Rows of activations are longer by a multiple of it: 128 bytes of bf16."""
+"""Rows of activations are longer by a multiple of it: 128 bytes of bf16, and the depth to which
+products are cut."""
 
 PARTS = {"qkv": 3, "out": 1, "mlp_up": 1, "mlp_down": 1}
-"""Products of the image's stream, and how many modules each is made of."""
+"""Products of a stream, and how many modules each is made of."""
+
+Whole = NDArray[np.int64]
 
 
-class Piece(NamedTuple):
-    """One adapter at one product, and where it goes."""
+class Place(NamedTuple):
+    """A product that adapters can be folded into."""
 
-    down: Tensor
-    """[parts * r, in]"""
-    up: Tensor
-    """[parts, r, out]"""
-    gate: float
+    site: str
+    matrix: Matrix
     window: Tensor
-    """[columns, in], contiguous: `down`, then zeros."""
-    tail: Tensor
-    """[parts * out, columns]: gate * up^T, part by part on the diagonal, zeros elsewhere."""
+    """[most columns, in], contiguous: the stacked A matrices of all adapters."""
+    parts: int
+
+
+class Job(NamedTuple):
+    """A set of adapters to be folded in: S places, A adapters.
+
+    Columns `begins` to `begins + columns` of a place are an adapter's: in the window its `down`,
+    then zeros; behind the matrix gate * up^T, part by part on the diagonal, zeros elsewhere. Where
+    t is left in several summands, what stands behind the matrix is there as often.
+    """
+
+    places: Sequence[Place]
+    memory: Whole
+    """[S, 5]: addresses of the window and of what stands behind the matrix; in, out, and elements
+    from one row of the matrix to the next."""
+    adapters: Sequence[GatedAdapter]
+    factors: Whole
+    """[A, S, 3]: addresses of `down` and `up`; r, 0 where an adapter does not act."""
+    begins: Whole
+    """[A, S]"""
+    columns: Whole
+    """[A, S]; 0 where an adapter does not act."""
+    totals: Whole
+    """[S]"""
+    splits: Whole
+    """[S]"""
 
 
 class Arithmetic(NamedTuple):
     """One way to do it; the functions below say what each does."""
 
-    fold_: Callable[[Sequence[Piece]], None]
-    reduce_: Callable[[Tensor, Tensor], None]
+    fold_: Callable[[Job], None]
+    reduce_: Callable[[Tensor, Tensor, int], None]
+    splits: bool
+    """Whether it pays to leave t in several summands, as many as fill up ROOM columns; no more
+    than half of ROOM are split."""
 
 
-def fold_(pieces: Sequence[Piece]) -> None:
-    """Writes every window and tail."""
-    for down, up, gate, window, tail in pieces:
-        parts, rank, out = up.shape
-        window[: parts * rank].copy_(down)
-        window[parts * rank :].zero_()
-        tail.zero_()
-        for part in range(parts):
-            rows = tail[part * out : (part + 1) * out, part * rank : (part + 1) * rank]
-            torch.mul(up[part].T, gate, out=rows)
+def fold_(job: Job) -> None:
+    """Writes every window and what stands behind every matrix."""
+    for s, (site, matrix, window, parts) in enumerate(job.places):
+        total, splits = int(job.totals[s]), int(job.splits[s])
+        if not total:
+            continue
+        tails = wider(matrix.weight, splits * total)[:, -splits * total :]
+        window[:total].zero_()
+        tails.zero_()
+        for adapter, begin in zip(job.adapters, job.begins[:, s], strict=True):
+            if (factors := adapter.tensors.factors.get(site)) is None:
+                continue
+            window[begin : begin + len(factors.down)].copy_(factors.down)
+            rank, out = factors.up.shape[1:]
+            for split, part in product(range(splits), range(parts)):
+                first = split * total + begin + part * rank
+                rows = tails[part * out : (part + 1) * out, first : first + rank]
+                torch.mul(factors.up[part].T, adapter.gate, out=rows)
 
 
-def reduce_(x: Tensor, window: Tensor) -> None:
-    """Writes x window^T behind the rows of x.
+def reduce_(x: Tensor, window: Tensor, splits: int) -> None:
+    """Writes t = x window^T behind the rows of x, as the sum of `splits` of the same shape.
 
     Args:
-        x: [rows, in], with room for at least as many columns as the window has rows.
+        x: [rows, in], with room for `splits` times as many columns as the window has rows.
         window: [columns, in].
+        splits: each is the sum over a stretch of `in`.
     """
-    columns = len(window)
-    torch.mm(x, window.T, out=wider(x, columns)[:, -columns:])
+    columns, inside = window.shape
+    each = -(-inside // splits)
+    behind = wider(x, splits * columns)[:, inside:].unflatten(1, (splits, columns)).unbind(1)
+    for a, b, target in zip(x.split(each, 1), window.split(each, 1), behind, strict=True):
+        target.copy_(a @ b.T)
 
 
 def arithmetic_on(device: torch.device) -> Arithmetic:
     """Kernels of our own on a GPU, plain PyTorch elsewhere."""
     if device.type != "cuda":
-        return Arithmetic(fold_, reduce_)
+        return Arithmetic(fold_, reduce_, splits=False)
     # Triton is there on GPU machines alone.
     from inference_server.model import triton_low_rank
 
-    return Arithmetic(triton_low_rank.fold_, triton_low_rank.reduce_)
+    return Arithmetic(triton_low_rank.fold_, triton_low_rank.reduce_, splits=True)
 
 
 def wider(matrix: Tensor, columns: int, rows: int = 0) -> Tensor:
@@ -95,7 +138,7 @@ def wider(matrix: Tensor, columns: int, rows: int = 0) -> Tensor:
 
 def fold_bytes(config: TransformerConfig, rank: int, dtype: torch.dtype) -> int:
     """Of a block's windows; the room behind its matrices is counted with them."""
-    return rank * (5 * config.width + config.mlp_width) * dtype.itemsize
+    return 2 * rank * (5 * config.width + config.mlp_width) * dtype.itemsize
 
 
 class Fold:
@@ -108,46 +151,70 @@ class Fold:
     """
 
     def __init__(self, blocks: Sequence[BlockWeights], rank: int, arithmetic: Arithmetic) -> None:
-        self._rank = rank
         self._arithmetic = arithmetic
-        self._matrices = {
-            f"block{index}.img_{name}": (getattr(block.img, name), parts)
+        found = [
+            (f"block{index}.{stream}_{name}", getattr(getattr(block, stream), name), parts)
             for index, block in enumerate(blocks)
+            for stream in ("img", "txt")
             for name, parts in PARTS.items()
-        }
-        sizes = [parts * rank * m.weight.shape[1] for m, parts in self._matrices.values()]
+        ]
+        sizes = [parts * rank * matrix.weight.shape[1] for _, matrix, parts in found]
         memory = blocks[0].img.out.weight.new_empty(sum(sizes))
-        self._windows = {
-            site: piece.view(parts * rank, -1)
-            for (site, (_, parts)), piece in zip(
-                self._matrices.items(), memory.split(sizes), strict=True
-            )
-        }
+        self._places = [
+            Place(site, matrix, window.view(parts * rank, -1), parts)
+            for (site, matrix, parts), window in zip(found, memory.split(sizes), strict=True)
+        ]
+        self._index = {place.site: index for index, place in enumerate(self._places)}
+        self._parts = np.array([place.parts for place in self._places])
+        self._most = self._parts * rank
+        self._memory = np.array([_memory(place) for place in self._places])
+        self._factors: WeakKeyDictionary[AdapterTensors, Whole] = WeakKeyDictionary()
         self._held: tuple[GatedAdapter, ...] = ()
-        self._used: dict[str, Tensor] = {}
+        self._windows: dict[str, Tensor] = {}
+        """Of the sites that were asked for since."""
+        self._totals: list[int] = [0] * len(found)
+        self._splits: list[int] = [0] * len(found)
         self.room = 0
         """Free columns that every activation needs behind its rows."""
 
     def hold(self, adapters: Sequence[GatedAdapter]) -> bool:
         """Sees to it that these are folded in; False if there is no room for all of them.
 
-        What was folded in before may be in use by work begun earlier on the same stream.
+        What was folded in before may be in use by work begun earlier on the same stream. Takes a
+        millisecond, so nothing in here looks at each of the many sites.
         """
         if self.holds(adapters):
             return True
-        pieces: list[Piece] = []
-        used: dict[str, Tensor] = {}
-        for site, (matrix, parts) in self._matrices.items():
-            found = _pieces(site, matrix, self._windows[site], adapters, parts * self._rank)
-            if found is None:
-                return False
-            if found:
-                pieces += found
-                used[site] = self._windows[site][: sum(len(piece.window) for piece in found)]
-        self._arithmetic.fold_(pieces)
-        self._held, self._used = tuple(adapters), used
-        self.room = -(-max(map(len, used.values()), default=0) // ROOM) * ROOM
+        factors = np.stack([self._factors_of(adapter.tensors) for adapter in adapters])
+        columns = -(-factors[:, :, 2] * self._parts // COLUMNS) * COLUMNS
+        ends = columns.cumsum(0)
+        totals = ends[-1]
+        if (totals > self._most).any():
+            return False
+        splits = np.maximum(1, np.minimum(ROOM, self._most) // np.maximum(totals, 1))
+        splits = np.where(totals > 0, splits if self._arithmetic.splits else 1, 0)
+        begins = ends - columns
+        self._arithmetic.fold_(
+            Job(self._places, self._memory, adapters, factors, begins, columns, totals, splits)
+        )
+        self._held = tuple(adapters)
+        self._windows.clear()
+        self._totals, self._splits = totals.tolist(), splits.tolist()
+        self.room = -(-int((totals * splits).max()) // ROOM) * ROOM
         return True
+
+    def _factors_of(self, tensors: AdapterTensors) -> Whole:
+        """[S, 3], see `Job.factors`."""
+        found = self._factors.get(tensors)
+        if found is None:
+            rows = (tensors.factors.get(place.site) for place in self._places)
+            found = self._factors[tensors] = np.array(
+                [
+                    (f.down.data_ptr(), f.up.data_ptr(), f.up.shape[1]) if f else (0, 0, 0)
+                    for f in rows
+                ]
+            )
+        return found
 
     def holds(self, adapters: Sequence[GatedAdapter]) -> bool:
         """Whether exactly these are folded in: the same versions with the same weights."""
@@ -158,31 +225,24 @@ class Fold:
 
     def columns(self, site: str) -> int:
         """How many a product is longer by; 0 where nothing is folded in."""
-        window = self._used.get(site)
-        return 0 if window is None else len(window)
+        index = self._index[site]
+        return self._totals[index] * self._splits[index]
 
     def reduce(self, x: Tensor, site: str) -> Tensor:
         """[rows, in + columns] of x [rows, in]: what the longer product reads."""
-        window = self._used.get(site)
-        if window is None:
+        index = self._index[site]
+        if not (total := self._totals[index]):
             return x
-        self._arithmetic.reduce_(x, window)
-        return wider(x, len(window))
+        window = self._windows.get(site)
+        if window is None:
+            window = self._windows[site] = self._places[index].window[:total]
+        self._arithmetic.reduce_(x, window, self._splits[index])
+        return wider(x, total * self._splits[index])
 
 
-def _pieces(
-    site: str, matrix: Matrix, window: Tensor, adapters: Sequence[GatedAdapter], most: int
-) -> list[Piece] | None:
-    """Where each adapter goes at a site; None if they do not all fit."""
-    pieces, begin = [], 0
-    tail = wider(matrix.weight, most)[:, -most:]
-    for adapter in adapters:
-        factors = adapter.tensors.factors.get(site)
-        if factors is None:
-            continue
-        end = begin + -(-len(factors.down) // COLUMNS) * COLUMNS
-        if end > most:
-            return None
-        pieces.append(Piece(*factors, adapter.gate, window[begin:end], tail[:, begin:end]))
-        begin = end
-    return pieces
+def _memory(place: Place) -> tuple[int, ...]:
+    """A row of `Job.memory`."""
+    weight = place.matrix.weight
+    out, inside = weight.shape
+    behind = weight.data_ptr() + inside * weight.itemsize
+    return place.window.data_ptr(), behind, inside, out // place.parts, weight.stride(0)

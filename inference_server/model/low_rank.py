@@ -24,9 +24,9 @@ class SiteFactors(NamedTuple):
     up: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class AdapterTensors:
-    """All of one adapter, as views into its slot: nothing is copied when styles are switched."""
+    """All of one adapter, as views into its slot; each object is one version and equals itself."""
 
     factors: Mapping[str, SiteFactors]
     """By name of the layout's low-rank site."""

@@ -9,17 +9,21 @@ of the same shape that is added (see `DeltaSite` in the contract's layout).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.model.host_memory import sent
-from inference_server.model.low_rank import GatedAdapter
+from inference_server.model.low_rank import AdapterTensors, GatedAdapter
 from inference_server.model.transformer import StepModulation
 from inference_server.model.transformer_weights import TransformerConfig
+
+STREAMS = ("img_mod", "txt_mod")
 
 TIME_FEATURES = 256
 MAX_PERIOD = 10_000
@@ -70,7 +74,7 @@ class ModulationTable:
         rows, width = condition.shape
         blocks = torch.empty(rows, config.blocks, 2, 6, width, device=condition.device)
         for n in range(config.blocks):
-            for stream, name in enumerate(("img_mod", "txt_mod")):
+            for stream, name in enumerate(STREAMS):
                 out = _linear(condition, read, f"transformer_blocks.{n}.{name}.1")
                 blocks[:, n, stream] = out.view(rows, 6, width)
         blocks[:, :, :, 1] += 1.0
@@ -95,14 +99,52 @@ class ModulationTable:
         index = sent(torch.tensor(rows), self.blocks.device)
         blocks, final = self.blocks[index], self.final[index]
         for adapter in adapters:
-            for name, delta in adapter.tensors.deltas.items():
-                # Advanced indexing above made copies, so the base table stays untouched.
-                chosen = delta[index].to(blocks.dtype)
-                if name == "norm_out":
-                    final.add_(chosen.view_as(final), alpha=adapter.gate)
-                else:
-                    block, stream = name.split(".")
-                    target = blocks[:, int(block.removeprefix("block")), int(stream == "txt_mod")]
-                    target.add_(chosen.view_as(target), alpha=adapter.gate)
+            # Advanced indexing above made copies, so the base table stays untouched.
+            for first, stream, run in _runs(adapter.tensors):
+                target = blocks[:, first : first + len(run), stream]
+                chosen = run[:, index].transpose(0, 1).to(blocks.dtype)
+                target.add_(chosen.view_as(target), alpha=adapter.gate)
+            if (delta := adapter.tensors.deltas.get("norm_out")) is not None:
+                chosen = delta[index].to(final.dtype)
+                final.add_(chosen.view_as(final), alpha=adapter.gate)
         blocks, final = blocks.to(dtype), final.to(dtype)
         return [StepModulation(b, f) for b, f in zip(blocks, final, strict=True)]
+
+
+Run = tuple[int, int, Tensor]
+"""First block, stream (0 img, 1 txt), and the deltas [blocks, rows, 6 D] from that block on."""
+
+_found: WeakKeyDictionary[AdapterTensors, list[Run]] = WeakKeyDictionary()
+
+
+def _runs(tensors: AdapterTensors) -> list[Run]:
+    """The blocks' deltas, as few tensors as can be.
+
+    In a slot they lie equally far apart: one addition does for sixty.
+    """
+    if (runs := _found.get(tensors)) is None:
+        runs = _found[tensors] = [
+            run for stream in range(len(STREAMS)) for run in _stream_runs(tensors, stream)
+        ]
+    return runs
+
+
+def _stream_runs(tensors: AdapterTensors, stream: int) -> Iterator[Run]:
+    pattern = re.compile(rf"block(\d+)\.{STREAMS[stream]}")
+    numbered = ((pattern.fullmatch(site), delta) for site, delta in tensors.deltas.items())
+    deltas = {int(match[1]): delta for match, delta in numbered if match}
+    while deltas:
+        first = count = min(deltas)
+        start = deltas[first]
+        step = 0
+        while (delta := deltas.pop(count, None)) is not None:
+            distance = int(delta.storage_offset() - start.storage_offset())
+            apart = delta.untyped_storage().data_ptr() != start.untyped_storage().data_ptr()
+            if count == first + 1 and distance > 0:
+                step = distance
+            if apart or distance != step * (count - first):
+                deltas[count] = delta  # begins a run of its own
+                break
+            count += 1
+        size = (count - first, *start.shape)
+        yield first, stream, start.as_strided(size, (step, *start.stride()))

@@ -142,7 +142,7 @@ class Transformer:
         room = fold.room if (fold := self._folded(picture)) else 0
         return (
             Stream(img, norm(img, first[0, 0], first[0, 1], False, room)),
-            Stream(txt, norm(txt, first[1, 0], first[1, 1], False, 0)),
+            Stream(txt, norm(txt, first[1, 0], first[1, 1], False, room)),
         )
 
     def _folded(self, picture: Picture) -> Fold | None:

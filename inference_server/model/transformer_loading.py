@@ -68,7 +68,7 @@ def block_fields(
         config: the transformer's shape.
         dtype: of everything but eight-bit matrices and their scales.
         kind: of the matrices.
-        rank: of all adapters that find room behind the image's matrices; see `fold`.
+        rank: of all adapters that find room behind the matrices; see `fold`.
     """
     d, m, h = config.width, config.mlp_width, config.head_dim
     shapes = {"qkv": (3 * d, d), "out": (d, d), "mlp_up": (m, d), "mlp_down": (d, m)}
@@ -78,9 +78,8 @@ def block_fields(
     for stream in ("img", "txt"):
         for name, shape in shapes.items():
             stored = torch.float8_e4m3fn if kind is WeightKind.FP8 else dtype
-            behind = room[name] if stream == "img" else (0, 0)
-            fields[f"{stream}.{name}"] = Field(shape, stored, behind)
-            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype, behind[:1])
+            fields[f"{stream}.{name}"] = Field(shape, stored, room[name])
+            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype, room[name][:1])
             if kind is WeightKind.FP8:
                 fields[f"{stream}.{name}.scale"] = Field((shape[0], 1), torch.float32)
         fields[f"{stream}.q_norm"] = fields[f"{stream}.k_norm"] = Field((h,), dtype)
