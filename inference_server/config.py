@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +22,13 @@ EMBEDDED_TURBO = EMBEDDED_MODEL.with_name("turbo.safetensors")
 
 MAX_SOCKET_PATH = 100
 """A Unix socket's path must stay below 108 bytes, its name included."""
+
+
+class OnBadAdapter(StrEnum):
+    """What becomes of a request that names an adapter which cannot be used."""
+
+    FAIL = "fail"
+    SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,9 @@ class Config:
     """Adapters that may be resident at once; one spare slot comes on top."""
     max_rank: int = 32
     """Largest rank of an adapter."""
+    pinned_styles: tuple[str, ...] = ()
+    """Adapters that, once resident, make no room for others."""
+    on_bad_adapter: OnBadAdapter = OnBadAdapter.FAIL
     vram_budget: int | None = None
     """Most bytes on the device; None: what the card has free, less a margin."""
     idle_vram: int | None = None
@@ -123,6 +134,23 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     add("--slots", type=int, default=defaults.slots, help="adapters resident at once")
     add("--max-rank", type=int, default=defaults.max_rank, help="largest rank of an adapter")
     add(
+        "--pin-style",
+        dest="pinned_styles",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="keep this style in memory once it is there, whoever else needs room; may be repeated,"
+        f" but {MAX_ADAPTERS} of the slots must stay for the styles of any one picture",
+    )
+    add(
+        "--on-bad-adapter",
+        type=OnBadAdapter,
+        choices=list(OnBadAdapter),
+        default=defaults.on_bad_adapter,
+        help="what to do about a style that does not exist or was refused: fail the request, or"
+        " skip the style, draw without it, and say so",
+    )
+    add(
         "--vram-budget",
         type=size,
         metavar="SIZE",
@@ -148,6 +176,15 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     values = parser.parse_args(arguments)
     if values.slots < MAX_ADAPTERS:
         parser.error(f"--slots must be at least {MAX_ADAPTERS}, as many as one picture may use")
+    values.pinned_styles = tuple(dict.fromkeys(values.pinned_styles))
+    if "" in values.pinned_styles:
+        parser.error("--pin-style needs a name, as `wuliart styles` lists it")
+    if len(values.pinned_styles) > values.slots - MAX_ADAPTERS:
+        parser.error(
+            f"--pin-style pins {len(values.pinned_styles)} and --slots {values.slots} lets"
+            f" {values.slots - MAX_ADAPTERS} be pinned, because one picture may use {MAX_ADAPTERS}"
+            f" others; use --slots {len(values.pinned_styles) + MAX_ADAPTERS}, or pin fewer"
+        )
     if values.max_rank < 1:
         parser.error("--max-rank must be at least 1")
     if values.max_batch is not None and values.max_batch < 1:

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from inference_server import runtime_dir
+from inference_server.adapters.binder import Binder
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
-from inference_server.config import Config
+from inference_server.config import Config, OnBadAdapter
 from inference_server.engine.engine import Engine
 from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.errors import ModelError
@@ -78,14 +79,15 @@ async def _serve_loaded(
     """From the loaded model to the end of the drain."""
     layout = engine.model.layout(config.max_rank)
     segment = await asyncio.to_thread(AdapterSegment, layout, config.slots + 1, engine.model.device)
-    store = AdapterStore(segment, config.slots)
+    store = AdapterStore(segment, config.slots, config.pinned_styles)
+    binder = Binder(store, skip_bad=config.on_bad_adapter is OnBadAdapter.SKIP)
     describe = describer(engine.model.name)
     scheduler = Scheduler(
-        engine, store, config.queue, thread, describe, config.max_batch or _batch(engine)
+        engine, binder, config.queue, thread, describe, config.max_batch or _batch(engine)
     )
     descriptors = DescriptorSocket(
         config.runtime_dir / DESCRIPTOR_SOCKET,
-        segment.descriptor,
+        lambda: segment.descriptor,
         store.writer_is_gone,
     )
     conditioning = engine.model.conditioning.numpy().astype("<f4").tobytes()

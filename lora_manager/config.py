@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 from wuliart.contract.rendezvous import CONTROL_SOCKET, default_runtime_dir
 
+INJECT: Final = ("staged", "direct")
+
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -40,6 +42,8 @@ class ManagerConfig:
     """Whether to do without inotify, for network mounts."""
     max_file_bytes: int = 2 << 30
     """Larger files are refused without being read."""
+    inject: str = "staged"
+    """How adapters reach a GPU: through host memory, or written into its memory from here."""
     log_level: str = "info"
 
     @property
@@ -80,6 +84,12 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
         "--max-file-bytes", type=int, default=2 << 30, metavar="N",
         help="refuse larger files (default: 2 GiB)",
     )  # fmt: skip
+    parser.add_argument(
+        "--inject", choices=INJECT, default="staged",
+        help="how adapters reach the server's GPU: through shared host memory, from which the "
+        "server copies, or written into the GPU's memory by the manager, which costs a CUDA "
+        "context there (default: staged)",
+    )  # fmt: skip
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
     options = parser.parse_args(arguments)
     if not 0.05 <= options.rescan_seconds <= 3600:
@@ -94,6 +104,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
         rescan_seconds=options.rescan_seconds,
         poll=options.poll,
         max_file_bytes=options.max_file_bytes,
+        inject=options.inject,
         log_level=options.log_level,
     )
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from wuliart.contract.layout import LowRankSite, SegmentLayout
+from wuliart.contract.layout import DeltaSite, LowRankSite, SegmentLayout
 from wuliart.lora import LoraAdapter, LoraFactors, LoraRefused
+from wuliart.lora.threads import in_threads
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -70,12 +71,17 @@ def build_image(
     deltas = [site for site in layout.delta_sites.values() if site.module in adapter.factors]
     sites = (*(site.name for site in low_rank), *(delta.name for delta in deltas))
     data = np.zeros(layout.end(rank, sites), np.uint8)
-    for site in low_rank:
-        _write_products(data, layout, site, adapter, rank)
-    for delta in deltas:
-        table = _table(adapter.factors[delta.module], conditioning, delta.module)
-        region = _region(data, layout, delta.offset, layout.delta_shape(delta))
-        region[...] = _encode(table, layout, delta.module)
+
+    def write(site: LowRankSite | DeltaSite) -> None:
+        if isinstance(site, LowRankSite):
+            _write_products(data, layout, site, adapter, rank)
+            return
+        table = _table(adapter.factors[site.module], conditioning, site.module)
+        region = _region(data, layout, site.offset, layout.delta_shape(site))
+        region[...] = _encode(table, layout, site.module)
+
+    used: list[LowRankSite | DeltaSite] = [*low_rank, *deltas]
+    in_threads(write, used)
     return SlotImage(data, rank, sites, xxhash.xxh3_128(data.data).digest())
 
 

@@ -12,9 +12,10 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,18 +107,30 @@ def load(
 
 def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: bool) -> Loaded:
     data = read_once(found)
-    content_hash = hashlib.sha256(data).hexdigest()
-    if known is not None and known.content_hash == content_hash:
-        entry = Entry(
-            found, content_hash, known.title, known.trigger_words, known.rank, known.refusal
-        )
-        return Loaded(entry, None, unchanged=True)
+    with ThreadPoolExecutor(1, "hash") as beside:
+        hashing = beside.submit(hashlib.sha256, data)
+        if known is not None and known.content_hash == hashing.result().hexdigest():
+            entry = Entry(
+                found, known.content_hash, known.title, known.trigger_words, known.rank,
+                known.refusal,
+            )  # fmt: skip
+            return Loaded(entry, None, unchanged=True)
+        return _parse(data, found, shape, hashing, want_image=want_image)
+
+
+def _parse(
+    data: bytes, found: Found, shape: ModelShape, hashing: Future[Any], *, want_image: bool
+) -> Loaded:
+    adapter, image, refusal = None, None, ""
     try:
         adapter = parse_lora(data, shape.modules, shape.layout.parameters.max_rank)
         del data
         image = build_image(adapter, shape.layout, shape.conditioning) if want_image else None
     except LoraRefused as refused:
-        return Loaded(Entry(found, content_hash, refusal=refused.reason), None)
+        refusal = refused.reason
+    content_hash = hashing.result().hexdigest()
+    if adapter is None or refusal:
+        return Loaded(Entry(found, content_hash, refusal=refusal), None)
     entry = Entry(
         found, content_hash, adapter.title or "", tuple(adapter.trigger_words), adapter.rank
     )

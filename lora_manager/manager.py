@@ -14,6 +14,7 @@ from typing import Final
 from lora_manager.admission import Admission, Changes
 from lora_manager.catalog import Catalog
 from lora_manager.config import ManagerConfig
+from lora_manager.device_mapping import DeviceUnavailableError
 from lora_manager.follower import DirectoryFollower
 from lora_manager.jobs import JobQueue
 from lora_manager.publisher import Publisher
@@ -52,6 +53,7 @@ class LoraManager:
             rescan_seconds=config.rescan_seconds,
             poll=config.poll,
         )
+        self._direct = config.inject == "direct"
         self._layout_hash = ""
         self._present: frozenset[str] = frozenset()
 
@@ -93,9 +95,14 @@ class LoraManager:
         while True:
             began = None
             try:
-                async with attach(self._config.control_socket, self._config.loras) as session:
+                async with attach(
+                    self._config.control_socket, self._config.loras, self._direct
+                ) as session:
                     began, said = clock(), ""
                     await self._serve(session)
+            except* DeviceUnavailableError as errors:
+                self._direct = False
+                problem, level = f"writing through host memory: {_text(errors)}", logging.WARNING
             except* VersionMismatchError as errors:
                 problem, pause, level = _text(errors), _MISMATCH_PAUSE, logging.ERROR
             except* AlreadyAttachedError as errors:
@@ -117,8 +124,9 @@ class LoraManager:
 
     async def _serve(self, session: SegmentSession) -> None:
         log.info(
-            "attached to the server: up to %d adapters of rank %d resident, epoch %s",
-            session.resident_limit, session.shape.layout.parameters.max_rank, session.epoch,
+            "attached to the server: up to %d adapters of rank %d resident, written %s, epoch %s",
+            session.resident_limit, session.shape.layout.parameters.max_rank,
+            "into the GPU's memory" if session.direct else "through host memory", session.epoch,
         )  # fmt: skip
         if session.shape.layout.hash != self._layout_hash:
             self._layout_hash = session.shape.layout.hash

@@ -13,16 +13,30 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lora_manager.device_mapping import DeviceMapping
 
 _HANDOVER_SECONDS: Final = 5.0
 
 
 class HandoverError(Exception):
     """The descriptor socket did not hand over the segment it should have."""
+
+
+class Mapping(Protocol):
+    """Where adapters are written to."""
+
+    async def write(
+        self, offset: int, data: NDArray[np.uint8], may_write: Callable[[], bool]
+    ) -> bool:
+        """See `SegmentMapping.write`."""
+
+    async def close(self) -> None:
+        """See `SegmentMapping.close`."""
 
 
 class SegmentMapping:
@@ -67,11 +81,12 @@ class SegmentMapping:
         self._map.close()
 
 
-async def receive_segment(path: str, token: bytes, segment_bytes: int) -> SegmentMapping:
+async def receive_segment(path: str, token: bytes, segment_bytes: int, gpu: bytes) -> Mapping:
     """Fetch the segment's descriptor over the Unix socket at `path` and map it.
 
-    Raises HandoverError if what comes is not one sealed descriptor of `segment_bytes` bytes,
-    OSError if the socket fails.
+    `gpu` is the UUID of the GPU whose memory it is, empty for host memory. Raises HandoverError if
+    what comes is not one sealed descriptor of `segment_bytes` bytes, DeviceUnavailableError if that
+    GPU's memory cannot be mapped here, OSError if the socket fails.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.setblocking(False)
@@ -87,6 +102,11 @@ async def receive_segment(path: str, token: bytes, segment_bytes: int) -> Segmen
                 raise HandoverError(
                     f"the server sent {len(descriptors)} descriptors and {len(message)} bytes "
                     "instead of one each; does the token fit?"
+                )
+            if gpu:
+                # Creating CUDA's context takes a while.
+                return await asyncio.to_thread(
+                    DeviceMapping, descriptors[0], segment_bytes, connection, gpu
                 )
             _check(descriptors[0], segment_bytes)
             return SegmentMapping(descriptors[0], segment_bytes, connection)

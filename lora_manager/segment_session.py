@@ -29,7 +29,7 @@ from lora_manager.segment_errors import (
     WriteRejectedError,
     translate,
 )
-from lora_manager.segment_mapping import HandoverError, SegmentMapping, receive_segment
+from lora_manager.segment_mapping import HandoverError, Mapping, receive_segment
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import MAX_CONTROL_BYTES
 from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
@@ -51,10 +51,11 @@ class SegmentSession:
         stream: Any,
         attached: segment_pb2.Attached,
         shape: ModelShape,
-        mapping: SegmentMapping,
+        mapping: Mapping,
     ) -> None:
         self.epoch = attached.epoch
         self.resident_limit = attached.resident_limit
+        self.direct = bool(attached.gpu_uuid)
         self.shape = shape
         self._segment_bytes = attached.segment_bytes
         self._session_id = attached.session_id
@@ -155,10 +156,13 @@ class SegmentSession:
 
 
 @contextlib.asynccontextmanager
-async def attach(control_socket: Path, directory: Path) -> AsyncIterator[SegmentSession]:
+async def attach(
+    control_socket: Path, directory: Path, direct: bool
+) -> AsyncIterator[SegmentSession]:
     """Open a session with the server behind `control_socket` and close it at the end.
 
-    Raises SessionLostError if there is no server, AlreadyAttachedError, VersionMismatchError.
+    With `direct` it is asked for its GPU's memory. Raises SessionLostError if there is no server,
+    AlreadyAttachedError, VersionMismatchError, DeviceUnavailableError.
     """
     options = [
         ("grpc.max_send_message_length", MAX_CONTROL_BYTES),
@@ -168,7 +172,9 @@ async def attach(control_socket: Path, directory: Path) -> AsyncIterator[Segment
     ]
     async with grpc.aio.insecure_channel(f"unix:{control_socket}", options=options) as channel:
         stub = segment_pb2_grpc.SegmentServiceStub(channel)
-        request = segment_pb2.AttachRequest(pid=os.getpid(), directory=str(directory))
+        request = segment_pb2.AttachRequest(
+            pid=os.getpid(), directory=str(directory), direct=direct
+        )
         stream = stub.Attach(request)
         try:
             session, mapping = await _open(stub, stream)
@@ -182,7 +188,7 @@ async def attach(control_socket: Path, directory: Path) -> AsyncIterator[Segment
 
 async def _open(
     stub: segment_pb2_grpc.SegmentServiceAsyncStub, stream: Any
-) -> tuple[SegmentSession, SegmentMapping]:
+) -> tuple[SegmentSession, Mapping]:
     try:
         async with asyncio.timeout(_ATTACH_SECONDS):
             first = await _next(stream)
@@ -194,7 +200,10 @@ async def _open(
     shape = _model_shape(attached)
     try:
         mapping = await receive_segment(
-            attached.descriptor_socket, attached.descriptor_token, attached.segment_bytes
+            attached.descriptor_socket,
+            attached.descriptor_token,
+            attached.segment_bytes,
+            attached.gpu_uuid,
         )
     except (HandoverError, OSError) as error:
         raise SessionLostError(f"the segment could not be mapped: {error}") from error

@@ -90,7 +90,11 @@ def queued(position: int) -> image_generation_pb2.GenerateImageResponse:
 
 
 def started(
-    seed: int = 7, steps: int = 4, ignored: int = 0, adapters: Iterable[dict[str, Any]] = ()
+    seed: int = 7,
+    steps: int = 4,
+    ignored: int = 0,
+    adapters: Iterable[dict[str, Any]] = (),
+    skipped: Iterable[dict[str, Any]] = (),
 ) -> image_generation_pb2.GenerateImageResponse:
     return image_generation_pb2.GenerateImageResponse(
         started={
@@ -99,6 +103,7 @@ def started(
             "adapters": list(adapters),
             "prompt_tokens": 12,
             "prompt_tokens_ignored": ignored,
+            "skipped_adapters": list(skipped),
         }
     )
 

@@ -230,6 +230,9 @@ class FakeBinder:
         """Whether every binding came back exactly once."""
         return sorted(map(id, self.bound)) == sorted(map(id, self.released))
 
+    def check(self, wanted: Sequence[Wanted]) -> None:
+        """Everything can be bound."""
+
     def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
         if self._waits(wanted) or self._failure is not None:
             return None
@@ -262,4 +265,4 @@ class FakeBinder:
 
 def _pin(name: str, slot: int) -> Pin:
     entry = FileEntry(name, name, (), 4, 1000, f"hash of {name}")
-    return Pin(slot, Resident(entry, 100 + slot, 0.0, AdapterTensors({}, {})))
+    return Pin(slot, Resident(entry, 100 + slot, 0.0, AdapterTensors({}, {}), slot))

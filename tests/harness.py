@@ -22,6 +22,7 @@ from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
+from inference_server.adapters.binder import Binder
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.scheduler.device import device_thread
@@ -52,8 +53,8 @@ CONDITIONING = np.linspace(-1, 1, 4 * 32, dtype="<f4").reshape(4, 32)
 class WatchedScheduler(Scheduler):
     """Lets a test see which calls the service has let go of."""
 
-    def __init__(self, engine: FakeEngine, store: AdapterStore, capacity: int) -> None:
-        super().__init__(engine, store, capacity, device_thread(), describer("fake"))
+    def __init__(self, engine: FakeEngine, binder: Binder, capacity: int) -> None:
+        super().__init__(engine, binder, capacity, device_thread(), describer("fake"))
         self.submitted: list[Job] = []
 
     def submit(self, request: DrawRequest) -> Job:
@@ -151,18 +152,23 @@ class InProcessServer:
 
 @asynccontextmanager
 async def running_server(
-    *, capacity: int = 8, resident_limit: int = 2, ready: bool = True
+    *,
+    capacity: int = 8,
+    resident_limit: int = 2,
+    ready: bool = True,
+    pinned: tuple[str, ...] = (),
+    skip_bad: bool = False,
 ) -> AsyncIterator[InProcessServer]:
     """A server of this loop; with `ready` False it is still starting."""
     with tempfile.TemporaryDirectory(prefix="wuliart-") as name:
         directory = Path(name)
         engine = FakeEngine()
         segment = AdapterSegment(LAYOUT, resident_limit + 1, torch.device("cpu"))
-        store = AdapterStore(segment, resident_limit)
-        scheduler = WatchedScheduler(engine, store, capacity)
+        store = AdapterStore(segment, resident_limit, pinned)
+        scheduler = WatchedScheduler(engine, Binder(store, skip_bad), capacity)
         slot = BackendSlot()
         descriptors = DescriptorSocket(
-            directory / "descriptors.sock", segment.descriptor, store.writer_is_gone
+            directory / "descriptors.sock", lambda: segment.descriptor, store.writer_is_gone
         )
         control = ControlListener(
             directory / "control.sock", Segment(store, descriptors, CONDITIONING.tobytes())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.adapters.records import FileEntry, Resident
 from inference_server.adapters.slots import Pin, Slot, SlotState, SlotTable
 from inference_server.errors import RequestError
@@ -20,7 +21,7 @@ ME = "session"
 
 def content(name: str, generation: int) -> Resident:
     entry = FileEntry(name, name, (), 4, 1000, f"hash {generation}")
-    return Resident(entry, generation, 0.0, AdapterTensors({}, {}))
+    return Resident(entry, generation, 0.0, AdapterTensors({}, {}), 0)
 
 
 @dataclass
@@ -31,10 +32,18 @@ class Bench:
     now: float = 0.0
     zeroed: list[int] = field(default_factory=list)
     requests: int = 0
+    kept: tuple[str, ...] = ()
+    metrics: AdapterMetrics = field(default_factory=AdapterMetrics)
 
     def __post_init__(self) -> None:
         self.table = SlotTable(
-            self.limit + 1, self.limit, LEASE, lambda: self.now, self.zeroed.append
+            self.limit + 1,
+            self.limit,
+            LEASE,
+            lambda: self.now,
+            self.zeroed.append,
+            self.metrics,
+            self.kept,
         )
 
     def reserve(self, name: str, *, evict: bool = True, session: str = ME) -> Slot:

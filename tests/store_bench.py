@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from inference_server.adapters.binder import Binder
+from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterState, FileEntry, Wanted
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.slots import Slot, SlotState
-from inference_server.adapters.store import AdapterStore, Binding, Session
+from inference_server.adapters.store import AdapterStore, Session
 from inference_server.errors import RequestError
 from lora_manager.image import build_image, module_shapes
 from tests.lora_files import make_lora
@@ -47,12 +49,13 @@ def entry(name: str, version: int = 0, refusal: str = "") -> FileEntry:
 
 @dataclass
 class Bench:
-    """A store and the manager that is attached to it.
+    """A store, the manager that is attached to it, and what pictures bind through.
 
     `version` picks one of `IMAGES`, and the content hash that goes with it.
     """
 
     store: AdapterStore
+    binder: Binder
     session: Session
     requests: int = 0
 
@@ -95,15 +98,15 @@ class Bench:
         return os.pread(self.store.segment.descriptor, LAYOUT.slot_bytes, offset)
 
     def binding(self, *names: str) -> asyncio.Task[Binding]:
-        return asyncio.create_task(self.store.bind([Wanted(name, 1.0) for name in names]))
+        return asyncio.create_task(self.binder.bind([Wanted(name, 1.0) for name in names]))
 
     async def bind(self, *names: str) -> Binding:
         return await asyncio.wait_for(self.binding(*names), 5)
 
 
-def make_bench(slots: int = 4) -> Bench:
-    store = AdapterStore(AdapterSegment(LAYOUT, slots + 1, torch.device("cpu")), slots)
-    return Bench(store, store.attach())
+def make_bench(slots: int = 4, *, pinned: tuple[str, ...] = (), skip_bad: bool = False) -> Bench:
+    store = AdapterStore(AdapterSegment(LAYOUT, slots + 1, torch.device("cpu")), slots, pinned)
+    return Bench(store, Binder(store, skip_bad), store.attach())
 
 
 async def refused(reason: Reason, call: Callable[[], object | Awaitable[object]]) -> RequestError:

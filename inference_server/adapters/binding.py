@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import Skipped, Wanted
 from inference_server.adapters.slots import Pin
 from inference_server.model.low_rank import GatedAdapter
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A request's adapters, fixed to exact versions until `AdapterStore.release`."""
+    """A request's adapters, fixed to exact versions until `Binder.release`.
+
+    `pins` belong to `wanted`, one each; what was asked for and cannot be used is in `skipped`.
+    """
 
     wanted: tuple[Wanted, ...]
     pins: tuple[Pin, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def gated(self) -> tuple[GatedAdapter, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -46,11 +46,15 @@ class Catalog:
 
     Args:
         resident: name -> what is published under it, asked anew at every `refresh`.
+        pinned: names that are shown as pinned.
     """
 
-    def __init__(self, resident: Callable[[str], Resident | None]) -> None:
+    def __init__(
+        self, resident: Callable[[str], Resident | None], pinned: Collection[str] = ()
+    ) -> None:
         self.revision = 0
         self._resident = resident
+        self._pinned = frozenset(pinned)
         self._entries: dict[str, FileEntry] = {}
         self._adapters: dict[str, Adapter] = {}
         self._log: deque[Change] = deque(maxlen=LOG_LENGTH)
@@ -133,9 +137,17 @@ class Catalog:
         self._changed = asyncio.Event()
 
     def _public(self, entry: FileEntry) -> Adapter:
+        pinned = entry.name in self._pinned
         if entry.refusal_reason:
-            return Adapter(entry, AdapterState.REFUSED)
+            return Adapter(entry, AdapterState.REFUSED, pinned=pinned)
         resident = self._resident(entry.name)
         if resident is None or resident.entry.content_hash != entry.content_hash:
-            return Adapter(entry, AdapterState.AVAILABLE)
-        return Adapter(entry, AdapterState.RESIDENT, resident.generation, resident.since)
+            return Adapter(entry, AdapterState.AVAILABLE, pinned=pinned)
+        return Adapter(
+            entry,
+            AdapterState.RESIDENT,
+            resident.generation,
+            resident.since,
+            resident.slot,
+            pinned,
+        )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from inference_server.model.low_rank import AdapterTensors
+from wuliart.contract.status import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ class Adapter:
     """The slot write that holds it; 0 unless resident."""
     resident_since: float = 0.0
     """Seconds since the epoch; 0 unless resident."""
+    slot: int | None = None
+    """None unless resident."""
+    pinned: bool = False
+    """Whether it makes no room for others once it is resident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Resident:
     since: float
     """Seconds since the epoch."""
     tensors: AdapterTensors
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +65,14 @@ class Wanted:
 
     name: str
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An adapter that a request names and its picture is drawn without."""
+
+    name: str
+    reason: Reason
+    """ADAPTER_NOT_FOUND or ADAPTER_REFUSED."""
+    message: str
+    """For people: what is wrong, what to do."""

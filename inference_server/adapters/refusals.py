@@ -1,6 +1,6 @@
 """Why a request's adapter cannot be bound, in words: one function per reason.
 
-Owns the sentences; who decides is `store`.
+Owns the sentences; who decides is `binder`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ def no_manager(name: str) -> RequestError:
         Reason.MANAGER_UNAVAILABLE,
         f"style {name!r} is not in memory and no LoRA manager is running to load it; "
         "start wuliart-lora-manager",
+        metadata={"adapter": name},
+    )
+
+
+def being_read(name: str) -> RequestError:
+    """The file is there; the manager has not judged it yet."""
+    return RequestError(
+        Reason.MANAGER_UNAVAILABLE,
+        f"the file of style {name!r} is still being read; try again in a moment",
         metadata={"adapter": name},
     )
 

@@ -1,23 +1,32 @@
 """The pre-allocated memory adapters live in.
 
 Owns the sealed memfd that the LoRA manager writes, and on a GPU the arena of the same size that
-the transformer reads. Knows nothing of the life of slots. Nothing in the shared memory is trusted:
+the transformer reads. A manager that can map the GPU's memory writes into the arena itself; then
+there is nothing to stage. Knows nothing of the life of slots. Nothing in shared memory is trusted:
 no metadata lies there, and a slot is drawn with only after its checksum was verified.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import mmap
 import os
+import weakref
 from collections.abc import Iterable
 
 import torch
 import xxhash
 from torch import Tensor
 
+from inference_server.adapters.device_memory import DeviceMemory, DeviceMemoryError
 from inference_server.model.low_rank import AdapterTensors, SiteFactors
 from wuliart.contract.layout import SegmentLayout
+
+log = logging.getLogger(__name__)
+
+PIECE_BYTES = 16 << 20
+"""Read back from the device while the piece before is being summed."""
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -26,7 +35,8 @@ class AdapterSegment:
     """`slots` slots of one layout.
 
     On a CPU the transformer reads the shared memory itself. On a GPU a committed slot is copied to
-    the arena on a stream of its own, so that a picture being drawn does not wait.
+    the arena on a stream of its own, so that a picture being drawn does not wait; or the manager
+    has written it there.
     """
 
     def __init__(self, layout: SegmentLayout, slots: int, device: torch.device) -> None:
@@ -34,22 +44,63 @@ class AdapterSegment:
         self.nbytes = layout.slot_bytes * slots
         # No name to clash with, no truncation under our feet (SIGBUS), gone with its last user.
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        self.descriptor = os.memfd_create("wuliart-adapter-segment", flags)
-        os.ftruncate(self.descriptor, self.nbytes)
+        self._descriptor = os.memfd_create("wuliart-adapter-segment", flags)
+        os.ftruncate(self._descriptor, self.nbytes)
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
-        self._mapping = mmap.mmap(self.descriptor, self.nbytes)
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
+        self._mapping = mmap.mmap(self._descriptor, self.nbytes)
         self._shared = torch.frombuffer(self._mapping, dtype=torch.uint8)
         # Touch every page now: pre-allocated means that no later write can find memory short, and
         # that the first adapter is as quick as the last.
         self._shared.zero_()
         self._on_gpu = device.type == "cuda"
+        self._device_memory: DeviceMemory | None = None
+        self._direct = False
         if self._on_gpu:
-            self._arena = torch.zeros(self.nbytes, dtype=torch.uint8, device=device)
+            self._pin()
+            self._arena = self._device_arena(device)
             self._stream = torch.cuda.Stream(device)
+            pieces = torch.empty(2, PIECE_BYTES, dtype=torch.uint8).pin_memory()
+            self._pieces = [(piece, memoryview(piece.numpy())) for piece in pieces]
         else:
             self._arena = self._shared
         self._dtype = TORCH_DTYPES[layout.parameters.dtype]
+
+    def _pin(self) -> None:
+        """Lets the copy engine read the shared memory by itself; without, copies take a detour."""
+        cuda, address = torch.cuda.cudart(), self._shared.data_ptr()
+        if int(cuda.cudaHostRegister(address, self.nbytes, 0)) == 0:
+            # The system gives these addresses to others later. At the end of the process CUDA may
+            # be gone, and all pinning with it.
+            weakref.finalize(self, cuda.cudaHostUnregister, address).atexit = False
+
+    def _device_arena(self, device: torch.device) -> Tensor:
+        try:
+            self._device_memory = DeviceMemory(self.nbytes, device)
+        except DeviceMemoryError as error:
+            log.warning("adapters are staged: device memory cannot be shared: %s", error)
+            return torch.zeros(self.nbytes, dtype=torch.uint8, device=device)
+        return self._device_memory.bytes
+
+    def open(self, direct: bool) -> bytes:
+        """A writer comes.
+
+        Args:
+            direct: whether it asks for the device's memory.
+
+        Returns:
+            UUID of the GPU whose memory `descriptor` stands for; empty: it is shared host memory.
+        """
+        memory = self._device_memory
+        self._direct = direct and memory is not None
+        return memory.uuid if direct and memory is not None else b""
+
+    @property
+    def descriptor(self) -> int:
+        """Of the memory that the present writer writes."""
+        if self._direct and self._device_memory is not None:
+            return self._device_memory.descriptor
+        return self._descriptor
 
     def offset(self, slot: int) -> int:
         """First byte of a slot."""
@@ -61,21 +112,48 @@ class AdapterSegment:
         return self._shared[start : start + self.layout.slot_bytes]
 
     def zero(self, slot: int) -> None:
-        """Overwrites what a failed writer left in the shared memory."""
+        """Overwrites what a failed writer left in the memory that writers write."""
         self.shared_bytes(slot).zero_()
+        if self._device_memory is not None:
+            start = self.offset(slot)
+            with torch.cuda.stream(self._stream):
+                self._arena[start : start + self.layout.slot_bytes].zero_()
 
     def checksum(self, slot: int, nbytes: int) -> bytes:
         """XXH3-128 of the slot itself, 16 bytes big endian; releases the GIL while it runs."""
         start = self.offset(slot)
+        if self._direct:
+            return self._device_checksum(start, nbytes)
         return xxhash.xxh3_128(memoryview(self._mapping)[start : start + nbytes]).digest()
+
+    def _device_checksum(self, start: int, nbytes: int) -> bytes:
+        """Of the device's memory: read back piece by piece, one on its way while one is summed."""
+        digest, events = xxhash.xxh3_128(), [torch.cuda.Event() for _ in range(2)]
+        begins = range(start, start + nbytes, PIECE_BYTES)
+
+        def fetch(number: int) -> None:
+            begin = begins[number]
+            source = self._arena[begin : min(begin + PIECE_BYTES, start + nbytes)]
+            with torch.cuda.stream(self._stream):
+                self._pieces[number % 2][0][: len(source)].copy_(source, non_blocking=True)
+                events[number % 2].record()
+
+        fetch(0)
+        for number, begin in enumerate(begins):
+            events[number % 2].synchronize()
+            if number + 1 < len(begins):
+                fetch(number + 1)
+            piece = self._pieces[number % 2][1]
+            digest.update(piece[: min(PIECE_BYTES, start + nbytes - begin)])
+        return digest.digest()
 
     def stage(self, slot: int, nbytes: int) -> None:
         """Copies a verified slot to where the transformer reads it; returns when it is there."""
-        if not self._on_gpu:
+        if not self._on_gpu or self._direct:
             return
         piece = slice(self.offset(slot), self.offset(slot) + nbytes)
         with torch.cuda.stream(self._stream):
-            self._arena[piece].copy_(self._shared[piece])
+            self._arena[piece].copy_(self._shared[piece], non_blocking=True)
         self._stream.synchronize()
 
     def tensors(self, slot: int, rank: int, sites: Iterable[str]) -> AdapterTensors:

@@ -6,17 +6,18 @@
                +-> FREE                    (given back, or its writer is gone; zeroed)
                +-> QUARANTINE -> FREE      (the lease ran out; the writer may still be writing)
 
-Owns generations, leases, pins and the one map from a name to the slot that is published under it;
-publishing is one assignment to that map. Knows nothing of memory, files, clocks or threads: the
-event loop is its only caller, time comes in through `clock`.
+Owns generations, leases, pins, who is evicted, and the one map from a name to the slot that is
+published under it; publishing is one assignment to that map. Knows nothing of memory, files, clocks
+or threads: the event loop is its only caller, time comes in through `clock`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
+from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.adapters.records import Resident
 from inference_server.errors import RequestError
 from wuliart.contract.status import Reason
@@ -44,6 +45,7 @@ class Slot:
     request_id: str = ""
     name: str = ""
     lease_ends: float = 0.0
+    drains_since: float = 0.0
     content: Resident | None = None
     pins: int = 0
     last_used: int = 0
@@ -66,6 +68,8 @@ class SlotTable:
         lease_seconds: how long a reservation may take to be committed.
         clock: monotonic seconds.
         zero: overwrites a slot's memory; called before a slot whose writer failed is reused.
+        metrics: told of evictions, drains and leases that ran out.
+        kept: names whose adapters make no room for another name's.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class SlotTable:
         lease_seconds: float,
         clock: Callable[[], float],
         zero: Callable[[int], None],
+        metrics: AdapterMetrics,
+        kept: Collection[str] = (),
     ) -> None:
         if count <= resident_limit:
             raise ValueError(f"{resident_limit} resident adapters need more than {count} slots")
@@ -83,6 +89,8 @@ class SlotTable:
         self.lease_seconds = lease_seconds
         self._clock = clock
         self._zero = zero
+        self._metrics = metrics
+        self._kept = frozenset(kept)
         self._published: dict[str, int] = {}
         self._generation = 0
         self._uses = 0
@@ -134,10 +142,10 @@ class SlotTable:
         if not self._has_room(name):
             # The version of a name on its way back makes no room by going.
             claimed = self._claimed()
-            self._evict([s for s in self._evictable() if s.name not in claimed], allowed=evict)
+            self._evict([s for s in self._evictable(name) if s.name not in claimed], allowed=evict)
         free = next((s for s in self.slots if s.state is SlotState.FREE), None)
         if free is None:
-            self._evict(self._evictable(), allowed=evict)
+            self._evict(self._evictable(name), allowed=evict)
             free = next(s for s in self.slots if s.state is SlotState.FREE)
         self._generation += 1
         free.state = SlotState.RESERVED
@@ -153,7 +161,7 @@ class SlotTable:
 
     def can_reserve(self, name: str) -> bool:
         """Whether `reserve` with eviction would find a slot now."""
-        idle = self._evictable()
+        idle = self._evictable(name)
         if self._has_room(name):
             return bool(idle) or any(s.state is SlotState.FREE for s in self.slots)
         return not {s.name for s in idle} <= self._claimed()
@@ -212,6 +220,7 @@ class SlotTable:
         late = [s for s in self.slots if s.state is SlotState.RESERVED and now >= s.lease_ends]
         for slot in late:
             slot.state = SlotState.QUARANTINE
+            self._metrics.count(Count.LEASE_EXPIRIES)
         return late
 
     def close_session(self, session: str) -> None:
@@ -238,8 +247,14 @@ class SlotTable:
             self._zero(slot.index)
             self._free(slot)
 
-    def _evictable(self) -> list[Slot]:
-        return [s for s in self.slots if s.state is SlotState.READY and s.pins == 0]
+    def _evictable(self, name: str) -> list[Slot]:
+        """Slots that may go to make room for `name`; its own old version may even if it is kept."""
+        kept = self._kept - {name}
+        return [
+            s
+            for s in self.slots
+            if s.state is SlotState.READY and s.pins == 0 and s.name not in kept
+        ]
 
     def _claimed(self) -> set[str]:
         """Names on their way into a slot."""
@@ -259,13 +274,17 @@ class SlotTable:
                 retry_after=1.0,
             )
         oldest = min(idle, key=lambda s: s.last_used)
+        self._metrics.count(Count.EVICTED)
         self.unpublish(oldest.name)
 
     def _drain(self, slot: Slot) -> None:
-        slot.state = SlotState.DRAINING
+        slot.state, slot.drains_since = SlotState.DRAINING, self._clock()
         if slot.pins == 0:
             self._free(slot)
 
     def _free(self, slot: Slot) -> None:
+        if slot.state is SlotState.DRAINING:
+            self._metrics.count(Count.DRAINED)
+            self._metrics.observe(Duration.DRAIN, self._clock() - slot.drains_since)
         slot.state, slot.content = SlotState.FREE, None
         slot.session = slot.request_id = slot.name = ""

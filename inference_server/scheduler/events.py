@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import Skipped, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class Started:
     adapters: tuple[AdapterUse, ...]
     prompt_tokens: int
     prompt_tokens_ignored: int
+    skipped: tuple[Skipped, ...]
+    """Adapters of the request that the picture is drawn without."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,12 @@ class Flight:
         passenger.encoded = time.perf_counter()
         job.post_from_thread(
             Started(
-                request.seed, request.steps, passenger.uses, prompt.tokens, prompt.tokens_ignored
+                request.seed,
+                request.steps,
+                passenger.uses,
+                prompt.tokens,
+                prompt.tokens_ignored,
+                passenger.binding.skipped,
             )
         )
         passenger.drawing = self._engine.begin(

@@ -38,7 +38,10 @@ class DrawingEngine(Protocol):
 
 
 class AdapterBinder(Protocol):
-    """What the scheduler needs of the adapters; see `adapters.AdapterStore`."""
+    """What the scheduler needs of the adapters; see `adapters.Binder`."""
+
+    def check(self, wanted: Sequence[Wanted]) -> None:
+        """RequestError for what can be said at once to be impossible."""
 
     def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
         """Pins exact versions if all are resident; None otherwise, whatever the reason."""

@@ -93,8 +93,9 @@ class Scheduler:
         """Accepts a request.
 
         Raises:
-            RequestError: QUEUE_FULL or DRAINING.
+            RequestError: QUEUE_FULL or DRAINING, or its adapters cannot be used.
         """
+        self._adapters.check(request.adapters)
         if self._draining:
             raise RequestError(
                 Reason.DRAINING, "the server is shutting down; try another one or try again later"

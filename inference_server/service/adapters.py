@@ -93,6 +93,8 @@ def _adapter(adapter: Adapter) -> pb.Adapter:
         state=STATES[adapter.state],
         refusal_reason=entry.refusal_reason,
         generation=adapter.generation,
+        slot=adapter.slot,
+        pinned=adapter.pinned,
     )
     if adapter.state is AdapterState.RESIDENT:
         message.resident_since.FromNanoseconds(int(adapter.resident_since * 1e9))

@@ -28,11 +28,13 @@ class DescriptorSocket:
 
     Args:
         path: of the socket, in a directory only the owner can enter.
-        descriptor: to hand out.
+        descriptor: tells what to hand out.
         on_writer_gone: called with the session's id once its process can no longer write.
     """
 
-    def __init__(self, path: Path, descriptor: int, on_writer_gone: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, descriptor: Callable[[], int], on_writer_gone: Callable[[str], None]
+    ) -> None:
         self.path = path
         self._descriptor = descriptor
         self._on_writer_gone = on_writer_gone
@@ -115,7 +117,7 @@ class DescriptorSocket:
                 return
             try:
                 # One byte and one descriptor fit any socket buffer: this does not block.
-                socket.send_fds(connection, [b"\0"], [self._descriptor])
+                socket.send_fds(connection, [b"\0"], [self._descriptor()])
                 await _until_closed(connection)
             except OSError as error:
                 log.warning("the LoRA manager left before it had the segment: %s", error)

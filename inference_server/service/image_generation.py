@@ -15,6 +15,7 @@ import torch
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
+from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.scheduler import events
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.validation import validate
@@ -37,7 +38,6 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
         """See the .proto file."""
         draw = validate(request)
         backend = self._backend.ready
-        backend.adapters.check(draw.adapters)
         job = backend.scheduler.submit(draw)
         try:
             async for event in job.events():
@@ -86,6 +86,10 @@ def _started(event: events.Started) -> pb.StartedEvent:
         ],
         prompt_tokens=event.prompt_tokens,
         prompt_tokens_ignored=event.prompt_tokens_ignored,
+        skipped_adapters=[
+            pb.SkippedAdapter(name=s.name, reason=s.reason.value, message=s.message)
+            for s in event.skipped
+        ],
     )
 
 
@@ -118,6 +122,21 @@ def _completed(event: events.Completed) -> pb.CompletedEvent:
             total=_duration(t.total),
         ),
     )
+
+
+def _metrics(metrics: AdapterMetrics) -> list[pb.AdapterMetric]:
+    found = [pb.AdapterMetric(name=name, count=count) for name, count in metrics.counts.items()]
+    for name, durations in metrics.durations.items():
+        histogram = pb.DurationHistogram(
+            count=durations.count,
+            sum_seconds=durations.sum_seconds,
+            buckets=[
+                pb.DurationBucket(upper_bound_seconds=bound, count=count)
+                for bound, count in durations.cumulative()
+            ],
+        )
+        found.append(pb.AdapterMetric(name=name, durations=histogram))
+    return found
 
 
 def _describe(backend: Backend) -> pb.GetServerInfoResponse:
@@ -165,4 +184,5 @@ def _describe(backend: Backend) -> pb.GetServerInfoResponse:
         ],
         lora_manager_connected=backend.adapters.manager_attached,
         queue_length=backend.scheduler.queue_length,
+        adapter_metrics=_metrics(backend.adapters.metrics),
     )

@@ -42,8 +42,9 @@ class Segment(rpc.SegmentServiceServicer):
     ) -> AsyncIterator[pb.AttachResponse]:
         """See the .proto file."""
         session = self._store.attach()
+        segment = self._store.segment
+        gpu = segment.open(request.direct)
         token = self._descriptors.expect(session.id)
-        layout = self._store.segment.layout
         try:
             yield pb.AttachResponse(
                 attached=pb.Attached(
@@ -51,11 +52,12 @@ class Segment(rpc.SegmentServiceServicer):
                     session_id=session.id,
                     descriptor_socket=str(self._descriptors.path),
                     descriptor_token=token,
-                    segment_bytes=self._store.segment.nbytes,
-                    layout=pb.LayoutParameters(**dataclasses.asdict(layout.parameters)),
-                    layout_hash=layout.hash,
+                    segment_bytes=segment.nbytes,
+                    layout=pb.LayoutParameters(**dataclasses.asdict(segment.layout.parameters)),
+                    layout_hash=segment.layout.hash,
                     conditioning=self._conditioning,
                     resident_limit=self._store.slots.resident_limit,
+                    gpu_uuid=gpu,
                 )
             )
             while True:

@@ -41,6 +41,10 @@ def test_examples_draw_and_save(live: Live, tmp_path: Path) -> None:
     for prompt in ("a red fox", "一座灯塔"):
         assert f"{prompt}: step 4, a preview of" in both.stdout
         assert f"{prompt}: saved outputs/" in both.stdout
+    told = run(live, tmp_path, "reflection_call.py", "a fox")
+    assert told.returncode == 0, told.stderr
+    assert "ImageGenerationService" in told.stdout and "completed" in told.stdout
+
     pictures = list((tmp_path / "outputs").iterdir())
     assert len(pictures) == 3
     assert all(picture.read_bytes()[:2] == b"\xff\xd8" for picture in pictures)

@@ -27,6 +27,7 @@ from wuliart.contract.status import Reason
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import (
     AdapterEventKind,
+    AdapterMetric,
     AdapterNotFound,
     AdapterRefused,
     AdapterState,
@@ -35,12 +36,14 @@ from wuliart_client import (
     Client,
     Completed,
     DeadlineExceeded,
+    Durations,
     GenerationFailed,
     InvalidRequest,
     NoFreeSlot,
     ProtocolError,
     Queued,
     QueueFull,
+    SkippedAdapter,
     Started,
     Step,
     Unavailable,
@@ -287,11 +290,19 @@ def test_an_error_in_on_event_cancels_the_call_and_is_passed_on(fake, drive):
     assert fake.cancelled.wait(DEADLINE)
 
 
+def test_what_is_left_out_is_told_with_the_start_and_the_picture(fake, drive):
+    left_out = {"name": "stone", "reason": "ADAPTER_NOT_FOUND", "message": "there is none"}
+    fake.default = [started(steps=1, skipped=[left_out]), step(1, 1), completed()]
+    first, *_ = drive.take("generate", "p", styles=["stone"])
+    picture = drive.call("draw", "p", styles=["stone"])
+    assert first.skipped == picture.skipped == (SkippedAdapter(**left_out),)
+
+
 def test_styles(fake, drive):
-    resident = adapter("b", state=adapter_pb2.ADAPTER_STATE_RESIDENT, generation=5)
+    resident = adapter("b", state=adapter_pb2.ADAPTER_STATE_RESIDENT, generation=5, slot=0)
     resident.resident_since.FromJsonString("2024-05-21T14:23:05Z")
     refused = adapter("c", state=adapter_pb2.ADAPTER_STATE_REFUSED, refusal_reason="truncated")
-    fake.adapters = [adapter("a"), resident, refused, adapter("d", state=99)]
+    fake.adapters = [adapter("a", pinned=True), resident, refused, adapter("d", state=99)]
     styles = drive.call("styles")
     assert [(style.name, style.state) for style in styles] == [
         ("a", AdapterState.AVAILABLE),
@@ -303,6 +314,8 @@ def test_styles(fake, drive):
     assert styles[0].resident_since is None
     assert styles[1].resident_since.isoformat() == "2024-05-21T14:23:05+00:00"
     assert styles[2].refusal_reason == "truncated"
+    assert [style.slot for style in styles] == [None, 0, None, None]
+    assert [style.pinned for style in styles] == [True, False, False, False]
 
 
 def test_watch_and_resume(fake, drive):
@@ -331,8 +344,23 @@ def test_info(fake, drive):
         segments=[{"name": "adapter slots", "size_bytes": 10, "used_bytes": 5, "location": "host"}],
         lora_manager_connected=True,
         queue_length=2,
+        adapter_metrics=[
+            {"name": "loads", "count": 3},
+            {
+                "name": "drain_seconds",
+                "durations": {
+                    "count": 2,
+                    "sum_seconds": 1.5,
+                    "buckets": [{"upper_bound_seconds": 1, "count": 1}],
+                },
+            },
+        ],
     )
     info = drive.call("info")
+    assert info.adapter_metrics == (
+        AdapterMetric("loads", 3),
+        AdapterMetric("drain_seconds", Durations(2, 1.5, ((1.0, 1),))),
+    )
     assert info.model.schedules == ((1.0, 0.5, 0.0),)
     assert info.device.dtype == "float32"
     assert info.limits.adapter_slots == 8

@@ -118,6 +118,15 @@ def test_a_prompt_that_is_cut_is_told(fake, wuliart):
     assert "last 9 tokens were not read" in wuliart("generate", "p").stderr
 
 
+def test_a_style_that_was_left_out_is_a_warning(fake, wuliart):
+    left_out = {"name": "stone", "reason": "ADAPTER_NOT_FOUND", "message": "no\x1b\nstone"}
+    fake.default = [started(skipped=[left_out]), step(1, 1), completed()]
+    result = wuliart("generate", "p")
+    assert result.returncode == 0
+    assert result.stderr == "wuliart: warning: a style is left out: no\\x1b stone\n"
+    assert json.loads(wuliart("generate", "p", "--json").stdout)["skipped"] == [left_out]
+
+
 def test_a_failure_is_one_line_and_exit_code_1(fake, wuliart, tmp_path):
     fake.pictures.append(
         [Fail(Reason.INVALID_REQUEST, violations=(("prompt", "a\n\x1b[31mb"), ("steps", "[red]")))]
@@ -259,8 +268,9 @@ def test_a_terminal_gets_a_bar(fake, tmp_path):
 
 def test_styles(fake, wuliart):
     long_name = "folder/" * 20 + "end"
+    resident = {"state": adapter_pb2.ADAPTER_STATE_RESIDENT, "slot": 3, "pinned": True}
     fake.adapters = [
-        adapter("ink", title="水墨"),
+        adapter("ink", title="水墨", resident_since={"seconds": 1_700_000_000}, **resident),
         adapter(
             long_name,
             title="[bold]t\x1b[2J",
@@ -271,13 +281,15 @@ def test_styles(fake, wuliart):
     result = wuliart("styles")
     assert result.returncode == 0, result.stderr
     first, second = (line for line in result.stdout.splitlines() if "abababababab" in line)
-    for text in ("ink", "水墨", "available", "16", "24.3 MB", "ink wash"):
+    assert re.search(r"resident, pinned +3 +2023-11-1[45] \d\d:\d\d:20 ", first)
+    for text in ("ink", "水墨", "16", "24.3 MB", "ink wash"):
         assert text in first
     for text in (long_name, r"[bold]t\x1b[2J", "refused", "rank 999 is larger than 64"):
         assert text in second
     assert "\x1b" not in result.stdout
     entries = [json.loads(line) for line in wuliart("styles", "--json").stdout.splitlines()]
-    assert [entry["state"] for entry in entries] == ["available", "refused"]
+    assert [entry["state"] for entry in entries] == ["resident", "refused"]
+    assert [(entry["slot"], entry["pinned"]) for entry in entries] == [(3, True), (None, False)]
     assert entries[1]["title"] == "[bold]t\x1b[2J"
 
 
@@ -292,11 +304,19 @@ def test_info(fake, wuliart):
         device={"kind": "cpu", "name": "a cpu", "dtype": "float32"},
         segments=[{"name": "adapter slots", "size_bytes": 2_000_000, "location": "host"}],
         queue_length=2,
+        adapter_metrics=[
+            {"name": "lease_expiries", "count": 7},
+            {"name": "drain_seconds", "durations": {"count": 4, "sum_seconds": 1.0}},
+            {"name": "verify_seconds", "durations": {}},
+        ],
     )
     result = wuliart("info")
     assert result.returncode == 0, result.stderr
     for text in ("1.2", "embedded", "a cpu (cpu, float32)", "1 0.5 0", "2.0 MB", "not connected"):
         assert text in result.stdout
+    assert re.search(r"lease expiries +7 *\n", result.stdout)
+    assert re.search(r"drain +4 times, 0\.25 s on average *\n", result.stdout)
+    assert re.search(r"verify +none yet *\n", result.stdout)
     assert json.loads(wuliart("info", "--json").stdout)["queue_length"] == 2
 
 

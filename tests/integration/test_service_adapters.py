@@ -67,10 +67,12 @@ async def test_the_list_is_sorted_and_tells_everything(
     assert ink.state == pb.ADAPTER_STATE_RESIDENT
     assert ink.content_hash == resident.content_hash
     assert ink.generation > 0 and ink.HasField("resident_since")
+    assert ink.HasField("slot") and not ink.pinned
     assert style.state == pb.ADAPTER_STATE_AVAILABLE
     assert (style.title, list(style.trigger_words)) == ("Style", ["x", "y"])
     assert (style.rank, style.size_bytes) == (4, 3)
     assert style.generation == 0 and not style.HasField("resident_since")
+    assert not style.HasField("slot")
     assert response.revision > 0
 
 
@@ -138,6 +140,24 @@ async def test_eviction_is_news(server: InProcessServer, manager: HandManager) -
         ("updated", "a", pb.ADAPTER_STATE_AVAILABLE),
         ("added", "c", pb.ADAPTER_STATE_RESIDENT),
     ]
+
+
+async def test_a_pinned_style_stays_and_says_so() -> None:
+    async with running_server(pinned=("a",)) as server, HandManager(server) as manager:
+        for name in "abc":
+            entry = await manager.load(name)
+        told = {a.name: (a.state, a.pinned) for a in (await listed(server)).adapters}
+        assert told == {
+            "a": (pb.ADAPTER_STATE_RESIDENT, True),
+            "b": (pb.ADAPTER_STATE_AVAILABLE, False),
+            "c": (pb.ADAPTER_STATE_RESIDENT, False),
+        }
+        async with wuliart_client.AsyncClient(server.target) as client:
+            pinned, _, other = await client.styles()
+        assert (pinned.pinned, other.pinned) == (True, False)
+        assert sorted([pinned.slot or 0, other.slot or 0]) in ([0, 1], [0, 2], [1, 2])
+        await manager.report(entry)
+        assert [a.name for a in (await listed(server)).adapters] == ["c"]
 
 
 async def test_a_token_goes_on_where_it_left_off(

@@ -9,7 +9,7 @@ import grpc
 import pytest
 import torch
 
-from inference_server.adapters import store as store_module
+from inference_server.adapters import binder as binder_module
 from tests.hand_manager import HandManager, entry_of
 from tests.harness import (
     LAYOUT,
@@ -155,7 +155,7 @@ async def test_a_request_for_an_absent_adapter_asks_for_it(
 async def test_an_absent_adapter_that_nobody_loads(
     server: InProcessServer, manager: HandManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.1)
+    monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.1)
     await manager.report(entry_of("ink"))
     failure = await failure_of(drawing(server, "ink"))
     assert failure.code is grpc.StatusCode.UNAVAILABLE

@@ -27,7 +27,7 @@ class Bench:
         self.catalog = Catalog(self.resident.get)
 
     def load(self, loaded: FileEntry, generation: int = 7) -> None:
-        self.resident[loaded.name] = Resident(loaded, generation, 1234.5, AdapterTensors({}, {}))
+        self.resident[loaded.name] = Resident(loaded, generation, 1234.5, AdapterTensors({}, {}), 2)
         self.catalog.refresh()
 
 
@@ -120,16 +120,29 @@ async def test_what_is_resident_says_so(bench: Bench) -> None:
     (change,) = await take(watch, 1)
     (adapter,) = change.adapters
     assert change.kind is ChangeKind.UPDATED
-    assert (adapter.state, adapter.generation, adapter.resident_since) == (
-        AdapterState.RESIDENT, 9, 1234.5,
+    assert (adapter.state, adapter.generation, adapter.resident_since, adapter.slot) == (
+        AdapterState.RESIDENT, 9, 1234.5, 2,
     )  # fmt: skip
     bench.resident.clear()
     bench.catalog.refresh()
     (change,) = await take(watch, 1)
     (adapter,) = change.adapters
-    assert (adapter.state, adapter.generation, adapter.resident_since) == (
-        AdapterState.AVAILABLE, 0, 0.0,
+    assert (adapter.state, adapter.generation, adapter.resident_since, adapter.slot) == (
+        AdapterState.AVAILABLE, 0, 0.0, None,
     )  # fmt: skip
+
+
+async def test_a_pinned_name_is_shown_as_such_in_every_state() -> None:
+    resident: dict[str, Resident] = {}
+    catalog = Catalog(resident.get, ["a", "never there"])
+    for entries in ([entry("a"), entry("b")], [entry("a", refusal="broken"), entry("b")]):
+        catalog.replace(entries)
+        assert [adapter.pinned for adapter in catalog.adapters] == [True, False]
+    resident["a"] = Resident(entry("a"), 1, 0.0, AdapterTensors({}, {}), 0)
+    catalog.replace([entry("a")])
+    assert [(adapter.state, adapter.pinned) for adapter in catalog.adapters] == [
+        (AdapterState.RESIDENT, True)
+    ]
 
 
 async def test_an_old_version_in_memory_is_not_the_file(bench: Bench) -> None:

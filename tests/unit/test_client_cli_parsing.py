@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from datetime import datetime
 
 import pytest
 from rich.console import Console
 
 from wuliart_client import Adapter, AdapterState, Style
 from wuliart_client.cli import build_parser, main
-from wuliart_client.cli_adapters import adapter_table
+from wuliart_client.cli_adapters import adapter_table, describe
 from wuliart_client.cli_generate import parse_style
 from wuliart_client.cli_terminal import as_json, visible
 
@@ -77,6 +79,17 @@ def test_a_table_takes_neither_markup_nor_escapes_from_a_server():
     assert ":smile:" in text
     assert r"bad\nline" in text
     assert "\x1b]" not in text
+
+
+def test_a_watched_style_says_where_it_is_and_that_it_stays():
+    since = datetime(2026, 5, 21, 14, 23, 5).astimezone()
+    style = Adapter("ink", "Ink", (), 4, 2_000_000, "f" * 64, AdapterState.RESIDENT, "", 9, since)
+    said = describe(dataclasses.replace(style, slot=0, pinned=True))
+    assert said == (
+        "resident, slot 0 since 2026-05-21 14:23:05, pinned, rank 4, 2.0 MB, ffffffffffff"
+    )
+    absent = dataclasses.replace(style, state=AdapterState.AVAILABLE, resident_since=None)
+    assert describe(absent) == "available, rank 4, 2.0 MB, ffffffffffff"
 
 
 def test_json_is_one_line_of_ascii():

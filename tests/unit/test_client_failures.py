@@ -25,13 +25,14 @@ def test_every_reason_has_an_exception():
 
 def test_the_public_names():
     assert sorted(wuliart_client.__all__) == [
-        "Adapter", "AdapterEvent", "AdapterEventKind", "AdapterNotFound", "AdapterRefused",
-        "AdapterState", "AdapterUse", "AsyncClient", "AsyncEventStream", "Busy", "Cancelled",
-        "Client", "Completed", "DeadlineExceeded", "DeviceInfo", "Event", "EventStream",
-        "GenerationFailed", "InvalidRequest", "Limits", "MemorySegment", "ModelInfo",
-        "NAME_PATTERN", "NoFreeSlot", "Picture", "ProtocolError", "QueueFull", "Queued",
-        "Recipe", "RecipeError", "RecipeStyle", "ServerInfo", "Started", "Step",
-        "Style", "StyleLike", "Timings", "Unavailable", "WuliArtError", "read_recipe",
+        "Adapter", "AdapterEvent", "AdapterEventKind", "AdapterMetric", "AdapterNotFound",
+        "AdapterRefused", "AdapterState", "AdapterUse", "AsyncClient", "AsyncEventStream",
+        "Busy", "Cancelled", "Client", "Completed", "DeadlineExceeded", "DeviceInfo",
+        "Durations", "Event", "EventStream", "GenerationFailed", "InvalidRequest", "Limits",
+        "MemorySegment", "ModelInfo", "NAME_PATTERN", "NoFreeSlot", "Picture", "ProtocolError",
+        "QueueFull", "Queued", "Recipe", "RecipeError", "RecipeStyle", "ServerInfo",
+        "SkippedAdapter", "Started", "Step", "Style", "StyleLike", "Timings", "Unavailable",
+        "WuliArtError", "read_recipe",
     ]  # fmt: skip
     for name in wuliart_client.__all__:
         getattr(wuliart_client, name)

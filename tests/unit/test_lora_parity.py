@@ -20,6 +20,8 @@ from wuliart.lora import LoraAdapter, parse_lora
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 MODULES = module_features(LAYOUT)
+LIGHTNING = [m for m in MODULES if ".attn." in m or "_mlp." in m]
+"""What lightx2v's four-step LoRAs act on: attention and feed-forward, no modulation."""
 
 
 @pytest.fixture
@@ -78,12 +80,13 @@ def test_layout_names_the_models_own_modules(transformer: QwenImageTransformer2D
         {"style": "diffusion_model"},
         {"style": "diffusion_model_alpha", "alpha": 1.0},
         {"style": "diffusion_model_down_up", "alpha": 9.0},
-        {"style": "bare_alpha", "alpha": 8.0, "rank": 16},
+        {"style": "bare_alpha", "alpha": 8.0, "rank": 64, "modules": LIGHTNING},
         {"style": "bare_default"},
         {"style": "kohya", "alpha": 2.0},
         {"style": "kohya", "rank": {module: 1 + n % 5 for n, module in enumerate(MODULES)}},
         {"style": "old_diffusers"},
         {"style": "peft", "dtype": "BF16"},
+        {"style": "bare_alpha", "dtype": "F16"},
         {"style": "kohya", "metadata": {"ss_network_alpha": "1"}},
     ],
     ids=lambda choices: "-".join(f"{value}"[:24] for value in choices.values()),
@@ -96,20 +99,33 @@ def test_styles_stock_loads(
     file.write_bytes(data)
     deltas = load_stock(transformer, file)
     # peft multiplies in the file's element type, we in float32.
-    rtol = 2e-2 if choices.get("dtype") == "BF16" else 1e-4
+    rtol = {"BF16": 2e-2, "F16": 2e-3}.get(choices.get("dtype", "F32"), 1e-4)
     assert_same(parse_lora(data, MODULES), deltas, rtol)
     for module, delta in truth(LAYOUT, **choices).items():
         np.testing.assert_allclose(delta, deltas[module], rtol, rtol * np.abs(delta).max())
 
 
 @pytest.mark.parametrize(
-    "style", ["bare", "base_model", "base_model_transformer", "model_diffusion_model"]
+    ("style", "known"),
+    [
+        ("bare", "peft"),
+        ("base_model", "peft"),
+        ("base_model_default", "peft"),
+        ("base_model_transformer", "peft"),
+        ("model_diffusion_model", "peft"),
+        ("diffusion_model_transformer", "peft"),
+        ("peft_default", "peft"),
+        ("peft_alpha", "kohya"),
+        ("kohya_transformer", "kohya"),
+        ("lycoris", "kohya"),
+    ],
 )
-def test_styles_stock_silently_ignores_mean_the_same(
-    transformer: QwenImageTransformer2DModel, tmp_path: Path, style: str
+def test_styles_that_stock_ignores_or_cannot_read_mean_the_same(
+    transformer: QwenImageTransformer2DModel, tmp_path: Path, style: str, known: str
 ) -> None:
+    """As the same weights under names that stock knows; kohya's carry the same alpha."""
     file = tmp_path / "style.safetensors"
-    file.write_bytes(make_lora(LAYOUT, style="peft"))
+    file.write_bytes(make_lora(LAYOUT, style=known))
     deltas = load_stock(transformer, file)
     assert_same(parse_lora(make_lora(LAYOUT, style=style), MODULES), deltas)
 

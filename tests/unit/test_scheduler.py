@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from PIL import Image
@@ -219,3 +219,16 @@ async def test_steps_are_told_as_they_happen(bench: Bench) -> None:
         assert not any(isinstance(e, StepDone) and e.step >= step for e in caller.events)
         bench.engine.let(1)
     await caller.ended()
+
+
+async def test_what_cannot_be_bound_is_refused_before_it_is_queued(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(wanted: Sequence[Wanted]) -> None:
+        assert wanted == (Wanted("gone", 1.0),)
+        raise RequestError(Reason.ADAPTER_NOT_FOUND, "there is no style 'gone'")
+
+    monkeypatch.setattr(bench.binder, "check", check)
+    with pytest.raises(RequestError, match="no style 'gone'"):
+        bench.submit(1, adapters=(Wanted("gone", 1.0),))
+    assert (bench.scheduler.queue_length, bench.binder.asked) == (0, [])

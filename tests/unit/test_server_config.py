@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO, Config, parse_arguments
+from inference_server.config import (
+    EMBEDDED_MODEL,
+    EMBEDDED_TURBO,
+    Config,
+    OnBadAdapter,
+    parse_arguments,
+)
 from inference_server.runtime_dir import RuntimeDirError, claim
 from wuliart.contract.rendezvous import default_runtime_dir
 
@@ -30,19 +36,21 @@ def test_defaults() -> None:
     assert config.turbo_lora == EMBEDDED_TURBO
     assert EMBEDDED_TURBO.is_file()
     assert config.log_level == "INFO"
+    assert (config.pinned_styles, config.on_bad_adapter) == ((), OnBadAdapter.FAIL)
 
 
 def test_everything_can_be_set(tmp_path: Path) -> None:
     arguments = [
         "--model", "/m", "--turbo-lora", "/t", "--listen", "unix:/s", "--runtime-dir",
         str(tmp_path), "--device", "cuda:1", "--dtype", "bfloat16", "--slots", "8", "--max-rank",
-        "64", "--queue", "3", "--grace", "0.5", "--log-level", "DEBUG",
+        "64", "--queue", "3", "--grace", "0.5", "--log-level", "DEBUG", "--pin-style", "ink",
+        "--pin-style", "sub/水墨", "--pin-style", "ink", "--on-bad-adapter", "skip",
     ]  # fmt: skip
     config = parse_arguments(arguments)
     assert config == Config(
         model=Path("/m"), turbo_lora=Path("/t"), listen="unix:/s", runtime_dir=tmp_path,
         device="cuda:1", dtype="bfloat16", slots=8, max_rank=64, queue=3, grace=0.5,
-        log_level="DEBUG",
+        log_level="DEBUG", pinned_styles=("ink", "sub/水墨"), on_bad_adapter=OnBadAdapter.SKIP,
     )  # fmt: skip
     assert not config.embedded
     assert parse_arguments(["--model", "/m"]).turbo_lora is None
@@ -74,6 +82,10 @@ BAD_ARGUMENTS = [
     (["--dtype", "float16"], "--dtype"),
     (["--log-level", "LOUD"], "--log-level"),
     (["--runtime-dir", "/tmp/" + "x" * 100], "is too long for a Unix socket"),
+    (["--on-bad-adapter", "ignore"], "--on-bad-adapter"),
+    (["--pin-style", "ink"], "--slots 4 lets 0 be pinned"),
+    (["--slots", "5", "--pin-style", "a", "--pin-style", "b"], "use --slots 6, or pin fewer"),
+    (["--slots", "5", "--pin-style", ""], "--pin-style needs a name"),
     (["--no-such-option"], "--no-such-option"),
     (["stray"], "stray"),
 ]

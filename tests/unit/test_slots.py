@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.adapters.slots import SlotState, SlotTable
 from tests.slot_bench import LEASE, LIMIT, ME, Bench, content, refused
 from wuliart.contract.status import Reason
@@ -19,7 +20,7 @@ def bench() -> Bench:
 
 def test_a_spare_slot_is_required() -> None:
     with pytest.raises(ValueError, match="4 resident adapters need more than 4 slots"):
-        SlotTable(4, 4, LEASE, lambda: 0.0, lambda _: None)
+        SlotTable(4, 4, LEASE, lambda: 0.0, lambda _: None, AdapterMetrics())
 
 
 def test_from_free_to_ready_and_back(bench: Bench) -> None:
@@ -283,3 +284,54 @@ def test_can_reserve_counts_names_on_their_way(bench: Bench) -> None:
     refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e"))
     assert not bench.table.can_reserve("e")
     assert bench.table.can_reserve("a")
+
+
+def test_what_is_kept_makes_no_room_for_others() -> None:
+    bench = Bench(kept=("a", "never there"))
+    for name in "abcdefgh":
+        bench.publish(name)
+        bench.table.release(bench.pin(name))
+    assert [n for n in "abcdefgh" if bench.table.published(n)] == list("afgh")
+
+
+def test_among_pictures_and_what_is_kept_there_is_no_room() -> None:
+    bench = Bench(kept=("a",))
+    for name in "abcd":
+        bench.publish(name)
+    pins = [bench.pin(name) for name in "bcd"]
+    assert not bench.table.can_reserve("e")
+    refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e"))
+    bench.table.release(pins[0])
+    assert bench.table.can_reserve("e")
+    bench.publish("e")
+    assert bench.table.published("a") is not None
+
+
+def test_an_update_replaces_what_is_kept() -> None:
+    bench = Bench(kept=("a",))
+    old = bench.publish("a")
+    new = bench.publish("a")
+    assert bench.table.published("a") is new.content
+    assert old.state is SlotState.FREE
+
+
+def test_an_update_may_take_the_kept_versions_own_slot() -> None:
+    """The spare one and all others are in use: without, the update would wait for pictures."""
+    bench = Bench(kept=("a",))
+    for name in "abcd":
+        bench.publish(name)
+    for name in "bcd":
+        bench.pin(name)
+    bench.publish("b")  # takes the spare slot; its old version drains
+    bench.pin("b")
+    assert SlotState.FREE not in bench.states()
+    assert bench.table.can_reserve("a")
+    bench.publish("a")
+    assert bench.table.published("a") is not None
+
+
+def test_a_file_that_is_gone_takes_the_kept_adapter_with_it() -> None:
+    bench = Bench(kept=("a",))
+    slot = bench.publish("a")
+    bench.table.unpublish("a")
+    assert (bench.table.published("a"), slot.state) == (None, SlotState.FREE)

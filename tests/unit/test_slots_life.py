@@ -38,7 +38,7 @@ class SlotLife(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(limit=3)
+        self.bench = Bench(limit=3, kept=("a",))
         self.table = self.bench.table
         self.memory = [0] * 4
         self.table._zero = self.zero
@@ -66,7 +66,7 @@ class SlotLife(RuleBasedStateMachine):
         promised = self.table.can_reserve(name)
         before, free = self.ready(), self.bench.states().count(SlotState.FREE)
         updated = {h.name for h in (*self.held, *self.verifying)}
-        idle = {g for g, s in before.items() if s.pins == 0}
+        idle = {g for g, s in before.items() if s.pins == 0 and s.name in (name, *"bcdef")}
         names = {g: s.name for g, s in before.items()}
         try:
             slot = self.bench.reserve(name, evict=evict, session=str(self.session))

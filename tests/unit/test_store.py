@@ -33,28 +33,28 @@ async def test_a_published_adapter_is_listed_and_bound(bench: Bench) -> None:
     slot = await bench.publish("a")
     assert bench.states() == {"a": AdapterState.RESIDENT}
     assert bench.store.resident_bytes() == LAYOUT.slot_bytes
-    bench.store.check([Wanted("a", 1.0)])
-    binding = await bench.store.bind([Wanted("a", 0.5)])
+    bench.binder.check([Wanted("a", 1.0)])
+    binding = await bench.binder.bind([Wanted("a", 0.5)])
     (pin,), (gated,) = binding.pins, binding.gated
     assert (pin.content.entry, pin.content.generation) == (entry("a"), slot.generation)
     assert gated.gate == 0.5
     assert gated.tensors is pin.content.tensors
     assert {*gated.tensors.factors, *gated.tensors.deltas} == set(IMAGES[0].sites)
     assert bench.pins() == 1
-    bench.store.release(binding)
+    bench.binder.release(binding)
     assert bench.pins() == 0
 
 
 async def test_no_adapters_bind_to_nothing(bench: Bench) -> None:
     binding = await bench.bind()
     assert (binding.pins, binding.gated) == ((), ())
-    bench.store.release(binding)
+    bench.binder.release(binding)
 
 
 async def test_a_weight_of_zero_takes_no_part_but_is_named(bench: Bench) -> None:
     for name in "ab":
         await bench.publish(name)
-    binding = await bench.store.bind([Wanted("b", 0.0), Wanted("a", -2.0)])
+    binding = await bench.binder.bind([Wanted("b", 0.0), Wanted("a", -2.0)])
     assert [pin.content.entry.name for pin in binding.pins] == ["b", "a"]
     assert [gated.gate for gated in binding.gated] == [-2.0]
 
@@ -75,7 +75,7 @@ async def test_a_binding_keeps_its_version_while_the_file_changes(bench: Bench) 
     assert not torch.equal(first, second)
     assert len({binding.pins[0].slot for binding in bindings}) == 3
     for binding in bindings:
-        bench.store.release(binding)
+        bench.binder.release(binding)
     assert (bench.count(SlotState.READY), bench.count(SlotState.FREE)) == (1, 4)
 
 
@@ -174,7 +174,7 @@ async def test_a_wrong_commit_leaves_the_store_healthy(bench: Bench, wrong: str)
     binding = await bench.bind("a")
     assert binding.pins[0].content is before.content
     assert bench.states() == {"a": AdapterState.RESIDENT}
-    bench.store.release(binding)
+    bench.binder.release(binding)
     await bench.publish("a")
     await bench.publish("b")
 
@@ -265,7 +265,7 @@ async def test_what_is_no_longer_the_file_drains(
     assert bench.memory(slot.index) == before
     kinds = {AdapterState.REFUSED: ChangeKind.REFUSED, AdapterState.AVAILABLE: ChangeKind.UPDATED}
     assert (await anext(watch)).kind is (ChangeKind.REMOVED if state is None else kinds[state])
-    bench.store.release(binding)
+    bench.binder.release(binding)
     assert slot.state is SlotState.FREE
 
 
@@ -289,7 +289,7 @@ async def test_what_cannot_be_drawn_is_refused_at_once(bench: Bench) -> None:
     bench.report(entry("水墨画"), entry("bad", refusal="rank 99 is too large"))
 
     def check(name: str) -> Callable[[], None]:
-        return lambda: bench.store.check([Wanted("水墨画", 1.0), Wanted(name, 1.0)])
+        return lambda: bench.binder.check([Wanted("水墨画", 1.0), Wanted(name, 1.0)])
 
     error = await refused(Reason.ADAPTER_NOT_FOUND, check("水墨"))
     assert error.metadata == {"adapter": "水墨", "nearest": "水墨画"}
@@ -318,11 +318,11 @@ async def test_a_pending_name_keeps_what_was_known_of_it(bench: Bench) -> None:
 
 async def test_binding_without_waiting_is_all_or_nothing(bench: Bench) -> None:
     await bench.publish("a")
-    assert bench.store.try_bind([Wanted("a", 1.0), Wanted("absent", 1.0)]) is None
+    assert bench.binder.try_bind([Wanted("a", 1.0), Wanted("absent", 1.0)]) is None
     assert bench.pins() == 0
-    binding = bench.store.try_bind([Wanted("a", 0.5)])
+    binding = bench.binder.try_bind([Wanted("a", 0.5)])
     assert binding is not None
     assert bench.pins() == 1
     assert binding.gated[0].gate == 0.5
-    bench.store.release(binding)
+    bench.binder.release(binding)
     assert bench.pins() == 0

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from inference_server.adapters import store as store_module
+from inference_server.adapters import binder as binder_module
 from inference_server.adapters.slots import SlotState
 from tests.fakes import settle, until
 from tests.store_bench import Bench, entry, make_bench, refused
@@ -35,7 +35,7 @@ async def test_an_absent_adapter_is_asked_for_and_awaited(bench: Bench) -> None:
     binding = await asyncio.wait_for(waiting, 5)
     assert [pin.content.entry.name for pin in binding.pins] == ["b", "here", "a"]
     assert bench.session.promotions.empty(), "each is asked for once"
-    bench.store.release(binding)
+    bench.binder.release(binding)
     assert bench.pins() == 0
 
 
@@ -56,12 +56,12 @@ async def test_what_is_pinned_while_others_are_awaited_cannot_go(bench: Bench) -
 async def test_a_manager_that_loses_a_promotion_is_asked_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 0.02)
     bench.report(entry("a"))
     waiting = bench.binding("a")
     assert [await asked(bench) for _ in range(3)] == ["a", "a", "a"]
     await bench.publish("a")
-    bench.store.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
 async def end_by(bench: Bench, how: str) -> None:
@@ -102,7 +102,7 @@ async def test_without_a_manager_what_is_resident_is_still_drawn(bench: Bench) -
     bench.report(entry("a"), entry("b"))
     bench.store.detach(bench.session)
     bench.store.writer_is_gone(bench.session.id)
-    bench.store.release(await bench.bind("a"))
+    bench.binder.release(await bench.bind("a"))
     await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.bind("a", "b"))
     assert bench.pins() == 0
 
@@ -114,13 +114,13 @@ async def test_the_next_manager_serves_who_waits(bench: Bench) -> None:
     waiting = bench.binding("a")
     assert await asked(bench) == "a"
     await bench.publish("a")
-    bench.store.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
 async def test_a_silent_manager_is_not_awaited_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.05)
+    monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.05)
     await bench.publish("here")
     bench.report(entry("here"), entry("a"))
     error = await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.bind("here", "a"))
@@ -131,7 +131,7 @@ async def test_a_silent_manager_is_not_awaited_for_ever(
 async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 60.0)
+    monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 60.0)
     for name in "abcd":
         await bench.publish(name)
     bench.report(*map(entry, "abcde"))
@@ -139,19 +139,19 @@ async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(
     waiting = bench.binding("e")
     await settle()
     assert bench.session.promotions.empty(), "asking now could only fail"
-    bench.store.release(drawing)
+    bench.binder.release(drawing)
     assert await asked(bench) == "e"
     await bench.publish("e")
     binding = await asyncio.wait_for(waiting, 5)
-    bench.store.release(binding)
+    bench.binder.release(binding)
 
 
 async def test_pictures_being_drawn_are_awaited_however_long_they_take(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request was accepted: that the device is slow is no reason to end it."""
-    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.02)
-    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.02)
+    monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 0.005)
     for name in "abcd":
         await bench.publish(name)
     bench.report(*map(entry, "abcde"))
@@ -159,17 +159,17 @@ async def test_pictures_being_drawn_are_awaited_however_long_they_take(
     waiting = bench.binding("a", "e")
     await asyncio.sleep(0.1)
     assert not waiting.done()
-    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 10.0)
-    bench.store.release(drawing)
+    monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 10.0)
+    bench.binder.release(drawing)
     assert await asked(bench) == "e"
     await bench.publish("e")
-    bench.store.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
 async def test_slots_that_a_dead_writer_holds_are_not_awaited_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PROMOTION_SECONDS", 0.05)
+    monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.05)
     await bench.publish("a")
     bench.report(entry("a"), entry("e"))
     for name in "bcdf":
@@ -195,21 +195,21 @@ async def test_a_reservation_on_its_way_is_no_free_slot(bench: Bench) -> None:
     bench.store.abandon(bench.session.id, coming.index, coming.generation)
     assert await asked(bench) == "e"
     await bench.publish("e")
-    bench.store.release(await asyncio.wait_for(waiting, 5))
-    bench.store.release(drawing)
+    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(drawing)
 
 
 async def test_a_lost_lease_is_noticed_while_pictures_wait(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "PROMOTION_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 0.02)
     bench.report(entry("a"))
     stuck = bench.write("a")
     stuck.lease_ends = 0.0
     waiting = bench.binding("a")
     await until(lambda: stuck.state is SlotState.QUARANTINE)
     await bench.publish("a")
-    bench.store.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
 def nothing(bench: Bench) -> None:
@@ -258,7 +258,7 @@ async def test_many_wait_and_leave_in_any_order(bench: Bench) -> None:
         binding = await bench.bind(names[n % 9], names[(n * 4 + 1) % 9])
         for _ in range(n % 4):
             await asyncio.sleep(0)
-        bench.store.release(binding)
+        bench.binder.release(binding)
 
     def one_after_the_other(numbers: range) -> Awaitable[None]:
         async def serve() -> None:

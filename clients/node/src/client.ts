@@ -85,8 +85,8 @@ export class WuliArt {
       options.onEvent?.(event);
       if (event.kind === "started") started = event;
       if (event.kind === "completed" && started) {
-        const { steps, styles } = started;
-        return new Picture(event.image, event.seed, steps, styles, event.timings);
+        const { steps, styles, skippedStyles } = started;
+        return new Picture(event.image, event.seed, steps, styles, event.timings, skippedStyles);
       }
     }
     throw new WuliArtError("the stream ended without a picture", "PROTOCOL");

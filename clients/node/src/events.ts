@@ -6,6 +6,7 @@ import type {
   AdapterUse,
   CompletedEvent,
   GenerateImageResponse,
+  SkippedAdapter,
   StartedEvent,
 } from "./gen/wuliart/v1/image_generation_pb.js";
 
@@ -15,6 +16,15 @@ export interface StyleUse {
   weight: number;
   /** SHA-256 of the file, 64 hexadecimal digits. */
   contentHash: string;
+}
+
+/** A style that was asked for, cannot be used, and was left out. */
+export interface SkippedStyle {
+  name: string;
+  /** What the call would have failed with: ADAPTER_NOT_FOUND or ADAPTER_REFUSED. */
+  reason: string;
+  /** The same for people: what is wrong, and what to do. */
+  message: string;
 }
 
 /** Milliseconds per stage; `total` from the call's arrival to the encoded picture. */
@@ -41,6 +51,8 @@ export interface Started {
   styles: StyleUse[];
   /** Tokens at the prompt's end that the model does not read. */
   promptTokensIgnored: number;
+  /** Empty unless the server was started with --on-bad-adapter=skip. */
+  skippedStyles: SkippedStyle[];
 }
 
 /** One denoising step has ended; `preview` is a small JPEG if it was asked for. */
@@ -81,8 +93,14 @@ export function eventOf({ event }: GenerateImageResponse): Event | undefined {
   }
 }
 
-function started({ seed, steps, adapters, promptTokensIgnored }: StartedEvent): Started {
-  return { kind: "started", seed, steps, styles: adapters.map(styleUse), promptTokensIgnored };
+function started(event: StartedEvent): Started {
+  const { seed, steps, adapters, promptTokensIgnored, skippedAdapters } = event;
+  const [styles, skippedStyles] = [adapters.map(styleUse), skippedAdapters.map(skippedStyle)];
+  return { kind: "started", seed, steps, styles, promptTokensIgnored, skippedStyles };
+}
+
+function skippedStyle({ name, reason, message }: SkippedAdapter): SkippedStyle {
+  return { name, reason, message };
 }
 
 function styleUse({ name, weight, contentHash }: AdapterUse): StyleUse {

@@ -8,6 +8,15 @@
  */
 export { type DrawOptions, type GenerateOptions, type StyleLike, WuliArt } from "./client.js";
 export { type Violation, WuliArtError } from "./errors.js";
-export type { Completed, Event, Queued, Started, Step, StyleUse, Timings } from "./events.js";
+export type {
+  Completed,
+  Event,
+  Queued,
+  SkippedStyle,
+  Started,
+  Step,
+  StyleUse,
+  Timings,
+} from "./events.js";
 export { Picture } from "./picture.js";
 export type { Style, StyleEvent } from "./styles.js";

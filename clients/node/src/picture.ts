@@ -3,7 +3,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import type { StyleUse, Timings } from "./events.js";
+import type { SkippedStyle, StyleUse, Timings } from "./events.js";
 
 export class Picture {
   constructor(
@@ -14,6 +14,8 @@ export class Picture {
     readonly steps: number,
     readonly styles: readonly StyleUse[],
     readonly timings: Timings,
+    /** Styles that it was drawn without, on a server that skips bad ones. */
+    readonly skippedStyles: readonly SkippedStyle[],
   ) {}
 
   /**

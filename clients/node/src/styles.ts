@@ -19,6 +19,10 @@ export interface Style {
   state: "resident" | "available" | "refused" | "unknown";
   refusalReason: string;
   residentSince?: Date;
+  /** Of the server's memory; absent unless the style is resident. */
+  slot?: number;
+  /** Once resident, it makes no room for others. */
+  pinned: boolean;
 }
 
 /** A snapshot of all styles, or one change; hand `resumeToken` to the next watch to go on here. */
@@ -36,11 +40,13 @@ const STATES: Partial<Record<AdapterState, Style["state"]>> = {
 /** The plain value of a message. */
 export function styleOf(adapter: Adapter): Style {
   const { name, title, triggerWords, rank, sizeBytes, contentHash, refusalReason } = adapter;
+  const { residentSince, slot, pinned } = adapter;
   const state = STATES[adapter.state] ?? "unknown";
-  const style = { name, title, triggerWords, rank, sizeBytes, contentHash, state, refusalReason };
-  return adapter.residentSince
-    ? { ...style, residentSince: timestampDate(adapter.residentSince) }
-    : style;
+  return {
+    ...{ name, title, triggerWords, rank, sizeBytes, contentHash, state, refusalReason, pinned },
+    ...(residentSince ? { residentSince: timestampDate(residentSince) } : {}),
+    ...(slot === undefined ? {} : { slot }),
+  };
 }
 
 /** The plain value of a message; undefined for an event that this version does not know. */

@@ -6,7 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
+import { create } from "@bufbuild/protobuf";
 import { WuliArt, WuliArtError } from "wuliart-client";
+
+import { eventOf } from "../dist/events.js";
+import { GenerateImageResponseSchema } from "../dist/gen/wuliart/v1/image_generation_pb.js";
 
 const client = new WuliArt();
 const style = process.env.WULIART_STYLE;
@@ -61,8 +65,21 @@ test("a style is used in its exact version", async () => {
   assert.deepEqual(picture.styles, [
     { name: style, weight: 0.5, contentHash: known.contentHash },
   ]);
+  assert.deepEqual(picture.skippedStyles, []);
+  const resident = (await client.styles()).find(({ name }) => name === style);
+  assert.deepEqual([resident.state, resident.pinned], ["resident", false]);
+  assert.ok(resident.slot >= 0 && resident.residentSince instanceof Date);
   const again = await client.draw("a boat", { ...options, seed: picture.seed });
   assert.notDeepEqual(picture.image, again.image);
+});
+
+test("a style that was left out is told with the start", () => {
+  const left = { name: "stone", reason: "ADAPTER_NOT_FOUND", message: "there is no such style" };
+  const message = create(GenerateImageResponseSchema, {
+    event: { case: "started", value: { seed: 7n, steps: 4, skippedAdapters: [left] } },
+  });
+  const { styles, skippedStyles } = eventOf(message);
+  assert.deepEqual([styles, skippedStyles], [[], [left]]);
 });
 
 test("the recipe is in the picture unless it must not be", async () => {

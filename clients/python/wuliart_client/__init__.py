@@ -29,10 +29,18 @@ from wuliart_client._exceptions import (
     Unavailable,
     WuliArtError,
 )
-from wuliart_client._picture import NAME_PATTERN, AdapterUse, Picture, Timings
+from wuliart_client._picture import NAME_PATTERN, AdapterUse, Picture, SkippedAdapter, Timings
 from wuliart_client._recipe import read_recipe
 from wuliart_client._requests import Style, StyleLike
-from wuliart_client._server_info import DeviceInfo, Limits, MemorySegment, ModelInfo, ServerInfo
+from wuliart_client._server_info import (
+    AdapterMetric,
+    DeviceInfo,
+    Durations,
+    Limits,
+    MemorySegment,
+    ModelInfo,
+    ServerInfo,
+)
 from wuliart_client._streams import AsyncEventStream, EventStream
 
 __all__ = [
@@ -40,6 +48,7 @@ __all__ = [
     "Adapter",
     "AdapterEvent",
     "AdapterEventKind",
+    "AdapterMetric",
     "AdapterNotFound",
     "AdapterRefused",
     "AdapterState",
@@ -52,6 +61,7 @@ __all__ = [
     "Completed",
     "DeadlineExceeded",
     "DeviceInfo",
+    "Durations",
     "Event",
     "EventStream",
     "GenerationFailed",
@@ -68,6 +78,7 @@ __all__ = [
     "RecipeError",
     "RecipeStyle",
     "ServerInfo",
+    "SkippedAdapter",
     "Started",
     "Step",
     "Style",

@@ -36,8 +36,9 @@ class Adapter:
     """One LoRA file.
 
     `rank` is its largest, 0 if it was refused before that was known; `content_hash` is SHA-256 in
-    64 hexadecimal digits, empty if the file could not be read; `generation` is 0 and
-    `resident_since` None unless `state` is RESIDENT.
+    64 hexadecimal digits, empty if the file could not be read; `generation` is 0, `resident_since`
+    and `slot` are None unless `state` is RESIDENT. A `pinned` one, once resident, makes no room
+    for others.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Adapter:
     refusal_reason: str
     generation: int
     resident_since: datetime | None
+    slot: int | None = None
+    pinned: bool = False
 
     @property
     def usable(self) -> bool:
@@ -100,6 +103,8 @@ def read_adapter(adapter: pb.Adapter) -> Adapter:
         refusal_reason=adapter.refusal_reason,
         generation=adapter.generation,
         resident_since=since,
+        slot=adapter.slot if adapter.HasField("slot") else None,
+        pinned=adapter.pinned,
     )
 
 

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart_client._exceptions import ProtocolError
-from wuliart_client._picture import AdapterUse, Picture, Timings
+from wuliart_client._picture import AdapterUse, Picture, SkippedAdapter, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Started:
     """Drawing begins; everything that decides the picture is fixed from here on.
 
     `prompt_tokens_ignored` tokens at the prompt's end are not read because it is too long.
+    `skipped` are adapters of the request that the picture is drawn without; always empty unless
+    the server was started with --on-bad-adapter=skip.
     """
 
     seed: int
@@ -34,6 +36,7 @@ class Started:
     adapters: tuple[AdapterUse, ...]
     prompt_tokens: int
     prompt_tokens_ignored: int
+    skipped: tuple[SkippedAdapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,10 @@ def _read_started(started: pb.StartedEvent) -> Started:
         adapters=tuple(_read_adapter_use(use) for use in started.adapters),
         prompt_tokens=started.prompt_tokens,
         prompt_tokens_ignored=started.prompt_tokens_ignored,
+        skipped=tuple(
+            SkippedAdapter(adapter.name, adapter.reason, adapter.message)
+            for adapter in started.skipped_adapters
+        ),
     )
 
 
@@ -161,4 +168,5 @@ def _read_picture(completed: pb.CompletedEvent, started: Started) -> Picture:
         steps=started.steps,
         adapters=started.adapters,
         timings=_read_timings(completed.timings),
+        skipped=started.skipped,
     )

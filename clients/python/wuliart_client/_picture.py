@@ -26,6 +26,19 @@ class AdapterUse:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedAdapter:
+    """An adapter that was asked for, cannot be used, and was left out.
+
+    `reason` is what the call would have failed with, ADAPTER_NOT_FOUND or ADAPTER_REFUSED;
+    `message` says it for people.
+    """
+
+    name: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds per stage of one picture; `total` from the call's arrival to the encoded picture."""
 
@@ -39,7 +52,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished picture: `data` is a whole file of `media_type`; width and height in pixels."""
+    """A finished picture: `data` is a whole file of `media_type`; width and height in pixels.
+
+    `skipped` are adapters that it was drawn without, on a server that skips bad ones.
+    """
 
     data: bytes = field(repr=False)
     media_type: str
@@ -49,6 +65,7 @@ class Picture:
     steps: int
     adapters: tuple[AdapterUse, ...]
     timings: Timings
+    skipped: tuple[SkippedAdapter, ...] = ()
 
     def save(self, directory: str | Path) -> Path:
         """Write `YYYYMMDD_HHMMSS.jpg` into `directory`, which is created if it is missing.

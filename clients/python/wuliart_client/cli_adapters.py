@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from datetime import datetime
 from typing import Final
 
 from rich import box
@@ -17,6 +18,11 @@ from wuliart_client.cli_terminal import Terminal, as_json, visible
 
 HASH_DIGITS: Final = 12
 """Of the 64 hexadecimal digits; enough to tell versions apart by eye."""
+
+HEADINGS: Final = (
+    "name", "title", "state", "slot", "since", "rank", "size", "trigger words", "hash", "reason",
+)  # fmt: skip
+"""Of `wuliart styles`; the slot, and since when, are those of a resident style."""
 
 RECONNECT_SECONDS: Final = 1.0
 """Between two attempts to go on watching, on top of the channel's own retries."""
@@ -42,14 +48,16 @@ def run_styles(client: Client, arguments: argparse.Namespace, terminal: Terminal
 def adapter_table(adapters: list[Adapter]) -> Table:
     """A row for each adapter."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("name", "title", "state", "rank", "size", "trigger words", "hash", "reason"):
-        right = heading in ("rank", "size")
+    for heading in HEADINGS:
+        right = heading in ("slot", "rank", "size")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for adapter in adapters:
         table.add_row(
             visible(adapter.name),
             visible(adapter.title),
-            adapter.state.value,
+            adapter.state.value + (", pinned" if adapter.pinned else ""),
+            "" if adapter.slot is None else str(adapter.slot),
+            local_time(adapter.resident_since),
             str(adapter.rank or ""),
             decimal(adapter.size_bytes),
             visible(", ".join(adapter.trigger_words)),
@@ -93,5 +101,15 @@ def describe(adapter: Adapter) -> str:
     """An adapter's state in a few words."""
     if adapter.refusal_reason:
         return f"{adapter.state.value}: {adapter.refusal_reason}"
+    facts = [adapter.state.value]
+    if adapter.slot is not None:
+        facts.append(f"slot {adapter.slot} since {local_time(adapter.resident_since)}")
+    if adapter.pinned:
+        facts.append("pinned")
     digits = adapter.content_hash[:HASH_DIGITS]
-    return f"{adapter.state.value}, rank {adapter.rank}, {decimal(adapter.size_bytes)}, {digits}"
+    return ", ".join([*facts, f"rank {adapter.rank}", decimal(adapter.size_bytes), digits])
+
+
+def local_time(moment: datetime | None) -> str:
+    """To the second, without the time zone; empty for None."""
+    return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"

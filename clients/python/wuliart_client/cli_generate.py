@@ -150,6 +150,8 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             on_event=on_event,
         )
     path = picture.save(arguments.out)
+    for adapter in picture.skipped:
+        terminal.note(f"warning: a style is left out: {adapter.message}")
     if ignored_tokens:
         terminal.note(
             f"the prompt's last {ignored_tokens} tokens were not read: "
@@ -164,6 +166,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             "seed": picture.seed,
             "steps": picture.steps,
             "adapters": [dataclasses.asdict(use) for use in picture.adapters],
+            "skipped": [dataclasses.asdict(adapter) for adapter in picture.skipped],
             "timings": dataclasses.asdict(picture.timings),
         }
         terminal.line(as_json(report))

@@ -21,6 +21,7 @@ from wuliart.lora.errors import LoraRefused, shown
 from wuliart.lora.keys import Role, canonicalise
 from wuliart.lora.reader import SafetensorsFile, Tensor, read_safetensors
 from wuliart.lora.scale import PeftScales, check_alpha, read_peft_scales
+from wuliart.lora.threads import in_threads
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -79,10 +80,11 @@ def parse_lora(
             f"rank {rank} at {largest}, this server holds up to {max_rank}; "
             f"start it with --max-rank {rank}, or reduce the LoRA's rank"
         )
-    factors = {
-        module: _read_factors(file, module, roles, ranks[module], peft)
-        for module, roles in named.items()
-    }
+
+    def read(module: str) -> LoraFactors:
+        return _read_factors(file, module, named[module], ranks[module], peft)
+
+    factors = dict(zip(named, in_threads(read, named), strict=True))
     return LoraAdapter(
         factors,
         rank,

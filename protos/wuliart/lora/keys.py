@@ -55,7 +55,7 @@ _FOREIGN: Final = tuple(
         (r"hada_\w+", "LoHa factors"),
         (r"lokr_\w+", "LoKr factors"),
         (r"b?oft_\w+", "OFT rotations"),
-        (r"(?:lora_B|lora_up|lora\.up)(?:\.default)?\.bias", "LoRA biases"),
+        (r"(?:lora_[AB]|lora[_.](?:up|down))(?:\.default)?\.bias", "LoRA biases"),
         ("diff|diff_b|set_weight", "full weight differences"),
         ("lora_mid", "convolution factors"),
     )
@@ -138,7 +138,7 @@ def _count_blocks(modules: Iterable[str]) -> int:
 
 def _problem(name: str, blocks: int) -> _Problem:
     """What is wrong with a name; names with the same problem share one explanation."""
-    if name.startswith(_TEXT_ENCODER):
+    if _strip(name).startswith(_TEXT_ENCODER):
         return "text encoder weights", "only the transformer takes adapters here"
     for pattern, what in _FOREIGN:
         if pattern.search(name):

@@ -1,0 +1,174 @@
+"""Binds a request's adapters to exact versions, having absent ones loaded first.
+
+Owns what a request waits for and for how long, and what becomes of an adapter that cannot be used:
+the request fails, or is drawn without it. Knows nothing of who writes slots: it asks the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from inference_server.adapters import refusals
+from inference_server.adapters.binding import Binding
+from inference_server.adapters.metrics import Count, Duration
+from inference_server.adapters.records import AdapterState, Skipped, Wanted
+from inference_server.adapters.slots import Pin
+from inference_server.adapters.store import AdapterStore
+from inference_server.errors import RequestError
+from wuliart.contract.status import Reason
+
+log = logging.getLogger(__name__)
+
+PROMOTION_SECONDS = 10.0
+"""How long a request waits for an adapter that is not resident."""
+
+PROMOTION_RETRY_SECONDS = 2.0
+
+
+class Binder:
+    """The pictures' side of an `AdapterStore`.
+
+    Args:
+        store: what is bound.
+        skip_bad: whether a picture is drawn without an adapter that does not exist or was refused.
+            What passes by itself (no manager, no free slot, a file being read) stays a failure.
+    """
+
+    def __init__(self, store: AdapterStore, skip_bad: bool = False) -> None:
+        self._store = store
+        self._skip_bad = skip_bad
+
+    def check(self, wanted: Sequence[Wanted]) -> None:
+        """Refuses at once what cannot be drawn.
+
+        Raises:
+            RequestError: ADAPTER_NOT_FOUND, ADAPTER_REFUSED or MANAGER_UNAVAILABLE.
+        """
+        self._look_at([w for w in wanted if self._store.slots.published(w.name) is None])
+
+    def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
+        """Pins one exact version of each adapter if all are resident; None if one is not."""
+        absent = [w for w in wanted if self._store.slots.published(w.name) is None]
+        try:
+            missing, skipped = self._look_at(absent)
+        except RequestError:
+            return None  # `bind` says so
+        if missing:
+            return None
+        pins = {w.name: pin for w in wanted if (pin := self._store.slots.pin(w.name))}
+        return _binding(wanted, pins, skipped)
+
+    async def bind(self, wanted: Sequence[Wanted]) -> Binding:
+        """Pins one exact version of each adapter, having absent ones loaded first.
+
+        Raises:
+            RequestError: as `check`, or NO_FREE_SLOT.
+        """
+        pins: dict[str, Pin] = {}
+        asked: dict[str, float] = {}
+        absent_since: dict[str, float] = {}
+        deadline = time.monotonic() + PROMOTION_SECONDS
+        try:
+            while True:
+                changed = self._store.changed
+                now = time.monotonic()
+                for name in [w.name for w in wanted if w.name not in pins]:
+                    if pin := self._store.slots.pin(name):
+                        pins[name] = pin
+                        if name in absent_since:
+                            self._promoted(now - absent_since[name])
+                missing, skipped = self._look_at([w for w in wanted if w.name not in pins])
+                if not missing:
+                    return _binding(wanted, pins, skipped)
+                for name in missing:
+                    absent_since.setdefault(name, now)
+                    if now - asked.get(name, -1e9) >= PROMOTION_RETRY_SECONDS:
+                        self._ask_for(name, asked, now)
+                if self._wait_is_for_pictures(missing, len(pins)):
+                    deadline = now + PROMOTION_SECONDS
+                if now >= deadline:
+                    if self._store.slots.can_reserve(missing[0]):
+                        raise refusals.not_loaded(missing[0], PROMOTION_SECONDS)
+                    raise refusals.no_slot(missing[0])
+                timeout = min(PROMOTION_RETRY_SECONDS, deadline - now)
+                try:
+                    # Not wait_for: Python 3.11's loses a cancellation that comes with the news.
+                    async with asyncio.timeout(timeout):
+                        await changed.wait()
+                except TimeoutError:
+                    self._store.expire()
+        except BaseException:
+            for pin in pins.values():
+                self._store.slots.release(pin)
+            raise
+
+    def release(self, binding: Binding) -> None:
+        """The binding's picture has done its last work on the device."""
+        for pin in binding.pins:
+            self._store.slots.release(pin)
+        self._store.notify()
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _look_at(self, absent: Sequence[Wanted]) -> tuple[list[str], list[Skipped]]:
+        """Of adapters that are not resident: the names to be loaded, and those to do without.
+
+        Raises:
+            RequestError: one can be neither.
+        """
+        missing, skipped = [], []
+        for name in [adapter.name for adapter in absent]:
+            error = self._objection(name)
+            if error is None:
+                missing.append(name)
+            elif self._lasts(error):
+                skipped.append(Skipped(name, error.reason, error.message))
+            else:
+                raise error
+        return missing, skipped
+
+    def _objection(self, name: str) -> RequestError | None:
+        """Why the adapter cannot be loaded; None if it can."""
+        adapter = self._store.catalog.get(name)
+        if adapter is None and name not in self._store.pending:
+            return refusals.not_found(name, self._store.catalog.nearest(name))
+        if adapter is not None and adapter.state is AdapterState.REFUSED:
+            return refusals.refused(name, adapter.entry.refusal_reason)
+        if not self._store.manager_attached:
+            return refusals.no_manager(name)
+        return refusals.being_read(name) if adapter is None else None
+
+    def _lasts(self, error: RequestError) -> bool:
+        """Whether the adapter is to be skipped: it is bad, and not only unknown so far."""
+        if not self._skip_bad:
+            return False
+        # Before a manager has told what there is, nothing is known to be missing.
+        known = self._store.reported and error.reason is Reason.ADAPTER_NOT_FOUND
+        return known or error.reason is Reason.ADAPTER_REFUSED
+
+    def _promoted(self, seconds: float) -> None:
+        self._store.metrics.count(Count.PROMOTED)
+        self._store.metrics.observe(Duration.PROMOTION_WAIT, seconds)
+
+    def _wait_is_for_pictures(self, missing: Sequence[str], own_pins: int) -> bool:
+        # Pictures end by themselves, however long they take; only a manager can be stuck.
+        others = self._store.slots.pin_count > own_pins
+        return others and not any(self._store.slots.can_reserve(name) for name in missing)
+
+    def _ask_for(self, name: str, asked: dict[str, float], now: float) -> None:
+        # Asking while every slot is pinned would only fail; the release that changes it wakes us.
+        if self._store.slots.can_reserve(name):
+            self._store.promote(name)
+            asked[name] = now
+
+
+def _binding(
+    wanted: Sequence[Wanted], pins: Mapping[str, Pin], skipped: Sequence[Skipped]
+) -> Binding:
+    for adapter in skipped:
+        log.warning("a picture is drawn without an adapter: %s", adapter.message)
+    used = tuple(w for w in wanted if w.name in pins)
+    return Binding(used, tuple(pins[w.name] for w in used), tuple(skipped))

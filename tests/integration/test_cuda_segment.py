@@ -1,0 +1,111 @@
+"""The segment in a GPU's memory, written by the manager itself: skipped where there is no GPU."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xxhash
+
+from inference_server.adapters.device_memory import DeviceMemory
+from inference_server.adapters.segment import AdapterSegment
+from inference_server.config import EMBEDDED_MODEL
+from inference_server.engine.loading import load_model, open_source
+from lora_manager.device_mapping import PIECE_BYTES, DeviceMapping, DeviceUnavailableError
+from scripts.processes import Service
+from tests.lora_files import make_lora
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart_client import AdapterState, Client
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+CUDA = torch.device("cuda:0")
+LAYOUT = SegmentLayout(LayoutParameters(16, 1024, 4096, 64, 64, 48, 10, 32, "bfloat16"))
+PROMPT = "a red lighthouse 在海边 at dusk"
+
+
+def draw_styled(folder: Path, inject: str, kill: bool = False) -> bytes:
+    """A picture with a style that the real manager brought in, whose log says how."""
+    service = Service(
+        folder / "run",
+        folder / "loras",
+        server_arguments=["--device", "cuda"],
+        manager_arguments=["--inject", inject],
+    )
+    service.start_server()
+    service.start_manager()
+    try:
+        service.wait_until_ready()
+        layout = load_model(
+            open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.bfloat16
+        ).layout(32)
+        with Client(service.listen) as client, client.watch(timeout=60) as changes:
+            next(changes)
+            data = make_lora(layout, rank=8, scale=0.3)
+            (service.loras / "ink.safetensors").write_bytes(data)
+            for change in changes:
+                assert change.adapters[0].state is not AdapterState.REFUSED
+                if change.adapters[0].state is AdapterState.RESIDENT:
+                    break
+            plain = client.draw(PROMPT, seed=1, metadata=False)
+            if kill:
+                service.processes["manager"].kill()
+                service.processes["manager"].wait()
+                del service.processes["manager"]
+            styled = client.draw(PROMPT, seed=1, styles=["ink"], metadata=False)
+            assert styled.data != plain.data
+    finally:
+        service.stop()
+    log = (service.runtime_dir / "manager.log").read_text(encoding="utf-8")
+    assert ("into the GPU's memory" in log) == (inject == "direct")
+    return styled.data
+
+
+def test_both_ways_to_inject_draw_the_same_picture_and_a_killed_manager_takes_nothing_along(
+    tmp_path: Path,
+) -> None:
+    staged = draw_styled(tmp_path / "staged", "staged")
+    assert draw_styled(tmp_path / "direct", "direct", kill=True) == staged
+
+
+async def test_a_writer_on_the_device_and_the_checksum_of_what_it_wrote() -> None:
+    segment = AdapterSegment(LAYOUT, 3, CUDA)
+    uuid = segment.open(direct=True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        writer = DeviceMapping(segment.descriptor, segment.nbytes, theirs, uuid)
+        size = LAYOUT.slot_bytes - 12_345
+        assert size > 2 * PIECE_BYTES
+        data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+        assert not await writer.write(segment.offset(1), data, lambda: False)
+        assert await writer.write(segment.offset(1), data, lambda: True)
+        expected = xxhash.xxh3_128(data.tobytes()).digest()
+        assert segment.checksum(1, size) == expected
+        assert segment.checksum(0, size) != expected
+        segment._arena[segment.offset(1) + size - 1] ^= 1
+        assert segment.checksum(1, size) != expected
+        segment._arena[segment.offset(1) + size - 1] ^= 1
+        await writer.close()
+    assert segment.checksum(1, size) == expected, "the memory lives on without its writer"
+    segment.zero(1)
+    torch.cuda.synchronize()
+    assert not segment._arena[segment.offset(1) : segment.offset(2)].any()
+    assert segment.open(direct=False) == b""
+
+
+def test_another_gpus_memory_is_refused() -> None:
+    memory = DeviceMemory(2 << 20, CUDA)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(DeviceUnavailableError, match="none of the"):
+        DeviceMapping(memory.descriptor, 2 << 20, theirs, bytes(16))
+
+
+def test_what_is_no_device_memory_is_refused(tmp_path: Path) -> None:
+    memory = DeviceMemory(2 << 20, CUDA)
+    ours, theirs = socket.socketpair()
+    refused = pytest.raises(DeviceUnavailableError, match="cuMemImport")
+    with (tmp_path / "file").open("wb") as file, ours, theirs, refused:
+        DeviceMapping(file.fileno(), 2 << 20, theirs, memory.uuid)

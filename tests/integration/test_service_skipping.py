@@ -1,0 +1,65 @@
+"""A server that draws without bad styles says so to every client, and writes it nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import wuliart_client
+from tests.fakes import DEADLINE
+from tests.hand_manager import HandManager, entry_of
+from tests.harness import InProcessServer, failure_of, read_until, running_server
+from wuliart.v1.image_generation_pb2 import AdapterWeight
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[InProcessServer]:
+    async with running_server(skip_bad=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def manager(server: InProcessServer) -> AsyncIterator[HandManager]:
+    async with HandManager(server) as attached:
+        yield attached
+
+
+async def test_started_names_what_is_skipped(server: InProcessServer, manager: HandManager) -> None:
+    ink = await manager.load("ink")
+    await manager.report(ink, entry_of("oil", refusal_reason="rank 99 at img_in"))
+    adapters = [AdapterWeight(name=name) for name in ("oil", "inc", "ink")]
+    call = server.generate(adapters=adapters)
+    started = (await read_until(call, "started")).started
+    assert [(use.name, use.content_hash) for use in started.adapters] == [("ink", ink.content_hash)]
+    assert [(s.name, s.reason, s.message) for s in started.skipped_adapters] == [
+        ("oil", "ADAPTER_REFUSED", "style 'oil' cannot be used: rank 99 at img_in"),
+        ("inc", "ADAPTER_NOT_FOUND", "there is no style 'inc'; did you mean 'ink'?"),
+    ]
+    completed = (await read_until(call, "completed")).completed
+    assert [s.name for s in wuliart_client.read_recipe(completed.image).styles] == ["ink"]
+
+
+async def test_the_client_package_passes_it_on(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    await manager.report()
+    async with wuliart_client.AsyncClient(server.target) as client:
+        events: list[wuliart_client.Event] = []
+        picture = await client.draw("a cat", styles=["gone"], on_event=events.append)
+        plain = await client.draw("a cat", timeout=DEADLINE)
+    (started,) = [event for event in events if isinstance(event, wuliart_client.Started)]
+    gone = wuliart_client.SkippedAdapter("gone", "ADAPTER_NOT_FOUND", "there is no style 'gone'")
+    assert started.skipped == picture.skipped == (gone,)
+    assert picture.adapters == plain.skipped == ()
+
+
+async def test_what_passes_by_itself_still_fails(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    await manager.report(entry_of("ink"))
+    manager.detach()
+    adapters = [AdapterWeight(name=name) for name in ("ink", "gone")]
+    failure = await failure_of(server.generate(adapters=adapters))
+    assert failure.reason == "MANAGER_UNAVAILABLE"
+    assert failure.metadata["adapter"] == "ink"

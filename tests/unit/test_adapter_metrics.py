@@ -1,0 +1,116 @@
+"""Figures of the adapters' life: what is counted and timed, and that it is counted once."""
+
+# mypy: disable-error-code="comparison-overlap"
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from inference_server.adapters.metrics import BOUNDS, AdapterMetrics, Count, Duration, Histogram
+from tests.slot_bench import LEASE
+from tests.slot_bench import Bench as SlotBench
+from tests.store_bench import Bench, entry, make_bench, refused
+from wuliart.contract.status import Reason
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return make_bench()
+
+
+def counted(metrics: AdapterMetrics) -> dict[str, int]:
+    """Counts above 0."""
+    return {what.value: count for what, count in metrics.counts.items() if count}
+
+
+def test_everything_is_there_from_the_start_and_0() -> None:
+    metrics = AdapterMetrics()
+    assert set(metrics.counts) == set(Count)
+    assert set(metrics.durations) == set(Duration)
+    assert not any(metrics.counts.values())
+
+
+def test_buckets_hold_their_own_bound_and_everything_shorter() -> None:
+    histogram = Histogram()
+    for seconds in (0.0, BOUNDS[0], BOUNDS[0] * 1.01, BOUNDS[-1], BOUNDS[-1] + 1):
+        histogram.observe(seconds)
+    buckets = histogram.cumulative()
+    assert [bound for bound, _ in buckets] == list(BOUNDS) == sorted(BOUNDS)
+    assert [count for _, count in buckets] == [2, *[3] * (len(BOUNDS) - 2), 4]
+    assert histogram.count == 5
+    assert histogram.sum_seconds == pytest.approx(BOUNDS[0] * 2.01 + BOUNDS[-1] * 2 + 1)
+
+
+def test_a_drain_lasts_until_the_last_picture_is_done() -> None:
+    bench = SlotBench()
+    bench.publish("a")
+    first, second = bench.pin("a"), bench.pin("a")
+    bench.now = 100.0
+    bench.table.unpublish("a")
+    bench.now = 102.5
+    bench.table.release(first)
+    drains = bench.metrics.durations[Duration.DRAIN]
+    assert drains.count == 0
+    bench.now = 103.0
+    bench.table.release(second)
+    assert (drains.count, drains.sum_seconds) == (1, 3.0)
+    assert counted(bench.metrics) == {"drained": 1}
+
+
+def test_making_room_is_an_eviction_and_an_update_is_none() -> None:
+    bench = SlotBench()
+    for name in "abcd":
+        bench.publish(name)
+    bench.publish("a")
+    assert counted(bench.metrics) == {"drained": 1}
+    bench.publish("e")
+    assert counted(bench.metrics) == {"drained": 2, "evicted": 1}
+
+
+def test_a_lease_runs_out_once() -> None:
+    bench = SlotBench()
+    bench.reserve("a")
+    bench.now = LEASE
+    bench.table.expire_leases()
+    bench.table.expire_leases()
+    bench.table.writer_is_gone("session")
+    assert counted(bench.metrics) == {"lease_expiries": 1}
+
+
+async def test_loads_and_checksums(bench: Bench) -> None:
+    slot = await bench.publish("a")
+    await bench.commit(slot)  # a retry
+    await refused(Reason.CHECKSUM_MISMATCH, lambda: bench.commit(bench.write("b"), checksum=b"x"))
+    await refused(Reason.INVALID_REQUEST, lambda: bench.commit(bench.write("c"), packed_rank=0))
+    assert counted(bench.store.metrics) == {"loads": 1, "checksum_failures": 1}
+    verified = bench.store.metrics.durations[Duration.VERIFY]
+    assert verified.count == 2
+    assert 0 < verified.sum_seconds < 5
+
+
+async def test_a_refused_file_counts_whenever_it_is_another(bench: Bench) -> None:
+    for refusal in ("rank 99", "rank 99", "NaN", "", "NaN"):
+        bench.report(entry("a", refusal=refusal), entry("b"))
+    assert counted(bench.store.metrics) == {"refused": 3}
+
+
+async def test_a_promotion_is_timed_for_whoever_waited(bench: Bench) -> None:
+    await bench.publish("here")
+    bench.report(entry("here"), entry("a"), entry("b"))
+    waiting = bench.binding("here", "a")
+    gone = bench.binding("b")
+    assert {await bench.session.promotions.get(), await bench.session.promotions.get()} == {
+        "a",
+        "b",
+    }
+    await asyncio.sleep(0.02)
+    gone.cancel()
+    await bench.publish("a")
+    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    await bench.publish("b")
+    bench.binder.release(await bench.bind("b"))
+    waited = bench.store.metrics.durations[Duration.PROMOTION_WAIT]
+    assert bench.store.metrics.counts[Count.PROMOTED] == waited.count == 1
+    assert 0.02 <= waited.sum_seconds < 5

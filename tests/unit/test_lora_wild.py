@@ -1,0 +1,170 @@
+"""Every file ends in one of two states: each of its tensors counts, or it is refused by name.
+
+Whole files as their trainers write them; `test_lora_parity` says what the accepted ones mean, and
+tests/bad_lora_files.py has files that are good but for one thing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from tests.lora_files import (
+    STYLES,
+    RawTensor,
+    decode,
+    encode,
+    lora_tensors,
+    module_features,
+    pack,
+)
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.lora import LoraRefused, parse_lora
+
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+FEATURES = module_features(LAYOUT)
+MODULES = ["img_in", "transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mod.1"]
+
+
+def deltas(tensors: Mapping[str, RawTensor]) -> dict[str, np.ndarray]:
+    adapter = parse_lora(pack(tensors), FEATURES)
+    return {module: factors.up @ factors.down for module, factors in adapter.factors.items()}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_tensor_of_an_accepted_file_counts(style: str) -> None:
+    good = lora_tensors(LAYOUT, modules=MODULES, style=style)
+    before = deltas(good)
+    for name, (dtype, shape, data) in good.items():
+        halved = encode(decode(data, dtype, shape) * np.float32(0.5), dtype)
+        after = deltas(good | {name: (dtype, shape, halved)})
+        changed = [m for m in MODULES if not np.array_equal(before[m], after[m])]
+        assert len(changed) == 1, name
+        np.testing.assert_allclose(after[changed[0]], before[changed[0]] / 2, rtol=1e-6)
+
+
+def tensor(*shape: int) -> RawTensor:
+    return "F32", shape, encode(np.full(shape, 0.1), "F32")
+
+
+ALPHA = tensor()
+
+
+def path(style: str, module: str) -> str:
+    """The module as the style writes it, with its prefix."""
+    written = STYLES[style].down.format(m=module, f=module.replace(".", "_"))
+    return re.sub(r"\.lora[_.](?:A|down)(?:\.default)?\.weight$", "", written)
+
+
+def whole_file(style: str, parts: Sequence[str]) -> dict[str, RawTensor]:
+    """A file without plain factors; of `parts`, `{o}` and `{i}` are a module's features."""
+    found: dict[str, RawTensor] = {}
+    for module in MODULES:
+        inner, outer = FEATURES[module]
+        sizes = {"i": inner, "o": outer, "r": 4, "k": 8}
+        for part in parts:
+            name, _, shape = part.partition(" ")
+            written = tensor(*(sizes.get(s) or int(s) for s in shape.split("x") if s))
+            found[f"{path(style, module)}.{name}"] = written
+    return found
+
+
+LOHA = ("hada_w1_a oxr", "hada_w1_b rxi", "hada_w2_a oxr", "hada_w2_b rxi", "alpha")
+LOKR = ("lokr_w1 kxk", "lokr_w2 8x8", "alpha")
+LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b rxk", "alpha")
+
+
+@pytest.mark.parametrize("style", ["lycoris", "kohya", "diffusion_model", "peft", "bare"])
+@pytest.mark.parametrize(
+    ("parts", "cause"),
+    [
+        (LOHA, "LoHa factors"),
+        (LOKR, "LoKr factors"),
+        (LOKR_DECOMPOSED, "LoKr factors"),
+        (("oft_blocks kxrxr", "alpha"), "OFT rotations"),
+        (("diff oxi", "diff_b o"), "full weight differences"),
+        (("weight oxi", "bias o"), "a checkpoint, not a LoRA"),
+    ],
+    ids=["loha", "lokr", "lokr decomposed", "oft", "diff", "checkpoint"],
+)
+def test_a_file_of_another_method_is_refused_by_its_name(
+    style: str, parts: Sequence[str], cause: str
+) -> None:
+    file = whole_file(style, parts)
+    with pytest.raises(LoraRefused, match=cause) as caught:
+        parse_lora(pack(file), FEATURES)
+    assert next(iter(file)) in caught.value.reason, "an example from the file"
+
+
+@pytest.mark.parametrize("style", ["peft", "base_model_default", "bare", "kohya", "lycoris"])
+@pytest.mark.parametrize(
+    ("part", "cause"),
+    [
+        ("dora_scale 1xi", "DoRA magnitudes"),
+        ("lora_magnitude_vector o", "DoRA magnitudes"),
+        ("lora_magnitude_vector.weight o", "DoRA magnitudes"),
+        ("lora_magnitude_vector.default.weight o", "DoRA magnitudes"),
+        ("lora_B.bias o", "LoRA biases"),
+        ("lora_B.default.bias o", "LoRA biases"),
+        ("lora_up.bias o", "LoRA biases"),
+        ("lora.up.bias o", "LoRA biases"),
+        ("lora_A.bias r", "LoRA biases"),
+        ("diff_b o", "full weight differences"),
+        ("lora_mid.weight rxrx1x1", "convolution factors"),
+        ("lora_new.weight rxr", "checkpoint|no known kind"),
+    ],
+)
+def test_plain_factors_with_more_beside_them_are_refused(style: str, part: str, cause: str) -> None:
+    """Drawing with A and B alone would be a picture that nobody trained."""
+    file = lora_tensors(LAYOUT, modules=MODULES, style=style) | whole_file(style, [part])
+    with pytest.raises(LoraRefused, match=cause):
+        parse_lora(pack(file), FEATURES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_encoder.layers.0.self_attn.q_proj.lora_A.weight",
+        "text_encoder_2.layers.0.self_attn.q_proj.lora_A.weight",
+        "text_encoders.qwen25_7b.transformer.layers.0.q_proj.lora_A.weight",
+        "base_model.model.text_model.layers.0.q_proj.lora_A.weight",
+        "transformer.text_encoder.layers.0.q_proj.lora_A.weight",
+        "lora_te_layers_0_self_attn_q_proj.lora_down.weight",
+        "lora_te_layers_0_self_attn_q_proj.alpha",
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1.dora_scale",
+    ],
+)
+@pytest.mark.parametrize("style", ["peft", "kohya", "bare_alpha"])
+def test_text_encoder_weights_beside_good_ones_are_refused(style: str, name: str) -> None:
+    file = lora_tensors(LAYOUT, modules=MODULES, style=style) | {name: tensor(4, 4)}
+    with pytest.raises(LoraRefused, match="text encoder weights") as caught:
+        parse_lora(pack(file), FEATURES)
+    assert name in caught.value.reason
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_block_too_many_is_refused_in_every_style(style: str) -> None:
+    """A LoRA of a longer model must not be drawn with as far as it goes."""
+    longer = SegmentLayout(LayoutParameters(3, 64, 256, 64, 64, 48, 10, 32, "float32"))
+    modules = [*MODULES, "transformer_blocks.2.attn.to_q"]
+    file = lora_tensors(longer, modules=modules, style=style)
+    with pytest.raises(LoraRefused, match=r"transformer_blocks\.2 .*this model has 2 blocks"):
+        parse_lora(pack(file), FEATURES)
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
+@pytest.mark.parametrize("style", ["peft", "kohya", "bare_alpha"])
+def test_eight_bit_weights_are_refused_and_not_taken_for_something_else(
+    style: str, kind: str
+) -> None:
+    good = lora_tensors(LAYOUT, modules=MODULES, style=style)
+    file = {
+        name: (kind, shape, data[: len(data) // 4]) if shape else (dtype, shape, data)
+        for name, (dtype, shape, data) in good.items()
+    }
+    with pytest.raises(LoraRefused, match=f"element type {kind}; convert"):
+        parse_lora(pack(file), FEATURES)
