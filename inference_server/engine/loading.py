@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -192,12 +193,15 @@ def load_model(
         )
         return blocks, make_plan(demand, memory.budget, memory.idle)
 
-    rank = min(FOLDED * memory.max_rank, LARGEST_FOLD) if kind is WeightKind.BF16 else 0
+    rank = 0
     blocks, plan = planned(rank)
-    if plan.streamed_blocks:
-        # Their copies hide what adapters cost, and the room would be copied as well.
-        rank = 0
-        blocks, plan = planned(rank)
+    if not plan.streamed_blocks and kind is WeightKind.BF16:
+        # Where blocks are streamed, copies hide what adapters cost, and room would be copied too.
+        most = min(FOLDED * memory.max_rank, LARGEST_FOLD)
+        with suppress(ModelError):
+            roomy, plan_with_room = planned(most)
+            if not plan_with_room.streamed_blocks:
+                rank, blocks, plan = most, roomy, plan_with_room
     for segment in plan.segments():
         log.info("memory: %-28s %9.1f MB", segment.name, segment.nbytes / 1e6)
     log.info("memory: %.2f GB idle, %.2f GB at most", plan.idle / 1e9, plan.peak / 1e9)

@@ -10,7 +10,7 @@ import torch
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.loading import Memory, load_model, open_source
-from inference_server.engine.memory_plan import RING_SLOTS
+from inference_server.engine.memory_plan import RING_SLOTS, Demand
 from inference_server.errors import ModelError
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -36,11 +36,22 @@ def whole() -> Engine:
     return load(None)
 
 
+def least_for(demand: Demand) -> int:
+    """The budget with every layer in host memory."""
+    ring = RING_SLOTS * max(demand.block, demand.text_layer)
+    return demand.always + demand.slots + demand.scratch + ring
+
+
+@pytest.fixture(scope="module")
+def demand(whole: Engine) -> Demand:
+    """Of blocks that are streamed: they have no room for adapters."""
+    return load(least_for(whole.model.plan.demand)).model.plan.demand
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_the_same_pictures_to_the_bit(whole: Engine, share: float) -> None:
-    demand = whole.model.plan.demand
-    least = demand.always + demand.slots + demand.scratch
-    least += RING_SLOTS * max(demand.block, demand.text_layer)
+def test_the_same_pictures_to_the_bit(whole: Engine, demand: Demand, share: float) -> None:
+    assert demand.block < whole.model.plan.demand.block
+    least = least_for(demand)
     engine = load(least + int(share * demand.blocks * demand.block), least - demand.scratch)
     plan = engine.model.plan
     assert plan.resident_blocks == 0 and not plan.text_resident
@@ -67,10 +78,10 @@ def test_a_picture_in_tiles_is_the_picture(whole: Engine) -> None:
     assert 0 < (one - four).square().mean() < 255**2 / 10**3.8
 
 
-def test_a_prompt_encoded_beside_a_step_is_the_prompt_and_the_step_the_step(whole: Engine) -> None:
-    demand = whole.model.plan.demand
-    least = demand.always + demand.slots + demand.scratch
-    least += RING_SLOTS * max(demand.block, demand.text_layer)
+def test_a_prompt_encoded_beside_a_step_is_the_prompt_and_the_step_the_step(
+    whole: Engine, demand: Demand
+) -> None:
+    least = least_for(demand)
     engine = load(least + demand.block, least - demand.scratch)
     for one in (whole, engine):
         one.encode(PROMPTS[0])
