@@ -8,7 +8,6 @@ same run; a line for each figure, then one JSON line. Random weights; needs an H
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +17,9 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from benchmarks.full_size import Bench, Figures
+from benchmarks.full_size import Bench
 from benchmarks.kernel_classes import breakdown, milliseconds
+from benchmarks.report import Report
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.model import triton_attention, triton_low_rank, triton_norms, triton_ops
 from inference_server.model.low_rank import GatedAdapter
@@ -69,7 +69,7 @@ def wall(work: Callable[[int], object], repeats: int = 10) -> float:
     return statistics.median(times)
 
 
-def ours(bench: Bench, report: Callable[[str, float], None]) -> None:
+def ours(bench: Bench, report: Report) -> None:
     """Steps, then switches."""
     model = bench.ours(rank=ROOM)
     one, other, large = (random_adapter(bench, rank) for rank in (16, 16, 64))
@@ -105,7 +105,7 @@ def ours(bench: Bench, report: Callable[[str, float], None]) -> None:
     report("folded against beside, relative", float((folded - beside).norm() / beside.norm()))
 
 
-def stock(bench: Bench, report: Callable[[str, float], None]) -> None:
+def stock(bench: Bench, report: Report) -> None:
     """The same adapters on stock diffusers with peft."""
     base = milliseconds(bench.stock_step, 5)
     report("stock, step, ms", base)
@@ -133,20 +133,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    found: Figures = {}
-
-    def report(name: str, value: float) -> None:
-        print(f"{name:44} {value:10.3f}", flush=True)
-        found[name] = round(float(value), 4)
-        if chosen.out:
-            chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
-
-    line = {"device": torch.cuda.get_device_name(), "adapters": found}
+    found: dict[str, object] = {}
+    report = Report({"device": torch.cuda.get_device_name(), "adapters": found}, found, chosen.out)
     bench = Bench()
     ours(bench, report)
     torch.cuda.empty_cache()
     stock(bench, report)
-    print(json.dumps(line))
+    print(report.text())
 
 
 if __name__ == "__main__":

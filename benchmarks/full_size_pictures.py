@@ -9,7 +9,6 @@ figure, then one JSON line. `--tiny` tries it on a CPU.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from itertools import pairwise
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.random_model import FULL, TINY, RandomSource
+from benchmarks.report import Report
 from inference_server.config import size
 from inference_server.engine.engine import Drawing, Engine
 from inference_server.engine.jpeg import encode_picture
@@ -112,13 +112,7 @@ def main() -> None:
         "blocks": [model.plan.resident_blocks, model.plan.staying_blocks],
     }
 
-    def report(name: str, value: float) -> None:
-        """At once: a run that is cut off has told what it knew."""
-        print(f"{name:40} {value:10.3f}", flush=True)
-        line[name] = round(value, 4)
-        if chosen.out:
-            chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
-
+    report = Report(line, line, chosen.out)
     report("load, s", time.perf_counter() - began)
     report("arena, GB", arena.nbytes / 1e9)
     began = time.perf_counter()
@@ -147,7 +141,7 @@ def main() -> None:
             report("black", sum(row["black"] for row in rows))
     engine.rest()
     report("idle after all, GB by the driver", used(device))
-    print(json.dumps(line))
+    print(report.text())
 
 
 if __name__ == "__main__":

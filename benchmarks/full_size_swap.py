@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from safetensors.torch import save
 
 from benchmarks.figure import percentile
 from benchmarks.full_size import Bench
+from benchmarks.report import Report
 from inference_server.adapters.records import AdapterState
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
@@ -40,8 +40,6 @@ from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 RANK, SLOTS = 16, 3
 SMALL = ("attn.to_q", "attn.to_k", "attn.to_v")
 """Modules of the small file: with rank 8, 18 MB."""
-
-Report = Callable[[str, float], None]
 
 
 @dataclass
@@ -198,15 +196,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of swapping, each way")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    found: dict[str, float] = {}
-
-    def report(name: str, value: float) -> None:
-        print(f"{name:44} {value:10.3f}", flush=True)
-        found[name] = round(float(value), 4)
-        if chosen.out:
-            chosen.out.write_text(json.dumps(line) + "\n", encoding="utf-8")
-
-    line = {"device": torch.cuda.get_device_name(), "swap": found}
+    found: dict[str, object] = {}
+    report = Report({"device": torch.cuda.get_device_name(), "swap": found}, found, chosen.out)
     bench = Bench()
     c, rows = bench.config, len(bench.schedules.rows)
     shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
@@ -221,7 +212,7 @@ def main() -> None:
     model = bench.ours()
     for inject in ("staged", "direct"):
         measure(inject, bench, model, files, chosen.seconds, layout, report)
-    print(json.dumps(line))
+    print(report.text())
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ of slots; whoever writes says where.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lora_manager.mapping import Mapping
 
 PIECE_BYTES: Final = 16 << 20
 """Copied into pinned memory while the one before is on its way to the device."""
@@ -25,8 +25,8 @@ class DeviceUnavailableError(Exception):
     """The server's device memory cannot be mapped here; the message says why."""
 
 
-class DeviceMapping:
-    """A writable mapping of the segment; see `SegmentMapping`, which it stands in for.
+class DeviceMapping(Mapping):
+    """Memory of the GPU.
 
     Args:
         descriptor: of the allocation; may be closed afterwards.
@@ -46,30 +46,15 @@ class DeviceMapping:
         except ImportError as error:
             raise DeviceUnavailableError(f"the package cuda-bindings is missing: {error}") from None
         self._driver = driver
-        self._keep = keep
+        super().__init__(keep)
         self._nbytes = segment_bytes
         self._mapped = False
-        # One writer at a time; CUDA's context belongs to its thread alone.
-        self._writer = ThreadPoolExecutor(1, "segment-writer")
+        # On the thread that writes: CUDA's context is current there alone.
         try:
             self._writer.submit(self._open, descriptor, uuid).result()
         except BaseException:
             self._writer.shutdown(wait=False)
             raise
-
-    async def write(
-        self, offset: int, data: NDArray[np.uint8], may_write: Callable[[], bool]
-    ) -> bool:
-        """See `SegmentMapping.write`; returns when the bytes are on the device."""
-        loop = asyncio.get_running_loop()
-        copy = loop.run_in_executor(self._writer, self._write, offset, data, may_write)
-        return await asyncio.shield(copy)
-
-    async def close(self) -> None:
-        """See `SegmentMapping.close`."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._close)
-        self._writer.shutdown(wait=False)
-        self._keep.close()
 
     def _open(self, descriptor: int, uuid: bytes) -> None:
         driver = self._driver
@@ -124,7 +109,7 @@ class DeviceMapping:
         _done("cuStreamSynchronize", driver.cuStreamSynchronize(self._stream))
         return True
 
-    def _close(self) -> None:
+    def _unmap(self) -> None:
         if not self._mapped:
             return
         self._mapped = False

@@ -1,7 +1,6 @@
 """The server's adapter segment, mapped into this process.
 
-Owns the hand-over of the file descriptor and the mapping's life: it is never unmapped while a
-copy runs. Knows nothing of slots; whoever writes says where.
+Owns the hand-over of the file descriptor, and the mapping where it is of host memory.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import mmap
 import os
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_manager.device_mapping import DeviceMapping
+from lora_manager.mapping import Mapping
 
 _HANDOVER_SECONDS: Final = 5.0
 
@@ -27,54 +26,19 @@ class HandoverError(Exception):
     """The descriptor socket did not hand over the segment it should have."""
 
 
-class Mapping(Protocol):
-    """Where adapters are written to."""
-
-    async def write(
-        self, offset: int, data: NDArray[np.uint8], may_write: Callable[[], bool]
-    ) -> bool:
-        """See `SegmentMapping.write`."""
-
-    async def close(self) -> None:
-        """See `SegmentMapping.close`."""
-
-
-class SegmentMapping:
-    """A shared, writable mapping of the segment.
-
-    Keeps the descriptor socket open: the server takes its closing as the writer's end.
-    """
+class SegmentMapping(Mapping):
+    """Shared host memory."""
 
     def __init__(self, descriptor: int, segment_bytes: int, keep: socket.socket) -> None:
-        self._keep = keep
+        super().__init__(keep)
         self._map = mmap.mmap(descriptor, segment_bytes, mmap.MAP_SHARED)
         self._bytes: NDArray[np.uint8] | None = np.frombuffer(self._map, np.uint8)
-        # One writer at a time, and close() has one thing to wait for.
-        self._writer = ThreadPoolExecutor(1, "segment-writer")
-
-    async def write(
-        self, offset: int, data: NDArray[np.uint8], may_write: Callable[[], bool]
-    ) -> bool:
-        """Copy `data` (uint8) to `offset` in a thread; returns whether `may_write` allowed it.
-
-        `may_write` is asked in the thread, right before the first byte.
-        """
-        loop = asyncio.get_running_loop()
-        copy = loop.run_in_executor(self._writer, self._write, offset, data, may_write)
-        # The thread cannot be stopped: a cancelled caller leaves it to close() to wait.
-        return await asyncio.shield(copy)
 
     def _write(self, offset: int, data: NDArray[np.uint8], may_write: Callable[[], bool]) -> bool:
         if self._bytes is None or not may_write():
             return False
         np.copyto(self._bytes[offset : offset + data.size], data)
         return True
-
-    async def close(self) -> None:
-        """Wait for a copy under way, unmap, and let the server know."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._unmap)
-        self._writer.shutdown(wait=False)
-        self._keep.close()
 
     def _unmap(self) -> None:
         self._bytes = None

@@ -22,6 +22,7 @@ import numpy as np
 from lora_manager.catalog import Entry
 from lora_manager.image import SlotImage
 from lora_manager.loading import ModelShape
+from lora_manager.mapping import Mapping
 from lora_manager.segment_errors import (
     ReservationLostError,
     SessionLostError,
@@ -29,7 +30,7 @@ from lora_manager.segment_errors import (
     WriteRejectedError,
     translate,
 )
-from lora_manager.segment_mapping import HandoverError, Mapping, receive_segment
+from lora_manager.segment_mapping import HandoverError, receive_segment
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import MAX_CONTROL_BYTES
 from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc

@@ -1,6 +1,6 @@
 """Adapters folded into the products they add to, so that they cost next to nothing.
 
-Owns the room behind the image's matrices and what is written there. With `down` the stacked A
+Owns the room behind the matrices and what is written there. With `down` the stacked A
 matrices of the adapters in use, reduced once to t = x down^T, the sum
 
     y = x W^T + b + t up        is        y = [x | t] [W | up^T]^T + b
