@@ -62,6 +62,8 @@ class Job(NamedTuple):
     memory: Whole
     """[S, 5]: addresses of the window and of what stands behind the matrix; in, out, and elements
     from one row of the matrix to the next."""
+    parts: Whole
+    """[S]"""
     adapters: Sequence[GatedAdapter]
     factors: Whole
     """[A, S, 3]: addresses of `down` and `up`; r, 0 where an adapter does not act."""
@@ -194,9 +196,10 @@ class Fold:
         splits = np.maximum(1, np.minimum(ROOM, self._most) // np.maximum(totals, 1))
         splits = np.where(totals > 0, splits if self._arithmetic.splits else 1, 0)
         begins = ends - columns
-        self._arithmetic.fold_(
-            Job(self._places, self._memory, adapters, factors, begins, columns, totals, splits)
-        )
+        job = Job(
+            self._places, self._memory, self._parts, adapters, factors, begins, columns, totals, splits
+        )  # fmt: skip
+        self._arithmetic.fold_(job)
         self._held = tuple(adapters)
         self._windows.clear()
         self._totals, self._splits = totals.tolist(), splits.tolist()

@@ -52,9 +52,11 @@ def _fold_kernel(table, like, fields: tl.constexpr, columns: tl.constexpr, featu
     own = real & (column // rank == part) & (feature < parts * out)
     value = tl.load(up + column * out + feature - part * out, mask=own, other=0.0)
     value = (value.to(tl.float32) * gate).to(like.dtype.element_ty)
+    # A row of the matrix takes a line of columns: written that way round, in whole sectors.
+    value, column, feature = tl.trans(value), tl.trans(column), tl.trans(feature)
     for split in range(splits):
         target = tail + split * apart + feature * stride + column
-        tl.store(target, value, mask=there & (feature < parts * out))
+        tl.store(target, value, mask=(column < width) & (feature < parts * out))
 
 
 def fold_(job: Job) -> None:
@@ -66,7 +68,7 @@ def fold_(job: Job) -> None:
     begin, columns = job.begins[there], job.columns[there]
     window, behind, inside, out, stride = job.memory[site].T
     down, up, rank = job.factors[there].T
-    parts = np.array([place.parts for place in job.places])[site]
+    parts = job.parts[site]
     table = np.stack(
         (
             down,
