@@ -97,9 +97,14 @@ def _write_products(
     up = _region(data, layout, site.up_offset, layout.up_shape(site, rank))
     for part, module in enumerate(site.modules):
         # Parts the adapter leaves alone and rows beyond a module's own rank stay zero.
-        if factors := adapter.factors.get(module):
-            down[part, : factors.rank] = _encode(factors.down, layout, module)
-            up[part, : factors.rank] = _encode(factors.up, layout, module).T
+        if module not in adapter.factors:
+            continue
+        if layout.parameters.dtype == "bfloat16" and (bits := adapter.factors.bfloat16(module)):
+            down[part, : len(bits.down)], up[part, : len(bits.down)] = bits.down, bits.up.T
+            continue
+        factors = adapter.factors[module]
+        down[part, : factors.rank] = _encode(factors.down, layout, module)
+        up[part, : factors.rank] = _encode(factors.up, layout, module).T
 
 
 def _table(factors: LoraFactors, conditioning: Float32Array, module: str) -> Float32Array:

@@ -197,8 +197,16 @@ class Fold:
         splits = np.where(totals > 0, splits if self._arithmetic.splits else 1, 0)
         begins = ends - columns
         job = Job(
-            self._places, self._memory, self._parts, adapters, factors, begins, columns, totals, splits
-        )  # fmt: skip
+            self._places,
+            self._memory,
+            self._parts,
+            adapters,
+            factors,
+            begins,
+            columns,
+            totals,
+            splits,
+        )
         self._arithmetic.fold_(job)
         self._held = tuple(adapters)
         self._windows.clear()

@@ -7,6 +7,7 @@ table as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import WeightFiles
-from wuliart.lora import LoraRefused, parse_lora
+from wuliart.lora import LoraFactors, LoraRefused, parse_lora
 
 
 class FusedWeights:
@@ -30,7 +31,7 @@ class FusedWeights:
 
     def __init__(self, weights: WeightFiles, turbo_lora: Path | None) -> None:
         self._weights = weights
-        self._factors = {}
+        self._factors: Mapping[str, LoraFactors] = {}
         if turbo_lora is None:
             return
         # Every linear layer may be a target here, unlike for adapters that are switched later.

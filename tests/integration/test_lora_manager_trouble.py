@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -124,18 +124,21 @@ async def test_other_content_of_the_same_size_and_mtime_is_seen(
         await server.until(lambda: server.resident["ink"].entry.content_hash == sha(lora_bytes(2)))
 
 
+Seen = Callable[[memoryview], object]
+
+
 async def test_a_file_that_is_away_while_it_is_read_gets_in_when_it_is_back(
     server: FakeSegmentServer, loras: Path, here: LoraManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, reads = loading.read_once, []
 
-    def away(found: Found) -> bytes:
+    def away(found: Found, seen: Seen) -> memoryview:
         reads.append(found)
         if len(reads) > 1:
-            return read(found)
+            return read(found, seen)
         found.path.rename(loras / "away")
         try:
-            return read(found)
+            return read(found, seen)
         finally:
             (loras / "away").rename(found.path)
 
@@ -150,11 +153,11 @@ async def test_a_read_that_fails_for_a_moment_is_repeated(
 ) -> None:
     read, failed = loading.read_once, threading.Event()
 
-    def fail_once(found: Found) -> bytes:
+    def fail_once(found: Found, seen: Seen) -> memoryview:
         if not failed.is_set():
             failed.set()
             raise loading.FileChangedError(found.relative)
-        return read(found)
+        return read(found, seen)
 
     monkeypatch.setattr(loading, "read_once", fail_once)
     (loras / "ink.safetensors").write_bytes(lora_bytes(1))
@@ -168,9 +171,9 @@ async def test_a_file_that_vanished_while_it_was_unreadable_leaves_no_ghost(
 ) -> None:
     read, unreadable, go_on = loading.read_once, threading.Event(), threading.Event()
 
-    def stale(found: Found) -> bytes:
+    def stale(found: Found, seen: Seen) -> memoryview:
         if found.name != "ink":
-            return read(found)
+            return read(found, seen)
         unreadable.set()
         assert go_on.wait(20)
         raise loading.UnreadableError("it cannot be read: Input/output error")
@@ -193,10 +196,10 @@ async def test_want_of_memory_for_one_file_ends_no_session(
 ) -> None:
     read, session = loading.read_once, server.session
 
-    def fail(found: Found) -> bytes:
+    def fail(found: Found, seen: Seen) -> memoryview:
         if found.name == "huge":
             raise MemoryError
-        return read(found)
+        return read(found, seen)
 
     monkeypatch.setattr(loading, "read_once", fail)
     (loras / "huge.safetensors").write_bytes(lora_bytes(1))

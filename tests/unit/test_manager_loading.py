@@ -114,20 +114,27 @@ def test_a_header_longer_than_its_file_is_told_by_its_true_numbers(tmp_path: Pat
     assert "at least 5,008 bytes expected, 1,000 found" in judge(found).entry.refusal
 
 
+def read_whole(found: Found) -> memoryview:
+    pieces: list[memoryview] = []
+    data = read_once(found, pieces.append)
+    assert b"".join(pieces) == data
+    return data
+
+
 def test_a_file_is_read_only_as_it_was_admitted(tmp_path: Path) -> None:
     data = lora_bytes(1)
     found = put(tmp_path, data)
-    assert read_once(found) == data
+    assert read_whole(found) == data
     with found.path.open("ab") as file:
         file.write(b"2")
     with pytest.raises(FileChangedError):
-        read_once(found)
+        read_whole(found)
     os.replace(put(tmp_path, data, "b.safetensors").path, found.path)  # noqa: PTH105
     with pytest.raises(FileChangedError):
-        read_once(found)
+        read_whole(found)
     found.path.unlink()
     with pytest.raises(FileChangedError):
-        read_once(found)
+        read_whole(found)
 
 
 def test_other_content_of_the_same_size_and_mtime_is_another_version(tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_other_content_of_the_same_size_and_mtime_is_another_version(tmp_path: P
     assert again is not None and again.stamp != found.stamp
     assert again.stamp.may_be_renamed(found.stamp)
     with pytest.raises(FileChangedError):
-        read_once(found)
+        read_whole(found)
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
@@ -156,7 +163,7 @@ def test_a_folder_or_link_in_the_files_place_is_a_change_and_leaks_nothing(
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(3):
         with pytest.raises(FileChangedError):
-            read_once(found)
+            read_whole(found)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
@@ -165,7 +172,7 @@ def test_a_pipe_in_the_files_place_does_not_hang(tmp_path: Path) -> None:
     found.path.unlink()
     os.mkfifo(found.path)
     with pytest.raises(FileChangedError):
-        read_once(found)
+        read_whole(found)
 
 
 def test_a_write_during_the_read_is_noticed(
@@ -184,7 +191,7 @@ def test_a_write_during_the_read_is_noticed(
 
     monkeypatch.setattr(loading.os, "fstat", writing)
     with pytest.raises(FileChangedError):
-        read_once(found)
+        read_whole(found)
 
 
 def test_jobs_promotions_first_then_the_newest_change_then_the_newest_file() -> None:

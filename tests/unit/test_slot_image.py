@@ -8,9 +8,9 @@ import torch
 import xxhash
 
 from lora_manager.image import SlotImage, build_image, module_shapes
-from tests.lora_files import encode, make_lora, truth
+from tests.lora_files import encode, make_lora, pack, truth
 from wuliart.contract.layout import LayoutParameters, LowRankSite, SegmentLayout
-from wuliart.lora import LoraAdapter, LoraFactors, LoraRefused, parse_lora
+from wuliart.lora import LoraAdapter, LoraRefused, parse_lora
 
 ROWS = 10
 
@@ -111,9 +111,23 @@ def test_checksum_is_over_the_written_bytes() -> None:
     assert build(FLOAT32, make_lora(FLOAT32, modules=[Q], seed=1)).checksum != image.checksum
 
 
-def one_module(down: np.ndarray, up: np.ndarray, module: str = Q) -> LoraAdapter:
-    rank = down.shape[0]
-    return LoraAdapter({module: LoraFactors(down, up, rank)}, rank, None, ())
+def one_module(
+    down: np.ndarray, up: np.ndarray, module: str = Q, dtype: str = "F32"
+) -> LoraAdapter:
+    halves = {"A": down, "B": up}
+    tensors = {
+        f"{module}.lora_{half}.weight": (dtype, values.shape, encode(values, dtype))
+        for half, values in halves.items()
+    }
+    return parse_lora(pack(tensors), module_shapes(BFLOAT16), 32)
+
+
+def test_what_is_bfloat16_already_is_the_same_whether_copied_or_rounded() -> None:
+    down, up = (torch.randn(*shape).bfloat16().float().numpy() for shape in ((3, 64), (64, 3)))
+    widened = build_image(one_module(down, up), BFLOAT16, CONDITIONING)
+    copied = build_image(one_module(down, up, dtype="BF16"), BFLOAT16, CONDITIONING)
+    assert copied.data.tobytes() == widened.data.tobytes()
+    assert copied.checksum == widened.checksum
 
 
 def test_bfloat16_rounds_to_nearest_even() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from wuliart.lora.threads import in_threads
 
 Float32Array = npt.NDArray[np.float32]
 
-_INFINITY: Final = {"F16": 0x7C00, "BF16": 0x7F80}
+_INFINITY: Final = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
 """Bits of infinity; without the sign, those of every finite value are below and of NaN above."""
 
 _ALPHA_FORMATS: Final = {"F16": "<e", "F32": "<f", "F64": "<d", "I32": "<i", "I64": "<q"}
@@ -44,11 +44,65 @@ class LoraFactors:
     rank: int
 
 
+class LoraBits(NamedTuple):
+    """As `LoraFactors`; the 16 bits of bfloat16, as uint16, read-only views of the file's bytes."""
+
+    down: npt.NDArray[np.uint16]
+    up: npt.NDArray[np.uint16]
+
+
+class _Pair(NamedTuple):
+    """A module's factors as the file has them."""
+
+    down: Tensor
+    up: Tensor
+    rank: int
+    scale: float
+
+
+class ModuleFactors(Mapping[str, LoraFactors]):
+    """Module path -> `LoraFactors`.
+
+    Widened whenever they are asked for: of all of them at once there are only the file's bytes.
+    """
+
+    def __init__(self, pairs: Mapping[str, _Pair]) -> None:
+        self._pairs = pairs
+
+    def __getitem__(self, module: str) -> LoraFactors:
+        down, up, rank, scale = self._pairs[module]
+        wide = _widened(up)
+        if scale != 1.0:
+            # A view of the file is read-only; a widened copy is ours to change.
+            out = wide if wide.flags.writeable else None
+            wide = np.multiply(wide, np.float32(scale), out=out)
+        return LoraFactors(_widened(down), wide, rank)
+
+    def bfloat16(self, module: str) -> LoraBits | None:
+        """The factors as bfloat16, if the file holds exactly these; None if they must be rounded.
+
+        Raises KeyError.
+        """
+        down, up, _, scale = self._pairs[module]
+        if scale != 1.0 or {down.dtype, up.dtype} != {"BF16"}:
+            return None
+        return LoraBits(_bits(down).reshape(down.shape), _bits(up).reshape(up.shape))
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._pairs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class LoraAdapter:
     """A whole adapter; `factors` is keyed by module path, `rank` is the largest of them."""
 
-    factors: dict[str, LoraFactors]
+    factors: ModuleFactors
     rank: int
     title: str | None
     trigger_words: tuple[str, ...]
@@ -81,12 +135,12 @@ def parse_lora(
             f"start it with --max-rank {rank}, or reduce the LoRA's rank"
         )
 
-    def read(module: str) -> LoraFactors:
-        return _read_factors(file, module, named[module], ranks[module], peft)
+    def checked(module: str) -> _Pair:
+        return _check_values(file, module, named[module], ranks[module], peft)
 
-    factors = dict(zip(named, in_threads(read, named), strict=True))
+    pairs = dict(zip(named, in_threads(checked, named), strict=True))
     return LoraAdapter(
-        factors,
+        ModuleFactors(pairs),
         rank,
         read_title(file.metadata),
         read_trigger_words(file.metadata),
@@ -121,55 +175,62 @@ def _check_pair(
     return rank
 
 
-def _read_factors(
+def _check_values(
     file: SafetensorsFile,
     module: str,
     roles: Mapping[Role, str],
     rank: int,
     peft: PeftScales | None,
-) -> LoraFactors:
+) -> _Pair:
+    """A module's factors, after checking that they are finite, and stay so with their scale."""
     down_name, up_name = roles[Role.DOWN], roles[Role.UP]
+    down, up = file.tensors[down_name], file.tensors[up_name]
     scale = _scale(file, module, roles, rank, peft)
-    up = _read_weights(up_name, file.tensors[up_name])
-    if scale != 1.0:
-        # A view of the file is read-only; a widened copy is ours to change.
-        out = up if up.flags.writeable else None
-        with np.errstate(over="ignore"):
-            up = np.multiply(up, np.float32(scale), out=out)
-        if scale > 1.0 and not np.isfinite(up).all():
-            raise LoraRefused(
-                f"{shown(up_name)!r} times its scale of {scale:g} exceeds the range of float32; "
-                "the LoRA is damaged"
-            )
-    return LoraFactors(_read_weights(down_name, file.tensors[down_name]), up, rank)
+    _largest(down_name, down)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(_largest(up_name, up) * np.float32(scale))
+    if not finite:
+        raise LoraRefused(
+            f"{shown(up_name)!r} times its scale of {scale:g} exceeds the range of float32; "
+            "the LoRA is damaged"
+        )
+    return _Pair(down, up, rank, scale)
 
 
-def _read_weights(name: str, tensor: Tensor) -> Float32Array:
-    """The tensor as float32; finite, or refused."""
-    if tensor.dtype == "F32":
-        weights = np.frombuffer(tensor.data, "<f4")
-        finite = bool(np.isfinite(weights).all())
-    elif tensor.dtype in _INFINITY:
-        bits = np.frombuffer(tensor.data, "<u2")
-        magnitudes = bits & np.uint16(0x7FFF)
-        finite = bool(magnitudes.max() < _INFINITY[tensor.dtype])
-        if tensor.dtype == "BF16":
-            # bfloat16 is the upper half of a float32.
-            wide = bits.astype(np.uint32)
-            wide <<= np.uint32(16)
-            weights = wide.view(np.float32)
-        else:
-            weights = bits.view("<f2").astype(np.float32)
-    else:
+def _bits(tensor: Tensor) -> npt.NDArray[np.unsignedinteger]:
+    return np.frombuffer(tensor.data, "<u4" if tensor.dtype == "F32" else "<u2")
+
+
+def _largest(name: str, tensor: Tensor) -> np.float32:
+    """The largest magnitude; finite, or refused."""
+    if tensor.dtype not in _INFINITY:
         raise LoraRefused(
             f"{shown(name)!r} has element type {tensor.dtype}; convert the file to F32, BF16 or F16"
         )
-    if not finite:
+    bits = _bits(tensor)
+    # All but the sign.
+    magnitude = (bits & bits.dtype.type((1 << (8 * bits.itemsize - 1)) - 1)).max()
+    if magnitude >= _INFINITY[tensor.dtype]:
         raise LoraRefused(
             f"{shown(name)!r} holds values that are infinite or not a number; the LoRA is damaged, "
             "usually by training that diverged"
         )
-    return weights.reshape(tensor.shape)
+    return _as_float32(magnitude[None], tensor.dtype)[0]  # type: ignore[no-any-return]
+
+
+def _widened(tensor: Tensor) -> Float32Array:
+    return _as_float32(_bits(tensor), tensor.dtype).reshape(tensor.shape)
+
+
+def _as_float32(bits: npt.NDArray[np.unsignedinteger], dtype: str) -> Float32Array:
+    if dtype == "F32":
+        return bits.view(np.float32)
+    if dtype == "F16":
+        return bits.view(np.float16).astype(np.float32)
+    # bfloat16 is the upper half of a float32.
+    wide = bits.astype(np.uint32)
+    wide <<= np.uint32(16)
+    return wide.view(np.float32)
 
 
 def _scale(
