@@ -26,7 +26,7 @@ from inference_server.weight_kind import WeightKind
 
 PROMPT = "a lighthouse on a cliff above a stormy sea at dusk, seen from a small boat, number {}"
 STEPS = 4
-SLOTS, RANK = 3, 16
+SLOTS, RANK = 2, 16
 """Two warm styles of rank 16 and the spare slot."""
 
 
@@ -104,7 +104,8 @@ def main() -> None:
     model = load_model(source, device, torch.bfloat16, "random", memory, chosen.weights)
     engine = Engine(model)
     # The arena of the adapters, which the server allocates beside the model.
-    arena = torch.zeros(SLOTS * model.layout(RANK).slot_bytes, dtype=torch.uint8, device=device)
+    nbytes = model.room.allocated * model.layout(RANK).slot_bytes
+    arena = torch.zeros(nbytes, dtype=torch.uint8, device=device)
     line: dict[str, object] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "weights": chosen.weights,

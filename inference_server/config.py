@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from inference_server.weight_kind import WeightKind
-from wuliart.contract.limits import MAX_ADAPTERS
 from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "checkpoint"
@@ -47,10 +46,10 @@ class Config:
     dtype: str = "auto"
     weights: WeightKind | None = None
     """How the blocks' matrices lie in memory; None: as the model's folder has them."""
-    slots: int = 4
-    """Adapters that may be resident at once; one spare slot comes on top."""
-    max_rank: int = 32
-    """Largest rank of an adapter."""
+    slots: int | None = None
+    """Adapters that may be resident at once, one spare slot on top; None: by the budget."""
+    max_rank: int | None = None
+    """Largest rank of an adapter; None: by the budget."""
     pinned_styles: tuple[str, ...] = ()
     """Adapters that, once resident, make no room for others."""
     on_bad_adapter: OnBadAdapter = OnBadAdapter.FAIL
@@ -131,8 +130,18 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         help="bf16, or fp8: half the memory and faster on Ada, Hopper and later, not lossless;"
         " left out: as the folder was prepared, else bf16",
     )
-    add("--slots", type=int, default=defaults.slots, help="adapters resident at once")
-    add("--max-rank", type=int, default=defaults.max_rank, help="largest rank of an adapter")
+    add(
+        "--slots",
+        type=int,
+        metavar="N",
+        help="styles in memory at once; left out: 2 to 8, by the budget, 4 on a CPU",
+    )
+    add(
+        "--max-rank",
+        type=int,
+        metavar="N",
+        help="largest rank of a style; left out: 16 to 64, by the budget, 32 on a CPU",
+    )
     add(
         "--pin-style",
         dest="pinned_styles",
@@ -140,7 +149,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         action="append",
         default=[],
         help="keep this style in memory once it is there, whoever else needs room; may be repeated,"
-        f" but {MAX_ADAPTERS} of the slots must stay for the styles of any one picture",
+        " but one slot must stay for all others",
     )
     add(
         "--on-bad-adapter",
@@ -174,18 +183,18 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")
     add("--log-level", default=defaults.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     values = parser.parse_args(arguments)
-    if values.slots < MAX_ADAPTERS:
-        parser.error(f"--slots must be at least {MAX_ADAPTERS}, as many as one picture may use")
+    if values.slots is not None and values.slots < 1:
+        parser.error("--slots must be at least 1")
     values.pinned_styles = tuple(dict.fromkeys(values.pinned_styles))
     if "" in values.pinned_styles:
         parser.error("--pin-style needs a name, as `wuliart styles` lists it")
-    if len(values.pinned_styles) > values.slots - MAX_ADAPTERS:
+    pinned = len(values.pinned_styles)
+    if values.slots is not None and pinned >= values.slots:
         parser.error(
-            f"--pin-style pins {len(values.pinned_styles)} and --slots {values.slots} lets"
-            f" {values.slots - MAX_ADAPTERS} be pinned, because one picture may use {MAX_ADAPTERS}"
-            f" others; use --slots {len(values.pinned_styles) + MAX_ADAPTERS}, or pin fewer"
+            f"--pin-style pins {pinned} and there are {values.slots} slots, so no other style would"
+            f" ever find room; use --slots {pinned + 1} or more, or pin fewer"
         )
-    if values.max_rank < 1:
+    if values.max_rank is not None and values.max_rank < 1:
         parser.error("--max-rank must be at least 1")
     if values.max_batch is not None and values.max_batch < 1:
         parser.error("--max-batch must be at least 1")

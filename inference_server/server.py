@@ -77,9 +77,10 @@ async def _serve_loaded(
     stopping: asyncio.Event,
 ) -> None:
     """From the loaded model to the end of the drain."""
-    layout = engine.model.layout(config.max_rank)
-    segment = await asyncio.to_thread(AdapterSegment, layout, config.slots + 1, engine.model.device)
-    store = AdapterStore(segment, config.slots, config.pinned_styles)
+    room = engine.model.room
+    layout = engine.model.layout(room.max_rank)
+    segment = await asyncio.to_thread(AdapterSegment, layout, room.allocated, engine.model.device)
+    store = AdapterStore(segment, room.slots, config.pinned_styles)
     binder = Binder(store, skip_bad=config.on_bad_adapter is OnBadAdapter.SKIP)
     describe = describer(engine.model.name)
     scheduler = Scheduler(
@@ -145,7 +146,8 @@ def _load_and_warm_up(
     if budget is None and device.type == "cuda":
         # CUDA's own share is gone already and counted in the plan again: that is the margin.
         budget, _ = torch.cuda.mem_get_info(device)
-    memory = Memory(budget, config.idle_vram, config.slots + 1, config.max_rank)
+    pinned = len(config.pinned_styles)
+    memory = Memory(budget, config.idle_vram, config.slots, config.max_rank, pinned)
     engine = Engine(load_model(source, device, dtype, name, memory, config.weights))
     engine.warm_up()
     return engine

@@ -18,6 +18,7 @@ async def run(config: ManagerConfig) -> None:
     """Manage until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # it would end the process; see `is_closed`
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("watching %s for the server at %s", config.loras, config.control_socket)

@@ -13,7 +13,8 @@ from typing import Final
 from lora_manager.directory import Found, Scan, covers, precedence
 
 STARTUP_AGE_SECONDS: Final = 2.0
-"""A file that has not been touched for this long when the manager starts is finished."""
+"""A file that has not been touched for this long when the manager starts is finished, also where
+nothing tells whether it is open."""
 
 
 @dataclass(frozen=True, slots=True)

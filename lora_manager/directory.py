@@ -1,11 +1,12 @@
 """What lies in the directory at one moment: names, stamps, and refusals that need no reading.
 
 Owns the walk, the rules for names and for symbolic links. Knows nothing of earlier scans (see
-admission.py), opens no file, and never raises for a single bad entry.
+admission.py), reads no file, and never raises for a single bad entry.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import unicodedata
@@ -188,6 +189,29 @@ def inspect(root: Path, relative: str) -> Found | None:
         return None
     real_root = os.path.realpath(root)
     return _describe(real_root, relative, os.path.join(real_root, relative))  # noqa: PTH118
+
+
+def is_closed(found: Found) -> bool:
+    """Whether certainly nobody has the file open for writing.
+
+    A read lease is granted only then (fcntl(2), F_SETLEASE), on file systems of this machine and
+    for files of one's own; elsewhere nothing is certain. A writer that comes in that instant waits
+    for it to end, and the kernel says so by SIGIO, which this process ignores.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(found.path, flags)
+    except OSError:
+        return False
+    try:
+        if Stamp.of(os.fstat(descriptor)) != found.stamp:
+            return False
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)  # and with it the lease
+    return True
 
 
 def _describe(real_root: str, relative: str, path: str) -> Found | None:

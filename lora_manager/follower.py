@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from lora_manager.admission import Admission, Changes, Hints
-from lora_manager.directory import Found, Scan, inspect, scan
+from lora_manager.directory import Found, Scan, inspect, is_closed, scan
 from lora_manager.watch import DirectoryWatch, HintBox
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class DirectoryFollower:
         # Taken before the scan: what an event says must not be older than what the scan sees.
         hints = self._box.take_all()
         try:
-            seen = await loop.run_in_executor(self._threads, scan, self._root)
+            seen, closed = await loop.run_in_executor(self._threads, self._list)
         except OSError as error:
             if not self._unreadable:
                 log.warning(
@@ -87,9 +87,16 @@ class DirectoryFollower:
             return
         self._unreadable = False
         self._follow_root(seen)
+        hints |= Hints(arrived=closed)
         changes = self._admission.observe(seen, hints, now=loop.time(), wall_ns=time.time_ns())
         self._on_changes(changes)
         self.started.set()
+
+    def _list(self) -> tuple[Scan, frozenset[str]]:
+        """The directory and, at the first look, which files are closed: no event has told."""
+        seen = scan(self._root)
+        files = () if self._admission.started else seen.files.values()
+        return seen, frozenset(found.relative for found in files if is_closed(found))
 
     def _follow_root(self, seen: Scan) -> None:
         """Watch the folder that is now at the root's path, not one that was moved away."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -29,6 +30,8 @@ class Job:
     """Among jobs of one urgency the smallest goes first."""
     replaces: tuple[str, ...] = ()
     """Names that the file had until now; they go when the new name is there."""
+    noticed: float | None = None
+    """`time.monotonic()` of the last change, if one is why."""
 
 
 class JobQueue:
@@ -45,7 +48,8 @@ class JobQueue:
 
     def change(self, name: str, replaces: tuple[str, ...] = ()) -> None:
         """The file of that name is new, or another than before."""
-        self._put(Job(name, Urgency.CHANGE, -next(self._count), replaces))
+        order = -next(self._count)
+        self._put(Job(name, Urgency.CHANGE, order, replaces, time.monotonic()))
 
     def replay(self, name: str, mtime_ns: int) -> None:
         """The file of that name is there; does nothing if a job for it waits already."""
@@ -86,6 +90,7 @@ class JobQueue:
         if waiting is not None:
             first = min(job, waiting, key=lambda job: (job.urgency, job.order))
             replaces = tuple(dict.fromkeys(waiting.replaces + job.replaces))
-            job = Job(job.name, first.urgency, first.order, replaces)
+            noticed = waiting.noticed if job.noticed is None else job.noticed
+            job = Job(job.name, first.urgency, first.order, replaces, noticed)
         self._jobs[job.name] = job
         self._filled.set()

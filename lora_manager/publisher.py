@@ -179,7 +179,9 @@ class Publisher:
         if job.urgency is Urgency.CHANGE:
             self._burst += 1
         try:
-            await self._session.publish(entry, image, evict=job.urgency is not Urgency.REPLAY)
+            await self._session.publish(
+                entry, image, evict=job.urgency is not Urgency.REPLAY, noticed=job.noticed
+            )
         except NoFreeSlotError as error:
             if job.urgency is Urgency.REPLAY:
                 self._replays_left = 0

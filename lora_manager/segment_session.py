@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import grpc
 import numpy as np
+from google.protobuf import duration_pb2
 
 from lora_manager.catalog import Entry
 from lora_manager.image import SlotImage
@@ -78,19 +79,25 @@ class SegmentSession:
         )
         await self._call(self._stub.ReportCatalog, request)
 
-    async def publish(self, entry: Entry, image: SlotImage, *, evict: bool) -> None:
+    async def publish(
+        self, entry: Entry, image: SlotImage, *, evict: bool, noticed: float | None = None
+    ) -> None:
         """Write the adapter into a slot and commit it.
 
-        A lost lease or a checksum that does not match is tried once more in a new slot. Raises
-        NoFreeSlotError, ReservationLostError, WriteRejectedError, or SessionLostError.
+        `noticed` is the `time.monotonic()` at which its file was seen to have changed, for the
+        server's figures; None if it is loaded for another reason. A lost lease or a checksum that
+        does not match is tried once more in a new slot. Raises NoFreeSlotError,
+        ReservationLostError, WriteRejectedError, or SessionLostError.
         """
         try:
-            await self._publish_once(entry, image, evict=evict)
+            await self._publish_once(entry, image, evict, noticed)
         except ReservationLostError as error:
             log.warning('writing "%s" again: %s', entry.name, error)
-            await self._publish_once(entry, image, evict=evict)
+            await self._publish_once(entry, image, evict, noticed)
 
-    async def _publish_once(self, entry: Entry, image: SlotImage, *, evict: bool) -> None:
+    async def _publish_once(
+        self, entry: Entry, image: SlotImage, evict: bool, noticed: float | None
+    ) -> None:
         asked = time.monotonic()
         slot = await self._call(
             self._stub.ReserveSlot,
@@ -109,12 +116,14 @@ class SegmentSession:
                 )
             # A manager that was stopped meanwhile must not write into a slot it has lost.
             deadline = asked + slot.lease_ms / 1000
+            began = time.monotonic()
             if not await self._mapping.write(
                 slot.offset, image.data, lambda: time.monotonic() < deadline
             ):
                 raise ReservationLostError(
                     f"the lease of {slot.lease_ms} ms ran out before the write"
                 )
+            written = time.monotonic()
             await self._call(
                 self._stub.CommitSlot,
                 segment_pb2.CommitSlotRequest(
@@ -126,6 +135,8 @@ class SegmentSession:
                     entry=entry.to_pb(),
                     packed_rank=image.packed_rank,
                     sites=image.sites,
+                    copy_time=_duration(written - began),
+                    time_since_noticed=None if noticed is None else _duration(written - noticed),
                 ),
             )
         except SessionLostError:
@@ -209,6 +220,10 @@ async def _open(
     except (HandoverError, OSError) as error:
         raise SessionLostError(f"the segment could not be mapped: {error}") from error
     return SegmentSession(stub, stream, attached, shape, mapping), mapping
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 
 async def _next(stream: Any) -> segment_pb2.AttachResponse:

@@ -20,7 +20,6 @@ from benchmarks.quality.measures import pooled
 from benchmarks.quality.references import DRAWN
 from benchmarks.quality.store import Kept, Store, fingerprint
 from inference_server.adapters.segment import AdapterSegment
-from inference_server.config import Config
 from inference_server.engine.engine import Engine
 from inference_server.engine.loading import load_model, open_source
 from inference_server.model.latents import noise, pack, to_bytes, unpack
@@ -28,8 +27,6 @@ from inference_server.model.low_rank import GatedAdapter
 from lora_manager.image import build_image, module_shapes
 from wuliart.contract.limits import IMAGE_SIZE
 from wuliart.lora import parse_lora
-
-MAX_RANK = Config().max_rank
 
 Hand = Literal["turbo", "base", "stock"]
 """Our engine with the Turbo LoRA, our engine without, stock diffusers without."""
@@ -153,9 +150,10 @@ class Artist:
     def _adapter(self, engine: Engine, style: str) -> GatedAdapter:
         """A style, packed as the LoRA manager packs it, in a segment of its own."""
         if style not in self._adapters:
-            layout = engine.model.layout(MAX_RANK)
+            rank = engine.model.room.max_rank
+            layout = engine.model.layout(rank)
             data = self.style_file(style).read_bytes()
-            adapter = parse_lora(data, module_shapes(layout), MAX_RANK)
+            adapter = parse_lora(data, module_shapes(layout), rank)
             image = build_image(adapter, layout, engine.model.conditioning.numpy())
             segment = AdapterSegment(layout, 1, self.device)
             segment.shared_bytes(0)[: len(image.data)] = torch.from_numpy(image.data)

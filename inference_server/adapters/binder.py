@@ -27,6 +27,10 @@ PROMOTION_SECONDS = 10.0
 
 PROMOTION_RETRY_SECONDS = 2.0
 
+MANAGER_RETURN_SECONDS = 5.0
+"""How long a request that waits already goes on without a manager; a supervised one is back in
+less than a second."""
+
 
 class Binder:
     """The pictures' side of an `AdapterStore`.
@@ -45,8 +49,14 @@ class Binder:
         """Refuses at once what cannot be drawn.
 
         Raises:
-            RequestError: ADAPTER_NOT_FOUND, ADAPTER_REFUSED or MANAGER_UNAVAILABLE.
+            RequestError: ADAPTER_NOT_FOUND, ADAPTER_REFUSED, MANAGER_UNAVAILABLE, or, for more
+                adapters than the server keeps at once, INVALID_REQUEST.
         """
+        slots = self._store.slots
+        named = {w.name for w in wanted}
+        room = slots.resident_limit - len(slots.kept - named)
+        if len(named) > room:
+            raise refusals.too_many(len(named), room)
         self._look_at([w for w in wanted if self._store.slots.published(w.name) is None])
 
     def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
@@ -68,32 +78,38 @@ class Binder:
             RequestError: as `check`, or NO_FREE_SLOT.
         """
         pins: dict[str, Pin] = {}
-        asked: dict[str, float] = {}
+        asked: dict[str, tuple[str, float]] = {}
         absent_since: dict[str, float] = {}
         deadline = time.monotonic() + PROMOTION_SECONDS
+        attached = time.monotonic()
         try:
             while True:
                 changed = self._store.changed
                 now = time.monotonic()
+                if self._store.manager_attached:
+                    attached = now
                 for name in [w.name for w in wanted if w.name not in pins]:
                     if pin := self._store.slots.pin(name):
                         pins[name] = pin
                         if name in absent_since:
                             self._promoted(now - absent_since[name])
-                missing, skipped = self._look_at([w for w in wanted if w.name not in pins])
+                patient = bool(asked) and now - attached < MANAGER_RETURN_SECONDS
+                missing, skipped = self._look_at([w for w in wanted if w.name not in pins], patient)
                 if not missing:
                     return _binding(wanted, pins, skipped)
                 for name in missing:
                     absent_since.setdefault(name, now)
-                    if now - asked.get(name, -1e9) >= PROMOTION_RETRY_SECONDS:
-                        self._ask_for(name, asked, now)
+                    self._ask_for(name, asked, now)
                 if self._wait_is_for_pictures(missing, len(pins)):
                     deadline = now + PROMOTION_SECONDS
                 if now >= deadline:
                     if self._store.slots.can_reserve(missing[0]):
                         raise refusals.not_loaded(missing[0], PROMOTION_SECONDS)
                     raise refusals.no_slot(missing[0])
-                timeout = min(PROMOTION_RETRY_SECONDS, deadline - now)
+                limits = [PROMOTION_RETRY_SECONDS, deadline - now]
+                if not self._store.manager_attached:
+                    limits.append(attached + MANAGER_RETURN_SECONDS - now)
+                timeout = min(limits)
                 try:
                     # Not wait_for: Python 3.11's loses a cancellation that comes with the news.
                     async with asyncio.timeout(timeout):
@@ -113,8 +129,14 @@ class Binder:
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _look_at(self, absent: Sequence[Wanted]) -> tuple[list[str], list[Skipped]]:
+    def _look_at(
+        self, absent: Sequence[Wanted], patient: bool = False
+    ) -> tuple[list[str], list[Skipped]]:
         """Of adapters that are not resident: the names to be loaded, and those to do without.
+
+        Args:
+            absent: the adapters.
+            patient: whether a manager that is gone will be back.
 
         Raises:
             RequestError: one can be neither.
@@ -122,7 +144,7 @@ class Binder:
         missing, skipped = [], []
         for name in [adapter.name for adapter in absent]:
             error = self._objection(name)
-            if error is None:
+            if error is None or (patient and error.reason is Reason.MANAGER_UNAVAILABLE):
                 missing.append(name)
             elif self._lasts(error):
                 skipped.append(Skipped(name, error.reason, error.message))
@@ -158,11 +180,16 @@ class Binder:
         others = self._store.slots.pin_count > own_pins
         return others and not any(self._store.slots.can_reserve(name) for name in missing)
 
-    def _ask_for(self, name: str, asked: dict[str, float], now: float) -> None:
+    def _ask_for(self, name: str, asked: dict[str, tuple[str, float]], now: float) -> None:
+        """Of each manager anew, and again if it does not deliver."""
+        whom, when = asked.get(name, ("", 0.0))
+        session = self._store.session_id
+        if not session or (whom == session and now - when < PROMOTION_RETRY_SECONDS):
+            return
         # Asking while every slot is pinned would only fail; the release that changes it wakes us.
         if self._store.slots.can_reserve(name):
             self._store.promote(name)
-            asked[name] = now
+            asked[name] = (session, now)
 
 
 def _binding(

@@ -35,6 +35,10 @@ class Count(StrEnum):
 class Duration(StrEnum):
     """What is timed, in seconds."""
 
+    DETECT_TO_READY = "detect_to_ready_seconds"
+    """From the manager's seeing a new or changed file until it was published."""
+    COPY = "copy_seconds"
+    """What the manager took to write a slot, by its own clock."""
     VERIFY = "verify_seconds"
     """From a commit to the end of its checksum, and of the copy to the device."""
     DRAIN = "drain_seconds"

@@ -5,7 +5,7 @@ Owns the sentences; who decides is `binder`.
 
 from __future__ import annotations
 
-from inference_server.errors import RequestError
+from inference_server.errors import RequestError, Violation
 from wuliart.contract.status import Reason
 
 
@@ -25,6 +25,16 @@ def refused(name: str, reason: str) -> RequestError:
         Reason.ADAPTER_REFUSED,
         f"style {name!r} cannot be used: {reason}",
         metadata={"adapter": name},
+    )
+
+
+def too_many(named: int, room: int) -> RequestError:
+    """They would not fit into the slots at once, however long one waits."""
+    text = f"has {named} styles; this server keeps {room} in memory at once beside those it pins"
+    return RequestError(
+        Reason.INVALID_REQUEST,
+        f"adapters {text}; name fewer, or start it with more --slots",
+        violations=[Violation("adapters", text)],
     )
 
 

@@ -90,7 +90,7 @@ class SlotTable:
         self._clock = clock
         self._zero = zero
         self._metrics = metrics
-        self._kept = frozenset(kept)
+        self.kept = frozenset(kept)
         self._published: dict[str, int] = {}
         self._generation = 0
         self._uses = 0
@@ -249,7 +249,7 @@ class SlotTable:
 
     def _evictable(self, name: str) -> list[Slot]:
         """Slots that may go to make room for `name`; its own old version may even if it is kept."""
-        kept = self._kept - {name}
+        kept = self.kept - {name}
         return [
             s
             for s in self.slots

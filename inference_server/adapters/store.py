@@ -76,6 +76,11 @@ class AdapterStore:
         return self._session is not None
 
     @property
+    def session_id(self) -> str:
+        """Of the manager's session; empty without one."""
+        return "" if self._session is None else self._session.id
+
+    @property
     def changed(self) -> asyncio.Event:
         """Set at the next change of anything here; to be asked for anew after each."""
         return self._changed
@@ -131,8 +136,22 @@ class AdapterStore:
         entry: FileEntry,
         packed_rank: int,
         sites: Sequence[str],
+        copied: float | None = None,
+        noticed: float | None = None,
     ) -> None:
         """Verifies what was written and publishes it.
+
+        Args:
+            session_id: of the writer.
+            index: of the slot.
+            generation: of its reservation.
+            checksum: XXH3-128 of its first `written_bytes` bytes.
+            written_bytes: what is looked at.
+            entry: the file it was written from.
+            packed_rank: of its low-rank sites.
+            sites: that the adapter acts on.
+            copied: seconds that writing took, if told.
+            noticed: seconds since the file was seen to have changed, if that is why it comes.
 
         Raises:
             RequestError: SESSION_LOST, RESERVATION_LOST, CHECKSUM_MISMATCH or INVALID_REQUEST.
@@ -169,6 +188,10 @@ class AdapterStore:
             raise
         self.slots.publish(slot, Resident(entry, generation, time.time(), tensors, index))
         self.metrics.count(Count.LOADS)
+        if copied is not None:
+            self.metrics.observe(Duration.COPY, copied)
+        if noticed is not None:
+            self.metrics.observe(Duration.DETECT_TO_READY, noticed + time.monotonic() - began)
         log.info("adapter %r resident in slot %d, generation %d", entry.name, index, generation)
         self.catalog.put(entry)
         self.notify()

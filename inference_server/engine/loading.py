@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inference_server.engine.adapter_room import AdapterRoom, choose_room
 from inference_server.engine.demand import (
     PROMPT_CACHE_BYTES,
     limit_allocator,
@@ -71,6 +72,8 @@ class LoadedModel:
     modulation: ModulationTable
     conditioning: Tensor
     """silu(temb), [rows, width] float32 on the CPU; the LoRA manager needs it."""
+    room: AdapterRoom
+    """What the plan has for adapters."""
     schedules: ScheduleTable
     tokenizer: PromptTokenizer
     text_encoder: TextEncoder
@@ -78,7 +81,7 @@ class LoadedModel:
     preview: PreviewProjection
 
     def layout(self, max_rank: int) -> SegmentLayout:
-        """The layout of an adapter slot for this model."""
+        """The layout of a slot of this model for adapters up to a rank."""
         return slot_layout(self.transformer.config, self.schedules, self.dtype, max_rank)
 
 
@@ -89,9 +92,12 @@ class Memory(NamedTuple):
     """Most bytes on the device while pictures are drawn; None: as much as it takes."""
     idle: int | None
     """Most bytes between them; None: the plan decides."""
-    slots: int
-    """Of the adapter segment."""
-    max_rank: int
+    slots: int | None = None
+    """Adapters resident at once; None: by the budget."""
+    max_rank: int | None = None
+    """Of an adapter; None: by the budget."""
+    pinned: int = 0
+    """Adapters that never make room for others."""
 
 
 FOLDED = 2
@@ -102,7 +108,7 @@ LARGEST_FOLD = 128
 
 FP8_CAPABILITY = (8, 9)
 
-UNLIMITED = Memory(None, None, 1, 16)
+UNLIMITED = Memory(None, None)
 
 
 def open_source(folder: Path, turbo_lora: Path | None) -> Source:
@@ -175,7 +181,12 @@ def load_model(
     vae = VaeDecoder(vae_config, source.vae(), device, dtype)
     preview = preview_projection(source.folder / "vae", vae, device)
     edges = EdgeWeights(*(weight.to(device=device, dtype=dtype) for weight in source.edges()))
-    layout = slot_layout(config, schedules, dtype, memory.max_rank)
+
+    def slot_bytes(rank: int) -> int:
+        return slot_layout(config, schedules, dtype, rank).slot_bytes
+
+    room = choose_room(memory.budget, slot_bytes, memory.slots, memory.max_rank, memory.pinned)
+    slots_bytes = room.allocated * slot_bytes(room.max_rank)
     kind = kind_of(source, device, weights)
     layers = layer_fields(text_config, dtype)
     always = modulation.nbytes + vae.nbytes + edges.nbytes
@@ -184,7 +195,7 @@ def load_model(
         blocks = block_fields(config, dtype, kind, rank)
         demand = Demand(
             always=always + PROMPT_CACHE_BYTES + runtime_bytes(device),
-            slots=memory.slots * layout.slot_bytes,
+            slots=slots_bytes,
             **scratch_bytes(device),
             block=packing.nbytes(blocks) + fold_bytes(config, rank, dtype),
             blocks=config.blocks,
@@ -197,11 +208,12 @@ def load_model(
     blocks, plan = planned(rank)
     if not plan.streamed_blocks and kind is WeightKind.BF16:
         # Where blocks are streamed, copies hide what adapters cost, and room would be copied too.
-        most = min(FOLDED * memory.max_rank, LARGEST_FOLD)
+        most = min(FOLDED * room.max_rank, LARGEST_FOLD)
         with suppress(ModelError):
             roomy, plan_with_room = planned(most)
             if not plan_with_room.streamed_blocks:
                 rank, blocks, plan = most, roomy, plan_with_room
+    log.info("adapters: %d resident at once, rank up to %d", *room)
     for segment in plan.segments():
         log.info("memory: %-28s %9.1f MB", segment.name, segment.nbytes / 1e6)
     log.info("memory: %.2f GB idle, %.2f GB at most", plan.idle / 1e9, plan.peak / 1e9)
@@ -239,6 +251,7 @@ def load_model(
         transformer=transformer,
         modulation=modulation,
         conditioning=condition,
+        room=room,
         schedules=schedules,
         tokenizer=tokenizer,
         text_encoder=text_encoder,

@@ -7,6 +7,7 @@ else is in flight. Knows nothing of the queue.
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from inference_server.engine.jpeg import encode_preview
 from inference_server.scheduler.events import AdapterUse, PreviewImage, Started, StepDone
 from inference_server.scheduler.interfaces import DrawingEngine
 from inference_server.scheduler.job import Job
+
+log = logging.getLogger(__name__)
 
 
 class CallerGoneError(Exception):
@@ -71,6 +74,11 @@ class Flight:
         """Whether somebody waits for `fly`."""
         return not self._boarding.empty()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether `fly` has anything to do."""
+        return self.boarding or not self._expected.empty()
+
     def board(self, passenger: Passenger) -> None:
         """Joins at the next step; from any thread. Somebody has to call `fly`, if nobody does."""
         self._boarding.put(passenger)
@@ -79,10 +87,21 @@ class Flight:
         """On the device thread: steps until nobody is left. Raises nothing."""
         while True:
             self._take_off()
-            if not self._passengers:
-                self._to_encode()  # whoever was expected has boarded, or left
+            if self._passengers:
+                self._step()
+            elif not self._encode_ahead():
                 return
-            self._step()
+
+    def _encode_ahead(self) -> bool:
+        """Encodes what is expected, with nobody in flight; whether there was anything."""
+        prompts = self._to_encode()
+        for prompt in prompts:
+            try:
+                self._engine.encode(prompt)
+            except Exception:
+                # Whoever it was for meets it again, and is told.
+                log.exception("encoding a prompt ahead failed")
+        return bool(prompts)
 
     def _take_off(self) -> None:
         unready = []

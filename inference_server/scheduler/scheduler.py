@@ -183,6 +183,8 @@ class Scheduler:
         return None
 
     def _load(self, job: Job) -> None:
+        # The device has nothing else to do for it: its prompt is encoded meanwhile.
+        self._flight.expect(job.request.prompt)
         task = asyncio.ensure_future(self._adapters.bind(job.request.adapters))
         self._loads[job] = task
         task.add_done_callback(lambda _: self._load_ended(job, task))
@@ -214,7 +216,7 @@ class Scheduler:
 
     def _fly(self) -> None:
         """Sees to it that the device thread is there for whoever boards."""
-        if self._flying is not None or not self._flight.boarding:
+        if self._flying is not None or not self._flight.wanted:
             return
         if self._resting is not None:
             self._resting.cancel()

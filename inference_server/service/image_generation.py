@@ -167,7 +167,7 @@ def _describe(backend: Backend) -> pb.GetServerInfoResponse:
             default_steps=limits.DEFAULT_STEPS,
             max_prompt_characters=limits.MAX_PROMPT_CHARACTERS,
             max_prompt_tokens=limits.MAX_PROMPT_TOKENS,
-            max_adapters=limits.MAX_ADAPTERS,
+            max_adapters=min(limits.MAX_ADAPTERS, backend.adapters.slots.resident_limit),
             max_adapter_weight=limits.MAX_ADAPTER_WEIGHT,
             max_adapter_rank=parameters.max_rank,
             adapter_slots=backend.adapters.slots.resident_limit,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 from grpc import aio
 
@@ -102,6 +102,8 @@ class Segment(rpc.SegmentServiceServicer):
             entry=_entry(request.entry),
             packed_rank=request.packed_rank,
             sites=request.sites,
+            copied=_seconds(request, "copy_time"),
+            noticed=_seconds(request, "time_since_noticed"),
         )
         return pb.CommitSlotResponse(revision=self._store.catalog.revision)
 
@@ -111,6 +113,16 @@ class Segment(rpc.SegmentServiceServicer):
         """See the .proto file."""
         self._store.abandon(request.session_id, request.slot, request.generation)
         return pb.AbandonSlotResponse()
+
+
+def _seconds(
+    request: pb.CommitSlotRequest, field: Literal["copy_time", "time_since_noticed"]
+) -> float | None:
+    if not request.HasField(field):
+        return None
+    duration = getattr(request, field)
+    seconds = float(duration.seconds + duration.nanos / 1e9)
+    return seconds if seconds >= 0 else None
 
 
 def _entry(message: pb.CatalogEntry) -> FileEntry:

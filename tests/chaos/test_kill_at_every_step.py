@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from signal import SIGKILL
 
@@ -56,7 +57,7 @@ def test_at_every_step_of_a_swap_no_picture_is_wrong_and_the_swap_is_made_up_for
     assert world.draws("kept", kept)
 
 
-def test_a_picture_that_waits_for_its_style_fails_by_name_and_the_next_one_has_it(
+def test_a_picture_that_waits_for_its_style_gets_it_from_the_next_manager(
     world: World, versions: list[Version]
 ) -> None:
     # One more than there are slots: the first one dropped is not resident any more.
@@ -69,10 +70,25 @@ def test_a_picture_that_waits_for_its_style_fails_by_name_and_the_next_one_has_i
     cold = names[0]
     world.await_style(cold, lambda adapter: adapter.state is AdapterState.AVAILABLE)
     world.arm.touch()
-    # Nobody is there to load it: that is told at once, and not after a time-out.
-    with pytest.raises(Unavailable, match="no LoRA manager"):
-        world.picture(cold)
-    await_death(world)
-    world.start_manager()
+    with ThreadPoolExecutor(1) as beside:
+        drawn = beside.submit(world.draws, cold, versions[0])
+        await_death(world)
+        assert not drawn.done()
+        world.start_manager()
+        assert drawn.result(PATIENCE)
+
+
+def test_a_picture_that_waits_for_its_style_in_vain_fails_by_name(
+    world: World, versions: list[Version]
+) -> None:
+    names = [f"style{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
+    world.start_manager_at(Step.PROMOTED, SIGKILL)
     world.wait_attached()
-    assert world.draws(cold, versions[0])
+    for name in names:
+        world.drop(name, versions[0])
+        world.await_resident(name, versions[0])
+    world.await_style(names[0], lambda adapter: adapter.state is AdapterState.AVAILABLE)
+    world.arm.touch()
+    with pytest.raises(Unavailable, match="no LoRA manager"):
+        world.picture(names[0])
+    await_death(world)

@@ -32,6 +32,16 @@ def test_everything_is_there_from_the_start_and_0() -> None:
     assert not any(metrics.counts.values())
 
 
+async def test_what_the_manager_tells_of_its_own_work_is_kept(bench: Bench) -> None:
+    durations = bench.store.metrics.durations
+    await bench.commit(bench.write("a"))
+    assert durations[Duration.COPY].count == durations[Duration.DETECT_TO_READY].count == 0
+    await bench.commit(bench.write("b"), copied=0.25, noticed=2.0)
+    assert durations[Duration.COPY].sum_seconds == 0.25
+    assert durations[Duration.DETECT_TO_READY].count == 1
+    assert durations[Duration.DETECT_TO_READY].sum_seconds > 2.0, "verifying is part of it"
+
+
 def test_buckets_hold_their_own_bound_and_everything_shorter() -> None:
     histogram = Histogram()
     for seconds in (0.0, BOUNDS[0], BOUNDS[0] * 1.01, BOUNDS[-1], BOUNDS[-1] + 1):

@@ -38,6 +38,31 @@ async def test_jobs_whose_adapters_are_there_go_first(bench: Bench) -> None:
     assert bench.binder.balanced
 
 
+async def test_while_a_style_is_loaded_an_idle_device_encodes_the_prompt(bench: Bench) -> None:
+    bench.engine.cold.add("two words")
+    cold = bench.submit(1, adapters=COLD, prompt="two words")
+    await until(lambda: bench.engine.entered("encode", "two words") == 1)
+    await settle()
+    assert not cold.events
+    bench.binder.free()
+    await cold.ended()
+    assert cold.picture.seed == 1
+
+
+async def test_a_prompt_that_cannot_be_encoded_ahead_fails_its_own_picture_alone(
+    bench: Bench,
+) -> None:
+    bench.engine.cold.add("two words")
+    bench.engine.fail("encode", RuntimeError("ahead"))
+    cold = bench.submit(1, adapters=COLD, prompt="two words")
+    await until(lambda: bench.engine.entered("encode", "two words") == 1)
+    await bench.submit(2).ended()
+    bench.engine.fail("encode", RuntimeError("again"))
+    bench.binder.free()
+    await cold.ended()
+    assert "again" in str(cold.error)
+
+
 async def test_what_was_loaded_goes_before_those_that_came_later(bench: Bench) -> None:
     bench.engine.hold()
     drawing = bench.submit(0)

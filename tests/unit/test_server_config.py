@@ -32,7 +32,7 @@ def test_defaults() -> None:
     assert config == Config(runtime_dir=Path(f"/tmp/wuliart-{os.geteuid()}"))
     assert (config.model, config.embedded) == (EMBEDDED_MODEL, True)
     assert (config.listen, config.device, config.dtype) == ("127.0.0.1:50051", "auto", "auto")
-    assert (config.slots, config.max_rank, config.queue, config.grace) == (4, 32, 64, 30.0)
+    assert (config.slots, config.max_rank, config.queue, config.grace) == (None, None, 64, 30.0)
     assert config.turbo_lora == EMBEDDED_TURBO
     assert EMBEDDED_TURBO.is_file()
     assert config.log_level == "INFO"
@@ -73,7 +73,7 @@ def test_where_the_runtime_folder_is_looked_for(monkeypatch: pytest.MonkeyPatch)
 
 
 BAD_ARGUMENTS = [
-    (["--slots", "3"], "--slots must be at least 4"),
+    (["--slots", "0"], "--slots must be at least 1"),
     (["--slots", "many"], "--slots"),
     (["--max-rank", "0"], "--max-rank must be at least 1"),
     (["--queue", "0"], "--queue must be at least 1"),
@@ -83,8 +83,7 @@ BAD_ARGUMENTS = [
     (["--log-level", "LOUD"], "--log-level"),
     (["--runtime-dir", "/tmp/" + "x" * 100], "is too long for a Unix socket"),
     (["--on-bad-adapter", "ignore"], "--on-bad-adapter"),
-    (["--pin-style", "ink"], "--slots 4 lets 0 be pinned"),
-    (["--slots", "5", "--pin-style", "a", "--pin-style", "b"], "use --slots 6, or pin fewer"),
+    (["--slots", "2", "--pin-style", "a", "--pin-style", "b"], "use --slots 3 or more"),
     (["--slots", "5", "--pin-style", ""], "--pin-style needs a name"),
     (["--no-such-option"], "--no-such-option"),
     (["stray"], "stray"),
@@ -109,7 +108,7 @@ def test_a_bad_argument_ends_with_2_and_says_which(
 
 def test_a_bad_argument_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_arguments(["--slots", "3"])
+        parse_arguments(["--slots", "0"])
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

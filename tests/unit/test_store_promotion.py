@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from inference_server.adapters import binder as binder_module
+from inference_server.adapters.records import Wanted
 from inference_server.adapters.slots import SlotState
 from tests.fakes import settle, until
 from tests.store_bench import Bench, entry, make_bench, refused
@@ -83,8 +84,9 @@ async def end_by(bench: Bench, how: str) -> None:
     ],
 )
 async def test_a_promotion_that_cannot_come_ends_at_once(
-    bench: Bench, how: str, reason: Reason, said: str
+    bench: Bench, how: str, reason: Reason, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(binder_module, "MANAGER_RETURN_SECONDS", 0.05)
     await bench.publish("here")
     bench.report(entry("here"), entry("a"))
     waiting = bench.binding("here", "a")
@@ -115,6 +117,37 @@ async def test_the_next_manager_serves_who_waits(bench: Bench) -> None:
     assert await asked(bench) == "a"
     await bench.publish("a")
     bench.binder.release(await asyncio.wait_for(waiting, 5))
+
+
+async def test_who_waits_goes_on_waiting_while_the_manager_is_started_again(bench: Bench) -> None:
+    bench.report(entry("a"))
+    waiting = bench.binding("a")
+    await asked(bench)
+    bench.store.detach(bench.session)
+    await settle()
+    assert not waiting.done()
+    bench.session = bench.store.attach()
+    assert await asked(bench) == "a", "at once: the one that died was asked, this one was not"
+    await bench.publish("a")
+    bench.binder.release(await asyncio.wait_for(waiting, 5))
+
+
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [("ab", True), (("kept", "a"), True), (("kept", "a", "b"), True), ("abc", False)],
+)
+async def test_more_adapters_than_are_kept_at_once_are_refused_before_they_are_queued(
+    names: Sequence[str], fits: bool
+) -> None:
+    bench = make_bench(3, pinned=("kept",))
+    bench.report(*map(entry, ["kept", *"abc"]))
+    wanted = [Wanted(name, 1.0) for name in names]
+    if fits:
+        bench.binder.check(wanted)
+        return
+    error = await refused(Reason.INVALID_REQUEST, lambda: bench.binder.check(wanted))
+    assert "has 3 styles; this server keeps 2" in error.message
+    assert [v.field for v in error.violations] == ["adapters"]
 
 
 async def test_a_silent_manager_is_not_awaited_for_ever(

@@ -1,0 +1,47 @@
+"""How many slots of what rank a budget has, where the operator leaves it open."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_server.engine.adapter_room import SHARE, USUAL, AdapterRoom, choose_room
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+
+GB = 1e9
+
+
+def slot_bytes(rank: int) -> int:
+    """Of Qwen-Image."""
+    shape = (60, 3072, 12288, 64, 64, 3584, 10)
+    return SegmentLayout(LayoutParameters(*shape, rank, "bfloat16")).slot_bytes
+
+
+@pytest.mark.parametrize(
+    ("budget", "room"),
+    [(18.7, (2, 16)), (24.0, (2, 32)), (40.0, (4, 32)), (79.0, (4, 64)), (141.0, (8, 64))],
+)
+def test_a_larger_card_has_more_slots_of_a_larger_rank(
+    budget: float, room: tuple[int, int]
+) -> None:
+    chosen = choose_room(round(budget * GB), slot_bytes)
+    assert chosen == AdapterRoom(*room)
+    assert chosen.allocated * slot_bytes(chosen.max_rank) <= SHARE * budget * GB
+
+
+def test_two_styles_stay_warm_on_the_smallest_budget() -> None:
+    assert choose_room(1, slot_bytes) == AdapterRoom(2, 16)
+
+
+def test_what_the_operator_says_is_done() -> None:
+    assert choose_room(round(18.7 * GB), slot_bytes, slots=6, max_rank=128) == AdapterRoom(6, 128)
+    assert choose_room(round(18.7 * GB), slot_bytes, slots=1) == AdapterRoom(1, 32)
+    assert choose_room(round(18.7 * GB), slot_bytes, max_rank=64) == AdapterRoom(2, 64)
+
+
+def test_pinned_styles_leave_a_slot_for_the_others() -> None:
+    assert choose_room(round(18.7 * GB), slot_bytes, pinned=3) == AdapterRoom(4, 16)
+    assert choose_room(None, slot_bytes, pinned=5) == AdapterRoom(6, 32)
+
+
+def test_without_a_budget_there_is_the_usual_room() -> None:
+    assert choose_room(None, slot_bytes) == USUAL
