@@ -53,11 +53,12 @@ class Binder:
                 adapters than the server keeps at once, INVALID_REQUEST.
         """
         slots = self._store.slots
-        named = {w.name for w in wanted}
-        room = slots.resident_limit - len(slots.kept - named)
-        if len(named) > room:
-            raise refusals.too_many(len(named), room)
-        self._look_at([w for w in wanted if self._store.slots.published(w.name) is None])
+        absent = [w for w in wanted if slots.published(w.name) is None]
+        _, skipped = self._look_at(absent)
+        drawn = {w.name for w in wanted} - {s.name for s in skipped}
+        room = slots.resident_limit - len(slots.kept - drawn)
+        if len(drawn) > room:
+            raise refusals.too_many(len(drawn), room)
 
     def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
         """Pins one exact version of each adapter if all are resident; None if one is not."""

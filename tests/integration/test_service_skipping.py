@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,11 @@ import wuliart_client
 from tests.fakes import DEADLINE
 from tests.hand_manager import HandManager, entry_of
 from tests.harness import InProcessServer, failure_of, read_until, running_server
+from tests.openai_door import name_model, open_door
 from wuliart.v1.image_generation_pb2 import AdapterWeight
+from wuliart_web.drawing import Asked, draw
+from wuliart_web.pictures import Pictures
+from wuliart_web.words import spoken
 
 
 @pytest.fixture
@@ -52,6 +57,34 @@ async def test_the_client_package_passes_it_on(
     gone = wuliart_client.SkippedAdapter("gone", "ADAPTER_NOT_FOUND", "there is no style 'gone'")
     assert started.skipped == picture.skipped == (gone,)
     assert picture.adapters == plain.skipped == ()
+
+
+async def test_the_openai_door_names_it_beside_each_picture(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    await manager.report(entry_of("oil", refusal_reason="rank 99"))
+    name_model(server, "qwen-image")
+    async with open_door(server.target) as door:
+        answer = await door.images.generate(prompt="a cat", model="oil", n=2)
+        stream = await door.images.generate(prompt="a cat", model="oil", stream=True)
+        completed = [e async for e in stream if e.type == "image_generation.completed"]
+        plain = await door.images.generate(prompt="a cat")
+    expected = [{"name": "oil", "reason": "style 'oil' cannot be used: rank 99"}]
+    told: Any
+    for told in (*(answer.data or ()), *completed):
+        assert told.skipped_styles == expected
+    assert all("skipped_styles" not in told.model_extra for told in plain.data or ())
+
+
+async def test_the_page_says_so_beside_the_picture(
+    server: InProcessServer, manager: HandManager
+) -> None:
+    await manager.report(entry_of("<b>oil</b>", refusal_reason="rank 99"))
+    asked = Asked("a cat", 1, 4, (wuliart_client.Style("<b>oil</b>", 1.0),))
+    async with wuliart_client.AsyncClient(server.target) as client:
+        shown = [now async for now in draw(client, Pictures(), asked, 0, spoken("en"))]
+    assert shown[-1].drawn
+    assert "drawn without “&lt;b&gt;oil&lt;/b&gt;”" in shown[-1].html
 
 
 async def test_what_passes_by_itself_still_fails(

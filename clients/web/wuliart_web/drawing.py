@@ -73,7 +73,8 @@ async def draw(
     """Everything that is shown of one picture, in order; a failure is shown too, not raised."""
     nothing = (0, asked.steps)
     yield Shown(viewer.view(said["asking"], steps=nothing), Button.GENERATING)
-    began, ignored, before = time.monotonic(), 0, ""
+    before, remarks = "", list[str]()
+    began = time.monotonic()
     try:
         async with client.generate(
             asked.prompt, seed=asked.seed, steps=asked.steps, styles=asked.styles, preview=True
@@ -82,18 +83,25 @@ async def draw(
                 if isinstance(event, Completed):
                     drawn = Drawn(number, pictures.add(event.picture.data), asked)
                     line = said["done"].format(seconds=time.monotonic() - began, seed=asked.seed)
-                    if ignored:
-                        line += " · " + said["ignored"].format(count=ignored)
+                    line = " · ".join([line, *remarks])
                     yield Shown(finished(drawn, line, said, before), Button.DRAW, drawn)
                     continue
                 if isinstance(event, Started):
-                    ignored = event.prompt_tokens_ignored
+                    remarks = _remarks(event, said)
                 elif isinstance(event, Step) and event.preview is not None:
                     before = viewer.jpeg_source(event.preview)
                 yield _under_way(event, asked, before, said)
     except WuliArtError as failure:
         line = failures.told(failure, said)
         yield Shown(viewer.view(line, viewer.note(said["here"])), Button.DRAW)
+
+
+def _remarks(started: Started, said: Said) -> list[str]:
+    """How the picture differs from what was asked for."""
+    remarks = [said["skipped"].format(name=adapter.name) for adapter in started.skipped]
+    if started.prompt_tokens_ignored:
+        remarks.append(said["ignored"].format(count=started.prompt_tokens_ignored))
+    return remarks
 
 
 def _under_way(event: Event, asked: Asked, before: str, said: Said) -> Shown:

@@ -27,6 +27,7 @@ from wuliart_web.openai_stream import (
     LOOK,
     PictureStream,
     begun,
+    ours,
     text_of,
     unless_gone,
     usage,
@@ -113,7 +114,7 @@ async def _style_of(client: AsyncClient, model: str | None) -> str | None:
 
 
 async def _draw_all(client: AsyncClient, asked: ImageRequest, style: str | None) -> dict[str, Any]:
-    """OpenAI's answer with all pictures; `seed` of each is our addition.
+    """OpenAI's answer with all pictures; what `ours` says of each is our addition.
 
     One after the other: others that wait get their turn in between, and a request alone can
     never fill the queue. The n-th seed is the first plus n, so that the first draws all again.
@@ -122,7 +123,7 @@ async def _draw_all(client: AsyncClient, asked: ImageRequest, style: str | None)
     seed = asked.seed
     for _ in range(asked.pictures):
         started, picture = await _draw(client, asked, style, seed)
-        data.append({"b64_json": text_of(picture.data), "seed": picture.seed})
+        data.append({"b64_json": text_of(picture.data), **ours(picture)})
         seed = (picture.seed + 1) % SEEDS
     # The same for each picture: the prompt is read once, however many are drawn of it.
     return {"created": int(time.time()), "data": data, "usage": usage(started), **LOOK}

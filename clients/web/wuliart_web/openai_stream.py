@@ -18,7 +18,15 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from wuliart_client import AsyncEventStream, Completed, Event, Started, Step, WuliArtError
+from wuliart_client import (
+    AsyncEventStream,
+    Completed,
+    Event,
+    Picture,
+    Started,
+    Step,
+    WuliArtError,
+)
 from wuliart_web.openai_errors import translated
 from wuliart_web.openai_request import BACKGROUND, FORMAT, QUALITY, SIZE
 
@@ -59,6 +67,12 @@ async def _left(receive: Receive) -> None:
 def text_of(data: bytes) -> str:
     """A picture as `b64_json`."""
     return b64encode(data).decode("ascii")
+
+
+def ours(picture: Picture) -> dict[str, Any]:
+    """What OpenAI's answers have no field for; its clients keep fields that they do not know."""
+    left_out = [{"name": adapter.name, "reason": adapter.message} for adapter in picture.skipped]
+    return {"seed": picture.seed, **({"skipped_styles": left_out} if left_out else {})}
 
 
 def usage(started: Started) -> dict[str, Any]:
@@ -131,7 +145,7 @@ async def _events(
                 yield _picture("partial_image", event.preview, partial_image_index=index)
             elif isinstance(event, Completed):
                 picture = event.picture
-                yield _picture("completed", picture.data, usage=usage(started), seed=picture.seed)
+                yield _picture("completed", picture.data, usage=usage(started), **ours(picture))
     except WuliArtError as error:
         # The status has been sent; this is what OpenAI's clients raise APIError for.
         yield _sent("error", translated(error, model_style).body())
