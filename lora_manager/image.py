@@ -24,9 +24,9 @@ Float32Array = npt.NDArray[np.float32]
 class SlotImage:
     """Everything a slot needs to hold one adapter.
 
-    `data` is uint8 [written_bytes]: the slot from its first byte to the end of its last region in
-    use. `packed_rank` is the rank of every low-rank region, `sites` are the layout's sites the
-    adapter acts on, in the layout's order; bytes of other sites are zero and never read.
+    `data` is uint8 [written_bytes]: the slot from its first byte to the end of its last region.
+    `packed_rank` is the rank of every low-rank region, `sites` are the layout's sites the adapter
+    acts on, in the layout's order.
     `checksum` is the XXH3-128 of `data`, 16 bytes big endian.
     """
 
@@ -70,14 +70,21 @@ def build_image(
     ]
     deltas = [site for site in layout.delta_sites.values() if site.module in adapter.factors]
     sites = (*(site.name for site in low_rank), *(delta.name for delta in deltas))
-    data = np.zeros(layout.end(rank, sites), np.uint8)
+    packing = layout.packing(rank, sites)
+    data = np.zeros(packing.nbytes, np.uint8)
 
     def write(site: LowRankSite | DeltaSite) -> None:
+        offsets = packing.offsets[site.name]
         if isinstance(site, LowRankSite):
-            _write_products(data, layout, site, adapter, rank)
+            shapes = layout.down_shape(site, rank), layout.up_shape(site, rank)
+            down, up = (
+                _region(data, layout, offset, shape)
+                for offset, shape in zip(offsets, shapes, strict=True)
+            )
+            _write_products(down.reshape(-1, rank, site.in_features), up, layout, site, adapter)
             return
         table = _table(adapter.factors[site.module], conditioning, site.module)
-        region = _region(data, layout, site.offset, layout.delta_shape(site))
+        region = _region(data, layout, offsets[0], layout.delta_shape(site))
         region[...] = _encode(table, layout, site.module)
 
     used: list[LowRankSite | DeltaSite] = [*low_rank, *deltas]
@@ -86,15 +93,13 @@ def build_image(
 
 
 def _write_products(
-    data: npt.NDArray[np.uint8],
+    down: npt.NDArray[np.generic],
+    up: npt.NDArray[np.generic],
     layout: SegmentLayout,
     site: LowRankSite,
     adapter: LoraAdapter,
-    rank: int,
 ) -> None:
-    parts = len(site.modules)
-    down = _region(data, layout, site.down_offset, (parts, rank, site.in_features))
-    up = _region(data, layout, site.up_offset, layout.up_shape(site, rank))
+    """Into `down` [parts, rank, in] and `up` [parts, rank, out]."""
     for part, module in enumerate(site.modules):
         # Parts the adapter leaves alone and rows beyond a module's own rank stay zero.
         if module not in adapter.factors:

@@ -167,19 +167,19 @@ class AdapterSegment:
         Raises:
             ValueError: the rank or a site does not belong to this layout.
         """
-        if not 1 <= rank <= self.layout.parameters.max_rank:
-            raise ValueError(f"rank {rank} is outside 1..{self.layout.parameters.max_rank}")
+        packing = self.layout.packing(rank, sites)
         factors: dict[str, SiteFactors] = {}
         deltas: dict[str, Tensor] = {}
-        for name in sites:
+        for name, offsets in packing.offsets.items():
             if (site := self.layout.low_rank_sites.get(name)) is not None:
-                down = self._view(slot, site.down_offset, self.layout.down_shape(site, rank))
-                up = self._view(slot, site.up_offset, self.layout.up_shape(site, rank))
-                factors[name] = SiteFactors(down, up)
-            elif (delta := self.layout.delta_sites.get(name)) is not None:
-                deltas[name] = self._view(slot, delta.offset, self.layout.delta_shape(delta))
+                down, up = offsets
+                factors[name] = SiteFactors(
+                    self._view(slot, down, self.layout.down_shape(site, rank)),
+                    self._view(slot, up, self.layout.up_shape(site, rank)),
+                )
             else:
-                raise ValueError(f"the layout has no site {name!r}")
+                shape = self.layout.delta_shape(self.layout.delta_sites[name])
+                deltas[name] = self._view(slot, offsets[0], shape)
         return AdapterTensors(factors, deltas)
 
     def _view(self, slot: int, offset: int, shape: tuple[int, ...]) -> Tensor:

@@ -166,14 +166,15 @@ class AdapterStore:
             if entry.name != slot.name or not 0 < written_bytes <= self.segment.layout.slot_bytes:
                 raise RequestError(Reason.INVALID_REQUEST, "the commit does not fit its slot")
             try:
-                tensors = self.segment.tensors(index, packed_rank, sites)
+                reach = self.segment.layout.packing(packed_rank, sites).nbytes
             except ValueError as error:
                 raise RequestError(Reason.INVALID_REQUEST, str(error)) from None
-            if self.segment.layout.end(packed_rank, sites) > written_bytes:
+            if reach > written_bytes:
                 # Bytes behind the checksum's reach must never be drawn with.
                 raise RequestError(
                     Reason.INVALID_REQUEST, "the commit's sites reach beyond its written bytes"
                 )
+            tensors = self.segment.tensors(index, packed_rank, sites)
             verified = await self._verified(index, written_bytes, checksum)
             self.metrics.observe(Duration.VERIFY, time.monotonic() - began)
             if not verified:

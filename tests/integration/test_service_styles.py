@@ -68,10 +68,10 @@ async def test_what_was_committed_is_what_is_drawn_with(
     down, up = gated.tensors.factors["block0.img_qkv"]
     site = LAYOUT.low_rank_sites["block0.img_qkv"]
     assert down.shape == LAYOUT.down_shape(site, 4) and up.shape == LAYOUT.up_shape(site, 4)
-    for tensor, offset in (
-        (down, site.down_offset),
-        (up, site.up_offset),
-        (gated.tensors.deltas["block0.img_mod"], LAYOUT.delta_sites["block0.img_mod"].offset),
+    offsets = LAYOUT.packing(4, image.sites).offsets
+    table = gated.tensors.deltas["block0.img_mod"]
+    for tensor, offset in zip(
+        (down, up, table), (*offsets["block0.img_qkv"], *offsets["block0.img_mod"]), strict=True
     ):
         written = image.data[offset : offset + tensor.nbytes]
         assert torch.equal(tensor.flatten().view(torch.uint8), torch.from_numpy(written.copy()))

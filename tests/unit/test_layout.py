@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -42,43 +42,56 @@ PARAMETERS = st.builds(
 )  # fmt: skip
 
 
-def regions(layout: SegmentLayout, rank: int) -> Iterator[tuple[int, int]]:
-    """First byte and end of every region, packed for `rank`."""
-    size = layout.element_bytes
-    for site in layout.low_rank_sites.values():
-        for offset, shape in (
-            (site.down_offset, layout.down_shape(site, rank)),
-            (site.up_offset, layout.up_shape(site, rank)),
-        ):
-            yield offset, offset + torch.Size(shape).numel() * size
-    for delta in layout.delta_sites.values():
-        yield delta.offset, delta.offset + torch.Size(layout.delta_shape(delta)).numel() * size
+def every_site(layout: SegmentLayout) -> list[str]:
+    return [*layout.low_rank_sites, *layout.delta_sites]
+
+
+def regions(layout: SegmentLayout, rank: int, sites: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """First byte and end of every region of these sites, packed for `rank`."""
+    for name, offsets in layout.packing(rank, sites).offsets.items():
+        if (site := layout.low_rank_sites.get(name)) is not None:
+            shapes = [layout.down_shape(site, rank), layout.up_shape(site, rank)]
+        else:
+            shapes = [layout.delta_shape(layout.delta_sites[name])]
+        for offset, shape in zip(offsets, shapes, strict=True):
+            yield offset, offset + torch.Size(shape).numel() * layout.element_bytes
 
 
 @settings(deadline=None, max_examples=60)
-@given(PARAMETERS)
-def test_regions_are_aligned_apart_and_inside_the_slot(parameters: LayoutParameters) -> None:
-    layout = SegmentLayout(parameters)
-    taken = sorted(regions(layout, parameters.max_rank))
-    end = 0
-    for start, stop in taken:
-        assert start % REGION_ALIGNMENT == 0
-        assert end <= start < stop
-        end = stop
-    assert end <= layout.slot_bytes < end + REGION_ALIGNMENT + SLOT_ALIGNMENT
-    assert layout.slot_bytes % SLOT_ALIGNMENT == 0
-
-
-@settings(deadline=None, max_examples=30)
 @given(PARAMETERS, st.data())
-def test_a_smaller_rank_stays_within_its_regions(
+def test_regions_are_aligned_apart_dense_and_inside_the_slot(
     parameters: LayoutParameters, data: st.DataObject
 ) -> None:
     layout = SegmentLayout(parameters)
     rank = data.draw(st.integers(1, parameters.max_rank))
-    largest = dict(regions(layout, parameters.max_rank))
-    for start, stop in regions(layout, rank):
-        assert stop <= largest[start]
+    sites = data.draw(st.lists(st.sampled_from(every_site(layout)), min_size=1))
+    packing = layout.packing(rank, sites)
+    assert packing.offsets.keys() == set(sites)
+    assert packing == layout.packing(rank, [*reversed(sites), *sites]), "whoever lists them"
+    end = 0
+    for start, stop in sorted(regions(layout, rank, sites)):
+        assert start % REGION_ALIGNMENT == 0
+        assert end <= start < stop and start - end < REGION_ALIGNMENT
+        end = stop
+    assert end == packing.nbytes <= layout.slot_bytes
+
+
+@settings(deadline=None, max_examples=60)
+@given(PARAMETERS)
+def test_a_slot_has_room_for_everything_and_no_more(parameters: LayoutParameters) -> None:
+    layout = SegmentLayout(parameters)
+    nbytes = layout.packing(parameters.max_rank, every_site(layout)).nbytes
+    assert nbytes <= layout.slot_bytes < nbytes + SLOT_ALIGNMENT
+    assert layout.slot_bytes % SLOT_ALIGNMENT == 0
+
+
+@pytest.mark.parametrize(
+    ("rank", "site", "complaint"),
+    [(0, "img_in", "rank 0 is outside 1..4"), (5, "img_in", "rank 5"), (4, "image", "no site 'im")],
+)
+def test_what_is_not_of_the_layout_has_no_place(rank: int, site: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        SegmentLayout(SMALL).packing(rank, [site])
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(LayoutParameters)])

@@ -108,7 +108,7 @@ def test_another_process_writes_through_the_descriptor(segment: AdapterSegment) 
     data = values.view(torch.uint8).numpy().tobytes()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        place = segment.offset(1) + site.down_offset
+        place = segment.offset(1)
         arguments = [sys.executable, "-c", WRITER, str(theirs.fileno()), str(place), data.hex()]
         with subprocess.Popen(arguments, pass_fds=[theirs.fileno()]) as writer:
             theirs.close()

@@ -9,7 +9,7 @@ import xxhash
 
 from lora_manager.image import SlotImage, build_image, module_shapes
 from tests.lora_files import encode, make_lora, pack, truth
-from wuliart.contract.layout import LayoutParameters, LowRankSite, SegmentLayout
+from wuliart.contract.layout import REGION_ALIGNMENT, LayoutParameters, LowRankSite, SegmentLayout
 from wuliart.lora import LoraAdapter, LoraRefused, parse_lora
 
 ROWS = 10
@@ -42,11 +42,12 @@ def read(
 def read_module(image: SlotImage, layout: SegmentLayout, module: str) -> np.ndarray:
     """The module's weight delta [out, in], or its table [rows, out] if it reads the timestep."""
     site, part = layout.modules[module]
-    if not isinstance(site, LowRankSite):
-        return read(image, layout, site.offset, layout.delta_shape(site))
     rank = image.packed_rank
-    down = read(image, layout, site.down_offset, layout.down_shape(site, rank))
-    up = read(image, layout, site.up_offset, layout.up_shape(site, rank))
+    offsets = layout.packing(rank, image.sites).offsets[site.name]
+    if not isinstance(site, LowRankSite):
+        return read(image, layout, offsets[0], layout.delta_shape(site))
+    down = read(image, layout, offsets[0], layout.down_shape(site, rank))
+    up = read(image, layout, offsets[1], layout.up_shape(site, rank))
     return (down[part * rank : (part + 1) * rank].T @ up[part]).T
 
 
@@ -73,7 +74,8 @@ def test_mixed_ranks_are_padded_with_zeros() -> None:
         np.testing.assert_allclose(read_module(image, FLOAT32, module), deltas[module], atol=1e-6)
     site, _ = FLOAT32.modules[Q]
     assert isinstance(site, LowRankSite)
-    down = read(image, FLOAT32, site.down_offset, FLOAT32.down_shape(site, 7))
+    assert image.sites[0] == site.name
+    down = read(image, FLOAT32, 0, FLOAT32.down_shape(site, 7))
     assert not down[2:7].any()
 
 
@@ -85,14 +87,16 @@ def test_a_part_the_adapter_leaves_alone_is_zero() -> None:
 
 
 @pytest.mark.parametrize("module", ["img_in", Q, "proj_out", MOD, "norm_out.linear"])
-def test_only_the_touched_site_is_listed_and_the_image_ends_with_it(module: str) -> None:
+def test_only_the_touched_site_is_listed_and_the_image_is_no_larger(module: str) -> None:
     image = build(FLOAT32, make_lora(FLOAT32, modules=[module], rank=3))
     site, _ = FLOAT32.modules[module]
     assert image.sites == (site.name,)
     if isinstance(site, LowRankSite):
-        end = site.up_offset + 4 * len(site.modules) * 3 * site.out_features
+        down = 4 * len(site.modules) * 3 * site.in_features
+        end = -(-down // REGION_ALIGNMENT) * REGION_ALIGNMENT
+        end += 4 * len(site.modules) * 3 * site.out_features
     else:
-        end = site.offset + 4 * ROWS * site.out_features
+        end = 4 * ROWS * site.out_features
     assert image.data.shape == (end,)
 
 
@@ -141,7 +145,7 @@ def test_bfloat16_rounds_to_nearest_even() -> None:
     image = build_image(one_module(down, np.ones((64, 1), np.float32)), BFLOAT16, CONDITIONING)
     site, _ = BFLOAT16.modules[Q]
     assert isinstance(site, LowRankSite)
-    written = image.data[site.down_offset : site.down_offset + 128].tobytes()
+    written = image.data[:128].tobytes()
     assert written == torch.from_numpy(down).bfloat16().view(torch.uint8).numpy().tobytes()
     assert written == encode(down, "BF16")
 

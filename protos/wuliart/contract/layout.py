@@ -11,18 +11,19 @@ A slot holds two kinds of regions:
 
       y_p = W_p x + weight * (x @ down_p.T) @ up_p
 
-  `r` is the adapter's packed rank, at most `max_rank`; regions are sized for `max_rank`, their
-  first byte never moves, and smaller ranks are packed densely at its start. alpha / rank is
-  folded into `up`.
+  `r` is the adapter's packed rank, at most `max_rank`. alpha / rank is folded into `up`.
 * A `DeltaSite` is a linear layer that reads the timestep alone, so its outputs are a table with
   one row per timestep. It holds what the adapter adds to that table: `[rows, out_features]`.
+
+The regions of the sites that an adapter acts on lie densely, one after another, so that a small
+adapter is few bytes to write, to sum and to copy. A slot has room for all sites at `max_rank`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -72,9 +73,6 @@ class LowRankSite:
     in_features: int
     out_features: int
     """Of one part."""
-    down_offset: int
-    up_offset: int
-    """Bytes from the start of the slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,17 @@ class DeltaSite:
     name: str
     module: str
     out_features: int
-    offset: int
-    """Bytes from the start of the slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where one adapter's tensors lie."""
+
+    offsets: Mapping[str, tuple[int, ...]]
+    """Site -> first bytes of its tensors from the start of the slot: `down` and `up`, or the table.
+    In the order of `SegmentLayout`'s sites."""
+    nbytes: int
+    """Up to the end of the last one."""
 
 
 def _block_products(n: int, p: LayoutParameters) -> list[tuple[str, tuple[str, ...], int, int]]:
@@ -118,14 +125,6 @@ class SegmentLayout:
         self.element_bytes = DTYPE_BYTES[p.dtype]
         low_rank: dict[str, LowRankSite] = {}
         deltas: dict[str, DeltaSite] = {}
-        offset = 0
-
-        def take(elements: int) -> int:
-            nonlocal offset
-            start = offset
-            offset = _align(offset + elements * self.element_bytes, REGION_ALIGNMENT)
-            return start
-
         products = [
             ("img_in", ("img_in",), p.image_features, p.width),
             ("txt_in", ("txt_in",), p.text_features, p.width),
@@ -133,10 +132,7 @@ class SegmentLayout:
             ("proj_out", ("proj_out",), p.width, p.output_features),
         ]
         for name, modules, in_features, out_features in products:
-            parts = len(modules)
-            down = take(parts * p.max_rank * in_features)
-            up = take(parts * p.max_rank * out_features)
-            low_rank[name] = LowRankSite(name, modules, in_features, out_features, down, up)
+            low_rank[name] = LowRankSite(name, modules, in_features, out_features)
 
         tables = [
             (f"block{n}.{stream}_mod", f"transformer_blocks.{n}.{stream}_mod.1", MODULATION_SHARES)
@@ -145,12 +141,12 @@ class SegmentLayout:
         ]
         tables.append(("norm_out", "norm_out.linear", 2))
         for name, module, shares in tables:
-            features = shares * p.width
-            deltas[name] = DeltaSite(name, module, features, take(p.modulation_rows * features))
+            deltas[name] = DeltaSite(name, module, shares * p.width)
 
         self.low_rank_sites = low_rank
         self.delta_sites = deltas
-        self.slot_bytes = _align(offset, SLOT_ALIGNMENT)
+        whole = self.packing(p.max_rank, (*low_rank, *deltas))
+        self.slot_bytes = _align(whole.nbytes, SLOT_ALIGNMENT)
 
     @cached_property
     def modules(self) -> dict[str, tuple[LowRankSite | DeltaSite, int]]:
@@ -175,28 +171,42 @@ class SegmentLayout:
         """Shape of the site's table."""
         return self.parameters.modulation_rows, site.out_features
 
-    def end(self, rank: int, sites: Iterable[str]) -> int:
-        """First byte behind the named sites' regions, packed for `rank`.
+    def packing(self, rank: int, sites: Iterable[str]) -> Packing:
+        """Where the tensors of an adapter that acts on these sites lie, packed for `rank`.
 
         Raises:
-            KeyError: the layout has no site of that name.
+            ValueError: the rank or a site does not belong to this layout.
         """
-        ends = [0]
-        for name in sites:
-            if (site := self.low_rank_sites.get(name)) is not None:
-                count, start = math.prod(self.up_shape(site, rank)), site.up_offset
-            else:
-                delta = self.delta_sites[name]
-                count, start = math.prod(self.delta_shape(delta)), delta.offset
-            ends.append(start + count * self.element_bytes)
-        return max(ends)
+        if not 1 <= rank <= self.parameters.max_rank:
+            raise ValueError(f"rank {rank} is outside 1..{self.parameters.max_rank}")
+        named = set(sites)
+        if unknown := named - self.low_rank_sites.keys() - self.delta_sites.keys():
+            raise ValueError(f"the layout has no site {min(unknown)!r}")
+        offsets: dict[str, tuple[int, ...]] = {}
+        offset = end = 0
+
+        def take(shape: tuple[int, ...]) -> int:
+            nonlocal offset, end
+            start = offset
+            end = start + math.prod(shape) * self.element_bytes
+            offset = _align(end, REGION_ALIGNMENT)
+            return start
+
+        for name, site in self.low_rank_sites.items():
+            if name in named:
+                down, up = self.down_shape(site, rank), self.up_shape(site, rank)
+                offsets[name] = take(down), take(up)
+        for name, delta in self.delta_sites.items():
+            if name in named:
+                offsets[name] = (take(self.delta_shape(delta)),)
+        return Packing(offsets, end)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over every name, shape and offset; 64 hexadecimal digits."""
+        """SHA-256 over every name and shape and how they are packed; 64 hexadecimal digits."""
         digest = hashlib.sha256()
         digest.update(repr(self.parameters).encode())
         for site in (*self.low_rank_sites.values(), *self.delta_sites.values()):
             digest.update(repr(site).encode())
-        digest.update(str(self.slot_bytes).encode())
+        digest.update(f"{REGION_ALIGNMENT} {self.slot_bytes}".encode())
         return digest.hexdigest()
