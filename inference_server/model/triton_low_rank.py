@@ -24,39 +24,70 @@ FIELDS = 13
 
 
 @triton.jit
-def _fold_kernel(table, like, fields: tl.constexpr, columns: tl.constexpr, features: tl.constexpr):
-    piece = tl.program_id(0)
-    about = table + piece * fields
-    kind = tl.pointer_type(like.dtype.element_ty)
-    down = tl.load(about).to(kind)
-    up = tl.load(about + 1).to(kind)
-    window = tl.load(about + 2).to(kind)
-    tail = tl.load(about + 3).to(kind)
-    parts = tl.load(about + 4).to(tl.int32)
+def _whole(number, aligned: tl.constexpr):
+    """A number of the table, of which no more can be known when the kernel is compiled."""
+    number = number.to(tl.int32)
+    return tl.multiple_of(number, 8) if aligned else number
+
+
+@triton.jit
+def _address(number, like, aligned: tl.constexpr):
+    pointer = number.to(tl.pointer_type(like.dtype.element_ty))
+    return tl.multiple_of(pointer, 16) if aligned else pointer
+
+
+@triton.jit
+def _fold_kernel(
+    table,
+    like,
+    fields: tl.constexpr,
+    columns: tl.constexpr,
+    features: tl.constexpr,
+    aligned: tl.constexpr,
+):
+    about = table + tl.program_id(0) * fields
     rank = tl.load(about + 5).to(tl.int32)
-    width = tl.load(about + 6).to(tl.int32)
-    inside = tl.load(about + 7).to(tl.int32)
-    out = tl.load(about + 8).to(tl.int32)
-    stride = tl.load(about + 9)
-    splits = tl.load(about + 10).to(tl.int32)
-    apart = tl.load(about + 11)
-    gate = tl.load(about + 12).to(tl.float64, bitcast=True).to(tl.float32)
+    width = _whole(tl.load(about + 6), aligned)
+    inside = _whole(tl.load(about + 7), aligned)
+    out = _whole(tl.load(about + 8), aligned)
     column = (tl.program_id(2) * columns + tl.arange(0, columns))[:, None]
-    feature = (tl.program_id(1) * features + tl.arange(0, features))[None, :]
-    there, real = column < width, column < parts * rank
-    at = column * inside + feature
-    value = tl.load(down + at, mask=real & (feature < inside), other=0.0)
-    tl.store(window + at, value, mask=there & (feature < inside))
-    # Row p * rank + j of `up` adds to part p alone.
-    part = feature // out
-    own = real & (column // rank == part) & (feature < parts * out)
-    value = tl.load(up + column * out + feature - part * out, mask=own, other=0.0)
-    value = (value.to(tl.float32) * gate).to(like.dtype.element_ty)
-    # A row of the matrix takes a line of columns: written that way round, in whole sectors.
-    value, column, feature = tl.trans(value), tl.trans(column), tl.trans(feature)
-    for split in range(splits):
-        target = tail + split * apart + feature * stride + column
-        tl.store(target, value, mask=(column < width) & (feature < parts * out))
+    feature = tl.arange(0, features)[None, :]
+    windows = tl.cdiv(inside, features)
+    tile = tl.program_id(1)
+    if tile < windows:
+        # `down`, with zeros below.
+        down = _address(tl.load(about), like, aligned)
+        window = _address(tl.load(about + 2), like, aligned)
+        parts = tl.load(about + 4).to(tl.int32)
+        at = column * inside + tile * features + feature
+        there = tile * features + feature < inside
+        value = tl.load(down + at, mask=there & (column < parts * rank), other=0.0)
+        tl.store(window + at, value, mask=there & (column < width))
+    else:
+        # The columns of one part, in some of its features.
+        up = _address(tl.load(about + 1), like, aligned)
+        tail = _address(tl.load(about + 3), like, aligned)
+        parts = tl.load(about + 4).to(tl.int32)
+        stride = tl.load(about + 9)
+        apart = tl.load(about + 11)
+        if aligned:
+            stride, apart = tl.multiple_of(stride, 8), tl.multiple_of(apart, 8)
+        gate = tl.load(about + 12).to(tl.float64, bitcast=True).to(tl.float32)
+        each = tl.cdiv(out, features)
+        part = (tile - windows) // each
+        begin = (tile - windows - part * each) * features
+        end = tl.where(part < parts, out, 0)
+        # Row p * rank + j of `up` adds to part p alone.
+        own = (begin + feature < end) & (column >= part * rank) & (column < (part + 1) * rank)
+        value = tl.load(up + column * out + begin + feature, mask=own, other=0.0)
+        value = (value.to(tl.float32) * gate).to(like.dtype.element_ty)
+        # A row of the matrix takes a line of columns: written that way round, in whole sectors.
+        line, row = tl.trans(column), begin + tl.trans(feature)
+        target = tail + (part * out + row) * stride + line
+        mask = (row < end) & (line < width)
+        for _ in range(tl.load(about + 10).to(tl.int32)):
+            tl.store(target, tl.trans(value), mask=mask)
+            target += apart
 
 
 def fold_(job: Job) -> None:
@@ -69,31 +100,40 @@ def fold_(job: Job) -> None:
     window, behind, inside, out, stride = job.memory[site].T
     down, up, rank = job.factors[there].T
     parts = job.parts[site]
+    window = window + begin * inside * like.itemsize
+    behind = behind + begin * like.itemsize
+    totals = job.totals[site]
+    gates = np.array([a.gate for a in job.adapters])[adapter].view(np.int64)
+    splits = job.splits[site]
     table = np.stack(
         (
             down,
             up,
-            window + begin * inside * like.itemsize,
-            behind + begin * like.itemsize,
+            window,
+            behind,
             parts,
             rank,
             columns,
             inside,
             out,
             stride,
-            job.splits[site],
-            job.totals[site],
-            np.array([a.gate for a in job.adapters])[adapter].view(np.int64),
+            splits,
+            totals,
+            gates,
         ),
         1,
     )
-    most, widest = int(max(inside.max(), (parts * out).max())), int(columns.max())
-    _fold_kernel[(len(table), triton.cdiv(most, FEATURES), triton.cdiv(widest, COLUMNS))](
+    tiles = -(-inside // FEATURES) + parts * -(-out // FEATURES)
+    aligned = not any((numbers % 8).any() for numbers in (inside, out, stride, totals)) and not any(
+        (addresses % 16).any() for addresses in (down, up, window, behind)
+    )
+    _fold_kernel[(len(table), int(tiles.max()), triton.cdiv(int(columns.max()), COLUMNS))](
         sent(torch.from_numpy(table), like.device),
         like,
         fields=FIELDS,
         columns=COLUMNS,
         features=FEATURES,
+        aligned=aligned,
         num_warps=4,
     )
 
