@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 from typing import Final
@@ -82,7 +82,7 @@ def load(
 ) -> Loaded:
     """Read and judge one file.
 
-    With `known`, a file of the same content comes back as that entry without being parsed.
+    With `known`, a file of the same content comes back as that entry, without an image.
     Raises FileChangedError and UnreadableError; a file that is merely bad is a refused entry.
     """
     if found.refusal:
@@ -110,30 +110,23 @@ def load(
 
 def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: bool) -> Loaded:
     digest = hashlib.sha256()
+    refusal, adapter, image = "", None, None
     # A thread of its own: it hashes one piece while the next is read, and while all are packed.
     with ThreadPoolExecutor(1, "hash") as beside:
         data = read_once(found, lambda piece: beside.submit(digest.update, piece))
         hashing = beside.submit(digest.hexdigest)
-        if known is not None and known.content_hash == hashing.result():
-            entry = Entry(
-                found, known.content_hash, known.title, known.trigger_words, known.rank,
-                known.refusal,
-            )  # fmt: skip
-            return Loaded(entry, None, unchanged=True)
-        return _parse(data, found, shape, hashing, want_image=want_image)
-
-
-def _parse(
-    data: memoryview, found: Found, shape: ModelShape, hashing: Future[str], *, want_image: bool
-) -> Loaded:
-    adapter, image, refusal = None, None, ""
-    try:
-        adapter = parse_lora(data, shape.modules, shape.layout.parameters.max_rank)
-        del data
-        image = build_image(adapter, shape.layout, shape.conditioning) if want_image else None
-    except LoraRefused as refused:
-        refusal = refused.reason
-    content_hash = hashing.result()
+        try:
+            adapter = parse_lora(data, shape.modules, shape.layout.parameters.max_rank)
+            image = build_image(adapter, shape.layout, shape.conditioning) if want_image else None
+        except LoraRefused as refused:
+            refusal = refused.reason
+        content_hash = hashing.result()
+    if known is not None and known.content_hash == content_hash:
+        # Most changes are some: to have packed one that is none costs nobody anything.
+        entry = Entry(
+            found, content_hash, known.title, known.trigger_words, known.rank, known.refusal
+        )
+        return Loaded(entry, None, unchanged=True)
     if adapter is None or refusal:
         return Loaded(Entry(found, content_hash, refusal=refusal), None)
     entry = Entry(
