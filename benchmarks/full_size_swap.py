@@ -30,6 +30,7 @@ from inference_server.adapters.records import AdapterState
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.model.transformer import Picture, Transformer
+from inference_server.scheduler.device import device_thread
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener
 from inference_server.service.segment import Segment
@@ -99,13 +100,14 @@ def stepping(model: Transformer, picture: Picture) -> Iterator[list[float]]:
             end.synchronize()
             times.append(start.elapsed_time(end))
 
-    thread = threading.Thread(target=step)
-    thread.start()
+    device = device_thread()
+    stepped = device.submit(step)
     try:
         yield times
     finally:
         stop.set()
-        thread.join()
+        stepped.result()
+        device.shutdown()
 
 
 def random_file(layout: SegmentLayout, rank: int, modules: Sequence[str], seed: int) -> bytes:
