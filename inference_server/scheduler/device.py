@@ -17,8 +17,8 @@ measured on two cores in docs/decisions.md."""
 
 TURN_SECONDS = 0.0005
 """How long the device thread may keep Python's lock when others want it. It launches kernels for
-half of a step; with Python's own 5 ms each turn of the event loop would wait that long, and a call takes
-a dozen."""
+half of a step; with Python's own 5 ms each turn of the event loop would wait that long, and a call
+takes a dozen."""
 
 
 def device_thread() -> ThreadPoolExecutor:
