@@ -23,7 +23,6 @@ from wuliart_client import Adapter, AdapterState, Client, Picture
 PATIENCE = 60.0
 """Seconds something may take on a busy machine; nothing is asserted about shorter times."""
 
-RESCAN = ("--rescan-seconds", "0.3")
 RANK = 64
 """Images of a megabyte: large enough that a kill can hit the copy."""
 
@@ -61,15 +60,15 @@ class World:
     # -- processes --------------------------------------------------------------------------
 
     def start_manager(self, *options: str) -> None:
-        """The real program, looking often; without waiting for it."""
-        self.service.manager_arguments = options or RESCAN
+        """The real program as users start it; without waiting for it."""
+        self.service.manager_arguments = options
         self.service.start_manager()
 
     def start_manager_at(self, step: Step, number: Signals) -> None:
         """The real program, which sends itself the signal at the step once `arm` exists."""
         service = self.service
         folders: list[str | Path] = ["--loras", service.loras, "--runtime-dir", service.runtime_dir]
-        arguments = [step, number.name, self.arm, *folders, *RESCAN]
+        arguments = [step, number.name, self.arm, *folders]
         service._run("manager", "tests.chaos.manager_at", arguments)
 
     def wait_attached(self, attached: bool = True) -> None:
