@@ -21,7 +21,11 @@ from tests.hand_manager import HandManager
 from tests.harness import InProcessServer, running_server
 from tests.openai_door import name_model, open_web
 from wuliart_client import AsyncClient
+from wuliart_web.drawing import Asked, Button, draw
+from wuliart_web.page import buttons
+from wuliart_web.pictures import Pictures
 from wuliart_web.styles import Known, Styles
+from wuliart_web.words import spoken
 
 CURL_EXAMPLE = Path(__file__).parents[2] / "clients" / "web" / "examples" / "draw.sh"
 
@@ -67,6 +71,18 @@ async def test_a_picture_from_rendering_to_its_file(page: str) -> None:
     picture = Image.open(io.BytesIO(answer.content))
     assert (picture.format, picture.size) == ("JPEG", (1024, 1024))
     assert found[2] in answer.headers["content-disposition"]
+
+
+async def test_the_button_says_generating_then_offers_stop_then_draws_again(
+    server: InProcessServer,
+) -> None:
+    asked = Asked("a fox", 7, 4, ())
+    async with AsyncClient(server.target) as client:
+        shown = [now async for now in draw(client, Pictures(), asked, 0, spoken("en"))]
+    first, *between, last = [now.button for now in shown]
+    assert (first, set(between), last) == (Button.GENERATING, {Button.STOP}, Button.DRAW)
+    for which in Button:
+        assert [button.visible for button in buttons(which)] == [b is which for b in Button]
 
 
 async def test_an_empty_box_and_a_wrong_style_are_told_in_words(page: str) -> None:

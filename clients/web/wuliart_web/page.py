@@ -101,16 +101,16 @@ def build(client: AsyncClient, pictures: Pictures, styles: Styles) -> gr.Blocks:
         visit, offered = gr.State([]), gr.State(None)
 
         page.load(_welcome, None, shown, **_QUIET)
-        buttons = [draw, generating, stop]
+        three = [draw, generating, stop]
         asked = [prompt, style, weight, second, second_weight, seed, keep, steps]
         drawing_one = draw.click(
             _drawing(client, pictures),
             [*asked, visit],
-            [shown, *buttons, seed, strip, visit],
+            [shown, *three, seed, strip, visit],
             concurrency_limit=None,
             show_progress="hidden",
         )
-        stop.click(_stopped, None, [shown, *buttons], cancels=[drawing_one], **_QUIET)
+        stop.click(_stopped, None, [shown, *three], cancels=[drawing_one], **_QUIET)
         # Who throws the dice or writes a seed wants that one, not another with the next click.
         dice.click(lambda: (_thrown(), True), None, [seed, keep], **_QUIET)
         seed.input(lambda: True, None, keep, **_QUIET)
@@ -162,10 +162,11 @@ def _blank(said: dict[str, str], key: str) -> str:
 
 
 def _stopped(request: gr.Request) -> tuple[Any, ...]:
-    return _blank(_said(request), "stopped"), *_buttons(Button.DRAW)
+    return _blank(_said(request), "stopped"), *buttons(Button.DRAW)
 
 
-def _buttons(which: Button) -> list[Any]:
+def buttons(which: Button) -> list[Any]:
+    """Of the three in their place, in `Button`'s order, the one that is there now."""
     return [gr.Button(visible=which is button) for button in Button]
 
 
@@ -185,7 +186,7 @@ def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
         """Everything of one picture that the page shows."""
         said = _said(request)
         if not prompt.strip():
-            yield _blank(said, "empty"), *_buttons(Button.DRAW), seed, gr.skip(), gr.skip()
+            yield _blank(said, "empty"), *buttons(Button.DRAW), seed, gr.skip(), gr.skip()
             return
         chosen = ((style, weight), (second, second_weight))
         asked = Asked(
@@ -200,7 +201,7 @@ def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
             if now.drawn is not None:
                 kept = drawing.kept(visit, now.drawn)
                 strip = drawing.strip(kept, said)
-            yield now.html, *_buttons(now.button), asked.seed, strip, kept
+            yield now.html, *buttons(now.button), asked.seed, strip, kept
 
     return draw
 
