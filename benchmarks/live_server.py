@@ -13,6 +13,7 @@ from pathlib import Path
 
 from inference_server import server as server_module
 from inference_server.config import Config
+from inference_server.network import Network
 from inference_server.service.backend import Backend, BackendSlot
 from scripts.processes import Service
 
@@ -21,7 +22,8 @@ from scripts.processes import Service
 def live_server(folder: Path) -> Iterator[tuple[str, Backend]]:
     """Yields the address and the parts of a running server on the embedded model."""
     service = Service(folder / "run", folder / "loras")
-    config = replace(Config(), listen=service.listen, runtime_dir=service.runtime_dir, grace=5.0)
+    network = Network(service.listen)
+    config = replace(Config(), network=network, runtime_dir=service.runtime_dir, grace=5.0)
     backends: list[Backend] = []
     fill = BackendSlot.fill
 

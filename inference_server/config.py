@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
+from inference_server.network import NAMES, Network, add_arguments, complaint
 from inference_server.weight_kind import WeightKind
 from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
 
@@ -38,8 +39,7 @@ class Config:
     """A checkpoint in diffusers layout."""
     turbo_lora: Path | None = EMBEDDED_TURBO
     """Fused into the base at load; each model has its own."""
-    listen: str = "127.0.0.1:50051"
-    """Where clients connect: host:port or unix:/path."""
+    network: Network = field(default_factory=Network)
     runtime_dir: Path = Path("/tmp")
     """For the sockets that only the LoRA manager uses."""
     device: str = "auto"
@@ -114,7 +114,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         help="few-step LoRA to fuse into the base at load; left out: the embedded model's own, for"
         " another --model none",
     )
-    add("--listen", default=defaults.listen, help="host:port or unix:/path for clients")
     add("--runtime-dir", type=Path, default=default_runtime_dir(), help="sockets for the manager")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add(
@@ -182,7 +181,11 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     add("--queue", type=int, default=defaults.queue, help="requests that may wait")
     add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")
     add("--log-level", default=defaults.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    add_arguments(parser)
     values = parser.parse_args(arguments)
+    values.network = Network(**{name: vars(values).pop(name) for name in NAMES})
+    if trouble := complaint(values.network):
+        parser.error(trouble)
     if values.slots is not None and values.slots < 1:
         parser.error("--slots must be at least 1")
     values.pinned_styles = tuple(dict.fromkeys(values.pinned_styles))

@@ -21,6 +21,7 @@ from inference_server.engine.engine import Engine
 from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.errors import ModelError
 from inference_server.model.source import Source
+from inference_server.network import Network
 from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend, BackendSlot
@@ -28,6 +29,7 @@ from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
+from wuliart.contract.exposure import reaches_strangers
 from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     device, dtype = choose_device(config)
     lock = runtime_dir.claim(config.runtime_dir)
     backend = BackendSlot()
-    public = PublicListener(config.listen, backend)
+    public = PublicListener(config.network, backend)
     await public.start()
     try:
         log.info("loading %s on %s in %s", config.model, device, dtype)
@@ -99,7 +101,7 @@ async def _serve_loaded(
     await control.start()
     backend.fill(Backend(engine, store, scheduler, config.embedded))
     await public.ready()
-    log.info("ready on %s", config.listen)
+    log.info("ready on %s%s", config.network.listen, _who_may_call(config.network))
 
     await stopping.wait()
     log.info("draining; accepted pictures get %.0f s", config.grace)
@@ -107,6 +109,18 @@ async def _serve_loaded(
     await scheduler.drain(config.grace)
     await control.stop()
     await descriptors.stop()
+
+
+def _who_may_call(network: Network) -> str:
+    """What an operator should know of it, for the log."""
+    ways = [
+        "TLS" if network.tls_cert else "",
+        "client certificates" if network.tls_client_ca else "",
+        "tokens" if network.tokens else "",
+    ]
+    if any(ways):
+        return " with " + ", ".join(filter(None, ways))
+    return ", open to whoever reaches it" if reaches_strangers(network.listen) else ""
 
 
 def _batch(engine: Engine) -> int:

@@ -25,6 +25,7 @@ from grpc_status import rpc_status
 from inference_server.adapters.binder import Binder
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
+from inference_server.network import Network
 from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.events import DrawRequest
 from inference_server.scheduler.job import Job
@@ -158,6 +159,7 @@ async def running_server(
     ready: bool = True,
     pinned: tuple[str, ...] = (),
     skip_bad: bool = False,
+    network: Network | None = None,
 ) -> AsyncIterator[InProcessServer]:
     """A server of this loop; with `ready` False it is still starting."""
     with tempfile.TemporaryDirectory(prefix="wuliart-") as name:
@@ -173,7 +175,7 @@ async def running_server(
         control = ControlListener(
             directory / "control.sock", Segment(store, descriptors, CONDITIONING.tobytes())
         )
-        public = PublicListener(f"unix:{directory}/public.sock", slot)
+        public = PublicListener(network or Network(f"unix:{directory}/public.sock"), slot)
         server = InProcessServer(
             directory, engine, store, scheduler, public, control, descriptors, slot
         )

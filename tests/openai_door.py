@@ -15,6 +15,7 @@ from openai import AsyncOpenAI
 
 from tests.fakes import planned_memory, until
 from tests.harness import InProcessServer
+from wuliart.contract.tokens import TokenFile
 from wuliart_client import AsyncClient
 from wuliart_web.__main__ import create_app
 
@@ -28,13 +29,13 @@ class _Uvicorn(uvicorn.Server):
 
 
 @asynccontextmanager
-async def open_web(target: str) -> AsyncIterator[int]:
+async def open_web(target: str, tokens: TokenFile | None = None) -> AsyncIterator[int]:
     """The port of the product's app over the gRPC server at `target`."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     # The product's own app: its lifespan closes the client.
     config = uvicorn.Config(
-        create_app(AsyncClient(target)), log_level="warning", timeout_graceful_shutdown=1
+        create_app(AsyncClient(target), tokens), log_level="warning", timeout_graceful_shutdown=1
     )
     server = _Uvicorn(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -47,12 +48,14 @@ async def open_web(target: str) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def open_door(target: str) -> AsyncIterator[AsyncOpenAI]:
+async def open_door(
+    target: str, tokens: TokenFile | None = None, key: str = "x"
+) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's own client of a door to the gRPC server at `target`."""
     async with (
-        open_web(target) as port,
+        open_web(target, tokens) as port,
         AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, timeout=20
+            base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=0, timeout=20
         ) as openai,
     ):
         yield openai

@@ -1,12 +1,14 @@
 """The two gRPC servers of the process: the public one, and the manager's.
 
-Owns ports, options, health and reflection; knows nothing of what the services do.
+Owns ports, TLS, options, health and reflection; knows nothing of what the services do.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc import aio
@@ -14,12 +16,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from inference_server.errors import ServerError
+from inference_server.network import Network
 from inference_server.service.adapters import Adapters
 from inference_server.service.backend import BackendSlot
+from inference_server.service.callers import CallerLimits, Callers
+from inference_server.service.guard import Guard
 from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.segment import Segment
 from inference_server.service.status import StatusInterceptor
 from wuliart.contract.limits import MAX_CONTROL_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart.internal.v1 import segment_pb2_grpc
 from wuliart.v1 import (
     adapter_pb2,
@@ -51,9 +57,11 @@ class ListenError(ServerError):
 class PublicListener:
     """Serves clients; health says NOT_SERVING until `ready` and again from `drain` on."""
 
-    def __init__(self, address: str, backend: BackendSlot) -> None:
+    def __init__(self, network: Network, backend: BackendSlot) -> None:
+        limits = CallerLimits(network.per_caller, network.per_minute, time.monotonic)
+        guard = Guard(Callers(_tokens(network)), limits)
         self._server = aio.server(
-            interceptors=[StatusInterceptor()],
+            interceptors=[guard, StatusInterceptor()],
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
                 ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
@@ -68,12 +76,13 @@ class PublicListener:
         )
         adapter_pb2_grpc.add_AdapterServiceServicer_to_server(Adapters(backend), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME),
-            self._server,
-            pool=_public_descriptors(),
-        )
-        self.port = _bind(self._server, address)
+        if network.reflection:
+            reflection.enable_server_reflection(
+                (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME),
+                self._server,
+                pool=_public_descriptors(),
+            )
+        self.port = _bind(self._server, network.listen, _credentials(network))
 
     async def start(self) -> None:
         """Begins to listen, not yet serving."""
@@ -135,8 +144,37 @@ def _public_descriptors() -> DescriptorPool:
     return pool
 
 
-def _bind(server: aio.Server, address: str) -> int:
+def _tokens(network: Network) -> TokenFile | None:
     try:
+        return TokenFile(network.tokens) if network.tokens else None
+    except TokenFileError as error:
+        raise ListenError(f"--tokens: {error}") from None
+
+
+def _credentials(network: Network) -> grpc.ServerCredentials | None:
+    if network.tls_cert is None or network.tls_key is None:
+        return None
+    chain, key = _pem(network.tls_cert), _pem(network.tls_key)
+    authority = None if network.tls_client_ca is None else _pem(network.tls_client_ca)
+    return grpc.ssl_server_credentials([(key, chain)], authority, authority is not None)
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ListenError(f"cannot read {path}: {error.strerror}") from None
+    if b"-----BEGIN " not in data:
+        raise ListenError(f"{path} is not PEM: it has no line that begins with -----BEGIN")
+    return data
+
+
+def _bind(
+    server: aio.Server, address: str, credentials: grpc.ServerCredentials | None = None
+) -> int:
+    try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError:
         raise ListenError(

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 import wuliart_client
 from inference_server.errors import ServerError
+from inference_server.network import Network
 from inference_server.service.backend import BackendSlot
 from inference_server.service.listeners import PublicListener
 from tests.fakes import DEADLINE, planned_memory, until
@@ -177,7 +178,7 @@ async def test_the_managers_port_does_not_serve_pictures() -> None:
 
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_error() -> None:
     with pytest.raises(ServerError, match="/nowhere/at/all"):
-        PublicListener("unix:/nowhere/at/all/public.sock", BackendSlot())
+        PublicListener(Network("unix:/nowhere/at/all/public.sock"), BackendSlot())
 
 
 async def test_server_info() -> None:

@@ -95,7 +95,7 @@ def test_commands_exist_and_their_options_are_understood(compose: dict[str, Any]
     }
 
     config = parse_arguments(server[1:])
-    assert config.listen == "0.0.0.0:50051"
+    assert config.network.listen == "0.0.0.0:50051"
     assert parse_arguments(cpu[1:]).device == "cpu"
     assert cpu[: len(server)] == server
     # The manager creates a missing folder while parsing: it is given one of the repository's.

@@ -17,6 +17,7 @@ from inference_server.config import (
     OnBadAdapter,
     parse_arguments,
 )
+from inference_server.network import Network
 from inference_server.runtime_dir import RuntimeDirError, claim
 from wuliart.contract.rendezvous import default_runtime_dir
 
@@ -31,7 +32,7 @@ def test_defaults() -> None:
     config = parse_arguments([])
     assert config == Config(runtime_dir=Path(f"/tmp/wuliart-{os.geteuid()}"))
     assert (config.model, config.embedded) == (EMBEDDED_MODEL, True)
-    assert (config.listen, config.device, config.dtype) == ("127.0.0.1:50051", "auto", "auto")
+    assert (config.network, config.device, config.dtype) == (Network(), "auto", "auto")
     assert (config.slots, config.max_rank, config.queue, config.grace) == (None, None, 64, 30.0)
     assert config.turbo_lora == EMBEDDED_TURBO
     assert EMBEDDED_TURBO.is_file()
@@ -48,12 +49,29 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     ]  # fmt: skip
     config = parse_arguments(arguments)
     assert config == Config(
-        model=Path("/m"), turbo_lora=Path("/t"), listen="unix:/s", runtime_dir=tmp_path,
+        model=Path("/m"), turbo_lora=Path("/t"), network=Network("unix:/s"), runtime_dir=tmp_path,
         device="cuda:1", dtype="bfloat16", slots=8, max_rank=64, queue=3, grace=0.5,
         log_level="DEBUG", pinned_styles=("ink", "sub/水墨"), on_bad_adapter=OnBadAdapter.SKIP,
     )  # fmt: skip
     assert not config.embedded
     assert parse_arguments(["--model", "/m"]).turbo_lora is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "0.0.0.0:1", "--insecure"],
+        ["--listen", "0.0.0.0:1", "--tls-cert", "/c", "--tls-key", "/k", "--tokens", "/t"],
+        ["--listen", "0.0.0.0:1", "--tls-cert", "/c", "--tls-key", "/k", "--tls-client-ca", "/a"],
+        ["--listen", "127.8.9.1:1"],
+        ["--listen", "[::1]:1"],
+        ["--listen", "localhost:1"],
+        ["--listen", "unix:/s"],
+    ],
+    ids=" ".join,
+)
+def test_where_strangers_cannot_come_or_are_kept_out_it_listens(arguments: list[str]) -> None:
+    assert parse_arguments(arguments).network.listen == arguments[1]
 
 
 def test_the_runtime_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +103,13 @@ BAD_ARGUMENTS = [
     (["--on-bad-adapter", "ignore"], "--on-bad-adapter"),
     (["--slots", "2", "--pin-style", "a", "--pin-style", "b"], "use --slots 3 or more"),
     (["--slots", "5", "--pin-style", ""], "--pin-style needs a name"),
+    (["--tls-cert", "/c"], "--tls-cert and --tls-key belong together"),
+    (["--tls-client-ca", "/c"], "--tls-client-ca needs --tls-cert"),
+    (["--per-caller", "0"], "--per-caller must be at least 1"),
+    (["--per-minute", "0"], "--per-minute must be at least 1"),
+    (["--listen", "0.0.0.0:1"], "no TLS (--tls-cert, --tls-key) and no tokens (--tokens)"),
+    (["--listen", "[::]:1", "--tokens", "/t"], "has no TLS (--tls-cert, --tls-key); add"),
+    (["--listen", "host:1", "--tls-cert", "/c", "--tls-key", "/k"], "has no tokens"),
     (["--no-such-option"], "--no-such-option"),
     (["stray"], "stray"),
 ]

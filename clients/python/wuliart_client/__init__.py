@@ -13,6 +13,7 @@ underscore are private. The command `wuliart` is this package at the shell.
 from wuliart.contract.recipe import Recipe, RecipeError, RecipeStyle
 from wuliart_client import _core_log  # noqa: F401 - before whatever imports grpc
 from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
+from wuliart_client._channel import TLS
 from wuliart_client._client import AsyncClient, Client
 from wuliart_client._events import Completed, Event, Queued, Started, Step
 from wuliart_client._exceptions import (
@@ -26,6 +27,8 @@ from wuliart_client._exceptions import (
     NoFreeSlot,
     ProtocolError,
     QueueFull,
+    RateLimited,
+    Unauthenticated,
     Unavailable,
     WuliArtError,
 )
@@ -45,6 +48,7 @@ from wuliart_client._streams import AsyncEventStream, EventStream
 
 __all__ = [
     "NAME_PATTERN",
+    "TLS",
     "Adapter",
     "AdapterEvent",
     "AdapterEventKind",
@@ -74,6 +78,7 @@ __all__ = [
     "ProtocolError",
     "QueueFull",
     "Queued",
+    "RateLimited",
     "Recipe",
     "RecipeError",
     "RecipeStyle",
@@ -84,6 +89,7 @@ __all__ = [
     "Style",
     "StyleLike",
     "Timings",
+    "Unauthenticated",
     "Unavailable",
     "WuliArtError",
     "read_recipe",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+import grpc
 
 from wuliart.contract.limits import MAX_RESPONSE_BYTES
 
@@ -36,6 +40,42 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
+
+
+TOKEN_VARIABLE: Final = "WULIART_TOKEN"
+TLS_CA_VARIABLE: Final = "WULIART_TLS_CA"
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """How to speak TLS with the server.
+
+    `ca` is a PEM file with the authority that signed its certificate, None for those the system
+    trusts; `cert` and `key` are PEM files of a certificate of one's own, where it asks for one.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """For a channel; OSError if a file cannot be read."""
+        ca, key, cert = (
+            None if file is None else file.read_bytes() for file in (self.ca, self.key, self.cert)
+        )
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def resolve_tls(tls: TLS | None) -> TLS | None:
+    """The given one, else with the authority in `$WULIART_TLS_CA`, else none."""
+    ca = os.environ.get(TLS_CA_VARIABLE)
+    return tls or (TLS(Path(ca)) if ca else None)
+
+
+def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Metadata of every call: the given token, else `$WULIART_TOKEN`, else nothing."""
+    token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 def resolve_target(target: str | None) -> str:

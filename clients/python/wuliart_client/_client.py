@@ -6,6 +6,7 @@ Keep them twins: the same methods, the same arguments, the same order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,13 @@ from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart.v1.image_generation_pb2 import GetServerInfoRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 from wuliart_client._adapters import Adapter, AdapterEvent, WatchReader, read_adapter
-from wuliart_client._channel import CHANNEL_OPTIONS, resolve_target
+from wuliart_client._channel import (
+    CHANNEL_OPTIONS,
+    TLS,
+    authorization,
+    resolve_target,
+    resolve_tls,
+)
 from wuliart_client._events import Event, GenerationReader, finished_picture
 from wuliart_client._failures import CallContext
 from wuliart_client._picture import Picture
@@ -35,13 +42,23 @@ class Client:
     Connects with the first call. A call that the server answers with UNAVAILABLE before its first
     response is tried up to 4 times. Every method raises `WuliArtError` if it fails, and takes a
     timeout in seconds, None for no limit. Use it as a context manager, or call `close()`.
+
+    `token` is sent with every call; None means `$WULIART_TOKEN`, else none is sent. `tls` None
+    means TLS with the authority in `$WULIART_TLS_CA`, else no TLS.
     """
 
-    def __init__(self, target: str | None = None) -> None:
+    def __init__(
+        self, target: str | None = None, *, token: str | None = None, tls: TLS | None = None
+    ) -> None:
         self.target = resolve_target(target)
-        self._channel: grpc.Channel | None = grpc.insecure_channel(
-            self.target, options=CHANNEL_OPTIONS
-        )
+        self._metadata = authorization(token)
+        self._channel: grpc.Channel | None
+        if (tls := resolve_tls(tls)) is None:
+            self._channel = grpc.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(
+                self.target, tls.credentials(), options=CHANNEL_OPTIONS
+            )
 
     def _open(self) -> grpc.Channel:
         if self._channel is None:
@@ -67,7 +84,9 @@ class Client:
         `read_recipe`.
         """
         request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
-        call = ImageGenerationServiceStub(self._open()).GenerateImage(request, timeout=timeout)
+        call = ImageGenerationServiceStub(self._open()).GenerateImage(
+            request, timeout=timeout, metadata=self._metadata
+        )
         return EventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
     def draw(
@@ -105,7 +124,9 @@ class Client:
         """All adapters by name, refused ones included."""
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
-            response = stub.ListAdapters(ListAdaptersRequest(), timeout=timeout)
+            response = stub.ListAdapters(
+                ListAdaptersRequest(), timeout=timeout, metadata=self._metadata
+            )
         return [read_adapter(adapter) for adapter in response.adapters]
 
     def watch(
@@ -117,15 +138,25 @@ class Client:
         still remembers that far back; otherwise it begins with a snapshot again.
         """
         request = WatchAdaptersRequest(resume_token=resume_token or "")
-        call = AdapterServiceStub(self._open()).WatchAdapters(request, timeout=timeout)
+        call = AdapterServiceStub(self._open()).WatchAdapters(
+            request, timeout=timeout, metadata=self._metadata
+        )
         return EventStream(call, WatchReader(), CallContext(self.target, timeout))
 
     def info(self, *, timeout: float | None = None) -> ServerInfo:
         """The server's model, device, limits and memory, and how busy it is."""
         with CallContext(self.target, timeout).errors():
             stub = ImageGenerationServiceStub(self._open())
-            response = stub.GetServerInfo(GetServerInfoRequest(), timeout=timeout)
+            response = stub.GetServerInfo(
+                GetServerInfoRequest(), timeout=timeout, metadata=self._metadata
+            )
         return read_server_info(response)
+
+    def with_token(self, token: str) -> Client:
+        """The same connection for calls in somebody else's name; lives as long as this client."""
+        other = copy(self)
+        other._metadata = authorization(token)
+        return other
 
     def close(self) -> None:
         """Cancel what still runs and close the connection."""
@@ -148,8 +179,13 @@ class Client:
 class AsyncClient:
     """The twin of `Client` for asyncio; all its calls belong to one event loop."""
 
-    def __init__(self, target: str | None = None) -> None:
+    def __init__(
+        self, target: str | None = None, *, token: str | None = None, tls: TLS | None = None
+    ) -> None:
         self.target = resolve_target(target)
+        self._metadata = authorization(token)
+        tls = resolve_tls(tls)
+        self._credentials = None if tls is None else tls.credentials()
         self._channel: aio.Channel | None = None
         self._closed = False
 
@@ -158,7 +194,12 @@ class AsyncClient:
             raise RuntimeError(_CLOSED)
         if self._channel is None:
             # Not in the constructor: a channel belongs to the event loop that it is made in.
-            self._channel = aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+            if self._credentials is None:
+                self._channel = aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+            else:
+                self._channel = aio.secure_channel(
+                    self.target, self._credentials, options=CHANNEL_OPTIONS
+                )
         return self._channel
 
     def generate(
@@ -174,7 +215,9 @@ class AsyncClient:
     ) -> AsyncEventStream[Event]:
         """As `Client.generate`."""
         request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
-        call = ImageGenerationServiceStub(self._open()).GenerateImage(request, timeout=timeout)
+        call = ImageGenerationServiceStub(self._open()).GenerateImage(
+            request, timeout=timeout, metadata=self._metadata
+        )
         return AsyncEventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
     async def draw(
@@ -213,7 +256,9 @@ class AsyncClient:
         """As `Client.styles`."""
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
-            response = await stub.ListAdapters(ListAdaptersRequest(), timeout=timeout)
+            response = await stub.ListAdapters(
+                ListAdaptersRequest(), timeout=timeout, metadata=self._metadata
+            )
         return [read_adapter(adapter) for adapter in response.adapters]
 
     def watch(
@@ -221,7 +266,9 @@ class AsyncClient:
     ) -> AsyncEventStream[AdapterEvent]:
         """As `Client.watch`."""
         request = WatchAdaptersRequest(resume_token=resume_token or "")
-        call = AdapterServiceStub(self._open()).WatchAdapters(request, timeout=timeout)
+        call = AdapterServiceStub(self._open()).WatchAdapters(
+            request, timeout=timeout, metadata=self._metadata
+        )
         return AsyncEventStream(call, WatchReader(), CallContext(self.target, timeout))
 
     async def info(
@@ -232,8 +279,17 @@ class AsyncClient:
         """As `Client.info`."""
         with CallContext(self.target, timeout).errors():
             stub = ImageGenerationServiceStub(self._open())
-            response = await stub.GetServerInfo(GetServerInfoRequest(), timeout=timeout)
+            response = await stub.GetServerInfo(
+                GetServerInfoRequest(), timeout=timeout, metadata=self._metadata
+            )
         return read_server_info(response)
+
+    def with_token(self, token: str) -> AsyncClient:
+        """As `Client.with_token`."""
+        self._open()  # so that both have the same channel
+        other = copy(self)
+        other._metadata = authorization(token)
+        return other
 
     async def aclose(self) -> None:
         """Cancel what still runs and close the connection."""

@@ -6,7 +6,9 @@ WuliArtError
   ├── AdapterRefused      the adapter's file was refused; the message says why
   ├── Busy                worth trying again after `.retry_after` seconds
   │     ├── QueueFull     as many requests wait as the server lets wait
-  │     └── NoFreeSlot    every adapter slot is in use by a picture being drawn
+  │     ├── NoFreeSlot    every adapter slot is in use by a picture being drawn
+  │     └── RateLimited   as many pictures as one caller may ask for
+  ├── Unauthenticated     the server asks for a token that it knows
   ├── Unavailable         not reachable, starting, draining, or without its LoRA manager
   ├── DeadlineExceeded    the timeout passed
   ├── Cancelled           the call was cancelled, here or by the server
@@ -92,6 +94,14 @@ class QueueFull(Busy):
 
 class NoFreeSlot(Busy):
     """Every adapter slot is in use by a picture being drawn."""
+
+
+class RateLimited(Busy):
+    """One caller may not ask for more pictures now."""
+
+
+class Unauthenticated(WuliArtError):
+    """The server asks for a token that it knows."""
 
 
 class Unavailable(WuliArtError):

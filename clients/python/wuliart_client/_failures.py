@@ -24,6 +24,8 @@ BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {
     Reason.QUEUE_FULL: exceptions.QueueFull,
     Reason.NO_FREE_SLOT: exceptions.NoFreeSlot,
     Reason.MANAGER_UNAVAILABLE: exceptions.Unavailable,
+    Reason.UNAUTHENTICATED: exceptions.Unauthenticated,
+    Reason.RATE_LIMITED: exceptions.RateLimited,
     Reason.STARTING: exceptions.Unavailable,
     Reason.DRAINING: exceptions.Unavailable,
     Reason.NON_FINITE: exceptions.GenerationFailed,
@@ -37,6 +39,7 @@ BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {
 
 BY_CODE: Final[dict[grpc.StatusCode, type[exceptions.WuliArtError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: exceptions.InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED: exceptions.Unauthenticated,
     grpc.StatusCode.UNAVAILABLE: exceptions.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: exceptions.DeadlineExceeded,
     grpc.StatusCode.CANCELLED: exceptions.Cancelled,

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from wuliart.contract.recipe import RecipeError
 from wuliart_client import cli_adapters, cli_generate, cli_info
-from wuliart_client._channel import DEFAULT_TARGET, TARGET_VARIABLE
+from wuliart_client._channel import (
+    DEFAULT_TARGET,
+    TARGET_VARIABLE,
+    TLS,
+    TLS_CA_VARIABLE,
+    TOKEN_VARIABLE,
+)
 from wuliart_client._client import Client
 from wuliart_client._exceptions import WuliArtError
 from wuliart_client.cli_terminal import Terminal
@@ -32,6 +39,25 @@ def build_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help=f"HOST:PORT or unix:PATH (default: ${TARGET_VARIABLE}, else {DEFAULT_TARGET})",
     )
+    # A token on the command line would be read by everybody on this machine.
+    target.add_argument(
+        "--token-file",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help=f"file with the token to send (default: ${TOKEN_VARIABLE}, else none)",
+    )
+    target.add_argument(
+        "--tls", action="store_true", default=argparse.SUPPRESS, help="speak TLS with the server"
+    )
+    for name, text in (
+        ("ca", f"authority of the server's certificate, PEM (default: ${TLS_CA_VARIABLE})"),
+        ("cert", "certificate of one's own, PEM"),
+        ("key", "its private key, PEM"),
+    ):
+        target.add_argument(
+            f"--tls-{name}", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=text
+        )
     parser = argparse.ArgumentParser(
         prog="wuliart", description="Draw pictures with a WuliArt server.", parents=[target]
     )
@@ -56,6 +82,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _client(arguments: argparse.Namespace) -> Client:
+    given = vars(arguments)
+    files = {name: given.get(f"tls_{name}") for name in ("ca", "cert", "key")}
+    tls = TLS(**files) if given.get("tls") or any(files.values()) else None
+    file: Path | None = given.get("token_file")
+    token = None if file is None else file.read_text(encoding="utf-8").strip()
+    return Client(given.get("target"), token=token, tls=tls)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = build_parser()
@@ -64,7 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(complaint)
     terminal = Terminal()
     try:
-        with Client(getattr(arguments, "target", None)) as client:
+        opened = _client(arguments)
+    except (OSError, UnicodeDecodeError) as error:
+        terminal.note(f"cannot read the token or a certificate: {error}")
+        return FAILED
+    try:
+        with opened as client:
             arguments.run(client, arguments, terminal)
     except WuliArtError as error:
         terminal.note(error.message)

@@ -19,6 +19,8 @@ _BY_REASON: Final[dict[str, str]] = {
     Reason.QUEUE_FULL: "queue_full",
     Reason.NO_FREE_SLOT: "no_slot",
     Reason.MANAGER_UNAVAILABLE: "no_manager",
+    Reason.RATE_LIMITED: "rate_limited",
+    Reason.UNAUTHENTICATED: "stranger",
     Reason.STARTING: "starting",
     Reason.DRAINING: "draining",
     Reason.NON_FINITE: "failed",

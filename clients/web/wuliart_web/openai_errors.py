@@ -24,6 +24,7 @@ from wuliart_client import (
     Cancelled,
     DeadlineExceeded,
     InvalidRequest,
+    Unauthenticated,
     Unavailable,
     WuliArtError,
 )
@@ -37,6 +38,7 @@ _STATUSES: Final[tuple[tuple[type[WuliArtError], int, str, str], ...]] = (
     (InvalidRequest, 400, "invalid_request_error", "invalid_value"),
     (AdapterNotFound, 400, "invalid_request_error", "style_not_found"),
     (AdapterRefused, 400, "invalid_request_error", "style_refused"),
+    (Unauthenticated, 401, "invalid_request_error", "invalid_api_key"),
     (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
     (Unavailable, 503, "server_error", "service_unavailable"),
     (DeadlineExceeded, 504, "server_error", "timeout"),

@@ -1,7 +1,7 @@
 """The door for apps that speak OpenAI's images API: pictures and models under /v1.
 
 Owns the routes and what `model` means here. Knows nothing of the web page, nor of which process
-serves it; everything is asked of the gRPC service through one client.
+serves it; everything is asked of the gRPC service, in the name of who asks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wuliart_client import (
     Started,
     WuliArtError,
 )
+from wuliart_web.guard import ClientFor
 from wuliart_web.openai_errors import DoorError, DoorRoute, model_not_found, translated
 from wuliart_web.openai_request import SEEDS, ImageRequest, read_image_request
 from wuliart_web.openai_stream import (
@@ -39,8 +40,8 @@ BASE: Final = "wuliart-turbo"
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-def router(client: AsyncClient) -> APIRouter:
-    """The routes under /v1; `client` must belong to the event loop that serves them.
+def router(client_for: ClientFor) -> APIRouter:
+    """The routes under /v1; clients must belong to the event loop that serves them.
 
     Include it after other routes under /v1: what it does not know, it answers with 404. Failures
     are answered as {"error": {"message", "type", "param", "code"}}.
@@ -51,6 +52,7 @@ def router(client: AsyncClient) -> APIRouter:
     async def generate(request: Request) -> Response:
         """Draw pictures from a prompt; see `ImageRequest` for the fields."""
         asked = await read_image_request(request)
+        client = client_for(request.headers)
         style = await _style_of(client, asked.model)
         try:
             if asked.stream:
@@ -61,17 +63,16 @@ def router(client: AsyncClient) -> APIRouter:
         return JSONResponse(drawn)
 
     @routes.get("/models")
-    async def models() -> Response:
+    async def models(request: Request) -> Response:
         """The base model, then every style that can be drawn with."""
-        return JSONResponse(
-            {"object": "list", "data": [_model(name) for name in await _names(client)]}
-        )
+        names = await _names(client_for(request.headers))
+        return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
 
     # A style in a subfolder has a slash in its name.
     @routes.get("/models/{name:path}")
-    async def model(name: str) -> Response:
+    async def model(name: str, request: Request) -> Response:
         """One of them, by name."""
-        if name != BASE and name not in await _names(client):
+        if name != BASE and name not in await _names(client_for(request.headers)):
             raise model_not_found(name)
         return JSONResponse(_model(name))
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 import gradio as gr
 
 from wuliart.contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS, MAX_STEPS
-from wuliart_client import Adapter, AdapterState, AsyncClient, Style
+from wuliart_client import Adapter, AdapterState, Style
 from wuliart_web import drawing, failures, viewer
 from wuliart_web.drawing import Asked, Button, Drawn
+from wuliart_web.guard import ClientFor
 from wuliart_web.pictures import Pictures
 from wuliart_web.styles import NEWS, Known, Styles
 from wuliart_web.words import I18N, spoken
@@ -50,7 +51,7 @@ SEEDS: Final = 2**32
 _QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 
 
-def build(client: AsyncClient, pictures: Pictures, styles: Styles) -> gr.Blocks:
+def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Blocks:
     """The page, not yet served."""
     t = I18N
     page: gr.Blocks
@@ -104,7 +105,7 @@ def build(client: AsyncClient, pictures: Pictures, styles: Styles) -> gr.Blocks:
         three = [draw, generating, stop]
         asked = [prompt, style, weight, second, second_weight, seed, keep, steps]
         drawing_one = draw.click(
-            _drawing(client, pictures),
+            _drawing(client_for, pictures),
             [*asked, visit],
             [shown, *three, seed, strip, visit],
             concurrency_limit=None,
@@ -170,7 +171,7 @@ def buttons(which: Button) -> list[Any]:
     return [gr.Button(visible=which is button) for button in Button]
 
 
-def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
+def _drawing(client_for: ClientFor, pictures: Pictures) -> Any:
     async def draw(
         prompt: str,
         style: str | None,
@@ -196,6 +197,7 @@ def _drawing(client: AsyncClient, pictures: Pictures) -> Any:
             tuple(Style(name, strength) for name, strength in chosen if name),
         )
         number = visit[0].number + 1 if visit else 0
+        client = client_for(request.headers)
         async for now in drawing.draw(client, pictures, asked, number, said):
             strip, kept = gr.skip(), gr.skip()
             if now.drawn is not None:

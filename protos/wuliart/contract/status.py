@@ -4,7 +4,7 @@ The server looks a reason's code up here when it ends a call; clients look the r
 when they turn a status into an exception. Knows nothing of either side's classes.
 
 A status carries `google.rpc.ErrorInfo(reason=<name>, domain="wuliart")`; INVALID_REQUEST adds
-`BadRequest`, QUEUE_FULL and NO_FREE_SLOT add `RetryInfo`.
+`BadRequest`; QUEUE_FULL, NO_FREE_SLOT and RATE_LIMITED add `RetryInfo`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Reason(StrEnum):
     QUEUE_FULL = "QUEUE_FULL"
     NO_FREE_SLOT = "NO_FREE_SLOT"
     MANAGER_UNAVAILABLE = "MANAGER_UNAVAILABLE"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    RATE_LIMITED = "RATE_LIMITED"
     STARTING = "STARTING"
     DRAINING = "DRAINING"
     NON_FINITE = "NON_FINITE"
@@ -44,6 +46,8 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.NO_FREE_SLOT: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.MANAGER_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.STARTING: grpc.StatusCode.UNAVAILABLE,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.NON_FINITE: grpc.StatusCode.INTERNAL,

@@ -1,0 +1,108 @@
+"""How the server is reached, and by whom: the settings, and which of them make sense together.
+
+Owns their names and defaults; opens nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from wuliart.contract.exposure import reaches_strangers
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Settings of the public port."""
+
+    listen: str = "127.0.0.1:50051"
+    """Where clients connect: host:port or unix:/path."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """Clients need a certificate that this one has signed."""
+    tokens: Path | None = None
+    """Callers need a token of this file; see `wuliart.contract.tokens`."""
+    insecure: bool = False
+    """Listens beyond this machine even without TLS or tokens."""
+    reflection: bool = True
+    per_caller: int | None = None
+    """Pictures of one caller under way; None: as many as there is room for."""
+    per_minute: int | None = None
+    """Pictures that one caller may ask for in a minute; None: any."""
+
+
+NAMES = tuple(Network.__dataclass_fields__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything of `Network`, on the command line."""
+    defaults = Network()
+    add = parser.add_argument_group("who may call").add_argument
+    add("--listen", default=defaults.listen, help="host:port or unix:/path for clients")
+    add("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM; turns TLS on")
+    add("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    add(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="clients must have a certificate of this authority, PEM",
+    )
+    add(
+        "--tokens",
+        type=Path,
+        metavar="FILE",
+        help="callers must send one of these bearer tokens; a line each: NAME TOKEN. Read again"
+        " when it changes",
+    )
+    add(
+        "--insecure",
+        action="store_true",
+        help="listen beyond this machine even without TLS and tokens: whoever reaches the port may"
+        " draw, and read what others draw",
+    )
+    add(
+        "--no-reflection",
+        dest="reflection",
+        action="store_false",
+        help="do not describe the services to whoever asks",
+    )
+    add(
+        "--per-caller",
+        type=int,
+        metavar="N",
+        help="pictures of one caller waiting or being drawn; left out: as many as the queue holds",
+    )
+    add(
+        "--per-minute",
+        type=int,
+        metavar="N",
+        help="pictures one caller may ask for in a minute; left out: any number",
+    )
+
+
+def complaint(network: Network) -> str:
+    """What is wrong with the settings; empty if nothing is."""
+    if (network.tls_cert is None) != (network.tls_key is None):
+        return "--tls-cert and --tls-key belong together"
+    if network.tls_client_ca is not None and network.tls_cert is None:
+        return "--tls-client-ca needs --tls-cert and --tls-key"
+    for name in ("per_caller", "per_minute"):
+        value = getattr(network, name)
+        if value is not None and value < 1:
+            return f"--{name.replace('_', '-')} must be at least 1"
+    if not reaches_strangers(network.listen) or network.insecure:
+        return ""
+    missing = []
+    if network.tls_cert is None:
+        missing.append("TLS (--tls-cert, --tls-key)")
+    if network.tokens is None and network.tls_client_ca is None:
+        missing.append("tokens (--tokens)")
+    if not missing:
+        return ""
+    return (
+        f"--listen {network.listen} can be reached from other machines and has no "
+        f"{' and no '.join(missing)}; add that, listen on 127.0.0.1, or say --insecure if "
+        "everybody who reaches it may use it"
+    )
