@@ -1,0 +1,81 @@
+"""Turns of callers: whoever asks for little is not kept waiting by whoever asks for much."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_server.scheduler.line import Line
+
+
+def line_of(*jobs: str) -> Line[str]:
+    """Jobs named after their caller, as a1, a2, b1, in the order they come."""
+    line: Line[str] = Line()
+    for job in jobs:
+        line.join(job, job[0])
+    return line
+
+
+def test_one_caller_alone_is_served_in_order() -> None:
+    assert list(line_of("a1", "a2", "a3")) == ["a1", "a2", "a3"]
+
+
+def test_one_picture_waits_for_one_of_a_hundred() -> None:
+    line = line_of(*(f"a{n}" for n in range(100)), "b1")
+    assert list(line)[:3] == ["a0", "b1", "a1"]
+
+
+def test_callers_take_turns() -> None:
+    line = line_of("a1", "a2", "a3", "b1", "b2", "c1", "b3")
+    assert list(line) == ["a1", "b1", "c1", "a2", "b2", "a3", "b3"]
+
+
+def test_turns_go_on_where_the_line_stands() -> None:
+    line = line_of(*(f"a{n}" for n in range(10)))
+    for n in range(5):
+        line.leave(f"a{n}")
+    line.join("b1", "b")
+    line.join("b2", "b")
+    assert list(line)[:4] == ["a5", "b1", "a6", "b2"]
+
+
+def test_who_is_taken_from_the_back_makes_nobody_else_late() -> None:
+    line = line_of(*(f"a{n}" for n in range(10)))
+    line.leave("a9")
+    line.join("b1", "b")
+    assert list(line)[:2] == ["a0", "b1"]
+
+
+def test_leaving() -> None:
+    line = line_of("a1", "b1", "a2")
+    assert "b1" in line and line.waiting_of("a") == 2
+    line.leave("b1")
+    assert "b1" not in line and (len(line), line.waiting_of("b")) == (2, 0)
+    with pytest.raises(ValueError, match="does not wait"):
+        line.leave("b1")
+    line.clear()
+    assert not list(line)
+
+
+JOBS = st.lists(st.sampled_from(["abc"[n] for n in (0, 0, 0, 1, 2)]), max_size=40)
+
+
+@given(JOBS, st.data())
+def test_between_two_turns_of_one_caller_nobody_else_has_more_than_two(
+    callers: list[str], data: st.DataObject
+) -> None:
+    line: Line[tuple[str, int]] = Line()
+    for number, caller in enumerate(callers):
+        line.join((caller, number), caller)
+        if len(line) and data.draw(st.booleans()):
+            line.leave(next(iter(line)))
+    order = list(line)
+    for caller in set(callers):
+        own = [number for name, number in order if name == caller]
+        assert own == sorted(own), "one caller's jobs keep their order"
+    last: dict[str, int] = {}
+    for index, (caller, _) in enumerate(order):
+        between = [name for name, _ in order[last.get(caller, -1) + 1 : index]]
+        assert all(between.count(name) <= 2 for name in set(between))
+        last[caller] = index
