@@ -2,7 +2,7 @@
 
 import { connect, type Socket } from "node:net";
 
-import { type Client, createClient, type Transport } from "@connectrpc/connect";
+import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { translated, WuliArtError } from "./errors.js";
@@ -40,6 +40,13 @@ export interface DrawOptions extends GenerateOptions {
   onEvent?: (event: Event) => void;
 }
 
+export interface ConnectionOptions {
+  /** Sent with every call; $WULIART_TOKEN if it is absent. */
+  token?: string;
+  /** Speaks TLS, with the authorities the system trusts or, as PEM, the one given. */
+  tls?: boolean | { ca: string; cert?: string; key?: string };
+}
+
 /** Bytes of the largest message: a noisy 1024x1024 JPEG stays below 4 MiB. */
 const LARGEST_MESSAGE = 16 << 20;
 
@@ -54,8 +61,11 @@ export class WuliArt {
   readonly #adapters: Client<typeof AdapterService>;
 
   /** `target`: "HOST:PORT" or "unix:PATH". */
-  constructor(readonly target: string = process.env["WULIART_TARGET"] ?? "localhost:50051") {
-    const transport = transportTo(target);
+  constructor(
+    readonly target: string = process.env["WULIART_TARGET"] ?? "localhost:50051",
+    options: ConnectionOptions = {},
+  ) {
+    const transport = transportTo(target, options);
     this.#images = createClient(ImageGenerationService, transport);
     this.#adapters = createClient(AdapterService, transport);
   }
@@ -155,12 +165,21 @@ function wholeSeed(seed: bigint | number): bigint {
   return BigInt(seed);
 }
 
-function transportTo(target: string): Transport {
+function transportTo(target: string, options: ConnectionOptions): Transport {
   const path = /^unix:(?:\/\/)?(.+)$/.exec(target)?.[1];
+  const token = options.token ?? process.env["WULIART_TOKEN"];
+  const identify: Interceptor = (next) => (request) => {
+    if (token) request.header.set("authorization", `Bearer ${token}`);
+    return next(request);
+  };
   return createGrpcTransport({
     // HTTP/2 asks for an authority even where there is only a file.
-    baseUrl: path ? "http://localhost" : `http://${target}`,
+    baseUrl: path ? "http://localhost" : `${options.tls ? "https" : "http"}://${target}`,
     readMaxBytes: LARGEST_MESSAGE,
-    ...(path ? { nodeOptions: { createConnection: (): Socket => connect(path) } } : {}),
+    interceptors: [identify],
+    nodeOptions: {
+      ...(typeof options.tls === "object" ? options.tls : {}),
+      ...(path ? { createConnection: (): Socket => connect(path) } : {}),
+    },
   });
 }

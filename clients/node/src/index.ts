@@ -6,7 +6,13 @@
  *     const picture = await new WuliArt("localhost:50051").draw("a red fox", { onEvent: console.log });
  *     console.log(await picture.save("outputs"));
  */
-export { type DrawOptions, type GenerateOptions, type StyleLike, WuliArt } from "./client.js";
+export {
+  type ConnectionOptions,
+  type DrawOptions,
+  type GenerateOptions,
+  type StyleLike,
+  WuliArt,
+} from "./client.js";
 export { type Violation, WuliArtError } from "./errors.js";
 export type {
   Completed,

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { mkdtemp, readFile } from "node:fs/promises";
+import { createServer } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -54,6 +55,31 @@ test("equal seeds draw equal pictures, and a saved one overwrites nothing", asyn
     assert.match(path, /\/\d{8}_\d{6}\.jpg$/);
     assert.deepEqual(new Uint8Array(await readFile(path)), first.image);
   }
+});
+
+test("a token goes with every call", async (t) => {
+  const [seen, sessions] = [[], []];
+  const server = createServer();
+  server.on("session", (session) => sessions.push(session));
+  server.on("stream", (stream, headers) => {
+    seen.push(headers.authorization);
+    stream.respond(
+      { ":status": 200, "content-type": "application/grpc", "grpc-status": "16" },
+      { endStream: true },
+    );
+  });
+  const path = join(await mkdtemp(join(tmpdir(), "wuliart-")), "s");
+  await new Promise((listening) => server.listen(path, listening));
+  t.after(() => {
+    server.close();
+    for (const session of sessions) session.destroy();
+  });
+  for (const options of [{ token: "mine" }, {}]) {
+    const stranger = new WuliArt(`unix:${path}`, options);
+    await assert.rejects(stranger.styles(), { reason: "UNAUTHENTICATED" });
+    await assert.rejects(stranger.draw("a red fox"), { reason: "UNAUTHENTICATED" });
+  }
+  assert.deepEqual(seen, ["Bearer mine", "Bearer mine", undefined, undefined]);
 });
 
 test("a style is used in its exact version", async () => {

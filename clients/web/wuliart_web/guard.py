@@ -141,7 +141,7 @@ def _refused(path: str, status: int, text: str) -> Response:
 def _login_page(headers: Headers, status: int, *, wrong: bool = False) -> Response:
     said = spoken(headers.get("accept-language", ""))
     page = _PAGE.read_text(encoding="utf-8")
-    for key in ("login_hint", "login_token", "login_enter"):
+    for key in ("login_lang", "login_hint", "login_token", "login_enter"):
         page = page.replace("{" + key + "}", html.escape(said[key]))
     page = page.replace("{login_wrong}", html.escape(said["login_wrong"]) if wrong else "")
     return HTMLResponse(page, status, {"Cache-Control": "no-store"})
