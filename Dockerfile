@@ -29,4 +29,5 @@ RUN install -d -o wuliart -g wuliart /app /app/models /app/models/lora
 WORKDIR /app
 USER wuliart
 EXPOSE 50051 7860
-CMD ["wuliart-server", "--listen", "0.0.0.0:50051", "--runtime-dir", "/run/wuliart"]
+# --insecure as in compose.yaml: who may reach it is for whoever publishes the port to say.
+CMD ["wuliart-server", "--listen", "0.0.0.0:50051", "--runtime-dir", "/run/wuliart", "--insecure"]

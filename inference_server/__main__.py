@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
 
 from inference_server.config import Config, parse_arguments
 from inference_server.errors import RequestError, ServerError
+from inference_server.logs import configure
 
 
 async def _run(config: Config) -> None:
@@ -40,9 +40,7 @@ def main() -> None:
         prepare(sys.argv[2:])
         return
     config = parse_arguments()
-    logging.basicConfig(
-        level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure(config.log_level, config.log_format)
     try:
         asyncio.run(_run(config))
     except RequestError as error:

@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
+from inference_server.logs import Form
 from inference_server.network import NAMES, Network, add_arguments, complaint
 from inference_server.weight_kind import WeightKind
 from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
@@ -63,7 +64,12 @@ class Config:
     """Requests that may wait."""
     grace: float = 30.0
     """Seconds accepted requests get at shutdown."""
+    metrics: str = ""
+    """HOST:PORT where Prometheus metrics are served; empty: nowhere."""
     log_level: str = "INFO"
+    log_format: Form = "text"
+    log_prompts: bool = False
+    """Whether what callers ask for may stand in the log."""
 
     @property
     def embedded(self) -> bool:
@@ -180,7 +186,20 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     )
     add("--queue", type=int, default=defaults.queue, help="requests that may wait")
     add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")
+    add(
+        "--metrics",
+        default="",
+        metavar="HOST:PORT",
+        help="serve Prometheus metrics there, at /metrics",
+    )
     add("--log-level", default=defaults.log_level, choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    add(
+        "--log-format",
+        default=defaults.log_format,
+        choices=get_args(Form),
+        help="lines of text or of JSON",
+    )
+    add("--log-prompts", action="store_true", help="write to the log what callers ask for")
     add_arguments(parser)
     values = parser.parse_args(arguments)
     values.network = Network(**{name: vars(values).pop(name) for name in NAMES})

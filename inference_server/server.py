@@ -26,6 +26,7 @@ from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
+from inference_server.service.exporter import start_exporter
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
@@ -85,9 +86,8 @@ async def _serve_loaded(
     store = AdapterStore(segment, room.slots, config.pinned_styles)
     binder = Binder(store, skip_bad=config.on_bad_adapter is OnBadAdapter.SKIP)
     describe = describer(engine.model.name)
-    scheduler = Scheduler(
-        engine, binder, config.queue, thread, describe, config.max_batch or _batch(engine)
-    )
+    batch = config.max_batch or _batch(engine)
+    scheduler = Scheduler(engine, binder, config.queue, thread, describe, batch, config.log_prompts)
     descriptors = DescriptorSocket(
         config.runtime_dir / DESCRIPTOR_SOCKET,
         lambda: segment.descriptor,
@@ -99,7 +99,9 @@ async def _serve_loaded(
     )
     descriptors.start()
     await control.start()
-    backend.fill(Backend(engine, store, scheduler, config.embedded))
+    parts = Backend(engine, store, scheduler, config.embedded)
+    stop_exporter = start_exporter(config.metrics, parts) if config.metrics else None
+    backend.fill(parts)
     await public.ready()
     log.info("ready on %s%s", config.network.listen, _who_may_call(config.network))
 
@@ -109,6 +111,8 @@ async def _serve_loaded(
     await scheduler.drain(config.grace)
     await control.stop()
     await descriptors.stop()
+    if stop_exporter is not None:
+        await asyncio.to_thread(stop_exporter)
 
 
 def _who_may_call(network: Network) -> str:

@@ -10,6 +10,7 @@ import sys
 
 from lora_manager.config import ConfigError, ManagerConfig, parse_config
 from lora_manager.manager import LoraManager
+from wuliart.contract.logs import JsonFormatter, TextFormatter
 
 log = logging.getLogger("lora_manager")
 
@@ -41,9 +42,9 @@ def main() -> None:
     except ConfigError as error:
         print(f"wuliart-lora-manager: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if config.log_format == "json" else TextFormatter())
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
     code = 0
     try:
         asyncio.run(run(config))

@@ -45,6 +45,8 @@ class ManagerConfig:
     inject: str = "staged"
     """How adapters reach a GPU: through host memory, or written into its memory from here."""
     log_level: str = "info"
+    log_format: str = "text"
+    """Or "json"."""
 
     @property
     def control_socket(self) -> Path:
@@ -91,6 +93,9 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
         "context there (default: staged)",
     )  # fmt: skip
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="lines of text or of JSON"
+    )
     options = parser.parse_args(arguments)
     if not 0.05 <= options.rescan_seconds <= 3600:
         raise ConfigError(
@@ -106,6 +111,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
         max_file_bytes=options.max_file_bytes,
         inject=options.inject,
         log_level=options.log_level,
+        log_format=options.log_format,
     )
 
 

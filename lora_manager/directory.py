@@ -218,7 +218,8 @@ def _describe(real_root: str, relative: str, path: str) -> Found | None:
     """`relative` below the root as a Found; None if it is not there or no regular file."""
     target = os.path.realpath(path)
     if not _is_inside(real_root, target):
-        return _outside(relative, Path(path), folder=False)
+        # As a scan says of it, or the two would take turns in listing it under two names.
+        return _outside(relative, Path(path), folder=os.path.isdir(target))  # noqa: PTH112
     try:
         status = os.stat(target)  # noqa: PTH116
     except OSError:

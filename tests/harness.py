@@ -58,8 +58,8 @@ class WatchedScheduler(Scheduler):
         super().__init__(engine, binder, capacity, device_thread(), describer("fake"))
         self.submitted: list[Job] = []
 
-    def submit(self, request: DrawRequest) -> Job:
-        job = super().submit(request)
+    def submit(self, request: DrawRequest, request_id: str = "", caller: str = "") -> Job:
+        job = super().submit(request, request_id, caller)
         self.submitted.append(job)
         return job
 

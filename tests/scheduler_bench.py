@@ -18,6 +18,7 @@ class Caller:
     """Reads one job's events, as the service does, until they end or it leaves."""
 
     def __init__(self, scheduler: Scheduler, job: Job) -> None:
+        self.request = job.request
         self.seed = job.request.seed
         self.events: list[Event] = []
         self.error: Exception | None = None
@@ -56,11 +57,17 @@ class Caller:
 class Bench:
     """A scheduler that serves; leaving the block frees what is held and drains it."""
 
-    def __init__(self, capacity: int = 3, batch: int = 1) -> None:
+    def __init__(self, capacity: int = 3, batch: int = 1, log_prompts: bool = False) -> None:
         self.engine = FakeEngine()
         self.binder = FakeBinder()
         self.scheduler = Scheduler(
-            self.engine, self.binder, capacity, device_thread(), lambda request, uses: "", batch
+            self.engine,
+            self.binder,
+            capacity,
+            device_thread(),
+            lambda request, uses: "",
+            batch,
+            log_prompts,
         )
         self._threads = set(threading.enumerate())
 
@@ -89,9 +96,14 @@ class Bench:
         steps: int = 4,
         adapters: tuple[Wanted, ...] = (),
         preview: bool = False,
+        request_id: str = "",
     ) -> Caller:
         request = DrawRequest(prompt, seed, steps, adapters, preview)
-        return Caller(self.scheduler, self.scheduler.submit(request))
+        return Caller(self.scheduler, self.scheduler.submit(request, request_id))
+
+    def drain(self, grace: float) -> asyncio.Task[None]:
+        """Drains the scheduler meanwhile."""
+        return asyncio.create_task(self.scheduler.drain(grace), name="caller")
 
     def new_threads(self) -> set[threading.Thread]:
         """Threads that run now and did not before."""

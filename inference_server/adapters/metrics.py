@@ -1,16 +1,14 @@
 """Figures of the adapters' life: how often each thing happened, and how long it took.
 
-Owns the names, the counts and the buckets of durations. Plain memory without I/O: whoever exports
-the figures reads the same object. Knows nothing of clocks, slots or gRPC; the event loop is its
-only caller.
+Owns the names, the counts and the durations. Plain memory without I/O: whoever exports the figures
+reads the same object. Knows nothing of clocks, slots or gRPC; the event loop is its only caller.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+
+from inference_server.histogram import Histogram
 
 
 class Count(StrEnum):
@@ -45,35 +43,6 @@ class Duration(StrEnum):
     """From the moment a version lost its name until its last picture was done."""
     PROMOTION_WAIT = "promotion_wait_seconds"
     """From the moment a picture's turn found an adapter absent until it was resident."""
-
-
-BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the buckets, in seconds, each included: from a small adapter's checksum to the
-longest wait for a manager."""
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Durations, by bucket."""
-
-    count: int = 0
-    sum_seconds: float = 0.0
-    _buckets: list[int] = field(default_factory=lambda: [0] * len(BOUNDS))
-
-    def observe(self, seconds: float) -> None:
-        """Adds one duration."""
-        self.count += 1
-        self.sum_seconds += seconds
-        if (bucket := bisect_left(BOUNDS, seconds)) < len(BOUNDS):
-            self._buckets[bucket] += 1
-
-    def cumulative(self) -> list[tuple[float, int]]:
-        """(bound, durations no longer than that) for each bound, ascending."""
-        total, found = 0, []
-        for bound, here in zip(BOUNDS, self._buckets, strict=True):
-            total += here
-            found.append((bound, total))
-        return found
 
 
 class AdapterMetrics:

@@ -49,6 +49,9 @@ class Passenger:
 Landed = Callable[[Passenger, Any], None]
 """Told of each passenger once, from the device thread: its pixels, or the exception it ended in."""
 
+Stepped = Callable[[float, int], None]
+"""Told of each step, from the device thread: its seconds, and how many pictures shared it."""
+
 
 class Flight:
     """Everybody in flight.
@@ -56,11 +59,13 @@ class Flight:
     Args:
         engine: draws; only `fly` calls it.
         landed: see `Landed`.
+        stepped: see `Stepped`.
     """
 
-    def __init__(self, engine: DrawingEngine, landed: Landed) -> None:
+    def __init__(self, engine: DrawingEngine, landed: Landed, stepped: Stepped) -> None:
         self._engine = engine
         self._landed = landed
+        self._stepped = stepped
         self._boarding: queue.SimpleQueue[Passenger] = queue.SimpleQueue()
         self._expected: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._passengers: list[Passenger] = []
@@ -150,18 +155,31 @@ class Flight:
         together = list(self._passengers)
         if not together:
             return
+        began = time.perf_counter()
         try:
             self._engine.step([passenger.drawing for passenger in together], self._to_encode())
         except Exception as error:
             for passenger in together:
                 self._land(passenger, error)
             return
+        # A GPU has only been told what to do so far: the checks wait for it.
+        sound = [passenger for passenger in together if self._is_sound(passenger)]
         ended = time.perf_counter()
-        for passenger in together:
+        self._stepped(ended - began, len(together))
+        for passenger in sound:
             try:
                 self._after_step(passenger, ended)
             except Exception as error:
                 self._land(passenger, error)
+
+    def _is_sound(self, passenger: Passenger) -> bool:
+        """Whether the step left the picture whole; one that is not lands."""
+        try:
+            self._engine.check(passenger.drawing)
+        except Exception as error:
+            self._land(passenger, error)
+            return False
+        return True
 
     def _to_encode(self) -> list[str]:
         """Expected prompts, each once, without those of the cache."""
@@ -172,7 +190,6 @@ class Flight:
 
     def _after_step(self, passenger: Passenger, ended: float) -> None:
         job, request = passenger.job, passenger.job.request
-        self._engine.check(passenger.drawing)
         passenger.step += 1
         preview = self._preview(passenger) if request.preview else None
         elapsed = ended - passenger.encoded

@@ -1,31 +1,48 @@
 """One accepted request and the channel its caller reads events from.
 
-Owns cancellation (the event loop cancels, the device thread looks at it between stages) and what
-the caller was last told of its position. Knows nothing of the queue it stands in.
+Owns its id, cancellation (the event loop cancels, the device thread looks at it between stages) and
+what the caller was last told of its position. Knows nothing of the queue it stands in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextvars import Context, copy_context
 
+from inference_server.logs import REQUEST_ID
 from inference_server.scheduler.events import Completed, DrawRequest, Event, Queued
+
+ID_BYTES = 8
 
 
 class Job:
-    """A request on its way to a picture. Created and read on the event loop."""
+    """A request on its way to a picture. Created and read on the event loop.
 
-    def __init__(self, request: DrawRequest) -> None:
+    Args:
+        request: what is to be drawn.
+        request_id: what the caller calls it; empty: a random one.
+        caller: who asks.
+    """
+
+    def __init__(self, request: DrawRequest, request_id: str = "", caller: str = "") -> None:
+        self.id = request_id or secrets.token_hex(ID_BYTES)
         self.request = request
+        self.caller = caller
         self.arrived_at = time.perf_counter()
         self.overtaken = 0
         """How many jobs that came later were drawn first."""
+        self.ended = False
+        """Whether it has been told what became of it."""
         self._position = 0
         self._cancelled = threading.Event()
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._context.run(REQUEST_ID.set, self.id)
 
     @property
     def cancelled(self) -> bool:
@@ -35,6 +52,10 @@ class Job:
     def cancel(self) -> None:
         """The caller has gone: stop before the next step, skip the decode. On the event loop."""
         self._cancelled.set()
+
+    def context(self) -> Context:
+        """For work on this job: what is logged inside carries its id. A fresh one for each use."""
+        return self._context.copy()
 
     def post(self, event: Event | Exception) -> None:
         """Hands an event to the caller; an exception ends the stream. From the event loop only."""

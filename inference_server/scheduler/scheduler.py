@@ -27,6 +27,9 @@ from inference_server.scheduler.events import AdapterUse, Completed, DrawRequest
 from inference_server.scheduler.flight import CallerGoneError, Flight, Passenger
 from inference_server.scheduler.interfaces import AdapterBinder, DrawingEngine
 from inference_server.scheduler.job import Job
+from inference_server.scheduler.ledger import Ledger
+from inference_server.scheduler.line import Line
+from inference_server.scheduler.metrics import PictureMetrics
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
@@ -47,10 +50,12 @@ class Scheduler:
     Args:
         engine: draws.
         adapters: binds.
-        capacity: jobs that may wait, the first of all not counted.
+        capacity: jobs that may wait, the first of all not counted. A caller of whom none waits is
+            let in beyond it, up to as many again: one who fills the queue keeps nobody else out.
         device: the one thread that calls the engine; shut down by `drain`.
         describe: the text that a picture carries.
         batch: pictures that may share a step.
+        log_prompts: whether the log may say what was asked for.
     """
 
     def __init__(
@@ -61,19 +66,22 @@ class Scheduler:
         device: ThreadPoolExecutor,
         describe: Describe,
         batch: int = 1,
+        log_prompts: bool = False,
     ) -> None:
         self.capacity = capacity
+        self.metrics = PictureMetrics()
         self._engine = engine
         self._adapters = adapters
         self._device = device
         self._describe = describe
         self._batch = batch
         self._loop = asyncio.get_running_loop()
-        self._flight = Flight(engine, self._landed_on_device)
+        self._ledger = Ledger(self.metrics, log_prompts)
+        self._flight = Flight(engine, self._landed_on_device, self._stepped_on_device)
         self._flying: asyncio.Future[None] | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._jpeg = ThreadPoolExecutor(1, thread_name_prefix="jpeg")
-        self._waiting: list[Job] = []
+        self._waiting: Line[Job] = Line()
         self._ready: tuple[Job, Binding] | None = None
         self._drawing: dict[Passenger, asyncio.Future[Any]] = {}
         self._loads: dict[Job, asyncio.Task[Binding]] = {}
@@ -89,8 +97,13 @@ class Scheduler:
         """Jobs waiting or being drawn."""
         return len(self._waiting) + (self._ready is not None) + len(self._drawing)
 
-    def submit(self, request: DrawRequest) -> Job:
+    def submit(self, request: DrawRequest, request_id: str = "", caller: str = "") -> Job:
         """Accepts a request.
+
+        Args:
+            request: what is to be drawn.
+            request_id: what the caller calls it; empty: the job gets a random one.
+            caller: who asks; callers take turns.
 
         Raises:
             RequestError: QUEUE_FULL or DRAINING, or its adapters cannot be used.
@@ -100,24 +113,29 @@ class Scheduler:
             raise RequestError(
                 Reason.DRAINING, "the server is shutting down; try another one or try again later"
             )
-        if self.queue_length > self.capacity:
+        room = self.capacity if self._waits(caller) else 2 * self.capacity
+        if self.queue_length > room:
             raise RequestError(
                 Reason.QUEUE_FULL,
-                f"{self.capacity} requests are waiting already, which is as many as this server "
-                "queues",
+                f"{room} requests are waiting already, which is as many as this server queues",
                 retry_after=max(1.0, self._mean_seconds),
             )
-        job = Job(request)
-        self._waiting.append(job)
+        job = Job(request, request_id, caller)
+        self._waiting.join(job, caller)
         self._idle.clear()
         self._advance()
         return job
 
+    def _waits(self, caller: str) -> bool:
+        ready = self._ready is not None and self._ready[0].caller == caller
+        return ready or self._waiting.waits(caller)
+
     def cancel(self, job: Job) -> None:
         """The job's caller has gone. Harmless if the job is done."""
         job.cancel()
+        self._ledger.cancelled(job)
         if job in self._waiting:
-            self._waiting.remove(job)
+            self._waiting.leave(job)
         if load := self._loads.get(job):
             load.cancel()
         if binding := self._loaded.pop(job, None):
@@ -137,7 +155,9 @@ class Scheduler:
         left += [passenger.job for passenger in self._drawing]
         self._waiting.clear()
         for job in left:
-            job.post(RequestError(Reason.DRAINING, "the server shut down before the picture"))
+            self._fail(
+                job, RequestError(Reason.DRAINING, "the server shut down before the picture")
+            )
             self.cancel(job)
         await asyncio.gather(*self._draws, *self._loads.values(), return_exceptions=True)
         if self._resting is not None:
@@ -154,7 +174,9 @@ class Scheduler:
             passenger = Passenger(*self._ready)
             landing = self._drawing[passenger] = self._loop.create_future()
             self._flight.board(passenger)
-            task = asyncio.create_task(self._draw(passenger, landing), name="draw")
+            task = asyncio.create_task(
+                self._draw(passenger, landing), name="draw", context=passenger.job.context()
+            )
             self._draws.add(task)
             task.add_done_callback(self._drawn)
             self._ready = self._next_ready()
@@ -170,11 +192,13 @@ class Scheduler:
         for index, job in enumerate(self._waiting):
             if job not in self._loads:
                 binding = self._loaded.pop(job, None)
-                binding = binding or self._adapters.try_bind(job.request.adapters)
+                binding = binding or job.context().run(
+                    self._adapters.try_bind, job.request.adapters
+                )
                 if binding is not None:
-                    self._waiting.remove(job)
-                    for overtaken in self._waiting[:index]:
+                    for overtaken in list(self._waiting)[:index]:
                         overtaken.overtaken += 1
+                    self._waiting.take(job)
                     return job, binding
                 if not self._loads and not self._loaded:
                     self._load(job)
@@ -185,7 +209,7 @@ class Scheduler:
     def _load(self, job: Job) -> None:
         # The device has nothing else to do for it: its prompt is encoded meanwhile.
         self._flight.expect(job.request.prompt)
-        task = asyncio.ensure_future(self._adapters.bind(job.request.adapters))
+        task = asyncio.create_task(self._adapters.bind(job.request.adapters), context=job.context())
         self._loads[job] = task
         task.add_done_callback(lambda _: self._load_ended(job, task))
 
@@ -194,10 +218,11 @@ class Scheduler:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             if not isinstance(error, RequestError):
-                log.error("binding adapters failed", exc_info=error)
+                about = {"request_id": job.id}
+                log.error("binding adapters failed", exc_info=error, extra=about)
             if job in self._waiting:
-                self._waiting.remove(job)
-                job.post(error if isinstance(error, Exception) else RuntimeError(str(error)))
+                self._waiting.leave(job)
+                self._fail(job, error if isinstance(error, Exception) else RuntimeError(str(error)))
         elif not task.cancelled():
             if job.cancelled:
                 self._adapters.release(task.result())
@@ -237,6 +262,9 @@ class Scheduler:
     def _landed_on_device(self, passenger: Passenger, outcome: Any) -> None:
         self._loop.call_soon_threadsafe(self._landed, passenger, outcome)
 
+    def _stepped_on_device(self, seconds: float, pictures: int) -> None:
+        self._loop.call_soon_threadsafe(self.metrics.step, seconds, pictures)
+
     def _landed(self, passenger: Passenger, outcome: Any) -> None:
         future = self._drawing.pop(passenger)
         self._adapters.release(passenger.binding)
@@ -258,19 +286,25 @@ class Scheduler:
             total, stages = ended - job.arrived_at, passenger.stages
             self._learn(total - stages["queued"])
             timings = Timings(**stages, jpeg_encode=ended - began, total=total)
+            self._ledger.completed(job, timings, len(image))
             job.post(Completed(image, job.request.seed, timings))
         except CallerGoneError:
-            log.info("cancelled by its caller")
+            pass  # whoever cancelled it has written that down
         except RequestError as error:
             log.warning("%s: %s", error.reason, error.message)
-            job.post(error)
+            self._fail(job, error)
         except Exception as error:
             log.exception("drawing failed")
-            job.post(error)
+            self._fail(job, error)
 
     def _drawn(self, task: asyncio.Task[None]) -> None:
         self._draws.discard(task)
         self._advance()
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        reason = error.reason if isinstance(error, RequestError) else Reason.INTERNAL
+        self._ledger.failed(job, reason)
+        job.post(error)
 
     def _learn(self, seconds: float) -> None:
         # A moving average; what a refused caller is told to wait.

@@ -1,29 +1,42 @@
 """`wuliart.v1.ImageGenerationService`: requests to jobs, events to messages.
 
-Owns the translation both ways and the end of a call (a caller that leaves cancels its job); knows
-nothing of how pictures are drawn.
+Owns the translation both ways, the id that a request goes by, and the end of a call (a caller that
+leaves cancels its job); knows nothing of how pictures are drawn.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import AsyncIterator
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import torch
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
+from opentelemetry.context import attach
 
 from inference_server.adapters.metrics import AdapterMetrics
+from inference_server.errors import RequestError
+from inference_server.logs import REQUEST_ID
 from inference_server.scheduler import events
 from inference_server.service.backend import Backend, BackendSlot
+from inference_server.service.callers import CALLER
 from inference_server.service.validation import validate
-from wuliart.contract import limits
+from wuliart.contract import limits, tracing
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart.v1 import image_generation_pb2_grpc as rpc
 
 Context = aio.ServicerContext[Any, Any]
+
+REQUEST_ID_KEY = "x-request-id"
+"""Metadata that a request's id comes in and goes back in."""
+
+log = logging.getLogger(__name__)
 
 
 class ImageGeneration(rpc.ImageGenerationServiceServicer):
@@ -36,21 +49,47 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
         self, request: pb.GenerateImageRequest, context: Context
     ) -> AsyncIterator[pb.GenerateImageResponse]:
         """See the .proto file."""
-        draw = validate(request)
-        backend = self._backend.ready
-        job = backend.scheduler.submit(draw)
+        # Not undone at the end: each call has a task of its own.
+        metadata: Any = context.invocation_metadata() or ()
+        attach(tracing.incoming(metadata))
+        REQUEST_ID.set(_request_id(metadata))
         try:
+            draw = validate(request)
+            scheduler = self._backend.ready.scheduler
+            job = scheduler.submit(draw, REQUEST_ID.get(), CALLER.get())
+        except RequestError as error:
+            self._refused(error)
+            raise
+        try:
+            told = False
             async for event in job.events():
+                if not told:
+                    # Not sooner: a call that has sent anything is not tried again by itself.
+                    await context.send_initial_metadata(((REQUEST_ID_KEY, job.id),))
+                    told = True
                 yield _message(event)
         finally:
             # Reached when the caller cancels, its deadline passes or its connection breaks, too.
-            backend.scheduler.cancel(job)
+            scheduler.cancel(job)
+
+    def _refused(self, error: RequestError) -> None:
+        log.info("refused: %s", error.reason)
+        with suppress(RequestError):  # while the model loads, nobody counts
+            self._backend.ready.scheduler.metrics.fail(error.reason)
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
         """See the .proto file."""
         return _describe(self._backend.ready)
+
+
+def _request_id(metadata: Iterable[tuple[str, str]]) -> str:
+    """The caller's own id if it sent one that can go into a log as it is; else a random one."""
+    for key, value in metadata:
+        if key == REQUEST_ID_KEY and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+            return value
+    return secrets.token_hex(8)
 
 
 def _duration(seconds: float) -> Duration:
@@ -129,7 +168,7 @@ def _metrics(metrics: AdapterMetrics) -> list[pb.AdapterMetric]:
     for name, durations in metrics.durations.items():
         histogram = pb.DurationHistogram(
             count=durations.count,
-            sum_seconds=durations.sum_seconds,
+            sum_seconds=durations.sum,
             buckets=[
                 pb.DurationBucket(upper_bound_seconds=bound, count=count)
                 for bound, count in durations.cumulative()

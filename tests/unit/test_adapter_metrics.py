@@ -8,7 +8,8 @@ import asyncio
 
 import pytest
 
-from inference_server.adapters.metrics import BOUNDS, AdapterMetrics, Count, Duration, Histogram
+from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
+from inference_server.histogram import SECONDS, Histogram
 from tests.slot_bench import LEASE
 from tests.slot_bench import Bench as SlotBench
 from tests.store_bench import Bench, entry, make_bench, refused
@@ -37,20 +38,20 @@ async def test_what_the_manager_tells_of_its_own_work_is_kept(bench: Bench) -> N
     await bench.commit(bench.write("a"))
     assert durations[Duration.COPY].count == durations[Duration.DETECT_TO_READY].count == 0
     await bench.commit(bench.write("b"), copied=0.25, noticed=2.0)
-    assert durations[Duration.COPY].sum_seconds == 0.25
+    assert durations[Duration.COPY].sum == 0.25
     assert durations[Duration.DETECT_TO_READY].count == 1
-    assert durations[Duration.DETECT_TO_READY].sum_seconds > 2.0, "verifying is part of it"
+    assert durations[Duration.DETECT_TO_READY].sum > 2.0, "verifying is part of it"
 
 
 def test_buckets_hold_their_own_bound_and_everything_shorter() -> None:
     histogram = Histogram()
-    for seconds in (0.0, BOUNDS[0], BOUNDS[0] * 1.01, BOUNDS[-1], BOUNDS[-1] + 1):
+    for seconds in (0.0, SECONDS[0], SECONDS[0] * 1.01, SECONDS[-1], SECONDS[-1] + 1):
         histogram.observe(seconds)
     buckets = histogram.cumulative()
-    assert [bound for bound, _ in buckets] == list(BOUNDS) == sorted(BOUNDS)
-    assert [count for _, count in buckets] == [2, *[3] * (len(BOUNDS) - 2), 4]
+    assert [bound for bound, _ in buckets] == list(SECONDS) == sorted(SECONDS)
+    assert [count for _, count in buckets] == [2, *[3] * (len(SECONDS) - 2), 4]
     assert histogram.count == 5
-    assert histogram.sum_seconds == pytest.approx(BOUNDS[0] * 2.01 + BOUNDS[-1] * 2 + 1)
+    assert histogram.sum == pytest.approx(SECONDS[0] * 2.01 + SECONDS[-1] * 2 + 1)
 
 
 def test_a_drain_lasts_until_the_last_picture_is_done() -> None:
@@ -65,7 +66,7 @@ def test_a_drain_lasts_until_the_last_picture_is_done() -> None:
     assert drains.count == 0
     bench.now = 103.0
     bench.table.release(second)
-    assert (drains.count, drains.sum_seconds) == (1, 3.0)
+    assert (drains.count, drains.sum) == (1, 3.0)
     assert counted(bench.metrics) == {"drained": 1}
 
 
@@ -97,7 +98,7 @@ async def test_loads_and_checksums(bench: Bench) -> None:
     assert counted(bench.store.metrics) == {"loads": 1, "checksum_failures": 1}
     verified = bench.store.metrics.durations[Duration.VERIFY]
     assert verified.count == 2
-    assert 0 < verified.sum_seconds < 5
+    assert 0 < verified.sum < 5
 
 
 async def test_a_refused_file_counts_whenever_it_is_another(bench: Bench) -> None:
@@ -123,4 +124,4 @@ async def test_a_promotion_is_timed_for_whoever_waited(bench: Bench) -> None:
     bench.binder.release(await bench.bind("b"))
     waited = bench.store.metrics.durations[Duration.PROMOTION_WAIT]
     assert bench.store.metrics.counts[Count.PROMOTED] == waited.count == 1
-    assert 0.02 <= waited.sum_seconds < 5
+    assert 0.02 <= waited.sum < 5

@@ -88,7 +88,8 @@ def test_commands_exist_and_their_options_are_understood(compose: dict[str, Any]
     assert server[0] == "wuliart-server" and manager[0] == "wuliart-lora-manager"
     web = compose["services"]["web"]["command"]
     assert web[0] == "wuliart-web" and web[0] in SCRIPTS
-    assert dict(zip(web[1::2], web[2::2], strict=True)) == {
+    assert web[-1] == "--insecure"
+    assert dict(zip(web[1:-1:2], web[2:-1:2], strict=True)) == {
         "--host": "0.0.0.0",
         "--port": "7860",
         "--server": "server:50051",

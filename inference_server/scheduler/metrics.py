@@ -1,0 +1,71 @@
+"""Figures of the pictures: how they ended, why they failed, and how long each part took.
+
+Owns the names, the counts and the buckets. Plain memory without I/O: whoever exports the figures
+reads the same object. Knows nothing of clocks, jobs or gRPC; the event loop is its only caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from inference_server.histogram import Histogram
+from wuliart.contract.status import Reason
+
+
+class Stage(StrEnum):
+    """What is timed of a picture; the fields of `events.Timings`."""
+
+    QUEUED = "queued"
+    TEXT_ENCODE = "text_encode"
+    DENOISE = "denoise"
+    DECODE = "decode"
+    JPEG_ENCODE = "jpeg_encode"
+    TOTAL = "total"
+
+
+STAGE_SECONDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
+)
+"""Upper bounds: from a JPEG's encode on a GPU to a long queue before a CPU."""
+
+BATCHES: Final = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+
+
+class PictureMetrics:
+    """All figures, from 0 at the server's start."""
+
+    def __init__(self) -> None:
+        self.completed = 0
+        """Pictures whose JPEG was handed to the caller."""
+        self.cancelled = 0
+        """Accepted requests whose caller left before the end."""
+        self.errors: dict[Reason, int] = dict.fromkeys(Reason, 0)
+        """Requests that failed, before they were accepted or after."""
+        self.stages = {stage: Histogram(STAGE_SECONDS) for stage in Stage}
+        """Seconds, of completed pictures."""
+        self.steps = Histogram(STAGE_SECONDS)
+        """Seconds that a step took all who shared it."""
+        self.batches = Histogram(BATCHES)
+        """Pictures that shared a step."""
+
+    def complete(self, seconds: Mapping[Stage, float]) -> None:
+        """A picture is done."""
+        self.completed += 1
+        for stage, took in seconds.items():
+            self.stages[stage].observe(took)
+
+    def cancel(self) -> None:
+        """A caller left."""
+        self.cancelled += 1
+
+    def fail(self, reason: Reason) -> None:
+        """A request ended without a picture."""
+        self.errors[reason] += 1
+
+    def step(self, seconds: float, pictures: int) -> None:
+        """A step is done."""
+        self.steps.observe(seconds)
+        self.batches.observe(pictures)

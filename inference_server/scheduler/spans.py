@@ -1,0 +1,57 @@
+"""A picture's spans, written at its end from the times that were taken anyway.
+
+Owns their names and attributes; knows nothing of where they go. Without OpenTelemetry's SDK this
+does nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+
+from inference_server.scheduler.job import Job
+from inference_server.scheduler.metrics import Stage
+
+IN_TURN = (Stage.QUEUED, Stage.TEXT_ENCODE, Stage.DENOISE, Stage.DECODE)
+"""Each begins as the one before it ends. The JPEG's encode ends with the picture."""
+
+
+def write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str = "") -> None:
+    """One span for the picture, in its caller's trace, and one for each stage that is known."""
+    job.context().run(_write, job, outcome, seconds, error)
+
+
+def _write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str) -> None:
+    tracer = trace.get_tracer("wuliart.server")
+    end = time.time_ns()
+    begin = end - _nanoseconds(seconds[Stage.TOTAL])
+    picture = tracer.start_span(
+        "picture",
+        kind=SpanKind.SERVER,
+        start_time=begin,
+        attributes={
+            "request_id": job.id,
+            "outcome": outcome,
+            "steps": job.request.steps,
+            "styles": [wanted.name for wanted in job.request.adapters],
+        },
+    )
+    if error:
+        picture.set_status(StatusCode.ERROR, error)
+    inside = trace.set_span_in_context(picture)
+    for stage in IN_TURN:
+        if (took := seconds.get(stage)) is not None:
+            until = begin + _nanoseconds(took)
+            tracer.start_span(stage, inside, start_time=begin).end(until)
+            begin = until
+    if (took := seconds.get(Stage.JPEG_ENCODE)) is not None:
+        began = end - _nanoseconds(took)
+        tracer.start_span(Stage.JPEG_ENCODE, inside, start_time=began).end(end)
+    picture.end(end)
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -1,0 +1,45 @@
+"""`python -m tests.fuzz.engine TARGET [libFuzzer options] [corpus folders]`: one target, by atheris.
+
+Owns the meeting of a target with libFuzzer: which code is watched for coverage. Ends with libFuzzer's
+exit code, which is not 0 if an input made the target raise, took too long or too much memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import atheris
+
+WATCHED = [
+    "wuliart.lora",
+    "lora_manager.image",
+    "lora_manager.directory",
+    "inference_server.service.validation",
+    "inference_server.service.segment",
+    "inference_server.service.status",
+    "inference_server.adapters.store",
+    "inference_server.adapters.slots",
+    "inference_server.adapters.catalog",
+]
+
+
+def main() -> None:
+    """Does not return: libFuzzer ends the process."""
+    with atheris.instrument_imports(include=WATCHED):
+        from tests.fuzz.targets import TARGETS
+
+    logging.disable()
+    name, *options = sys.argv[1:]
+    target = TARGETS[name]
+    vary = target.vary
+    varied = {} if vary is None else {
+        "custom_mutator": lambda data, most, seed: vary(data, most, seed, atheris.Mutate)
+    }
+    arguments = [sys.argv[0], f"-max_len={target.most_bytes}", *options]
+    atheris.Setup(arguments, target.run, **varied)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

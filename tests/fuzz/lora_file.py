@@ -1,0 +1,118 @@
+"""Fuzz targets `lora` and `keys`: a stranger's .safetensors file, and the names in one.
+
+Owns what must hold of any file: an adapter whose factors fit the model and are finite, or
+`LoraRefused` with a reason that can be shown. Knows nothing of how files are varied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lora_manager.image import build_image
+from tests.bad_lora_files import BAD_FILES
+from tests.lora_files import STYLES, make_lora, module_features, peft_metadata
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.lora import LoraAdapter, LoraRefused, parse_lora, threads
+from wuliart.lora.keys import Role, canonicalise
+
+LAYOUTS = [
+    SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, dtype))
+    for dtype in ("float32", "bfloat16")
+]
+MODULES = module_features(LAYOUTS[0])
+CONDITIONING = np.ones((2, 4), np.float32)
+USED = ["img_in", "transformer_blocks.0.attn.to_q", "norm_out.linear"]
+
+MAX_REASON_CHARACTERS = 2000
+"""Three kinds of problems with a name each, or one shape with its products."""
+
+MAX_SEED_BYTES = 16 << 10
+
+
+def run(data: bytes) -> None:
+    """Reads the bytes as a file, and packs what comes of it in both element types."""
+    # More threads would make what is covered depend on who is first.
+    threads.MOST = 1  # type: ignore[misc]
+    try:
+        adapter = parse_lora(data, MODULES, 4)
+    except LoraRefused as refusal:
+        _check_reason(refusal)
+        return
+    _check_adapter(adapter)
+    for layout in LAYOUTS:
+        try:
+            image = build_image(adapter, layout, CONDITIONING)
+        except LoraRefused as refusal:
+            _check_reason(refusal)
+            continue
+        packing = layout.packing(image.packed_rank, image.sites)
+        assert image.data.nbytes == packing.nbytes <= layout.slot_bytes
+        assert len(image.checksum) == 16
+        assert set(packing.offsets) == set(image.sites)
+
+
+def run_keys(data: bytes) -> None:
+    """Reads the bytes as names, one a line."""
+    names = list(dict.fromkeys(data.decode("utf-8", "replace").split("\n")))
+    try:
+        found = canonicalise(names, MODULES)
+    except LoraRefused as refusal:
+        _check_reason(refusal)
+        return
+    given = [name for roles in found.values() for name in roles.values()]
+    assert sorted(given) == sorted(names)
+    assert found.keys() <= MODULES.keys()
+    assert all(isinstance(role, Role) for roles in found.values() for role in roles)
+
+
+def seeds() -> dict[str, bytes]:
+    """A small good file of every style, and every kind of bad one."""
+    good = {
+        f"style_{style}": make_lora(LAYOUTS[0], rank=2, modules=USED, style=style)
+        for style in STYLES
+    }
+    notes = {
+        "title": "Ink",
+        "trigger_words": '["a", "b"]',
+        "lora_adapter_metadata": peft_metadata(
+            r=2, lora_alpha=1, use_rslora=True, rank_pattern={"img_in": 2}, use_dora=False
+        ),
+    }
+    good["noted"] = make_lora(LAYOUTS[0], rank=2, modules=USED, metadata=notes)
+    good["half"] = make_lora(LAYOUTS[0], rank=1, modules=USED, style="kohya", dtype="BF16")
+    bad = {f"bad_{name}": bad.make(LAYOUTS[0]) for name, bad in BAD_FILES.items()}
+    return {name: data for name, data in (good | bad).items() if len(data) <= MAX_SEED_BYTES}
+
+
+def key_seeds() -> dict[str, bytes]:
+    """The names of each style."""
+    return {
+        name: "\n".join(
+            pattern.format(m=module, f=module.replace(".", "_"))
+            for module in USED
+            for pattern in (style.down, style.up, style.alpha)
+            if pattern is not None
+        ).encode()
+        for name, style in STYLES.items()
+    }
+
+
+def _check_reason(refusal: LoraRefused) -> None:
+    assert refusal.reason.isprintable(), ascii(refusal.reason)
+    assert 0 < len(refusal.reason) <= MAX_REASON_CHARACTERS
+    refusal.reason.encode()
+
+
+def _check_adapter(adapter: LoraAdapter) -> None:
+    assert 1 <= adapter.rank <= 4
+    assert adapter.rank == max(factors.rank for factors in adapter.factors.values())
+    for module, factors in adapter.factors.items():
+        inner, outer = MODULES[module]
+        assert factors.down.shape == (factors.rank, inner)
+        assert factors.up.shape == (outer, factors.rank)
+        assert np.isfinite(factors.down).all() and np.isfinite(factors.up).all()
+        if (bits := adapter.factors.bfloat16(module)) is not None:
+            assert bits.down.shape == factors.down.shape and bits.up.shape == factors.up.shape
+    for text in (adapter.title or "", *adapter.trigger_words):
+        assert text.isprintable() and text == text.strip() and len(text) <= 120
+        text.encode()

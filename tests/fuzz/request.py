@@ -1,0 +1,80 @@
+"""Fuzz target `request`: whatever a client sends to the public port, as bytes on the wire.
+
+Owns what must hold of it: no message, INVALID_REQUEST with a status that can be sent, or a request
+within the contract's limits. Knows nothing of gRPC's own framing.
+"""
+
+from __future__ import annotations
+
+import math
+
+from google.protobuf.message import DecodeError
+
+from inference_server.errors import RequestError
+from inference_server.service.status import MAX_STATUS_BYTES, to_status
+from inference_server.service.validation import validate
+from tests.fuzz.choices import Choices
+from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS, MAX_ADAPTERS, MAX_STEPS
+from wuliart.contract.status import Reason
+from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
+
+WEIGHTS = (1.0, 0.0, -2.0, 2.0, 2.0000002, math.inf, -math.inf, math.nan, 1e-45, 3e38)
+
+
+def run(data: bytes) -> None:
+    """Reads the bytes as a message; those that are none also as decisions of what one holds."""
+    try:
+        check(GenerateImageRequest.FromString(data))
+    except DecodeError:
+        check(compose(Choices(data)))
+
+
+def check(message: GenerateImageRequest) -> None:
+    """Validates one message."""
+    try:
+        request = validate(message)
+    except RequestError as error:
+        assert error.reason is Reason.INVALID_REQUEST
+        assert error.violations
+        status = to_status(error)
+        assert status.ByteSize() <= MAX_STATUS_BYTES + 1000
+        return
+    assert request.prompt.strip() and "\0" not in request.prompt
+    assert 0 <= request.seed < 1 << 64
+    assert 1 <= request.steps <= MAX_STEPS
+    names = [wanted.name for wanted in request.adapters]
+    assert len(set(names)) == len(names) <= MAX_ADAPTERS
+    assert all(0 < len(name) <= MAX_ADAPTER_NAME_CHARACTERS for name in names)
+    assert all(-2 <= wanted.weight <= 2 for wanted in request.adapters)
+
+
+def compose(choices: Choices) -> GenerateImageRequest:
+    """A message with any content its fields can hold."""
+    message = GenerateImageRequest(prompt=choices.text(200))
+    if choices.coin():
+        message.steps = choices.number(32)
+    if choices.coin():
+        message.seed = choices.number(64)
+    for _ in range(choices.below(8)):
+        adapter = message.adapters.add(name=choices.text())
+        if choices.coin():
+            adapter.weight = choices.pick(WEIGHTS)
+    message.preview, message.omit_recipe = choices.coin(), choices.coin()
+    return message
+
+
+def seeds() -> dict[str, bytes]:
+    """A message of each kind, and decisions that lead to others."""
+    ink = AdapterWeight(name="ink", weight=0.5)
+    messages = {
+        "plain": GenerateImageRequest(prompt="a red fox"),
+        "full": GenerateImageRequest(
+            prompt="一只狐狸", seed=(1 << 64) - 1, steps=2, adapters=[ink], preview=True
+        ),
+        "twice": GenerateImageRequest(prompt="x", adapters=[ink, ink]),
+        "many": GenerateImageRequest(prompt="x", adapters=[AdapterWeight(name=c) for c in "abcde"]),
+        "blank": GenerateImageRequest(prompt="\u3164\u2800"),
+        "control": GenerateImageRequest(prompt="a\x1b[2J", steps=9),
+        "weight": GenerateImageRequest(adapters=[AdapterWeight(name="a", weight=math.nan)]),
+    }
+    return {name: message.SerializeToString() for name, message in messages.items()}

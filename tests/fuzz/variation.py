@@ -1,0 +1,160 @@
+"""Varies a LoRA file by what it means: its header's names, types, shapes and positions.
+
+Owns the changes that a change of bytes would take ages to find, because a header must stay JSON and
+its positions must fit. Knows nothing of what the reader makes of them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+from tests.lora_files import STYLES, module_features, pack_raw
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+
+DTYPES = ("F32", "F16", "BF16", "F64", "I32", "I64", "F8_E4M3", "BOOL", 7, None)
+SIZES = (0, 1, 2, 3, 4, 8, -1, 1 << 31, 1 << 62, 1 << 63, 1 << 64, 1.5, True, "4", None, [])
+MODULES = [*module_features(SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, "float32")))]
+PREFIXES = ("transformer.", "base_model.model.", "lora_te_", "text_encoder.", "", "lycoris_", "\u202e")
+ENDINGS = (".alpha", ".dora_scale", ".hada_w1_a", ".lokr_w1", ".diff", ".lora_mid.weight", ".bias", "")
+NOTES = ("title", "modelspec.title", "trigger_words", "lora_adapter_metadata", "ss_output_name")
+TEXTS = (
+    "", "a,b,c", '["a", 1, null]', "[" * 2000, '{"r": 2}', '{"transformer.r": 2, "transformer.x": 1}',
+    '{"r": NaN, "lora_alpha": Infinity}', '{"r": 2, "rank_pattern": {"img_in": 1, "(a+)+$": 2}}',
+    '{"r": 2, "use_rslora": 1, "lora_alpha": 1e-300}', '{"r": 2, "init_lora_weights": [[]]}',
+    '{"r": true}', "\u202e" * 300, "x" * 20000, '{"r": 2, "alpha_pattern": {"^img_in": -1}}', "null",
+)  # fmt: skip
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object as it is written: in order, with names that come twice."""
+
+
+def vary(
+    data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], bytes]
+) -> bytes:
+    """Another file like `data`, of at most `most` bytes; `vary_bytes` knows nothing of files."""
+    chance = random.Random(seed)
+    header = _header(data)
+    if header is None or chance.random() < 0.3:
+        return vary_bytes(data, most)
+    buffer = data[8 + int.from_bytes(data[:8], "little") :]
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        chance.choice(_CHANGES)(header, chance)
+    if chance.random() < 0.4:
+        buffer = _fitted(header, buffer)
+    if chance.random() < 0.2:
+        buffer = vary_bytes(buffer, most)
+    return pack_raw(_written(header).encode("utf-8", "surrogatepass"), buffer)[:most]
+
+
+def _header(data: bytes) -> Pairs | None:
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data):
+        return None
+    try:
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=Pairs)
+    except (ValueError, RecursionError):
+        return None
+    return header if isinstance(header, Pairs) and header else None
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Pairs):
+        return "{" + ",".join(f"{json.dumps(k)}:{_written(v)}" for k, v in value) + "}"
+    return json.dumps(value)
+
+
+def _fitted(header: Pairs, buffer: bytes) -> bytes:
+    """Positions that fit the shapes, and a buffer that fits the positions."""
+    at = 0
+    for _, entry in header:
+        fields = dict(entry) if isinstance(entry, Pairs) else {}
+        shape, item = fields.get("shape"), {"F16": 2, "BF16": 2, "F64": 8, "I64": 8}
+        if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 64 for n in shape):
+            continue
+        count = item.get(str(fields.get("dtype")), 4)
+        for size in shape:
+            count *= size
+        _put(entry, "data_offsets", [at, at + count])
+        at += count
+    return (buffer * (1 + at // max(1, len(buffer))))[: min(at, 1 << 16)].ljust(min(at, 1 << 16), b"\0")
+
+
+def _put(entry: Any, field: str, value: Any) -> None:
+    if isinstance(entry, Pairs):
+        entry[:] = [(k, value if k == field else v) for k, v in entry]
+
+
+def _name(chance: random.Random) -> str:
+    module = chance.choice((*MODULES, "transformer_blocks.99.attn.to_q", "time_text_embed.x", ""))
+    style = chance.choice(list(STYLES.values()))
+    pattern = chance.choice((style.down, style.up, style.alpha or style.up))
+    name = pattern.format(m=module, f=module.replace(".", "_"))
+    if chance.random() < 0.2:
+        name = chance.choice(PREFIXES) + name
+    return name if chance.random() < 0.8 else module + chance.choice(ENDINGS)
+
+
+def _rename(header: Pairs, chance: random.Random) -> None:
+    at = chance.randrange(len(header))
+    header[at] = (_name(chance), header[at][1])
+
+
+def _change_type(header: Pairs, chance: random.Random) -> None:
+    _put(chance.choice(header)[1], "dtype", chance.choice(DTYPES))
+
+
+def _change_sizes(header: Pairs, chance: random.Random) -> None:
+    field = chance.choice(("shape", "data_offsets"))
+    sizes = [chance.choice(SIZES) for _ in range(chance.choice((0, 1, 2, 2, 2, 3, 9)))]
+    _put(chance.choice(header)[1], field, sizes)
+
+
+def _change_size(header: Pairs, chance: random.Random) -> None:
+    entry = chance.choice(header)[1]
+    old = dict(entry).get("shape") if isinstance(entry, Pairs) else None
+    if isinstance(old, list) and old:
+        new = list(old)
+        new[chance.randrange(len(new))] = chance.choice((1, 2, 3, 4, 0, 5))
+        _put(entry, "shape", new)
+
+
+def _repeat(header: Pairs, chance: random.Random) -> None:
+    if len(header) < 100:
+        header.insert(chance.randrange(len(header)), chance.choice(header))
+
+
+def _add(header: Pairs, chance: random.Random) -> None:
+    shape = chance.choice(([], [1], [2, 4], [4, 2], [0], [0, 4]))
+    entry = Pairs([("dtype", "F32"), ("shape", shape), ("data_offsets", [0, 0])])
+    header.insert(chance.randrange(len(header) + 1), (_name(chance), entry))
+
+
+def _remove(header: Pairs, chance: random.Random) -> None:
+    if len(header) > 1:
+        del header[chance.randrange(len(header))]
+
+
+def _swap(header: Pairs, chance: random.Random) -> None:
+    a, b = chance.randrange(len(header)), chance.randrange(len(header))
+    (first, one), (second, other) = header[a], header[b]
+    header[a], header[b] = (first, other), (second, one)
+
+
+def _note(header: Pairs, chance: random.Random) -> None:
+    notes = Pairs((chance.choice(NOTES), chance.choice(TEXTS)) for _ in range(chance.choice((1, 1, 3))))
+    header[:] = [("__metadata__", notes), *((k, v) for k, v in header if k != "__metadata__")]
+
+
+def _replace(header: Pairs, chance: random.Random) -> None:
+    at = chance.randrange(len(header))
+    header[at] = (header[at][0], chance.choice((None, [], 1, "x", Pairs(), [[]] * 50)))
+
+
+_CHANGES = (
+    _rename, _rename, _change_type, _change_sizes, _change_size, _repeat, _add, _add, _remove,
+    _swap, _note, _note, _replace,
+)  # fmt: skip

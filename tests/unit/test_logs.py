@@ -1,0 +1,217 @@
+"""The log: one line per record, which picture it is about, and nothing of what was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from inference_server import logs
+from inference_server.adapters.records import Wanted
+from inference_server.errors import RequestError
+from inference_server.scheduler.job import Job
+from tests.fakes import until
+from tests.scheduler_bench import Bench
+from wuliart.contract.status import Reason
+
+PROMPT = "a very private lighthouse"
+
+
+class Output:
+    """What was logged since `configure`."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self.stream = stream
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def about(self, request_id: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record.get("request_id") == request_id]
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
+    """JSON lines; the root logger is as it was afterwards."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers.clear()  # `configure` closes what it replaces
+    logs.configure("DEBUG", "json")
+    try:
+        yield Output(stream)
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+def test_a_record_is_one_json_object_on_one_line(output: Output) -> None:
+    log = logging.getLogger("some.where")
+    log.info("two\nlines, %s", "水彩", extra={"steps": 4, "styles": ["a", "b"], "odd": {1}})
+    try:
+        raise ValueError("broken\nin two")
+    except ValueError:
+        log.exception("failed")
+    first, second = output.records
+    assert datetime.fromisoformat(first.pop("time")).tzinfo is not None
+    assert first == {
+        "level": "INFO", "logger": "some.where", "message": "two\nlines, 水彩", "steps": 4,
+        "styles": ["a", "b"], "odd": "{1}",
+    }  # fmt: skip
+    assert (second["level"], second["message"]) == ("ERROR", "failed")
+    assert second["exception"].endswith("ValueError: broken\nin two")
+
+
+def test_text_has_the_same_fields_behind_the_message(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", output.stream)
+    logs.configure("INFO")
+    log = logging.getLogger("some.where")
+    log.debug("unseen")
+    log.info("two\nlines", extra={"n": 4, "s": 0.25, "styles": ["a", "b c"], "none": [], "q": 'x"'})
+    line = output.text
+    assert line.endswith(
+        'INFO some.where: two\\nlines n=4 s=0.250 styles=a,"b c" none=- q="x\\""\n'
+    )
+    assert line.count("\n") == 1
+
+
+async def test_a_record_carries_the_id_of_the_task_that_made_it(output: Output) -> None:
+    async def work(name: str) -> None:
+        logs.REQUEST_ID.set(name)
+        await asyncio.sleep(0)
+        logging.getLogger("x").info(name)
+
+    await asyncio.gather(*[asyncio.create_task(work(name)) for name in ("a", "b")])
+    logging.getLogger("x").info("nobody's")
+    logging.getLogger("x").info("named", extra={"request_id": "c"})
+    assert [r.get("request_id") for r in output.records if r["logger"] == "x"] == [
+        "a", "b", None, "c",
+    ]  # fmt: skip
+
+
+async def test_every_picture_has_an_id_of_its_own() -> None:
+    async with Bench() as bench:
+        request = bench.submit(1).request
+        jobs = [Job(request), Job(request), Job(request, "mine")]
+        assert len({job.id for job in jobs}) == 3
+        assert jobs[2].id == "mine"
+        assert len(jobs[0].id) == 16 and int(jobs[0].id, 16) >= 0
+
+
+async def test_a_completed_picture_leaves_one_line(output: Output) -> None:
+    async with Bench() as bench:
+        styles = (Wanted("ink", 1.0), Wanted("水墨", 0.5))
+        caller = bench.submit(1, prompt=PROMPT, steps=3, adapters=styles, request_id="one")
+        await caller.ended()
+    (record,) = output.about("one")
+    timings = caller.picture.timings
+    assert {k: v for k, v in record.items() if not k.endswith("_seconds") and k != "time"} == {
+        "level": "INFO", "logger": "inference_server.scheduler.ledger",
+        "message": "picture completed", "request_id": "one", "outcome": "completed", "steps": 3,
+        "styles": ["ink", "水墨"], "bytes": len(caller.picture.image),
+    }  # fmt: skip
+    stages = ("queued", "text_encode", "denoise", "decode", "jpeg_encode", "total")
+    assert {k: v for k, v in record.items() if k.endswith("_seconds")} == {
+        f"{stage}_seconds": round(getattr(timings, stage), 6) for stage in stages
+    }
+
+
+async def test_a_picture_whose_caller_left_leaves_one_line(output: Output) -> None:
+    async with Bench() as bench:
+        bench.engine.hold()
+        drawn = bench.submit(1, prompt=PROMPT, request_id="drawn")
+        await until(lambda: bench.engine.entered("step") == 1)
+        waiting = bench.submit(2, prompt=PROMPT, request_id="waiting")
+        drawn.leave()
+        waiting.leave()
+    for name in ("drawn", "waiting"):
+        (record,) = output.about(name)
+        assert (record["level"], record["outcome"]) == ("INFO", "cancelled")
+        assert record["total_seconds"] >= 0 and "denoise_seconds" not in record
+
+
+@pytest.mark.parametrize("stage", ["encode", "step", "check", "decode"])
+async def test_a_failed_picture_says_why(output: Output, stage: str) -> None:
+    async with Bench(batch=2) as bench:
+        bench.engine.fail(stage, ValueError("broken"))
+        await bench.submit(1, prompt=PROMPT, request_id="one").ended()
+        bench.engine.fail(stage, RequestError(Reason.NON_FINITE, "broken"))
+        await bench.submit(1, prompt=PROMPT, request_id="two").ended()
+    why, end = output.about("one")
+    assert why["level"] == "ERROR" and "ValueError: broken" in why["exception"]
+    assert (end["level"], end["outcome"], end["reason"]) == ("INFO", "failed", "INTERNAL")
+    why, end = output.about("two")
+    assert (why["level"], why["message"]) == ("WARNING", "NON_FINITE: broken")
+    assert (end["level"], end["outcome"], end["reason"]) == ("INFO", "failed", "NON_FINITE")
+    assert PROMPT not in output.text
+
+
+async def test_styles_that_cannot_be_had_are_told_of_the_picture_that_wanted_them(
+    output: Output,
+) -> None:
+    async with Bench() as bench:
+        bench.binder.fail(ValueError("broken"))
+        await bench.submit(1, adapters=(Wanted("a", 1.0),), request_id="one").ended()
+        assert bench.scheduler.queue_length == 0
+    why, end = output.about("one")
+    assert why["message"] == "binding adapters failed" and "ValueError" in why["exception"]
+    assert end["outcome"] == "failed"
+
+
+async def test_what_is_logged_while_a_picture_is_bound_or_drawn_is_about_it(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever else's call made the scheduler look at it."""
+    async with Bench() as bench:
+        try_bind, bind = bench.binder.try_bind, bench.binder.bind
+
+        def trying(wanted: Any) -> Any:
+            logging.getLogger("binder").info("trying")
+            return try_bind(wanted)
+
+        async def binding(wanted: Any) -> Any:
+            logging.getLogger("binder").info("binding")
+            return await bind(wanted)
+
+        monkeypatch.setattr(bench.binder, "try_bind", trying)
+        monkeypatch.setattr(bench.binder, "bind", binding)
+        bench.binder.hold()
+        logs.REQUEST_ID.set("somebody else")
+        callers = [bench.submit(1, request_id="one"), bench.submit(2, request_id="two")]
+        await until(lambda: len(bench.binder.asked) == 1)
+        bench.binder.free()
+        for caller in callers:
+            await caller.ended()
+    assert output.about("somebody else") == []
+    for name in ("one", "two"):
+        said = [r["message"] for r in output.about(name) if r["logger"] == "binder"]
+        assert said and said[0] == "trying"
+    assert "binding" in [r["message"] for r in output.about("one")]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_a_prompt_is_logged_only_if_the_operator_asked_for_it(
+    output: Output, asked: bool
+) -> None:
+    async with Bench(log_prompts=asked) as bench:
+        await bench.submit(1, prompt=PROMPT, request_id="one").ended()
+        bench.engine.fail("decode", ValueError("broken"))
+        await bench.submit(1, prompt=PROMPT, request_id="two").ended()
+    assert (PROMPT in output.text) is asked
+    assert [r.get("prompt") for r in (output.about("one")[0], output.about("two")[1])] == (
+        [PROMPT if asked else None] * 2
+    )

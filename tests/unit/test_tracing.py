@@ -1,0 +1,126 @@
+"""A picture's spans: their order, their parent, and how the trace travels."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from inference_server.adapters.records import Wanted
+from inference_server.errors import RequestError
+from tests.harness import InProcessServer, failure_of, kinds, running_server
+from tests.scheduler_bench import Bench
+from wuliart.contract import tracing
+from wuliart.contract.status import Reason
+from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+from wuliart_client._tracing import outgoing_metadata
+
+STAGES = ["queued", "text_encode", "denoise", "decode", "jpeg_encode"]
+PROMPT = "a very private lighthouse"
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What is traced, from now on."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    return exporter
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[InProcessServer]:
+    async with running_server() as running:
+        yield running
+
+
+async def test_the_stages_of_a_picture_follow_each_other(spans: InMemorySpanExporter) -> None:
+    async with Bench() as bench:
+        caller = bench.submit(
+            1, prompt=PROMPT, steps=2, adapters=(Wanted("ink", 1.0),), request_id="one"
+        )
+        await caller.ended()
+    *stages, picture = spans.get_finished_spans()
+    assert [span.name for span in stages] == STAGES and picture.name == "picture"
+    assert dict(picture.attributes or {}) == {
+        "request_id": "one", "outcome": "completed", "steps": 2, "styles": ("ink",),
+    }  # fmt: skip
+    assert all(span.parent == picture.context for span in stages) and picture.parent is None
+    for before, after in pairwise(stages[:4]):
+        assert before.end_time == after.start_time
+    assert picture.start_time == stages[0].start_time
+    assert picture.end_time == stages[-1].end_time
+    for span, name in zip(stages, STAGES, strict=True):
+        assert span.start_time is not None and span.end_time is not None
+        took = (span.end_time - span.start_time) / 1e9
+        assert took == pytest.approx(getattr(caller.picture.timings, name), abs=1e-6)
+    assert PROMPT not in "".join(span.to_json() for span in spans.get_finished_spans())
+
+
+async def test_a_picture_belongs_to_its_callers_trace(
+    server: InProcessServer, spans: InMemorySpanExporter
+) -> None:
+    assert outgoing_metadata() == ()
+    with trace.get_tracer("test").start_as_current_span("caller") as mine:
+        call = server.images().GenerateImage(
+            GenerateImageRequest(prompt=PROMPT), metadata=outgoing_metadata()
+        )
+        await kinds(call)
+    (picture,) = [span for span in spans.get_finished_spans() if span.name == "picture"]
+    assert picture.parent is not None
+    assert picture.parent.span_id == mine.get_span_context().span_id
+    assert picture.parent.is_remote
+
+
+async def test_one_that_fails_says_so(server: InProcessServer, spans: InMemorySpanExporter) -> None:
+    server.engine.fail("step", RequestError(Reason.NON_FINITE, "broken"))
+    await failure_of(server.generate())
+    (picture,) = spans.get_finished_spans()
+    assert (picture.attributes or {})["outcome"] == "failed"
+    assert picture.status.description == "NON_FINITE"
+
+
+async def test_a_header_that_is_none_is_ignored(
+    server: InProcessServer, spans: InMemorySpanExporter
+) -> None:
+    call = server.images().GenerateImage(
+        GenerateImageRequest(prompt=PROMPT), metadata=[("traceparent", "00-nonsense")]
+    )
+    assert (await kinds(call))[-1] == "completed"
+    assert spans.get_finished_spans()[-1].parent is None
+
+
+def test_nothing_is_sent_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER"):
+        monkeypatch.delenv(name, raising=False)
+    providers: list[object] = []
+    monkeypatch.setattr(trace, "set_tracer_provider", providers.append)
+    tracing.configure("wuliart-server")
+    assert providers == []
+
+
+def test_who_asks_for_spans_on_the_console_gets_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    providers: list[TracerProvider] = []
+    monkeypatch.setattr(trace, "set_tracer_provider", providers.append)
+    tracing.configure("wuliart-server")
+    (provider,) = providers
+    provider.get_tracer("test").start_span("something").end()
+    provider.shutdown()
+    said = capsys.readouterr().out
+    assert '"name": "something"' in said and '"service.name": "wuliart-server"' in said
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(tracing.TracingError, match=r"wuliart-turbo\[tracing\]"):
+        tracing.configure("wuliart-server")
