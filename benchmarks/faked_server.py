@@ -96,9 +96,10 @@ def _filled(seed: int, edge: int) -> Tensor:
     # Seeds side by side get colours far apart.
     mixed = seed * 2654435761 % (1 << 32)
     colour = torch.tensor((mixed >> 24, mixed >> 16 & 255, mixed >> 8 & 255), dtype=torch.uint8)
-    return colour.repeat(edge, edge, 1)
+    # Not filled in here: whoever encodes it does that, on another thread than the device's.
+    return colour.expand(edge, edge, 3)
 
 
 if __name__ == "__main__":
-    server.Engine = FakedEngine  # type: ignore[assignment, misc]
+    vars(server)["Engine"] = FakedEngine
     main()

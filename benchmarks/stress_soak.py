@@ -85,7 +85,7 @@ def soak(seconds: float) -> list[Figure]:
     done, over = Done(), threading.Event()
     with tempfile.TemporaryDirectory(prefix="wuliart-stress-") as folder:
         service = Service(Path(folder) / "run", Path(folder) / "loras")
-        service.server_arguments = service.manager_arguments = ["--log-level", "WARNING"]
+        service.server_arguments = ["--log-level", "WARNING"]
         for n, name in enumerate(names):
             (service.loras / f"{name}.safetensors").write_bytes(contents[n % CONTENTS])
         service.start_server()

@@ -10,6 +10,7 @@ import sys
 from inference_server.config import Config, parse_arguments
 from inference_server.errors import RequestError, ServerError
 from inference_server.logs import configure
+from wuliart.contract import tracing
 
 
 async def _run(config: Config) -> None:
@@ -41,6 +42,10 @@ def main() -> None:
         return
     config = parse_arguments()
     configure(config.log_level, config.log_format)
+    try:
+        tracing.configure("wuliart-server")
+    except tracing.TracingError as error:
+        sys.exit(f"wuliart-server: {error}")
     try:
         asyncio.run(_run(config))
     except RequestError as error:

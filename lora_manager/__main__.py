@@ -10,6 +10,7 @@ import sys
 
 from lora_manager.config import ConfigError, ManagerConfig, parse_config
 from lora_manager.manager import LoraManager
+from wuliart.contract import tracing
 from wuliart.contract.logs import JsonFormatter, TextFormatter
 
 log = logging.getLogger("lora_manager")
@@ -45,6 +46,11 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if config.log_format == "json" else TextFormatter())
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
+    try:
+        tracing.configure("wuliart-lora-manager")
+    except tracing.TracingError as error:
+        print(f"wuliart-lora-manager: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     code = 0
     try:
         asyncio.run(run(config))

@@ -19,6 +19,7 @@ from typing import Any, Final
 import grpc
 import numpy as np
 from google.protobuf import duration_pb2
+from opentelemetry import trace
 
 from lora_manager.catalog import Entry
 from lora_manager.image import SlotImage
@@ -32,11 +33,13 @@ from lora_manager.segment_errors import (
     translate,
 )
 from lora_manager.segment_mapping import HandoverError, receive_segment
+from wuliart.contract import tracing
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import MAX_CONTROL_BYTES
 from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
 
 log = logging.getLogger(__name__)
+_tracer = trace.get_tracer("wuliart.manager")
 
 _ATTACH_SECONDS: Final = 5.0
 _CALL_SECONDS: Final = 30.0
@@ -90,7 +93,8 @@ class SegmentSession:
         ReservationLostError, WriteRejectedError, or SessionLostError.
         """
         try:
-            await self._publish_once(entry, image, evict, noticed)
+            with _tracer.start_as_current_span("publish", attributes={"adapter": entry.name}):
+                await self._publish_once(entry, image, evict, noticed)
         except ReservationLostError as error:
             log.warning('writing "%s" again: %s', entry.name, error)
             await self._publish_once(entry, image, evict, noticed)
@@ -154,7 +158,8 @@ class SegmentSession:
         """One call, repeated as it is if its reply is lost."""
         for left in reversed(range(_TRIES)):
             try:
-                return await method(request, timeout=_CALL_SECONDS)
+                metadata = tracing.outgoing_metadata()
+                return await method(request, timeout=_CALL_SECONDS, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 lost = error.code() in (
                     grpc.StatusCode.UNAVAILABLE,

@@ -65,6 +65,11 @@ class BackendSlot:
         """The server is ready."""
         self._backend = backend
 
+    def refused(self, reason: Reason) -> None:
+        """A call was turned away before it came here; counted once there is where to count."""
+        if self._backend is not None:
+            self._backend.scheduler.metrics.fail(reason)
+
     @property
     def ready(self) -> Backend:
         """The backend.

@@ -15,6 +15,7 @@ from grpc import aio
 from inference_server.errors import RequestError
 from inference_server.service.callers import CALLER, CallerLimits, Callers
 from inference_server.service.status import abort
+from wuliart.contract.status import Reason
 
 OPEN: Final = "/grpc.health.v1.Health/"
 """Probes have no token, and learn nothing but whether the server is there."""
@@ -25,11 +26,20 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class Guard(aio.ServerInterceptor):
-    """Comes before everything else that looks at a call."""
+    """Comes before everything else that looks at a call.
 
-    def __init__(self, callers: Callers, limits: CallerLimits) -> None:
+    Args:
+        callers: who they are.
+        limits: of each.
+        refused: told the reason of each call that is turned away.
+    """
+
+    def __init__(
+        self, callers: Callers, limits: CallerLimits, refused: Callable[[Reason], None]
+    ) -> None:
         self._callers = callers
         self._limits = limits
+        self._refused = refused
 
     async def intercept_service(
         self,
@@ -59,6 +69,7 @@ class Guard(aio.ServerInterceptor):
             try:
                 self._identify(context)
             except RequestError as error:
+                self._refused(error.reason)
                 await abort(context, error)
             return await inner(request, context)
 
@@ -79,6 +90,7 @@ class Guard(aio.ServerInterceptor):
                         yield response
             except RequestError as error:
                 # `inner` turns its own failures into statuses itself.
+                self._refused(error.reason)
                 await abort(context, error)
 
         return guarded

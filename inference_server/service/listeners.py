@@ -59,7 +59,7 @@ class PublicListener:
 
     def __init__(self, network: Network, backend: BackendSlot) -> None:
         limits = CallerLimits(network.per_caller, network.per_minute, time.monotonic)
-        guard = Guard(Callers(_tokens(network)), limits)
+        guard = Guard(Callers(_tokens(network)), limits, backend.refused)
         self._server = aio.server(
             interceptors=[guard, StatusInterceptor()],
             options=[

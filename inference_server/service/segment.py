@@ -11,12 +11,16 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from grpc import aio
+from opentelemetry import trace
 
 from inference_server.adapters.records import FileEntry
 from inference_server.adapters.store import AdapterStore
 from inference_server.service.descriptor_socket import DescriptorSocket
+from wuliart.contract import tracing
 from wuliart.internal.v1 import segment_pb2 as pb
 from wuliart.internal.v1 import segment_pb2_grpc as rpc
+
+_tracer = trace.get_tracer("wuliart.server")
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -93,6 +97,12 @@ class Segment(rpc.SegmentServiceServicer):
         self, request: pb.CommitSlotRequest, context: Context
     ) -> pb.CommitSlotResponse:
         """See the .proto file."""
+        called: Any = context.invocation_metadata() or ()
+        with _tracer.start_as_current_span("commit", tracing.incoming(called)):
+            await self._commit(request)
+        return pb.CommitSlotResponse(revision=self._store.catalog.revision)
+
+    async def _commit(self, request: pb.CommitSlotRequest) -> None:
         await self._store.commit(
             request.session_id,
             request.slot,
@@ -105,7 +115,6 @@ class Segment(rpc.SegmentServiceServicer):
             copied=_seconds(request, "copy_time"),
             noticed=_seconds(request, "time_since_noticed"),
         )
-        return pb.CommitSlotResponse(revision=self._store.catalog.revision)
 
     async def AbandonSlot(
         self, request: pb.AbandonSlotRequest, context: Context

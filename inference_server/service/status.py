@@ -19,6 +19,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from inference_server.errors import RequestError, Violation
+from inference_server.logs import REQUEST_ID
 from wuliart.contract.status import CODES, DOMAIN, Reason
 
 log = logging.getLogger(__name__)
@@ -84,11 +85,10 @@ def _cut(text: str, budget: int) -> str:
 async def abort(context: aio.ServicerContext[Any, Any], error: RequestError) -> NoReturn:
     """Ends the call with the error's status."""
     status = to_status(error)
-    await context.abort(
-        CODES[error.reason],
-        status.message,
-        ((DETAILS_KEY, status.SerializeToString()),),
-    )
+    trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
+    if request_id := REQUEST_ID.get():
+        trailers.append(("x-request-id", request_id))
+    await context.abort(CODES[error.reason], status.message, tuple(trailers))
     raise AssertionError("abort returned")
 
 

@@ -33,9 +33,11 @@ def main() -> None:
     name, *options = sys.argv[1:]
     target = TARGETS[name]
     vary = target.vary
-    varied = {} if vary is None else {
-        "custom_mutator": lambda data, most, seed: vary(data, most, seed, atheris.Mutate)
-    }
+    varied = (
+        {}
+        if vary is None
+        else {"custom_mutator": lambda data, most, seed: vary(data, most, seed, atheris.Mutate)}
+    )
     arguments = [sys.argv[0], f"-max_len={target.most_bytes}", *options]
     atheris.Setup(arguments, target.run, **varied)
     atheris.Fuzz()

@@ -327,5 +327,6 @@ def seeds() -> dict[str, bytes]:
         "leave": attach + reserve + commit + b"\x0b\0" + verify,
         "report": attach + load + b"\4\1\2\0\0\0\0\0\1\0\0\0\0\0",
         "detach": attach + load + b"\6\0" + attach + load,
-        "fill": attach + b"".join(b"\1\1" + bytes([n]) + b"\1\1" + commit + verify for n in range(4)),
+        "fill": attach
+        + b"".join(b"\1\1" + bytes([n]) + b"\1\1" + commit + verify for n in range(4)),
     }

@@ -17,8 +17,25 @@ from wuliart.contract.layout import LayoutParameters, SegmentLayout
 DTYPES = ("F32", "F16", "BF16", "F64", "I32", "I64", "F8_E4M3", "BOOL", 7, None)
 SIZES = (0, 1, 2, 3, 4, 8, -1, 1 << 31, 1 << 62, 1 << 63, 1 << 64, 1.5, True, "4", None, [])
 MODULES = [*module_features(SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, "float32")))]
-PREFIXES = ("transformer.", "base_model.model.", "lora_te_", "text_encoder.", "", "lycoris_", "\u202e")
-ENDINGS = (".alpha", ".dora_scale", ".hada_w1_a", ".lokr_w1", ".diff", ".lora_mid.weight", ".bias", "")
+PREFIXES = (
+    "transformer.",
+    "base_model.model.",
+    "lora_te_",
+    "text_encoder.",
+    "",
+    "lycoris_",
+    "\u202e",
+)
+ENDINGS = (
+    ".alpha",
+    ".dora_scale",
+    ".hada_w1_a",
+    ".lokr_w1",
+    ".diff",
+    ".lora_mid.weight",
+    ".bias",
+    "",
+)
 NOTES = ("title", "modelspec.title", "trigger_words", "lora_adapter_metadata", "ss_output_name")
 TEXTS = (
     "", "a,b,c", '["a", 1, null]', "[" * 2000, '{"r": 2}', '{"transformer.r": 2, "transformer.x": 1}',
@@ -32,9 +49,7 @@ class Pairs(list[tuple[str, Any]]):
     """A JSON object as it is written: in order, with names that come twice."""
 
 
-def vary(
-    data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], bytes]
-) -> bytes:
+def vary(data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], bytes]) -> bytes:
     """Another file like `data`, of at most `most` bytes; `vary_bytes` knows nothing of files."""
     chance = random.Random(seed)
     header = _header(data)
@@ -80,7 +95,9 @@ def _fitted(header: Pairs, buffer: bytes) -> bytes:
             count *= size
         _put(entry, "data_offsets", [at, at + count])
         at += count
-    return (buffer * (1 + at // max(1, len(buffer))))[: min(at, 1 << 16)].ljust(min(at, 1 << 16), b"\0")
+    return (buffer * (1 + at // max(1, len(buffer))))[: min(at, 1 << 16)].ljust(
+        min(at, 1 << 16), b"\0"
+    )
 
 
 def _put(entry: Any, field: str, value: Any) -> None:
@@ -145,7 +162,9 @@ def _swap(header: Pairs, chance: random.Random) -> None:
 
 
 def _note(header: Pairs, chance: random.Random) -> None:
-    notes = Pairs((chance.choice(NOTES), chance.choice(TEXTS)) for _ in range(chance.choice((1, 1, 3))))
+    notes = Pairs(
+        (chance.choice(NOTES), chance.choice(TEXTS)) for _ in range(chance.choice((1, 1, 3)))
+    )
     header[:] = [("__metadata__", notes), *((k, v) for k, v in header if k != "__metadata__")]
 
 

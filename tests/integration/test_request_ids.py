@@ -127,4 +127,5 @@ async def test_a_call_that_fails_before_its_first_event_has_sent_nothing(
     await server.drain(0)
     call = calling(server, "mine")
     assert (await failure_of(call)).reason == "DRAINING"
+    assert dict(await call.trailing_metadata())["x-request-id"]
     assert "x-request-id" not in dict(await call.initial_metadata())

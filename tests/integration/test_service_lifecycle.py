@@ -222,7 +222,8 @@ async def test_server_info() -> None:
             "checksum_failures": 0, "lease_expiries": 0,
         }  # fmt: skip
         assert figures.keys() - counts.keys() == {
-            "verify_seconds", "drain_seconds", "promotion_wait_seconds",
+            "copy_seconds", "detect_to_ready_seconds", "verify_seconds", "drain_seconds",
+            "promotion_wait_seconds",
         }  # fmt: skip
         (verified,) = [m.value for m in attached.adapter_metrics if m.name == "verify_seconds"]
         assert isinstance(verified, wuliart_client.Durations)

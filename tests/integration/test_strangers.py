@@ -26,6 +26,7 @@ from inference_server.network import Network
 from tests.fakes import DEADLINE
 from tests.harness import InProcessServer, failure_of, running_server
 from tests.openai_door import name_model, open_door, open_web
+from wuliart.contract.status import Reason
 from wuliart.contract.tokens import TokenFile
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import TLS, AsyncClient, Client, Unauthenticated, cli
@@ -89,6 +90,7 @@ async def test_without_credentials_every_rpc_is_refused(
         ), header
         assert ANN not in failure.message
     assert not server.stages and not server.scheduler.submitted
+    assert server.scheduler.metrics.errors[Reason.UNAUTHENTICATED] == 1 + len(WRONG)
 
 
 async def test_health_is_open_and_every_rpc_is_of_a_service_that_is_listed(
@@ -161,6 +163,7 @@ async def test_one_caller_may_draw_only_so_many_at_once_whoever_else_draws(
         assert caught.value.retry_after == 1.0
         bob = asyncio.create_task(ann.with_token(BOB).draw("a dog", seed=9))
         await server.accepted(3)
+        assert server.scheduler.metrics.errors[Reason.RATE_LIMITED] == 1
         server.engine.free()
         pictures = await asyncio.gather(*drawing, bob)
         assert [p.seed for p in pictures] == [0, 1, 9]

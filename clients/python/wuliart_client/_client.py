@@ -31,6 +31,7 @@ from wuliart_client._picture import Picture
 from wuliart_client._requests import StyleLike, build_generate_request
 from wuliart_client._server_info import ServerInfo, read_server_info
 from wuliart_client._streams import AsyncEventStream, EventStream
+from wuliart_client._tracing import outgoing_metadata
 
 _CLOSED = "the client is closed: make a new one"
 
@@ -85,7 +86,7 @@ class Client:
         """
         request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(
-            request, timeout=timeout, metadata=self._metadata
+            request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
         )
         return EventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
@@ -125,7 +126,9 @@ class Client:
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
             response = stub.ListAdapters(
-                ListAdaptersRequest(), timeout=timeout, metadata=self._metadata
+                ListAdaptersRequest(),
+                timeout=timeout,
+                metadata=outgoing_metadata(self._metadata),
             )
         return [read_adapter(adapter) for adapter in response.adapters]
 
@@ -139,7 +142,7 @@ class Client:
         """
         request = WatchAdaptersRequest(resume_token=resume_token or "")
         call = AdapterServiceStub(self._open()).WatchAdapters(
-            request, timeout=timeout, metadata=self._metadata
+            request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
         )
         return EventStream(call, WatchReader(), CallContext(self.target, timeout))
 
@@ -148,7 +151,9 @@ class Client:
         with CallContext(self.target, timeout).errors():
             stub = ImageGenerationServiceStub(self._open())
             response = stub.GetServerInfo(
-                GetServerInfoRequest(), timeout=timeout, metadata=self._metadata
+                GetServerInfoRequest(),
+                timeout=timeout,
+                metadata=outgoing_metadata(self._metadata),
             )
         return read_server_info(response)
 
@@ -216,7 +221,7 @@ class AsyncClient:
         """As `Client.generate`."""
         request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(
-            request, timeout=timeout, metadata=self._metadata
+            request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
         )
         return AsyncEventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
@@ -257,7 +262,9 @@ class AsyncClient:
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
             response = await stub.ListAdapters(
-                ListAdaptersRequest(), timeout=timeout, metadata=self._metadata
+                ListAdaptersRequest(),
+                timeout=timeout,
+                metadata=outgoing_metadata(self._metadata),
             )
         return [read_adapter(adapter) for adapter in response.adapters]
 
@@ -267,7 +274,7 @@ class AsyncClient:
         """As `Client.watch`."""
         request = WatchAdaptersRequest(resume_token=resume_token or "")
         call = AdapterServiceStub(self._open()).WatchAdapters(
-            request, timeout=timeout, metadata=self._metadata
+            request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
         )
         return AsyncEventStream(call, WatchReader(), CallContext(self.target, timeout))
 
@@ -280,7 +287,9 @@ class AsyncClient:
         with CallContext(self.target, timeout).errors():
             stub = ImageGenerationServiceStub(self._open())
             response = await stub.GetServerInfo(
-                GetServerInfoRequest(), timeout=timeout, metadata=self._metadata
+                GetServerInfoRequest(),
+                timeout=timeout,
+                metadata=outgoing_metadata(self._metadata),
             )
         return read_server_info(response)
 

@@ -5,6 +5,6 @@ from __future__ import annotations
 from wuliart.contract import tracing
 
 
-def outgoing_metadata() -> tuple[tuple[str, str], ...]:
-    """For a call's `metadata`: the present span as W3C headers; empty if nothing is traced."""
-    return tracing.outgoing_metadata()
+def outgoing_metadata(own: tuple[tuple[str, str], ...] = ()) -> tuple[tuple[str, str], ...]:
+    """For a call's `metadata`: `own`, then the present span as W3C headers if one is traced."""
+    return (*own, *tracing.outgoing_metadata())

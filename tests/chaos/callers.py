@@ -1,0 +1,135 @@
+"""Callers of every door, and how each of their requests ended.
+
+Owns the threads that ask without a pause, over gRPC and over the page's OpenAI door, and the
+verdict on every ending: a picture, compared with the golden one of its version; a named error; or
+what must not be, a request that is lost or hangs. Knows nothing of what is done meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from tests.chaos.world import PATIENCE, PROMPT, World
+from wuliart_client import DeadlineExceeded, ProtocolError, WuliArtError
+
+GRPC_CALLERS = 2
+
+
+def pixels(jpeg: bytes) -> bytes:
+    """What a picture shows, whatever is written in its header."""
+    return np.asarray(Image.open(io.BytesIO(jpeg))).tobytes()
+
+
+class Callers:
+    """Use as a context manager; inside, pictures in the styles are asked for in turn.
+
+    Args:
+        world: the server and its golden pictures.
+        web_port: of the page; its caller asks for the first style alone, whose version is
+            `golden`: the door does not tell versions.
+        golden: content hash of the first style.
+        names: of styles.
+    """
+
+    def __init__(self, world: World, web_port: int, golden: str, *names: str) -> None:
+        self._world = world
+        self._door = f"http://127.0.0.1:{web_port}/v1/images/generations"
+        self._first, self._shown = names[0], pixels(world.golden[golden])
+        self._names = itertools.cycle(names)
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._again, args=(ask,), daemon=True)
+            for ask in (*[self._by_grpc] * GRPC_CALLERS, self._by_web)
+        ]
+        self.pictures = 0
+        self.endings: Counter[str] = Counter()
+        """Named errors."""
+        self.wrong: list[str] = []
+        self.lost: list[str] = []
+        self.hung: list[str] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(PATIENCE + 10)
+        self.hung += [f"{t.name} never returned" for t in self._threads if t.is_alive()]
+
+    @property
+    def requests(self) -> int:
+        return sum((self.pictures, *map(len, (self.lost, self.hung)), *self.endings.values()))
+
+    def check(self) -> None:
+        """Every request ended as it should, and there were some."""
+        assert not self.lost, f"{len(self.lost)} requests lost: {self.lost[:3]}"
+        assert not self.hung, f"{len(self.hung)} requests hung: {self.hung[:3]}"
+        assert not self.wrong, f"{len(self.wrong)} of {self.pictures} wrong: {self.wrong[:3]}"
+        assert self.pictures > 0
+
+    def _again(self, ask: Callable[[], None]) -> None:
+        while not self._over.is_set():
+            try:
+                ask()
+            except (DeadlineExceeded, httpx.TimeoutException) as error:
+                self.hung.append(repr(error))
+            except ProtocolError as error:
+                self.lost.append(repr(error))
+            except WuliArtError as error:
+                self._ended(f"{type(error).__name__} {error.reason or ''}".strip())
+            except httpx.TransportError as error:
+                # The page's own process is gone; this is all that a caller can be told of it.
+                self._ended(f"web: {type(error).__name__}")
+            except Exception as error:
+                self.lost.append(repr(error))
+
+    def _ended(self, how: str) -> None:
+        with self._lock:
+            self.endings[how] += 1
+        # Nobody asks a hundred times a second for what has just failed.
+        self._over.wait(0.1)
+
+    def _drawn(self, right: bool, what: str) -> None:
+        with self._lock:
+            self.pictures += 1
+            if not right:
+                self.wrong.append(what)
+
+    def _by_grpc(self) -> None:
+        with self._lock:
+            name = next(self._names)
+        picture = self._world.picture(name)
+        (use,) = picture.adapters
+        right = picture.data == self._world.golden.get(use.content_hash)
+        self._drawn(right, f"{name} {use.content_hash[:8]} gen {use.generation}")
+
+    def _by_web(self) -> None:
+        body = {"prompt": PROMPT, "seed": 1, "steps": 1, "model": self._first}
+        answer = httpx.post(self._door, json=body, timeout=PATIENCE)
+        if answer.status_code != httpx.codes.OK:
+            error = answer.json()["error"]
+            self._ended(f"web: {answer.status_code} {error['code'] or error['type']}")
+            return
+        (drawn,) = answer.json()["data"]
+        shown = pixels(base64.b64decode(drawn["b64_json"]))
+        self._drawn(shown == self._shown, f"{self._first} over the web")

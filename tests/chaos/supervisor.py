@@ -1,0 +1,86 @@
+"""What systemd or compose does around the service: whatever has ended is started again.
+
+Owns the watching thread and the three ways in which a process is disturbed. Knows nothing of
+pictures, nor of whether the service has recovered.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from tests.chaos.world import World
+
+PAUSE = 0.1
+"""Seconds before a process is started again; systemd's own default."""
+
+NAMES = ("server", "manager", "web")
+
+
+class Supervisor:
+    """Use as a context manager, with all three running; inside, they are kept running."""
+
+    def __init__(self, world: World, web_port: int) -> None:
+        self._service = world.service
+        self._port = web_port
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.restarts = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def start(self, name: str) -> None:
+        """As it was started the first time."""
+        match name:
+            case "server":
+                self._service.start_server()
+            case "manager":
+                self._service.start_manager()
+            case "web":
+                self._service.start_web(self._port)
+
+    def _watch(self) -> None:
+        while not self._over.wait(PAUSE):
+            for name in NAMES:
+                if self._service.processes[name].poll() is not None:
+                    self.restarts += 1
+                    self.start(name)
+
+    # -- faults: each returns when it is over, with the moment from which recovery counts -----
+
+    def kill(self, name: str) -> float:
+        """As a crash, or the kernel when memory is short."""
+        process = self._service.processes[name]
+        process.kill()
+        process.wait()
+        return time.monotonic()
+
+    def restart(self, name: str) -> float:
+        """As an operator does it; the wait for its end counts."""
+        process = self._service.processes[name]
+        began = time.monotonic()
+        process.terminate()
+        process.wait()
+        return began
+
+    def stop(self, name: str, seconds: float) -> float:
+        """As a machine that stands still for a while."""
+        process = self._service.processes[name]
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGCONT)
+        return time.monotonic()
