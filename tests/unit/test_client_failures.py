@@ -30,9 +30,9 @@ def test_the_public_names():
         "Busy", "Cancelled", "Client", "Completed", "DeadlineExceeded", "DeviceInfo",
         "Durations", "Event", "EventStream", "GenerationFailed", "InvalidRequest", "Limits",
         "MemorySegment", "ModelInfo", "NAME_PATTERN", "NoFreeSlot", "Picture", "ProtocolError",
-        "QueueFull", "Queued", "Recipe", "RecipeError", "RecipeStyle", "ServerInfo",
-        "SkippedAdapter", "Started", "Step", "Style", "StyleLike", "Timings", "Unavailable",
-        "WuliArtError", "read_recipe",
+        "QueueFull", "Queued", "RateLimited", "Recipe", "RecipeError", "RecipeStyle", "ServerInfo",
+        "SkippedAdapter", "Started", "Step", "Style", "StyleLike", "TLS", "Timings",
+        "Unauthenticated", "Unavailable", "WuliArtError", "read_recipe",
     ]  # fmt: skip
     for name in wuliart_client.__all__:
         getattr(wuliart_client, name)
