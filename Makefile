@@ -6,7 +6,7 @@ STYLES ?= loras
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality chaos node lock contract-baseline clean
+.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality chaos fuzz stress node lock contract-baseline clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ test: install-dev ## Run all tests
 
 chaos: install-dev ## Failure tests at full length (about 6 minutes)
 	@WULIART_CHAOS=full $(BIN)/python -m pytest -q -s --timeout 1800 tests/chaos
+
+fuzz: install-dev ## Hostile input, ten million (WULIART_FUZZ_INPUTS=...), goes on where it was
+	@$(BIN)/python -m tests.fuzz
+
+stress: install-dev ## What is promised under stress, all figures (short; STRESS=--full for the stated hours)
+	@$(BIN)/python -m benchmarks.stress $(STRESS)
 
 check: lint types imports buf test ## Lint, types, import rules, contract rules, tests
 

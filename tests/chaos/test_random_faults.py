@@ -75,7 +75,8 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
     plan = [(kind, name) for kind in KINDS for name in NAMES]
     counts: Counter[str] = Counter()
     recoveries: dict[str, list[float]] = defaultdict(list)
-    with Supervisor(world, port) as supervisor, Callers(world, port, kept.hash, "kept", "torn") as callers:  # fmt: skip
+    asking = Callers(world, port, kept.hash, "kept", "torn")
+    with Supervisor(world, port) as supervisor, asking as callers:
         ends = time.monotonic() + duration()
         while time.monotonic() < ends:
             # All kinds in each round, in an order of its own.

@@ -36,9 +36,9 @@ def main() -> None:
     record = _read(options.record) if not options.afresh else {}
     ends = time.monotonic() + options.seconds
     try:
-        # A piece of each in turn: whenever it is stopped, every target has had its part.
+        # A piece of each in turn, all of them: whenever it is stopped, each has had its part.
         while time.monotonic() < ends and any(
-            [_go_on(target, options.inputs, record, ends) for target in SHARES]
+            [_go_on(target, options.inputs, record, ends) for target in SHARES]  # noqa: C419
         ):
             _write(options.record, record)
     except KeyboardInterrupt:

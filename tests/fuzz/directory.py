@@ -20,7 +20,8 @@ from tests.fuzz.choices import Choices
 from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS
 
 PARTS = (
-    b"a", b"b", b"ink", b".hidden", b"..", b".", b" ", b"\t", b"\x1b[2J", b"\xff\xfe", b"\xed\xa0\x80",
+    b"a", b"b", b"ink", b".hidden", b"..", b".", b" ", b"\t", b"\x1b[2J", b"\xff\xfe",
+    b"\xed\xa0\x80",
     "\u202egnp".encode(), "\u2028".encode(), "\u200b".encode(), "画".encode(), "e\u0301".encode(),
     b"-rf", b"~", b"$(id)", b"%s%n", b"con", b"a" * 190, b"a" * 240, "画".encode() * 80, b"\n",
 )  # fmt: skip

@@ -1,7 +1,8 @@
-"""`python -m tests.fuzz.engine TARGET [libFuzzer options] [corpus folders]`: one target, by atheris.
+"""`python -m tests.fuzz.engine TARGET [libFuzzer options] [corpus folders]`: one target.
 
-Owns the meeting of a target with libFuzzer: which code is watched for coverage. Ends with libFuzzer's
-exit code, which is not 0 if an input made the target raise, took too long or too much memory.
+Owns the meeting of a target with libFuzzer, through atheris: which code is watched for coverage.
+Ends with libFuzzer's exit code, which is not 0 if an input made the target raise, took too long or
+too much memory.
 """
 
 from __future__ import annotations

@@ -52,6 +52,8 @@ LAYOUT = SmallLayout()
 SITES = (*LAYOUT.sites, "no such site", "")
 SEGMENT = AdapterSegment(LAYOUT, LIMIT + 1, torch.device("cpu"))
 LOOP = asyncio.new_event_loop()
+CONTEXT = mock.Mock(invocation_metadata=lambda: ())
+"""Of a call that nobody traces."""
 
 
 class Descriptors:
@@ -179,7 +181,7 @@ class Play:
         )  # fmt: skip
         if not right:
             self._spoil(request)
-        task = LOOP.create_task(self.servicer.CommitSlot(request, None))  # type: ignore[arg-type]
+        task = LOOP.create_task(self.servicer.CommitSlot(request, CONTEXT))
         self.commits.append(task)  # type: ignore[arg-type]
 
     def _spoil(self, request: pb.CommitSlotRequest) -> None:

@@ -38,10 +38,12 @@ ENDINGS = (
 )
 NOTES = ("title", "modelspec.title", "trigger_words", "lora_adapter_metadata", "ss_output_name")
 TEXTS = (
-    "", "a,b,c", '["a", 1, null]', "[" * 2000, '{"r": 2}', '{"transformer.r": 2, "transformer.x": 1}',
+    "", "a,b,c", '["a", 1, null]', "[" * 2000, '{"r": 2}',
+    '{"transformer.r": 2, "transformer.x": 1}',
     '{"r": NaN, "lora_alpha": Infinity}', '{"r": 2, "rank_pattern": {"img_in": 1, "(a+)+$": 2}}',
     '{"r": 2, "use_rslora": 1, "lora_alpha": 1e-300}', '{"r": 2, "init_lora_weights": [[]]}',
-    '{"r": true}', "\u202e" * 300, "x" * 20000, '{"r": 2, "alpha_pattern": {"^img_in": -1}}', "null",
+    '{"r": true}', "\u202e" * 300, "x" * 20000,
+    '{"r": 2, "alpha_pattern": {"^img_in": -1}}', "null",
 )  # fmt: skip
 
 
