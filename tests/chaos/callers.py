@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
@@ -29,6 +31,13 @@ GRPC_CALLERS = 2
 def pixels(jpeg: bytes) -> bytes:
     """What a picture shows, whatever is written in its header."""
     return np.asarray(Image.open(io.BytesIO(jpeg))).tobytes()
+
+
+def _where(thread: threading.Thread) -> str:
+    """That a thread never returned, and from what."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = "".join(traceback.format_stack(frame)) if frame else ""
+    return f"{thread.name} never returned:\n{stack}"
 
 
 class Callers:
@@ -50,7 +59,7 @@ class Callers:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._again, args=(ask,), daemon=True)
+            threading.Thread(target=self._again, args=(ask,), name=ask.__name__, daemon=True)
             for ask in (*[self._by_grpc] * GRPC_CALLERS, self._by_web)
         ]
         self.pictures = 0
@@ -69,12 +78,12 @@ class Callers:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        trace: TracebackType | None,
     ) -> None:
         self._over.set()
         for thread in self._threads:
             thread.join(PATIENCE + 10)
-        self.hung += [f"{t.name} never returned" for t in self._threads if t.is_alive()]
+        self.hung += [_where(thread) for thread in self._threads if thread.is_alive()]
 
     @property
     def requests(self) -> int:
