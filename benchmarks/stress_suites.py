@@ -46,6 +46,7 @@ def chaos(seconds: float) -> list[Figure]:
         code, text = _pytest(
             FAULTS,
             f"--timeout={seconds + MARGIN_SECONDS:.0f}",
+            WULIART_CHAOS="full",
             WULIART_CHAOS_SECONDS=str(seconds),
             WULIART_CHAOS_OUT=str(out),
         )

@@ -1,19 +1,28 @@
-"""`make lock`: pins everything anew in requirements.lock and requirements-dev.lock.
+"""`make lock`: pins everything anew in requirements*.lock; hashes/ says what each file sums to.
 
-Installs into a scratch environment, so that nothing that happens to lie in .venv is locked.
+Installs into a scratch environment, so that nothing that happens to lie in .venv is locked. The
+hashes are those that the registry gives for every file of a release, so they hold for every system
+and Python; no package is fetched for them.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+# A file of scripts/ that is run finds its neighbours, and not the folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.check_hashes import HASHES, ROOT, TORCH_CPU, TORCH_CUDA, pins
 
 PINNED = ("torch==2.13.0", "pillow==12.3.0")
 """torch: a newer one needs a look at the GPU first. pillow: Gradio wants one below 13."""
+
+MARKERS = {"atheris": ' ; platform_machine == "x86_64" and python_version < "3.14"'}
+"""Where a package has builds, if that is not everywhere: freezing forgets it."""
 
 RUNTIME_HEADER = """\
 # What the product runs on, pinned. Made by: make lock
@@ -25,22 +34,88 @@ DEV_HEADER = """\
 -r requirements.lock
 """
 
+HASHES_HEADER = "# {}\n# For pip install --require-hashes. Made by: make lock\n"
+
+CPU_ONLY = "torch's build without CUDA, as pip found it on the machine that made the lock."
+
 
 def frozen(pip: list[str]) -> list[str]:
     """What the environment holds, one pin a line, without local version labels."""
     lines = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout
     return [
-        line.split("+")[0] if line.startswith("torch==") else line
+        (line.split("+")[0] if line.startswith("torch==") else line)
+        + MARKERS.get(line.partition("==")[0], "")
         for line in lines.splitlines()
         if not line.startswith(("wuliart", "-e "))
     ]
 
 
+def hashed(wanted: list[str], *options: str) -> str:
+    """The pins with the hashes of every file that the registry has of each."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--native-tls"]
+    form = ["--generate-hashes", "--no-annotate", "--no-header", "--universal"]
+    return subprocess.run(
+        [*command, *form, "--python-version", "3.11", *options, "-"],
+        input="\n".join(wanted),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def write_hashes(runtime: list[str], dev: list[str]) -> None:
+    """All files of hashes/."""
+    torch = next(line for line in runtime if line.startswith("torch=="))
+    others = [line for line in runtime if line != torch]
+    _write("runtime.txt", "All of requirements.lock but torch.", hashed(others, "--no-deps"))
+    _write("dev.txt", "All of requirements-dev.lock.", hashed(dev, "--no-deps"))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraint:
+        constraint.write("\n".join(others))
+        constraint.flush()
+        cuda = hashed([torch], "--constraint", constraint.name)
+    # What torch shares with the rest has its hashes there.
+    known = {line.partition("==")[0].lower().replace("_", "-") for line in others}
+    entries = [e for e in _entries(cuda) if e.partition("==")[0] not in known]
+    _write(TORCH_CUDA, "torch with CUDA, and what it needs for that.", "".join(entries))
+    if (built := _without_cuda(torch)) is not None:
+        _write(TORCH_CPU, CPU_ONLY, f"{torch} \\\n    --hash=sha256:{built}\n")
+
+
+def _entries(text: str) -> list[str]:
+    """A pin with its hashes each."""
+    return ["".join(lines) for lines in pins(text).values()]
+
+
+def _without_cuda(torch: str) -> str | None:
+    """The SHA-256 of the build that pip takes here; None if that is the registry's own."""
+    report = subprocess.run(
+        [*(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps"),
+         *("--ignore-installed", "--report", "-", torch)],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    (install,) = json.loads(report)["install"]
+    local = "+" in install["metadata"]["version"]
+    return str(install["download_info"]["archive_info"]["hashes"]["sha256"]) if local else None
+
+
+def _write(name: str, what: str, text: str) -> None:
+    (HASHES / name).write_text(HASHES_HEADER.format(what) + text)
+
+
+def _read_lock(name: str) -> list[str]:
+    lines = (ROOT / name).read_text().splitlines()
+    return [line for line in lines if "==" in line and not line.startswith("#")]
+
+
 def main() -> None:
-    """Writes both files."""
+    """Writes all files; with --hashes those of hashes/ alone, from the pins as they are."""
+    if sys.argv[1:] == ["--hashes"]:
+        write_hashes(_read_lock("requirements.lock"), _read_lock("requirements-dev.lock"))
+        return
     with tempfile.TemporaryDirectory(prefix="wuliart-lock-") as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]
+        python = str(Path(folder) / "bin" / "python")
+        pip = [python, "-m", "pip"]
         # One by one: resolving torch together with the rest may prefer another build of it.
         for package in (*PINNED, str(ROOT)):
             subprocess.run([*pip, "install", "--quiet", package], check=True)
@@ -52,6 +127,9 @@ def main() -> None:
         )
         dev = [line for line in frozen(pip) if line not in runtime]
         (ROOT / "requirements-dev.lock").write_text(DEV_HEADER + "\n".join(dev) + "\n")
+        # After the pins are written: it is a tool of this script and belongs to nothing.
+        subprocess.run([*pip, "install", "--quiet", "uv"], check=True)
+        subprocess.run([python, __file__, "--hashes"], check=True)
 
 
 if __name__ == "__main__":
