@@ -9,9 +9,15 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 WORKDIR /src
 
-# The dependencies first: their layer outlives changes of the source.
-COPY requirements.lock ./
-RUN pip install -r requirements.lock
+# Triton compiles its launcher with it when the first kernel runs.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+# The dependencies first: their layer outlives changes of the source. Each file must be one that
+# the lock has seen.
+COPY hashes/ hashes/
+RUN pip install --require-hashes -r hashes/runtime.txt -r hashes/torch-cuda.txt
 
 COPY pyproject.toml README.md ./
 COPY scripts/ scripts/

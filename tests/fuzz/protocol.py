@@ -78,7 +78,7 @@ class Play:
         SEGMENT._mapping[:] = bytes(SEGMENT.nbytes)
         self.store = AdapterStore(SEGMENT, LIMIT, ("a",))
         self.store.slots._clock = lambda: self.now
-        self.verified: set[tuple[int, int]] = set()
+        self.verified: dict[tuple[int, int], int] = {}
         self.store._verify = self._verify  # type: ignore[method-assign]
         self.servicer = Segment(self.store, Descriptors(), b"")  # type: ignore[arg-type]
         self.streams: list[AsyncIterator[pb.AttachResponse]] = []
@@ -280,7 +280,7 @@ class Play:
         data = os.pread(SEGMENT.descriptor, nbytes, SEGMENT.offset(index))
         assert fits == (xxhash.xxh3_128(data).digest() == checksum)
         if fits:
-            self.verified.add((index, slot.generation))
+            self.verified[index, slot.generation] = nbytes
         return fits
 
     def _check(self) -> None:
@@ -294,21 +294,23 @@ class Play:
             drawn = slot.state in (SlotState.READY, SlotState.DRAINING)
             assert drawn == (slot.content is not None)
             if slot.content is not None:
-                assert (slot.index, slot.generation) in self.verified
+                summed = self.verified[slot.index, slot.generation]
                 assert slot.content.generation == slot.generation
-                self._check_reach(slot.index, slot.content.tensors)
+                self._check_reach(slot.index, summed, slot.content.tensors)
             assert drawn or not slot.pins
             assert slot.state is not SlotState.DRAINING or slot.pins
         newest = max(slot.generation for slot in table.slots)
         assert newest >= self.generation
         self.generation = newest
 
-    def _check_reach(self, index: int, tensors: Any) -> None:
+    def _check_reach(self, index: int, summed: int, tensors: Any) -> None:
         first = SEGMENT._shared.data_ptr() + SEGMENT.offset(index)
         views = [t for pair in tensors.factors.values() for t in (pair.down, pair.up)]
         for view in (*views, *tensors.deltas.values()):
             begin = view.data_ptr()
-            assert first <= begin <= begin + view.nbytes <= first + LAYOUT.slot_bytes
+            assert (
+                first <= begin <= begin + view.nbytes <= first + summed <= first + LAYOUT.slot_bytes
+            )
 
 
 def run(data: bytes) -> None:

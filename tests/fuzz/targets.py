@@ -33,7 +33,7 @@ class Target:
 
 TARGETS = {
     "lora": Target(lora_file.run, lora_file.seeds, 8192, variation.vary),
-    "keys": Target(lora_file.run_keys, lora_file.key_seeds, 1024),
+    "keys": Target(lora_file.run_keys, lora_file.key_seeds, 1024, variation.vary_names),
     "request": Target(request.run, request.seeds, 1024),
     "protocol": Target(protocol.run, protocol.seeds, 400),
     "directory": Target(directory.run, directory.seeds, 120),

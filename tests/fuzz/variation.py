@@ -67,6 +67,21 @@ def vary(data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], b
     return pack_raw(_written(header).encode("utf-8", "surrogatepass"), buffer)[:most]
 
 
+def vary_names(
+    data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], bytes]
+) -> bytes:
+    """As `vary`, for names that stand one a line."""
+    chance = random.Random(seed)
+    if chance.random() < 0.4:
+        return vary_bytes(data, most)
+    lines = data.split(b"\n")
+    for _ in range(chance.choice((1, 1, 2))):
+        at = chance.randrange(len(lines))
+        # In the place of another, or before it.
+        lines[at : at + chance.randrange(2)] = [_name(chance).encode()]
+    return b"\n".join(lines)[:most]
+
+
 def _header(data: bytes) -> Pairs | None:
     length = int.from_bytes(data[:8], "little")
     if length > len(data):

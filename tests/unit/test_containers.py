@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SCRIPTS = PROJECT["project"]["scripts"]
 SERVICE_KEYS = {
     "build", "image", "command", "ports", "volumes", "shm_size", "deploy", "healthcheck",
-    "restart", "stop_grace_period", "cap_drop", "security_opt", "depends_on",
+    "restart", "stop_grace_period", "cap_drop", "security_opt", "depends_on", "read_only", "tmpfs",
 }  # fmt: skip
 HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period", "start_interval"}
 IMAGE_USER = "10001"
@@ -144,6 +144,34 @@ def test_the_sockets_share_a_tmpfs_and_loras_are_read_only(
     )
 
 
+def test_nothing_is_written_but_to_memory(
+    compose: dict[str, Any], instructions: list[tuple[str, str]]
+) -> None:
+    tmpfs = {
+        name: {
+            path: options.split(",")
+            for path, _, options in (mount.partition(":") for mount in service.get("tmpfs", []))
+        }
+        for name, service in compose["services"].items()
+    }
+    assert all(service["read_only"] is True for service in compose["services"].values())
+    assert {name: set(mounts) for name, mounts in tmpfs.items()} == {
+        "server": {"/tmp", "/home/wuliart"},
+        "lora-manager": set(),
+        "web": {"/tmp"},
+    }
+    # Nothing may fill the host's memory, and only what Triton compiled may be run.
+    assert all(
+        any(option.startswith("size=") for option in options)
+        for mounts in tmpfs.values()
+        for options in mounts.values()
+    )
+    home = tmpfs["server"]["/home/wuliart"]
+    assert {"exec", "mode=0700", f"uid={IMAGE_USER}", f"gid={IMAGE_USER}"} <= set(home)
+    assert "exec" not in tmpfs["server"]["/tmp"] + tmpfs["web"]["/tmp"]
+    assert any("--create-home" in rest for name, rest in instructions if name == "RUN")
+
+
 def test_the_manager_waits_for_a_healthy_server(compose: dict[str, Any]) -> None:
     manager = compose["services"]["lora-manager"]
     assert manager["depends_on"] == {"server": {"condition": "service_healthy"}}
@@ -206,7 +234,10 @@ def test_the_dockerfiles_instructions(instructions: list[tuple[str, str]]) -> No
     runs = [rest for name, rest in instructions if name == "RUN"]
     for run in runs:
         assert shlex.split(run)
-    assert runs.index("pip install -r requirements.lock") < runs.index("pip install --no-deps .")
+    dependencies = "pip install --require-hashes -r hashes/runtime.txt -r hashes/torch-cuda.txt"
+    assert runs.index(dependencies) < runs.index("pip install --no-deps .")
+    # Triton finds no compiler in a slim image, and without one draws nothing on a GPU.
+    assert any(" gcc " in run for run in runs)
     # Whatever runs, runs as the user: nothing is installed after that.
     assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
     assert dict(instructions)["USER"] == "wuliart"

@@ -1,0 +1,112 @@
+"""Bytes of the shared memory change that nobody wrote: before they are committed, and after."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP
+
+import psutil
+import pytest
+
+from tests.chaos.manager_at import Step
+from tests.chaos.world import Version, World
+from wuliart.contract.status import Reason
+from wuliart_client import AdapterState, GenerationFailed
+
+
+@contextmanager
+def segment(world: World) -> Iterator[mmap.mmap]:
+    """The server's segment, as another process of the same user finds it."""
+    pid = world.service.processes["server"].pid
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        if "wuliart-adapter-segment" in str(entry.readlink()):
+            descriptor = os.open(entry, os.O_RDWR)
+            with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as memory:
+                os.close(descriptor)
+                yield memory
+            return
+    raise AssertionError("the server has no segment")
+
+
+def slot_of(world: World, name: str) -> slice:
+    """Where a resident style lies."""
+    (style,) = (style for style in world.client.styles() if style.name == name)
+    assert style.slot is not None
+    start = style.slot * world.layout.slot_bytes
+    return slice(start, start + world.layout.slot_bytes)
+
+
+def written_again(world: World) -> int:
+    """How often the server did not find what the manager had committed."""
+    return world.service.log("manager").read_text().count("does not hold what was committed")
+
+
+def test_a_byte_that_flips_before_the_commit_is_noticed_and_the_style_written_again(
+    world: World, versions: list[Version]
+) -> None:
+    kept, version, *_ = versions
+    world.drop("kept", kept)
+    world.start_manager_at(Step.WRITTEN, SIGSTOP)
+    world.await_resident("kept", kept)
+    world.arm.touch()
+    world.drop("ink", version)
+    manager = psutil.Process(world.service.processes["manager"].pid)
+    world.until(lambda: manager.status() == psutil.STATUS_STOPPED, "the manager stopped")
+    before = written_again(world)
+    with segment(world) as memory:
+        mine = slot_of(world, "kept")
+        for start in range(0, len(memory), world.layout.slot_bytes):
+            if start != mine.start:
+                memory[start] ^= 0x40
+    manager.send_signal(SIGCONT)
+    world.await_resident("ink", version)
+    assert written_again(world) == before + 1
+    assert world.draws("ink", version)
+    assert world.draws("kept", kept)
+
+
+def test_a_style_whose_numbers_are_none_any_more_fails_by_name_and_hurts_no_other(
+    world: World, versions: list[Version]
+) -> None:
+    kept, version, other, _ = versions
+    world.drop("kept", kept)
+    world.drop("ink", version)
+    world.start_manager()
+    world.await_resident("kept", kept)
+    world.await_resident("ink", version)
+    with segment(world) as memory:
+        where = slot_of(world, "ink")
+        memory[where] = b"\xff" * world.layout.slot_bytes
+    with pytest.raises(GenerationFailed) as failure:
+        world.picture("ink")
+    assert failure.value.reason == Reason.NON_FINITE
+    assert world.draws("kept", kept)
+    world.drop("ink", other)
+    world.await_resident("ink", other)
+    assert world.draws("ink", other)
+
+
+@pytest.mark.xfail(strict=True, reason="a slot is summed when it is committed, never again")
+def test_a_byte_that_flips_after_the_commit_is_drawn_by_nobody(
+    world: World, versions: list[Version]
+) -> None:
+    (version, *_) = versions
+    world.drop("ink", version)
+    world.start_manager()
+    style = world.await_resident("ink", version)
+    assert style.state is AdapterState.RESIDENT
+    world.service.signal("manager", SIGKILL)
+    with segment(world) as memory:
+        start = slot_of(world, "ink").start
+        # The exponents of a thousand numbers: what is drawn shows it.
+        for byte in range(start + 3, start + 4096, 4):
+            memory[byte] ^= 0x02
+    try:
+        right = world.draws("ink", version)
+    except GenerationFailed:
+        right = True
+    assert right, "a picture was drawn that is not the one of the version that it names"

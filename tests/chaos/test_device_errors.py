@@ -1,0 +1,79 @@
+"""The device, or the encoder behind it, fails once, at every stage of a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.server_at import ENCODERS, STAGES
+from tests.chaos.steady import nothing_leaks
+from tests.chaos.world import PATIENCE, PROMPT, World
+from wuliart.contract.layout import SegmentLayout
+from wuliart.contract.status import Reason
+from wuliart_client import GenerationFailed
+
+TOGETHER = 4
+"""Pictures asked for at once: one fails, and the others stand behind it."""
+
+UNSEEN = ("rest",)
+"""Stages that are nobody's picture. An `encode` may be one too, when it is done ahead."""
+
+
+class BrokenWorld(World):
+    """A server that fails when told to."""
+
+    def __init__(self, folder: Path, checkpoint: Path, layout: SegmentLayout) -> None:
+        super().__init__(folder, checkpoint, layout)
+        self.arm.mkdir()
+        s = self.service
+        own = ["--runtime-dir", s.runtime_dir, "--listen", s.listen, *s.server_arguments]
+        s._run("server", "tests.chaos.server_at", [self.arm, *own])
+        s.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def broken(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, layout: SegmentLayout
+) -> Iterator[BrokenWorld]:
+    world = BrokenWorld(tmp_path_factory.mktemp("broken"), checkpoint, layout)
+    yield world
+    world.close()
+
+
+def draw(world: World) -> bytes | GenerationFailed:
+    try:
+        picture = world.client.draw(
+            PROMPT, seed=1, steps=2, preview=True, metadata=False, timeout=PATIENCE
+        )
+    except GenerationFailed as error:
+        return error
+    return picture.data
+
+
+@pytest.mark.parametrize("stage", [*STAGES, *ENCODERS])
+def test_one_picture_fails_by_name_and_the_next_is_right(broken: BrokenWorld, stage: str) -> None:
+    golden, life = draw(broken), broken.life
+    assert isinstance(golden, bytes)
+    with ThreadPoolExecutor(TOGETHER) as callers:
+        list(callers.map(draw, [broken] * TOGETHER))
+        with nothing_leaks(broken, "server", threads=1):
+            (broken.arm / stage).touch()
+            outcomes = list(callers.map(draw, [broken] * TOGETHER))
+            # A rest comes when nobody has asked for a while.
+            broken.until(lambda: not (broken.arm / stage).exists(), f"{stage} reached")
+            failed = time.monotonic()
+            assert draw(broken) == golden
+            print(f"\n{stage}: drawing again {time.monotonic() - failed:.2f} s later")
+    failures = [outcome for outcome in outcomes if not isinstance(outcome, bytes)]
+    assert {o for o in outcomes if isinstance(o, bytes)} == {golden}
+    assert len(failures) == 1 or (stage in (*UNSEEN, "encode") and not failures)
+    assert all(failure.reason == Reason.INTERNAL for failure in failures)
+    # What went wrong inside is for the log, not for callers.
+    assert not any("CUDA" in failure.message for failure in failures)
+    assert "CUDA error" in broken.service.log("server").read_text()
+    assert broken.life == life
+    assert draw(broken) == golden
