@@ -104,6 +104,12 @@ class Gauge:
             with p.oneshot():
                 self.samples.append(Sample(p.memory_info().rss, p.num_fds(), p.num_threads()))
 
+    def _tenths(self) -> str:
+        """How memory went, for whoever wants to tell a leak from a late peak."""
+        n = len(self.samples)
+        tenths = [self.samples[k * n // 10 : (k + 1) * n // 10] for k in range(10)]
+        return " ".join(f"{statistics.median(s.memory for s in some) / 1e6:.0f}" for some in tenths)
+
     def figures(self, what: str, megabytes: float) -> list[Figure]:
         """What has grown after the warm-up.
 
@@ -116,7 +122,10 @@ class Gauge:
         before, after = self.samples[: int(WARM_UP * n)], self.samples[int(WARM_UP * n) :]
         warm = max(s.memory for s in before)
         growth = max(s.memory for s in after) - warm
-        note = f"peak after the first {WARM_UP:.0%} against peak in it, {warm / 1e6:.0f} MB"
+        note = (
+            f"peak after the first {WARM_UP:.0%} against peak in it, {warm / 1e6:.0f} MB; "
+            f"medians of each tenth: {self._tenths()}"
+        )
         found = [Figure(f"{what}: memory growth", growth / 1e6, "MB", megabytes, note=note)]
         middle, last = self.samples[n // 3 : 2 * n // 3], self.samples[2 * n // 3 :]
         for kind in ("descriptors", "threads"):

@@ -3,3 +3,9 @@
 Folder order is call order: `service` (gRPC edge) -> `scheduler` (queue, device thread) ->
 `adapters` (slots, segment, catalogue) and `engine` (one picture) -> `model` (tensors).
 """
+
+import importlib.metadata
+from typing import Final
+
+VERSION: Final = importlib.metadata.version("wuliart-turbo")
+"""Read once: later there may be no descriptor left to open its file with."""

@@ -156,6 +156,8 @@ class Binder:
     def _objection(self, name: str) -> RequestError | None:
         """Why the adapter cannot be loaded; None if it can."""
         adapter = self._store.catalog.get(name)
+        if not self._store.reported and adapter is None:
+            return refusals.none_reported(name)
         if adapter is None and name not in self._store.pending:
             return refusals.not_found(name, self._store.catalog.nearest(name))
         if adapter is not None and adapter.state is AdapterState.REFUSED:
@@ -166,11 +168,8 @@ class Binder:
 
     def _lasts(self, error: RequestError) -> bool:
         """Whether the adapter is to be skipped: it is bad, and not only unknown so far."""
-        if not self._skip_bad:
-            return False
-        # Before a manager has told what there is, nothing is known to be missing.
-        known = self._store.reported and error.reason is Reason.ADAPTER_NOT_FOUND
-        return known or error.reason is Reason.ADAPTER_REFUSED
+        bad = (Reason.ADAPTER_NOT_FOUND, Reason.ADAPTER_REFUSED)
+        return self._skip_bad and error.reason in bad
 
     def _promoted(self, seconds: float) -> None:
         self._store.metrics.count(Count.PROMOTED)

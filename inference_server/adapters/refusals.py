@@ -48,6 +48,16 @@ def no_manager(name: str) -> RequestError:
     )
 
 
+def none_reported(name: str) -> RequestError:
+    """Nobody has told yet which adapters there are."""
+    return RequestError(
+        Reason.MANAGER_UNAVAILABLE,
+        f"style {name!r} is not known: no LoRA manager has told this server yet which styles there "
+        "are; try again in a moment, or start wuliart-lora-manager",
+        metadata={"adapter": name},
+    )
+
+
 def being_read(name: str) -> RequestError:
     """The file is there; the manager has not judged it yet."""
     return RequestError(

@@ -1,9 +1,10 @@
 """The pre-allocated memory adapters live in.
 
-Owns the sealed memfd that the LoRA manager writes, and on a GPU the arena of the same size that
-the transformer reads. A manager that can map the GPU's memory writes into the arena itself; then
-there is nothing to stage. Knows nothing of the life of slots. Nothing in shared memory is trusted:
-no metadata lies there, and a slot is drawn with only after its checksum was verified.
+Owns the sealed memfd that the LoRA manager writes, and the arena of the same size that the
+transformer reads and no other process can reach. A manager that can map the GPU's memory writes
+into the arena itself; then there is nothing to stage. Knows nothing of the life of slots. Nothing
+in shared memory is trusted: no metadata lies there, and a slot is drawn with only after its
+checksum was verified.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class AdapterSegment:
     """`slots` slots of one layout.
 
-    On a CPU the transformer reads the shared memory itself. On a GPU a committed slot is copied to
-    the arena on a stream of its own, so that a picture being drawn does not wait; or the manager
-    has written it there.
+    A committed slot is copied to the arena, on a GPU on a stream of its own, so that a picture
+    being drawn does not wait; or the manager has written it there.
     """
 
     def __init__(self, layout: SegmentLayout, slots: int, device: torch.device) -> None:
@@ -53,17 +53,17 @@ class AdapterSegment:
         # Touch every page now: pre-allocated means that no later write can find memory short, and
         # that the first adapter is as quick as the last.
         self._shared.zero_()
-        self._on_gpu = device.type == "cuda"
         self._device_memory: DeviceMemory | None = None
         self._direct = False
-        if self._on_gpu:
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
             self._pin()
             self._arena = self._device_arena(device)
             self._stream = torch.cuda.Stream(device)
             pieces = torch.empty(2, PIECE_BYTES, dtype=torch.uint8).pin_memory()
             self._pieces = [(piece, memoryview(piece.numpy())) for piece in pieces]
         else:
-            self._arena = self._shared
+            self._arena = torch.zeros_like(self._shared)
         self._dtype = TORCH_DTYPES[layout.parameters.dtype]
 
     def _pin(self) -> None:
@@ -120,7 +120,7 @@ class AdapterSegment:
                 self._arena[start : start + self.layout.slot_bytes].zero_()
 
     def checksum(self, slot: int, nbytes: int) -> bytes:
-        """XXH3-128 of the slot itself, 16 bytes big endian; releases the GIL while it runs."""
+        """XXH3-128 of what the writer wrote, 16 bytes big endian; releases the GIL meanwhile."""
         start = self.offset(slot)
         if self._direct:
             return self._device_checksum(start, nbytes)
@@ -148,13 +148,18 @@ class AdapterSegment:
         return digest.digest()
 
     def stage(self, slot: int, nbytes: int) -> None:
-        """Copies a verified slot to where the transformer reads it; returns when it is there."""
-        if not self._on_gpu or self._direct:
+        """Copies a slot to where the transformer reads it; returns when it is there.
+
+        To be done before the checksum is taken: what changes later is then either not in the copy
+        or noticed.
+        """
+        if self._direct:
             return
         piece = slice(self.offset(slot), self.offset(slot) + nbytes)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream):  # None: a CPU has no streams
             self._arena[piece].copy_(self._shared[piece], non_blocking=True)
-        self._stream.synchronize()
+        if self._stream is not None:
+            self._stream.synchronize()
 
     def tensors(self, slot: int, rank: int, sites: Iterable[str]) -> AdapterTensors:
         """Views of the adapter in a slot; nothing is copied.

@@ -210,10 +210,8 @@ class AdapterStore:
             raise
 
     def _verify(self, index: int, nbytes: int, checksum: bytes) -> bool:
-        if self.segment.checksum(index, nbytes) != checksum:
-            return False
         self.segment.stage(index, nbytes)
-        return True
+        return self.segment.checksum(index, nbytes) == checksum
 
     def abandon(self, session_id: str, index: int, generation: int) -> None:
         """The writer gives a reservation back."""

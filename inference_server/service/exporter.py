@@ -7,7 +7,6 @@ scrape it reads the ready server's parts, on the event loop, which is where they
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -21,6 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 
+from inference_server import VERSION
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.adapters.slots import SlotState
 from inference_server.adapters.store import AdapterStore
@@ -116,7 +116,7 @@ def metrics_of(backend: Backend) -> Iterator[Metric]:
         "wuliart_server",
         "What is running.",
         {
-            "version": importlib.metadata.version("wuliart-turbo"),
+            "version": VERSION,
             "model": backend.engine.model.name,
             "device": backend.engine.model.device.type,
         },

@@ -6,7 +6,6 @@ leaves cancels its job); knows nothing of how pictures are drawn.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import re
 import secrets
@@ -20,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 from opentelemetry.context import attach
 
+from inference_server import VERSION
 from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.errors import RequestError
 from inference_server.logs import REQUEST_ID
@@ -184,7 +184,7 @@ def _describe(backend: Backend) -> pb.GetServerInfoResponse:
     on_gpu = model.device.type == "cuda"
     schedules = model.schedules.sigmas
     return pb.GetServerInfoResponse(
-        version=importlib.metadata.version("wuliart-turbo"),
+        version=VERSION,
         model=pb.ModelInfo(
             name=model.name,
             embedded=backend.embedded,

@@ -5,10 +5,9 @@ Owns the translation; the text's form is the contract package's, its place the J
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import numpy as np
 
+from inference_server import VERSION
 from inference_server.scheduler.events import AdapterUse, DrawRequest
 from inference_server.scheduler.scheduler import Describe
 from wuliart.contract.recipe import Recipe, RecipeStyle
@@ -16,11 +15,10 @@ from wuliart.contract.recipe import Recipe, RecipeStyle
 
 def describer(model: str) -> Describe:
     """Writes recipes of pictures drawn with the model of that name."""
-    version = importlib.metadata.version("wuliart-turbo")
 
     def describe(request: DrawRequest, uses: tuple[AdapterUse, ...]) -> str:
         styles = tuple(RecipeStyle(u.name, _shortest(u.weight), u.content_hash) for u in uses)
-        return Recipe(request.prompt, request.seed, request.steps, styles, model, version).text()
+        return Recipe(request.prompt, request.seed, request.steps, styles, model, VERSION).text()
 
     return describe
 

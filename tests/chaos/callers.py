@@ -12,6 +12,7 @@ import io
 import itertools
 import sys
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from tests.chaos.world import PATIENCE, PROMPT, World
 from wuliart_client import DeadlineExceeded, ProtocolError, WuliArtError
 
 GRPC_CALLERS = 2
+
+LATE = PATIENCE + 5
+"""Seconds after which a call hangs: its own deadline has passed."""
 
 
 def pixels(jpeg: bytes) -> bytes:
@@ -58,10 +62,8 @@ class Callers:
         self._names = itertools.cycle(names)
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._again, args=(ask,), name=ask.__name__, daemon=True)
-            for ask in (*[self._by_grpc] * GRPC_CALLERS, self._by_web)
-        ]
+        self._asking: dict[threading.Thread, tuple[Callable[[], None], float]] = {}
+        """Who asks, for what, and since when."""
         self.pictures = 0
         self.endings: Counter[str] = Counter()
         """Named errors."""
@@ -70,9 +72,22 @@ class Callers:
         self.hung: list[str] = []
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        for ask in (*[self._by_grpc] * GRPC_CALLERS, self._by_web):
+            self._begin(ask)
         return self
+
+    def _begin(self, ask: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._again, args=(ask,), name=ask.__name__, daemon=True)
+        self._asking[thread] = (ask, time.monotonic())
+        thread.start()
+
+    def replace_hung(self) -> None:
+        """A caller whose call outlives its own deadline is given up; another takes its place."""
+        for thread, (ask, began) in list(self._asking.items()):
+            if time.monotonic() - began > LATE:
+                self.hung.append(_where(thread))
+                del self._asking[thread]
+                self._begin(ask)
 
     def __exit__(
         self,
@@ -81,9 +96,9 @@ class Callers:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
-        for thread in self._threads:
-            thread.join(PATIENCE + 10)
-        self.hung += [_where(thread) for thread in self._threads if thread.is_alive()]
+        for thread, (_, began) in self._asking.items():
+            thread.join(max(0.0, began + LATE - time.monotonic()))
+        self.hung += [_where(thread) for thread in self._asking if thread.is_alive()]
 
     @property
     def requests(self) -> int:
@@ -97,7 +112,9 @@ class Callers:
         assert self.pictures > 0
 
     def _again(self, ask: Callable[[], None]) -> None:
-        while not self._over.is_set():
+        me = threading.current_thread()
+        while not self._over.is_set() and me in self._asking:
+            self._asking[me] = (ask, time.monotonic())
             try:
                 ask()
             except (DeadlineExceeded, httpx.TimeoutException) as error:

@@ -11,14 +11,12 @@ from typing import Any
 
 import grpc
 import psutil
-import pytest
 
 from tests.chaos.drawer import Drawer
 from tests.chaos.steady import nothing_leaks
 from tests.chaos.world import PATIENCE, Version, World
 from wuliart.v1.adapter_pb2 import ListAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
-from wuliart_client import GenerationFailed
 
 SPARE = 6
 CALLERS = 20
@@ -94,9 +92,6 @@ def test_more_callers_than_descriptors_leave_those_who_are_there_alone(
     print(f"\n{answered} answered, {dict(told)}; answered {seconds:.2f} s after they left")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=GenerationFailed, reason="GetServerInfo reads its version from a file"
-)
 def test_what_the_server_is_can_be_told_without_a_descriptor(world: World) -> None:
     assert world.client.info(timeout=TIMEOUT).limits.max_steps
     with few_descriptors(world, "server", 0):

@@ -13,18 +13,27 @@ from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
 from tests.chaos.callers import Callers
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
-from wuliart_client import WuliArtError
+from wuliart.contract.limits import MAX_RESPONSE_BYTES
+from wuliart.v1.image_generation_pb2 import (
+    AdapterWeight,
+    GenerateImageRequest,
+    GetServerInfoRequest,
+)
+from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 
 FULL_SECONDS = 600.0
 SHORT_SECONDS = 20.0
 
 STOP_SECONDS = (0.2, 2.0)
+
+ANY_SIZE = ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)
 
 KINDS = ("kill", "stop", "restart")
 
@@ -46,13 +55,21 @@ def free_port() -> int:
 
 def serves(world: World, port: int) -> bool:
     """Whether all three work together: a picture in a style, a manager, and the page's door."""
+    # A connection of its own, which waits for nothing and tries nothing again.
+    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), ANY_SIZE]
+    request = GenerateImageRequest(
+        prompt="x", steps=1, adapters=[AdapterWeight(name="kept", weight=1)]
+    )
     try:
-        if not world.client.info(timeout=2).lora_manager_connected:
-            return False
-        world.client.draw("x", steps=1, styles=["kept"], timeout=5)
+        with grpc.insecure_channel(world.service.listen, options=options) as channel:
+            server = ImageGenerationServiceStub(channel)
+            if not server.GetServerInfo(GetServerInfoRequest(), timeout=2).lora_manager_connected:
+                return False
+            *_, last = server.GenerateImage(request, timeout=5)
         answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=5)
-        return answer.status_code == httpx.codes.OK and "kept" in answer.text
-    except (WuliArtError, httpx.TransportError):
+        served = answer.status_code == httpx.codes.OK and "kept" in answer.text
+        return served and last.HasField("completed")
+    except (grpc.RpcError, httpx.TransportError):
         return False
 
 
@@ -97,6 +114,7 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
                 while not serves(world, port):
                     assert time.monotonic() - over < PATIENCE, f"{kind} {name}: never recovered"
                     time.sleep(0.05)
+                callers.replace_hung()
                 counts[f"{kind} {name}"] += 1
                 recoveries[f"{kind} {name}"].append(time.monotonic() - over)
     everything = [seconds for some in recoveries.values() for seconds in some]

@@ -102,6 +102,7 @@ def fill(segment: AdapterSegment, slot: int, data: bytes, engine: Engine):
     adapter = parse_lora(data, module_shapes(layout), layout.parameters.max_rank)
     image = build_image(adapter, layout, engine.model.conditioning.numpy())
     segment.shared_bytes(slot)[: len(image.data)] = torch.from_numpy(image.data)
+    segment.stage(slot, len(image.data))
     assert segment.checksum(slot, len(image.data)) == image.checksum
     return segment.tensors(slot, image.packed_rank, image.sites)
 

@@ -115,6 +115,8 @@ def test_another_process_writes_through_the_descriptor(segment: AdapterSegment) 
             socket.send_fds(ours, [b"\0"], [segment.descriptor])
             assert ours.recv(16) == b"sealed"
             assert writer.wait(20) == 0
+    assert not before.any(), "what is being written is seen by nobody"
+    segment.stage(1, segment.layout.slot_bytes)
     assert torch.equal(before.flatten()[:4], values)
     assert not any(read(segment, 0))
     assert not any(read(segment, 2))
@@ -168,6 +170,7 @@ def test_what_the_manager_wrote_is_what_is_read(
     adapter, image = make_image(layout, rank=rank, modules=modules, style="kohya")
     os.pwrite(segment.descriptor, b"\x7f" * layout.slot_bytes, segment.offset(2))
     write(segment, 2, image)
+    segment.stage(2, image.data.size)
     tensors = segment.tensors(2, image.packed_rank, image.sites)
     assert {*tensors.factors, *tensors.deltas} == set(image.sites)
     tolerance = 1e-5 if layout.parameters.dtype == "float32" else 2e-2
@@ -204,6 +207,7 @@ def test_tensors_are_views_in_the_layouts_dtype(segment: AdapterSegment) -> None
     assert not any(tensor.any() for tensor in every)
     ones = torch.ones(layout.slot_bytes // layout.element_bytes, dtype=dtype)
     os.pwrite(segment.descriptor, ones.view(torch.uint8).numpy().tobytes(), segment.offset(1))
+    segment.stage(1, layout.slot_bytes)
     assert all((tensor == 1).all() for tensor in every)
 
 

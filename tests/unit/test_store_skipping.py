@@ -87,8 +87,8 @@ async def test_without_a_manager_a_good_one_still_fails_and_a_bad_one_does_not(
 async def test_before_the_first_report_nothing_is_known_to_be_missing() -> None:
     """A server that was just started must not draw without a style it will have in a second."""
     bench = make_bench(skip_bad=True)
-    await refused(Reason.ADAPTER_NOT_FOUND, lambda: bench.binder.check(WANTED[:1]))
-    await refused(Reason.ADAPTER_NOT_FOUND, lambda: bench.bind("stone"))
+    await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.binder.check(WANTED[:1]))
+    await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.bind("stone"))
     bench.report()
     assert len((await bench.bind("stone")).skipped) == 1
 
