@@ -340,7 +340,10 @@ async def test_unknown_and_missing_fields(door: AsyncOpenAI) -> None:
     assert error.param == "n" and "a stream draws one picture" in error.message
 
 
-async def test_an_unknown_model(server: InProcessServer, door: AsyncOpenAI) -> None:
+async def test_an_unknown_model(
+    server: InProcessServer, door: AsyncOpenAI, manager: HandManager
+) -> None:
+    await manager.report()
     for model in ("dall-e-3", "gpt-image-1"):
         error = await refusal(door, openai.NotFoundError, model=model)
         assert (error.param, error.code) == ("model", "model_not_found")

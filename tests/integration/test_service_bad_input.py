@@ -147,9 +147,22 @@ async def test_an_unknown_style_names_the_nearest(server: InProcessServer) -> No
 
 
 async def test_an_unknown_style_with_nothing_near(server: InProcessServer) -> None:
-    failure = await failure_of(server.generate(adapters=styles("ink")))
+    async with HandManager(server) as manager:
+        await manager.report()
+        failure = await failure_of(server.generate(adapters=styles("ink")))
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert failure.metadata == {"adapter": "ink"}
+
+
+async def test_before_a_manager_has_reported_no_style_is_known_to_be_missing(
+    server: InProcessServer,
+) -> None:
+    """A server that was just started will know it in a moment."""
+    failure = await failure_of(server.generate(adapters=styles("ink")))
+    assert failure.code is grpc.StatusCode.UNAVAILABLE
+    assert failure.reason == "MANAGER_UNAVAILABLE"
+    assert failure.metadata == {"adapter": "ink"}
+    assert "wuliart-lora-manager" in failure.message
 
 
 async def test_a_refused_style_gives_the_managers_reason(server: InProcessServer) -> None:

@@ -141,6 +141,9 @@ def _path(location: Sequence[int | str]) -> str:
 
 def translated(error: WuliArtError, model_style: str | None = None) -> DoorError:
     """The answer to a failed call; `model_style` is the style that was named as the model."""
+    named = error.metadata.get("adapter")
+    if isinstance(error, AdapterNotFound) and named is not None and named == model_style:
+        return model_not_found(named)
     _, status, kind, code = next(row for row in _STATUSES if isinstance(error, row[0]))
     message, param, retry_after = error.message, None, None
     if isinstance(error, InvalidRequest) and error.violations:
@@ -149,8 +152,8 @@ def translated(error: WuliArtError, model_style: str | None = None) -> DoorError
         param = fields[0][0]
     elif isinstance(error, Busy):
         retry_after = error.retry_after
-    elif (adapter := error.metadata.get("adapter")) is not None:
-        param = "model" if adapter == model_style else "styles"
+    elif named is not None:
+        param = "model" if named == model_style else "styles"
     return DoorError(status, message, kind=kind, param=param, code=code, retry_after=retry_after)
 
 

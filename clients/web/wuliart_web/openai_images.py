@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from wuliart_client import (
-    Adapter,
     AsyncClient,
     Completed,
     Picture,
@@ -102,15 +101,9 @@ def _model(name: str) -> dict[str, Any]:
 
 
 async def _style_of(client: AsyncClient, model: str | None) -> str | None:
-    """The style that `model` names, None for the base.
-
-    A refused style is one too: drawing with it says why it was refused. Raises DoorError, 404.
-    """
+    """The style that `model` names, None for the base; whether there is one, drawing tells."""
     if model is None or model == BASE or model == (await client.info()).model.name:
         return None
-    styles: list[Adapter] = await client.styles()
-    if not any(style.name == model for style in styles):
-        raise model_not_found(model)
     return model
 
 
