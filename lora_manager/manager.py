@@ -28,7 +28,7 @@ from lora_manager.segment_session import SegmentSession, attach
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 0.25
 _MISMATCH_PAUSE: Final = 5.0
 """Seconds before attaching again; versions do not change by waiting, but a server may be
 replaced by one that fits."""

@@ -17,7 +17,7 @@ from tests.fakes import planned_memory, until
 from tests.harness import InProcessServer
 from wuliart.contract.tokens import TokenFile
 from wuliart_client import AsyncClient
-from wuliart_web.__main__ import create_app
+from wuliart_web.app import create_app
 
 
 class _Uvicorn(uvicorn.Server):

@@ -58,6 +58,7 @@ class Callers:
     def __init__(self, world: World, web_port: int, golden: str, *names: str) -> None:
         self._world = world
         self._door = f"http://127.0.0.1:{web_port}/v1/images/generations"
+        self._http = httpx.Client(timeout=PATIENCE)
         self._first, self._shown = names[0], pixels(world.golden[golden])
         self._names = itertools.cycle(names)
         self._over = threading.Event()
@@ -151,7 +152,7 @@ class Callers:
 
     def _by_web(self) -> None:
         body = {"prompt": PROMPT, "seed": 1, "steps": 1, "model": self._first}
-        answer = httpx.post(self._door, json=body, timeout=PATIENCE)
+        answer = self._http.post(self._door, json=body)
         if answer.status_code != httpx.codes.OK:
             error = answer.json()["error"]
             self._ended(f"web: {answer.status_code} {error['code'] or error['type']}")

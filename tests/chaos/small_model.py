@@ -6,6 +6,7 @@ model's own. What it draws means nothing, but every byte depends on every adapte
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,4 +32,7 @@ def make_checkpoint(folder: Path) -> Path:
     randomise(vae, seed=1)
     transformer.save_pretrained(folder / "transformer")
     vae.save_pretrained(folder / "vae")
+    # Fitting colours of its own would take half of the start.
+    grey = {"factors": [[0.0] * 3] * vae.config.z_dim, "bias": [0.0] * 3}
+    (folder / "vae" / "preview.json").write_text(json.dumps(grey), encoding="utf-8")
     return folder

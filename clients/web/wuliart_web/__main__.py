@@ -1,61 +1,19 @@
 """`wuliart-web`: serves the page and the doors that other apps know, over the gRPC service.
 
-Owns the command line and the life of the one client; what a request means is the routers' business.
+Owns the command line; what is served is `app`'s business.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import gc
 from pathlib import Path
 
-import gradio as gr
 import uvicorn
-from fastapi import FastAPI
 
 from wuliart.contract.exposure import reaches_strangers
 from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart_client import AsyncClient
-from wuliart_web import guard, openai_images, page
-from wuliart_web.pictures import Pictures
-from wuliart_web.styles import Styles
-from wuliart_web.words import I18N
-
-
-def create_app(client: AsyncClient, tokens: TokenFile | None = None) -> FastAPI:
-    """The page and all doors over one client, which is closed with the app.
-
-    With `tokens` everybody needs one of them, and the service is asked with it.
-    """
-    styles, pictures = Styles(client), Pictures()
-    client_for = guard.clients(client, tokens)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with client, styles.following():
-            yield
-
-    app = FastAPI(title="WuliArt Turbo", lifespan=lifespan)
-    app.add_middleware(guard.Guard, tokens=tokens)
-    for router in (openai_images.router(client_for), pictures.router(), styles.router()):
-        app.include_router(router)
-    script = (page.ASSETS / "viewer.js").read_text(encoding="utf-8")
-    gr.mount_gradio_app(
-        app,
-        page.build(client_for, pictures, styles),
-        path="/",
-        theme=page.THEME,
-        favicon_path=str(page.ASSETS / "icon.svg"),
-        i18n=I18N,
-        css_paths=page.ASSETS / "page.css",
-        head=f"<script>{script}</script>",
-        footer_links=[],
-        # Gradio would keep what was drawn in the browser and offer to send it to a bucket.
-        run_history=False,
-        ssr_mode=False,
-    )
-    return app
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -91,8 +49,15 @@ def main(arguments: list[str] | None = None) -> None:
         tokens = TokenFile(options.tokens) if options.tokens else None
     except TokenFileError as error:
         parser.error(f"--tokens: {error}")
+    # Nothing of the four seconds' worth of what is imported here is garbage.
+    gc.disable()
+    from wuliart_web.app import create_app
+
+    app = create_app(AsyncClient(options.server), tokens)
+    gc.freeze()
+    gc.enable()
     uvicorn.run(
-        create_app(AsyncClient(options.server), tokens),
+        app,
         host=options.host,
         port=options.port,
         ssl_certfile=options.tls_cert,
