@@ -37,7 +37,8 @@ class Job:
         """How many jobs that came later were drawn first."""
         self.ended = False
         """Whether it has been told what became of it."""
-        self._position = 0
+        self.position = 0
+        """What it was last told; 0: nothing yet."""
         self._cancelled = threading.Event()
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -63,8 +64,8 @@ class Job:
 
     def tell_position(self, position: int) -> None:
         """Tells the caller how many come first, if that has changed."""
-        if position != self._position:
-            self._position = position
+        if position != self.position:
+            self.position = position
             self.post(Queued(position))
 
     def post_from_thread(self, event: Event) -> None:

@@ -1,45 +1,36 @@
 """Who waits, in the order of their turns: callers take turns, however much each of them asks for.
 
-Owns the order alone. A caller's next job has the turn after its last one, but never one that is
-over: whoever has nothing waiting is next (start-time fair queueing with jobs of one size). Knows
-nothing of what jobs are.
+Owns the order alone. Callers stand in a ring, each with its jobs behind it: whoever has a turn goes
+to the end, and so does whoever comes anew. So nobody is overtaken by those who came later, but by
+their own further jobs' worth. Knows nothing of what jobs are.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from itertools import zip_longest
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-
-class _Place(NamedTuple):
-    turn: int
-    arrival: int
-    """Among jobs of one turn the first comes first; never equal, so jobs are never compared."""
-    caller: str
-    job: object
 
 
 class Line(Generic[T]):
     """Waiting jobs. Iterating gives them in order; a job may leave from anywhere."""
 
     def __init__(self) -> None:
-        self._places: list[_Place] = []
-        self._arrivals = 0
-        self._now = 0
-        """Turn of the last job that was taken from the front."""
-        self._had: dict[str, int] = {}
-        """The last turn that a caller had, of those whose next one would not be over."""
+        self._ring: dict[str, list[T]] = {}
+        """The jobs of each caller, the caller whose turn it is first."""
+        self._served = ""
+        """Who had the last turn and still waits: whoever comes anew goes before it."""
 
     def join(self, job: T, caller: str) -> None:
-        """Takes the place that is the caller's turn."""
-        mine = [place.turn for place in self._places if place.caller == caller]
-        last = max(mine, default=self._had.get(caller, self._now - 1))
-        turn = max(self._now, last + 1)
-        self._arrivals += 1
-        insort(self._places, _Place(turn, self._arrivals, caller, job))
+        """Behind the caller's others, or as a newcomer at the end of the ring."""
+        if caller in self._ring:
+            self._ring[caller].append(job)
+            return
+        self._ring[caller] = [job]
+        if self._served:
+            self._to_the_end(self._served)
 
     def take(self, job: T) -> None:
         """It is the job's turn, or it goes before those who cannot go yet.
@@ -47,12 +38,10 @@ class Line(Generic[T]):
         Raises:
             ValueError: the job is not in line.
         """
-        index = self._index(job)
-        place = self._places.pop(index)
-        self._had[place.caller] = max(place.turn, self._had.get(place.caller, place.turn))
-        if index == 0:
-            self._now = place.turn
-            self._had = {c: turn for c, turn in self._had.items() if turn >= self._now}
+        caller = self._remove(job)
+        self._served = caller if caller in self._ring else ""
+        if self._served:
+            self._to_the_end(caller)
 
     def leave(self, job: T) -> None:
         """Gives the place up: what was not drawn is not held against its caller.
@@ -60,28 +49,40 @@ class Line(Generic[T]):
         Raises:
             ValueError: the job is not in line.
         """
-        self._places.pop(self._index(job))
+        self._remove(job)
 
     def waits(self, caller: str) -> bool:
         """Whether a job of the caller's is in line."""
-        return any(place.caller == caller for place in self._places)
+        return caller in self._ring
 
     def clear(self) -> None:
         """Everybody leaves."""
-        self._places.clear()
+        self._ring.clear()
+        self._served = ""
 
-    def _index(self, job: T) -> int:
-        for index, place in enumerate(self._places):
-            if place.job == job:
-                return index
+    def _to_the_end(self, caller: str) -> None:
+        self._ring[caller] = self._ring.pop(caller)
+
+    def _remove(self, job: T) -> str:
+        """Takes a job out; its caller goes with its last one."""
+        for caller, jobs in self._ring.items():
+            if job in jobs:
+                jobs.remove(job)
+                if not jobs:
+                    del self._ring[caller]
+                    if self._served == caller:
+                        self._served = ""
+                return caller
         raise ValueError("this job does not wait")
 
     def __contains__(self, job: object) -> bool:
-        return any(place.job == job for place in self._places)
+        return any(job in jobs for jobs in self._ring.values())
 
     def __iter__(self) -> Iterator[T]:
         # A copy: whoever looks through the line may take somebody out of it.
-        return iter([place.job for place in self._places])  # type: ignore[misc]
+        nobody = object()
+        rounds = list(zip_longest(*self._ring.values(), fillvalue=nobody))
+        return iter([job for turn in rounds for job in turn if job is not nobody])  # type: ignore[misc]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return sum(map(len, self._ring.values()))

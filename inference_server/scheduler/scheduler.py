@@ -1,6 +1,6 @@
 """The queue, and who draws next.
 
-Owns the order of jobs, their positions, and the hand-over to the device thread; knows nothing of
+Owns the order of jobs and the hand-over to the device thread; knows nothing of
 gRPC, and of the engine and the adapters only the protocols in `interfaces`.
 
 A job moves through `waiting` (a bounded queue), `ready` (its adapters are pinned) and the flight,
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -30,6 +30,7 @@ from inference_server.scheduler.job import Job
 from inference_server.scheduler.ledger import Ledger
 from inference_server.scheduler.line import Line
 from inference_server.scheduler.metrics import PictureMetrics
+from inference_server.scheduler.positions import Positions
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Scheduler:
         self._jpeg = ThreadPoolExecutor(1, thread_name_prefix="jpeg")
         self._waiting: Line[Job] = Line()
         self._ready: tuple[Job, Binding] | None = None
+        self._positions = Positions(self._line)
         self._drawing: dict[Passenger, asyncio.Future[Any]] = {}
         self._loads: dict[Job, asyncio.Task[Binding]] = {}
         self._loaded: dict[Job, Binding] = {}
@@ -162,6 +164,7 @@ class Scheduler:
         await asyncio.gather(*self._draws, *self._loads.values(), return_exceptions=True)
         if self._resting is not None:
             self._resting.cancel()
+        self._positions.stop()
         self._device.shutdown()
         self._jpeg.shutdown()
 
@@ -183,7 +186,7 @@ class Scheduler:
         if self._ready is not None and self._drawing:
             self._flight.expect(self._ready[0].request.prompt)
         self._fly()
-        self._tell_positions()
+        self._positions.changed()
         if self.queue_length == 0 and not self._draws and not self._loads:
             self._idle.set()
 
@@ -230,12 +233,10 @@ class Scheduler:
                 self._loaded[job] = task.result()
         self._advance()
 
-    def _tell_positions(self) -> None:
-        ahead = len(self._drawing)
+    def _line(self) -> Iterable[tuple[int, Job]]:
+        """Who waits, each with how many come first."""
         ready = [self._ready[0]] if self._ready is not None else []
-        for position, job in enumerate([*ready, *self._waiting], start=ahead):
-            if position:
-                job.tell_position(position)
+        return enumerate([*ready, *self._waiting], start=len(self._drawing))
 
     # -- the picture ------------------------------------------------------------------------
 

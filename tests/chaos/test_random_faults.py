@@ -31,7 +31,7 @@ from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 FULL_SECONDS = 600.0
 SHORT_SECONDS = 20.0
 
-STOP_SECONDS = (0.2, 2.0)
+STOP_SECONDS = (0.2, 1.0)
 
 LOOKS = 9
 

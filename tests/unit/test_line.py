@@ -40,13 +40,28 @@ def test_turns_go_on_where_the_line_stands() -> None:
     assert list(line)[:4] == ["b1", "a5", "b2", "a6"]
 
 
-def test_who_has_had_a_turn_is_not_new() -> None:
-    line = line_of("a1", "a2")
+def test_who_asks_for_one_at_a_time_is_overtaken_by_nobody() -> None:
+    """However many others come and have had nothing yet: a full queue has its length."""
+    line = line_of("a1", *(f"{caller}1" for caller in "bcdefg"))
     line.take("a1")
-    line.take("a2")
-    line.join("a3", "a")
+    line.join("a2", "a")
+    served = []
+    for stranger in "hijklmnopq":
+        served.append(next(iter(line)))
+        line.take(served[-1])
+        line.join(f"{stranger}1", stranger)
+    assert served[:8] == ["b1", "c1", "d1", "e1", "f1", "g1", "a2", "h1"]
+
+
+def test_strangers_overtake_the_next_of_many_only_until_somebody_has_had_a_turn() -> None:
+    line = line_of(*(f"a{n}" for n in range(10)))
+    line.take("a0")
     line.join("b1", "b")
-    assert list(line) == ["b1", "a3"]
+    line.join("c1", "c")
+    assert list(line)[:3] == ["b1", "c1", "a1"]
+    line.take("b1")
+    line.join("d1", "d")
+    assert list(line)[:4] == ["c1", "a1", "d1", "a2"]
 
 
 def test_two_who_always_ask_again_take_turns() -> None:
@@ -60,11 +75,11 @@ def test_two_who_always_ask_again_take_turns() -> None:
     assert served.count("a") == 4 and "bbb" not in served and "aa" not in served
 
 
-def test_who_is_taken_from_the_back_makes_nobody_else_late() -> None:
+def test_who_is_taken_from_the_back_has_had_a_turn() -> None:
     line = line_of(*(f"a{n}" for n in range(10)))
     line.take("a9")
     line.join("b1", "b")
-    assert list(line)[:2] == ["a0", "b1"]
+    assert list(line)[:3] == ["b1", "a0", "a1"]
 
 
 def test_what_was_given_up_is_not_held_against_anybody() -> None:
