@@ -16,7 +16,9 @@ from wuliart.contract.limits import MAX_RESPONSE_BYTES
 TARGET_VARIABLE: Final = "WULIART_TARGET"
 DEFAULT_TARGET: Final = "localhost:50051"
 
-_RETRY: Final = {
+_SERVICE_CONFIG: Final = {
+    # With several addresses (`ipv4:a:1,b:1`, or a name that has many) calls go to each in turn.
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{}],  # every method
@@ -29,7 +31,7 @@ _RETRY: Final = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
-    ]
+    ],
 }
 
 # The threads that gRPC otherwise gives each stream of responses lose, together with the retries
@@ -41,7 +43,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     ("grpc.enable_retries", 1),
     _READ_BY_CALLER,
-    ("grpc.service_config", json.dumps(_RETRY)),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     # As fast as the retries above, so that a server that was started again is found at once.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
