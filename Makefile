@@ -6,23 +6,24 @@ STYLES ?= loras
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality chaos fuzz stress node lock contract-baseline clean
+.PHONY: help install install-dev protos demo up test check lint types imports buf bench bench-quality chaos fuzz stress node hashes licences audit lock contract-baseline clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamps say which lock file the environment was made from.
-$(BIN)/.runtime: requirements.lock pyproject.toml
+# The stamps say which lock file the environment was made from. Every file that is installed must be
+# one whose hash was seen when the lock was made.
+$(BIN)/.runtime: requirements.lock hashes/runtime.txt hashes/torch-cpu.txt hashes/torch-cuda.txt pyproject.toml scripts/check_hashes.py
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -r requirements.lock
+	@torch=$$($(BIN)/python scripts/check_hashes.py --torch) && $(BIN)/python -m pip install --quiet --require-hashes -r hashes/runtime.txt -r $$torch
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock tests/requirements-triton.lock
+$(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock hashes/dev.txt tests/requirements-triton.lock
 	@echo "Installing test tools into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r hashes/dev.txt
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet -r tests/requirements-triton.lock
 	@touch $@
 
@@ -47,7 +48,7 @@ up: install ## Run server, LoRA manager and page (port 7860) in the foreground; 
 test: install-dev ## Run all tests
 	@$(BIN)/python -m pytest -q
 
-chaos: install-dev ## Failure tests at full length (about 6 minutes)
+chaos: install-dev ## Failure tests at full length (about 25 minutes)
 	@WULIART_CHAOS=full $(BIN)/python -m pytest -q -s --timeout 1800 tests/chaos
 
 fuzz: install-dev ## Hostile input, ten million (WULIART_FUZZ_INPUTS=...), goes on where it was
@@ -90,6 +91,15 @@ clients/node/node_modules/.stamp: clients/node/package-lock.json
 
 node: install-dev clients/node/node_modules/.stamp ## Build and pack the Node client (needs Node 20)
 	@cd clients/node && npm pack --silent
+
+hashes: ## Whether every pinned package has its hashes; needs no network
+	@$(PYTHON) scripts/check_hashes.py
+
+licences: install-dev ## Write docs/licences.md; fails on a licence that does not fit
+	@$(BIN)/python scripts/licences.py
+
+audit: install-dev ## Ask for known weaknesses of the pinned packages; says so if nothing could be asked
+	@$(BIN)/python scripts/audit.py
 
 lock: ## Pin all dependencies anew
 	@$(PYTHON) scripts/lock.py

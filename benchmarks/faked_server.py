@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference_server import server
+from inference_server import assembly
 from inference_server.__main__ import main
 
 SECONDS = float(os.environ.get("FAKED_SECONDS", "0.05"))
@@ -101,5 +101,5 @@ def _filled(seed: int, edge: int) -> Tensor:
 
 
 if __name__ == "__main__":
-    vars(server)["Engine"] = FakedEngine
+    vars(assembly)["Engine"] = FakedEngine
     main()

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.random_model import FULL, TINY, RandomSource
-from inference_server import server
+from inference_server import assembly
 from inference_server.__main__ import main
 
 
@@ -26,5 +26,5 @@ def open_source(model: Path, turbo_lora: Path | None) -> RandomSource:
 
 
 if __name__ == "__main__":
-    vars(server)["open_source"] = open_source
+    vars(assembly)["open_source"] = open_source
     main()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS
+from wuliart.contract.text import is_blank
 
 SUFFIX: Final = ".safetensors"
 PICKLE_SUFFIXES: Final = (".pt", ".bin", ".ckpt", ".pth")
@@ -107,7 +108,7 @@ def adapter_name(relative: str) -> tuple[str, str]:
         problem = "its name is not valid UTF-8; rename it"
     elif any(c in _BIDI or unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
         problem = "its name has control or text-direction characters; rename it"
-    elif not name.rpartition("/")[2].strip():
+    elif is_blank(name.rpartition("/")[2]):
         problem = "its name is blank; rename it"
     elif len(name) > MAX_ADAPTER_NAME_CHARACTERS:
         problem = (
@@ -122,7 +123,7 @@ def _printable(name: str) -> str:
         "\ufffd" if c in _BIDI or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c
         for c in name
     )
-    shown = shown if shown.strip() else "\ufffd"
+    shown = "\ufffd" if is_blank(shown) else shown
     too_long = len(shown) > MAX_ADAPTER_NAME_CHARACTERS
     return shown[: MAX_ADAPTER_NAME_CHARACTERS - 1] + "…" if too_long else shown
 

@@ -30,8 +30,10 @@ from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.events import DrawRequest
 from inference_server.scheduler.job import Job
 from inference_server.scheduler.scheduler import Scheduler
+from inference_server.service.adapters import Adapters
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.descriptor_socket import DescriptorSocket
+from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
@@ -175,7 +177,8 @@ async def running_server(
         control = ControlListener(
             directory / "control.sock", Segment(store, descriptors, CONDITIONING.tobytes())
         )
-        public = PublicListener(network or Network(f"unix:{directory}/public.sock"), slot)
+        where = network or Network(f"unix:{directory}/public.sock")
+        public = PublicListener(where, ImageGeneration(slot), Adapters(slot), slot.refused)
         server = InProcessServer(
             directory, engine, store, scheduler, public, control, descriptors, slot
         )

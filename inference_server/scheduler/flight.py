@@ -2,13 +2,15 @@
 
 Owns the order of a picture's stages, their times, who shares a step, and the looks at cancellation
 between steps. A newcomer joins at the next step and a finished or cancelled picture leaves, whoever
-else is in flight. Knows nothing of the queue.
+else is in flight. Who boards a full flight stands by, and has the next free seat without anybody
+else being asked: the device never waits for the event loop. Knows nothing of the queue.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ class Passenger:
     drawing: Any = field(init=False, default=None)
     step: int = field(init=False, default=0)
     began: float = field(init=False, default=0.0)
+    """`time.perf_counter()` when it got its seat; 0: it stands by."""
     encoded: float = field(init=False, default=0.0)
     """`time.perf_counter()` when its prompt was encoded; its steps follow."""
     stages: dict[str, float] = field(init=False, default_factory=dict)
@@ -58,15 +61,18 @@ class Flight:
 
     Args:
         engine: draws; only `fly` calls it.
+        seats: pictures that may share a step.
         landed: see `Landed`.
         stepped: see `Stepped`.
     """
 
-    def __init__(self, engine: DrawingEngine, landed: Landed, stepped: Stepped) -> None:
+    def __init__(self, engine: DrawingEngine, seats: int, landed: Landed, stepped: Stepped) -> None:
         self._engine = engine
+        self._seats = seats
         self._landed = landed
         self._stepped = stepped
-        self._boarding: queue.SimpleQueue[Passenger] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._boarding: list[Passenger] = []
         self._expected: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._passengers: list[Passenger] = []
 
@@ -77,7 +83,7 @@ class Flight:
     @property
     def boarding(self) -> bool:
         """Whether somebody waits for `fly`."""
-        return not self._boarding.empty()
+        return bool(self._boarding)
 
     @property
     def wanted(self) -> bool:
@@ -85,8 +91,20 @@ class Flight:
         return self.boarding or not self._expected.empty()
 
     def board(self, passenger: Passenger) -> None:
-        """Joins at the next step; from any thread. Somebody has to call `fly`, if nobody does."""
-        self._boarding.put(passenger)
+        """Joins at the next step, or stands by for a seat; from any thread.
+
+        Somebody has to call `fly`, if nobody does.
+        """
+        with self._lock:
+            self._boarding.append(passenger)
+
+    def leave(self, passenger: Passenger) -> bool:
+        """Whether it still stood by, and is gone now; from any thread."""
+        with self._lock:
+            if passenger not in self._boarding:
+                return False
+            self._boarding.remove(passenger)
+            return True
 
     def fly(self) -> None:
         """On the device thread: steps until nobody is left. Raises nothing."""
@@ -109,23 +127,28 @@ class Flight:
         return bool(prompts)
 
     def _take_off(self) -> None:
-        unready = []
-        while self.boarding:
-            passenger = self._boarding.get()
-            prompt = passenger.job.request.prompt
-            if self._passengers and not self._engine.encoded(prompt):
-                # Beside the others' step, not instead of it.
-                self.expect(prompt)
-                unready.append(passenger)
-                continue
+        while (passenger := self._next()) is not None:
             try:
                 self._begin(passenger)
             except Exception as error:
                 self._landed(passenger, error)
             else:
                 self._passengers.append(passenger)
-        for passenger in unready:
-            self.board(passenger)
+
+    def _next(self) -> Passenger | None:
+        """The first who can have a seat now, or has gone."""
+        with self._lock:
+            for passenger in self._boarding:
+                prompt = passenger.job.request.prompt
+                ready = not self._passengers or self._engine.encoded(prompt)
+                free = len(self._passengers) < self._seats
+                if passenger.job.cancelled or (ready and free):
+                    self._boarding.remove(passenger)
+                    return passenger
+                if not ready:
+                    # Beside the others' step, not instead of it.
+                    self.expect(prompt)
+        return None
 
     def _begin(self, passenger: Passenger) -> None:
         job, request = passenger.job, passenger.job.request

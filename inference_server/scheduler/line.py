@@ -21,7 +21,7 @@ class Line(Generic[T]):
         self._ring: dict[str, list[T]] = {}
         """The jobs of each caller, the caller whose turn it is first."""
         self._served = ""
-        """Who had the last turn and still waits: whoever comes anew goes before it."""
+        """Who had the last turn: whoever comes anew goes before it."""
 
     def join(self, job: T, caller: str) -> None:
         """Behind the caller's others, or as a newcomer at the end of the ring."""
@@ -29,8 +29,7 @@ class Line(Generic[T]):
             self._ring[caller].append(job)
             return
         self._ring[caller] = [job]
-        if self._served:
-            self._to_the_end(self._served)
+        self._to_the_end(self._served)
 
     def take(self, job: T) -> None:
         """It is the job's turn, or it goes before those who cannot go yet.
@@ -38,10 +37,8 @@ class Line(Generic[T]):
         Raises:
             ValueError: the job is not in line.
         """
-        caller = self._remove(job)
-        self._served = caller if caller in self._ring else ""
-        if self._served:
-            self._to_the_end(caller)
+        self._served = self._remove(job)
+        self._to_the_end(self._served)
 
     def leave(self, job: T) -> None:
         """Gives the place up: what was not drawn is not held against its caller.
@@ -61,7 +58,8 @@ class Line(Generic[T]):
         self._served = ""
 
     def _to_the_end(self, caller: str) -> None:
-        self._ring[caller] = self._ring.pop(caller)
+        if (jobs := self._ring.pop(caller, None)) is not None:
+            self._ring[caller] = jobs
 
     def _remove(self, job: T) -> str:
         """Takes a job out; its caller goes with its last one."""
@@ -70,8 +68,6 @@ class Line(Generic[T]):
                 jobs.remove(job)
                 if not jobs:
                     del self._ring[caller]
-                    if self._served == caller:
-                        self._served = ""
                 return caller
         raise ValueError("this job does not wait")
 

@@ -3,8 +3,8 @@
 Owns the order of jobs and the hand-over to the device thread; knows nothing of
 gRPC, and of the engine and the adapters only the protocols in `interfaces`.
 
-A job moves through `waiting` (a bounded queue), `ready` (its adapters are pinned) and the flight,
-where as many as the batch allows share each step. One job at a time may have absent adapters
+A job moves from `waiting` (a bounded queue) to the flight, its adapters pinned, where as many as
+the batch allows share each step and one more stands by. One job at a time may have absent adapters
 loaded; jobs behind it whose adapters are resident overtake it meanwhile, so that a style that will
 not load costs nobody else the device. Everything but the device work happens on the event loop, and
 every change ends in `_advance`, which moves whatever can move.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -78,12 +78,11 @@ class Scheduler:
         self._batch = batch
         self._loop = asyncio.get_running_loop()
         self._ledger = Ledger(self.metrics, log_prompts)
-        self._flight = Flight(engine, self._landed_on_device, self._stepped_on_device)
+        self._flight = Flight(engine, batch, self._landed_on_device, self._stepped_on_device)
         self._flying: asyncio.Future[None] | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._jpeg = ThreadPoolExecutor(1, thread_name_prefix="jpeg")
         self._waiting: Line[Job] = Line()
-        self._ready: tuple[Job, Binding] | None = None
         self._positions = Positions(self._line)
         self._drawing: dict[Passenger, asyncio.Future[Any]] = {}
         self._loads: dict[Job, asyncio.Task[Binding]] = {}
@@ -97,7 +96,7 @@ class Scheduler:
     @property
     def queue_length(self) -> int:
         """Jobs waiting or being drawn."""
-        return len(self._waiting) + (self._ready is not None) + len(self._drawing)
+        return len(self._waiting) + len(self._drawing)
 
     def submit(self, request: DrawRequest, request_id: str = "", caller: str = "") -> Job:
         """Accepts a request.
@@ -129,8 +128,8 @@ class Scheduler:
         return job
 
     def _waits(self, caller: str) -> bool:
-        ready = self._ready is not None and self._ready[0].caller == caller
-        return ready or self._waiting.waits(caller)
+        standing_by = any(job.caller == caller for job in self._standing_by())
+        return standing_by or self._waiting.waits(caller)
 
     def cancel(self, job: Job) -> None:
         """The job's caller has gone. Harmless if the job is done."""
@@ -142,9 +141,9 @@ class Scheduler:
             load.cancel()
         if binding := self._loaded.pop(job, None):
             self._adapters.release(binding)
-        if self._ready is not None and self._ready[0] is job:
-            self._adapters.release(self._ready[1])
-            self._ready = None
+        boarded = next((p for p in self._drawing if p.job is job), None)
+        if boarded is not None and self._flight.leave(boarded):
+            self._landed(boarded, CallerGoneError())
         self._advance()
 
     async def drain(self, grace: float) -> None:
@@ -153,8 +152,7 @@ class Scheduler:
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
-        left = [*self._waiting, *([self._ready[0]] if self._ready else [])]
-        left += [passenger.job for passenger in self._drawing]
+        left = [*self._waiting, *(passenger.job for passenger in self._drawing)]
         self._waiting.clear()
         for job in left:
             self._fail(
@@ -171,10 +169,8 @@ class Scheduler:
     # -- who is next ------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        if self._ready is None:
-            self._ready = self._next_ready()
-        while self._ready is not None and len(self._drawing) < self._batch:
-            passenger = Passenger(*self._ready)
+        while len(self._drawing) <= self._batch and (ready := self._next_ready()) is not None:
+            passenger = Passenger(*ready)
             landing = self._drawing[passenger] = self._loop.create_future()
             self._flight.board(passenger)
             task = asyncio.create_task(
@@ -182,9 +178,6 @@ class Scheduler:
             )
             self._draws.add(task)
             task.add_done_callback(self._drawn)
-            self._ready = self._next_ready()
-        if self._ready is not None and self._drawing:
-            self._flight.expect(self._ready[0].request.prompt)
         self._fly()
         self._positions.changed()
         if self.queue_length == 0 and not self._draws and not self._loads:
@@ -233,10 +226,15 @@ class Scheduler:
                 self._loaded[job] = task.result()
         self._advance()
 
-    def _line(self) -> Iterable[tuple[int, Job]]:
-        """Who waits, each with how many come first."""
-        ready = [self._ready[0]] if self._ready is not None else []
-        return enumerate([*ready, *self._waiting], start=len(self._drawing))
+    def _line(self) -> Iterator[tuple[int, Job]]:
+        """Who waits, each with how many come first; 0 for whoever has a free seat."""
+        standing_by = self._standing_by()
+        flying = len(self._drawing) - len(standing_by)
+        for index, job in enumerate([*standing_by, *self._waiting]):
+            yield (flying + index if flying + index >= self._batch else 0), job
+
+    def _standing_by(self) -> list[Job]:
+        return [passenger.job for passenger in self._drawing if not passenger.began]
 
     # -- the picture ------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ Owns the translation and the resume token; knows nothing of how adapters come an
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from grpc import aio
 
-from inference_server.adapters.catalog import Change, ChangeKind
+from inference_server.adapters.changes import Change, ChangeKind
 from inference_server.adapters.records import Adapter, AdapterState
 from inference_server.service.backend import BackendSlot
 from wuliart.v1 import adapter_pb2 as pb
@@ -49,8 +50,9 @@ class Adapters(rpc.AdapterServiceServicer):
         """See the .proto file."""
         store = self._backend.ready.adapters
         since = _revision_of(request.resume_token, store.epoch)
-        async for change in store.catalog.watch(since):
-            yield _response(change, store.epoch)
+        async with aclosing(store.catalog.watch(since)) as changes:
+            async for change in changes:
+                yield _response(change, store.epoch)
 
 
 def _revision_of(token: str, epoch: str) -> int | None:

@@ -164,6 +164,8 @@ def _slots(store: AdapterStore) -> Iterator[Metric]:
     yield _gauge("adapter_pins", "Slots' uses by pictures under way.", store.slots.pin_count)
     attached = int(store.manager_attached)
     yield _gauge("manager_attached", "Whether a LoRA manager is attached.", attached)
+    watchers = store.catalog.watchers
+    yield _gauge("adapter_watchers", "Open streams of adapters' changes.", watchers)
 
 
 def _adapters(metrics: AdapterMetrics) -> Iterator[Metric]:

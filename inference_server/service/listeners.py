@@ -6,6 +6,7 @@ Owns ports, TLS, options, health and reflection; knows nothing of what the servi
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -17,14 +18,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from inference_server.errors import ServerError
 from inference_server.network import Network
-from inference_server.service.adapters import Adapters
-from inference_server.service.backend import BackendSlot
 from inference_server.service.callers import CallerLimits, Callers
 from inference_server.service.guard import Guard
-from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.segment import Segment
 from inference_server.service.status import StatusInterceptor
 from wuliart.contract.limits import MAX_CONTROL_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from wuliart.contract.status import Reason
 from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart.internal.v1 import segment_pb2_grpc
 from wuliart.v1 import (
@@ -55,11 +54,24 @@ class ListenError(ServerError):
 
 
 class PublicListener:
-    """Serves clients; health says NOT_SERVING until `ready` and again from `drain` on."""
+    """Serves clients; health says NOT_SERVING until `ready` and again from `drain` on.
 
-    def __init__(self, network: Network, backend: BackendSlot) -> None:
+    Args:
+        network: where, and who may call.
+        images: the servicer that draws.
+        adapters: the servicer that lists styles.
+        refused: told the reason of each call that is turned away at the door.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        images: image_generation_pb2_grpc.ImageGenerationServiceServicer,
+        adapters: adapter_pb2_grpc.AdapterServiceServicer,
+        refused: Callable[[Reason], None],
+    ) -> None:
         limits = CallerLimits(network.per_caller, network.per_minute, time.monotonic)
-        guard = Guard(Callers(_tokens(network)), limits, backend.refused)
+        guard = Guard(Callers(_tokens(network)), limits, refused)
         self._server = aio.server(
             interceptors=[guard, StatusInterceptor()],
             options=[
@@ -71,10 +83,8 @@ class PublicListener:
             ],
         )
         self._health = health.aio.HealthServicer()
-        image_generation_pb2_grpc.add_ImageGenerationServiceServicer_to_server(
-            ImageGeneration(backend), self._server
-        )
-        adapter_pb2_grpc.add_AdapterServiceServicer_to_server(Adapters(backend), self._server)
+        image_generation_pb2_grpc.add_ImageGenerationServiceServicer_to_server(images, self._server)
+        adapter_pb2_grpc.add_AdapterServiceServicer_to_server(adapters, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if network.reflection:
             reflection.enable_server_reflection(

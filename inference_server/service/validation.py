@@ -22,15 +22,13 @@ from wuliart.contract.limits import (
     MIN_STEPS,
 )
 from wuliart.contract.status import Reason
+from wuliart.contract.text import is_blank
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 
 RANDOM_SEED_BITS = 32
 """Short enough to note down and type again."""
 
 TEXT_CONTROLS = frozenset("\t\n\r")
-
-BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Hangul fillers and the empty Braille cell: letters and symbols that show nothing."""
 
 
 def validate(message: GenerateImageRequest) -> DrawRequest:
@@ -64,8 +62,7 @@ def _prompt(prompt: str) -> list[Violation]:
     categories = {unicodedata.category(c) for c in prompt if c not in TEXT_CONTROLS}
     if categories & {"Cc", "Cs"}:
         return [Violation("prompt", "contains control characters; it must be text")]
-    # Separators, marks without a letter, formatting and unassigned characters show nothing.
-    if not any(unicodedata.category(c)[0] in "LNPS" and c not in BLANK for c in prompt):
+    if is_blank(prompt):
         return [Violation("prompt", "is empty; say what the picture shows")]
     return []
 

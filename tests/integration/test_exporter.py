@@ -24,6 +24,7 @@ from tests.hand_manager import HandManager, entry_of
 from tests.harness import InProcessServer, failure_of, kinds, read_until, running_server
 from tests.scrape import Exporter, Scrape, exporting
 from wuliart.contract.status import Reason
+from wuliart.v1.adapter_pb2 import WatchAdaptersRequest
 from wuliart.v1.image_generation_pb2 import AdapterWeight
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -152,6 +153,12 @@ async def test_adapters_that_come_and_go(server: InProcessServer, exporter: Expo
         assert scrape.by_label("adapter_slots") == {"ready": 2, "free": 1}
         assert adapter_counts(scrape) == {"loads": 2}
         assert timed(scrape) == {"verify_seconds": 2}
+        assert scrape("adapter_watchers") == 0
+        watching = server.adapters().WatchAdapters(WatchAdaptersRequest())
+        await watching.read()
+        assert (await exporter.scrape())("adapter_watchers") == 1
+        watching.cancel()
+        await until(lambda: server.store.catalog.watchers == 0)
 
         server.engine.hold()
         call = server.generate(adapters=[AdapterWeight(name="b")])

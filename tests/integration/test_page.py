@@ -85,9 +85,14 @@ async def test_the_button_says_generating_then_offers_stop_then_draws_again(
         assert [button.visible for button in buttons(which)] == [b is which for b in Button]
 
 
-async def test_an_empty_box_and_a_wrong_style_are_told_in_words(page: str) -> None:
+async def test_an_empty_box_and_a_wrong_style_are_told_in_words(
+    page: str, server: InProcessServer
+) -> None:
     assert "Say what to draw" in (await drawn(page, prompt="  "))[-1]
-    assert "no-such" in (await drawn(page, style="no-such"))[-1]
+    assert "LoRA manager" in (await drawn(page, style="no-such"))[-1]
+    async with HandManager(server) as manager:
+        await manager.report()
+        assert "no-such" in (await drawn(page, style="no-such"))[-1]
 
 
 async def test_the_seed_is_another_unless_it_is_kept(page: str) -> None:

@@ -17,7 +17,9 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 import wuliart_client
 from inference_server.errors import ServerError
 from inference_server.network import Network
+from inference_server.service.adapters import Adapters
 from inference_server.service.backend import BackendSlot
+from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import PublicListener
 from tests.fakes import DEADLINE, planned_memory, until
 from tests.hand_manager import HandManager, entry_of
@@ -177,8 +179,10 @@ async def test_the_managers_port_does_not_serve_pictures() -> None:
 
 
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_error() -> None:
+    slot = BackendSlot()
+    images, adapters = ImageGeneration(slot), Adapters(slot)
     with pytest.raises(ServerError, match="/nowhere/at/all"):
-        PublicListener(Network("unix:/nowhere/at/all/public.sock"), BackendSlot())
+        PublicListener(Network("unix:/nowhere/at/all/public.sock"), images, adapters, slot.refused)
 
 
 async def test_server_info() -> None:

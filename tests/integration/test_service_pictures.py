@@ -14,6 +14,7 @@ from PIL import Image
 
 import wuliart_client
 from inference_server.errors import RequestError
+from inference_server.scheduler import positions as positions_module
 from tests.fakes import colour, until
 from tests.harness import InProcessServer, failure_of, kinds, read_until, rest_of, running_server
 from wuliart.contract.status import Reason
@@ -116,7 +117,10 @@ async def test_steps_are_told_as_they_end(server: InProcessServer) -> None:
     assert (await kinds(call)) == ["completed"]
 
 
-async def test_positions_count_down_to_the_start(server: InProcessServer) -> None:
+async def test_positions_count_down_to_the_start(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0)
     server.engine.hold()
     calls = []
     for n in range(4):
@@ -131,7 +135,10 @@ async def test_positions_count_down_to_the_start(server: InProcessServer) -> Non
     assert server.prompts == [f"picture {n}" for n in range(4)]
 
 
-async def test_a_position_is_sent_again_only_when_it_changes(server: InProcessServer) -> None:
+async def test_a_position_is_sent_again_only_when_it_changes(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0)
     server.engine.hold()
     calls = []
     for n in range(5):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from inference_server.adapters.catalog import LOG_LENGTH, Catalog, Change, ChangeKind
+from inference_server.adapters.catalog import Catalog
+from inference_server.adapters.changes import LOG_LENGTH, Change, ChangeKind
 from inference_server.adapters.records import AdapterState, FileEntry, Resident
 from inference_server.model.low_rank import AdapterTensors
 

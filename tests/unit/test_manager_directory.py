@@ -104,6 +104,9 @@ def test_a_folder_that_cannot_be_listed_hides_its_files(
         ("gpj\u202e.safetensors", "gpj\ufffd", "control"),
         (os.fsdecode(b"caf\xe9.safetensors"), "caf\ufffd", "UTF-8"),
         ("  .safetensors", "\ufffd", "blank"),
+        ("\u200b\u2060.safetensors", "\ufffd", "blank"),
+        ("ink/\u3164.safetensors", "ink/\u3164", "blank"),
+        ("👩\u200d🚀.safetensors", "👩\u200d🚀", ""),
         ("x" * 201 + ".safetensors", "x" * 199 + "…", "200 is the limit"),
     ],
 )

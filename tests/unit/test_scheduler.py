@@ -11,6 +11,7 @@ from PIL import Image
 
 from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
+from inference_server.scheduler import positions as positions_module
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import AdapterUse, Completed, Started, StepDone
 from tests.fakes import colour, settle, until
@@ -98,7 +99,23 @@ async def test_the_engine_is_only_called_on_its_own_thread(bench: Bench) -> None
     assert bench.engine.calls[0].thread != threading.current_thread().name
 
 
-async def test_positions(bench: Bench) -> None:
+async def test_a_queue_that_moves_fast_tells_numbers_now_and_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0.1)
+    bench.engine.hold()
+    callers = [bench.submit(seed) for seed in range(4)]
+    await settle()
+    assert [caller.positions for caller in callers] == [[], [1], [2], [3]]
+    for caller in callers[1:3]:
+        caller.leave()
+    await settle()
+    assert callers[3].positions == [3], "a moment ago it was told one"
+    await until(lambda: callers[3].positions == [3, 1])
+
+
+async def test_positions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0)
     bench.engine.hold()
     drawing = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
@@ -110,9 +127,7 @@ async def test_positions(bench: Bench) -> None:
     for caller in (drawing, *waiting):
         await caller.ended()
     assert drawing.positions == []
-    for start, caller in enumerate(waiting, start=1):
-        assert caller.positions[0] == start
-        assert caller.positions == sorted(set(caller.positions), reverse=True)
+    assert [caller.positions for caller in waiting] == [[1], [2, 1], [3, 2, 1]]
     for caller in waiting:
         kinds = [type(event) for event in caller.events]
         assert kinds.index(Started) == len(caller.positions), "nobody is queued once started"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from inference_server.adapters.binding import Binding
-from inference_server.adapters.catalog import ChangeKind
+from inference_server.adapters.changes import ChangeKind
 from inference_server.adapters.records import AdapterState, FileEntry, Wanted
 from inference_server.adapters.slots import SlotState
 from inference_server.errors import RequestError

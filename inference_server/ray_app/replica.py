@@ -1,0 +1,162 @@
+"""One GPU of the fleet: an engine, its segment and its LoRA manager, as a replica of Ray Serve.
+
+Owns the life of all three, and what the front is told of its styles. Requests come from the front
+and are handed to the same scheduler that a single server has; who may call is the front's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from ray import serve
+
+from inference_server import assembly
+from inference_server.adapters.records import Adapter, AdapterState
+from inference_server.config import Config, parse_arguments
+from inference_server.engine.engine import Engine
+from inference_server.errors import RequestError, ServerError
+from inference_server.logs import REQUEST_ID
+from inference_server.ray_app.manager_process import ManagerProcess
+from inference_server.ray_app.wire import Event, Failed, Taken
+from inference_server.scheduler.device import device_thread
+from inference_server.scheduler.events import Queued
+from inference_server.service.image_generation import describe, message_of
+from inference_server.service.validation import validate
+from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+
+log = logging.getLogger(__name__)
+
+FRONT: Final = "Front"
+"""Name of the deployment that replicas tell of their styles."""
+
+REPORT_SECONDS: Final = 1.0
+"""Between two reports where nothing has changed: a front that was started again knows nothing."""
+
+FIRST_REPORT_SECONDS: Final = 30.0
+"""A replica takes requests once its manager has told what there is."""
+
+
+class Replica:
+    """The deployment's class; see `app` for its options.
+
+    Args:
+        arguments: of `wuliart-server`: the model and its memory. What it says of the network is the
+            front's.
+        loras: the directory of styles.
+        manager_arguments: of `wuliart-lora-manager`.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, arguments: Sequence[str], loras: str, manager_arguments: Sequence[str] = ()
+    ) -> None:
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._stack = AsyncExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wuliart-replica-"))
+        config = replace(parse_arguments(list(arguments)), runtime_dir=Path(folder))
+        thread = device_thread()
+        loop = asyncio.get_running_loop()
+        engine = await loop.run_in_executor(thread, self.load, config)
+        self._backend = await self._stack.enter_async_context(
+            assembly.running(config, engine, thread)
+        )
+        manager = ManagerProcess(Path(loras), config.runtime_dir, manager_arguments)
+        self._stack.push_async_callback(manager.stop)
+        await self._first_report()
+        self._reporting = asyncio.create_task(self._report())
+
+    def load(self, config: Config) -> Engine:
+        """The engine; on the device thread."""
+        return assembly.load(config, assembly.choose(config))
+
+    async def draw(
+        self, request: bytes, request_id: str, caller: str, styles: Sequence[str]
+    ) -> AsyncIterator[Taken | Event | Failed]:
+        """One picture.
+
+        Args:
+            request: a serialized `GenerateImageRequest`, its seed filled in.
+            request_id: what the caller calls it.
+            caller: who asks; callers take turns.
+            styles: names of the request's adapters; for the router.
+        """
+        REQUEST_ID.set(request_id)
+        slots = self._backend.adapters.slots
+        yield Taken(self._name, all(slots.published(name) is not None for name in styles))
+        try:
+            job = self._backend.scheduler.submit(
+                validate(GenerateImageRequest.FromString(request)), request_id, caller
+            )
+        except RequestError as error:
+            yield Failed.of(error)
+            return
+        begun = False
+        try:
+            async for event in job.events():
+                begun = begun or not isinstance(event, Queued)
+                yield Event(message_of(event).SerializeToString(), begun)
+        except RequestError as error:
+            yield Failed.of(error)
+        finally:
+            # Reached when the front cancels the call, too.
+            self._backend.scheduler.cancel(job)
+
+    async def info(self) -> bytes:
+        """A serialized `GetServerInfoResponse`, as of a single server."""
+        return describe(self._backend).SerializeToString()
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """What Serve tells routers: names of the styles in memory."""
+        return {"resident": [a.entry.name for a in self._resident()]}
+
+    def check_health(self) -> None:
+        """Serve starts another replica if this raises."""
+        if self._reporting.done():
+            raise ServerError("this replica no longer reports its styles; see its log")
+
+    async def __del__(self) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._reporting.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reporting
+        await self._stack.aclose()
+
+    # -- styles -----------------------------------------------------------------------------
+
+    def _resident(self) -> list[Adapter]:
+        adapters = self._backend.adapters.catalog.adapters
+        return [a for a in adapters if a.state is AdapterState.RESIDENT]
+
+    async def _first_report(self) -> None:
+        store = self._backend.adapters
+        try:
+            async with asyncio.timeout(FIRST_REPORT_SECONDS):
+                while not store.reported:
+                    await store.changed.wait()
+        except TimeoutError:
+            log.warning("no LoRA manager yet; drawing without styles until it is there")
+
+    async def _report(self) -> None:
+        """Tells the front at each change, and now and then."""
+        store, told = self._backend.adapters, -1
+        front = serve.get_deployment_handle(FRONT, serve.get_replica_context().app_name)
+        while True:
+            changed = store.changed
+            try:
+                await front.report.remote(
+                    self._name, store.manager_attached, store.catalog.adapters
+                )
+                told = store.catalog.revision
+            except Exception as error:
+                log.info("the front does not answer: %s", error)
+            if told == store.catalog.revision:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REPORT_SECONDS):
+                        await changed.wait()
+            else:
+                await asyncio.sleep(REPORT_SECONDS / 4)
