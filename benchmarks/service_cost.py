@@ -33,14 +33,14 @@ def measure() -> list[Figure]:
 
 def _pictures(client: Client) -> list[Figure]:
     ended: list[float] = []
-    convert = image_generation._message
+    convert = image_generation.message_of
 
     def spy(event: events.Event) -> object:
         if isinstance(event, events.StepDone):
             ended.append(event.ended_at)
         return convert(event)
 
-    image_generation._message = spy  # type: ignore[assignment]
+    image_generation.message_of = spy  # type: ignore[assignment]
     overheads, lags = [], []
     try:
         for n in range(PICTURES):
@@ -56,7 +56,7 @@ def _pictures(client: Client) -> list[Figure]:
                     overheads.append(time.perf_counter() - began - engine)
             lags += [got - end for got, end in zip(received, ended, strict=True)]
     finally:
-        image_generation._message = convert
+        image_generation.message_of = convert
     return [
         Figure(
             "gRPC over the engine, per picture",

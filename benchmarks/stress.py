@@ -54,7 +54,8 @@ def _parse() -> argparse.Namespace:
     return values
 
 
-def _line(f: Figure) -> str:
+def line_of(f: Figure) -> str:
+    """A figure for people."""
     asked = f"asked for {'<=' if f.at_most else '>='} {f.bound:g} {f.unit}".rstrip()
     verdict = "reached" if f.holds else "MISSED"
     return f"{f.name:58} {f.measured:10.3f} {f.unit:12} {asked:26} {verdict}  {f.note}".rstrip()
@@ -75,7 +76,7 @@ def main() -> None:
         began = time.monotonic()
         figures = measure(60 * minutes)
         for figure in figures:
-            print(_line(figure), flush=True)
+            print(line_of(figure), flush=True)
             missed |= not figure.holds
         told[name] = {
             "stated_minutes": stated,

@@ -39,7 +39,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     lock = runtime_dir.claim(config.runtime_dir)
     backend = BackendSlot()
     public = PublicListener(
-        config.network, ImageGeneration(backend), Adapters(backend), backend.refused
+        config.network, ImageGeneration(backend), Adapters(backend.styles), backend.refused
     )
     await public.start()
     try:

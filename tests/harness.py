@@ -178,7 +178,7 @@ async def running_server(
             directory / "control.sock", Segment(store, descriptors, CONDITIONING.tobytes())
         )
         where = network or Network(f"unix:{directory}/public.sock")
-        public = PublicListener(where, ImageGeneration(slot), Adapters(slot), slot.refused)
+        public = PublicListener(where, ImageGeneration(slot), Adapters(slot.styles), slot.refused)
         server = InProcessServer(
             directory, engine, store, scheduler, public, control, descriptors, slot
         )

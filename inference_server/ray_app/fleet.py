@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter, AdapterState
 
 
 class Fleet(Changes):
-    """One catalogue over the catalogues of many replicas.
+    """One catalogue over the catalogues of many replicas, which watch one folder.
 
-    A style is resident if it is in any replica, available if any can load it, refused if all that
-    know it refuse it. Replicas watch one folder, so they differ only for moments; which slot of
-    which replica holds a style is nobody's business here.
+    What is listed can be drawn by whichever replica is asked: a new file appears here once all
+    replicas know it, a new version once all have seen it, and a name is gone once none knows it. A
+    style is resident if it is in the memory of any.
     """
 
     def __init__(self) -> None:
@@ -41,17 +40,22 @@ class Fleet(Changes):
             self._merge()
 
     def _merge(self) -> None:
-        found: dict[str, Adapter] = {}
-        for adapters in self._replicas.values():
-            for name, adapter in adapters.items():
-                if name not in found or _rank(adapter) < _rank(found[name]):
-                    found[name] = adapter
-        self.show({name: replace(a, slot=None, generation=0) for name, a in found.items()})
+        names = {name for adapters in self._replicas.values() for name in adapters}
+        merged = {name: self._one(name) for name in names}
+        self.show({name: adapter for name, adapter in merged.items() if adapter is not None})
+
+    def _one(self, name: str) -> Adapter | None:
+        """The style as all replicas have it, or as it was while they do not agree."""
+        found = [some[name] for _, some in sorted(self._replicas.items()) if name in some]
+        shown = self.get(name)
+        if shown is None and len(found) < len(self._replicas):
+            return None
+        versions = {adapter.entry.content_hash for adapter in found}
+        if len(versions) > 1:
+            before = shown.entry.content_hash if shown is not None else ""
+            kept = before if before in versions else min(versions)
+            found = [a for a in found if a.entry.content_hash == kept]
+        return min(found, key=lambda adapter: _ORDER.index(adapter.state))
 
 
 _ORDER = (AdapterState.RESIDENT, AdapterState.AVAILABLE, AdapterState.REFUSED)
-
-
-def _rank(adapter: Adapter) -> tuple[int, str]:
-    # Of two versions the same one each time: a picture shows which it was drawn with.
-    return _ORDER.index(adapter.state), adapter.entry.content_hash

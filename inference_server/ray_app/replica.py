@@ -109,7 +109,8 @@ class Replica:
 
     async def info(self) -> bytes:
         """A serialized `GetServerInfoResponse`, as of a single server."""
-        return describe(self._backend).SerializeToString()
+        message: bytes = describe(self._backend).SerializeToString()
+        return message
 
     def record_routing_stats(self) -> dict[str, Any]:
         """What Serve tells routers: names of the styles in memory."""
@@ -120,7 +121,7 @@ class Replica:
         if self._reporting.done():
             raise ServerError("this replica no longer reports its styles; see its log")
 
-    async def __del__(self) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __del__(self) -> None:
         self._reporting.cancel()
         with suppress(asyncio.CancelledError):
             await self._reporting

@@ -5,15 +5,14 @@ Owns the translation and the resume token; knows nothing of how adapters come an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 from grpc import aio
 
-from inference_server.adapters.changes import Change, ChangeKind
+from inference_server.adapters.changes import Change, ChangeKind, Changes
 from inference_server.adapters.records import Adapter, AdapterState
-from inference_server.service.backend import BackendSlot
 from wuliart.v1 import adapter_pb2 as pb
 from wuliart.v1 import adapter_pb2_grpc as rpc
 
@@ -30,16 +29,21 @@ STATES = {
 
 
 class Adapters(rpc.AdapterServiceServicer):
-    """The servicer."""
+    """The servicer.
 
-    def __init__(self, backend: BackendSlot) -> None:
-        self._backend = backend
+    Args:
+        styles: where they are listed, and what tells this list from an earlier life's; raises
+            RequestError while there is none.
+    """
+
+    def __init__(self, styles: Callable[[], tuple[Changes, str]]) -> None:
+        self._styles = styles
 
     async def ListAdapters(
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
         """See the .proto file."""
-        catalog = self._backend.ready.adapters.catalog
+        catalog, _ = self._styles()
         return pb.ListAdaptersResponse(
             adapters=[_adapter(a) for a in catalog.adapters], revision=catalog.revision
         )
@@ -48,11 +52,11 @@ class Adapters(rpc.AdapterServiceServicer):
         self, request: pb.WatchAdaptersRequest, context: Context
     ) -> AsyncIterator[pb.WatchAdaptersResponse]:
         """See the .proto file."""
-        store = self._backend.ready.adapters
-        since = _revision_of(request.resume_token, store.epoch)
-        async with aclosing(store.catalog.watch(since)) as changes:
+        catalog, epoch = self._styles()
+        since = _revision_of(request.resume_token, epoch)
+        async with aclosing(catalog.watch(since)) as changes:
             async for change in changes:
-                yield _response(change, store.epoch)
+                yield _response(change, epoch)
 
 
 def _revision_of(token: str, epoch: str) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inference_server.adapters.changes import Changes
 from inference_server.adapters.store import AdapterStore
 from inference_server.engine.engine import Engine
 from inference_server.engine.memory_plan import HEADROOM, SCRATCH, SLOTS
@@ -69,6 +70,11 @@ class BackendSlot:
         """A call was turned away before it came here; counted once there is where to count."""
         if self._backend is not None:
             self._backend.scheduler.metrics.fail(reason)
+
+    def styles(self) -> tuple[Changes, str]:
+        """The catalogue and its epoch; raises as `ready`."""
+        adapters = self.ready.adapters
+        return adapters.catalog, adapters.epoch
 
     @property
     def ready(self) -> Backend:

@@ -52,7 +52,7 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
         # Not undone at the end: each call has a task of its own.
         metadata: Any = context.invocation_metadata() or ()
         attach(tracing.incoming(metadata))
-        REQUEST_ID.set(_request_id(metadata))
+        REQUEST_ID.set(request_id(metadata))
         try:
             draw = validate(request)
             scheduler = self._backend.ready.scheduler
@@ -67,7 +67,7 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
                     # Not sooner: a call that has sent anything is not tried again by itself.
                     await context.send_initial_metadata(((REQUEST_ID_KEY, job.id),))
                     told = True
-                yield _message(event)
+                yield message_of(event)
         finally:
             # Reached when the caller cancels, its deadline passes or its connection breaks, too.
             scheduler.cancel(job)
@@ -81,10 +81,10 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
         """See the .proto file."""
-        return _describe(self._backend.ready)
+        return describe(self._backend.ready)
 
 
-def _request_id(metadata: Iterable[tuple[str, str]]) -> str:
+def request_id(metadata: Iterable[tuple[str, str]]) -> str:
     """The caller's own id if it sent one that can go into a log as it is; else a random one."""
     for key, value in metadata:
         if key == REQUEST_ID_KEY and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
@@ -98,7 +98,8 @@ def _duration(seconds: float) -> Duration:
     return duration
 
 
-def _message(event: events.Event) -> pb.GenerateImageResponse:
+def message_of(event: events.Event) -> pb.GenerateImageResponse:
+    """An event as it travels."""
     match event:
         case events.Queued():
             return pb.GenerateImageResponse(queued=pb.QueuedEvent(position=event.position))
@@ -178,7 +179,8 @@ def _metrics(metrics: AdapterMetrics) -> list[pb.AdapterMetric]:
     return found
 
 
-def _describe(backend: Backend) -> pb.GetServerInfoResponse:
+def describe(backend: Backend) -> pb.GetServerInfoResponse:
+    """All that can be asked of a server."""
     model = backend.engine.model
     parameters = backend.adapters.segment.layout.parameters
     on_gpu = model.device.type == "cuda"

@@ -180,7 +180,7 @@ async def test_the_managers_port_does_not_serve_pictures() -> None:
 
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_error() -> None:
     slot = BackendSlot()
-    images, adapters = ImageGeneration(slot), Adapters(slot)
+    images, adapters = ImageGeneration(slot), Adapters(slot.styles)
     with pytest.raises(ServerError, match="/nowhere/at/all"):
         PublicListener(Network("unix:/nowhere/at/all/public.sock"), images, adapters, slot.refused)
 

@@ -28,6 +28,7 @@ BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {
     Reason.RATE_LIMITED: exceptions.RateLimited,
     Reason.STARTING: exceptions.Unavailable,
     Reason.DRAINING: exceptions.Unavailable,
+    Reason.REPLICA_LOST: exceptions.Unavailable,
     Reason.NON_FINITE: exceptions.GenerationFailed,
     Reason.INTERNAL: exceptions.GenerationFailed,
     # Never meant for a public client:

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     STARTING = "STARTING"
     DRAINING = "DRAINING"
+    REPLICA_LOST = "REPLICA_LOST"
     NON_FINITE = "NON_FINITE"
     INTERNAL = "INTERNAL"
     # Only between server and LoRA manager:
@@ -50,6 +51,7 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.STARTING: grpc.StatusCode.UNAVAILABLE,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.REPLICA_LOST: grpc.StatusCode.UNAVAILABLE,
     Reason.NON_FINITE: grpc.StatusCode.INTERNAL,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.MANAGER_ALREADY_ATTACHED: grpc.StatusCode.FAILED_PRECONDITION,

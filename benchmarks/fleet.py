@@ -1,0 +1,233 @@
+"""What the service on Ray Serve costs and keeps, with replicas whose engine is faked.
+
+    python -m benchmarks.fleet [--only cost,throughput,...] [--seconds S] [--out FILE]
+
+Owns the order and the judging of figures; the fleet is `local_fleet`'s, the calls `fleet_load`'s.
+A picture takes 200 ms of a replica, so that what is measured is everything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+from benchmarks.figure import Figure, percentile
+from benchmarks.fleet_load import Call, Load, call, open_loop
+from benchmarks.local_fleet import APPLICATION, FakedReplica, LocalFleet
+from benchmarks.stress import line_of
+from benchmarks.stress_service import faked_service
+
+PICTURE_SECONDS = 0.2
+STEPS = 4
+ENVIRONMENT = {"FAKED_SECONDS": str(PICTURE_SECONDS)}
+
+STYLES = tuple(f"style{n}" for n in range(8))
+KILLS = 20
+
+
+class RoundRobin(RequestRouter):
+    """To compare with: each replica in turn, whatever it holds."""
+
+    def initialize_state(self, **_: Any) -> None:
+        """Nothing is known."""
+        self._turn = 0
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """The next one; then the others."""
+        self._turn += 1
+        turn = self._turn % len(candidate_replicas)
+        ordered = sorted(candidate_replicas, key=lambda r: r.replica_id.unique_id)
+        return [[r] for r in ordered[turn:] + ordered[:turn]]
+
+
+def styles_folder() -> Path:
+    """Eight copies of a style that ships with the product."""
+    folder = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
+    for name in STYLES:
+        shutil.copy(Path("loras") / "ink.safetensors", folder / f"{name}.safetensors")
+    return folder
+
+
+def faked_fleet(replicas: int, **settings: Any) -> LocalFleet:
+    """Of faked engines."""
+    return LocalFleet(
+        styles_folder(), replicas, replica=FakedReplica, environment=ENVIRONMENT, **settings
+    )
+
+
+def cost(seconds: float) -> list[Figure]:
+    """A picture and its steps through the fleet, against the single server, by turns."""
+    os.environ |= ENVIRONMENT
+    with faked_service() as (single, _), faked_fleet(1) as fleet:
+        found: dict[str, list[Call]] = {single: [], fleet.listen: []}
+        for address in found:
+            call(address)
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            for address, calls in found.items():
+                calls.append(call(address))
+    one, many = found[single], found[fleet.listen]
+
+    def more(of: Callable[[Call], float], share: float) -> float:
+        here, there = ([of(c) for c in calls] for calls in (many, one))
+        return 1000 * (percentile(here, share) - percentile(there, share))
+
+    steps = [more(lambda c, n=n: c.steps[n], 0.99) for n in range(STEPS)]  # type: ignore[misc]
+    middle = statistics.median(more(lambda c, n=n: c.steps[n], 0.5) for n in range(STEPS))  # type: ignore[misc]
+    note = f"{len(one)} pictures each; median {more(lambda c: c.total, 0.5):.1f} ms"
+    return [
+        Figure("a picture, p99 against the single server", more(lambda c: c.total, 0.99), "ms", 15,
+               note=note),
+        Figure("a step event, p99", max(steps), "ms", 10, note=f"median {middle:.1f} ms"),
+    ]  # fmt: skip
+
+
+def throughput(seconds: float) -> list[Figure]:
+    """Four replicas, always enough to do."""
+    os.environ |= ENVIRONMENT
+    with faked_service() as (single, _), Load(single, callers=3) as load:
+        time.sleep(2)
+        one = load.rate(seconds / 2)
+    with faked_fleet(4) as fleet, Load(fleet.listen, callers=14) as load:
+        time.sleep(4)
+        four = load.rate(seconds)
+    note = f"{four:.2f} pictures/s, one server {one:.2f}"
+    return [Figure("four replicas against one", four / (4 * one), "x linear", 0.95, at_most=False,
+                   note=note)]  # fmt: skip
+
+
+def affinity(seconds: float) -> list[Figure]:
+    """Eight styles of skewed popularity on four replicas of two slots, at 70 % of the load."""
+    rate = 0.7 * 4 / PICTURE_SECONDS
+    found = {}
+    for name, options in (("affinity", {}), ("round robin", {"router": RoundRobin})):
+        with faked_fleet(4, slots=2, **options) as fleet:
+            ended = open_loop(fleet.listen, rate, seconds, STYLES)
+            figures = fleet.figures()
+            found[name] = figures["resident"] / figures["requests"], ended
+    share, ended = found["affinity"]
+    other, other_ended = found["round robin"]
+    note = (
+        f"of {sum(ended.endings.values())}: {dict(ended.endings)}, median "
+        f"{percentile(ended.seconds, 0.5):.2f} s, p99 {percentile(ended.seconds, 0.99):.2f}; round "
+        f"robin {100 * other:.0f} %, median {percentile(other_ended.seconds, 0.5):.2f} s, p99 "
+        f"{percentile(other_ended.seconds, 0.99):.2f}"
+    )
+    what = "pictures that find their style"
+    return [Figure(what, 100 * share, "%", 85, at_most=False, note=note)]
+
+
+def kills(_: float) -> list[Figure]:
+    """A replica is killed again and again while pictures are drawn."""
+    back: list[float] = []
+    with faked_fleet(4) as fleet, Load(fleet.listen, callers=6, styles=STYLES[:4]) as load:
+        time.sleep(4)
+        for _ in range(KILLS):
+            pid = fleet.pids()[0]
+            os.kill(pid, signal.SIGKILL)
+            began = time.monotonic()
+            while pid in fleet.pids() or len(fleet.pids()) < 4 or running() < 4:
+                time.sleep(0.05)
+            back.append(time.monotonic() - began)
+            time.sleep(1.5)
+    endings = load.endings
+    lost = endings.pop("UNAVAILABLE REPLICA_LOST", 0)
+    drawn = endings.pop("completed", 0)
+    note = f"{drawn} pictures; back after {statistics.median(back):.1f} s, worst {max(back):.1f}"
+    return [
+        Figure(f"killed {KILLS} times: pictures lost a kill", lost / KILLS, "", 1, note=note),
+        Figure("killed: other endings", sum(endings.values()), "", 0, note=str(dict(endings))),
+        Figure("killed: back after, worst", max(back), "s", 10),
+    ]
+
+
+def running() -> int:
+    """Replicas that take requests."""
+    replica = serve.status().applications[APPLICATION].deployments["Replica"]
+    states: dict[Any, int] = dict(replica.replica_states)
+    return states.get("RUNNING", 0)
+
+
+def update(_: float) -> list[Figure]:
+    """Every replica is replaced while pictures are drawn."""
+    with faked_fleet(4) as fleet, Load(fleet.listen, callers=6, styles=STYLES[:4]) as load:
+        time.sleep(4)
+        before, began = set(fleet.pids()), time.monotonic()
+        fleet.deploy(version="2")
+        while before & set(fleet.pids()) or running() < 4:
+            time.sleep(0.1)
+        took = time.monotonic() - began
+        time.sleep(2)
+    drawn = load.endings.pop("completed", 0)
+    note = f"{drawn} pictures in {took:.0f} s; {dict(load.endings)}"
+    return [Figure("rolling update: failed requests", sum(load.endings.values()), "", 0, note=note)]
+
+
+def cancel(seconds: float) -> list[Figure]:
+    """From a caller's leaving to the next one's first event, with one replica."""
+    waits = []
+    with faked_fleet(1) as fleet:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            call(fleet.listen, leave_after=1)
+            waits.append(1000 * call(fleet.listen, only_start=True).started)
+    step = 1000 * PICTURE_SECONDS / STEPS
+    note = f"{len(waits)} times; median {percentile(waits, 0.5):.0f} ms, a step is {step:.0f}"
+    return [Figure("cancel: the device is free after, p99", percentile(waits, 0.99), "ms", step,
+                   note=note)]  # fmt: skip
+
+
+MEASURES: dict[str, Callable[[float], list[Figure]]] = {
+    "cost": cost,
+    "throughput": throughput,
+    "affinity": affinity,
+    "kills": kills,
+    "update": update,
+    "cancel": cancel,
+}
+
+
+def main() -> None:
+    """Measures one after another; exits with 1 if a figure is missed."""
+    parser = argparse.ArgumentParser(prog="benchmarks.fleet")
+    parser.add_argument("--only", default=",".join(MEASURES), help="some of " + ", ".join(MEASURES))
+    parser.add_argument("--seconds", type=float, default=60, help="of each")
+    parser.add_argument("--out", type=Path, help="where the JSON goes; figures there are kept")
+    values = parser.parse_args()
+    told: dict[str, Any] = {}
+    if values.out and values.out.exists():
+        told = json.loads(values.out.read_text(encoding="utf-8"))
+    missed = False
+    for name in values.only.split(","):
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        figures = MEASURES[name](values.seconds)
+        for figure in figures:
+            print(line_of(figure), flush=True)
+            missed |= not figure.holds
+        told[name] = [asdict(f) | {"holds": f.holds} for f in figures]
+        if values.out:
+            text = json.dumps(told, indent=1, ensure_ascii=False)
+            values.out.write_text(text + "\n", encoding="utf-8")
+    sys.exit(missed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""A fleet on this machine: Ray, the front, and replicas of the embedded or of a faked model.
+
+Owns Ray's start and end, and finding the replicas' processes. Knows nothing of what is asked of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import psutil
+import ray
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ray import serve
+
+from benchmarks.faked_server import FakedEngine
+from benchmarks.stress_service import free_port
+from inference_server import assembly
+from inference_server.config import Config
+from inference_server.engine.engine import Engine
+from inference_server.ray_app.app import Settings, build
+from inference_server.ray_app.replica import FRONT, Replica
+from inference_server.ray_app.router import AffinityRouter
+
+APPLICATION = "wuliart"
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = (ROOT, ROOT / "protos", ROOT / "clients" / "python")
+
+READY_SECONDS = 120.0
+
+
+class FakedReplica(Replica):
+    """A picture takes `$FAKED_SECONDS` and computes nothing; all else is real."""
+
+    def load(self, config: Config) -> Engine:
+        """See `Replica`."""
+        vars(assembly)["Engine"] = FakedEngine
+        return assembly.load(config, assembly.choose(config))
+
+
+class LocalFleet:
+    """As a context manager: running and ready.
+
+    Args:
+        loras: the folder of styles.
+        replicas: how many.
+        replica: what each of them runs.
+        router: chooses among them.
+        environment: of every process.
+        settings: more of `Settings`.
+    """
+
+    def __init__(
+        self,
+        loras: Path,
+        replicas: int,
+        *,
+        replica: type[Any] = Replica,
+        router: type[Any] = AffinityRouter,
+        environment: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.loras = loras
+        self.listen = f"127.0.0.1:{free_port()}"
+        self.replicas = replicas
+        self._kinds = replica, router
+        self._environment = environment or {}
+        self.settings = Settings(
+            listen=["--listen", self.listen, "--log-level", "WARNING"],
+            loras=str(loras),
+            min_replicas=replicas,
+            max_replicas=replicas,
+            gpus=0,
+            cpus=1,
+            **settings,
+        )
+
+    def __enter__(self) -> Self:
+        path = os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")])
+        # Spinning threads would keep the other replicas from the cores.
+        os.environ |= {"PYTHONPATH": path, "OMP_WAIT_POLICY": "passive", **self._environment}
+        ray.init(
+            num_cpus=self.replicas + 2,
+            include_dashboard=False,
+            log_to_driver=bool(os.environ.get("WULIART_RAY_LOG")),
+            logging_level=logging.WARNING,
+            object_store_memory=100 << 20,
+        )
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        self.deploy()
+        self.wait_until_ready()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+
+    def deploy(self, **changed: Any) -> None:
+        """Again, with other settings: as an update of what runs; returns when that is done."""
+        self.settings = self.settings.model_copy(update=changed)
+        serve.run(build(self.settings, *self._kinds), name=APPLICATION, route_prefix=None)
+
+    def figures(self) -> dict[str, int]:
+        """See `Front.figures`."""
+        handle = serve.get_deployment_handle(FRONT, APPLICATION)
+        found: dict[str, int] = handle.figures.remote().result()
+        return found
+
+    def wait_until_ready(self) -> None:
+        """Until the front's health says SERVING and every replica has reported."""
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if len(self.pids()) >= self.replicas and self._serving():
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"the fleet was not ready within {READY_SECONDS:.0f} s")
+
+    def _serving(self) -> bool:
+        with grpc.insecure_channel(self.listen) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            try:
+                reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+            except grpc.RpcError:
+                return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def pids(self) -> list[int]:
+        """Of the replicas' processes."""
+        title = f"ray::ServeReplica:{APPLICATION}:Replica"
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return sorted(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m benchmarks.local_fleet LORAS REPLICAS [SLOTS]`: until a line comes on stdin."""
+    loras, replicas, *slots = arguments or sys.argv[1:]
+    fleet = LocalFleet(Path(loras), int(replicas), slots=int(slots[0]) if slots else 2)
+    with fleet:
+        print(fleet.listen, flush=True)
+        sys.stdin.readline()
+
+
+if __name__ == "__main__":
+    main()

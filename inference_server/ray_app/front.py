@@ -1,0 +1,108 @@
+"""The door of the fleet: the public contract on one address, in front of all replicas.
+
+Serve's own gRPC ingress cannot keep what a failed call says (its trailing metadata are lost with
+the exception), has no initial metadata and no `grpc.health.v1`; so this is a deployment that
+listens by itself, with the single server's own listener. Owns what a request goes through before
+and after its replica; which one draws is the router's choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from inference_server.adapters.changes import Changes
+from inference_server.adapters.records import Adapter
+from inference_server.config import parse_arguments
+from inference_server.errors import RequestError, ServerError
+from inference_server.network import Network
+from inference_server.ray_app.fleet import Fleet
+from inference_server.ray_app.fleet_images import FleetImages
+from inference_server.service.adapters import Adapters
+from inference_server.service.listeners import PublicListener
+from wuliart.contract.status import Reason
+
+log = logging.getLogger(__name__)
+
+SILENCE_SECONDS: Final = 5.0
+"""Without a report a replica is gone: they report every second."""
+
+GRACE_SECONDS: Final = 30.0
+
+
+class Front:
+    """The deployment's class; see `app` for its options.
+
+    Args:
+        replicas: handle of `Replica`.
+        network: of `wuliart-server`: `--listen`, TLS, tokens, limits.
+    """
+
+    async def __init__(self, replicas: Any, network: Sequence[str]) -> None:  # type: ignore[misc]
+        settings = _settings(network)
+        self._fleet = Fleet()
+        self._heard: dict[str, float] = {}
+        self._managed: dict[str, bool] = {}
+        self._loop = asyncio.get_running_loop()
+        self.images = FleetImages(replicas, self._managed)
+        self._listener = PublicListener(
+            settings, self.images, Adapters(self._styles), self.images.refused
+        )
+        await self._listener.start()
+        self._serving = False
+        self._watching = asyncio.create_task(self._watch())
+
+    async def report(self, replica: str, managed: bool, adapters: Iterable[Adapter]) -> None:
+        """A replica tells what it knows; it does so every second."""
+        self._heard[replica] = self._loop.time()
+        self._managed[replica] = managed
+        self._fleet.report(replica, adapters)
+        if not self._serving:
+            self._serving = True
+            await self._listener.ready()
+            log.info("the first replica is there")
+
+    async def figures(self) -> dict[str, int]:
+        """Counts since the start: requests, and how many found their styles in memory."""
+        return dict(self.images.counts)
+
+    def check_health(self) -> None:
+        """Serve starts another front if this raises."""
+        if self._watching.done():
+            raise ServerError("the front no longer looks after its replicas; see its log")
+
+    async def __del__(self) -> None:
+        self._watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watching
+        await self._listener.draining()
+        await self._listener.stop(GRACE_SECONDS)
+
+    def _styles(self) -> tuple[Changes, str]:
+        if not self._serving:
+            raise RequestError(
+                Reason.STARTING, "no replica has loaded its model yet; try again in a moment"
+            )
+        return self._fleet, self._fleet.epoch
+
+    async def _watch(self) -> None:
+        """Forgets replicas that no longer report."""
+        while True:
+            await asyncio.sleep(SILENCE_SECONDS / 5)
+            oldest = self._loop.time() - SILENCE_SECONDS
+            for gone in [name for name, when in self._heard.items() if when < oldest]:
+                del self._heard[gone], self._managed[gone]
+            # Until others come, what there was is still what there is.
+            if self._heard:
+                self._fleet.keep_only(self._heard)
+
+
+def _settings(arguments: Sequence[str]) -> Network:
+    try:
+        return parse_arguments(list(arguments)).network
+    except SystemExit:
+        # It has said why on standard error, which Ray keeps as the front's log.
+        raise ServerError(f"the front cannot be reached like this: {' '.join(arguments)}") from None
