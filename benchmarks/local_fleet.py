@@ -136,9 +136,9 @@ class LocalFleet:
                 return False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
-    def pids(self) -> list[int]:
-        """Of the replicas' processes."""
-        title = f"ray::ServeReplica:{APPLICATION}:Replica"
+    def pids(self, deployment: str = "Replica") -> list[int]:
+        """Of the processes of a deployment."""
+        title = f"ray::ServeReplica:{APPLICATION}:{deployment}"
         found = []
         for process in psutil.Process().children(recursive=True):
             try:

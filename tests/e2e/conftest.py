@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,23 @@ PATIENCE = 60.0
 """Seconds a condition may take on a busy machine; nothing is asserted about time."""
 
 
+@dataclass
+class Elsewhere:
+    """A service that somebody else runs: `WULIART_LIVE=ADDRESS,FOLDER OF STYLES`."""
+
+    listen: str
+    loras: Path
+
+    def stop(self) -> None:
+        """Leaves it as it was found, without styles."""
+        for path in self.loras.rglob("*.safetensors"):
+            path.unlink()
+
+
 class Live:
     """The running service, a client, and the folder that is watched."""
 
-    def __init__(self, service: Service, layout: SegmentLayout) -> None:
+    def __init__(self, service: Service | Elsewhere, layout: SegmentLayout) -> None:
         self.service = service
         self.client = Client(service.listen)
         self.layout = layout
@@ -94,6 +109,12 @@ def make_live(
     started: list[Live] = []
 
     def make() -> Live:
+        if elsewhere := os.environ.get("WULIART_LIVE"):
+            listen, _, loras = elsewhere.partition(",")
+            live = Live(Elsewhere(listen, Path(loras)), layout)
+            started.append(live)
+            live.wait(lambda: not live.client.styles(), "no styles left")
+            return live
         folder = tmp_path_factory.mktemp("live")
         service = Service(folder / "run", folder / "loras")
         service.start_server()
