@@ -28,9 +28,10 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 
 from benchmarks.figure import Figure, percentile
 from benchmarks.fleet_load import Call, Load, call, open_loop
-from benchmarks.local_fleet import APPLICATION, FakedReplica, LocalFleet
+from benchmarks.local_fleet import FakedReplica, LocalFleet
 from benchmarks.stress import line_of
 from benchmarks.stress_service import faked_service
+from inference_server.ray_app.names import FRONT, REPLICA
 
 PICTURE_SECONDS = 0.2
 STEPS = 4
@@ -109,7 +110,7 @@ def throughput(seconds: float) -> list[Figure]:
         one = load.rate(seconds / 2)
     with faked_fleet(4) as fleet, Load(fleet.listen, callers=14) as load:
         time.sleep(4)
-        (pid,) = fleet.pids("Front")
+        (pid,) = fleet.pids(FRONT)
         front = psutil.Process(pid)
         before, began = sum(front.cpu_times()[:2]), load.endings["completed"]
         four = load.rate(seconds)
@@ -167,7 +168,7 @@ def kills(_: float) -> list[Figure]:
 
 def running() -> int:
     """Replicas that take requests."""
-    replica = serve.status().applications[APPLICATION].deployments["Replica"]
+    replica = serve.status().applications[REPLICA.application].deployments[REPLICA.deployment]
     states: dict[Any, int] = dict(replica.replica_states)
     return states.get("RUNNING", 0)
 
@@ -177,7 +178,7 @@ def update(_: float) -> list[Figure]:
     with faked_fleet(4) as fleet, Load(fleet.listen, callers=6, styles=STYLES[:4]) as load:
         time.sleep(4)
         before, began = set(fleet.pids()), time.monotonic()
-        fleet.deploy(version="2")
+        fleet.deploy(revision="2")
         while before & set(fleet.pids()) or running() < 4:
             time.sleep(0.1)
         took = time.monotonic() - began

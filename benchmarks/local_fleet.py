@@ -25,11 +25,17 @@ from benchmarks.stress_service import free_port
 from inference_server import assembly
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
-from inference_server.ray_app.app import Settings, build
-from inference_server.ray_app.replica import FRONT, Replica
+from inference_server.ray_app.app import (
+    AT_ONCE,
+    FrontSettings,
+    ReplicaSettings,
+    front,
+    replicas,
+)
+from inference_server.ray_app.names import FRONT, REPLICA, Name
+from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
 
-APPLICATION = "wuliart"
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = (ROOT, ROOT / "protos", ROOT / "clients" / "python")
 
@@ -45,22 +51,27 @@ class FakedReplica(Replica):
         return assembly.load(config, assembly.choose(config))
 
 
+def _run(application: serve.Application, name: Name, wait: bool) -> None:
+    target = serve.RunTarget(target=application, name=name.application, route_prefix=None)
+    serve.run_many([target], wait_for_applications_running=wait)
+
+
 class LocalFleet:
     """As a context manager: running and ready.
 
     Args:
         loras: the folder of styles.
-        replicas: how many.
+        count: of replicas.
         replica: what each of them runs.
         router: chooses among them.
         environment: of every process.
-        settings: more of `Settings`.
+        settings: more of `ReplicaSettings`.
     """
 
     def __init__(
         self,
         loras: Path,
-        replicas: int,
+        count: int,
         *,
         replica: type[Any] = Replica,
         router: type[Any] = AffinityRouter,
@@ -69,14 +80,13 @@ class LocalFleet:
     ) -> None:
         self.loras = loras
         self.listen = f"127.0.0.1:{free_port()}"
-        self.replicas = replicas
+        self.count = count
         self._kinds = replica, router
         self._environment = environment or {}
-        self.settings = Settings(
-            listen=["--listen", self.listen, "--log-level", "WARNING"],
+        self.settings = ReplicaSettings(
             loras=str(loras),
-            min_replicas=replicas,
-            max_replicas=replicas,
+            min_replicas=count,
+            max_replicas=count,
             gpus=0,
             cpus=1,
             **settings,
@@ -87,13 +97,14 @@ class LocalFleet:
         # Spinning threads would keep the other replicas from the cores.
         os.environ |= {"PYTHONPATH": path, "OMP_WAIT_POLICY": "passive", **self._environment}
         ray.init(
-            num_cpus=self.replicas + 2,
+            num_cpus=self.count + 2,
             include_dashboard=False,
             log_to_driver=bool(os.environ.get("WULIART_RAY_LOG")),
             logging_level=logging.WARNING,
             object_store_memory=100 << 20,
         )
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        _run(front(FrontSettings(listen=["--listen", self.listen])), FRONT, wait=True)
         self.deploy()
         self.wait_until_ready()
         return self
@@ -107,14 +118,19 @@ class LocalFleet:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
 
-    def deploy(self, **changed: Any) -> None:
-        """Again, with other settings: as an update of what runs; returns when that is done."""
+    def deploy(self, wait: bool = True, **changed: Any) -> None:
+        """Again, with other settings: as an update of what runs."""
         self.settings = self.settings.model_copy(update=changed)
-        serve.run(build(self.settings, *self._kinds), name=APPLICATION, route_prefix=None)
+        _run(replicas(self.settings, *self._kinds), REPLICA, wait)
+
+    @property
+    def at_once(self) -> int:
+        """Requests that one replica takes."""
+        return AT_ONCE
 
     def figures(self) -> dict[str, int]:
         """See `Front.figures`."""
-        handle = serve.get_deployment_handle(FRONT, APPLICATION)
+        handle = serve.get_deployment_handle(*FRONT)
         found: dict[str, int] = handle.figures.remote().result()
         return found
 
@@ -122,7 +138,7 @@ class LocalFleet:
         """Until the front's health says SERVING and every replica has reported."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            if len(self.pids()) >= self.replicas and self._serving():
+            if len(self.pids()) >= self.count and self._serving():
                 return
             time.sleep(0.1)
         raise TimeoutError(f"the fleet was not ready within {READY_SECONDS:.0f} s")
@@ -136,9 +152,9 @@ class LocalFleet:
                 return False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
-    def pids(self, deployment: str = "Replica") -> list[int]:
+    def pids(self, name: Name = REPLICA) -> list[int]:
         """Of the processes of a deployment."""
-        title = f"ray::ServeReplica:{APPLICATION}:{deployment}"
+        title = f"ray::ServeReplica:{name.application}:{name.deployment}"
         found = []
         for process in psutil.Process().children(recursive=True):
             try:

@@ -1,9 +1,9 @@
 """The service on many GPUs: the same contract, engine and LoRA manager on Ray Serve.
 
-Owns the two deployments and their options. Needs the extra `ray`; nothing outside this package
+Owns the two applications and their options. Needs the extra `ray`; nothing outside this package
 knows of it. See docs/scale-out.md.
 """
 
-from inference_server.ray_app.app import Settings, build
+from inference_server.ray_app.app import FrontSettings, ReplicaSettings, front, replicas
 
-__all__ = ["Settings", "build"]
+__all__ = ["FrontSettings", "ReplicaSettings", "front", "replicas"]

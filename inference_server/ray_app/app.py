@@ -1,6 +1,7 @@
-"""The Serve application: a front and replicas, with the options that make them a service.
+"""Two Serve applications, a front and its replicas, with the options that make them a service.
 
-Owns those options. `serve.yaml` overrides any of them.
+Owns those options; `serve.yaml` gives the settings. Two, because Serve replaces all of an
+application at once: replicas of a new model come and go behind a front that stays.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from inference_server import VERSION
 from inference_server.ray_app.front import Front
-from inference_server.ray_app.replica import FRONT, Replica
+from inference_server.ray_app.names import FRONT, REPLICA
+from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
 
 AT_ONCE: Final = 6
@@ -22,11 +23,18 @@ AT_ONCE: Final = 6
 although others have less to do. All others wait in the front, where any replica can take them."""
 
 
-class Settings(BaseModel):
-    """`args` of the application."""
+class FrontSettings(BaseModel):
+    """`args` of the front."""
 
     listen: list[str] = Field(default_factory=lambda: ["--listen", "127.0.0.1:50051"])
     """Options of `wuliart-server` about who may call: --listen, --tls-cert, --tokens ..."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Custom resources of the machine whose address clients know."""
+
+
+class ReplicaSettings(BaseModel):
+    """`args` of the replicas."""
+
     server: list[str] = Field(default_factory=list)
     """Options of `wuliart-server` about the model and its memory."""
     loras: str = "loras"
@@ -40,25 +48,35 @@ class Settings(BaseModel):
     gpus: float = 1
     """Of each replica; 0 on machines without."""
     cpus: float = 1
-    front_resources: dict[str, float] = Field(default_factory=dict)
-    """Custom resources of the machine whose address clients know."""
     queue: int = 64
     """Requests that may wait in the front."""
-    version: str = VERSION
-    """Replicas of another version are replaced, one after another."""
+    revision: str = ""
+    """Of the model's files: another one replaces the replicas although nothing else has changed."""
 
 
-def build(
-    settings: Settings, replica: type[Any] = Replica, router: type[Any] = AffinityRouter
+def front(settings: FrontSettings) -> Application:
+    """The door; Serve calls it with the `args` of its configuration."""
+    deployment: Any = serve.deployment(
+        name=FRONT.deployment,
+        num_replicas=1,
+        max_ongoing_requests=1000,
+        health_check_period_s=1,
+        ray_actor_options={"num_cpus": 0, "resources": settings.resources},
+    )(Front)
+    application: Application = deployment.bind(settings.listen)
+    return application
+
+
+def replicas(
+    settings: ReplicaSettings, replica: type[Any] = Replica, router: type[Any] = AffinityRouter
 ) -> Application:
-    """The application; Serve calls it with the `args` of its configuration.
+    """All that draws; Serve calls it with the `args` of its configuration.
 
     Args:
         settings: of the fleet.
         replica: what each GPU runs.
         router: chooses the replica of each picture.
     """
-    arguments = ["--slots", str(settings.slots), *settings.server]
     routing: dict[str, Any] = {
         "request_router_class": router,
         "request_router_kwargs": {"slots": settings.slots},
@@ -66,9 +84,8 @@ def build(
         # A replica that has just become free must not wait for who waits for it.
         "max_backoff_s": 0.05,
     }
-    replicas: Any = serve.deployment(
-        name="Replica",
-        version=settings.version,
+    deployment: Any = serve.deployment(
+        name=REPLICA.deployment,
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=settings.queue,
         autoscaling_config=AutoscalingConfig(
@@ -86,15 +103,6 @@ def build(
         graceful_shutdown_timeout_s=120,
         ray_actor_options={"num_gpus": settings.gpus, "num_cpus": settings.cpus},
     )(replica)
-    front: Any = serve.deployment(
-        name=FRONT,
-        version=settings.version,
-        num_replicas=1,
-        max_ongoing_requests=1000,
-        health_check_period_s=1,
-        ray_actor_options={"num_cpus": 0, "resources": settings.front_resources},
-    )(Front)
-    application: Application = front.bind(
-        replicas.bind(arguments, settings.loras, settings.manager), settings.listen
-    )
+    arguments = ["--slots", str(settings.slots), *settings.server]
+    application: Application = deployment.bind(arguments, settings.loras, settings.manager)
     return application

@@ -12,7 +12,9 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
+
+from ray import serve
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter
@@ -21,6 +23,7 @@ from inference_server.errors import RequestError, ServerError
 from inference_server.network import Network
 from inference_server.ray_app.fleet import Fleet
 from inference_server.ray_app.fleet_images import FleetImages
+from inference_server.ray_app.names import REPLICA
 from inference_server.service.adapters import Adapters
 from inference_server.service.listeners import PublicListener
 from wuliart.contract.status import Reason
@@ -37,16 +40,16 @@ class Front:
     """The deployment's class; see `app` for its options.
 
     Args:
-        replicas: handle of `Replica`.
         network: of `wuliart-server`: `--listen`, TLS, tokens, limits.
     """
 
-    async def __init__(self, replicas: Any, network: Sequence[str]) -> None:  # type: ignore[misc]
+    async def __init__(self, network: Sequence[str]) -> None:  # type: ignore[misc]
         settings = _settings(network)
         self._fleet = Fleet()
         self._heard: dict[str, float] = {}
         self._managed: dict[str, bool] = {}
         self._loop = asyncio.get_running_loop()
+        replicas = serve.get_deployment_handle(REPLICA.deployment, REPLICA.application)
         self.images = FleetImages(replicas, self._managed)
         self._listener = PublicListener(
             settings, self.images, Adapters(self._styles), self.images.refused

@@ -6,9 +6,8 @@ Owns its start, its restarts and its end: it never outlives the replica, however
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
-import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,11 +19,17 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS: Final = 0.5
 STOP_SECONDS: Final = 5.0
 
-_PR_SET_PDEATHSIG: Final = 1
+_LEASHED: Final = """
+import ctypes, runpy, signal, sys
+# 1: PR_SET_PDEATHSIG. A replica that is killed cannot end it; the kernel does.
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+sys.argv[0] = "wuliart-lora-manager"
+runpy.run_module("lora_manager", run_name="__main__")
+"""
 
 
 class ManagerProcess:
-    """Kept running until `stop`.
+    """Kept running until `stop`. To be made on the replica's event loop.
 
     Args:
         loras: the directory it watches; the same for all replicas, by a shared filesystem.
@@ -33,38 +38,30 @@ class ManagerProcess:
     """
 
     def __init__(self, loras: Path, runtime_dir: Path, arguments: Sequence[str] = ()) -> None:
-        self._command = (
-            *(sys.executable, "-m", "lora_manager", "--loras", str(loras)),
-            *("--runtime-dir", str(runtime_dir), *arguments),
-        )
+        folders = ("--loras", str(loras), "--runtime-dir", str(runtime_dir))
+        self._command = (sys.executable, "-c", _LEASHED, *folders, *arguments)
+        self._process = self._start()
         self._keeping = asyncio.create_task(self._keep())
-        self._process: asyncio.subprocess.Process | None = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # On this thread, not on a worker's: the kernel takes the end of a thread for its parent's.
+        return subprocess.Popen(self._command)
+
+    async def _keep(self) -> None:
+        while True:
+            code = await asyncio.to_thread(self._process.wait)
+            log.warning("the LoRA manager ended with exit code %d; starting it again", code)
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._process = self._start()
 
     async def stop(self) -> None:
         """Ends it, politely first."""
         self._keeping.cancel()
+        self._process.terminate()
         with suppress(asyncio.CancelledError):
             await self._keeping
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-    async def _keep(self) -> None:
-        while True:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, preexec_fn=_die_with_parent
-            )
-            code = await self._process.wait()
-            log.warning("the LoRA manager ended with exit code %d; starting it again", code)
-            await asyncio.sleep(PAUSE_SECONDS)
-
-
-def _die_with_parent() -> None:
-    # A replica that is killed cannot end it; the kernel does.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)

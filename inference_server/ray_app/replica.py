@@ -24,6 +24,7 @@ from inference_server.engine.engine import Engine
 from inference_server.errors import RequestError, ServerError
 from inference_server.logs import REQUEST_ID
 from inference_server.ray_app.manager_process import ManagerProcess
+from inference_server.ray_app.names import FRONT
 from inference_server.ray_app.wire import Event, Failed, Taken
 from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.events import Queued
@@ -32,9 +33,6 @@ from inference_server.service.validation import validate
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 
 log = logging.getLogger(__name__)
-
-FRONT: Final = "Front"
-"""Name of the deployment that replicas tell of their styles."""
 
 REPORT_SECONDS: Final = 1.0
 """Between two reports where nothing has changed: a front that was started again knows nothing."""
@@ -145,7 +143,7 @@ class Replica:
     async def _report(self) -> None:
         """Tells the front at each change, and now and then."""
         store, told = self._backend.adapters, -1
-        front = serve.get_deployment_handle(FRONT, serve.get_replica_context().app_name)
+        front = serve.get_deployment_handle(FRONT.deployment, FRONT.application)
         while True:
             changed = store.changed
             try:

@@ -26,7 +26,7 @@ from PIL import Image
 from tests.chaos.world import PATIENCE, PROMPT, World
 from wuliart_client import DeadlineExceeded, ProtocolError, WuliArtError
 
-GRPC_CALLERS = 2
+GRPC_CALLERS = 1
 
 LATE = PATIENCE + 5
 """Seconds after which a call hangs: its own deadline has passed."""

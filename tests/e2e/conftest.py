@@ -29,6 +29,9 @@ class Elsewhere:
     listen: str
     loras: Path
 
+    def check(self) -> None:
+        """Nobody here knows."""
+
     def stop(self) -> None:
         """Leaves it as it was found, without styles."""
         for path in self.loras.rglob("*.safetensors"):

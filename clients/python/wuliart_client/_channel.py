@@ -44,10 +44,10 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.enable_retries", 1),
     _READ_BY_CALLER,
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # As fast as the retries above, so that a server that was started again is found at once.
+    # A server that was started again is found at once.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 )
 
 

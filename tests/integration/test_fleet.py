@@ -1,0 +1,207 @@
+"""The service on Ray Serve: two replicas with faked engines, one door, the clients as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from wuliart.contract.status import Reason
+from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
+from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
+from wuliart_client import AdapterNotFound, Client, Completed, InvalidRequest, Started
+
+local_fleet = pytest.importorskip("benchmarks.local_fleet", reason="needs the extra ray")
+
+REPLICAS = 2
+STYLES = ("ink", "neon", "pixel")
+STORE = Path(__file__).parents[2] / "loras"
+PATIENCE = 60.0
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:.0f} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("loras")
+    for name in STYLES:
+        shutil.copy(STORE / f"{name}.safetensors", folder)
+    running = local_fleet.LocalFleet(
+        folder,
+        REPLICAS,
+        replica=local_fleet.FakedReplica,
+        environment={"FAKED_SECONDS": "0.4"},
+        slots=1,
+        queue=4,
+    )
+    with running:
+        yield running
+
+
+@pytest.fixture
+def client(fleet: Any) -> Iterator[Client]:
+    with Client(fleet.listen) as client:
+        yield client
+
+
+@pytest.fixture
+def images(fleet: Any) -> Iterator[Any]:
+    """Without the client's retries."""
+    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(fleet.listen, options=options) as channel:
+        yield ImageGenerationServiceStub(channel)
+
+
+def request(*styles: str) -> GenerateImageRequest:
+    adapters = [AdapterWeight(name=name, weight=1) for name in styles]
+    return GenerateImageRequest(prompt="a boat", seed=1, steps=4, adapters=adapters)
+
+
+def test_a_picture_with_its_events_and_its_recipe(client: Client) -> None:
+    events = list(client.generate("a boat", seed=7, styles=["ink"], preview=True))
+    assert [type(e).__name__ for e in events if type(e).__name__ != "Queued"] == [
+        "Started", "Step", "Step", "Step", "Step", "Completed",
+    ]  # fmt: skip
+    started = next(e for e in events if isinstance(e, Started))
+    assert (started.seed, started.adapters[0].name) == (7, "ink")
+    last = events[-1]
+    assert isinstance(last, Completed) and last.picture.data[:2] == b"\xff\xd8"
+
+
+def test_what_a_failed_call_says_is_kept(client: Client) -> None:
+    with pytest.raises(InvalidRequest) as bad:
+        client.draw("", steps=9)
+    assert {field for field, _ in bad.value.violations} == {"prompt", "steps"}
+    with pytest.raises(AdapterNotFound) as unknown:
+        client.draw("a boat", styles=["inc"])
+    assert unknown.value.reason == Reason.ADAPTER_NOT_FOUND
+    assert unknown.value.metadata == {"adapter": "inc", "nearest": "ink"}
+
+
+def test_health_and_reflection(fleet: Any) -> None:
+    with grpc.insecure_channel(fleet.listen) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        reply = stub.Check(health_pb2.HealthCheckRequest())
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    assert "wuliart.v1.ImageGenerationService" in services
+
+
+def test_a_request_id_goes_through_and_comes_back(images: Any) -> None:
+    call = images.GenerateImage(request(), metadata=(("x-request-id", "mine"),))
+    next(call)
+    assert dict(call.initial_metadata())["x-request-id"] == "mine"
+    assert [e.WhichOneof("event") for e in call][-1] == "completed"
+
+
+def test_more_styles_than_one_replica_holds_are_all_drawn_and_listed_once(client: Client) -> None:
+    names = [a.name for a in client.styles()]
+    assert names == sorted(STYLES)
+    for _ in range(2):
+        for name in STYLES:
+            assert client.draw("a boat", styles=[name]).adapters[0].name == name
+
+
+def test_files_come_and_go_for_the_whole_fleet(fleet: Any, client: Client) -> None:
+    with client.watch(timeout=PATIENCE) as changes:
+        next(changes)
+        aside = fleet.loras.parent / "aside"
+        shutil.copy(STORE / "ink.safetensors", aside)
+        aside.rename(fleet.loras / "new.safetensors")
+        assert any(a.name == "new" for change in changes for a in change.adapters)
+        # Listed means that any replica can draw it: both are asked.
+        calls = [client.generate("a boat", styles=["new"]) for _ in range(4)]
+        assert all(isinstance(list(call)[-1], Completed) for call in calls)
+    (fleet.loras / "new.safetensors").unlink()
+    until(lambda: "new" not in [a.name for a in client.styles()], "the style gone")
+    with pytest.raises(AdapterNotFound):
+        client.draw("a boat", styles=["new"])
+
+
+def test_requests_go_where_their_style_is(fleet: Any, client: Client) -> None:
+    for name in ("ink", "neon"):
+        client.draw("a boat", styles=[name])
+    before = fleet.figures()
+    for _ in range(3):
+        for name in ("ink", "neon"):
+            client.draw("a boat", styles=[name])
+    after = fleet.figures()
+    assert after["requests"] - before["requests"] == 6
+    assert after["resident"] - before["resident"] == 6
+
+
+def test_who_leaves_frees_the_replica(images: Any) -> None:
+    for _ in range(3):
+        call = images.GenerateImage(request())
+        while next(call).WhichOneof("event") != "step":
+            pass
+        call.cancel()
+    began = time.monotonic()
+    assert [e.WhichOneof("event") for e in images.GenerateImage(request())][-1] == "completed"
+    # A fourth behind three whole pictures on two replicas would take twice as long at least.
+    assert time.monotonic() - began < 30
+
+
+def test_a_full_fleet_refuses_with_a_time_to_try_again(fleet: Any, images: Any) -> None:
+    room = REPLICAS * fleet.at_once + fleet.settings.queue
+    calls = [images.GenerateImage(request()) for _ in range(room + 6)]
+    endings = []
+    for call in calls:
+        try:
+            endings.append([e.WhichOneof("event") for e in call][-1])
+        except grpc.RpcError as error:
+            endings.append(error.code().name)
+    assert set(endings) == {"completed", "RESOURCE_EXHAUSTED"}
+    assert endings.count("completed") >= room - 1
+
+
+def test_a_killed_replica_ends_its_own_picture_and_comes_back(fleet: Any, images: Any) -> None:
+    calls = [images.GenerateImage(request()) for _ in range(4)]
+    for call in calls:
+        while next(call).WhichOneof("event") == "queued":
+            pass
+        break
+    before = fleet.pids()
+    os.kill(before[0], signal.SIGKILL)
+    endings: list[str] = []
+    for call in calls:
+        try:
+            endings.append([e.WhichOneof("event") for e in call][-1])
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+            endings.append("lost")
+    assert endings.count("lost") <= 1
+    until(lambda: len(fleet.pids()) == REPLICAS and before[0] not in fleet.pids(), "it is back")
+    with Client(fleet.listen) as client:
+        for name in STYLES:
+            client.draw("a boat", styles=[name], timeout=PATIENCE)
+
+
+def test_an_update_fails_no_request(fleet: Any, client: Client) -> None:
+    fleet.wait_until_ready()
+    before, drawn = set(fleet.pids()), 0
+    fleet.deploy(revision="another", wait=False)
+    deadline = time.monotonic() + PATIENCE
+    while before & set(fleet.pids()) or len(fleet.pids()) < REPLICAS:
+        assert time.monotonic() < deadline, "the replicas were never replaced"
+        client.draw("a boat", styles=["ink"], timeout=PATIENCE)
+        drawn += 1
+    assert drawn > 0
