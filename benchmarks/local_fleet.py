@@ -26,7 +26,6 @@ from inference_server import assembly
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
 from inference_server.ray_app.app import (
-    AT_ONCE,
     FrontSettings,
     ReplicaSettings,
     front,
@@ -65,6 +64,7 @@ class LocalFleet:
         replica: what each of them runs.
         router: chooses among them.
         environment: of every process.
+        queue: requests that may wait in the front.
         settings: more of `ReplicaSettings`.
     """
 
@@ -76,11 +76,13 @@ class LocalFleet:
         replica: type[Any] = Replica,
         router: type[Any] = AffinityRouter,
         environment: dict[str, str] | None = None,
+        queue: int = 64,
         **settings: Any,
     ) -> None:
         self.loras = loras
         self.listen = f"127.0.0.1:{free_port()}"
         self.count = count
+        self._queue = queue
         self._kinds = replica, router
         self._environment = environment or {}
         self.settings = ReplicaSettings(
@@ -104,7 +106,11 @@ class LocalFleet:
             object_store_memory=100 << 20,
         )
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
-        _run(front(FrontSettings(listen=["--listen", self.listen])), FRONT, wait=True)
+        _run(
+            front(FrontSettings(listen=["--listen", self.listen, "--queue", str(self._queue)])),
+            FRONT,
+            wait=True,
+        )
         self.deploy()
         self.wait_until_ready()
         return self
@@ -122,11 +128,6 @@ class LocalFleet:
         """Again, with other settings: as an update of what runs."""
         self.settings = self.settings.model_copy(update=changed)
         _run(replicas(self.settings, *self._kinds), REPLICA, wait)
-
-    @property
-    def at_once(self) -> int:
-        """Requests that one replica takes."""
-        return AT_ONCE
 
     def figures(self) -> dict[str, int]:
         """See `Front.figures`."""

@@ -29,7 +29,9 @@ class Affinity:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._held: dict[str, OrderedDict[str, None]] = {}
+        self._held: dict[str, OrderedDict[str, int]] = {}
+        """Of each replica its styles and the number of their last use, the oldest first."""
+        self._uses = 0
 
     def order(self, loads: Mapping[str, int], styles: Collection[str]) -> list[str]:
         """Replicas in the order in which they should be asked.
@@ -42,32 +44,34 @@ class Affinity:
         patience = PATIENCE_BUSY if least else PATIENCE_IDLE
 
         def rank(replica: str) -> tuple[bool, int, int, int]:
-            held = self._held.get(replica, ())
+            held = self._held.get(replica, {})
             found = sum(name in held for name in styles)
             usable = found == len(styles) and loads[replica] <= least + patience
-            # An empty slot is better than one that somebody may want again.
-            return not (styles and usable), loads[replica], -found, len(held)
+            # What has to go: nothing at best, else what nobody has wanted for longest.
+            loss = next(iter(held.values())) if len(held) >= self._slots else -1
+            return not (styles and usable), loads[replica], -found, loss
 
         return sorted(loads, key=rank)
 
     def given(self, replica: str, styles: Sequence[str]) -> None:
         """A picture in these styles was given to the replica, which will hold them."""
         held = self._held.setdefault(replica, OrderedDict())
+        self._uses += 1
         for name in styles:
-            held[name] = None
+            held[name] = self._uses
             held.move_to_end(name)
         while len(held) > max(self._slots, len(styles)):
             held.popitem(last=False)
 
     def holds(self, replica: str, styles: Collection[str]) -> bool:
         """Whether the replica is believed to hold all of them."""
-        held = self._held.get(replica, ())
+        held = self._held.get(replica, {})
         return all(name in held for name in styles)
 
     def told(self, replica: str, resident: Collection[str]) -> None:
         """What a replica says it holds, where nothing was given to it by this process yet."""
         if replica not in self._held:
-            self._held[replica] = OrderedDict.fromkeys(sorted(resident))
+            self._held[replica] = OrderedDict.fromkeys(sorted(resident), 0)
 
     def keep_only(self, replicas: Collection[str]) -> None:
         """All others are gone."""

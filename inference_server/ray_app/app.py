@@ -6,7 +6,7 @@ application at once: replicas of a new model come and go behind a front that sta
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, Field
 from ray import serve
@@ -14,20 +14,17 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from inference_server.ray_app.front import Front
-from inference_server.ray_app.names import FRONT, REPLICA
+from inference_server.ray_app.names import AT_ONCE, FRONT, REPLICA
 from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
-
-AT_ONCE: Final = 6
-"""Requests at a replica: one is drawn, one stands by, and the rest let a style's holder be asked
-although others have less to do. All others wait in the front, where any replica can take them."""
 
 
 class FrontSettings(BaseModel):
     """`args` of the front."""
 
     listen: list[str] = Field(default_factory=lambda: ["--listen", "127.0.0.1:50051"])
-    """Options of `wuliart-server` about who may call: --listen, --tls-cert, --tokens ..."""
+    """Options of `wuliart-server` about who may call (--listen, --tls-cert, --tokens ...), and
+    --queue: requests that may wait here while every replica has as many as it takes."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom resources of the machine whose address clients know."""
 
@@ -48,8 +45,6 @@ class ReplicaSettings(BaseModel):
     gpus: float = 1
     """Of each replica; 0 on machines without."""
     cpus: float = 1
-    queue: int = 64
-    """Requests that may wait in the front."""
     revision: str = ""
     """Of the model's files: another one replaces the replicas although nothing else has changed."""
 
@@ -87,7 +82,6 @@ def replicas(
     deployment: Any = serve.deployment(
         name=REPLICA.deployment,
         max_ongoing_requests=AT_ONCE,
-        max_queued_requests=settings.queue,
         autoscaling_config=AutoscalingConfig(
             min_replicas=settings.min_replicas,
             initial_replicas=settings.min_replicas,

@@ -16,10 +16,11 @@ from typing import Any, Final
 from grpc import aio
 from opentelemetry.context import attach
 from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from inference_server.errors import RequestError
 from inference_server.logs import REQUEST_ID
+from inference_server.ray_app.names import AT_ONCE
 from inference_server.ray_app.wire import Event, Failed, Taken
 from inference_server.service.callers import CALLER
 from inference_server.service.image_generation import REQUEST_ID_KEY, request_id
@@ -48,12 +49,15 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
     Args:
         replicas: handle of the deployment.
         managed: of each replica, whether its LoRA manager runs.
+        queue: requests that may wait here while every replica has as many as it takes.
     """
 
-    def __init__(self, replicas: Any, managed: Mapping[str, bool]) -> None:
+    def __init__(self, replicas: Any, managed: Mapping[str, bool], queue: int) -> None:
         self._draw = replicas.options(stream=True, method_name="draw", _by_reference=False)
         self._info = replicas.options(method_name="info", _by_reference=False)
         self._managed = managed
+        self._queue = queue
+        self._inside = 0
         self._waiting: dict[object, None] = {}
         self.counts: Counter[str] = Counter(requests=0, resident=0, again=0, lost=0)
 
@@ -70,13 +74,32 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         REQUEST_ID.set(request_id(metadata))
         # Whichever replica draws, and however often it is given to one: the same picture.
         request.seed = validate(request).seed
-        told = False
-        async for response in self._drawn(request):
-            if not told:
-                # Not sooner: a call that has sent anything is not tried again by itself.
-                await context.send_initial_metadata(((REQUEST_ID_KEY, REQUEST_ID.get()),))
-                told = True
-            yield response
+        self._admit()
+        self._inside += 1
+        try:
+            told = False
+            async for response in self._drawn(request):
+                if not told:
+                    # Not sooner: a call that has sent anything is not tried again by itself.
+                    await context.send_initial_metadata(((REQUEST_ID_KEY, REQUEST_ID.get()),))
+                    told = True
+                yield response
+        finally:
+            self._inside -= 1
+
+    def _admit(self) -> None:
+        # Not Serve's own `max_queued_requests`: it counts what is only just being handed over, and
+        # so refuses a burst that the replicas have room for.
+        if not self._managed:
+            raise RequestError(
+                Reason.STARTING, "no replica has loaded its model yet; try again in a moment"
+            )
+        if self._inside >= len(self._managed) * AT_ONCE + self._queue:
+            raise RequestError(
+                Reason.QUEUE_FULL,
+                f"{self._queue} requests are waiting already, which is as many as this fleet queues",
+                retry_after=RETRY_SECONDS,
+            )
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
@@ -109,13 +132,6 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
                     raise _lost(error) from None
                 self.counts["again"] += 1
                 log.info("a replica died before it began: asking another")
-            except BackPressureError:
-                raise RequestError(
-                    Reason.QUEUE_FULL,
-                    f"{len(self._waiting)} requests are waiting already, which is as many as this "
-                    "fleet queues",
-                    retry_after=RETRY_SECONDS,
-                ) from None
             except RayTaskError:
                 log.exception("a replica failed")
                 raise RequestError(

@@ -11,19 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from typing import Final
-
-from ray import serve
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter
-from inference_server.config import parse_arguments
+from inference_server.config import Config, parse_arguments
 from inference_server.errors import RequestError, ServerError
-from inference_server.network import Network
 from inference_server.ray_app.fleet import Fleet
 from inference_server.ray_app.fleet_images import FleetImages
-from inference_server.ray_app.names import REPLICA
+from inference_server.ray_app.names import REPLICA, handle_of
 from inference_server.service.adapters import Adapters
 from inference_server.service.listeners import PublicListener
 from wuliart.contract.status import Reason
@@ -44,19 +41,23 @@ class Front:
     """
 
     async def __init__(self, network: Sequence[str]) -> None:  # type: ignore[misc]
-        settings = _settings(network)
+        self._stack = AsyncExitStack()
+        config = _config(network)
         self._fleet = Fleet()
         self._heard: dict[str, float] = {}
         self._managed: dict[str, bool] = {}
         self._loop = asyncio.get_running_loop()
-        replicas = serve.get_deployment_handle(REPLICA.deployment, REPLICA.application)
-        self.images = FleetImages(replicas, self._managed)
+        replicas = handle_of(REPLICA)
+        self.images = FleetImages(replicas, self._managed, config.queue)
         self._listener = PublicListener(
-            settings, self.images, Adapters(self._styles), self.images.refused
+            config.network, self.images, Adapters(self._styles), self.images.refused
         )
         await self._listener.start()
+        self._stack.push_async_callback(self._listener.stop, GRACE_SECONDS)
+        self._stack.push_async_callback(self._listener.draining)
         self._serving = False
         self._watching = asyncio.create_task(self._watch())
+        self._stack.callback(self._watching.cancel)
 
     async def report(self, replica: str, managed: bool, adapters: Iterable[Adapter]) -> None:
         """A replica tells what it knows; it does so every second."""
@@ -78,11 +79,7 @@ class Front:
             raise ServerError("the front no longer looks after its replicas; see its log")
 
     async def __del__(self) -> None:
-        self._watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._watching
-        await self._listener.draining()
-        await self._listener.stop(GRACE_SECONDS)
+        await self._stack.aclose()
 
     def _styles(self) -> tuple[Changes, str]:
         if not self._serving:
@@ -103,9 +100,9 @@ class Front:
                 self._fleet.keep_only(self._heard)
 
 
-def _settings(arguments: Sequence[str]) -> Network:
+def _config(arguments: Sequence[str]) -> Config:
     try:
-        return parse_arguments(list(arguments)).network
+        return parse_arguments(list(arguments))
     except SystemExit:
         # It has said why on standard error, which Ray keeps as the front's log.
         raise ServerError(f"the front cannot be reached like this: {' '.join(arguments)}") from None

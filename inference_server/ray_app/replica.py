@@ -24,7 +24,7 @@ from inference_server.engine.engine import Engine
 from inference_server.errors import RequestError, ServerError
 from inference_server.logs import REQUEST_ID
 from inference_server.ray_app.manager_process import ManagerProcess
-from inference_server.ray_app.names import FRONT
+from inference_server.ray_app.names import FRONT, handle_of
 from inference_server.ray_app.wire import Event, Failed, Taken
 from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.events import Queued
@@ -68,6 +68,7 @@ class Replica:
         self._stack.push_async_callback(manager.stop)
         await self._first_report()
         self._reporting = asyncio.create_task(self._report())
+        self._stack.callback(self._reporting.cancel)
 
     def load(self, config: Config) -> Engine:
         """The engine; on the device thread."""
@@ -120,9 +121,6 @@ class Replica:
             raise ServerError("this replica no longer reports its styles; see its log")
 
     async def __del__(self) -> None:
-        self._reporting.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._reporting
         await self._stack.aclose()
 
     # -- styles -----------------------------------------------------------------------------
@@ -143,7 +141,7 @@ class Replica:
     async def _report(self) -> None:
         """Tells the front at each change, and now and then."""
         store, told = self._backend.adapters, -1
-        front = serve.get_deployment_handle(FRONT.deployment, FRONT.application)
+        front = handle_of(FRONT)
         while True:
             changed = store.changed
             try:

@@ -39,6 +39,13 @@ def test_a_cold_style_goes_where_there_is_an_empty_slot() -> None:
     assert affinity.order({"a": 0, "b": 0, "c": 0}, ["z"])[0] == "b"
 
 
+def test_a_cold_style_takes_the_place_of_what_nobody_has_wanted_for_longest() -> None:
+    affinity = fleet(a="xy", b="zw")
+    affinity.given("a", ["x"])
+    affinity.told("c", ["p", "q"])
+    assert affinity.order({"a": 0, "b": 0, "c": 0}, ["v"]) == ["c", "a", "b"]
+
+
 def test_all_styles_or_else_as_many_as_possible() -> None:
     affinity = fleet(a="x", b="xy", c="y")
     assert affinity.order({"a": 0, "b": 1, "c": 0}, ["x", "y"])[0] == "b"
