@@ -106,11 +106,8 @@ class LocalFleet:
             object_store_memory=100 << 20,
         )
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
-        _run(
-            front(FrontSettings(listen=["--listen", self.listen, "--queue", str(self._queue)])),
-            FRONT,
-            wait=True,
-        )
+        listen = ["--listen", self.listen, "--queue", str(self._queue)]
+        _run(front(FrontSettings(listen=listen)), FRONT, wait=True)
         self.deploy()
         self.wait_until_ready()
         return self

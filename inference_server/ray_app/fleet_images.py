@@ -97,7 +97,7 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         if self._inside >= len(self._managed) * AT_ONCE + self._queue:
             raise RequestError(
                 Reason.QUEUE_FULL,
-                f"{self._queue} requests are waiting already, which is as many as this fleet queues",
+                f"{self._queue} requests wait already, which is as many as this fleet queues",
                 retry_after=RETRY_SECONDS,
             )
 
