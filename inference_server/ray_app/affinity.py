@@ -44,7 +44,7 @@ class Affinity:
         patience = PATIENCE_BUSY if least else PATIENCE_IDLE
 
         def rank(replica: str) -> tuple[bool, int, int, int]:
-            held = self._held.get(replica, {})
+            held: Mapping[str, int] = self._held.get(replica, {})
             found = sum(name in held for name in styles)
             usable = found == len(styles) and loads[replica] <= least + patience
             # What has to go: nothing at best, else what nobody has wanted for longest.
@@ -65,7 +65,7 @@ class Affinity:
 
     def holds(self, replica: str, styles: Collection[str]) -> bool:
         """Whether the replica is believed to hold all of them."""
-        held = self._held.get(replica, {})
+        held: Mapping[str, int] = self._held.get(replica, {})
         return all(name in held for name in styles)
 
     def told(self, replica: str, resident: Collection[str]) -> None:

@@ -133,7 +133,8 @@ class Replica:
         store = self._backend.adapters
         try:
             async with asyncio.timeout(FIRST_REPORT_SECONDS):
-                while not store.reported:
+                # What other replicas draw must not be "still being read" here.
+                while not store.reported or store.pending:
                     await store.changed.wait()
         except TimeoutError:
             log.warning("no LoRA manager yet; drawing without styles until it is there")
