@@ -78,7 +78,9 @@ def write_hashes(runtime: list[str], dev: list[str]) -> None:
     entries = [e for e in _entries(cuda) if e.partition("==")[0] not in known]
     _write(TORCH_CUDA, "torch with CUDA, and what it needs for that.", "".join(entries))
     if (built := _without_cuda(torch)) is not None:
-        _write(TORCH_CPU, CPU_ONLY, f"{torch} \\\n    --hash=sha256:{built}\n")
+        # pip leaves it out of what it freezes, and torch needs it.
+        tools = "".join(e for e in entries if e.startswith("setuptools=="))
+        _write(TORCH_CPU, CPU_ONLY, f"{torch} \\\n    --hash=sha256:{built}\n{tools}")
 
 
 def _entries(text: str) -> list[str]:
