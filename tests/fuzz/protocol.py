@@ -280,6 +280,8 @@ class Play:
         data = os.pread(SEGMENT.descriptor, nbytes, SEGMENT.offset(index))
         assert fits == (xxhash.xxh3_128(data).digest() == checksum)
         if fits:
+            start = SEGMENT.offset(index)
+            assert SEGMENT._arena[start : start + nbytes].numpy().tobytes() == data
             self.verified[index, slot.generation] = nbytes
         return fits
 
@@ -304,7 +306,7 @@ class Play:
         self.generation = newest
 
     def _check_reach(self, index: int, summed: int, tensors: Any) -> None:
-        first = SEGMENT._shared.data_ptr() + SEGMENT.offset(index)
+        first = SEGMENT._arena.data_ptr() + SEGMENT.offset(index)
         views = [t for pair in tensors.factors.values() for t in (pair.down, pair.up)]
         for view in (*views, *tensors.deltas.values()):
             begin = view.data_ptr()
