@@ -91,9 +91,7 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         # Not Serve's own `max_queued_requests`: it counts what is only just being handed over, and
         # so refuses a burst that the replicas have room for.
         if not self._managed:
-            raise RequestError(
-                Reason.STARTING, "no replica has loaded its model yet; try again in a moment"
-            )
+            raise starting()
         if self._inside >= len(self._managed) * AT_ONCE + self._queue:
             raise RequestError(
                 Reason.QUEUE_FULL,
@@ -173,10 +171,17 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         finally:
             self._waiting.pop(token, None)
             first.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration, Exception):
+            with suppress(asyncio.CancelledError, Exception):
                 await first
         self.counts["requests"] += 1
         self.counts["resident"] += taken.resident
+
+
+def starting() -> RequestError:
+    """There is nobody yet who could answer."""
+    return RequestError(
+        Reason.STARTING, "no replica has loaded its model yet; try again in a moment"
+    )
 
 
 def _lost(error: Exception) -> RequestError:

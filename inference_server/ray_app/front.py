@@ -17,13 +17,12 @@ from typing import Final
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter
 from inference_server.config import Config, parse_arguments
-from inference_server.errors import RequestError, ServerError
+from inference_server.errors import ServerError
 from inference_server.ray_app.fleet import Fleet
-from inference_server.ray_app.fleet_images import FleetImages
+from inference_server.ray_app.fleet_images import FleetImages, starting
 from inference_server.ray_app.names import REPLICA, handle_of
 from inference_server.service.adapters import Adapters
 from inference_server.service.listeners import PublicListener
-from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +82,7 @@ class Front:
 
     def _styles(self) -> tuple[Changes, str]:
         if not self._serving:
-            raise RequestError(
-                Reason.STARTING, "no replica has loaded its model yet; try again in a moment"
-            )
+            raise starting()
         return self._fleet, self._fleet.epoch
 
     async def _watch(self) -> None:
