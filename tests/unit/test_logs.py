@@ -89,6 +89,12 @@ def test_text_has_the_same_fields_behind_the_message(
     assert line.count("\n") == 1
 
 
+def test_what_a_library_adds_for_itself_is_left_out(output: Output) -> None:
+    logging.getLogger("x").info("one", extra={"_ray_timestamp_ns": 1, "steps": 4})
+    (record,) = output.records
+    assert record.keys() == {"time", "level", "logger", "message", "steps"}
+
+
 async def test_a_record_carries_the_id_of_the_task_that_made_it(output: Output) -> None:
     async def work(name: str) -> None:
         logs.REQUEST_ID.set(name)

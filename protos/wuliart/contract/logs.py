@@ -17,8 +17,15 @@ TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """The fields that were given as `extra`, in their order."""
-    return {name: value for name, value in vars(record).items() if name not in _OWN}
+    """The fields that were given as `extra`, in their order.
+
+    A name that begins with an underscore is a library's own: Ray gives its processes' records one.
+    """
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if name not in _OWN and not name.startswith("_")
+    }
 
 
 class JsonFormatter(logging.Formatter):
