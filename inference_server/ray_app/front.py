@@ -21,6 +21,7 @@ from inference_server.errors import ServerError
 from inference_server.ray_app.fleet import Fleet
 from inference_server.ray_app.fleet_images import FleetImages, starting
 from inference_server.ray_app.names import REPLICA, handle_of
+from inference_server.ray_app.replica_calls import ReplicaCalls
 from inference_server.service.adapters import Adapters
 from inference_server.service.listeners import PublicListener
 
@@ -46,10 +47,10 @@ class Front:
         self._heard: dict[str, float] = {}
         self._managed: dict[str, bool] = {}
         self._loop = asyncio.get_running_loop()
-        replicas = handle_of(REPLICA)
-        self.images = FleetImages(replicas, self._managed, config.queue)
+        self._replicas = ReplicaCalls(handle_of(REPLICA))
+        images = FleetImages(self._replicas, self._managed, config.queue)
         self._listener = PublicListener(
-            config.network, self.images, Adapters(self._styles), self.images.refused
+            config.network, images, Adapters(self._styles), images.refused
         )
         await self._listener.start()
         self._stack.push_async_callback(self._listener.stop, GRACE_SECONDS)
@@ -70,7 +71,7 @@ class Front:
 
     async def figures(self) -> dict[str, int]:
         """Counts since the start: requests, and how many found their styles in memory."""
-        return dict(self.images.counts)
+        return dict(self._replicas.counts)
 
     def check_health(self) -> None:
         """Serve starts another front if this raises."""

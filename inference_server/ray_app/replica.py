@@ -27,7 +27,6 @@ from inference_server.ray_app.manager_process import ManagerProcess
 from inference_server.ray_app.names import FRONT, handle_of
 from inference_server.ray_app.wire import Event, Failed, Taken
 from inference_server.scheduler.device import device_thread
-from inference_server.scheduler.events import Queued
 from inference_server.service.image_generation import describe, message_of
 from inference_server.service.validation import validate
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
@@ -95,11 +94,9 @@ class Replica:
         except RequestError as error:
             yield Failed.of(error)
             return
-        begun = False
         try:
             async for event in job.events():
-                begun = begun or not isinstance(event, Queued)
-                yield Event(message_of(event).SerializeToString(), begun)
+                yield Event(message_of(event).SerializeToString())
         except RequestError as error:
             yield Failed.of(error)
         finally:

@@ -26,8 +26,6 @@ class Event:
     """A serialized `GenerateImageResponse`."""
 
     message: bytes
-    begun: bool
-    """Whether the picture is being drawn, so that it cannot be given to another replica unseen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
 """`wuliart.v1.ImageGenerationService`: requests to jobs, events to messages.
 
-Owns the translation both ways, the id that a request goes by, and the end of a call (a caller that
-leaves cancels its job); knows nothing of how pictures are drawn.
+Owns the translation both ways and the end of a call (a caller that leaves cancels its job); knows
+nothing of how pictures are drawn.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -17,7 +15,6 @@ from typing import Any
 import torch
 from google.protobuf.duration_pb2 import Duration
 from grpc import aio
-from opentelemetry.context import attach
 
 from inference_server import VERSION
 from inference_server.adapters.metrics import AdapterMetrics
@@ -26,15 +23,13 @@ from inference_server.logs import REQUEST_ID
 from inference_server.scheduler import events
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.callers import CALLER
+from inference_server.service.request_ids import take_up, told
 from inference_server.service.validation import validate
-from wuliart.contract import limits, tracing
+from wuliart.contract import limits
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart.v1 import image_generation_pb2_grpc as rpc
 
 Context = aio.ServicerContext[Any, Any]
-
-REQUEST_ID_KEY = "x-request-id"
-"""Metadata that a request's id comes in and goes back in."""
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +44,7 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
         self, request: pb.GenerateImageRequest, context: Context
     ) -> AsyncIterator[pb.GenerateImageResponse]:
         """See the .proto file."""
-        # Not undone at the end: each call has a task of its own.
-        metadata: Any = context.invocation_metadata() or ()
-        attach(tracing.incoming(metadata))
-        REQUEST_ID.set(request_id(metadata))
+        take_up(context)
         try:
             draw = validate(request)
             scheduler = self._backend.ready.scheduler
@@ -61,12 +53,7 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
             self._refused(error)
             raise
         try:
-            told = False
-            async for event in job.events():
-                if not told:
-                    # Not sooner: a call that has sent anything is not tried again by itself.
-                    await context.send_initial_metadata(((REQUEST_ID_KEY, job.id),))
-                    told = True
+            async for event in told(job.events(), context):
                 yield message_of(event)
         finally:
             # Reached when the caller cancels, its deadline passes or its connection breaks, too.
@@ -82,14 +69,6 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
     ) -> pb.GetServerInfoResponse:
         """See the .proto file."""
         return describe(self._backend.ready)
-
-
-def request_id(metadata: Iterable[tuple[str, str]]) -> str:
-    """The caller's own id if it sent one that can go into a log as it is; else a random one."""
-    for key, value in metadata:
-        if key == REQUEST_ID_KEY and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
-            return value
-    return secrets.token_hex(8)
 
 
 def _duration(seconds: float) -> Duration:

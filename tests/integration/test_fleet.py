@@ -18,7 +18,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from wuliart.contract.status import Reason
-from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
+from wuliart.v1.image_generation_pb2 import (
+    AdapterWeight,
+    GenerateImageRequest,
+    GenerateImageResponse,
+)
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 from wuliart_client import AdapterNotFound, Client, Completed, InvalidRequest, Started
 
@@ -175,22 +179,21 @@ def test_a_full_fleet_refuses_with_a_time_to_try_again(fleet: Any, images: Any) 
     assert endings.count("completed") == room
 
 
-def test_a_killed_replica_ends_its_own_picture_and_comes_back(fleet: Any, images: Any) -> None:
+def test_the_pictures_of_a_killed_replica_are_drawn_by_another(fleet: Any, images: Any) -> None:
     calls = [images.GenerateImage(request()) for _ in range(4)]
-    for call in calls:
-        while next(call).WhichOneof("event") == "queued":
-            pass
-        break
-    before = fleet.pids()
-    os.kill(before[0], signal.SIGKILL)
-    endings: list[str] = []
-    for call in calls:
-        try:
-            endings.append([e.WhichOneof("event") for e in call][-1])
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.UNAVAILABLE, error
-            endings.append("lost")
-    assert endings.count("lost") <= 1
+    told: list[list[GenerateImageResponse]] = [[] for _ in calls]
+    while not (told[0] and told[0][-1].HasField("step")):
+        told[0].append(next(calls[0]))
+    before, again = fleet.pids(), fleet.figures()["again"]
+    for pid in before[:-1]:
+        os.kill(pid, signal.SIGKILL)
+    for call, events in zip(calls, told, strict=True):
+        events.extend(call)
+        assert [kind for e in events if (kind := e.WhichOneof("event")) != "queued"] == [
+            "started", "step", "step", "step", "step", "completed",
+        ]  # fmt: skip
+        assert [e.step.step for e in events if e.HasField("step")] == [1, 2, 3, 4]
+    assert fleet.figures()["again"] > again
     until(lambda: len(fleet.pids()) == REPLICAS and before[0] not in fleet.pids(), "it is back")
     with Client(fleet.listen) as client:
         for name in STYLES:

@@ -1,0 +1,153 @@
+"""The replicas as one that draws.
+
+Owns what becomes of a picture whose replica dies, and what is counted of it. Knows nothing of who
+asks, nor of how a replica is chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Final
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import DeploymentUnavailableError
+
+from inference_server.errors import RequestError
+from inference_server.logs import REQUEST_ID
+from inference_server.ray_app.telling import OtherPictureError, Telling
+from inference_server.ray_app.wire import Failed, Taken
+from inference_server.service.callers import CALLER
+from wuliart.contract.status import Reason
+from wuliart.v1 import image_generation_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 4
+"""Replicas that one request is given to, one after another, each after the last one's death."""
+
+BEGINNINGS: Final = 2
+"""Replicas that begin to draw it: what has killed two may well be the request itself."""
+
+TELL_SECONDS: Final = 0.25
+"""Between two positions that a caller is told."""
+
+GONE: Final = (RayActorError, DeploymentUnavailableError)
+
+
+class ReplicaCalls:
+    """Draws pictures.
+
+    Args:
+        replicas: handle of the deployment.
+    """
+
+    def __init__(self, replicas: Any) -> None:
+        self._draw = replicas.options(stream=True, method_name="draw", _by_reference=False)
+        self._info = replicas.options(method_name="info", _by_reference=False)
+        self._waiting: dict[object, None] = {}
+        """Requests that no replica has taken yet, the oldest first."""
+        self.counts: Counter[str] = Counter(requests=0, resident=0, again=0, lost=0)
+
+    async def info(self) -> pb.GetServerInfoResponse:
+        """What one of them says of itself; they are all alike."""
+        try:
+            return pb.GetServerInfoResponse.FromString(await self._info.remote())
+        except GONE:
+            raise RequestError(
+                Reason.REPLICA_LOST, "the replica that was asked has died; try again"
+            ) from None
+
+    async def draw(self, request: pb.GenerateImageRequest) -> AsyncIterator[Any]:
+        """The responses; of a picture that has to be drawn again, each is told once.
+
+        Args:
+            request: with its seed, so that whoever draws it draws the same picture.
+
+        Raises:
+            RequestError: there is no picture.
+        """
+        arrived, began, telling = time.monotonic(), 0, Telling()
+        for attempt in range(1, ATTEMPTS + 1):
+            drawing = False
+            try:
+                async for response in self._asked(request, arrived):
+                    drawing = drawing or not response.HasField("queued")
+                    if telling.is_news(response):
+                        yield response
+                return
+            except GONE as error:
+                began += drawing
+                if attempt == ATTEMPTS or began == BEGINNINGS:
+                    raise self._lost(error, "has died") from None
+                self.counts["again"] += 1
+                log.info("a replica died: asking another")
+            except OtherPictureError as error:
+                raise self._lost(error, "has died, and a style has changed since") from None
+            except RayTaskError:
+                log.exception("a replica failed")
+                raise RequestError(
+                    Reason.INTERNAL, "a replica failed; its log has the details"
+                ) from None
+
+    def _lost(self, error: Exception, how: str) -> RequestError:
+        self.counts["lost"] += 1
+        log.warning("a replica is gone: %s", error)
+        return RequestError(
+            Reason.REPLICA_LOST, f"the replica that was drawing this picture {how}; try again"
+        )
+
+    async def _asked(self, request: pb.GenerateImageRequest, arrived: float) -> AsyncIterator[Any]:
+        """What one replica says; before it is chosen, how many wait here before this one."""
+        names = [adapter.name for adapter in request.adapters]
+        stream = self._draw.remote(
+            request.SerializeToString(),
+            request_id=REQUEST_ID.get(),
+            caller=CALLER.get(),
+            styles=names,
+        )
+        try:
+            async for position in self._taken(stream):
+                yield pb.GenerateImageResponse(queued=pb.QueuedEvent(position=position))
+            waited = time.monotonic() - arrived
+            async for item in stream:
+                if isinstance(item, Failed):
+                    raise item.error()
+                response = pb.GenerateImageResponse.FromString(item.message)
+                if response.HasField("completed"):
+                    _add_waiting(response.completed.timings, waited)
+                yield response
+        finally:
+            # Reached when the caller leaves, too; harmless where all has been read.
+            stream.cancel()
+
+    async def _taken(self, stream: Any) -> AsyncIterator[int]:
+        """Until a replica has it: the position here, whenever it is another."""
+        token = object()
+        self._waiting[token] = None
+        first = asyncio.ensure_future(anext(stream))
+        told = 0
+        try:
+            while not (await asyncio.wait([first], timeout=TELL_SECONDS))[0]:
+                position = 1 + list(self._waiting).index(token)
+                if position != told:
+                    told = position
+                    yield position
+            taken: Taken = first.result()
+        finally:
+            del self._waiting[token]
+            first.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await first
+        self.counts["requests"] += 1
+        self.counts["resident"] += taken.resident
+
+
+def _add_waiting(timings: pb.StageTimings, seconds: float) -> None:
+    """What was waited for in front of the replica counts as the replica's own queue does."""
+    for duration in (timings.queued, timings.total):
+        duration.FromNanoseconds(duration.ToNanoseconds() + round(seconds * 1e9))
