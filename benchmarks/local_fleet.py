@@ -64,7 +64,7 @@ class LocalFleet:
         replica: what each of them runs.
         router: chooses among them.
         environment: of every process.
-        queue: requests that may wait in the front.
+        door: options of the front beside `--listen`.
         settings: more of `ReplicaSettings`.
     """
 
@@ -76,13 +76,13 @@ class LocalFleet:
         replica: type[Any] = Replica,
         router: type[Any] = AffinityRouter,
         environment: dict[str, str] | None = None,
-        queue: int = 64,
+        door: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         self.loras = loras
         self.listen = f"127.0.0.1:{free_port()}"
         self.count = count
-        self._queue = queue
+        self._door = door
         self._kinds = replica, router
         self._environment = environment or {}
         self.settings = ReplicaSettings(
@@ -106,7 +106,7 @@ class LocalFleet:
             object_store_memory=100 << 20,
         )
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
-        listen = ["--listen", self.listen, "--queue", str(self._queue)]
+        listen = ["--listen", self.listen, *self._door]
         _run(front(FrontSettings(listen=listen)), FRONT, wait=True)
         self.deploy()
         self.wait_until_ready()

@@ -17,7 +17,7 @@ from inference_server.network import Network
 from inference_server.scheduler.device import device_thread
 from inference_server.service.adapters import Adapters
 from inference_server.service.backend import BackendSlot
-from inference_server.service.exporter import start_exporter
+from inference_server.service.exporter import metrics_of, start_exporter
 from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import PublicListener
 from wuliart.contract.exposure import reaches_strangers
@@ -69,7 +69,7 @@ async def _serve_loaded(
     stop_exporter = None
     async with assembly.running(config, engine, thread) as backend:
         if config.metrics:
-            stop_exporter = start_exporter(config.metrics, backend)
+            stop_exporter = start_exporter(config.metrics, lambda: metrics_of(backend))
         slot.fill(backend)
         await public.ready()
         log.info("ready on %s%s", config.network.listen, _who_may_call(config.network))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference_server.service.exporter import start_exporter
+from inference_server.service.exporter import metrics_of, start_exporter
 from tests.fakes import DEADLINE, planned_memory
 from tests.harness import InProcessServer
 
@@ -74,7 +74,7 @@ async def exporting(server: InProcessServer) -> AsyncIterator[Exporter]:
     )
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    stop = start_exporter(address, server.slot.ready)
+    stop = start_exporter(address, lambda: metrics_of(server.slot.ready))
     try:
         yield Exporter(f"http://{address}/metrics")
     finally:

@@ -6,7 +6,7 @@ Owns the merge; knows nothing of Ray, nor of how replicas tell what they hold.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter, AdapterState
@@ -25,6 +25,11 @@ class Fleet(Changes):
         self.epoch = secrets.token_hex(16)
         """As of a server's life: resume tokens of an earlier front mean nothing to this one."""
         self._replicas: dict[str, Mapping[str, Adapter]] = {}
+
+    @property
+    def replicas(self) -> Collection[str]:
+        """Those whose styles count."""
+        return self._replicas.keys()
 
     def report(self, replica: str, adapters: Iterable[Adapter]) -> None:
         """Everything that a replica knows, in place of what it knew."""

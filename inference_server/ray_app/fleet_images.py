@@ -6,6 +6,7 @@ becomes of a request at its replica.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from wuliart.v1 import image_generation_pb2_grpc as rpc
 
 Context = aio.ServicerContext[Any, Any]
 
+log = logging.getLogger(__name__)
+
 RETRY_SECONDS: Final = 1.0
 
 
@@ -37,21 +40,26 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
     def __init__(self, replicas: ReplicaCalls, managed: Mapping[str, bool], queue: int) -> None:
         self._replicas = replicas
         self._managed = managed
-        self._queue = queue
+        self.queue = queue
         self._inside = 0
 
     def refused(self, reason: Reason) -> None:
         """A call was turned away."""
-        self._replicas.counts[f"refused {reason}"] += 1
+        log.info("refused: %s", reason)
+        self._replicas.counts.errors[reason] += 1
 
     async def GenerateImage(
         self, request: pb.GenerateImageRequest, context: Context
     ) -> AsyncIterator[pb.GenerateImageResponse]:
         """See the .proto file."""
         take_up(context)
-        # Whichever replica draws, and however often it is given to one: the same picture.
-        request.seed = validate(request).seed
-        self._admit()
+        try:
+            # Whichever replica draws, and however often it is given to one: the same picture.
+            request.seed = validate(request).seed
+            self._admit()
+        except RequestError as error:
+            self.refused(error.reason)
+            raise
         self._inside += 1
         try:
             async for response in told(self._replicas.draw(request), context):
@@ -64,10 +72,10 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         # so refuses a burst that the replicas have room for.
         if not self._managed:
             raise starting()
-        if self._inside >= len(self._managed) * AT_ONCE + self._queue:
+        if self._inside >= len(self._managed) * AT_ONCE + self.queue:
             raise RequestError(
                 Reason.QUEUE_FULL,
-                f"{self._queue} requests wait already, which is as many as this fleet queues",
+                f"{self.queue} requests wait already, which is as many as this fleet queues",
                 retry_after=RETRY_SECONDS,
             )
 

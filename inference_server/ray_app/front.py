@@ -12,7 +12,9 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Final, NamedTuple
+
+from prometheus_client.metrics_core import Metric
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter
@@ -20,9 +22,11 @@ from inference_server.config import Config, parse_arguments
 from inference_server.errors import ServerError
 from inference_server.ray_app.fleet import Fleet
 from inference_server.ray_app.fleet_images import FleetImages, starting
+from inference_server.ray_app.fleet_metrics import FRONT_LABEL, merged, metrics_of_front
 from inference_server.ray_app.names import REPLICA, handle_of
 from inference_server.ray_app.replica_calls import ReplicaCalls
 from inference_server.service.adapters import Adapters
+from inference_server.service.exporter import start_exporter
 from inference_server.service.listeners import PublicListener
 
 log = logging.getLogger(__name__)
@@ -33,21 +37,32 @@ SILENCE_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 30.0
 
 
+class _Heard(NamedTuple):
+    """Of a replica, lately."""
+
+    when: float
+    metrics: Sequence[Metric]
+
+
 class Front:
     """The deployment's class; see `app` for its options.
 
     Args:
-        network: of `wuliart-server`: `--listen`, TLS, tokens, limits.
+        network: of `wuliart-server`: `--listen`, TLS, tokens, limits, `--queue`, `--metrics`.
     """
 
     async def __init__(self, network: Sequence[str]) -> None:  # type: ignore[misc]
         self._stack = AsyncExitStack()
         config = _config(network)
+        self._queue = config.queue
         self._fleet = Fleet()
-        self._heard: dict[str, float] = {}
+        self._heard: dict[str, _Heard] = {}
         self._managed: dict[str, bool] = {}
         self._loop = asyncio.get_running_loop()
         self._replicas = ReplicaCalls(handle_of(REPLICA))
+        if config.metrics:
+            stop = start_exporter(config.metrics, self._metrics)
+            self._stack.push_async_callback(asyncio.to_thread, stop)
         images = FleetImages(self._replicas, self._managed, config.queue)
         self._listener = PublicListener(
             config.network, images, Adapters(self._styles), images.refused
@@ -59,9 +74,15 @@ class Front:
         self._watching = asyncio.create_task(self._watch())
         self._stack.callback(self._watching.cancel)
 
-    async def report(self, replica: str, managed: bool, adapters: Iterable[Adapter]) -> None:
+    async def report(
+        self,
+        replica: str,
+        managed: bool,
+        adapters: Iterable[Adapter],
+        metrics: Sequence[Metric],
+    ) -> None:
         """A replica tells what it knows; it does so every second."""
-        self._heard[replica] = self._loop.time()
+        self._heard[replica] = _Heard(self._loop.time(), metrics)
         self._managed[replica] = managed
         self._fleet.report(replica, adapters)
         if not self._serving:
@@ -70,8 +91,14 @@ class Front:
             log.info("the first replica is there")
 
     async def figures(self) -> dict[str, int]:
-        """Counts since the start: requests, and how many found their styles in memory."""
-        return dict(self._replicas.counts)
+        """Counts since the start."""
+        counts = self._replicas.counts
+        return {
+            "requests": counts.requests,
+            "resident": counts.resident,
+            "again": counts.again,
+            **{reason.value: count for reason, count in counts.errors.items()},
+        }
 
     def check_health(self) -> None:
         """Serve starts another front if this raises."""
@@ -80,6 +107,10 @@ class Front:
 
     async def __del__(self) -> None:
         await self._stack.aclose()
+
+    def _metrics(self) -> Iterable[Metric]:
+        own = metrics_of_front(self._fleet, self._replicas, self._queue)
+        return merged({FRONT_LABEL: own, **{n: h.metrics for n, h in self._heard.items()}})
 
     def _styles(self) -> tuple[Changes, str]:
         if not self._serving:
@@ -91,7 +122,7 @@ class Front:
         while True:
             await asyncio.sleep(SILENCE_SECONDS / 5)
             oldest = self._loop.time() - SILENCE_SECONDS
-            for gone in [name for name, when in self._heard.items() if when < oldest]:
+            for gone in [name for name, heard in self._heard.items() if heard.when < oldest]:
                 del self._heard[gone], self._managed[gone]
             # Until others come, what there was is still what there is.
             if self._heard:

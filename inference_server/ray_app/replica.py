@@ -27,6 +27,7 @@ from inference_server.ray_app.manager_process import ManagerProcess
 from inference_server.ray_app.names import FRONT, handle_of
 from inference_server.ray_app.wire import Event, Failed, Taken
 from inference_server.scheduler.device import device_thread
+from inference_server.service.exporter import metrics_of
 from inference_server.service.image_generation import describe, message_of
 from inference_server.service.validation import validate
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
@@ -143,8 +144,9 @@ class Replica:
         while True:
             changed = store.changed
             try:
+                metrics = list(metrics_of(self._backend))
                 await front.report.remote(
-                    self._name, store.manager_attached, store.catalog.adapters
+                    self._name, store.manager_attached, store.catalog.adapters, metrics
                 )
                 told = store.catalog.revision
             except Exception as error:

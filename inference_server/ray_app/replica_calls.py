@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -39,6 +40,20 @@ TELL_SECONDS: Final = 0.25
 GONE: Final = (RayActorError, DeploymentUnavailableError)
 
 
+@dataclass(slots=True)
+class Counts:
+    """What the front has seen since its start."""
+
+    requests: int = 0
+    """Given to a replica; those given to a second one count twice."""
+    resident: int = 0
+    """Of them, those that found all their styles in memory."""
+    again: int = 0
+    """Requests given to another replica because theirs has died."""
+    errors: Counter[Reason] = field(default_factory=Counter)
+    """Told by the front itself; what a replica refuses is counted there."""
+
+
 class ReplicaCalls:
     """Draws pictures.
 
@@ -50,8 +65,13 @@ class ReplicaCalls:
         self._draw = replicas.options(stream=True, method_name="draw", _by_reference=False)
         self._info = replicas.options(method_name="info", _by_reference=False)
         self._waiting: dict[object, None] = {}
-        """Requests that no replica has taken yet, the oldest first."""
-        self.counts: Counter[str] = Counter(requests=0, resident=0, again=0, lost=0)
+        """The oldest first."""
+        self.counts = Counts()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no replica has taken yet."""
+        return len(self._waiting)
 
     async def info(self) -> pb.GetServerInfoResponse:
         """What one of them says of itself; they are all alike."""
@@ -84,18 +104,19 @@ class ReplicaCalls:
                 began += drawing
                 if attempt == ATTEMPTS or began == BEGINNINGS:
                     raise self._lost(error, "has died") from None
-                self.counts["again"] += 1
+                self.counts.again += 1
                 log.info("a replica died: asking another")
             except OtherPictureError as error:
                 raise self._lost(error, "has died, and a style has changed since") from None
             except RayTaskError:
+                self.counts.errors[Reason.INTERNAL] += 1
                 log.exception("a replica failed")
                 raise RequestError(
                     Reason.INTERNAL, "a replica failed; its log has the details"
                 ) from None
 
     def _lost(self, error: Exception, how: str) -> RequestError:
-        self.counts["lost"] += 1
+        self.counts.errors[Reason.REPLICA_LOST] += 1
         log.warning("a replica is gone: %s", error)
         return RequestError(
             Reason.REPLICA_LOST, f"the replica that was drawing this picture {how}; try again"
@@ -143,8 +164,8 @@ class ReplicaCalls:
             first.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await first
-        self.counts["requests"] += 1
-        self.counts["resident"] += taken.resident
+        self.counts.requests += 1
+        self.counts.resident += taken.resident
 
 
 def _add_waiting(timings: pb.StageTimings, seconds: float) -> None:

@@ -1,14 +1,14 @@
 """The server's figures as Prometheus reads them, at `/metrics` of an address of its own.
 
-Owns the names of the metrics, their labels, and the HTTP server. Counts nothing itself: at each
-scrape it reads the ready server's parts, on the event loop, which is where they change.
+Owns the names of a server's metrics, their labels, and the HTTP server. Counts nothing itself: at
+each scrape it reads the ready server's parts, on the event loop, which is where they change.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -55,12 +55,12 @@ class ExporterError(ServerError):
     """The metrics cannot be served at the address; the message says why."""
 
 
-def start_exporter(address: str, backend: Backend) -> Callable[[], None]:
+def start_exporter(address: str, look: Callable[[], Iterable[Metric]]) -> Callable[[], None]:
     """Serves `/metrics` from a thread of its own; to be called on the event loop.
 
     Args:
         address: HOST:PORT; an IPv6 host in brackets.
-        backend: what is read.
+        look: every metric there is; called on the event loop.
 
     Returns:
         What stops it. It may take half a second: call it off the event loop.
@@ -70,7 +70,7 @@ def start_exporter(address: str, backend: Backend) -> Callable[[], None]:
     """
     host, port = _parsed(address)
     registry = CollectorRegistry()
-    registry.register(_Collector(backend, asyncio.get_running_loop()))
+    registry.register(_Collector(look, asyncio.get_running_loop()))
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
@@ -97,17 +97,19 @@ def _parsed(address: str) -> tuple[str, int]:
 class _Collector:
     """What `prometheus_client` asks at each scrape, from a thread of the HTTP server."""
 
-    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
-        self._backend = backend
+    def __init__(
+        self, look: Callable[[], Iterable[Metric]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._look = look
         self._loop = loop
 
     def collect(self) -> list[Metric]:
         """One consistent look at everything."""
-        look = asyncio.run_coroutine_threadsafe(self._look(), self._loop)
-        return look.result(SCRAPE_SECONDS)
 
-    async def _look(self) -> list[Metric]:
-        return list(metrics_of(self._backend))
+        async def now() -> list[Metric]:
+            return list(self._look())
+
+        return asyncio.run_coroutine_threadsafe(now(), self._loop).result(SCRAPE_SECONDS)
 
 
 def metrics_of(backend: Backend) -> Iterator[Metric]:

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from scripts.processes import Service
 from tests.browser.visitor import PATIENCE, Visitor, chromium, eventually
+from tests.whole_service import whole_service
 from wuliart_client import Client
 
 STYLES = Path(__file__).parents[2] / "loras"
@@ -27,10 +27,9 @@ class Site:
     """Server, manager and page, running; files in `loras` are styles."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "loras").mkdir()
-        shutil.copy(STYLES / "neon.safetensors", folder / "loras")
-        shutil.copy(STYLES / "ink.safetensors", folder / "loras")
-        self.service = Service(folder / "run", folder / "loras")
+        self.service = whole_service(folder)
+        shutil.copy(STYLES / "neon.safetensors", self.service.loras)
+        shutil.copy(STYLES / "ink.safetensors", self.service.loras)
         self.client = Client(self.service.listen)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -17,6 +16,7 @@ import grpc
 import httpx
 import pytest
 
+from benchmarks.stress_service import free_port
 from tests.chaos.callers import Callers
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
@@ -48,12 +48,6 @@ def duration() -> float:
     """Seconds of faults: WULIART_CHAOS_SECONDS, else ten minutes with WULIART_CHAOS=full."""
     full = os.environ.get("WULIART_CHAOS") == "full"
     return float(os.environ.get("WULIART_CHAOS_SECONDS", FULL_SECONDS if full else SHORT_SECONDS))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 # Made once: each makes a TLS context, for a tenth of a second of a core.

@@ -1,11 +1,9 @@
-"""Two real processes on the embedded model."""
+"""A whole service on the embedded model."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.loading import load_model, open_source
 from scripts.processes import Service
 from tests.lora_files import make_lora
+from tests.whole_service import whole_service
 from wuliart.contract.layout import SegmentLayout
 from wuliart_client import Adapter, AdapterState, Client
 
@@ -22,26 +21,10 @@ PATIENCE = 60.0
 """Seconds a condition may take on a busy machine; nothing is asserted about time."""
 
 
-@dataclass
-class Elsewhere:
-    """A service that somebody else runs: `WULIART_LIVE=ADDRESS,FOLDER OF STYLES`."""
-
-    listen: str
-    loras: Path
-
-    def check(self) -> None:
-        """Nobody here knows."""
-
-    def stop(self) -> None:
-        """Leaves it as it was found, without styles."""
-        for path in self.loras.rglob("*.safetensors"):
-            path.unlink()
-
-
 class Live:
     """The running service, a client, and the folder that is watched."""
 
-    def __init__(self, service: Service | Elsewhere, layout: SegmentLayout) -> None:
+    def __init__(self, service: Service, layout: SegmentLayout) -> None:
         self.service = service
         self.client = Client(service.listen)
         self.layout = layout
@@ -112,14 +95,8 @@ def make_live(
     started: list[Live] = []
 
     def make() -> Live:
-        if elsewhere := os.environ.get("WULIART_LIVE"):
-            listen, _, loras = elsewhere.partition(",")
-            live = Live(Elsewhere(listen, Path(loras)), layout)
-            started.append(live)
-            live.wait(lambda: not live.client.styles(), "no styles left")
-            return live
         folder = tmp_path_factory.mktemp("live")
-        service = Service(folder / "run", folder / "loras")
+        service = whole_service(folder)
         service.start_server()
         service.start_manager()
         live = Live(service, layout)

@@ -18,7 +18,7 @@ from inference_server.adapters.slots import SlotState
 from inference_server.errors import RequestError, ServerError
 from inference_server.scheduler.metrics import Stage
 from inference_server.service import exporter as exporter_module
-from inference_server.service.exporter import COUNTS, DURATIONS, start_exporter
+from inference_server.service.exporter import COUNTS, DURATIONS, metrics_of, start_exporter
 from tests.fakes import until
 from tests.hand_manager import HandManager, entry_of
 from tests.harness import InProcessServer, failure_of, kinds, read_until, running_server
@@ -255,19 +255,20 @@ async def test_the_dashboard_and_the_table_name_what_there_is(exporter: Exporter
     }
     assert shown and shown <= names
     table = (DOCS / "metrics.md").read_text()
-    listed = set(re.findall(r"^\| `(wuliart_\w+)`", table, re.MULTILINE))
+    # What only a fleet has is in tests/integration/test_fleet.py.
+    listed = set(re.findall(r"^\| `(wuliart_(?!fleet_)\w+)`", table, re.MULTILINE))
     assert {re.sub(r"_(total|info)$", "", name) for name in listed} == families
 
 
 async def test_an_address_that_cannot_be_had(server: InProcessServer, exporter: Exporter) -> None:
     taken = exporter.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(ServerError, match=f"cannot serve metrics on {taken}: .*in use"):
-        start_exporter(taken, server.slot.ready)
+        start_exporter(taken, lambda: metrics_of(server.slot.ready))
     for address in ("9090", ":9090", "localhost:", "localhost:http", "localhost:70000", ""):
         with pytest.raises(ServerError, match="write HOST:PORT"):
-            start_exporter(address, server.slot.ready)
+            start_exporter(address, lambda: metrics_of(server.slot.ready))
     with pytest.raises(ServerError, match="cannot serve metrics on nowhere"):
-        start_exporter("nowhere.invalid:9090", server.slot.ready)
+        start_exporter("nowhere.invalid:9090", lambda: metrics_of(server.slot.ready))
 
 
 async def test_a_stopped_exporter_gives_its_address_back(server: InProcessServer) -> None:
@@ -275,7 +276,7 @@ async def test_a_stopped_exporter_gives_its_address_back(server: InProcessServer
         address = first.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(urllib.error.URLError):
         await first.scrape()
-    stop = start_exporter(address, server.slot.ready)
+    stop = start_exporter(address, lambda: metrics_of(server.slot.ready))
     try:
         assert (await first.scrape())("queue_length") == 0
     finally:

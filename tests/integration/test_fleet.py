@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
+import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.stress_service import free_port
 from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
@@ -31,7 +36,9 @@ local_fleet = pytest.importorskip("benchmarks.local_fleet", reason="needs the ex
 
 REPLICAS = 2
 QUEUE = 4
+METRICS = free_port()
 STYLES = ("ink", "neon", "pixel")
+METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 STORE = Path(__file__).parents[2] / "loras"
 PATIENCE = 60.0
 
@@ -56,7 +63,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         replica=local_fleet.FakedReplica,
         environment={"FAKED_SECONDS": "0.4"},
         slots=1,
-        queue=QUEUE,
+        door=("--queue", str(QUEUE), "--metrics", f"127.0.0.1:{METRICS}"),
     )
     with running:
         yield running
@@ -124,6 +131,56 @@ def test_more_styles_than_one_replica_holds_are_all_drawn_and_listed_once(client
     for _ in range(2):
         for name in STYLES:
             assert client.draw("a boat", styles=[name]).adapters[0].name == name
+
+
+def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
+    def scrape() -> dict[str, dict[tuple[str, str], float]]:
+        """Of each sample's name, by the replica and the value of the other label, if any."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        found: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = dict(sample.labels)
+                replica = labels.pop("replica")
+                found[sample.name][replica, ",".join(labels.values())] = sample.value
+        return found
+
+    def completed() -> float:
+        return sum(scrape()["wuliart_pictures_completed_total"].values())
+
+    time.sleep(1.5)  # replicas report every second: what earlier tests did is told by now
+    before, drawn = scrape(), completed()
+    client.draw("a boat")
+    with pytest.raises(InvalidRequest):
+        client.draw("")
+    with pytest.raises(AdapterNotFound):
+        client.draw("a boat", styles=["inc"])
+    until(lambda: completed() == drawn + 1, "the picture counted")
+    after = scrape()
+    replicas = {replica for replica, _ in after["wuliart_pictures_completed_total"]}
+    assert len(replicas) == REPLICAS and "front" not in replicas
+    assert after["wuliart_fleet_replicas"]["front", ""] == REPLICAS
+    assert after["wuliart_queue_capacity"]["front", ""] == QUEUE
+
+    listed = set(re.findall(r"^\| `(wuliart_\w+)`", METRICS_PAGE.read_text(), re.MULTILINE))
+    assert {name for name in after if not re.search(r"_(bucket|sum|count)$", name)} <= listed
+    assert {name for name in listed if "fleet" in name} <= after.keys()
+
+    def more(name: str, label: str) -> dict[str, float]:
+        """By who counted it: the front, or a replica."""
+        grown = {key: after[name][key] - before[name].get(key, 0) for key in after[name]}
+        return {
+            "front" if replica == "front" else "replica": count
+            for (replica, value), count in grown.items()
+            if count and value == label
+        }
+
+    assert more("wuliart_errors_total", "INVALID_REQUEST") == {"front": 1}
+    until(lambda: scrape()["wuliart_errors_total"] != before["wuliart_errors_total"], "counted")
+    after = scrape()
+    assert more("wuliart_errors_total", "ADAPTER_NOT_FOUND") == {"replica": 1}
+    assert more("wuliart_fleet_requests_total", "") == {"front": 2}
 
 
 def test_files_come_and_go_for_the_whole_fleet(fleet: Any, client: Client) -> None:

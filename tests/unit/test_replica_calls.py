@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
 from inference_server.errors import RequestError
-from inference_server.ray_app.replica_calls import ATTEMPTS, ReplicaCalls
+from inference_server.ray_app.replica_calls import ATTEMPTS, Counts, ReplicaCalls
 from inference_server.ray_app.wire import Event, Failed, Taken
 from wuliart.contract.status import Reason
 from wuliart.v1 import image_generation_pb2 as pb
@@ -93,7 +93,7 @@ def kinds(responses: list[Response]) -> list[str | None]:
 async def test_a_picture_of_one_replica() -> None:
     responses, calls, replicas = await drawn([TAKEN, QUEUED, STARTED, STEP, COMPLETED])
     assert kinds(responses) == ["queued", "started", "step", "completed"]
-    assert dict(calls.counts) == {"requests": 1, "resident": 1, "again": 0, "lost": 0}
+    assert calls.counts == Counts(requests=1, resident=1)
     assert replicas.streams[0].cancelled
 
 
@@ -102,7 +102,7 @@ async def test_another_goes_on_with_the_same_request() -> None:
         [TAKEN, STARTED, Dies()], [Dies()], [TAKEN, QUEUED, STARTED, STEP, COMPLETED]
     )
     assert kinds(responses) == ["started", "step", "completed"]
-    assert calls.counts["again"] == 2
+    assert calls.counts.again == 2
     assert len(set(replicas.requests)) == 1
 
 

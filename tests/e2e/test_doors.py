@@ -1,0 +1,103 @@
+"""The command and the OpenAI door over a whole service: nothing between them is a test's."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from PIL import Image
+
+from benchmarks.stress_service import free_port
+from tests.e2e.conftest import Live
+from wuliart_client import read_recipe
+
+
+@pytest.fixture
+def styled(live: Live) -> Live:
+    live.drop("ink", live.style(1))
+    live.wait_usable("ink")
+    return live
+
+
+@pytest.fixture
+def door(styled: Live) -> openai.OpenAI:
+    port = free_port()
+    styled.service.start_web(port)
+
+    def answers() -> bool:
+        styled.service.check()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+                return True
+        except urllib.error.URLError:
+            return False
+
+    styled.wait(answers, "the page answers")
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0)
+
+
+def opened(b64: str | None) -> bytes:
+    assert b64
+    data = base64.b64decode(b64, validate=True)
+    assert Image.open(io.BytesIO(data)).size == (1024, 1024)
+    return data
+
+
+def test_the_openai_package_draws(styled: Live, door: openai.OpenAI) -> None:
+    assert [model.id for model in door.models.list()] == ["embedded", "ink"]
+    bare: dict[str, Any] = {"seed": 7, "steps": 1}
+    (plain,) = door.images.generate(prompt="灯塔", extra_body=bare).data or ()
+    (ink,) = door.images.generate(prompt="灯塔", model="ink", extra_body=bare).data or ()
+    recipe = read_recipe(opened(ink.b64_json))
+    assert (recipe.prompt, recipe.seed, recipe.styles[0].name) == ("灯塔", 7, "ink")
+    assert Image.open(io.BytesIO(opened(plain.b64_json))) != Image.open(
+        io.BytesIO(opened(ink.b64_json))
+    )
+    stream = door.images.generate(prompt="a boat", stream=True, partial_images=2)
+    assert [event.type for event in stream] == [
+        "image_generation.partial_image", "image_generation.partial_image",
+        "image_generation.completed",
+    ]  # fmt: skip
+
+
+def test_the_openai_package_is_told_what_is_wrong(door: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="imk"):
+        door.images.generate(prompt="a boat", model="imk")
+    with pytest.raises(openai.BadRequestError) as empty:
+        door.images.generate(prompt=" ")
+    assert empty.value.param == "prompt"
+
+
+def test_the_command_draws_lists_and_explains(styled: Live, tmp_path: Path) -> None:
+    def wuliart(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).with_name("wuliart"), *arguments, "--target", listen],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    listen = styled.service.listen
+    drawn = wuliart("generate", "a fox", "--seed", "7", "--style", "ink:0.5", "--json")
+    assert drawn.returncode == 0, drawn.stderr
+    told = json.loads(drawn.stdout)
+    assert "Step 4/4" in drawn.stderr and (told["seed"], told["steps"]) == (7, 4)
+    again = wuliart("generate", "--like", told["path"], "--json")
+    pictures = [Path(tmp_path, json.loads(run.stdout)["path"]) for run in (drawn, again)]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    assert "ink" in wuliart("styles").stdout
+    assert "embedded" in wuliart("info").stdout
+    wrong = wuliart("generate", "a fox", "--style", "imk")
+    assert wrong.returncode == 1
+    assert wrong.stderr.count("\n") == 1 and "ink" in wrong.stderr

@@ -1,0 +1,76 @@
+"""The whole service for the tests that look at it from outside: processes of this machine.
+
+    WULIART_FLEET=REPLICAS,SLOTS pytest tests/e2e/test_hot_swap.py tests/browser/test_drawing.py ...
+
+asks a fleet on Ray Serve instead of a single server; the tests are the same. Owns that choice, and
+the one fleet of a session.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from scripts.processes import STARTUP_SECONDS, Service
+from wuliart_client import Client
+
+
+def whole_service(folder: Path) -> Service:
+    """Not started yet; its files are in `folder`."""
+    if os.environ.get("WULIART_FLEET"):
+        return _Fleet(folder / "run", *_fleet())
+    return Service(folder / "run", folder / "loras")
+
+
+class _Fleet(Service):
+    """The session's fleet, as if it were one server and one manager; a page is its own."""
+
+    def __init__(self, runtime_dir: Path, loras: Path, listen: str) -> None:
+        super().__init__(runtime_dir, loras, listen)
+
+    def start_server(self) -> None:
+        """It runs already."""
+
+    def start_manager(self) -> None:
+        """They run already."""
+
+    def wait_until_ready(self, timeout: float = STARTUP_SECONDS) -> None:
+        """Until nothing is listed that another test has left."""
+        super().wait_until_ready(timeout)
+        deadline = time.monotonic() + timeout
+        with Client(self.listen) as client:
+            while {a.name for a in client.styles()} != {p.stem for p in self.loras.iterdir()}:
+                assert time.monotonic() < deadline, "the styles listed are not those of the folder"
+                time.sleep(0.1)
+
+    def stop(self) -> dict[str, int]:
+        """Leaves it as it was found, without styles."""
+        codes = super().stop()
+        for path in self.loras.rglob("*.safetensors"):
+            path.unlink()
+        return codes
+
+
+@functools.cache
+def _fleet() -> tuple[Path, str]:
+    """Started once; its folder of styles, and where it listens."""
+    replicas, slots = os.environ["WULIART_FLEET"].split(",")
+    loras = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.local_fleet", str(loras), replicas, slots],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    listen = process.stdout.readline().strip()
+    assert listen, "the fleet did not start"
+    # It ends at the end of its input.
+    atexit.register(process.communicate)
+    return loras, listen
