@@ -28,8 +28,8 @@ from inference_server.engine.engine import Engine
 from inference_server.ray_app.app import (
     FrontSettings,
     ReplicaSettings,
-    front,
-    replicas,
+    build_front,
+    build_replicas,
 )
 from inference_server.ray_app.names import FRONT, REPLICA, Name
 from inference_server.ray_app.replica import Replica
@@ -107,7 +107,7 @@ class LocalFleet:
         )
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
         listen = ["--listen", self.listen, *self._door]
-        _run(front(FrontSettings(listen=listen)), FRONT, wait=True)
+        _run(build_front(FrontSettings(listen=listen)), FRONT, wait=True)
         self.deploy()
         self.wait_until_ready()
         return self
@@ -124,7 +124,7 @@ class LocalFleet:
     def deploy(self, wait: bool = True, **changed: Any) -> None:
         """Again, with other settings: as an update of what runs."""
         self.settings = self.settings.model_copy(update=changed)
-        _run(replicas(self.settings, *self._kinds), REPLICA, wait)
+        _run(build_replicas(self.settings, *self._kinds), REPLICA, wait)
 
     def figures(self) -> dict[str, int]:
         """See `Front.figures`."""

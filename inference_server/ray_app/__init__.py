@@ -4,6 +4,6 @@ Owns the two applications and their options. Needs the extra `ray`; nothing outs
 knows of it. See docs/scale-out.md.
 """
 
-from inference_server.ray_app.app import FrontSettings, ReplicaSettings, front, replicas
+from inference_server.ray_app.app import front, replicas
 
-__all__ = ["FrontSettings", "ReplicaSettings", "front", "replicas"]
+__all__ = ["front", "replicas"]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.schema import LoggingConfig
 
 from inference_server.ray_app.front import Front
 from inference_server.ray_app.names import AT_ONCE, FRONT, REPLICA
@@ -19,17 +20,17 @@ from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
 
 
-class FrontSettings(BaseModel):
+class FrontSettings(BaseModel, extra="forbid"):
     """`args` of the front."""
 
     listen: list[str] = Field(default_factory=lambda: ["--listen", "127.0.0.1:50051"])
-    """Options of `wuliart-server` about who may call (--listen, --tls-cert, --tokens ...), and
-    --queue: requests that may wait here while every replica has as many as it takes."""
+    """Options of `wuliart-server`: who may call (--listen, --tls-cert, --tokens ...), --metrics,
+    --log-format, and --queue: how many may wait here while every replica is full."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Custom resources of the machine whose address clients know."""
 
 
-class ReplicaSettings(BaseModel):
+class ReplicaSettings(BaseModel, extra="forbid"):
     """`args` of the replicas."""
 
     server: list[str] = Field(default_factory=list)
@@ -49,23 +50,35 @@ class ReplicaSettings(BaseModel):
     """Of the model's files: another one replaces the replicas although nothing else has changed."""
 
 
-def front(settings: FrontSettings) -> Application:
-    """The door; Serve calls it with the `args` of its configuration."""
+def front(args: dict[str, Any]) -> Application:
+    """The door; Serve calls it with the `args` of its configuration, those of `FrontSettings`."""
+    return build_front(FrontSettings.model_validate(args))
+
+
+def replicas(args: dict[str, Any]) -> Application:
+    """All that draws; Serve calls it with the `args` of its configuration: `ReplicaSettings`."""
+    return build_replicas(ReplicaSettings.model_validate(args))
+
+
+def build_front(settings: FrontSettings) -> Application:
+    """The door."""
     deployment: Any = serve.deployment(
         name=FRONT.deployment,
         num_replicas=1,
         max_ongoing_requests=1000,
         health_check_period_s=1,
+        # Each replica's report would be a line a second.
+        logging_config=LoggingConfig(enable_access_log=False),
         ray_actor_options={"num_cpus": 0, "resources": settings.resources},
     )(Front)
     application: Application = deployment.bind(settings.listen)
     return application
 
 
-def replicas(
+def build_replicas(
     settings: ReplicaSettings, replica: type[Any] = Replica, router: type[Any] = AffinityRouter
 ) -> Application:
-    """All that draws; Serve calls it with the `args` of its configuration.
+    """All that draws.
 
     Args:
         settings: of the fleet.

@@ -52,7 +52,7 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         self, request: pb.GenerateImageRequest, context: Context
     ) -> AsyncIterator[pb.GenerateImageResponse]:
         """See the .proto file."""
-        take_up(context)
+        take_up(context.invocation_metadata())
         try:
             # Whichever replica draws, and however often it is given to one: the same picture.
             request.seed = validate(request).seed

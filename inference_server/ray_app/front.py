@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import Metric
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter
-from inference_server.config import Config, parse_arguments
 from inference_server.errors import ServerError
+from inference_server.ray_app.arguments import parsed
 from inference_server.ray_app.fleet import Fleet
 from inference_server.ray_app.fleet_images import FleetImages, starting
 from inference_server.ray_app.fleet_metrics import FRONT_LABEL, merged, metrics_of_front
@@ -53,7 +53,7 @@ class Front:
 
     async def __init__(self, network: Sequence[str]) -> None:  # type: ignore[misc]
         self._stack = AsyncExitStack()
-        config = _config(network)
+        config = parsed(network, "wuliart-front")
         self._queue = config.queue
         self._fleet = Fleet()
         self._heard: dict[str, _Heard] = {}
@@ -127,11 +127,3 @@ class Front:
             # Until others come, what there was is still what there is.
             if self._heard:
                 self._fleet.keep_only(self._heard)
-
-
-def _config(arguments: Sequence[str]) -> Config:
-    try:
-        return parse_arguments(list(arguments))
-    except SystemExit:
-        # It has said why on standard error, which Ray keeps as the front's log.
-        raise ServerError(f"the front cannot be reached like this: {' '.join(arguments)}") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +19,18 @@ from ray import serve
 
 from inference_server import assembly
 from inference_server.adapters.records import Adapter, AdapterState
-from inference_server.config import Config, parse_arguments
+from inference_server.config import Config
 from inference_server.engine.engine import Engine
 from inference_server.errors import RequestError, ServerError
 from inference_server.logs import REQUEST_ID
+from inference_server.ray_app.arguments import parsed
 from inference_server.ray_app.manager_process import ManagerProcess
 from inference_server.ray_app.names import FRONT, handle_of
 from inference_server.ray_app.wire import Event, Failed, Taken
 from inference_server.scheduler.device import device_thread
 from inference_server.service.exporter import metrics_of
 from inference_server.service.image_generation import describe, message_of
+from inference_server.service.request_ids import take_up
 from inference_server.service.validation import validate
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 
@@ -57,7 +59,7 @@ class Replica:
         self._name = serve.get_replica_context().replica_id.unique_id
         self._stack = AsyncExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wuliart-replica-"))
-        config = replace(parse_arguments(list(arguments)), runtime_dir=Path(folder))
+        config = replace(parsed(arguments, "wuliart-replica"), runtime_dir=Path(folder))
         thread = device_thread()
         loop = asyncio.get_running_loop()
         engine = await loop.run_in_executor(thread, self.load, config)
@@ -75,22 +77,26 @@ class Replica:
         return assembly.load(config, assembly.choose(config))
 
     async def draw(
-        self, request: bytes, request_id: str, caller: str, styles: Sequence[str]
+        self,
+        request: bytes,
+        metadata: Iterable[tuple[str, str]],
+        caller: str,
+        styles: Sequence[str],
     ) -> AsyncIterator[Taken | Event | Failed]:
         """One picture.
 
         Args:
             request: a serialized `GenerateImageRequest`, its seed filled in.
-            request_id: what the caller calls it.
+            metadata: the id and the trace that it goes by.
             caller: who asks; callers take turns.
             styles: names of the request's adapters; for the router.
         """
-        REQUEST_ID.set(request_id)
+        take_up(metadata)
         slots = self._backend.adapters.slots
         yield Taken(self._name, all(slots.published(name) is not None for name in styles))
         try:
             job = self._backend.scheduler.submit(
-                validate(GenerateImageRequest.FromString(request)), request_id, caller
+                validate(GenerateImageRequest.FromString(request)), REQUEST_ID.get(), caller
             )
         except RequestError as error:
             yield Failed.of(error)

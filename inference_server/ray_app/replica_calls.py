@@ -19,10 +19,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from inference_server.errors import RequestError
-from inference_server.logs import REQUEST_ID
 from inference_server.ray_app.telling import OtherPictureError, Telling
 from inference_server.ray_app.wire import Failed, Taken
 from inference_server.service.callers import CALLER
+from inference_server.service.request_ids import handed_on
 from wuliart.contract.status import Reason
 from wuliart.v1 import image_generation_pb2 as pb
 
@@ -127,7 +127,7 @@ class ReplicaCalls:
         names = [adapter.name for adapter in request.adapters]
         stream = self._draw.remote(
             request.SerializeToString(),
-            request_id=REQUEST_ID.get(),
+            metadata=handed_on(),
             caller=CALLER.get(),
             styles=names,
         )

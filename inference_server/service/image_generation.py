@@ -44,7 +44,7 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
         self, request: pb.GenerateImageRequest, context: Context
     ) -> AsyncIterator[pb.GenerateImageResponse]:
         """See the .proto file."""
-        take_up(context)
+        take_up(context.invocation_metadata())
         try:
             draw = validate(request)
             scheduler = self._backend.ready.scheduler

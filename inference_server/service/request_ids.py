@@ -20,12 +20,21 @@ KEY = "x-request-id"
 """Metadata that the id comes in and goes back in."""
 
 
-def take_up(context: aio.ServicerContext[Any, Any]) -> None:
-    """From here on the call's task is known by its id and its trace."""
+def take_up(metadata: Any) -> None:
+    """From here on the running task is known by the id and the trace of its call.
+
+    Args:
+        metadata: of the call, as gRPC gives it.
+    """
+    metadata = metadata or ()
     # Not undone at the end: each call has a task of its own.
-    metadata: Any = context.invocation_metadata() or ()
     attach(tracing.incoming(metadata))
     REQUEST_ID.set(request_id(metadata))
+
+
+def handed_on() -> tuple[tuple[str, str], ...]:
+    """Metadata with which another process can take up this task's call."""
+    return ((KEY, REQUEST_ID.get()), *tracing.outgoing_metadata())
 
 
 async def told(

@@ -1,0 +1,71 @@
+"""serve.yaml and the KubeRay manifest: what Serve and the product would trip over."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+import yaml
+from ray._common.utils import import_attr
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve.schema import ServeDeploySchema
+
+from inference_server.config import parse_arguments
+from inference_server.ray_app.app import FrontSettings, ReplicaSettings
+from inference_server.ray_app.names import FRONT, REPLICA
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERAY = list(yaml.safe_load_all((ROOT / "docs" / "k8s" / "rayservice.yaml").read_text()))
+CONFIGS = {
+    "serve.yaml": (ROOT / "serve.yaml").read_text(),
+    "rayservice.yaml": KUBERAY[0]["spec"]["serveConfigV2"],
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def applications(request: pytest.FixtureRequest) -> dict[str, Any]:
+    config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIGS[request.param]))
+    return {application.name: application for application in config.applications}
+
+
+def test_both_applications_are_built_from_their_settings(applications: dict[str, Any]) -> None:
+    assert applications.keys() == {FRONT.application, REPLICA.application}
+    for application in applications.values():
+        # Serve's own words for a function that it cannot call.
+        builder = import_attr(application.import_path)
+        assert call_user_app_builder_with_args_if_necessary(builder, application.args)
+    door = FrontSettings.model_validate(applications[FRONT.application].args)
+    drawing = ReplicaSettings.model_validate(applications[REPLICA.application].args)
+    parse_arguments(door.listen)
+    assert parse_arguments(["--slots", str(drawing.slots), *drawing.server]).slots == drawing.slots
+    assert 1 <= drawing.min_replicas <= drawing.max_replicas
+
+
+@pytest.mark.parametrize("settings", [FrontSettings, ReplicaSettings])
+def test_a_setting_that_there_is_not_is_refused(settings: type[pydantic.BaseModel]) -> None:
+    with pytest.raises(pydantic.ValidationError, match="slotz"):
+        settings.model_validate({"slotz": 3})
+
+
+def test_the_cluster_runs_the_ray_that_was_tested() -> None:
+    version = importlib.metadata.version("ray")
+    cluster = KUBERAY[0]["spec"]["rayClusterConfig"]
+    assert cluster["rayVersion"] == version
+    assert f"ray[serve-grpc]=={version}" in (ROOT / "docs/k8s/rayservice.yaml").read_text()
+
+
+def test_the_head_has_the_port_and_what_places_the_front_there(
+    applications: dict[str, Any],
+) -> None:
+    head = KUBERAY[0]["spec"]["rayClusterConfig"]["headGroupSpec"]
+    (container,) = head["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    door = FrontSettings.model_validate(applications[FRONT.application].args)
+    listen = parse_arguments(door.listen).network.listen
+    assert listen.endswith(f":{port['containerPort']}")
+    assert KUBERAY[1]["spec"]["ports"][0]["targetPort"] == port["name"]
+    for resource in door.resources:
+        assert f'"{resource}' in head["rayStartParams"]["resources"].replace("\\", "")
