@@ -43,6 +43,10 @@ class ReplicaSettings(BaseModel, extra="forbid"):
     """Styles in memory at each replica; given to `wuliart-server --slots`."""
     min_replicas: int = 1
     max_replicas: int = 1
+    upscale_delay_s: float = 10
+    """More requests than two for each replica, for so long, start another."""
+    downscale_delay_s: float = 300
+    """Fewer, for so long, end one; it draws what it has first."""
     gpus: float = 1
     """Of each replica; 0 on machines without."""
     cpus: float = 1
@@ -101,8 +105,8 @@ def build_replicas(
             max_replicas=settings.max_replicas,
             # Two: one is drawn and one is at hand. More waiting is what another GPU is for.
             target_ongoing_requests=2,
-            upscale_delay_s=10,
-            downscale_delay_s=300,
+            upscale_delay_s=settings.upscale_delay_s,
+            downscale_delay_s=settings.downscale_delay_s,
         ),
         request_router_config=RequestRouterConfig(**routing),
         health_check_period_s=1,

@@ -91,9 +91,10 @@ class Front:
             log.info("the first replica is there")
 
     async def figures(self) -> dict[str, int]:
-        """Counts since the start."""
+        """Replicas that report, and counts since the start."""
         counts = self._replicas.counts
         return {
+            "replicas": len(self._heard),
             "requests": counts.requests,
             "resident": counts.resident,
             "again": counts.again,

@@ -99,6 +99,8 @@ class Replica:
                 validate(GenerateImageRequest.FromString(request)), REQUEST_ID.get(), caller
             )
         except RequestError as error:
+            log.info("refused: %s", error.reason)
+            self._backend.scheduler.metrics.fail(error.reason)
             yield Failed.of(error)
             return
         try:

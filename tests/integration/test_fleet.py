@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.fleet_load import Load
 from benchmarks.stress_service import free_port
 from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import (
@@ -146,41 +147,37 @@ def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
                 found[sample.name][replica, ",".join(labels.values())] = sample.value
         return found
 
-    def completed() -> float:
-        return sum(scrape()["wuliart_pictures_completed_total"].values())
-
     time.sleep(1.5)  # replicas report every second: what earlier tests did is told by now
-    before, drawn = scrape(), completed()
+    before = scrape()
     client.draw("a boat")
     with pytest.raises(InvalidRequest):
         client.draw("")
     with pytest.raises(AdapterNotFound):
         client.draw("a boat", styles=["inc"])
-    until(lambda: completed() == drawn + 1, "the picture counted")
-    after = scrape()
-    replicas = {replica for replica, _ in after["wuliart_pictures_completed_total"]}
-    assert len(replicas) == REPLICAS and "front" not in replicas
-    assert after["wuliart_fleet_replicas"]["front", ""] == REPLICAS
-    assert after["wuliart_queue_capacity"]["front", ""] == QUEUE
 
-    listed = set(re.findall(r"^\| `(wuliart_\w+)`", METRICS_PAGE.read_text(), re.MULTILINE))
-    assert {name for name in after if not re.search(r"_(bucket|sum|count)$", name)} <= listed
-    assert {name for name in listed if "fleet" in name} <= after.keys()
-
-    def more(name: str, label: str) -> dict[str, float]:
+    def more(name: str, label: str = "") -> dict[str, float]:
         """By who counted it: the front, or a replica."""
-        grown = {key: after[name][key] - before[name].get(key, 0) for key in after[name]}
+        now = scrape()[name]
+        grown = {key: value - before[name].get(key, 0) for key, value in now.items()}
         return {
             "front" if replica == "front" else "replica": count
             for (replica, value), count in grown.items()
             if count and value == label
         }
 
+    until(lambda: more("wuliart_pictures_completed_total") == {"replica": 1}, "a picture")
+    until(lambda: more("wuliart_errors_total", "ADAPTER_NOT_FOUND") == {"replica": 1}, "a refusal")
     assert more("wuliart_errors_total", "INVALID_REQUEST") == {"front": 1}
-    until(lambda: scrape()["wuliart_errors_total"] != before["wuliart_errors_total"], "counted")
+    assert more("wuliart_fleet_requests_total") == {"front": 2}
+
     after = scrape()
-    assert more("wuliart_errors_total", "ADAPTER_NOT_FOUND") == {"replica": 1}
-    assert more("wuliart_fleet_requests_total", "") == {"front": 2}
+    replicas = {replica for replica, _ in after["wuliart_pictures_completed_total"]}
+    assert len(replicas) == REPLICAS and "front" not in replicas
+    assert after["wuliart_fleet_replicas"]["front", ""] == REPLICAS
+    assert after["wuliart_queue_capacity"]["front", ""] == QUEUE
+    listed = set(re.findall(r"^\| `(wuliart_\w+)`", METRICS_PAGE.read_text(), re.MULTILINE))
+    assert {name for name in after if not re.search(r"_(bucket|sum|count)$", name)} <= listed
+    assert {name for name in listed if "fleet" in name} <= after.keys()
 
 
 def test_files_come_and_go_for_the_whole_fleet(fleet: Any, client: Client) -> None:
@@ -257,13 +254,24 @@ def test_the_pictures_of_a_killed_replica_are_drawn_by_another(fleet: Any, image
             client.draw("a boat", styles=[name], timeout=PATIENCE)
 
 
-def test_an_update_fails_no_request(fleet: Any, client: Client) -> None:
+def test_an_update_fails_no_request_nor_does_a_replica_that_comes_or_leaves(
+    fleet: Any, client: Client
+) -> None:
     fleet.wait_until_ready()
     before, drawn = set(fleet.pids()), 0
-    fleet.deploy(revision="another", wait=False)
+    fleet.deploy(wait=False, max_replicas=REPLICAS + 1, upscale_delay_s=0, downscale_delay_s=2)
     deadline = time.monotonic() + PATIENCE
     while before & set(fleet.pids()) or len(fleet.pids()) < REPLICAS:
         assert time.monotonic() < deadline, "the replicas were never replaced"
         client.draw("a boat", styles=["ink"], timeout=PATIENCE)
         drawn += 1
     assert drawn > 0
+
+    until(lambda: fleet.figures()["replicas"] == REPLICAS, "the old ones are forgotten")
+    with Load(fleet.listen, callers=12, styles=STYLES) as many:
+        until(
+            lambda: fleet.figures()["replicas"] == REPLICAS + 1, "a replica more for many callers"
+        )
+    with Load(fleet.listen, callers=1, styles=STYLES) as one:
+        until(lambda: len(fleet.pids()) == REPLICAS, "a replica less for one")
+    assert many.endings.keys() == one.endings.keys() == {"completed"}

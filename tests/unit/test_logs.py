@@ -90,7 +90,7 @@ def test_text_has_the_same_fields_behind_the_message(
 
 
 def test_what_a_library_adds_for_itself_is_left_out(output: Output) -> None:
-    logging.getLogger("x").info("one", extra={"_ray_timestamp_ns": 1, "steps": 4})
+    logging.getLogger("x").info("one", extra={"_elses": 1, "steps": 4})
     (record,) = output.records
     assert record.keys() == {"time", "level", "logger", "message", "steps"}
 
