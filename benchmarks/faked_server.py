@@ -48,6 +48,9 @@ class Drawing:
 class FakedEngine:
     """`inference_server.engine.engine.Engine` as the scheduler sees it; the model is only shown."""
 
+    last_end = 0.0
+    """Of a step, by the machine's monotonic clock: all processes read the same."""
+
     def __init__(self, model: Any) -> None:
         self.model = model
 
@@ -76,6 +79,7 @@ class FakedEngine:
             drawing.done += 1
             ends = drawing.began + SECONDS * drawing.done / drawing.steps
             time.sleep(max(0.0, ends - time.perf_counter()))
+        FakedEngine.last_end = time.monotonic()
 
     def check(self, drawing: Drawing) -> None:
         """Nothing can break."""

@@ -35,9 +35,10 @@ OPTIONS = (
 class Call:
     """When the events of one call came, in seconds since it was made."""
 
-    started: float = 0.0
     steps: list[float] = field(default_factory=list)
     total: float = 0.0
+    left: float = 0.0
+    """When the caller hung up, by the monotonic clock."""
 
 
 _CHANNELS: dict[str, grpc.Channel] = {}
@@ -49,29 +50,25 @@ def _stub(address: str) -> Any:
     return ImageGenerationServiceStub(_CHANNELS[address])
 
 
-def call(address: str, leave_after: int | None = None, only_start: bool = False) -> Call:
+def call(address: str, leave_after: int | None = None) -> Call:
     """One picture of four steps.
 
     Args:
         address: of the server.
         leave_after: hang up after so many steps.
-        only_start: hang up at its start.
     """
     request = GenerateImageRequest(prompt="a lighthouse", seed=1, steps=4, omit_recipe=True)
     began, told = time.perf_counter(), Call()
     stream = _stub(address).GenerateImage(request, timeout=DEADLINE)
     for event in stream:
         now = time.perf_counter() - began
-        if event.HasField("started"):
-            told.started = now
-            if only_start:
-                break
-        elif event.HasField("step"):
+        if event.HasField("step"):
             told.steps.append(now)
             if leave_after == len(told.steps):
                 break
         elif event.HasField("completed"):
             told.total = now
+    told.left = time.monotonic()
     stream.cancel()
     return told
 

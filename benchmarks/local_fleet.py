@@ -49,6 +49,10 @@ class FakedReplica(Replica):
         vars(assembly)["Engine"] = FakedEngine
         return assembly.load(config, assembly.choose(config))
 
+    async def last_end(self) -> float:
+        """When the device was last busy, by the monotonic clock."""
+        return FakedEngine.last_end
+
 
 def _run(application: serve.Application, name: Name, wait: bool) -> None:
     target = serve.RunTarget(target=application, name=name.application, route_prefix=None)
@@ -130,6 +134,12 @@ class LocalFleet:
         """See `Front.figures`."""
         handle = serve.get_deployment_handle(*FRONT)
         found: dict[str, int] = handle.figures.remote().result()
+        return found
+
+    def last_end(self) -> float:
+        """When the only replica's device, a faked one, was last busy; by the monotonic clock."""
+        handle = serve.get_deployment_handle(*REPLICA)
+        found: float = handle.last_end.remote().result()
         return found
 
     def wait_until_ready(self) -> None:

@@ -9,6 +9,7 @@ and after its replica; which one draws is the router's choice.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -73,6 +74,8 @@ class Front:
         self._serving = False
         self._watching = asyncio.create_task(self._watch())
         self._stack.callback(self._watching.cancel)
+        # What was imported stays: a collection that walks all of it holds every stream up.
+        gc.freeze()
 
     async def report(
         self,
