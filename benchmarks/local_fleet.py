@@ -100,8 +100,7 @@ class LocalFleet:
 
     def __enter__(self) -> Self:
         path = os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")])
-        # Spinning threads would keep the other replicas from the cores.
-        os.environ |= {"PYTHONPATH": path, "OMP_WAIT_POLICY": "passive", **self._environment}
+        os.environ |= {"PYTHONPATH": path, **self._environment}
         ray.init(
             num_cpus=self.count + 2,
             include_dashboard=False,
