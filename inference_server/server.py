@@ -17,7 +17,8 @@ from inference_server.network import Network
 from inference_server.scheduler.device import device_thread
 from inference_server.service.adapters import Adapters
 from inference_server.service.backend import BackendSlot
-from inference_server.service.exporter import metrics_of, start_exporter
+from inference_server.service.exporter import start_exporter
+from inference_server.service.figures import metrics_of
 from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import PublicListener
 from wuliart.contract.exposure import reaches_strangers

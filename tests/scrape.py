@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference_server.service.exporter import metrics_of, start_exporter
+from inference_server.service.exporter import start_exporter
+from inference_server.service.figures import metrics_of
 from tests.fakes import DEADLINE, planned_memory
 from tests.harness import InProcessServer
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from inference_server.model.low_rank import AdapterTensors
 from wuliart.contract.status import Reason
+
+if TYPE_CHECKING:
+    # A fleet's front has adapters' records, and no torch.
+    from inference_server.model.low_rank import AdapterTensors
 
 
 @dataclass(frozen=True, slots=True)

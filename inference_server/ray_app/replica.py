@@ -28,7 +28,7 @@ from inference_server.ray_app.manager_process import ManagerProcess
 from inference_server.ray_app.names import FRONT, handle_of
 from inference_server.ray_app.wire import Event, Failed, Taken
 from inference_server.scheduler.device import device_thread
-from inference_server.service.exporter import metrics_of
+from inference_server.service.figures import metrics_of
 from inference_server.service.image_generation import describe, message_of
 from inference_server.service.request_ids import take_up
 from inference_server.service.validation import validate

@@ -20,7 +20,6 @@ from inference_server.errors import ServerError
 from inference_server.network import Network
 from inference_server.service.callers import CallerLimits, Callers
 from inference_server.service.guard import Guard
-from inference_server.service.segment import Segment
 from inference_server.service.status import StatusInterceptor
 from wuliart.contract.limits import MAX_CONTROL_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from wuliart.contract.status import Reason
@@ -119,7 +118,7 @@ class PublicListener:
 class ControlListener:
     """Serves the LoRA manager on a Unix socket."""
 
-    def __init__(self, path: Path, segment: Segment) -> None:
+    def __init__(self, path: Path, segment: segment_pb2_grpc.SegmentServiceServicer) -> None:
         self._server = aio.server(
             interceptors=[StatusInterceptor()],
             options=[("grpc.max_receive_message_length", MAX_CONTROL_BYTES), *KEEPALIVE],

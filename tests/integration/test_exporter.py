@@ -18,7 +18,8 @@ from inference_server.adapters.slots import SlotState
 from inference_server.errors import RequestError, ServerError
 from inference_server.scheduler.metrics import Stage
 from inference_server.service import exporter as exporter_module
-from inference_server.service.exporter import COUNTS, DURATIONS, metrics_of, start_exporter
+from inference_server.service.exporter import start_exporter
+from inference_server.service.figures import COUNTS, DURATIONS, metrics_of
 from tests.fakes import until
 from tests.hand_manager import HandManager, entry_of
 from tests.harness import InProcessServer, failure_of, kinds, read_until, running_server

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,8 @@ def test_the_head_has_the_port_and_what_places_the_front_there(
     assert KUBERAY[1]["spec"]["ports"][0]["targetPort"] == port["name"]
     for resource in door.resources:
         assert f'"{resource}' in head["rayStartParams"]["resources"].replace("\\", "")
+
+
+def test_the_front_starts_without_torch() -> None:
+    asked = "import sys, inference_server.ray_app.front; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", asked], check=True)
