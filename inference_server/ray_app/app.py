@@ -6,7 +6,7 @@ application at once: replicas of a new model come and go behind a front that sta
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, Field
 from ray import serve
@@ -18,16 +18,6 @@ from inference_server.ray_app.front import Front
 from inference_server.ray_app.names import AT_ONCE, FRONT, REPLICA
 from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
-
-ENVIRONMENT: Final = {
-    # Everything of a process on one event loop: nothing here blocks it, and an event that changes
-    # threads four times on its way is 4 ms later. See docs/decisions.md.
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    # As `wuliart-server` has it.
-    "OMP_WAIT_POLICY": "passive",
-}
-"""Of the front's process and of each replica's."""
 
 
 class FrontSettings(BaseModel, extra="forbid"):
@@ -83,11 +73,7 @@ def build_front(settings: FrontSettings) -> Application:
         health_check_period_s=1,
         # Each replica's report would be a line a second.
         logging_config=LoggingConfig(enable_access_log=False),
-        ray_actor_options={
-            "num_cpus": 0,
-            "resources": settings.resources,
-            "runtime_env": {"env_vars": ENVIRONMENT},
-        },
+        ray_actor_options={"num_cpus": 0, "resources": settings.resources},
     )(Front)
     application: Application = deployment.bind(settings.listen)
     return application
@@ -126,11 +112,7 @@ def build_replicas(
         health_check_period_s=1,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=120,
-        ray_actor_options={
-            "num_gpus": settings.gpus,
-            "num_cpus": settings.cpus,
-            "runtime_env": {"env_vars": ENVIRONMENT},
-        },
+        ray_actor_options={"num_gpus": settings.gpus, "num_cpus": settings.cpus},
     )(replica)
     arguments = ["--slots", str(settings.slots), *settings.server]
     application: Application = deployment.bind(arguments, settings.loras, settings.manager)

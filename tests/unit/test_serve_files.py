@@ -15,6 +15,7 @@ from ray._common.utils import import_attr
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
+from benchmarks.local_fleet import ENVIRONMENT
 from inference_server.config import parse_arguments
 from inference_server.ray_app.app import FrontSettings, ReplicaSettings
 from inference_server.ray_app.names import FRONT, REPLICA
@@ -57,6 +58,15 @@ def test_the_cluster_runs_the_ray_that_was_tested() -> None:
     cluster = KUBERAY[0]["spec"]["rayClusterConfig"]
     assert cluster["rayVersion"] == version
     assert f"ray[serve-grpc]=={version}" in (ROOT / "docs/k8s/rayservice.yaml").read_text()
+
+
+def test_the_cluster_has_the_environment_that_was_measured() -> None:
+    cluster = KUBERAY[0]["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {e["name"]: e["value"] for e in container["env"]} == ENVIRONMENT
+    page = (ROOT / "docs" / "scale-out.md").read_text()
+    assert "export " + " ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()) in page
 
 
 def test_the_head_has_the_port_and_what_places_the_front_there(
