@@ -45,7 +45,11 @@ class _Fleet(Service):
         super().wait_until_ready(timeout)
         deadline = time.monotonic() + timeout
         with Client(self.listen) as client:
-            while {a.name for a in client.styles()} != {p.stem for p in self.loras.iterdir()}:
+            names = {
+                path.relative_to(self.loras).with_suffix("").as_posix()
+                for path in self.loras.rglob("*.safetensors")
+            }
+            while {adapter.name for adapter in client.styles()} != names:
                 assert time.monotonic() < deadline, "the styles listed are not those of the folder"
                 time.sleep(0.1)
 
