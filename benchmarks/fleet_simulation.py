@@ -33,7 +33,7 @@ PROMOTION_SECONDS: Final = 0.46
 STYLE_BYTES: Final = 296e6
 PICTURE_BYTES: Final = 0.4e6
 
-FRONT_SECONDS: Final = 0.012
+FRONT_SECONDS: Final = 0.0113
 """Of one core of the front for each picture with its events (results/fleet.json, `throughput`)."""
 
 SLOTS: Final = 2
