@@ -1,0 +1,74 @@
+"""Plain servers behind gRPC's own round robin, as docs/scale-out.md has them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.stress_service import free_port
+from scripts.processes import Service
+from tests.e2e.conftest import PATIENCE, Live
+from wuliart.contract.layout import SegmentLayout
+from wuliart_client import Client
+
+
+@pytest.fixture
+def cards(tmp_path: Path, layout: SegmentLayout) -> Iterator[list[Live]]:
+    services = [
+        Service(tmp_path / str(n), tmp_path / "loras", f"127.0.0.1:{free_port()}") for n in range(2)
+    ]
+    for service in services:
+        service.start_server()
+        service.start_manager()
+    lives = [Live(service, layout) for service in services]
+    try:
+        for live in lives:
+            live.service.wait_until_ready()
+            live.wait_attached()
+        yield lives
+    finally:
+        for live in lives:
+            live.client.close()
+            live.service.stop()
+
+
+def drawn(live: Live) -> int:
+    """Pictures that this server has completed."""
+    return live.service.log("server").read_text().count("picture completed")
+
+
+def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -> None:
+    first, second = cards
+    first.drop("ink", first.style(1))
+    for live in cards:
+        live.wait_usable("ink")
+    everyone = "ipv4:" + ",".join(live.service.listen for live in cards)
+    with Client(everyone) as client:
+        pictures = {
+            client.draw("a boat", seed=1, steps=1, styles=["ink"], metadata=False).data
+            for _ in range(4)
+        }
+        # Whoever draws it, it is the same picture.
+        assert len(pictures) == 1
+        assert [drawn(live) for live in cards] == [2, 2]
+
+        first.service.kill("server")
+        for _ in range(2):
+            client.draw("a boat", steps=1, styles=["ink"], timeout=PATIENCE)
+        assert drawn(second) == 4
+
+    wuliart = Path(sys.executable).with_name("wuliart")
+    told = subprocess.run(
+        [wuliart, "generate", "a boat", "--steps", "1", "--json", "--target", everyone],
+        cwd=first.loras.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert json.loads(told.stdout)["steps"] == 1
