@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds a condition may take on a busy machine; nothing is asserted about time."""
 
 
