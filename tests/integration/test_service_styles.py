@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from inference_server.adapters import binder as binder_module
+from tests.fakes import until
 from tests.hand_manager import HandManager, entry_of
 from tests.harness import (
     LAYOUT,
@@ -61,6 +62,8 @@ async def test_what_was_committed_is_what_is_drawn_with(
     (style,) = read_recipe(completed.image).styles
     assert (style.name, style.weight, style.content_hash) == ("ink", -0.5, entry.content_hash)
 
+    # The event is out before the device thread has begun.
+    await until(lambda: server.engine.drawings)
     (gated,) = server.engine.drawings[0].adapters
     assert gated.gate == -0.5
     assert set(gated.tensors.factors) == {"block0.img_qkv"}
@@ -108,6 +111,8 @@ async def test_a_picture_is_drawn_with_one_version(
     server.engine.hold()
     before, after = drawing(server, "ink", steps=2), None
     first = (await read_until(before, "started")).started.adapters[0]
+    # The event is out before the device thread has begun.
+    await until(lambda: server.engine.drawings)
     (gated,) = server.engine.drawings[0].adapters
     copy = gated.tensors.factors["block0.img_qkv"].down.clone()
     new = await manager.load("ink", seed=2)
