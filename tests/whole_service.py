@@ -31,9 +31,6 @@ def whole_service(folder: Path) -> Service:
 class _Fleet(Service):
     """The session's fleet, as if it were one server and one manager; a page is its own."""
 
-    def __init__(self, runtime_dir: Path, loras: Path, listen: str) -> None:
-        super().__init__(runtime_dir, loras, listen)
-
     def start_server(self) -> None:
         """It runs already."""
 

@@ -40,7 +40,7 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
     def __init__(self, replicas: ReplicaCalls, managed: Mapping[str, bool], queue: int) -> None:
         self._replicas = replicas
         self._managed = managed
-        self.queue = queue
+        self._queue = queue
         self._inside = 0
 
     def refused(self, reason: Reason) -> None:
@@ -72,10 +72,10 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         # so refuses a burst that the replicas have room for.
         if not self._managed:
             raise starting()
-        if self._inside >= len(self._managed) * AT_ONCE + self.queue:
+        if self._inside >= len(self._managed) * AT_ONCE + self._queue:
             raise RequestError(
                 Reason.QUEUE_FULL,
-                f"{self.queue} requests wait already, which is as many as this fleet queues",
+                f"{self._queue} requests wait already, which is as many as this fleet queues",
                 retry_after=RETRY_SECONDS,
             )
 
