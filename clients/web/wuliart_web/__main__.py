@@ -6,7 +6,6 @@ Owns the command line; what is served is `app`'s business.
 from __future__ import annotations
 
 import argparse
-import gc
 from pathlib import Path
 
 import uvicorn
@@ -14,6 +13,7 @@ import uvicorn
 from wuliart.contract.exposure import reaches_strangers
 from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart_client import AsyncClient
+from wuliart_web.quick_import import quick_import
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,13 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
         tokens = TokenFile(options.tokens) if options.tokens else None
     except TokenFileError as error:
         parser.error(f"--tokens: {error}")
-    # Nothing of the four seconds' worth of what is imported here is garbage.
-    gc.disable()
-    from wuliart_web.app import create_app
-
+    with quick_import():
+        from wuliart_web.app import create_app
     app = create_app(AsyncClient(options.server), tokens)
-    gc.freeze()
-    gc.enable()
     uvicorn.run(
         app,
         host=options.host,
