@@ -7,7 +7,7 @@ becomes of a request at its replica.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from grpc import aio
@@ -33,11 +33,13 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
 
     Args:
         replicas: who draws.
-        managed: of each replica, whether its LoRA manager runs.
+        managed: says of each replica whether its LoRA manager runs.
         queue: requests that may wait here while every replica has as many as it takes.
     """
 
-    def __init__(self, replicas: ReplicaCalls, managed: Mapping[str, bool], queue: int) -> None:
+    def __init__(
+        self, replicas: ReplicaCalls, managed: Callable[[], Sequence[bool]], queue: int
+    ) -> None:
         self._replicas = replicas
         self._managed = managed
         self._queue = queue
@@ -70,9 +72,10 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
     def _admit(self) -> None:
         # Not Serve's own `max_queued_requests`: it counts what is only just being handed over, and
         # so refuses a burst that the replicas have room for.
-        if not self._managed:
+        replicas = len(self._managed())
+        if not replicas:
             raise starting()
-        if self._inside >= len(self._managed) * AT_ONCE + self._queue:
+        if self._inside >= replicas * AT_ONCE + self._queue:
             raise RequestError(
                 Reason.QUEUE_FULL,
                 f"{self._queue} requests wait already, which is as many as this fleet queues",
@@ -84,7 +87,8 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
     ) -> pb.GetServerInfoResponse:
         """See the .proto file; of one replica, as they are all alike."""
         info = await self._replicas.info()
-        info.lora_manager_connected = bool(self._managed) and all(self._managed.values())
+        managed = self._managed()
+        info.lora_manager_connected = bool(managed) and all(managed)
         return info
 
 

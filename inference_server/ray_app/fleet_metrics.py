@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from inference_server.ray_app.fleet import Fleet
 from inference_server.ray_app.replica_calls import ReplicaCalls
+from inference_server.service import common_figures as common
+from inference_server.service.common_figures import counter, gauge
 from wuliart.contract.status import Reason
 
 FRONT_LABEL = "front"
@@ -21,14 +22,10 @@ FRONT_LABEL = "front"
 
 def metrics_of_front(fleet: Fleet, calls: ReplicaCalls, queue: int) -> Iterator[Metric]:
     """What the front knows by itself, on its event loop; `queue` is how many may wait there."""
-    gauges = {
-        "queue_length": ("Pictures waiting or being drawn.", calls.waiting),
-        "queue_capacity": ("Pictures that may wait.", queue),
-        "adapter_watchers": ("Open streams of adapters' changes.", fleet.watchers),
-        "fleet_replicas": ("Replicas that report.", len(fleet.replicas)),
-    }
-    for name, (text, value) in gauges.items():
-        yield GaugeMetricFamily(f"wuliart_{name}", text, value)
+    yield common.queue_length(calls.waiting)
+    yield common.queue_capacity(queue)
+    yield common.adapter_watchers(fleet.watchers)
+    yield gauge("fleet_replicas", "Replicas that report.", len(fleet.replicas))
     counts = calls.counts
     counters = {
         "requests": ("Requests that a replica has taken.", counts.requests),
@@ -36,11 +33,8 @@ def metrics_of_front(fleet: Fleet, calls: ReplicaCalls, queue: int) -> Iterator[
         "again": ("Requests given to another replica because theirs has died.", counts.again),
     }
     for name, (text, value) in counters.items():
-        yield CounterMetricFamily(f"wuliart_fleet_{name}", text, value)
-    errors = CounterMetricFamily("wuliart_errors", "Failed requests.", labels=["reason"])
-    for reason in Reason:
-        errors.add_metric([reason.value], counts.errors[reason])
-    yield errors
+        yield counter(f"fleet_{name}", text, value)
+    yield common.errors({reason: counts.errors[reason] for reason in Reason})
 
 
 def merged(by_replica: Mapping[str, Iterable[Metric]]) -> Iterator[Metric]:

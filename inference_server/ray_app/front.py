@@ -42,6 +42,7 @@ class _Heard(NamedTuple):
     """Of a replica, lately."""
 
     when: float
+    managed: bool
     metrics: Sequence[Metric]
 
 
@@ -58,7 +59,6 @@ class Front:
         self._queue = config.queue
         self._fleet = Fleet()
         self._heard: dict[str, _Heard] = {}
-        self._managed: dict[str, bool] = {}
         self._loop = asyncio.get_running_loop()
         self._replicas = ReplicaCalls(handle_of(REPLICA))
         if config.metrics:
@@ -85,8 +85,7 @@ class Front:
         metrics: Sequence[Metric],
     ) -> None:
         """A replica tells what it knows; it does so every second."""
-        self._heard[replica] = _Heard(self._loop.time(), metrics)
-        self._managed[replica] = managed
+        self._heard[replica] = _Heard(self._loop.time(), managed, metrics)
         self._fleet.report(replica, adapters)
         if not self._serving:
             self._serving = True
@@ -116,6 +115,9 @@ class Front:
         own = metrics_of_front(self._fleet, self._replicas, self._queue)
         return merged({FRONT_LABEL: own, **{n: h.metrics for n, h in self._heard.items()}})
 
+    def _managed(self) -> list[bool]:
+        return [heard.managed for heard in self._heard.values()]
+
     def _styles(self) -> tuple[Changes, str]:
         if not self._serving:
             raise starting()
@@ -127,7 +129,7 @@ class Front:
             await asyncio.sleep(SILENCE_SECONDS / 5)
             oldest = self._loop.time() - SILENCE_SECONDS
             for gone in [name for name, heard in self._heard.items() if heard.when < oldest]:
-                del self._heard[gone], self._managed[gone]
+                del self._heard[gone]
             # Until others come, what there was is still what there is.
             if self._heard:
                 self._fleet.keep_only(self._heard)

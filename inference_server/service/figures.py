@@ -10,12 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from inference_server import VERSION
@@ -24,7 +19,9 @@ from inference_server.adapters.slots import SlotState
 from inference_server.adapters.store import AdapterStore
 from inference_server.histogram import Histogram
 from inference_server.scheduler.metrics import PictureMetrics
+from inference_server.service import common_figures as common
 from inference_server.service.backend import Backend
+from inference_server.service.common_figures import counter, gauge
 
 COUNTS: Final = {
     Count.LOADS: "Adapter versions verified and published.",
@@ -57,8 +54,8 @@ def metrics_of(backend: Backend) -> Iterator[Metric]:
         },
     )
     scheduler = backend.scheduler
-    yield _gauge("queue_length", "Pictures waiting or being drawn.", scheduler.queue_length)
-    yield _gauge("queue_capacity", "Pictures that may wait.", scheduler.capacity)
+    yield common.queue_length(scheduler.queue_length)
+    yield common.queue_capacity(scheduler.capacity)
     yield from _pictures(scheduler.metrics)
     yield from _memory(backend)
     yield from _slots(backend.adapters)
@@ -66,12 +63,9 @@ def metrics_of(backend: Backend) -> Iterator[Metric]:
 
 
 def _pictures(metrics: PictureMetrics) -> Iterator[Metric]:
-    yield _counter("pictures_completed", "Pictures handed to their callers.", metrics.completed)
-    yield _counter("pictures_cancelled", "Pictures whose caller left.", metrics.cancelled)
-    errors = CounterMetricFamily("wuliart_errors", "Failed requests.", labels=["reason"])
-    for reason, count in metrics.errors.items():
-        errors.add_metric([reason.value], count)
-    yield errors
+    yield counter("pictures_completed", "Pictures handed to their callers.", metrics.completed)
+    yield counter("pictures_cancelled", "Pictures whose caller left.", metrics.cancelled)
+    yield common.errors(metrics.errors)
     stages = {stage.value: histogram for stage, histogram in metrics.stages.items()}
     yield _histograms("stage_seconds", "Completed pictures, by stage.", "stage", stages)
     yield _histogram("step_seconds", "What a step took all who shared it.", metrics.steps)
@@ -96,26 +90,17 @@ def _slots(store: AdapterStore) -> Iterator[Metric]:
     for state in SlotState:
         slots.add_metric([state.value], states[state])
     yield slots
-    yield _gauge("adapter_pins", "Slots' uses by pictures under way.", store.slots.pin_count)
+    yield gauge("adapter_pins", "Slots' uses by pictures under way.", store.slots.pin_count)
     attached = int(store.manager_attached)
-    yield _gauge("manager_attached", "Whether a LoRA manager is attached.", attached)
-    watchers = store.catalog.watchers
-    yield _gauge("adapter_watchers", "Open streams of adapters' changes.", watchers)
+    yield gauge("manager_attached", "Whether a LoRA manager is attached.", attached)
+    yield common.adapter_watchers(store.catalog.watchers)
 
 
 def _adapters(metrics: AdapterMetrics) -> Iterator[Metric]:
     for count, number in metrics.counts.items():
-        yield _counter(f"adapter_{count}", COUNTS[count], number)
+        yield counter(f"adapter_{count}", COUNTS[count], number)
     for duration, histogram in metrics.durations.items():
         yield _histogram(f"adapter_{duration}", DURATIONS[duration], histogram)
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"wuliart_{name}", text, value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"wuliart_{name}", text, value)
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
