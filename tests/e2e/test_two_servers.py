@@ -49,18 +49,24 @@ def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -
         live.wait_usable("ink")
     everyone = "ipv4:" + ",".join(live.service.listen for live in cards)
     with Client(everyone) as client:
-        pictures = {
-            client.draw("a boat", seed=1, steps=1, styles=["ink"], metadata=False).data
-            for _ in range(4)
-        }
+
+        def draw() -> bytes:
+            return client.draw("a boat", seed=1, steps=1, styles=["ink"], metadata=False).data
+
+        # Turns begin when both are connected; until then one may get more.
+        pictures = {draw()}
+        while not all(drawn(live) for live in cards):
+            pictures.add(draw())
+        before = [drawn(live) for live in cards]
+        pictures |= {draw() for _ in range(4)}
         # Whoever draws it, it is the same picture.
         assert len(pictures) == 1
-        assert [drawn(live) for live in cards] == [2, 2]
+        assert [drawn(live) for live in cards] == [count + 2 for count in before]
 
         first.service.kill("server")
         for _ in range(2):
             client.draw("a boat", steps=1, styles=["ink"], timeout=PATIENCE)
-        assert drawn(second) == 4
+        assert drawn(second) == before[1] + 4
 
     wuliart = Path(sys.executable).with_name("wuliart")
     told = subprocess.run(

@@ -42,6 +42,9 @@ def run(target: str, inputs: int, seed: int, found: Path, *kept: Path, nice: int
     """
     found.mkdir(parents=True, exist_ok=True)
     command = [
+        # Linux hands the greatest memory that a process ever had on to what it executes, and the
+        # engine takes it for its own. What a shell starts begins anew, however large this one is.
+        *("sh", "-c", '"$@"; exit $?', "sh"),
         *(["nice", "-n", str(nice)] if nice else []),
         *(sys.executable, "-m", "tests.fuzz.engine", target),
         *(f"-runs={inputs}", f"-seed={seed}", "-print_final_stats=1", "-verbosity=1"),
