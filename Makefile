@@ -45,9 +45,9 @@ demo: install ## Draw a picture, add a style while the server runs, draw again (
 up: install ## Run server, LoRA manager and page (port 7860) in the foreground; Ctrl-C stops them
 	@$(BIN)/python scripts/up.py --loras $(STYLES)
 
-# Two at a time, a file's tests in their order: most of them wait for processes.
+# Two workers, a core each (threads that wait for a core they share spin), files with long tests first.
 test: install-dev ## Run all tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: install-dev ## Failure tests at full length (about 25 minutes)
 	@WULIART_CHAOS=full $(BIN)/python -m pytest -q -s --timeout 1800 tests/chaos

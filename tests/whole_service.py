@@ -17,15 +17,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from inference_server.config import EMBEDDED_MODEL
 from scripts.processes import STARTUP_SECONDS, Service
 from wuliart_client import Client
 
+FLEET = bool(os.environ.get("WULIART_FLEET"))
+"""A fleet has the embedded model, whatever a test would like."""
 
-def whole_service(folder: Path) -> Service:
+
+def whole_service(folder: Path, model: Path = EMBEDDED_MODEL) -> Service:
     """Not started yet; its files are in `folder`."""
-    if os.environ.get("WULIART_FLEET"):
+    if FLEET:
         return _Fleet(folder / "run", *_fleet())
-    return Service(folder / "run", folder / "loras")
+    return Service(folder / "run", folder / "loras", server_arguments=["--model", str(model)])
 
 
 class _Fleet(Service):

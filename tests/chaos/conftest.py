@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from inference_server.engine.loading import load_model, open_source
-from tests.chaos.small_model import make_checkpoint
 from tests.chaos.world import RANK, Version, World
+from tests.small_model import make_checkpoint
 from wuliart.contract.layout import SegmentLayout
 
 VERSIONS = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.loading import load_model, open_source
 from scripts.processes import Service
 from tests.lora_files import make_lora
-from tests.whole_service import whole_service
+from tests.small_model import make_checkpoint
+from tests.whole_service import FLEET, whole_service
 from wuliart.contract.layout import SegmentLayout
 from wuliart_client import Adapter, AdapterState, Client
 
@@ -81,25 +83,33 @@ class Live:
         )
 
 
+@functools.cache
+def layout_of(model: Path) -> SegmentLayout:
+    return load_model(open_source(model, None), torch.device("cpu"), torch.float32).layout(32)
+
+
 @pytest.fixture(scope="session")
 def layout() -> SegmentLayout:
-    model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
-    return model.layout(32)
+    return layout_of(EMBEDDED_MODEL)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests that draw often: the embedded model's pictures take two seconds, of decoding."""
+    return EMBEDDED_MODEL if FLEET else make_checkpoint(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.fixture
-def make_live(
-    tmp_path_factory: pytest.TempPathFactory, layout: SegmentLayout
-) -> Iterator[Callable[[], Live]]:
-    """Starts services that are stopped at the test's end."""
+def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Live]]:
+    """Starts services, of the embedded model by default, that are stopped at the test's end."""
     started: list[Live] = []
 
-    def make() -> Live:
+    def make(model: Path = EMBEDDED_MODEL) -> Live:
         folder = tmp_path_factory.mktemp("live")
-        service = whole_service(folder)
+        service = whole_service(folder, model)
         service.start_server()
         service.start_manager()
-        live = Live(service, layout)
+        live = Live(service, layout_of(model))
         started.append(live)
         service.wait_until_ready()
         live.wait_attached()
@@ -112,5 +122,5 @@ def make_live(
 
 
 @pytest.fixture
-def live(make_live: Callable[[], Live]) -> Live:
+def live(make_live: Callable[..., Live]) -> Live:
     return make_live()

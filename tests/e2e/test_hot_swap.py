@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.bad_lora_files import BAD_FILES
 from tests.e2e.conftest import Live
 from wuliart_client import AdapterNotFound, AdapterRefused, AdapterState
+
+
+@pytest.fixture
+def live(make_live: Callable[..., Live], small_model: Path) -> Live:
+    return make_live(small_model)
 
 
 def sha256(data: bytes) -> str:
@@ -73,7 +80,7 @@ def test_a_picture_is_drawn_with_exactly_one_version(live: Live) -> None:
     writer.start()
     seen = set()
     try:
-        for _ in range(15):
+        for _ in range(40):
             picture = live.client.draw("a boat", seed=1, steps=2, styles=["ink"], metadata=False)
             used = picture.adapters[0].content_hash
             seen.add(used)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,13 @@ from tests.e2e.conftest import Live
 from wuliart_client import AdapterState, Picture, Unavailable, WuliArtError
 
 
-def test_manager_killed_while_pictures_are_drawn(live: Live) -> None:
+@pytest.fixture
+def live(make_live: Callable[..., Live], small_model: Path) -> Live:
+    return make_live(small_model)
+
+
+def test_manager_killed_while_pictures_are_drawn(make_live: Callable[..., Live]) -> None:
+    live = make_live()
     live.drop("ink", live.style(1))
     live.wait_usable("ink")
     golden = live.draw("ink", steps=4)
@@ -87,7 +94,7 @@ def test_server_killed_and_started_again(live: Live) -> None:
     assert manager.poll() is None
 
 
-def test_second_manager_waits_and_takes_over(live: Live, make_live: Callable[[], Live]) -> None:
+def test_second_manager_waits_and_takes_over(live: Live) -> None:
     first = live.service.processes.pop("manager")
     try:
         live.service.start_manager()
@@ -104,7 +111,8 @@ def test_second_manager_waits_and_takes_over(live: Live, make_live: Callable[[],
     assert live.adapter("ink") is not None
 
 
-def test_a_running_picture_survives_a_polite_stop(live: Live) -> None:
+def test_a_running_picture_survives_a_polite_stop(make_live: Callable[..., Live]) -> None:
+    live = make_live()
     golden = live.draw(steps=4)
     finished: list[Picture] = []
     started = threading.Event()

@@ -1,6 +1,7 @@
 """Whole pictures against the stock `QwenImagePipeline` (and peft) on the embedded checkpoint.
 
-Same weights, noise and sigmas, in float32: final latents within 1e-3 relative, PSNR >= 50 dB.
+Same weights, noise and sigmas, in float32: final latents within 1e-3 relative, and where they are
+decoded as well (on a CPU stock takes ten seconds for it), PSNR >= 50 dB.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from diffusers import QwenImagePipeline
 
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.engine.engine import Engine
+from inference_server.engine.engine import Drawing, Engine
 from inference_server.engine.loading import load_model, open_source
 from inference_server.model.low_rank import GatedAdapter
 from lora_manager.image import build_image, module_shapes
@@ -43,15 +44,16 @@ def pipeline() -> QwenImagePipeline:
 
 @dataclass
 class Case:
-    """Adapters as (file, weight), and how many steps."""
+    """Adapters as (file, weight), how many steps, and whether it is decoded, too."""
 
     loras: Sequence[tuple[bytes, float]] = ()
     steps: int = 4
+    decoded: bool = False
 
 
 def draw_stock(
     pipe: QwenImagePipeline, case: Case, folder: Path
-) -> tuple[torch.Tensor, np.ndarray]:
+) -> tuple[torch.Tensor, np.ndarray | None]:
     latents: list[torch.Tensor] = []
 
     def keep(_: object, __: int, ___: object, tensors: dict) -> dict:
@@ -76,15 +78,15 @@ def draw_stock(
             max_sequence_length=512,
             generator=torch.Generator().manual_seed(SEED),
             callback_on_step_end=keep,
-            output_type="np",
+            output_type="np" if case.decoded else "latent",
         ).images[0]
     finally:
         if names:
             pipe.unload_lora_weights()
-    return latents[-1], np.round(image * 255)
+    return latents[-1], np.round(image * 255) if case.decoded else None
 
 
-def draw_ours(engine: Engine, case: Case) -> tuple[torch.Tensor, np.ndarray]:
+def draw_ours(engine: Engine, case: Case) -> Drawing:
     layout = engine.model.layout(max_rank=16)
     segment = AdapterSegment(layout, len(case.loras) + 1, CPU)
     adapters = [
@@ -94,7 +96,7 @@ def draw_ours(engine: Engine, case: Case) -> tuple[torch.Tensor, np.ndarray]:
     drawing = engine.begin(engine.encode(PROMPT), SEED, case.steps, adapters)
     for _ in range(case.steps):
         engine.step([drawing])
-    return drawing.latents, engine.decode(drawing).numpy().astype(np.float32)
+    return drawing
 
 
 def fill(segment: AdapterSegment, slot: int, data: bytes, engine: Engine):
@@ -134,12 +136,12 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
 
     return {
         "base, 1 step": Case(steps=1),
-        "base, 4 steps": Case(),
+        "base, 4 steps": Case(decoded=True),
         "one adapter": Case([(lora(products, 8, 1), 1.0)], steps=2),
         "two weighted adapters": Case([(lora(products, 4, 2), 0.7), (lora(products, 16, 3), -1.3)]),
         "modulation only": Case([(lora(only_modulation, 8, 4), 0.8)], steps=3),
         "everything, twice": Case(
-            [(lora(everything, 16, 5), 0.5), (lora(everything, 2, 6), 1.5)], steps=2
+            [(lora(everything, 16, 5), 0.5), (lora(everything, 2, 6), 1.5)], steps=2, decoded=True
         ),
     }
 
@@ -158,12 +160,15 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
 def test_picture(name: str, engine: Engine, pipeline: QwenImagePipeline, tmp_path: Path) -> None:
     case = cases(engine.model.layout(max_rank=16))[name]
     stock_latents, stock_pixels = draw_stock(pipeline, case, tmp_path)
-    our_latents, our_pixels = draw_ours(engine, case)
-    error, decibels = relative(our_latents, stock_latents), psnr(our_pixels, stock_pixels)
-    print(f"{name}: latents {error:.1e}, picture {decibels:.1f} dB")
+    drawing = draw_ours(engine, case)
+    error = relative(drawing.latents, stock_latents)
+    print(f"{name}: latents {error:.1e}")
     assert error < 1e-3
-    assert decibels >= 50
+    if stock_pixels is not None:
+        decibels = psnr(engine.decode(drawing).numpy().astype(np.float32), stock_pixels)
+        print(f"{name}: picture {decibels:.1f} dB")
+        assert decibels >= 50
     if case.loras:
-        plain, _ = draw_ours(engine, Case(steps=case.steps))
+        plain = draw_ours(engine, Case(steps=case.steps))
         # An adapter that did nothing would agree with a stock pipeline that did nothing.
-        assert relative(plain, stock_latents) > 0.01
+        assert relative(plain.latents, stock_latents) > 0.01
