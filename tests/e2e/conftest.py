@@ -89,24 +89,18 @@ def layout_of(model: Path) -> SegmentLayout:
 
 
 @pytest.fixture(scope="session")
-def layout() -> SegmentLayout:
-    return layout_of(EMBEDDED_MODEL)
-
-
-@pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For tests that draw often: the embedded model's pictures take two seconds, of decoding."""
+    """The embedded model's pictures take two seconds, almost all of them for their size."""
     return EMBEDDED_MODEL if FLEET else make_checkpoint(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.fixture
-def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Live]]:
-    """Starts services, of the embedded model by default, that are stopped at the test's end."""
+def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Live]]:
+    """Starts services of a model, that are stopped at the test's end."""
     started: list[Live] = []
 
-    def make(model: Path = EMBEDDED_MODEL) -> Live:
-        folder = tmp_path_factory.mktemp("live")
-        service = whole_service(folder, model)
+    def make(model: Path) -> Live:
+        service = whole_service(tmp_path_factory.mktemp("live"), model)
         service.start_server()
         service.start_manager()
         live = Live(service, layout_of(model))
@@ -122,5 +116,12 @@ def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
 
 @pytest.fixture
-def live(make_live: Callable[..., Live]) -> Live:
-    return make_live()
+def live(make_live: Callable[[Path], Live], small_model: Path) -> Live:
+    """On the small model: of its pictures only their bytes are looked at."""
+    return make_live(small_model)
+
+
+@pytest.fixture
+def trained(make_live: Callable[[Path], Live]) -> Live:
+    """On the embedded model: slow enough to do something in the middle of a picture."""
+    return make_live(EMBEDDED_MODEL)

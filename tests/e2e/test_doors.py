@@ -22,10 +22,10 @@ from wuliart_client import read_recipe
 
 
 @pytest.fixture
-def styled(live: Live) -> Live:
-    live.drop("ink", live.style(1))
-    live.wait_usable("ink")
-    return live
+def styled(trained: Live) -> Live:
+    trained.drop("ink", trained.style(1))
+    trained.wait_usable("ink")
+    return trained
 
 
 @pytest.fixture

@@ -25,23 +25,23 @@ def run(live: Live, folder: Path, *command: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_examples_draw_and_save(live: Live, tmp_path: Path) -> None:
-    live.drop("ink", live.style(1))
-    live.wait_usable("ink")
-    bar = run(live, tmp_path, "progress_bar.py", "一只狐狸", "ink")
+def test_examples_draw_and_save(trained: Live, tmp_path: Path) -> None:
+    trained.drop("ink", trained.style(1))
+    trained.wait_usable("ink")
+    bar = run(trained, tmp_path, "progress_bar.py", "一只狐狸", "ink")
     assert bar.returncode == 0, bar.stderr
     assert "step 4/4" in bar.stdout and "saved outputs/" in bar.stdout
 
-    wrong = run(live, tmp_path, "progress_bar.py", "a fox", "imk")
+    wrong = run(trained, tmp_path, "progress_bar.py", "a fox", "imk")
     assert wrong.returncode == 1
     assert "ink" in wrong.stderr and "Traceback" not in wrong.stderr
 
-    both = run(live, tmp_path, "two_at_once.py")
+    both = run(trained, tmp_path, "two_at_once.py")
     assert both.returncode == 0, both.stderr
     for prompt in ("a red fox", "一座灯塔"):
         assert f"{prompt}: step 4, a preview of" in both.stdout
         assert f"{prompt}: saved outputs/" in both.stdout
-    told = run(live, tmp_path, "reflection_call.py", "a fox")
+    told = run(trained, tmp_path, "reflection_call.py", "a fox")
     assert told.returncode == 0, told.stderr
     assert "ImageGenerationService" in told.stdout and "completed" in told.stdout
 

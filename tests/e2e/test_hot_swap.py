@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.bad_lora_files import BAD_FILES
 from tests.e2e.conftest import Live
 from wuliart_client import AdapterNotFound, AdapterRefused, AdapterState
-
-
-@pytest.fixture
-def live(make_live: Callable[..., Live], small_model: Path) -> Live:
-    return make_live(small_model)
 
 
 def sha256(data: bytes) -> str:

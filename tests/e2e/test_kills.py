@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,36 +12,30 @@ from tests.e2e.conftest import Live
 from wuliart_client import AdapterState, Picture, Unavailable, WuliArtError
 
 
-@pytest.fixture
-def live(make_live: Callable[..., Live], small_model: Path) -> Live:
-    return make_live(small_model)
-
-
-def test_manager_killed_while_pictures_are_drawn(make_live: Callable[..., Live]) -> None:
-    live = make_live()
-    live.drop("ink", live.style(1))
-    live.wait_usable("ink")
-    golden = live.draw("ink", steps=4)
+def test_manager_killed_while_pictures_are_drawn(trained: Live) -> None:
+    trained.drop("ink", trained.style(1))
+    trained.wait_usable("ink")
+    golden = trained.draw("ink", steps=4)
 
     pictures: list[bytes] = []
-    drawing = threading.Thread(target=lambda: pictures.append(live.draw("ink", steps=4)))
+    drawing = threading.Thread(target=lambda: pictures.append(trained.draw("ink", steps=4)))
     drawing.start()
-    live.service.kill("manager")
+    trained.service.kill("manager")
     drawing.join()
     assert pictures == [golden]
-    live.wait_attached(False)
+    trained.wait_attached(False)
 
     # Without a manager: what is resident draws on, what is not is a named error.
-    assert live.draw("ink", steps=4) == golden
-    live.drop("late", live.style(2))
+    assert trained.draw("ink", steps=4) == golden
+    trained.drop("late", trained.style(2))
     with pytest.raises(WuliArtError):
-        live.draw("late")
+        trained.draw("late")
 
-    live.service.start_manager()
-    live.wait_attached()
-    live.wait_usable("late")
-    assert live.draw("ink", steps=4) == golden
-    assert live.draw("late") != live.draw()
+    trained.service.start_manager()
+    trained.wait_attached()
+    trained.wait_usable("late")
+    assert trained.draw("ink", steps=4) == golden
+    assert trained.draw("late") != trained.draw()
 
 
 def test_manager_killed_again_and_again_while_it_writes(live: Live) -> None:
@@ -111,15 +103,14 @@ def test_second_manager_waits_and_takes_over(live: Live) -> None:
     assert live.adapter("ink") is not None
 
 
-def test_a_running_picture_survives_a_polite_stop(make_live: Callable[..., Live]) -> None:
-    live = make_live()
-    golden = live.draw(steps=4)
+def test_a_running_picture_survives_a_polite_stop(trained: Live) -> None:
+    golden = trained.draw(steps=4)
     finished: list[Picture] = []
     started = threading.Event()
 
     def draw() -> None:
         finished.append(
-            live.client.draw(
+            trained.client.draw(
                 "a boat", seed=1, steps=4, metadata=False, on_event=lambda _: started.set()
             )
         )
@@ -127,7 +118,7 @@ def test_a_running_picture_survives_a_polite_stop(make_live: Callable[..., Live]
     drawing = threading.Thread(target=draw)
     drawing.start()
     assert started.wait(30)
-    codes = live.service.stop()
+    codes = trained.service.stop()
     drawing.join()
     assert codes == {"manager": 0, "server": 0}
     assert [picture.data for picture in finished] == [golden]

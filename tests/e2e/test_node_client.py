@@ -51,10 +51,10 @@ def test_the_package_holds_what_is_needed_and_nothing_else(package: Path) -> Non
     assert not any(name.startswith(("src/", "test/", "node_modules/")) for name in names)
 
 
-def test_its_own_tests_pass_against_a_running_server(package: Path, live: Live) -> None:
-    live.drop("ink", live.style(seed=1))
-    live.wait_usable("ink")
-    environment = {"WULIART_TARGET": live.service.listen, "WULIART_STYLE": "ink"}
+def test_its_own_tests_pass_against_a_running_server(package: Path, trained: Live) -> None:
+    trained.drop("ink", trained.style(seed=1))
+    trained.wait_usable("ink")
+    environment = {"WULIART_TARGET": trained.service.listen, "WULIART_STYLE": "ink"}
     output = run("npm", "test", "--silent", cwd=CLIENT, **environment)
     assert "# fail 0" in output or "ℹ fail 0" in output, output
 

@@ -56,10 +56,10 @@ def test_the_plan_is_told(small: Client) -> None:
     assert {segment.location for segment in segments.values()} == {"host"}
 
 
-def test_four_at_once_get_the_pictures_they_get_alone(small: Client, live: Live) -> None:
+def test_four_at_once_get_the_pictures_they_get_alone(small: Client, trained: Live) -> None:
     def draw(client: Client, prompt: str) -> bytes:
         return client.draw(prompt, seed=5, steps=3, metadata=False, timeout=PATIENCE).data
 
     with ThreadPoolExecutor(len(PROMPTS)) as pool:
         together = list(pool.map(lambda prompt: draw(small, prompt), PROMPTS))
-    assert together == [draw(live.client, prompt) for prompt in PROMPTS]
+    assert together == [draw(trained.client, prompt) for prompt in PROMPTS]

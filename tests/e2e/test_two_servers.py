@@ -12,20 +12,23 @@ import pytest
 
 from benchmarks.stress_service import free_port
 from scripts.processes import Service
-from tests.e2e.conftest import PATIENCE, Live
-from wuliart.contract.layout import SegmentLayout
+from tests.e2e.conftest import PATIENCE, Live, layout_of
 from wuliart_client import Client
 
 
 @pytest.fixture
-def cards(tmp_path: Path, layout: SegmentLayout) -> Iterator[list[Live]]:
-    services = [
-        Service(tmp_path / str(n), tmp_path / "loras", f"127.0.0.1:{free_port()}") for n in range(2)
-    ]
-    for service in services:
+def cards(tmp_path: Path, small_model: Path) -> Iterator[list[Live]]:
+    lives = []
+    for n in range(2):
+        service = Service(
+            tmp_path / str(n),
+            tmp_path / "loras",
+            f"127.0.0.1:{free_port()}",
+            server_arguments=["--model", str(small_model)],
+        )
         service.start_server()
         service.start_manager()
-    lives = [Live(service, layout) for service in services]
+        lives.append(Live(service, layout_of(small_model)))
     try:
         for live in lives:
             live.service.wait_until_ready()
