@@ -32,7 +32,7 @@ from benchmarks.figure import Figure, percentile
 from benchmarks.fleet_load import Call, Load, call, open_loop
 from benchmarks.local_fleet import FakedReplica, LocalFleet
 from benchmarks.stress import line_of
-from benchmarks.stress_service import faked_service
+from benchmarks.stress_service import faked_service, stolen
 from inference_server.ray_app.names import FRONT, REPLICA
 
 PICTURE_SECONDS = 0.2
@@ -75,11 +75,6 @@ def faked_fleet(replicas: int, **settings: Any) -> LocalFleet:
     return LocalFleet(
         styles_folder(), replicas, replica=FakedReplica, environment=ENVIRONMENT, **settings
     )
-
-
-def stolen() -> int:
-    """Ticks of 10 ms that the hypervisor has kept this machine's processors from it."""
-    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8])
 
 
 def cost(seconds: float) -> list[Figure]:

@@ -60,12 +60,13 @@ def chaos(seconds: float) -> list[Figure]:
     requests = f"of {told['requests']} requests"
     note = f"{requests}; ended otherwise: {told['endings']}"
     by_kind = ", ".join(f"{kind} {worst:.1f}" for kind, worst in told["worst"].items())
+    slow = f"{by_kind}; {told['stolen']}"
     return [
         Figure("chaos: faults", told["faults"], "", wanted, at_most=False, note=told["kinds"]),
         Figure("chaos: lost requests", told["lost"], "", 0, note=note),
         Figure("chaos: hung requests", told["hung"], "", 0),
         Figure("chaos: wrong pictures", told["wrong"], "", 0, note=f"{told['pictures']} compared"),
-        Figure("chaos: recovery, worst", told["recovery"], "s", 5, note=by_kind),
+        Figure("chaos: recovery, worst", told["recovery"], "s", 5, note=slow),
         Figure("chaos: failed checks", int(code != 0), "", 0),
     ]
 

@@ -16,7 +16,7 @@ import grpc
 import httpx
 import pytest
 
-from benchmarks.stress_service import free_port
+from benchmarks.stress_service import free_port, stolen
 from tests.chaos.callers import Callers
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
@@ -105,7 +105,7 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
 
     plan = [(kind, name) for kind in KINDS for name in NAMES]
     counts: Counter[str] = Counter()
-    recoveries: dict[str, list[float]] = defaultdict(list)
+    recoveries: dict[str, list[tuple[float, int]]] = defaultdict(list)
     asking = Callers(world, port, kept.hash, "kept", "torn")
     with Supervisor(world, port) as supervisor, asking as callers:
         healthy = [timed_look(world, port) for _ in range(LOOKS)]
@@ -119,6 +119,7 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
                 if choose.random() < 0.5:
                     world.drop("torn", next(turns))
                     time.sleep(choose.uniform(0, 0.1))
+                before = stolen()
                 if kind == "stop":
                     over = supervisor.stop(name, choose.uniform(*STOP_SECONDS))
                 else:
@@ -128,9 +129,10 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
                     time.sleep(0.05)
                 callers.replace_hung()
                 counts[f"{kind} {name}"] += 1
-                recoveries[f"{kind} {name}"].append(time.monotonic() - over)
-    everything = [seconds for some in recoveries.values() for seconds in some]
-    worst = {kind: round(max(some), 2) for kind, some in sorted(recoveries.items())}
+                recoveries[f"{kind} {name}"].append((time.monotonic() - over, stolen() - before))
+    everything = [fault for some in recoveries.values() for fault in some]
+    slowest, ticks = max(everything)
+    worst = {kind: round(max(some)[0], 2) for kind, some in sorted(recoveries.items())}
     told = {
         "faults": counts.total(),
         "kinds": ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items())),
@@ -142,12 +144,13 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
         "wrong": len(callers.wrong),
         "drain": round(max(supervisor.drains), 2),
         "look": round(statistics.median(healthy), 2),
-        "recovery": round(max(everything), 2),
-        "median": round(statistics.median(everything), 2),
+        "recovery": round(slowest, 2),
+        "stolen": f"{ticks / 100:.2f} s of processors were kept from this machine during the worst",
+        "median": round(statistics.median(seconds for seconds, _ in everything), 2),
         "worst": worst,
     }
     print(f"\n{json.dumps(told, indent=1)}")
     if out := os.environ.get("WULIART_CHAOS_OUT"):
         Path(out).write_text(json.dumps(told), encoding="utf-8")
     callers.check()
-    assert max(everything) < STATED_SECONDS
+    assert slowest < STATED_SECONDS
