@@ -7,7 +7,7 @@ from collections.abc import Callable
 from playwright.sync_api import expect
 
 from tests.browser.conftest import STYLES, Site
-from tests.browser.visitor import PATIENCE, Visitor, eventually
+from tests.browser.visitor import Visitor, eventually
 from wuliart_client import AdapterState
 from wuliart_web.page import labelled
 
@@ -48,11 +48,11 @@ def test_the_server_is_killed_in_a_picture_and_the_page_goes_on_when_it_is_back(
     visitor.begin("a red boat")
     visitor.page.locator("#stop").wait_for()
     site.service.kill("server")
-    expect(visitor.line).to_contain_text("The server does not answer", timeout=PATIENCE * 1000)
+    expect(visitor.line).to_contain_text("The server does not answer")
     eventually(lambda: "does not answer" in visitor.notices, "that it is gone")
     visitor.begin("a red boat")
     expect(visitor.page.locator("#draw")).to_be_visible()
-    expect(visitor.line).to_contain_text("`make up`", timeout=PATIENCE * 1000)
+    expect(visitor.line).to_contain_text("`make up`")
 
     late = visit()
     assert "does not answer" in late.notices

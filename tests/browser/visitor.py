@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 
 import pytest
+from playwright import async_api, sync_api
 from playwright.sync_api import Locator, Page, expect
 
 PATIENCE = 60.0
 """Seconds a condition may take on a busy machine; nothing is asserted about time."""
+
+for api in (sync_api, async_api):
+    api.expect.set_options(timeout=PATIENCE * 1000)
 
 
 def chromium() -> str:
@@ -129,7 +133,7 @@ class Visitor:
 
     def wait_drawn(self, pictures: int = 1) -> str:
         """Waits until this visit has that many pictures; the last one's address."""
-        expect(self.strip).to_have_count(pictures, timeout=PATIENCE * 1000)
+        expect(self.strip).to_have_count(pictures)
         self.picture.wait_for()
         address = self.picture.get_attribute("src")
         assert address is not None
