@@ -58,6 +58,8 @@ class Publisher:
         # Names of which the server may lack the adapter even if their files are unchanged.
         self._unsure = set(admission.known)
         self._replays_left = session.resident_limit
+        # Names whose files changed while they were read: older ones leave them their places.
+        self._coming: set[str] = set()
         self._burst = 0
         # A report between a commit and its entry would take the new adapter's name away again.
         self._publishing = asyncio.Lock()
@@ -125,7 +127,7 @@ class Publisher:
         wanted = (
             job.urgency is Urgency.PROMOTE
             or (job.urgency is Urgency.CHANGE and self._burst < self._session.resident_limit)
-            or (job.urgency is Urgency.REPLAY and self._replays_left > 0)
+            or (job.urgency is Urgency.REPLAY and self._replays_left > len(self._coming))
         )
         judged = known is not None and known.found == found
         if job.urgency is Urgency.REPLAY and judged and (not wanted or found.refusal):
@@ -146,6 +148,8 @@ class Publisher:
             # It may be what was admitted again by the next scan, as after a rename and back.
             log.debug('"%s" changed while it was read; waiting until it is done', job.name)
             self._admission.retry(job.name)
+            if wanted:
+                self._coming.add(job.name)
             return
         except UnreadableError as error:
             if self._known.get(job.name) == found:
@@ -155,6 +159,7 @@ class Publisher:
         if self._known.get(job.name) != found:
             return  # changed or removed meanwhile; that has its own job
         self._unsure.discard(job.name)
+        self._coming.discard(job.name)
         if loaded.image is None:
             self._list(loaded.entry, quiet=loaded.unchanged)
             return

@@ -117,6 +117,23 @@ async def test_a_restarted_server_gets_everything_again(
         assert process.process.returncode is None
 
 
+async def test_a_file_that_changed_unseen_while_the_server_was_away_keeps_its_place(
+    server: FakeSegmentServer, loras: Path
+) -> None:
+    put(loras, "ink", 1, seconds_old=60)
+    put(loras, "oil", 2, seconds_old=70)
+    put(loras, "cold", 3, seconds_old=600)
+    # It looks so seldom that the server is back before the change has been seen.
+    async with manager(server, loras, "--poll", "--rescan-seconds", "2") as process:
+        await server.until_judged()
+        await server.stop()
+        put(loras, "ink", 7, seconds_old=1)
+        await server.start()
+        await server.until(lambda: "oil" in server.resident)
+        await server.until(lambda: process.said('replaced "ink"'))
+        assert server.resident.keys() == {"ink", "oil"}
+
+
 async def test_a_manager_that_starts_first_waits_for_the_server(
     server: FakeSegmentServer, loras: Path
 ) -> None:
