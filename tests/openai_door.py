@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -18,6 +17,8 @@ from tests.harness import InProcessServer
 from wuliart.contract.tokens import TokenFile
 from wuliart_client import AsyncClient
 from wuliart_web.app import create_app
+from wuliart_web.listening import BoundedListener
+from wuliart_web.serving import configuration
 
 
 class _Uvicorn(uvicorn.Server):
@@ -31,20 +32,16 @@ class _Uvicorn(uvicorn.Server):
 @asynccontextmanager
 async def open_web(target: str, tokens: TokenFile | None = None) -> AsyncIterator[int]:
     """The port of the product's app over the gRPC server at `target`."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    # The product's own app: its lifespan closes the client.
-    config = uvicorn.Config(
-        create_app(AsyncClient(target), tokens), log_level="warning", timeout_graceful_shutdown=1
-    )
-    server = _Uvicorn(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    await until(lambda: server.started)
-    try:
-        yield port
-    finally:
-        server.should_exit = True
-        await serving
+    # The product's own app, as the product serves it: its lifespan closes the client.
+    server = _Uvicorn(configuration(create_app(AsyncClient(target), tokens)))
+    with BoundedListener("127.0.0.1", 0, 1000) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
 
 
 @asynccontextmanager

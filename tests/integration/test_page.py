@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from gradio_client import Client
 from PIL import Image
 
 from tests.fake_image_server import Fail, FakeImageServer, Hold, adapter, change, snapshot
@@ -20,6 +19,7 @@ from tests.fakes import until
 from tests.hand_manager import HandManager
 from tests.harness import InProcessServer, running_server
 from tests.openai_door import name_model, open_web
+from tests.page_calls import PageCalls, usual
 from wuliart_client import AsyncClient
 from wuliart_web.drawing import Asked, Button, draw
 from wuliart_web.page import buttons
@@ -44,19 +44,10 @@ async def page(server: InProcessServer) -> AsyncIterator[str]:
         server.engine.free()
 
 
-def fields(**others: Any) -> dict[str, Any]:
-    usual = {"prompt": "a fox", "style": "", "weight": 1, "second": "", "second_weight": 1}
-    return usual | {"seed": 7, "keep": True, "steps": 4} | others
-
-
 async def drawn(page: str, **others: Any) -> list[str]:
     """What the right half showed, one after another."""
-
-    def draw() -> list[str]:
-        job = Client(page, verbose=False).submit(**fields(**others), api_name="/draw")
-        return [outputs[0] for outputs in job]
-
-    return await asyncio.to_thread(draw)
+    async with httpx.AsyncClient(base_url=page) as http:
+        return [outputs[0] for outputs in await PageCalls(http).call("draw", usual(**others))]
 
 
 async def test_a_picture_from_rendering_to_its_file(page: str) -> None:
@@ -101,11 +92,13 @@ async def test_the_seed_is_another_unless_it_is_kept(page: str) -> None:
 
 async def test_who_leaves_frees_the_device(page: str, server: InProcessServer) -> None:
     server.engine.hold()
-    job = await asyncio.to_thread(
-        lambda: Client(page, verbose=False).submit(**fields(), api_name="/draw")
-    )
-    await until(lambda: server.engine.entered("step") == 1)
-    await asyncio.to_thread(job.cancel)
+    async with httpx.AsyncClient(base_url=page) as http:
+        calls = PageCalls(http)
+        event = (await calls.join("draw", usual())).json()["event_id"]
+        await until(lambda: server.engine.entered("step") == 1)
+        fields = {"event_id": event, "session_hash": calls.session}
+        fields |= {"fn_index": await calls.index("draw")}
+        assert (await http.post("/gradio_api/cancel", json=fields)).status_code == 200
     server.engine.free()
     shown = await drawn(page)
     assert "Done" in shown[-1]
@@ -113,19 +106,22 @@ async def test_who_leaves_frees_the_device(page: str, server: InProcessServer) -
 
 
 async def test_styles_come_with_their_files(page: str, server: InProcessServer) -> None:
-    def look() -> Any:
-        client = Client(page, verbose=False)
-        return client.predict(api_name="/look")
+    async with (
+        HandManager(server) as manager,
+        httpx.AsyncClient(timeout=10, base_url=page) as http,
+    ):
 
-    async with HandManager(server) as manager, httpx.AsyncClient(timeout=10) as http:
-        before = await asyncio.to_thread(look)
-        async with http.stream("GET", page + "styles/news") as news:
+        async def look() -> Any:
+            return await PageCalls(http).call("look", [None])
+
+        before = await look()
+        async with http.stream("GET", "/styles/news") as news:
             told = (line async for line in news.aiter_lines() if line.startswith("data:"))
             await anext(told)
             await manager.load("ink")
             # Whoever looks when told finds it: one subscription stands behind all pages.
             await anext(told)
-            after = await asyncio.to_thread(look)
+            after = await look()
     assert "ink" not in str(before) and "ink" in str(after)
 
 

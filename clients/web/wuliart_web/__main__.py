@@ -6,9 +6,9 @@ Owns the command line; what is served is `app`'s business.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import sys
 from pathlib import Path
-
-import uvicorn
 
 from wuliart.contract.exposure import reaches_strangers
 from wuliart.contract.tokens import TokenFile, TokenFileError
@@ -35,6 +35,15 @@ def main(arguments: list[str] | None = None) -> None:
         action="store_true",
         help="listen beyond this machine even without TLS and tokens",
     )
+    parser.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="name by which visitors address the page, for one that is neither localhost nor an "
+        "address; may be repeated, '*' allows any",
+    )
     options = parser.parse_args(arguments)
     if (options.tls_cert is None) != (options.tls_key is None):
         parser.error("--tls-cert and --tls-key belong together")
@@ -51,17 +60,15 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--tokens: {error}")
     with quick_import():
         from wuliart_web.app import create_app
-    app = create_app(AsyncClient(options.server), tokens)
-    uvicorn.run(
-        app,
-        host=options.host,
-        port=options.port,
-        ssl_certfile=options.tls_cert,
-        ssl_keyfile=options.tls_key,
-        log_level="info",
-        # A page keeps a stream open for as long as it is looked at.
-        timeout_graceful_shutdown=2,
-    )
+        from wuliart_web.serving import serve
+    app = create_app(AsyncClient(options.server), tokens, [options.host, *options.allowed_hosts])
+    try:
+        asyncio.run(serve(app, options.host, options.port, options.tls_cert, options.tls_key))
+    except OSError as error:
+        sys.exit(
+            f"wuliart-web: cannot listen on {options.host}:{options.port}, or read a "
+            f"certificate: {error}"
+        )
 
 
 if __name__ == "__main__":

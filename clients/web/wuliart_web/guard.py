@@ -1,147 +1,160 @@
-"""Stands before the page and the doors: who has no token does not get in.
+"""Stands before the page and the doors: decides which requests reach them.
 
-Owns the cookie, the page that asks for a token, and what strangers and foreign pages are answered.
-Tokens are the contract's; the server looks at them once more.
+In this order: host, origin, token, route, body, and for Gradio's calls every field of the body.
+A request that is refused is answered here, and no more of it has been read than that took.
 """
 
 from __future__ import annotations
 
-import html
-import json
-from collections.abc import Callable, Mapping
-from http.cookies import SimpleCookie
-from pathlib import Path
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wuliart.contract.tokens import TokenFile, bearer
-from wuliart_client import AsyncClient
-from wuliart_web.openai_errors import DoorError
-from wuliart_web.words import spoken
+from wuliart.contract import hosts
+from wuliart.contract.tokens import TokenFile
+from wuliart_web import login
+from wuliart_web.answer_headers import with_headers, with_page_policy
+from wuliart_web.bodies import read_body, replay
+from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
+from wuliart_web.guard_error import DOOR, GuardError
+from wuliart_web.routes import ALIVE, LOGIN, PAGE, check_origin, check_route
 
-ClientFor = Callable[[Mapping[str, str]], AsyncClient]
-"""Which client asks the service, by a request's headers."""
+_LOOK_SECONDS: Final = 0.5
+"""Between two looks at whether the token of an open request is still valid."""
 
-COOKIE: Final = "wuliart_token"
-LOGIN: Final = "/login"
-ALIVE: Final = "/healthz"
-_DOOR: Final = "/v1/"
-_SAFE: Final = ("GET", "HEAD", "OPTIONS")
-_FORM_BYTES: Final = 4096
-_COOKIE_SECONDS: Final = 30 * 24 * 3600
-_PAGE: Final = Path(__file__).parent / "assets" / "login.html"
-
-
-def token_of(headers: Mapping[str, str]) -> str:
-    """What a request brings: an Authorization header's, else the cookie's; empty if neither."""
-    if token := bearer(headers.get("authorization", "")):
-        return token
-    cookie = SimpleCookie()
-    cookie.load(headers.get("cookie", ""))
-    return cookie[COOKIE].value if COOKIE in cookie else ""
-
-
-def clients(client: AsyncClient, tokens: TokenFile | None) -> ClientFor:
-    """The client for a request: in the visitor's name where there are names."""
-
-    def client_for(headers: Mapping[str, str]) -> AsyncClient:
-        return client if tokens is None else client.with_token(token_of(headers))
-
-    return client_for
+_UNAUTHENTICATED: Final = {"WWW-Authenticate": "Bearer"}
 
 
 class Guard:
-    """Middleware before everything else.
+    """ASGI middleware, the outermost one.
 
     Args:
-        app: what is guarded.
-        tokens: who may come in; None: everybody.
+        app: the guarded application.
+        tokens: tokens of which every request but the liveness probe needs one; None requires none.
+        allowed_hosts: names in the Host header that are answered besides loopback's and literal
+            addresses; see `wuliart.contract.hosts`.
+        calls: checks the bodies of Gradio's calls.
     """
 
-    def __init__(self, app: ASGIApp, tokens: TokenFile | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: TokenFile | None,
+        allowed_hosts: Collection[str],
+        calls: GradioCalls,
+    ) -> None:
         self._app = app
         self._tokens = tokens
+        self._hosts = frozenset(allowed_hosts)
+        self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] not in ("http", "websocket"):
+        """Answers one request, or hands it on."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        answer = await self._answer(scope, receive)
-        if answer is None:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        else:
-            await answer(scope, receive, send)
+            return
+        send = with_headers(send)
+        try:
+            await self._serve(scope, receive, send)
+        except GuardError as error:
+            await error.response(scope["path"])(scope, receive, send)
+        except ClientDisconnect:
+            # Nothing is sent to a client that has left; the server closes the connection.
+            await Response(status_code=400)(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
-        """What is answered here; None if the request may go on."""
-        headers, path = Headers(scope=scope), scope["path"]
-        method = scope.get("method", "GET")
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
+        self._check_host(headers)
         if path == ALIVE:
-            return Response(status_code=200)
-        if method not in _SAFE and not _same_origin(headers):
-            # Another page in the visitor's browser: it has the cookie, but not the wish.
-            return _refused(path, 403, "a page of another address may not do this")
-        if self._tokens is None:
-            return None
-        if path == LOGIN:
-            return await self._log_in(Request(scope, receive))
-        token = token_of(headers)
-        if token and self._tokens.name_of(token) is not None:
-            return None
-        if path.startswith(_DOOR) or "text/html" not in headers.get("accept", ""):
-            return _refused(path, 401, "give a token that is known here, as a bearer token")
-        return _login_page(headers, 401)
+            await Response(status_code=200)(scope, receive, send)
+            return
+        check_origin(headers, method)
+        token = None
+        if self._tokens is not None:
+            if path == LOGIN:
+                answer = await self._log_in(self._tokens, scope, receive)
+                await answer(scope, receive, send)
+                return
+            token = login.known_token(headers, self._tokens)
+            if token is None:
+                await self._turn_away(headers, path)(scope, receive, send)
+                return
+        check_route(scope)
+        if method not in ("GET", "HEAD"):
+            body = await read_body(headers, receive)
+            if path in (JOIN, CANCEL, RESET):
+                self._calls.check(path, body)
+            receive = replay(body, receive)
+        if path == PAGE:
+            send = with_page_policy(send)
+        if self._tokens is None or token is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._serve_while_valid(self._tokens, token, scope, receive, send)
 
-    async def _log_in(self, request: Request) -> Response:
-        if request.method != "POST":
-            return _login_page(request.headers, 200)
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _FORM_BYTES:
-                return _login_page(request.headers, 413, wrong=True)
-        token = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
-        assert self._tokens is not None
-        if not token or self._tokens.name_of(token) is None:
-            return _login_page(request.headers, 401, wrong=True)
-        answer = RedirectResponse("/", 303)
-        answer.set_cookie(
-            COOKIE,
-            token,
-            max_age=_COOKIE_SECONDS,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return answer
+    def _check_host(self, headers: Headers) -> None:
+        given = headers.getlist("host")
+        if len(given) != 1 or not hosts.allowed(given[0], self._hosts):
+            raise GuardError(
+                421,
+                "This server is not known by the name in the request's Host header. Use its "
+                "address, or start wuliart-web with --allowed-host and that name.",
+                "host_not_allowed",
+            )
 
+    async def _log_in(self, tokens: TokenFile, scope: Scope, receive: Receive) -> Response:
+        headers = Headers(scope=scope)
+        if scope["method"] != "POST":
+            return login.form(headers, 200)
+        body = await read_body(headers, receive)
+        return login.log_in(headers, body, tokens, secure=scope["scheme"] == "https")
 
-def _same_origin(headers: Headers) -> bool:
-    """Whether a browser says that the request comes from this page; programs say nothing."""
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+    @staticmethod
+    def _turn_away(headers: Headers, path: str) -> Response:
+        if path.startswith(DOOR) or "text/html" not in headers.get("accept", ""):
+            raise GuardError(
+                401,
+                "Give a token that this server knows, as a bearer token.",
+                "invalid_api_key",
+                _UNAUTHENTICATED,
+            )
+        return login.form(headers, 401)
 
+    async def _serve_while_valid(
+        self, tokens: TokenFile, token: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hands the request on; cancels it once its token is revoked, however long it streams."""
+        started = ended = False
 
-def _refused(path: str, status: int, text: str) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if path.startswith(_DOOR):
-        code = "invalid_api_key" if status == 401 else "forbidden"
-        return JSONResponse(DoorError(status, text, code=code).body(), status, headers)
-    return Response(json.dumps({"error": text}), status, headers, "application/json")
+        async def noted(message: Message) -> None:
+            nonlocal started, ended
+            started = started or message["type"] == "http.response.start"
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
 
-
-def _login_page(headers: Headers, status: int, *, wrong: bool = False) -> Response:
-    said = spoken(headers.get("accept-language", ""))
-    page = _PAGE.read_text(encoding="utf-8")
-    for key in ("login_lang", "login_hint", "login_token", "login_enter"):
-        page = page.replace("{" + key + "}", html.escape(said[key]))
-    page = page.replace("{login_wrong}", html.escape(said["login_wrong"]) if wrong else "")
-    return HTMLResponse(page, status, {"Cache-Control": "no-store"})
+        serving = asyncio.ensure_future(self._app(scope, receive, noted))
+        try:
+            while not serving.done():
+                await asyncio.wait((serving,), timeout=_LOOK_SECONDS)
+                if not serving.done() and tokens.name_of(token) is None:
+                    break
+            else:
+                serving.result()
+                return
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        if not started:
+            await self._turn_away(Headers(scope=scope), scope["path"])(scope, receive, send)
+        elif not ended:
+            with suppress(Exception):  # an answer of a declared length cannot end early
+                await send({"type": "http.response.body", "body": b"", "more_body": False})

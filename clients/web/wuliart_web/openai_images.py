@@ -20,7 +20,7 @@ from wuliart_client import (
     Started,
     WuliArtError,
 )
-from wuliart_web.guard import ClientFor
+from wuliart_web.login import ClientFor
 from wuliart_web.openai_errors import DoorError, DoorRoute, model_not_found, translated
 from wuliart_web.openai_request import SEEDS, ImageRequest, read_image_request
 from wuliart_web.openai_stream import (

@@ -19,7 +19,7 @@ from wuliart.contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS, M
 from wuliart_client import Adapter, AdapterState, Style
 from wuliart_web import drawing, failures, viewer
 from wuliart_web.drawing import Asked, Button, Drawn
-from wuliart_web.guard import ClientFor
+from wuliart_web.login import ClientFor
 from wuliart_web.pictures import Pictures
 from wuliart_web.styles import NEWS, Known, Styles
 from wuliart_web.words import I18N, spoken
@@ -211,7 +211,11 @@ def _drawing(client_for: ClientFor, pictures: Pictures) -> Any:
 def _restored(visit: list[Drawn], event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
     """A picture of this visit again, and every control as it was; the seed is locked."""
     said = _said(request)
-    drawn = next(d for d in visit if d.number == event.number)
+    number = getattr(event, "number", None)
+    drawn = next((d for d in visit if d.number == number), None)
+    if drawn is None:
+        # It has left the strip, or the page was restarted since.
+        return (gr.skip(),) * 9
     asked = drawn.asked
     line = said["again"].format(seed=asked.seed)
     styles: list[Any] = [part for s in asked.styles for part in (s.name, s.weight)]

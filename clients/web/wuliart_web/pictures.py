@@ -30,13 +30,14 @@ class Pictures:
     def __init__(self, now: Callable[[], datetime] = datetime.now) -> None:
         self._now = now
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
-        self._last = datetime.min
 
     def add(self, data: bytes) -> str:
         """Keeps a JPEG; its address, which ends in a name that no other picture has."""
-        moment = max(self._now().replace(microsecond=0), self._last + timedelta(seconds=1))
-        self._last = moment
-        name, token = moment.strftime(NAME_PATTERN), secrets.token_urlsafe(16)
+        moment, taken = self._now(), {name for _, name in self._kept}
+        # From the clock each time: one that was ahead for a moment must not name what follows.
+        while (name := moment.strftime(NAME_PATTERN)) in taken:
+            moment += timedelta(seconds=1)
+        token = secrets.token_urlsafe(16)
         self._kept[token, name] = data
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)

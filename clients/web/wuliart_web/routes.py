@@ -1,0 +1,83 @@
+"""Which requests exist: an allow-list of methods and paths, independent of what Gradio mounts.
+
+Gradio brings some ninety routes (uploads, file serving, a proxy, an API, an editor). The page uses
+the few below, found by recording a browser; everything else is answered 404 before Gradio sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, SESSION
+from wuliart_web.guard_error import DOOR, GuardError
+
+PAGE: Final = "/"
+ALIVE: Final = "/healthz"
+LOGIN: Final = "/login"
+VIEWER: Final = "/viewer.js"
+
+_READ: Final = ("GET", "HEAD")
+_FILE: Final = r"(?!\.)[\w .@+-]+"
+
+ALLOWED: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
+    # The page and its files.
+    (_READ, re.compile(r"/|/theme\.css|/favicon\.ico|/manifest\.json|/viewer\.js")),
+    (_READ, re.compile(rf"/assets/{_FILE}")),
+    (_READ, re.compile(rf"/static/(?:{_FILE}/)*{_FILE}")),
+    # Its calls and what they answer.
+    (("POST",), re.compile("|".join(map(re.escape, (JOIN, CANCEL, RESET))))),
+    (("GET",), re.compile(rf"/gradio_api/(?:queue/data|heartbeat/{SESSION})")),
+    # Ours.
+    (("GET",), re.compile(r"/styles/news")),
+    (_READ, re.compile(r"/pictures/[\w-]+/[\w.]+")),
+    (_READ, re.compile(re.escape(ALIVE))),
+    (("GET", "HEAD", "POST"), re.compile(re.escape(LOGIN))),
+)
+"""Methods and the whole path; below `DOOR` the door itself answers what it does not know."""
+
+
+def is_allowed(method: str, path: str) -> bool:
+    """Returns True if a request of this method for this path exists."""
+    return path.startswith(DOOR) or any(
+        method in methods and pattern.fullmatch(path) for methods, pattern in ALLOWED
+    )
+
+
+def check_route(scope: Scope) -> None:
+    """Checks that a request exists.
+
+    Raises:
+        GuardError: 404; the message says where the page and the door are.
+    """
+    if not is_allowed(scope["method"], scope["path"]):
+        raise GuardError(
+            404,
+            "There is nothing at this address: the page is at /, the images API below /v1/.",
+            "unknown_url",
+        )
+
+
+def check_origin(headers: Headers, method: str) -> None:
+    """Checks that a browser sends the request for this site's own page, or for its user.
+
+    `Sec-Fetch-Site` is set by the browser and cannot be forged by a page; browsers without it send
+    `Origin` with requests that change something. Programs send neither.
+
+    Raises:
+        GuardError: 403; the request comes from a page of another site.
+    """
+    site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
+    followed = mode == "navigate" and method in _READ
+    origin = headers.get("origin")
+    foreign = origin is not None and method not in _READ and not _is_own(origin, headers)
+    if foreign or (site not in ("none", "same-origin") and not followed):
+        raise GuardError(403, "A page of another address may not do this.", "forbidden")
+
+
+def _is_own(origin: str, headers: Headers) -> bool:
+    scheme, separator, host = origin.partition("://")
+    return bool(separator) and scheme in ("http", "https") and host == headers.get("host", "")

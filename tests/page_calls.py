@@ -1,0 +1,95 @@
+"""The page's own calls as its browser sends them: one joins the queue, a stream answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+
+def usual(**others: Any) -> list[Any]:
+    """The values of the controls, in the order in which the page sends them."""
+    fields = {"prompt": "a fox", "style": "", "weight": 1, "second": "", "second_weight": 1}
+    return [*(fields | {"seed": 7, "keep": True, "steps": 4, "visit": None} | others).values()]
+
+
+class PageCalls:
+    """One visitor's session.
+
+    Args:
+        http: its base URL is the page's.
+    """
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+        self.session = secrets.token_hex(6)
+        self._functions: dict[str, int] = {}
+
+    async def index(self, name: str) -> int:
+        """The number of a function of the page, as its configuration lists them."""
+        if not self._functions:
+            page = (await self.http.get("/")).text
+            found = re.search(r"window\.gradio_config = (\{.*?\});</script>", page, re.DOTALL)
+            assert found
+            config = json.loads(found[1])
+            self._functions = {d["api_name"]: d["id"] for d in config["dependencies"]}
+        return self._functions[name]
+
+    async def join(self, name: str, data: list[Any], **others: Any) -> httpx.Response:
+        """Asks for a call; the answer names the event."""
+        body = {"data": data, "event_data": None, "fn_index": await self.index(name)}
+        body |= {"trigger_id": None, "session_hash": self.session}
+        return await self.http.post("/gradio_api/queue/join", json=body | others)
+
+    async def outputs(self) -> AsyncIterator[list[Any]]:
+        """Everything the session's open calls show, one after another."""
+        query = {"session_hash": self.session}
+        async with self.http.stream("GET", "/gradio_api/queue/data", params=query) as stream:
+            values: list[Any] = []
+            async for line in stream.aiter_lines():
+                if not line.startswith("data:"):
+                    continue
+                message = json.loads(line.removeprefix("data:"))
+                if message["msg"] == "process_generating":
+                    values = _patched(values, message["output"]["data"])
+                    yield values
+                elif message["msg"] == "process_completed":
+                    assert message["success"], message
+                    if message["output"].get("data"):
+                        yield message["output"]["data"]
+                    return
+
+    async def call(self, name: str, data: list[Any], **others: Any) -> list[list[Any]]:
+        """A call from its beginning to its end."""
+        joined = await self.join(name, data, **others)
+        assert joined.status_code == 200, joined.text
+        return [values async for values in self.outputs()]
+
+
+def _patched(before: list[Any], now: list[Any]) -> list[Any]:
+    """What a generating message means: the first is whole, later ones say what changed."""
+    return [
+        value if not before else _edited(old, value)
+        for old, value in zip(before or now, now, strict=True)
+    ]
+
+
+def _edited(old: Any, edits: Any) -> Any:
+    for action, path, value in edits:
+        if not path:
+            old = old + value if action == "append" else value
+            continue
+        target = old
+        for key in path[:-1]:
+            target = target[key]
+        if action == "delete":
+            del target[path[-1]]
+        elif action == "append":
+            target[path[-1]] += value
+        else:
+            target[path[-1]] = value
+    return old
