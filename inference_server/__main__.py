@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
+
+# isort: split
 import asyncio
 import gc
 import os

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
+
+# isort: split
 import asyncio
 import logging
 import os
@@ -11,7 +14,7 @@ import sys
 from lora_manager.config import ConfigError, ManagerConfig, parse_config
 from lora_manager.manager import LoraManager
 from wuliart.contract import tracing
-from wuliart.contract.logs import JsonFormatter, TextFormatter
+from wuliart.contract.logs import send_to_stderr
 
 log = logging.getLogger("lora_manager")
 
@@ -23,7 +26,7 @@ async def run(config: ManagerConfig) -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # it would end the process; see `is_closed`
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    log.info("watching %s for the server at %s", config.loras, config.control_socket)
+    log.info("watching %s for the server in %s", config.loras, config.runtime_dir)
     managing = asyncio.create_task(LoraManager(config).run())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((managing, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -43,9 +46,7 @@ def main() -> None:
     except ConfigError as error:
         print(f"wuliart-lora-manager: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if config.log_format == "json" else TextFormatter())
-    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
+    send_to_stderr(config.log_level, "json" if config.log_format == "json" else "text")
     try:
         tracing.configure("wuliart-lora-manager")
     except tracing.TracingError as error:

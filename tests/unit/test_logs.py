@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
+import sys
+import threading
+import traceback
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
@@ -18,20 +22,24 @@ from inference_server.errors import RequestError
 from inference_server.scheduler.job import Job
 from tests.fakes import until
 from tests.scheduler_bench import Bench
+from wuliart.contract.log_handler import StderrHandler
+from wuliart.contract.log_repeats import ALLOWED, WINDOW_SECONDS, Repeats
 from wuliart.contract.status import Reason
 
 PROMPT = "a very private lighthouse"
 
 
 class Output:
-    """What was logged since `configure`."""
+    """What was logged since `configure`, which is called with standard error being a file."""
 
-    def __init__(self, stream: io.StringIO) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     @property
     def text(self) -> str:
-        return self.stream.getvalue()
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return Path(self.stream.name).read_text(encoding="utf-8")
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -42,19 +50,26 @@ class Output:
 
 
 @pytest.fixture
-def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
-    """JSON lines; the root logger is as it was afterwards."""
-    stream = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stream)
+def output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Output]:
+    """JSON lines; logging is as it was afterwards."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers.clear()  # `configure` closes what it replaces
-    logs.configure("DEBUG", "json")
-    try:
-        yield Output(stream)
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
+    with (tmp_path / "stderr").open("a") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        # Set again only so that they are put back afterwards.
+        monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
+        monkeypatch.setattr("threading.excepthook", threading.excepthook)
+        logs.configure("DEBUG", "json")
+        try:
+            yield Output(stream)
+        finally:
+            for handler in root.handlers:
+                handler.flush()
+                handler.close()
+            root.handlers[:] = before
+            root.setLevel(level)
+            logging.captureWarnings(False)
 
 
 def test_a_record_is_one_json_object_on_one_line(output: Output) -> None:
@@ -93,6 +108,119 @@ def test_what_a_library_adds_for_itself_is_left_out(output: Output) -> None:
     logging.getLogger("x").info("one", extra={"_elses": 1, "steps": 4})
     (record,) = output.records
     assert record.keys() == {"time", "level", "logger", "message", "steps"}
+
+
+HOSTILE = "a\r\x1b[2J\x9b\x7f\u2028\u202e\ud800\n2026-11-30 00:00:00,000 INFO x: forged"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_client_sends_can_neither_steer_a_terminal_nor_look_like_a_record(
+    output: Output, monkeypatch: pytest.MonkeyPatch, form: logs.Form
+) -> None:
+    monkeypatch.setattr("sys.stderr", output.stream)
+    logs.configure("INFO", form)
+    log = logging.getLogger("some.where")
+    log.info("named %s", HOSTILE, extra={"field": HOSTILE, "path": Path("/a b outcome=completed")})
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        log.exception("failed")
+        traceback.print_exc()
+    text = output.text
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert not any(line.startswith("2026-11-30 00") for line in text.splitlines()[:-8])
+    if form == "json":
+        first, second = (json.loads(line) for line in text.splitlines()[:2])
+        assert first["message"] == f"named {HOSTILE}" and first["field"] == HOSTILE
+        assert second["exception"].endswith(HOSTILE)
+    else:
+        assert ' path="/a b outcome=completed"' in text.splitlines()[0]
+
+
+def test_a_record_that_cannot_be_shown_costs_nothing_but_itself(output: Output) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    log = logging.Logger("x")  # without pytest's own handlers, which raise
+    log.handlers += [h for h in logging.getLogger().handlers if isinstance(h, StderrHandler)]
+    log.info("%d", "no number")
+    for _ in range(2 * ALLOWED):
+        log.warning("%s", Broken())
+    log.info("x" * 1_000_000)
+    first, *others, last = output.records
+    assert (
+        first["message"].endswith("cannot be shown: TypeError") and "test_logs" in first["message"]
+    )
+    assert len(others) == ALLOWED and "RuntimeError" in others[0]["message"]
+    assert len(last["message"]) < 10_000
+
+
+def test_what_does_not_use_logging_is_a_record_too(output: Output) -> None:
+    def fail() -> None:
+        raise ValueError("in a thread")
+
+    class Unruly:
+        def __del__(self) -> None:
+            raise ValueError("in a finalizer")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    Unruly()
+    warnings.warn("of something", stacklevel=1)
+    assert [(r["logger"], r["level"]) for r in output.records] == [
+        ("threading", "ERROR"), ("python", "ERROR"), ("py.warnings", "WARNING"),
+    ]  # fmt: skip
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def repeated(place: str = "", level: int = logging.ERROR) -> logging.LogRecord:
+    args = (threading.get_ident(),)
+    return logging.LogRecord("asyncio", level, "", 0, f"out of {place}, task-%d\nx", args, None)
+
+
+def test_equal_records_become_one_line_a_minute() -> None:
+    clock = Clock()
+    repeats = Repeats(clock)
+    assert sum(repeats.admits(repeated()) for _ in range(5_000)) == ALLOWED
+    assert all(repeats.admits(repeated("patience")) for _ in range(ALLOWED))
+    assert all(repeats.admits(repeated(level=logging.INFO)) for _ in range(5_000))
+    clock.now = WINDOW_SECONDS - 1
+    assert repeats.due() == []
+    for left_out in (5_000 - ALLOWED, 7):
+        clock.now += WINDOW_SECONDS
+        (summary,) = repeats.due()
+        assert (summary.name, summary.levelname) == ("asyncio", "ERROR")
+        told = f"{left_out} more like this within 60 s: out of , task-"
+        assert summary.getMessage().startswith(told)
+        assert not any(repeats.admits(repeated()) for _ in range(7))
+    clock.now += WINDOW_SECONDS
+    assert len(repeats.due()) == 1
+    clock.now += WINDOW_SECONDS
+    assert repeats.due() == []
+    assert repeats.admits(repeated())
+
+
+def test_exceptions_differ_by_their_class_and_place() -> None:
+    repeats = Repeats(Clock())
+
+    def admitted(kind: type[Exception]) -> bool:
+        try:
+            raise kind
+        except Exception:
+            record = repeated()
+            record.exc_info = sys.exc_info()
+            return repeats.admits(record)
+
+    for kind in (ValueError, OSError):
+        assert sum(admitted(kind) for _ in range(100)) == ALLOWED
 
 
 async def test_a_record_carries_the_id_of_the_task_that_made_it(output: Output) -> None:

@@ -10,8 +10,8 @@
 underscore are private. The command `wuliart` is this package at the shell.
 """
 
+from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
 from wuliart.contract.recipe import Recipe, RecipeError, RecipeStyle
-from wuliart_client import _core_log  # noqa: F401 - before whatever imports grpc
 from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
 from wuliart_client._channel import TLS
 from wuliart_client._client import AsyncClient, Client
