@@ -14,6 +14,8 @@ import atheris
 
 WATCHED = [
     "wuliart.lora",
+    "wuliart.contract.recipe",
+    "wuliart_client._recipe",
     "lora_manager.image",
     "lora_manager.directory",
     "inference_server.service.validation",

@@ -16,7 +16,13 @@ from typing import Any
 from tests.fuzz.__main__ import WORK
 from tests.fuzz.targets import CORPUS, TARGETS, Target
 
-WATCHED = ("/wuliart/lora/", "/lora_manager/", "/inference_server/")
+WATCHED = (
+    "/wuliart/lora/",
+    "/wuliart/contract/recipe.py",
+    "/wuliart_client/_recipe.py",
+    "/lora_manager/",
+    "/inference_server/",
+)
 
 SMALL = 2048
 """Bytes. Beginnings of this size are kept for what they mean, whatever lines they take."""

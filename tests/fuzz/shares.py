@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-SHARES: Final = {"lora": 40, "keys": 25, "request": 25, "protocol": 20, "directory": 5}
+SHARES: Final = {
+    "lora": 40,
+    "keys": 25,
+    "request": 25,
+    "protocol": 20,
+    "directory": 5,
+    "recipe": 10,
+}
 """An input of `protocol` takes five times that of `lora`, one of `directory` twelve times."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz import directory, lora_file, protocol, request, variation
+from tests.fuzz import directory, lora_file, protocol, recipe, request, variation
 
 CORPUS = Path(__file__).with_name("corpus")
 """<target>/<name>: inputs worth keeping; each takes a way through the code that no other takes."""
@@ -37,4 +37,5 @@ TARGETS = {
     "request": Target(request.run, request.seeds, 1024),
     "protocol": Target(protocol.run, protocol.seeds, 400),
     "directory": Target(directory.run, directory.seeds, 120),
+    "recipe": Target(recipe.run, recipe.seeds, 1024),
 }

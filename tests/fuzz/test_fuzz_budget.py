@@ -28,7 +28,7 @@ def test_no_input_gets_through(tmp_path: Path) -> None:
         )
 
     # The dear ones first, so that two processors are done at about the same time.
-    order = sorted(SHARES, key=("protocol", "directory", "lora", "request", "keys").index)
+    order = sorted(SHARES, key=("protocol", "directory", "lora", "request", "keys", "recipe").index)
     with ThreadPoolExecutor(2) as pool:
         outcomes = dict(zip(order, pool.map(tried, order), strict=True))
     for target, outcome in outcomes.items():

@@ -23,9 +23,8 @@ PROMPTS = st.text(
     min_size=1,
     max_size=200,
 )
-STYLES = st.builds(
-    RecipeStyle, TEXTS, st.floats(-2, 2, width=32), st.text("0123456789abcdef", min_size=64)
-)
+HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
+STYLES = st.builds(RecipeStyle, TEXTS, st.floats(-2, 2, width=32), HASHES)
 RECIPES = st.builds(
     Recipe,
     PROMPTS,
@@ -81,8 +80,8 @@ def test_the_comment_is_utf_16_in_exif_and_the_pixels_stay() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "not a picture"),
-        (b"\xff\xd8 broken", "not a picture"),
+        (b"", "not a JPEG file"),
+        (b"\xff\xd8 broken", "not a complete JPEG file"),
         (picture(""), "no recipe"),
         (picture("a fox\nSteps: 20, Sampler: DPM++ 2M, Seed: 1, Version: v1.9.0"), "not written"),
         (picture("no settings at all"), "not written"),

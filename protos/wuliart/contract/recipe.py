@@ -3,6 +3,9 @@
 Owns its text, in the "parameters" form that image browsers of this field read (AUTOMATIC1111's
 infotext: the prompt with `<lora:...>` tags, then one line of settings). What that form cannot say
 exactly (weights, full hashes) is in a setting of its own, `Styles`. Knows nothing of EXIF or JPEG.
+
+A recipe that is read comes with a file from anywhere. Parsing takes time in proportion to the text,
+and a recipe that was parsed can be asked for: its values are within the service's limits.
 """
 
 from __future__ import annotations
@@ -10,12 +13,22 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from wuliart.contract.limits import IMAGE_SIZE
+from wuliart.contract.limits import (
+    IMAGE_SIZE,
+    MAX_ADAPTER_NAME_CHARACTERS,
+    MAX_ADAPTER_WEIGHT,
+    MAX_ADAPTERS,
+    MAX_PROMPT_CHARACTERS,
+    MAX_STEPS,
+    MIN_STEPS,
+)
 
 PRODUCT: Final = "WuliArt"
-_SETTING: Final = re.compile(r'\s*([A-Za-z][\w ]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+MAX_RECIPE_CHARACTERS: Final = 1 << 15
+"""In UTF-16 that is a whole EXIF segment; the longest recipe within the limits is a third of it."""
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT_HASH: Final = 12
 """Digits of a hash in the form that others read."""
 
@@ -69,22 +82,91 @@ class Recipe:
         Raises:
             RecipeError: it was written by something else, or changed since.
         """
+        if len(text) > MAX_RECIPE_CHARACTERS:
+            raise RecipeError(
+                f"its parameters are {len(text):,} characters long, more than the "
+                f"{MAX_RECIPE_CHARACTERS:,} of any recipe"
+            )
         head, _, line = text.rpartition("\n")
-        settings = {m[1]: m[2] for m in _SETTING.finditer(line)}
-        product, _, version = settings.get("Version", "").partition(" ")
-        if product != PRODUCT:
+        if f"Version: {PRODUCT} " not in line:
             raise RecipeError("its parameters were not written by WuliArt")
         try:
-            styles = tuple(
-                RecipeStyle(str(name), float(weight), str(content_hash))
-                for name, weight, content_hash in json.loads(json.loads(settings["Styles"]))
+            settings = _settings(line)
+            styles = tuple(_style(entry) for entry in _list(json.loads(settings["Styles"])))
+            if len(styles) > MAX_ADAPTERS:
+                raise ValueError(f"{len(styles)} styles, at most {MAX_ADAPTERS} go together")
+            prompt = head.removesuffix(_tags(styles))
+            if not 0 < len(prompt) <= MAX_PROMPT_CHARACTERS:
+                raise ValueError(f"a prompt of {len(prompt):,} characters")
+            recipe = cls(
+                prompt=prompt,
+                seed=_integer(settings, "Seed", 0, (1 << 64) - 1),
+                steps=_integer(settings, "Steps", MIN_STEPS, MAX_STEPS),
+                styles=styles,
+                model=settings["Model"],
+                version=settings["Version"].removeprefix(f"{PRODUCT} "),
             )
-            seed, steps = int(settings["Seed"]), int(settings["Steps"])
-            model = settings["Model"]
-            model = json.loads(model) if model.startswith('"') else model
-        except (KeyError, TypeError, ValueError) as error:
+            recipe.text().encode()  # quoted values can spell half a character
+        except KeyError as error:
+            raise RecipeError(f"its parameters are damaged ({error} is missing)") from None
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"its parameters are damaged ({error})") from None
-        return cls(head.removesuffix(_tags(styles)), seed, steps, styles, model, version)
+        return recipe
+
+
+def _settings(line: str) -> dict[str, str]:
+    """The settings of a line `Name: value, Name: "quoted value"`; no character is read twice.
+
+    Raises:
+        ValueError: a value is not quoted as it should be.
+    """
+    settings, at = {}, 0
+    while (colon := line.find(":", at)) >= 0:
+        name, at = line[at:colon].strip(), colon + 1
+        while line[at : at + 1] == " ":
+            at += 1
+        if line[at : at + 1] == '"':
+            value, at = _QUOTED.raw_decode(line, at)
+            if line[at : at + 1] not in ("", ","):
+                raise ValueError(f"something follows the value of {name[:40]!r}")
+        else:
+            comma = line.find(",", at)
+            value, at = line[at:comma] if comma >= 0 else line[at:], comma
+        settings[name] = value
+        if at < 0:
+            break
+        at += 1
+    return settings
+
+
+_QUOTED: Final = json.JSONDecoder()
+
+
+def _style(entry: object) -> RecipeStyle:
+    """A style from its entry in `Styles`: [name, weight, content hash]."""
+    name, weight, content_hash = _list(entry)
+    if not (isinstance(name, str) and 0 < len(name) <= MAX_ADAPTER_NAME_CHARACTERS):
+        raise ValueError("a style's name is not a text of its length")
+    if type(weight) not in (int, float) or not abs(weight) <= MAX_ADAPTER_WEIGHT:
+        raise ValueError(f"a style's weight is not a number up to {MAX_ADAPTER_WEIGHT:g}")
+    if not (isinstance(content_hash, str) and _SHA256.fullmatch(content_hash)):
+        raise ValueError("a style's hash is not a SHA-256 in hexadecimal")
+    return RecipeStyle(name, float(weight), content_hash)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("Styles is not a list of lists")
+    return value
+
+
+def _integer(settings: dict[str, str], name: str, least: int, most: int) -> int:
+    digits = settings[name]
+    if not (digits.isdecimal() and digits.isascii() and len(digits) <= len(str(most))):
+        raise ValueError(f"{name} is not a whole number from {least} to {most}")
+    if not least <= (value := int(digits)) <= most:
+        raise ValueError(f"{name} is {value}, not {least} to {most}")
+    return value
 
 
 def _tags(styles: tuple[RecipeStyle, ...]) -> str:
