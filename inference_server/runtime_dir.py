@@ -1,16 +1,16 @@
 """The folder of the sockets between server and manager: private, and one server's only.
 
-Owns its permissions and its lock; knows nothing of what is put there.
+Owns its creation and its lock; what makes a folder private is `wuliart.contract.private_dir`'s.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from pathlib import Path
 
 from inference_server.errors import ServerError
+from wuliart.contract.private_dir import PrivateDirError, open_private_dir
 
 LOCK_FILE = "server.lock"
 
@@ -20,28 +20,26 @@ class RuntimeDirError(ServerError):
 
 
 def claim(folder: Path) -> int:
-    """Creates the folder for its owner alone and locks it; returns the lock's descriptor.
+    """Creates the folder for its owner alone if it is missing, and locks it.
 
-    gRPC creates Unix sockets that anyone may connect to; the folder is what keeps others out.
+    A folder that exists is used as it is or refused; its mode is never changed.
+
+    Returns:
+        The lock's descriptor.
 
     Raises:
-        RuntimeDirError: it belongs to somebody else, is open to others, or another server uses it.
+        RuntimeDirError: the folder is not private, cannot be used, or another server uses it.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-        if status.st_uid != os.geteuid():
-            raise RuntimeDirError(
-                f"runtime folder {folder} belongs to user {status.st_uid}; name another with "
-                "--runtime-dir"
-            )
-        if status.st_mode & stat.S_ISVTX:
-            raise RuntimeDirError(
-                f"runtime folder {folder} is shared by all users; name one below it with "
-                "--runtime-dir"
-            )
-        folder.chmod(0o700)
-        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _create(folder)
+        descriptor = open_private_dir(folder)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            lock = os.open(LOCK_FILE, flags, 0o600, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+    except PrivateDirError as error:
+        raise RuntimeDirError(str(error)) from None
     except OSError as error:
         raise RuntimeDirError(f"cannot use runtime folder {folder}: {error.strerror}") from None
     try:
@@ -53,3 +51,12 @@ def claim(folder: Path) -> int:
             "--runtime-dir"
         ) from None
     return lock
+
+
+def _create(folder: Path) -> None:
+    """Creates the folder and those above it that are missing, all with mode 0700."""
+    missing = [folder]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)

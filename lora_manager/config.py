@@ -6,12 +6,17 @@ Owns the options, their defaults and their checks. Knows nothing of what they ar
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from wuliart.contract.rendezvous import CONTROL_SOCKET, default_runtime_dir
+from wuliart.contract.rendezvous import (
+    DESCRIPTOR_SOCKET,
+    MAX_SOCKET_PATH,
+    default_runtime_dir,
+)
 
 INJECT: Final = ("staged", "direct")
 
@@ -48,11 +53,6 @@ class ManagerConfig:
     log_format: str = "text"
     """Or "json"."""
 
-    @property
-    def control_socket(self) -> Path:
-        """The Unix socket of the server's SegmentService."""
-        return self.runtime_dir / CONTROL_SOCKET
-
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> ManagerConfig:
     """Read the command line and create the watched directory if it is missing.
@@ -72,7 +72,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
     parser.add_argument(
         "--runtime-dir", type=Path, metavar="DIR",
         help="where the server's sockets lie (default: $WULIART_RUNTIME_DIR, else "
-        "$XDG_RUNTIME_DIR/wuliart, else /tmp/wuliart-<uid>)",
+        "$XDG_RUNTIME_DIR/wuliart, else ~/.local/state/wuliart/run, else /tmp/wuliart-<uid>)",
     )  # fmt: skip
     parser.add_argument(
         "--rescan-seconds", type=float, default=2.0, metavar="S",
@@ -103,9 +103,12 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
         )
     if options.max_file_bytes < 1:
         raise ConfigError(f"--max-file-bytes must be at least 1, not {options.max_file_bytes}")
+    runtime_dir = (options.runtime_dir or default_runtime_dir(environment)).absolute()
+    if len(os.fsencode(runtime_dir / DESCRIPTOR_SOCKET)) > MAX_SOCKET_PATH:
+        raise ConfigError(f"--runtime-dir {runtime_dir} is too long for a Unix socket")
     return ManagerConfig(
         loras=_directory(options.loras),
-        runtime_dir=options.runtime_dir or default_runtime_dir(environment),
+        runtime_dir=runtime_dir,
         rescan_seconds=options.rescan_seconds,
         poll=options.poll,
         max_file_bytes=options.max_file_bytes,

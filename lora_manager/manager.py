@@ -21,6 +21,7 @@ from lora_manager.publisher import Publisher
 from lora_manager.segment_errors import (
     AlreadyAttachedError,
     SegmentError,
+    UntrustedServerError,
     VersionMismatchError,
 )
 from lora_manager.segment_session import SegmentSession, attach
@@ -30,8 +31,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 0.25
 _MISMATCH_PAUSE: Final = 5.0
-"""Seconds before attaching again; versions do not change by waiting, but a server may be
-replaced by one that fits."""
+"""Seconds before attaching again; versions and owners do not change by waiting, but a server or
+its folder may be replaced by one that fits."""
 
 
 class LoraManager:
@@ -95,15 +96,13 @@ class LoraManager:
         while True:
             began = None
             try:
-                async with attach(
-                    self._config.control_socket, self._config.loras, self._direct
-                ) as session:
+                async with attach(self._config.runtime_dir, self._direct) as session:
                     began, said = clock(), ""
                     await self._serve(session)
             except* DeviceUnavailableError as errors:
                 self._direct = False
                 problem, level = f"writing through host memory: {_text(errors)}", logging.WARNING
-            except* VersionMismatchError as errors:
+            except* (UntrustedServerError, VersionMismatchError) as errors:
                 problem, pause, level = _text(errors), _MISMATCH_PAUSE, logging.ERROR
             except* AlreadyAttachedError as errors:
                 problem, level = f"another LoRA manager is attached: {_text(errors)}", logging.ERROR

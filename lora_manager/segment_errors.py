@@ -4,6 +4,8 @@ The only place that reads status codes. Knows nothing of sessions or files.
 
     SegmentError
     ├── SessionLostError           the session is over; attach again
+    │   ├── ServerAbsentError      nothing listens (yet)
+    │   ├── UntrustedServerError   another user owns what leads to the server
     │   ├── AlreadyAttachedError   another manager holds it
     │   └── VersionMismatchError   server and manager are built from different layouts
     ├── NoFreeSlotError            nothing to write into; the adapter stays listed
@@ -31,7 +33,11 @@ class SessionLostError(SegmentError):
 
 
 class ServerAbsentError(SessionLostError):
-    """Nobody listens on the control socket (yet)."""
+    """Nothing listens on the server's sockets (yet)."""
+
+
+class UntrustedServerError(SessionLostError):
+    """Another user of the machine owns the runtime folder, can change it, or listens in it."""
 
 
 class AlreadyAttachedError(SessionLostError):

@@ -45,44 +45,36 @@ class SegmentMapping(Mapping):
         self._map.close()
 
 
-async def receive_segment(path: str, token: bytes, segment_bytes: int, gpu: bytes) -> Mapping:
-    """Fetch the segment's descriptor over the Unix socket at `path` and map it.
+async def receive_segment(connection: socket.socket, segment_bytes: int, gpu: bytes) -> Mapping:
+    """Takes the segment's descriptor from the connection and maps it.
 
-    `gpu` is the UUID of the GPU whose memory it is, empty for host memory. Raises HandoverError if
-    what comes is not one sealed descriptor of `segment_bytes` bytes, DeviceUnavailableError if that
-    GPU's memory cannot be mapped here, OSError if the socket fails.
+    The connection belongs to the mapping from now on; on failure the caller closes it. `gpu` is the
+    UUID of the GPU whose memory it is, empty for host memory. Raises HandoverError if what comes is
+    not one sealed descriptor of `segment_bytes` bytes, DeviceUnavailableError if that GPU's memory
+    cannot be mapped here, OSError if the socket fails.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.setblocking(False)
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_HANDOVER_SECONDS):
-            await loop.sock_connect(connection, path)
-            await loop.sock_sendall(connection, token)
             await _readable(connection)
-        message, descriptors, _, _ = socket.recv_fds(connection, 1, 4)
-        try:
-            if len(message) != 1 or len(descriptors) != 1:
-                raise HandoverError(
-                    f"the server sent {len(descriptors)} descriptors and {len(message)} bytes "
-                    "instead of one each; does the token fit?"
-                )
-            if gpu:
-                # Creating CUDA's context takes a while.
-                return await asyncio.to_thread(
-                    DeviceMapping, descriptors[0], segment_bytes, connection, gpu
-                )
-            _check(descriptors[0], segment_bytes)
-            return SegmentMapping(descriptors[0], segment_bytes, connection)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
     except TimeoutError:
-        connection.close()
         raise HandoverError(f"no descriptor came within {_HANDOVER_SECONDS:.0f} seconds") from None
-    except BaseException:
-        connection.close()
-        raise
+    message, descriptors, _, _ = socket.recv_fds(connection, 1, 4)
+    try:
+        if len(message) != 1 or len(descriptors) != 1:
+            raise HandoverError(
+                f"the server sent {len(descriptors)} descriptors and {len(message)} bytes "
+                "instead of one each"
+            )
+        if gpu:
+            # Creating CUDA's context takes a while.
+            return await asyncio.to_thread(
+                DeviceMapping, descriptors[0], segment_bytes, connection, gpu
+            )
+        _check(descriptors[0], segment_bytes)
+        return SegmentMapping(descriptors[0], segment_bytes, connection)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 async def _readable(connection: socket.socket) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import numpy as np
 from google.protobuf import duration_pb2
 from opentelemetry import trace
 
+from lora_manager.attached import model_shape
 from lora_manager.catalog import Entry
 from lora_manager.image import SlotImage
 from lora_manager.loading import ModelShape
@@ -33,9 +33,10 @@ from lora_manager.segment_errors import (
     translate,
 )
 from lora_manager.segment_mapping import HandoverError, receive_segment
+from lora_manager.sockets import introduce
 from wuliart.contract import tracing
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import MAX_CONTROL_BYTES
+from wuliart.contract.rendezvous import CONTROL_SOCKET
 from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -114,9 +115,16 @@ class SegmentSession:
         )
         try:
             size = image.data.size
-            if slot.offset + size > self._segment_bytes:
+            slot_bytes = self.shape.layout.slot_bytes
+            end = slot.offset + slot_bytes
+            if (
+                slot.offset != slot.slot * slot_bytes
+                or end > self._segment_bytes
+                or size > slot_bytes
+            ):
                 raise WriteRejectedError(
-                    f"slot {slot.slot} at byte {slot.offset} has no room for {size} bytes"
+                    f"{size} bytes do not fit slot {slot.slot}, which the server says begins at "
+                    f"byte {slot.offset} of {self._segment_bytes}"
                 )
             # A manager that was stopped meanwhile must not write into a slot it has lost.
             deadline = asked + slot.lease_ms / 1000
@@ -173,13 +181,11 @@ class SegmentSession:
 
 
 @contextlib.asynccontextmanager
-async def attach(
-    control_socket: Path, directory: Path, direct: bool
-) -> AsyncIterator[SegmentSession]:
-    """Open a session with the server behind `control_socket` and close it at the end.
+async def attach(runtime_dir: Path, direct: bool) -> AsyncIterator[SegmentSession]:
+    """Open a session with the server whose sockets lie in `runtime_dir` and close it at the end.
 
     With `direct` it is asked for its GPU's memory. Raises SessionLostError if there is no server,
-    AlreadyAttachedError, VersionMismatchError, DeviceUnavailableError.
+    UntrustedServerError, AlreadyAttachedError, VersionMismatchError, DeviceUnavailableError.
     """
     options = [
         ("grpc.max_send_message_length", MAX_CONTROL_BYTES),
@@ -187,24 +193,29 @@ async def attach(
         # A fresh connection each time: shared ones remember how long to wait.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    async with grpc.aio.insecure_channel(f"unix:{control_socket}", options=options) as channel:
-        stub = segment_pb2_grpc.SegmentServiceStub(channel)
-        request = segment_pb2.AttachRequest(
-            pid=os.getpid(), directory=str(directory), direct=direct
-        )
-        stream = stub.Attach(request)
-        try:
-            session, mapping = await _open(stub, stream)
+    introduction = await introduce(runtime_dir)
+    target = f"unix:{runtime_dir / CONTROL_SOCKET}"
+    # Closed here too if it never came to a mapping, which closes it last.
+    with introduction.connection:
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            stub = segment_pb2_grpc.SegmentServiceStub(channel)
+            request = segment_pb2.AttachRequest(token=introduction.token, direct=direct)
+            stream = stub.Attach(request)
             try:
-                yield session
+                session, mapping = await _open(stub, stream, introduction.connection, direct)
+                try:
+                    yield session
+                finally:
+                    await mapping.close()
             finally:
-                await mapping.close()
-        finally:
-            stream.cancel()
+                stream.cancel()
 
 
 async def _open(
-    stub: segment_pb2_grpc.SegmentServiceAsyncStub, stream: Any
+    stub: segment_pb2_grpc.SegmentServiceAsyncStub,
+    stream: Any,
+    connection: socket.socket,
+    direct: bool,
 ) -> tuple[SegmentSession, Mapping]:
     try:
         async with asyncio.timeout(_ATTACH_SECONDS):
@@ -214,14 +225,9 @@ async def _open(
     if first.WhichOneof("message") != "attached":
         raise VersionMismatchError("the server's first message is not `attached`")
     attached = first.attached
-    shape = _model_shape(attached)
+    shape = model_shape(attached, direct)
     try:
-        mapping = await receive_segment(
-            attached.descriptor_socket,
-            attached.descriptor_token,
-            attached.segment_bytes,
-            attached.gpu_uuid,
-        )
+        mapping = await receive_segment(connection, attached.segment_bytes, attached.gpu_uuid)
     except (HandoverError, OSError) as error:
         raise SessionLostError(f"the segment could not be mapped: {error}") from error
     return SegmentSession(stub, stream, attached, shape, mapping), mapping
@@ -239,26 +245,3 @@ async def _next(stream: Any) -> segment_pb2.AttachResponse:
     if message is grpc.aio.EOF:
         raise SessionLostError("the server ended the session")
     return message  # type: ignore[no-any-return]
-
-
-def _model_shape(attached: segment_pb2.Attached) -> ModelShape:
-    fields = LayoutParameters.__dataclass_fields__
-    try:
-        parameters = LayoutParameters(**{name: getattr(attached.layout, name) for name in fields})
-    except ValueError as error:
-        raise VersionMismatchError(str(error)) from error
-    layout = SegmentLayout(parameters)
-    if layout.hash != attached.layout_hash:
-        raise VersionMismatchError(
-            "server and manager are of different versions: their slot layouts differ "
-            f"({attached.layout_hash[:12]}… there, {layout.hash[:12]}… here); start both from "
-            "the same installation"
-        )
-    shape = (parameters.modulation_rows, parameters.width)
-    try:
-        conditioning = np.frombuffer(attached.conditioning, "<f4").reshape(shape)
-    except ValueError as error:
-        raise VersionMismatchError(
-            f"the conditioning is not float32 {list(shape)}: {error}"
-        ) from error
-    return ModelShape.of(layout, conditioning)

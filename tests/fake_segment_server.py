@@ -70,7 +70,8 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
         self.abandoned: list[int] = []
         self.writer_gone = asyncio.Event()
         self._messages: asyncio.Queue[segment_pb2.AttachResponse] = asyncio.Queue()
-        self._token = secrets.token_bytes(32)
+        self.connections: dict[bytes, socket.socket] = {}
+        self.change_attached: Callable[[segment_pb2.Attached], None] = lambda _: None
         self._segment_bytes = self.layout.slot_bytes * (self.resident_limit + 1)
         self._fd = os.memfd_create("fake-segment", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         os.ftruncate(self._fd, self._segment_bytes)
@@ -131,11 +132,13 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
     async def _serve_descriptor(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
+        token = secrets.token_bytes(32)
         with connection:
-            if await loop.sock_recv(connection, 64) == self._token:
-                socket.send_fds(connection, [b"\0"], [self._fd])
-                if await loop.sock_recv(connection, 1) == b"":
-                    self.writer_gone.set()
+            self.connections[token] = connection
+            connection.send(token)
+            await loop.sock_recv(connection, 1)
+            if self.connections.pop(token, None) is None:
+                self.writer_gone.set()
 
     async def Attach(
         self, request: segment_pb2.AttachRequest, context: grpc.aio.ServicerContext
@@ -143,25 +146,27 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
         if self.session:
             self.refused_sessions += 1
             await _abort(context, Reason.MANAGER_ALREADY_ATTACHED, "another manager is attached")
+        connection = self.connections.pop(request.token, None)
+        if connection is None:
+            await _abort(context, Reason.UNAUTHENTICATED, "not a token of this server")
         self.session = secrets.token_hex(8)
+        socket.send_fds(connection, [b"\0"], [self._fd])
         p = PARAMETERS
         conditioning = np.linspace(-1, 1, p.modulation_rows * p.width, dtype="<f4")
         try:
-            yield segment_pb2.AttachResponse(
-                attached=segment_pb2.Attached(
-                    epoch=self.epoch,
-                    session_id=self.session,
-                    descriptor_socket=str(self._descriptors),
-                    descriptor_token=self._token,
-                    segment_bytes=self._segment_bytes,
-                    layout=segment_pb2.LayoutParameters(
-                        **{name: getattr(p, name) for name in LayoutParameters.__slots__}
-                    ),
-                    layout_hash=self.layout_hash,
-                    conditioning=conditioning.tobytes(),
-                    resident_limit=self.resident_limit,
-                )
+            attached = segment_pb2.Attached(
+                epoch=self.epoch,
+                session_id=self.session,
+                segment_bytes=self._segment_bytes,
+                layout=segment_pb2.LayoutParameters(
+                    **{name: getattr(p, name) for name in LayoutParameters.__slots__}
+                ),
+                layout_hash=self.layout_hash,
+                conditioning=conditioning.tobytes(),
+                resident_limit=self.resident_limit,
             )
+            self.change_attached(attached)
+            yield segment_pb2.AttachResponse(attached=attached)
             while True:
                 yield await self._messages.get()
         finally:

@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import os
 import socket
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from tests.fakes import DEADLINE
 from tests.harness import InProcessServer
 from tests.lora_files import make_lora
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.contract.rendezvous import TOKEN_BYTES
 from wuliart.internal.v1 import segment_pb2 as pb
 from wuliart.internal.v1.segment_pb2_grpc import SegmentServiceStub
 from wuliart.lora import parse_lora
@@ -29,17 +31,12 @@ MODULES = ("transformer_blocks.0.attn.to_q", "transformer_blocks.0.img_mod.1")
 """What the adapters made here act on: a matrix product and a table."""
 
 
-def fetch_descriptor(path: str, token: bytes) -> tuple[int | None, socket.socket]:
-    """Blocking: the descriptor, None if refused, and the connection that must stay open."""
+def introduce(path: Path) -> tuple[bytes, socket.socket]:
+    """Blocking: a token, empty if it was refused, and the connection that must stay open."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(DEADLINE)
-    connection.connect(path)
-    connection.sendall(token)
-    try:
-        _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
-    except ConnectionResetError:
-        descriptors = []
-    return (descriptors[0] if descriptors else None), connection
+    connection.connect(str(path))
+    return connection.recv(TOKEN_BYTES), connection
 
 
 def entry_of(name: str, content: bytes = b"", **fields: Any) -> pb.CatalogEntry:
@@ -53,6 +50,7 @@ class HandManager:
     """Use as a context manager: attached and mapped inside, gone outside."""
 
     def __init__(self, server: InProcessServer) -> None:
+        self.server = server
         self.stub: Any = SegmentServiceStub(server.channel(server.control_target))
         self.stream: Any = None
 
@@ -70,8 +68,14 @@ class HandManager:
         self.detach()
         self.unmap()
 
+    async def introduce(self) -> None:
+        """The connection and its token, which `attach` uses."""
+        path = self.server.descriptors.path
+        self.token, self.connection = await asyncio.to_thread(introduce, path)
+
     async def attach(self) -> None:
-        self.stream = self.stub.Attach(pb.AttachRequest(pid=os.getpid(), directory="/loras"))
+        await self.introduce()
+        self.stream = self.stub.Attach(pb.AttachRequest(token=self.token))
         first = await self.stream.read()
         self.attached: pb.Attached = first.attached
         fields = LayoutParameters.__dataclass_fields__
@@ -82,10 +86,8 @@ class HandManager:
         self.conditioning = np.frombuffer(self.attached.conditioning, "<f4").reshape(shape)
 
     async def map(self) -> None:
-        descriptor, self.connection = await asyncio.to_thread(
-            fetch_descriptor, self.attached.descriptor_socket, self.attached.descriptor_token
-        )
-        assert descriptor is not None
+        _, descriptors, _, _ = await asyncio.to_thread(socket.recv_fds, self.connection, 1, 1)
+        (descriptor,) = descriptors
         self.memory = mmap.mmap(descriptor, self.attached.segment_bytes)
         os.close(descriptor)
 
@@ -94,6 +96,10 @@ class HandManager:
 
     def unmap(self) -> None:
         self.memory.close()
+        self.leave()
+
+    def leave(self) -> None:
+        """The connection's end, of a manager that may not have mapped anything."""
         self.connection.close()
 
     async def next_promotion(self) -> str:

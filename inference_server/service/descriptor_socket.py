@@ -1,34 +1,55 @@
-"""Hands the segment's file descriptor to the attached LoRA manager, and notices its end.
+"""Proves who the LoRA manager is, hands it the segment's file descriptor, and notices its end.
 
-gRPC cannot carry descriptors, so a second Unix socket does. Owns that socket, the check of the
-peer's user, and the watch over the connection: it stays open for as long as the manager may write,
-and the kernel closes it only after it has torn down the dead process's mappings.
+gRPC carries neither a peer's user nor descriptors, so a second Unix socket does. A process of this
+server's user that connects gets a token; `Attach` must bring it. Each connection stays open for as
+long as its manager may write: the kernel closes it only after it has torn down the dead process's
+mappings.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+from wuliart.contract.peer import Peer
+from wuliart.contract.rendezvous import TOKEN_BYTES
 
 log = logging.getLogger(__name__)
 
-TOKEN_BYTES = 32
-HANDSHAKE_SECONDS = 5.0
+ATTACH_SECONDS = 5.0
+"""A connection whose token is not used for this long is closed."""
+
+ACCEPT_RETRY_SECONDS = 1.0
+
+
+class WriterGoneError(Exception):
+    """The connection that a token was sent over has ended, or there never was one."""
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One process of this server's user."""
+
+    socket: socket.socket
+    peer: Peer
+    limit: asyncio.Timeout
+    """Closes the connection unless a session takes it first."""
+    session_id: str = ""
+    """Of the session that its token opened; empty until then."""
 
 
 class DescriptorSocket:
-    """Listens for the one manager that was told the token.
+    """Listens for LoRA managers.
 
     Args:
         path: of the socket, in a directory only the owner can enter.
-        descriptor: tells what to hand out.
+        descriptor: returns what to hand out.
         on_writer_gone: called with the session's id once its process can no longer write.
     """
 
@@ -38,8 +59,9 @@ class DescriptorSocket:
         self.path = path
         self._descriptor = descriptor
         self._on_writer_gone = on_writer_gone
-        self._expected: dict[bytes, str] = {}
-        self._peers: set[asyncio.Task[None]] = set()
+        self._waiting: dict[bytes, _Connection] = {}
+        """Connections whose tokens are not used yet, by token."""
+        self._serving: set[asyncio.Task[None]] = set()
         self._acceptor: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -58,71 +80,77 @@ class DescriptorSocket:
 
     async def stop(self) -> None:
         """Closes the socket and every connection."""
-        tasks = [*self._peers, *([self._acceptor] if self._acceptor else [])]
+        tasks = [*self._serving, *([self._acceptor] if self._acceptor else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.path.unlink(missing_ok=True)
 
-    def expect(self, session_id: str) -> bytes:
-        """A fresh token that stands for the session, good for one connection."""
-        token = secrets.token_bytes(TOKEN_BYTES)
-        self._expected[token] = session_id
-        return token
+    def peer(self, token: bytes) -> Peer:
+        """The process that the token was sent to.
 
-    def forget(self, token: bytes) -> None:
-        """The session ended.
-
-        A token that was never used means that nobody got the descriptor: nobody can be writing.
+        Raises:
+            WriterGoneError: the token was used already, or was never sent, or its connection ended.
         """
-        session_id = self._expected.pop(token, None)
-        if session_id is not None:
-            self._on_writer_gone(session_id)
+        try:
+            return self._waiting[token].peer
+        except KeyError:
+            raise WriterGoneError from None
+
+    def hand_over(self, token: bytes, session_id: str) -> None:
+        """Sends the segment's descriptor over the token's connection, which uses the token up.
+
+        From now on the connection's end is that of the session's writer.
+
+        Raises:
+            WriterGoneError: as `peer`; nothing can write.
+        """
+        connection = self._waiting.pop(token, None)
+        if connection is None or connection.limit.expired():
+            raise WriterGoneError
+        connection.limit.reschedule(None)
+        try:
+            # One byte and one descriptor fit any socket buffer: this does not block.
+            socket.send_fds(connection.socket, [b"\0"], [self._descriptor()])
+        except OSError:
+            raise WriterGoneError from None
+        connection.session_id = session_id
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         with listener:
             while True:
                 try:
-                    connection, _ = await loop.sock_accept(listener)
+                    accepted, _ = await loop.sock_accept(listener)
                 except OSError as error:
-                    # Out of descriptors, say: the next manager may have more luck.
-                    log.warning("cannot accept the LoRA manager: %s", error)
-                    await asyncio.sleep(1.0)
+                    # Out of descriptors, for example; connections wait in the backlog.
+                    log.warning("cannot accept a LoRA manager: %s", error.strerror)
+                    await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                     continue
-                task = asyncio.create_task(self._serve(connection))
-                self._peers.add(task)
-                task.add_done_callback(self._peers.discard)
+                task = asyncio.create_task(self._serve(accepted))
+                self._serving.add(task)
+                task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        with connection:
-            connection.setblocking(False)
-            credentials = connection.getsockopt(
-                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-            )
-            pid, uid, _ = struct.unpack("3i", credentials)
-            if uid != os.geteuid():
-                log.warning("refused the segment to process %d of user %d", pid, uid)
+    async def _serve(self, accepted: socket.socket) -> None:
+        with accepted:
+            peer = Peer.of(accepted)
+            if not peer.is_this_user:
+                log.warning("refused process %d of user %d as LoRA manager", peer.pid, peer.uid)
                 return
+            accepted.setblocking(False)
+            token = secrets.token_bytes(TOKEN_BYTES)
+            connection = None
             try:
-                token = await asyncio.wait_for(
-                    loop.sock_recv(connection, TOKEN_BYTES), HANDSHAKE_SECONDS
-                )
-            except (TimeoutError, OSError):
-                return
-            session_id = self._expected.pop(token, None)
-            if session_id is None:
-                log.warning("refused the segment to process %d: wrong token", pid)
-                return
-            try:
-                # One byte and one descriptor fit any socket buffer: this does not block.
-                socket.send_fds(connection, [b"\0"], [self._descriptor()])
-                await _until_closed(connection)
-            except OSError as error:
-                log.warning("the LoRA manager left before it had the segment: %s", error)
+                async with asyncio.timeout(ATTACH_SECONDS) as limit:
+                    connection = self._waiting[token] = _Connection(accepted, peer, limit)
+                    accepted.send(token)
+                    await _until_closed(accepted)
+            except (OSError, TimeoutError):
+                pass  # it left, or never attached
             finally:
-                self._on_writer_gone(session_id)
+                self._waiting.pop(token, None)
+                if connection is not None and connection.session_id:
+                    self._on_writer_gone(connection.session_id)
 
 
 async def _until_closed(connection: socket.socket) -> None:

@@ -109,6 +109,7 @@ class PublicListener:
     async def stop(self, grace: float) -> None:
         """Ends calls still open after `grace` seconds."""
         await self._server.stop(grace)
+        path.chmod(0o600)
 
     async def _say(self, status: int) -> None:
         for service in ("", *SERVICES):
@@ -116,7 +117,10 @@ class PublicListener:
 
 
 class ControlListener:
-    """Serves the LoRA manager on a Unix socket."""
+    """Serves the LoRA manager on a Unix socket that only this user may connect to.
+
+    Mode 0600; the token that `Attach` must bring (see `DescriptorSocket`) is the second check.
+    """
 
     def __init__(self, path: Path, segment: segment_pb2_grpc.SegmentServiceServicer) -> None:
         self._server = aio.server(

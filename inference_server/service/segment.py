@@ -1,12 +1,13 @@
 """`wuliart.internal.v1.SegmentService`: the LoRA manager's session.
 
-Owns the translation and the stream that is the session; knows nothing of slots' lives. Listens on a
-Unix socket in a directory only the owner can enter.
+Owns the translation and the stream that is the session; knows nothing of slots' lives. Nothing that
+the manager sends is believed: names and texts are bounded and made printable here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -15,11 +16,14 @@ from opentelemetry import trace
 
 from inference_server.adapters.records import FileEntry
 from inference_server.adapters.store import AdapterStore
-from inference_server.service.descriptor_socket import DescriptorSocket
+from inference_server.errors import RequestError
+from inference_server.service.descriptor_socket import DescriptorSocket, WriterGoneError
 from wuliart.contract import tracing
+from wuliart.contract.status import Reason
 from wuliart.internal.v1 import segment_pb2 as pb
 from wuliart.internal.v1 import segment_pb2_grpc as rpc
 
+log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("wuliart.server")
 
 Context = aio.ServicerContext[Any, Any]
@@ -45,17 +49,28 @@ class Segment(rpc.SegmentServiceServicer):
         self, request: pb.AttachRequest, context: Context
     ) -> AsyncIterator[pb.AttachResponse]:
         """See the .proto file."""
-        session = self._store.attach()
-        segment = self._store.segment
-        gpu = segment.open(request.direct)
-        token = self._descriptors.expect(session.id)
+        try:
+            peer = self._descriptors.peer(request.token)
+            session = self._store.attach()
+            segment = self._store.segment
+            gpu = segment.open(request.direct)
+            try:
+                self._descriptors.hand_over(request.token, session.id)
+            except WriterGoneError:
+                self._store.writer_is_gone(session.id)
+                raise
+        except WriterGoneError:
+            raise RequestError(
+                Reason.UNAUTHENTICATED,
+                "the token is not one that the descriptor socket has just sent over a connection "
+                "that is still open; connect to it again",
+            ) from None
+        log.info("LoRA manager attached: process %d", peer.pid)
         try:
             yield pb.AttachResponse(
                 attached=pb.Attached(
                     epoch=self._store.epoch,
                     session_id=session.id,
-                    descriptor_socket=str(self._descriptors.path),
-                    descriptor_token=token,
                     segment_bytes=segment.nbytes,
                     layout=pb.LayoutParameters(**dataclasses.asdict(segment.layout.parameters)),
                     layout_hash=segment.layout.hash,
@@ -69,7 +84,6 @@ class Segment(rpc.SegmentServiceServicer):
                 yield pb.AttachResponse(promote=pb.Promote(name=name))
         finally:
             self._store.detach(session)
-            self._descriptors.forget(token)
 
     async def ReportCatalog(
         self, request: pb.ReportCatalogRequest, context: Context

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lora_manager import loading, publisher, segment_mapping, segment_session
+from lora_manager import loading, publisher, segment_session
 from lora_manager.__main__ import main
 from lora_manager.segment_mapping import SegmentMapping
 from lora_manager.segment_session import SegmentSession
@@ -29,10 +29,10 @@ Act = Callable[[], None]
 class Step(StrEnum):
     """Where in its work the manager is, in the order of the protocol."""
 
+    INTRODUCED = "introduced"
+    """The token has come; it has not been used."""
     ATTACHED = "attached"
-    """The session is open; the descriptor has not been asked for."""
-    TOKEN_SENT = "token-sent"
-    """The descriptor has been asked for and is in the socket."""
+    """The session is open; the descriptor is in the socket."""
     MAPPED = "mapped"
     REPORTING = "reporting"
     REPORTED = "reported"
@@ -50,7 +50,7 @@ class Step(StrEnum):
     """A picture waits for the style; nothing has been done for it."""
 
 
-AT_START = (Step.ATTACHED, Step.TOKEN_SENT, Step.MAPPED)
+AT_START = (Step.INTRODUCED, Step.ATTACHED, Step.MAPPED)
 """Steps that come before a session is at work."""
 
 
@@ -128,8 +128,8 @@ def _at_a_promotion(act: Act) -> None:
 
 
 INSTALL: dict[Step, Callable[[Act], None]] = {
+    Step.INTRODUCED: lambda act: _after(segment_session, "introduce", act),
     Step.ATTACHED: lambda act: _before(segment_session, "receive_segment", act),
-    Step.TOKEN_SENT: lambda act: _before(segment_mapping, "_readable", act),
     Step.MAPPED: lambda act: _after(segment_session, "receive_segment", act),
     Step.REPORTING: lambda act: _before(SegmentSession, "report", act),
     Step.REPORTED: lambda act: _after(SegmentSession, "report", act),

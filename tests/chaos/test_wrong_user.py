@@ -1,4 +1,4 @@
-"""Another user of the machine asks for the segment."""
+"""Another user of the machine comes to the server's sockets."""
 
 from __future__ import annotations
 
@@ -6,31 +6,41 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.fakes import until
 from tests.hand_manager import HandManager
 from tests.harness import InProcessServer, running_server
+from tests.other_user import NOBODY, needs_root
 
-NOBODY = 65534
-
-ASK = """
+COME = """
 import os, socket, sys
-user = int(sys.argv[3])
+import grpc
+from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
+folder, user, token = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
 if user != os.geteuid():
     os.setgroups([])
     os.setuid(user)
 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
     connection.settimeout(10)
-    connection.connect(sys.argv[1])
     try:
-        connection.sendall(bytes.fromhex(sys.argv[2]))
-        print(len(socket.recv_fds(connection, 1, 1)[1]))
-    except ConnectionError:
-        print(0)
+        connection.connect(folder + "/descriptors.sock")
+        sent = connection.recv(32)
+    except OSError as error:
+        sent = type(error).__name__.encode()
+with grpc.insecure_channel(f"unix:{folder}/control.sock") as channel:
+    stub = segment_pb2_grpc.SegmentServiceStub(channel)
+    stream = stub.Attach(segment_pb2.AttachRequest(token=token), timeout=10)
+    try:
+        next(stream)
+        print(sent, "attached")
+    except grpc.RpcError as error:
+        print(sent, error.code().name)
 """
-"""Prints how many descriptors a process of this user gets that knows path and token."""
+"""Prints what a process of this user is sent first, and how Attach with the token ends."""
 
 
 @pytest.fixture
@@ -39,48 +49,52 @@ async def server() -> AsyncIterator[InProcessServer]:
         yield running
 
 
-async def ask_as(manager: HandManager, user: int) -> tuple[str, str]:
-    """What the script printed, and how it failed."""
-    attached = manager.attached
+async def come_as(server: InProcessServer, user: int, token: bytes) -> str:
+    """What the script prints."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", ASK,
-        attached.descriptor_socket, attached.descriptor_token.hex(), str(user),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        sys.executable, "-c", COME, server.directory, str(user), token.hex(),
+        stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    out, error = await process.communicate()
-    return out.decode().strip(), error.decode()
+    out, _ = await process.communicate()
+    return out.decode().strip()
 
 
-async def test_whoever_is_not_the_servers_user_gets_no_descriptor(
+@asynccontextmanager
+async def introduced(server: InProcessServer) -> AsyncIterator[HandManager]:
+    """A manager of the server's user that has a token and has not used it."""
+    manager = HandManager(server)
+    await manager.introduce()
+    yield manager
+    manager.leave()
+
+
+async def test_only_the_servers_user_gets_a_token(
     server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = HandManager(server)
-    await manager.attach()
     user = os.geteuid()
     with monkeypatch.context() as patch:
-        # To the server, everybody of this user is now somebody else.
+        # To the server, every process of this user is now another user's.
         patch.setattr(os, "geteuid", lambda: NOBODY)
-        assert await ask_as(manager, user) == ("0", "")
-    # That has not used up the token.
-    await manager.map()
-    await manager.load("ink")
-    assert server.state_of("ink") == "resident"
-    manager.detach()
-    manager.unmap()
+        assert await come_as(server, user, b"") == "b'' UNAUTHENTICATED"
+    async with HandManager(server) as manager:
+        await manager.load("ink")
+        assert server.state_of("ink") == "resident"
+    await until(lambda: not server.store.manager_attached)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-async def test_another_user_is_stopped_by_the_folder_and_if_that_is_open_by_the_socket(
+@needs_root
+async def test_another_user_is_stopped_by_the_folder_by_each_socket_and_by_the_token(
     server: InProcessServer,
 ) -> None:
-    manager = HandManager(server)
-    await manager.attach()
-    out, error = await ask_as(manager, NOBODY)
-    assert not out and "PermissionError" in error
-    server.directory.chmod(0o755)
-    out, error = await ask_as(manager, NOBODY)
-    assert not out and "PermissionError" in error
-    server.descriptors.path.chmod(0o666)
-    assert await ask_as(manager, NOBODY) == ("0", "")
-    manager.detach()
-    await until(lambda: not server.store.manager_attached)
+    async with introduced(server) as manager:
+        assert await come_as(server, NOBODY, b"") == "b'PermissionError' UNAVAILABLE"
+        server.directory.chmod(0o755)
+        assert await come_as(server, NOBODY, b"") == "b'PermissionError' UNAVAILABLE"
+        for socket in ("control.sock", "descriptors.sock"):
+            (server.directory / socket).chmod(0o666)
+        assert await come_as(server, NOBODY, b"") == "b'' UNAUTHENTICATED"
+        assert not server.store.manager_attached
+        # A bearer of the token needs no other proof, as of any password; it is nowhere but in
+        # the memory of the two.
+        assert await come_as(server, NOBODY, manager.token[:-1] + b"?") == "b'' UNAUTHENTICATED"
+        assert not server.store.manager_attached

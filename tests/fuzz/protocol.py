@@ -25,6 +25,7 @@ from inference_server.service.segment import Segment
 from inference_server.service.status import to_status
 from tests.fuzz.choices import Choices
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.contract.peer import Peer
 from wuliart.contract.status import CODES
 from wuliart.internal.v1 import segment_pb2 as pb
 
@@ -57,16 +58,14 @@ CONTEXT = mock.Mock(invocation_metadata=lambda: ())
 
 
 class Descriptors:
-    """Stands for the socket that hands out descriptors."""
+    """Stands for the socket that sends tokens and hands out descriptors."""
 
-    path = "/nowhere"
+    def peer(self, token: bytes) -> Peer:
+        """The process that has the token."""
+        return Peer(1, os.geteuid())
 
-    def expect(self, session: str) -> bytes:
-        """A token."""
-        return session.encode()
-
-    def forget(self, token: bytes) -> None:
-        """No longer."""
+    def hand_over(self, token: bytes, session_id: str) -> None:
+        """Nothing is handed over: `Play` writes where it likes."""
 
 
 class Play:

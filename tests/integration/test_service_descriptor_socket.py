@@ -1,4 +1,4 @@
-"""The socket that hands out the segment, and what its connection's end means."""
+"""The socket that tells who the manager is, hands out the segment, and notices the writer's end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 
+import grpc
 import pytest
 
 from inference_server.adapters.slots import SlotState
+from inference_server.service import descriptor_socket
 from tests.fakes import until
-from tests.hand_manager import HandManager, fetch_descriptor
-from tests.harness import InProcessServer, running_server
+from tests.hand_manager import HandManager
+from tests.harness import InProcessServer, failure_of, running_server
+from wuliart.internal.v1 import segment_pb2 as pb
 
 
 @pytest.fixture
@@ -23,12 +26,10 @@ async def server() -> AsyncIterator[InProcessServer]:
         yield running
 
 
-async def fetch(manager: HandManager, token: bytes) -> int | None:
-    """The descriptor; None if it was refused. The connection is closed."""
-    path = manager.attached.descriptor_socket
-    descriptor, connection = await asyncio.to_thread(fetch_descriptor, path, token)
-    connection.close()
-    return descriptor
+async def assert_refused(manager: HandManager, token: bytes) -> None:
+    """Attaching with this token must fail and open no session."""
+    failure = await failure_of(manager.stub.Attach(pb.AttachRequest(token=token)))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
 def free_slots(server: InProcessServer) -> int:
@@ -44,37 +45,50 @@ async def test_the_segment_is_sealed_and_shared(server: InProcessServer) -> None
         assert os_view == bytes([77])
 
 
-async def test_only_the_owner_may_connect(server: InProcessServer) -> None:
-    mode = stat.S_IMODE((server.directory / "descriptors.sock").stat().st_mode)
+@pytest.mark.parametrize("name", ["descriptors.sock", "control.sock"])
+async def test_only_the_owner_may_connect(server: InProcessServer, name: str) -> None:
+    mode = stat.S_IMODE((server.directory / name).stat().st_mode)
     assert mode == 0o600
 
 
-@pytest.mark.parametrize("token", [b"\0" * 32, b"short", b"\xff" * 31])
-async def test_a_wrong_token_gets_nothing(server: InProcessServer, token: bytes) -> None:
+@pytest.mark.parametrize("token", [b"", b"\0" * 32, b"short", b"\xff" * 33])
+async def test_a_made_up_token_opens_no_session(server: InProcessServer, token: bytes) -> None:
     manager = HandManager(server)
-    await manager.attach()
-    assert await fetch(manager, token) is None
-    # The right one still works.
-    await manager.map()
-    manager.detach()
-    manager.unmap()
+    await assert_refused(manager, token)
+    assert not server.store.manager_attached
+    async with manager:
+        await manager.load("ink")
 
 
 async def test_a_token_works_once(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
-        assert await fetch(manager, manager.attached.descriptor_token) is None
+        await assert_refused(manager, manager.token)
         await manager.load("ink")
 
 
-async def test_a_token_of_a_session_that_ended_gets_nothing(server: InProcessServer) -> None:
+async def test_a_token_ends_with_its_connection(server: InProcessServer) -> None:
     manager = HandManager(server)
-    await manager.attach()
-    manager.detach()
-    await until(lambda: not server.store.manager_attached)
-    assert await fetch(manager, manager.attached.descriptor_token) is None
+    await manager.introduce()
+    manager.leave()
+    await until(lambda: not server.descriptors._waiting)
+    await assert_refused(manager, manager.token)
 
 
-async def test_a_connection_that_says_nothing_holds_up_nobody(server: InProcessServer) -> None:
+async def test_a_token_that_nothing_uses_ends_and_so_does_its_connection(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptor_socket, "ATTACH_SECONDS", 0.05)
+    manager = HandManager(server)
+    await manager.introduce()
+    assert await asyncio.to_thread(manager.connection.recv, 1) == b""
+    await assert_refused(manager, manager.token)
+    # A session's own connection has no such limit.
+    async with manager:
+        await asyncio.sleep(0.2)
+        await manager.load("ink")
+
+
+async def test_a_connection_that_does_nothing_delays_no_manager(server: InProcessServer) -> None:
     silent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with silent:
         silent.connect(str(server.directory / "descriptors.sock"))
@@ -114,26 +128,13 @@ async def test_the_connection_may_end_before_the_session(server: InProcessServer
         await successor.load("ink")
 
 
-async def test_a_session_without_a_connection_leaves_nothing_behind(
+async def test_a_manager_that_leaves_before_it_takes_the_descriptor(
     server: InProcessServer,
 ) -> None:
     manager = HandManager(server)
     await manager.attach()
     await manager.reserve("ink")
-    manager.detach()
-    await until(lambda: not server.store.manager_attached)
-    await until(lambda: free_slots(server) == 3)
-
-
-async def test_a_manager_that_dies_between_token_and_descriptor(
-    server: InProcessServer,
-) -> None:
-    manager = HandManager(server)
-    await manager.attach()
-    await manager.reserve("ink")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(manager.attached.descriptor_socket)
-        connection.sendall(manager.attached.descriptor_token)
+    manager.leave()
     await until(lambda: free_slots(server) == 3)
     manager.detach()
     await until(lambda: not server.store.manager_attached)

@@ -49,7 +49,6 @@ async def test_attaching_tells_what_the_manager_must_know(
     assert np.array_equal(manager.conditioning, CONDITIONING)
     assert attached.segment_bytes == 3 * LAYOUT.slot_bytes
     assert attached.resident_limit == 2
-    assert len(attached.descriptor_token) == 32
     assert attached.epoch == server.store.epoch
     assert server.store.manager_attached
 
@@ -207,7 +206,9 @@ async def test_a_second_manager_is_refused_and_the_first_stays(
     server: InProcessServer, manager: HandManager
 ) -> None:
     second = HandManager(server)
-    failure = await failure_of(second.stub.Attach(pb.AttachRequest(pid=1, directory="/other")))
+    await second.introduce()
+    failure = await failure_of(second.stub.Attach(pb.AttachRequest(token=second.token)))
+    second.leave()
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert failure.reason == "MANAGER_ALREADY_ATTACHED"
     await manager.load("ink")

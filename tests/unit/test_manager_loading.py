@@ -233,6 +233,6 @@ def test_configuration(tmp_path: Path) -> None:
         ["--loras", str(tmp_path / "new/loras"), "--poll"], {"WULIART_RUNTIME_DIR": "/run/here"}
     )
     assert config.loras.is_dir() and config.poll
-    assert config.control_socket == Path("/run/here/control.sock")
+    assert config.runtime_dir == Path("/run/here")
     assert default_runtime_dir({"XDG_RUNTIME_DIR": "/run/user/7"}) == Path("/run/user/7/wuliart")
     assert default_runtime_dir({}) == Path(f"/tmp/wuliart-{os.getuid()}")

@@ -19,12 +19,13 @@ from inference_server.config import (
 )
 from inference_server.network import Network
 from inference_server.runtime_dir import RuntimeDirError, claim
+from tests.other_user import NOBODY, needs_root
 from wuliart.contract.rendezvous import default_runtime_dir
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WULIART_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+    for name in ("WULIART_RUNTIME_DIR", "XDG_RUNTIME_DIR", "HOME"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -79,8 +80,10 @@ def test_the_runtime_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     assert parse_arguments(["--runtime-dir", "run"]).runtime_dir == tmp_path / "run"
 
 
-def test_where_the_runtime_folder_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_runtime_dir() == Path(f"/tmp/wuliart-{os.geteuid()}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_runtime_dir() == tmp_path / ".local/state/wuliart/run"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     assert default_runtime_dir() == Path("/run/user/7/wuliart")
     monkeypatch.setenv("WULIART_RUNTIME_DIR", "/run/mine")
@@ -88,6 +91,15 @@ def test_where_the_runtime_folder_is_looked_for(monkeypatch: pytest.MonkeyPatch)
     assert parse_arguments([]).runtime_dir == Path("/run/mine")
     monkeypatch.setenv("WULIART_RUNTIME_DIR", "")
     assert default_runtime_dir() == Path("/run/user/7/wuliart")
+
+
+def test_a_home_that_is_not_private_or_too_deep_is_not_used(tmp_path: Path) -> None:
+    fallback = Path(f"/tmp/wuliart-{os.geteuid()}")
+    tmp_path.chmod(0o777)
+    homes = ["relative", "/nowhere", str(tmp_path), str(tmp_path / ("x" * 90))]
+    (tmp_path / ("x" * 90)).mkdir()
+    for home in homes:
+        assert default_runtime_dir({"HOME": home}) == fallback
 
 
 BAD_ARGUMENTS = [
@@ -153,24 +165,61 @@ def test_a_new_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
     os.close(lock)
 
 
-def test_nobody_else_can_enter_a_folder_that_was_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("open_to_others", [0o755, 0o711, 0o770, 0o777])
+def test_a_folder_that_lets_others_in_is_refused_and_left_alone(
+    tmp_path: Path, open_to_others: int
+) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    folder.chmod(0o755)
-    os.close(claim(folder))
-    assert mode(folder) == 0o700
+    folder.chmod(open_to_others)
+    with pytest.raises(RuntimeDirError, match=r"lets other users in .*chmod 700 .*--runtime-dir"):
+        claim(folder)
+    assert mode(folder) == open_to_others
 
 
-def test_a_folder_that_everybody_shares_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """--runtime-dir /tmp, started by root, must not close /tmp to everybody else."""
+def test_a_folder_that_all_users_share_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """--runtime-dir /tmp, started by root, must not close /tmp to all other users."""
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(0o1777)
-    try:
-        with pytest.raises(RuntimeDirError, match="--runtime-dir"):
-            os.close(claim(folder))
-    finally:
-        assert mode(folder) == 0o1777
+    with pytest.raises(RuntimeDirError, match=r"shared by all users.*--runtime-dir"):
+        claim(folder)
+    assert mode(folder) == 0o1777
+
+
+def test_a_link_is_refused_and_what_it_leads_to_left_alone(tmp_path: Path) -> None:
+    """Another user can put a link where the default folder in /tmp would be."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc").chmod(0o755)
+    (tmp_path / "link").symlink_to("etc")
+    with pytest.raises(RuntimeDirError, match="link is a symbolic link; name another"):
+        claim(tmp_path / "link")
+    assert mode(tmp_path / "etc") == 0o755
+    assert list((tmp_path / "etc").iterdir()) == []
+
+
+def test_a_folder_above_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    (above / "run").mkdir(mode=0o700)
+    os.close(claim(above / "run"))
+    above.chmod(0o777)
+    with pytest.raises(RuntimeDirError, match=r"above, which holds .*can be written by other user"):
+        claim(above / "run")
+    above.chmod(0o1777)
+    os.close(claim(above / "run"))
+
+
+def test_links_above_are_followed_and_what_they_lead_through_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "real/run").mkdir(mode=0o700, parents=True)
+    (tmp_path / "link").symlink_to("real/../real")
+    os.close(claim(tmp_path / "link/run"))
+    (tmp_path / "real").chmod(0o777)
+    with pytest.raises(RuntimeDirError, match="real, which holds"):
+        claim(tmp_path / "link/run")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RuntimeDirError, match="cannot use runtime folder"):
+        claim(tmp_path / "loop/run")
 
 
 def test_a_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
@@ -197,12 +246,14 @@ def test_the_claim_of_another_process_counts_and_ends_with_it(tmp_path: Path) ->
     os.close(claim(tmp_path))
 
 
-def test_somebody_elses_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tmp_path.chmod(0o755)
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(RuntimeDirError, match=f"belongs to user {os.getuid()}.*--runtime-dir"):
-        claim(tmp_path)
-    assert mode(tmp_path) == 0o755
+@needs_root
+@pytest.mark.parametrize("part", ["run", "above"])
+def test_another_users_folder_is_refused(tmp_path: Path, part: str) -> None:
+    folder = tmp_path / "above/run"
+    folder.mkdir(mode=0o700, parents=True)
+    os.chown(folder if part == "run" else folder.parent, NOBODY, NOBODY)
+    with pytest.raises(RuntimeDirError, match=f"{part}.* belongs to user {NOBODY}.*--runtime-dir"):
+        claim(folder)
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:

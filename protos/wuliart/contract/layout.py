@@ -36,6 +36,11 @@ SLOT_ALIGNMENT: Final = 2 << 20
 
 DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2}
 
+MAX_BLOCKS: Final = 1_000
+MAX_FEATURES: Final = 1 << 17
+"""Of any product's input or output. Both are far beyond any model; without a bound, a wrong number
+from the other side would cost memory before the hashes could be compared."""
+
 MODULATION_SHARES: Final = 6
 """shift, scale and gate, for attention and for the feed-forward layer."""
 
@@ -59,8 +64,9 @@ class LayoutParameters:
             raise ValueError(f"slot dtype must be one of {sorted(DTYPE_BYTES)}, not {self.dtype!r}")
         for name in self.__slots__:
             value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"layout parameter {name} must be at least 1, not {value}")
+            most = MAX_BLOCKS if name == "blocks" else MAX_FEATURES
+            if isinstance(value, int) and not 1 <= value <= most:
+                raise ValueError(f"layout parameter {name} must be from 1 to {most}, not {value}")
 
 
 @dataclass(frozen=True, slots=True)

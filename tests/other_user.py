@@ -1,0 +1,11 @@
+"""A second user of the machine, for tests of what one user's processes take from another's."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
