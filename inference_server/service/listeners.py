@@ -109,7 +109,6 @@ class PublicListener:
     async def stop(self, grace: float) -> None:
         """Ends calls still open after `grace` seconds."""
         await self._server.stop(grace)
-        path.chmod(0o600)
 
     async def _say(self, status: int) -> None:
         for service in ("", *SERVICES):
@@ -129,6 +128,7 @@ class ControlListener:
         )
         segment_pb2_grpc.add_SegmentServiceServicer_to_server(segment, self._server)
         _bind(self._server, f"unix:{path}")
+        path.chmod(0o600)
 
     async def start(self) -> None:
         """Begins to serve."""
