@@ -15,6 +15,7 @@ from inference_server.config import Config, parse_arguments
 from inference_server.errors import RequestError, ServerError
 from inference_server.logs import configure
 from wuliart.contract import tracing
+from wuliart.contract.standard_streams import standard_streams
 
 
 async def _run(config: Config) -> None:
@@ -44,9 +45,11 @@ def main() -> None:
     if sys.argv[1:2] == ["prepare"]:
         from inference_server.prepare import main as prepare
 
-        prepare(sys.argv[2:])
+        with standard_streams("wuliart-server prepare"):
+            prepare(sys.argv[2:])
         return
-    config = parse_arguments()
+    with standard_streams("wuliart-server"):
+        config = parse_arguments()
     configure(config.log_level, config.log_format)
     try:
         tracing.configure("wuliart-server")

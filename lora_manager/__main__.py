@@ -15,6 +15,7 @@ from lora_manager.config import ConfigError, ManagerConfig, parse_config
 from lora_manager.manager import LoraManager
 from wuliart.contract import tracing
 from wuliart.contract.logs import send_to_stderr
+from wuliart.contract.standard_streams import standard_streams
 
 log = logging.getLogger("lora_manager")
 
@@ -42,7 +43,8 @@ async def run(config: ManagerConfig) -> None:
 def main() -> None:
     """Run the LoRA manager; does not return."""
     try:
-        config = parse_config(sys.argv[1:], os.environ)
+        with standard_streams("wuliart-lora-manager"):
+            config = parse_config(sys.argv[1:], os.environ)
     except ConfigError as error:
         print(f"wuliart-lora-manager: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

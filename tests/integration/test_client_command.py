@@ -180,7 +180,7 @@ def test_info_of_a_picture_needs_no_server(fake, wuliart, drawn):
     assert report["styles"][1] == {"name": "neon", "weight": 1.0, "content_hash": "cd" * 32}
     plain = drawn.with_name("plain.jpg")
     plain.write_bytes(JPEG)
-    assert_one_line_error(wuliart("info", str(plain)), f"{plain}: it is not a picture")
+    assert_one_line_error(wuliart("info", str(plain)), f"{plain}: it is not a complete JPEG file")
     assert_one_line_error(wuliart("info", "gone.jpg"), "cannot read gone.jpg: No such file")
 
 

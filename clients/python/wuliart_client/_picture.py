@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -84,13 +86,23 @@ class Picture:
 
 def write_new(path: Path, data: bytes) -> None:
     """Create `path` with `data`; FileExistsError if it exists. No half-written file is left."""
-    with path.open("xb") as file:
+    with naming(path), path.open("xb") as file:
         try:
             file.write(data)
             file.flush()
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError of the body the name of the file; that of a failed write has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def save_dated(directory: Path, data: bytes, now: datetime) -> Path:

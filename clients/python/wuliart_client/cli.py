@@ -1,16 +1,19 @@
 """The command `wuliart`: its arguments, its exit codes, and which module does what.
 
-Exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted; 141
+the reader of standard output has gone.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from wuliart.contract.recipe import RecipeError
+from wuliart.contract.standard_streams import standard_streams
 from wuliart_client import cli_adapters, cli_generate, cli_info
 from wuliart_client._channel import (
     DEFAULT_TARGET,
@@ -27,6 +30,9 @@ Run = Callable[[Client, argparse.Namespace, Terminal], None]
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
+
+MAX_TOKEN_BYTES: Final = 4096
+"""Of a token's file."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,12 +93,33 @@ def _client(arguments: argparse.Namespace) -> Client:
     files = {name: given.get(f"tls_{name}") for name in ("ca", "cert", "key")}
     tls = TLS(**files) if given.get("tls") or any(files.values()) else None
     file: Path | None = given.get("token_file")
-    token = None if file is None else file.read_text(encoding="utf-8").strip()
+    token = None if file is None else _read_token(file)
     return Client(given.get("target"), token=token, tls=tls)
+
+
+def _read_token(path: Path) -> str:
+    """The token in a file, which may be a pipe.
+
+    Raises:
+        OSError: it cannot be read or holds no token.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_TOKEN_BYTES + 1)
+    if len(data) > MAX_TOKEN_BYTES:
+        raise OSError(errno.EFBIG, f"more than {MAX_TOKEN_BYTES:,} bytes are no token", str(path))
+    try:
+        return data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise OSError(errno.EINVAL, "a token is ASCII text", str(path)) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    with standard_streams("wuliart"):
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.run is cli_generate.run and (complaint := cli_generate.complaint(arguments)):
@@ -100,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     try:
         opened = _client(arguments)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         terminal.note(f"cannot read the token or a certificate: {error}")
         return FAILED
     try:

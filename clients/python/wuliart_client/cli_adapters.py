@@ -11,6 +11,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
+from wuliart.contract.standard_streams import end_when_unread
 from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind
 from wuliart_client._client import Client
 from wuliart_client._exceptions import Cancelled, Unavailable
@@ -72,6 +73,7 @@ def run_watch(client: Client, arguments: argparse.Namespace, terminal: Terminal)
 
     Raises `Unavailable` only if the server could not be reached to begin with.
     """
+    end_when_unread()
     token: str | None = None
     while True:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -12,17 +14,18 @@ from wuliart.contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
 from wuliart_client import cli_recipe
 from wuliart_client._client import Client
 from wuliart_client._events import Event, Started, Step
+from wuliart_client._picture import naming
 from wuliart_client._requests import Style
 from wuliart_client.cli_progress import progress_on
 from wuliart_client.cli_terminal import Terminal, as_json
 
-_WEIGHTED_STYLE: Final = re.compile(r"(.*):([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", re.DOTALL)
+_WEIGHT: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 def parse_style(text: str) -> Style:
     """`NAME` or `NAME:WEIGHT`; a name may hold colons, so only a number after the last is one."""
-    match = _WEIGHTED_STYLE.fullmatch(text)
-    return Style(match[1], float(match[2])) if match else Style(text)
+    name, colon, weight = text.rpartition(":")
+    return Style(name, float(weight)) if colon and _WEIGHT.fullmatch(weight) else Style(text)
 
 
 def parse_seed(text: str) -> int:
@@ -112,9 +115,21 @@ def complaint(arguments: argparse.Namespace) -> str | None:
 def write_preview(directory: Path, step: Step) -> None:
     """Replace the step's preview in one go: a viewer never sees half of one."""
     if step.preview is not None:
+        path = directory / f"step-{step.step}.jpg"
         part = directory / f".step-{step.step}.part"
-        part.write_bytes(step.preview)
-        part.replace(directory / f"step-{step.step}.jpg")
+        with naming(path):
+            part.write_bytes(step.preview)
+            part.replace(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder if it is missing; raises OSError if files cannot be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -123,10 +138,10 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
     if recipe is not None:
         cli_recipe.fill(arguments, recipe)
     # Before the drawing: a folder that cannot be written must not cost a picture.
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     preview_directory: Path | None = arguments.preview_dir
     if preview_directory is not None:
-        preview_directory.mkdir(parents=True, exist_ok=True)
+        make_folder(preview_directory)
 
     ignored_tokens = 0
     with progress_on(terminal.err if arguments.json else terminal.out) as progress:

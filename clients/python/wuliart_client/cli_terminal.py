@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +49,6 @@ class Terminal:
     """Standard output for results, standard error for everything else."""
 
     def __init__(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            # A Chinese title must not end the command in a locale that cannot write it.
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from wuliart.contract.exposure import reaches_strangers
+from wuliart.contract.standard_streams import standard_streams
 from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart_client import AsyncClient
 from wuliart_web.quick_import import quick_import
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
         help="name by which visitors address the page, for one that is neither localhost nor an "
         "address; may be repeated, '*' allows any",
     )
-    options = parser.parse_args(arguments)
+    with standard_streams("wuliart-web"):
+        options = parser.parse_args(arguments)
     if (options.tls_cert is None) != (options.tls_key is None):
         parser.error("--tls-cert and --tls-key belong together")
     lacking = options.tls_cert is None or options.tokens is None
