@@ -10,7 +10,7 @@ prompt = sys.argv[1] if len(sys.argv) > 1 else "a red fox on a white background"
 styles = sys.argv[2:]
 
 try:
-    with Client() as client, Progress() as progress:  # $WULIART_TARGET, else localhost:50051
+    with Client() as client, Progress() as progress:  # $WULIART_TARGET, else 127.0.0.1:50051
         task = progress.add_task("waiting", total=4)
 
         def show(event: Event) -> None:

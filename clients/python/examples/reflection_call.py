@@ -16,9 +16,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 prompt = sys.argv[1] if len(sys.argv) > 1 else "a red fox on a white background"
-target = os.environ.get("WULIART_TARGET", "localhost:50051")
+target = os.environ.get("WULIART_TARGET", "127.0.0.1:50051")
 
-with grpc.insecure_channel(target) as channel:
+# Without it a call waits for ever where the network is cut or the server frozen.
+options = [("grpc.keepalive_time_ms", 10_000)]
+
+with grpc.insecure_channel(target, options) as channel:
     database = ProtoReflectionDescriptorDatabase(channel)
     print("services:", ", ".join(sorted(database.get_services())))
     service = DescriptorPool(database).FindServiceByName("wuliart.v1.ImageGenerationService")

@@ -2,7 +2,7 @@
 
     from wuliart_client import Client
 
-    with Client("localhost:50051") as client:
+    with Client("127.0.0.1:50051") as client:
         picture = client.draw("a lighthouse in ink", styles=["ink"], on_event=print)
         print(picture.save("outputs"))
 

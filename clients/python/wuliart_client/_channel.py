@@ -14,7 +14,20 @@ from grpc.experimental import ChannelOptions
 from wuliart.contract.limits import MAX_RESPONSE_BYTES
 
 TARGET_VARIABLE: Final = "WULIART_TARGET"
-DEFAULT_TARGET: Final = "localhost:50051"
+DEFAULT_TARGET: Final = "127.0.0.1:50051"
+"""An address: the name localhost has two, and a server of another kind may listen on the other."""
+
+SILENCE_SECONDS: Final = 10
+"""Without a byte from the server while a call is open, after which the client asks for one."""
+
+ANSWER_SECONDS: Final = 10
+"""For the server's answer to that, given by gRPC itself however busy the server is."""
+
+CONNECT_SECONDS: Final = 10
+"""For one attempt at a connection, from its first packet to the server's HTTP/2 settings."""
+
+UNARY_SECONDS: Final = 30.0
+"""Default timeout of the calls that read something: the server answers these at once."""
 
 _SERVICE_CONFIG: Final = {
     # With several addresses (`ipv4:a:1,b:1`, or a name that has many) calls go to each in turn.
@@ -46,8 +59,15 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     # A server that was started again is found at once.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # Despite its name how long an attempt may take; a slow network needs more than the backoff.
+    ("grpc.min_reconnect_backoff_ms", CONNECT_SECONDS * 1_000),
+    # A peer that vanished without closing (stopped process, cut path) ends the call.
+    ("grpc.keepalive_time_ms", SILENCE_SECONDS * 1_000),
+    ("grpc.keepalive_timeout_ms", ANSWER_SECONDS * 1_000),
+    # gRPC's own default of 60 s would override the timeout above.
+    ("grpc.http2.ping_timeout_ms", ANSWER_SECONDS * 1_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 
@@ -88,5 +108,5 @@ def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
 
 
 def resolve_target(target: str | None) -> str:
-    """The given target, else `$WULIART_TARGET`, else localhost:50051; `unix:/path` works too."""
+    """The given target, else `$WULIART_TARGET`, else 127.0.0.1:50051; `unix:/path` works too."""
     return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET

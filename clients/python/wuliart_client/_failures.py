@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from wuliart.contract.status import DOMAIN, Reason
 from wuliart_client import _exceptions as exceptions
+from wuliart_client._channel import ANSWER_SECONDS, CONNECT_SECONDS, SILENCE_SECONDS
 
 BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {
     Reason.INVALID_REQUEST: exceptions.InvalidRequest,
@@ -47,6 +48,14 @@ BY_CODE: Final[dict[grpc.StatusCode, type[exceptions.WuliArtError]]] = {
 }
 """For a status without a reason of ours, which gRPC itself or a proxy made; the rest are
 `ProtocolError`."""
+
+_NO_CONNECTION: Final = (
+    "timed out",
+    "handshaker shutdown",
+    "(Endpoint closing)",
+    "DNS query cancelled",
+)
+"""What gRPC's text has where an attempt at a connection took too long, by how far it had come."""
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 
@@ -122,6 +131,17 @@ def _message(
     if read.reason is not None:
         return said
     if kind is exceptions.Unavailable:
+        if "ping timeout" in said or (answered and "timed out" in said):
+            return (
+                f"the server at {call.target} stopped answering: nothing came for "
+                f"{SILENCE_SECONDS + ANSWER_SECONDS} s; see whether it runs and can be reached, "
+                "then try again"
+            )
+        if any(sign in said for sign in _NO_CONNECTION):
+            return (
+                f"the server at {call.target} does not answer: no connection within "
+                f"{CONNECT_SECONDS} s; see whether it runs and can be reached, then try again"
+            )
         if answered:
             return f"lost the connection to the server at {call.target}: try again ({said})"
         return (
