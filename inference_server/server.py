@@ -72,11 +72,11 @@ async def _serve_loaded(
         if config.metrics:
             stop_exporter = start_exporter(config.metrics, lambda: metrics_of(backend))
         slot.fill(backend)
-        await public.ready()
+        public.ready()
         log.info("ready on %s%s", config.network.listen, _who_may_call(config.network))
         await stopping.wait()
         log.info("draining; accepted pictures get %.0f s", config.grace)
-        await public.draining()
+        public.draining()
     if stop_exporter is not None:
         await asyncio.to_thread(stop_exporter)
 

@@ -136,10 +136,10 @@ class InProcessServer:
     async def become_ready(self) -> None:
         # As `server.serve` does it; the model is only looked at by GetServerInfo.
         self.slot.fill(Backend(self.engine, self.store, self.scheduler, False))  # type: ignore[arg-type]
-        await self.public.ready()
+        self.public.ready()
 
     async def drain(self, grace: float) -> None:
-        await self.public.draining()
+        self.public.draining()
         await self.scheduler.drain(grace)
 
     async def stop(self) -> None:

@@ -70,7 +70,7 @@ class Front:
         )
         await self._listener.start()
         self._stack.push_async_callback(self._listener.stop, GRACE_SECONDS)
-        self._stack.push_async_callback(self._listener.draining)
+        self._stack.callback(self._listener.draining)
         self._serving = False
         self._watching = asyncio.create_task(self._watch())
         self._stack.callback(self._watching.cancel)
@@ -89,7 +89,7 @@ class Front:
         self._fleet.report(replica, adapters)
         if not self._serving:
             self._serving = True
-            await self._listener.ready()
+            self._listener.ready()
             log.info("the first replica is there")
 
     async def figures(self) -> dict[str, int]:

@@ -1,19 +1,20 @@
-"""Who a call comes from, and how much one caller may ask for.
+"""Which client a call comes from, and how much one client may ask for.
 
-Owns names of callers, the limits of each, and the time windows they are counted in. Knows nothing
+Owns names of clients, the limits of each, and the time windows they are counted in. Knows nothing
 of what is asked for; the clock is handed in.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
 from inference_server.errors import RequestError
+from inference_server.service.revocation import Revocation
 from wuliart.contract.status import Reason
 from wuliart.contract.tokens import TokenFile, bearer
 
@@ -26,23 +27,35 @@ WINDOW_SECONDS: Final = 60.0
 
 
 class Callers:
-    """Tells callers apart: by their token's name, or, where none is asked for, by connection.
+    """Tells clients apart: by their token's name or, where no tokens are required, by connection.
 
     Args:
-        tokens: None: everybody may call.
+        tokens: None: every client may call.
     """
 
     def __init__(self, tokens: TokenFile | None) -> None:
         self._tokens = tokens
+        self._revocation = None if tokens is None else Revocation(tokens.name_of)
 
-    def identify(self, metadata: Metadata, peer: str) -> str:
-        """The caller's name.
+    @property
+    def strangers(self) -> bool:
+        """True if clients without a token are refused."""
+        return self._tokens is not None
+
+    @asynccontextmanager
+    async def identified(self, metadata: Metadata, peer: str) -> AsyncIterator[str]:
+        """The client's name, for as long as its token is valid; then cancels what runs inside.
+
+        Args:
+            metadata: of the call.
+            peer: of the connection, as gRPC names it.
 
         Raises:
             RequestError: UNAUTHENTICATED.
         """
-        if self._tokens is None:
-            return peer
+        if self._tokens is None or self._revocation is None:
+            yield peer
+            return
         headers = [value for key, value in metadata if key == "authorization"]
         token = bearer(headers[0]) if len(headers) == 1 and isinstance(headers[0], str) else ""
         name = self._tokens.name_of(token) if token else None
@@ -54,7 +67,42 @@ class Callers:
                 else "this server asks for a token: give one (wuliart --token-file, WULIART_TOKEN, "
                 'or the header "authorization: Bearer ...")',
             )
-        return name
+        async with self._revocation.watched(token, name):
+            yield name
+
+
+class ConnectionLimits:
+    """How many calls without a token one connection may have open at once.
+
+    Args:
+        at_once: more are refused.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, peer: str) -> Iterator[None]:
+        """One call more, as long as it lasts.
+
+        Raises:
+            RequestError: RATE_LIMITED.
+        """
+        if self._open[peer] >= self._at_once:
+            raise RequestError(
+                Reason.RATE_LIMITED,
+                f"{self._at_once} calls without a token are open on this connection, which is as "
+                "many as there may be; end one first",
+                retry_after=1.0,
+            )
+        self._open[peer] += 1
+        try:
+            yield
+        finally:
+            self._open[peer] -= 1
+            if not self._open[peer]:
+                del self._open[peer]
 
 
 @dataclass(slots=True)

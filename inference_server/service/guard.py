@@ -1,24 +1,31 @@
-"""Stands before every public call: who is not known does not get in.
+"""Stands before every public call: what a client without credentials sends is not even read.
 
-Owns which services are open to everybody, and what a refused call is answered with. The names and
-limits are `callers`'.
+Owns which methods are open to every client, what a refused call is answered with, and the writing
+of responses. The names and limits are `callers`'.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import grpc
 from grpc import aio
 
 from inference_server.errors import RequestError
-from inference_server.service.callers import CALLER, CallerLimits, Callers
+from inference_server.service import health
+from inference_server.service.callers import CALLER, CallerLimits, Callers, ConnectionLimits
+from inference_server.service.receiving import Stream, as_stream
 from inference_server.service.status import abort
 from wuliart.contract.status import Reason
 
-OPEN: Final = "/grpc.health.v1.Health/"
-"""Probes have no token, and learn nothing but whether the server is there."""
+OPEN: Final = (f"/{health.NAME}/Check", f"/{health.NAME}/Watch")
+"""Probes have no token, and learn nothing but whether the server serves."""
+
+OPEN_AT_ONCE: Final = 16
+"""Calls of `OPEN` that one connection may have open."""
 
 DRAWS: Final = "/wuliart.v1.ImageGenerationService/GenerateImage"
 
@@ -29,9 +36,9 @@ class Guard(aio.ServerInterceptor):
     """Comes before everything else that looks at a call.
 
     Args:
-        callers: who they are.
-        limits: of each.
-        refused: told the reason of each call that is turned away.
+        callers: the clients' names.
+        limits: of each client.
+        refused: called with the reason of each call that is turned away.
     """
 
     def __init__(
@@ -39,6 +46,7 @@ class Guard(aio.ServerInterceptor):
     ) -> None:
         self._callers = callers
         self._limits = limits
+        self._strangers = ConnectionLimits(OPEN_AT_ONCE)
         self._refused = refused
 
     async def intercept_service(
@@ -46,51 +54,63 @@ class Guard(aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wraps the handler of one call."""
+        """Wraps the handler of one call.
+
+        Every method becomes one of streams, which on the wire is the same: gRPC reads no request
+        before the handler asks for it, and the handler sees how its writing ends.
+        """
         handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(OPEN):
-            return handler
-        limited = handler_call_details.method == DRAWS
-        # What the request says is read behind the guard, not before it.
-        if handler.response_streaming:
-            kind = "stream_stream" if handler.request_streaming else "unary_stream"
-            return handler._replace(**{kind: self._stream(getattr(handler, kind), limited)})
-        kind = "stream_unary" if handler.request_streaming else "unary_unary"
-        return handler._replace(**{kind: self._unary(getattr(handler, kind))})
+        if handler is None:
+            return None
+        guarded = self._guarded(as_stream(handler), handler_call_details.method)
+        return grpc.stream_stream_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
 
-    def _identify(self, context: Context) -> str:
+    def _guarded(self, stream: Stream, method: str) -> Callable[..., Awaitable[None]]:
+        async def guarded(requests: AsyncIterator[Any], context: Context) -> None:
+            try:
+                async with self._admitted(method, context):
+                    await _answer(stream, requests, context)
+            except RequestError as error:
+                # What a handler raises is a status already.
+                self._refused(error.reason)
+                await _ended(abort(context, error))
+
+        return guarded
+
+    @asynccontextmanager
+    async def _admitted(self, method: str, context: Context) -> AsyncIterator[None]:
+        """As long as the client may have the call open.
+
+        Raises:
+            RequestError: UNAUTHENTICATED or RATE_LIMITED.
+        """
+        if method in OPEN and self._callers.strangers:
+            with self._strangers.one(context.peer()):
+                yield
+            return
         metadata: Any = context.invocation_metadata() or ()
-        name = self._callers.identify(metadata, context.peer())
-        CALLER.set(name)
-        return name
+        async with self._callers.identified(metadata, context.peer()) as name:
+            CALLER.set(name)
+            if method != DRAWS:
+                yield
+                return
+            with self._limits.drawing(name):
+                yield
 
-    def _unary(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def guarded(request: Any, context: Context) -> Any:
-            try:
-                self._identify(context)
-            except RequestError as error:
-                self._refused(error.reason)
-                await abort(context, error)
-            return await inner(request, context)
 
-        return guarded
+async def _answer(stream: Stream, requests: AsyncIterator[Any], context: Context) -> None:
+    responding: Any = stream(requests, context)
+    async with aclosing(responding) as responses:
+        async for response in responses:
+            await _ended(context.write(response))
 
-    def _stream(
-        self, inner: Callable[..., AsyncIterator[Any]], limited: bool
-    ) -> Callable[..., AsyncIterator[Any]]:
-        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            try:
-                name = self._identify(context)
-                if not limited:
-                    async for response in inner(request, context):
-                        yield response
-                    return
-                with self._limits.drawing(name):
-                    async for response in inner(request, context):
-                        yield response
-            except RequestError as error:
-                # `inner` turns its own failures into statuses itself.
-                self._refused(error.reason)
-                await abort(context, error)
 
-        return guarded
+async def _ended(sending: Awaitable[None]) -> None:
+    """Waits for what is sent; a client that has gone without reading it cancels the call."""
+    try:
+        await sending
+    except aio.InternalError:
+        # gRPC would log a traceback for each client that does not read to the end.
+        raise asyncio.CancelledError from None

@@ -13,15 +13,19 @@ import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from inference_server.errors import ServerError
 from inference_server.network import Network
+from inference_server.service import health
 from inference_server.service.callers import CallerLimits, Callers
 from inference_server.service.guard import Guard
+from inference_server.service.health import Health
+from inference_server.service.log_limits import limit_libraries
+from inference_server.service.rpc_server import KEEPALIVE, public_server
 from inference_server.service.status import StatusInterceptor
-from wuliart.contract.limits import MAX_CONTROL_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from wuliart.contract.limits import MAX_CONTROL_BYTES
 from wuliart.contract.status import Reason
 from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart.internal.v1 import segment_pb2_grpc
@@ -35,16 +39,6 @@ from wuliart.v1 import (
 SERVICES = (
     image_generation_pb2.DESCRIPTOR.services_by_name["ImageGenerationService"].full_name,
     adapter_pb2.DESCRIPTOR.services_by_name["AdapterService"].full_name,
-)
-
-KEEPALIVE = (
-    # A peer that vanished without closing (stopped process, pulled cable) is noticed in 15 s.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # gRPC's own default of 60 s would override the timeout above.
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
 )
 
 
@@ -71,23 +65,15 @@ class PublicListener:
     ) -> None:
         limits = CallerLimits(network.per_caller, network.per_minute, time.monotonic)
         guard = Guard(Callers(_tokens(network)), limits, refused)
-        self._server = aio.server(
-            interceptors=[guard, StatusInterceptor()],
-            options=[
-                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-                ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-                # Two servers on one port would each get some of the calls.
-                ("grpc.so_reuseport", 0),
-                *KEEPALIVE,
-            ],
-        )
-        self._health = health.aio.HealthServicer()
+        limit_libraries()
+        self._server = public_server([guard, StatusInterceptor()])
+        self._health = Health(SERVICES)
         image_generation_pb2_grpc.add_ImageGenerationServiceServicer_to_server(images, self._server)
         adapter_pb2_grpc.add_AdapterServiceServicer_to_server(adapters, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if network.reflection:
             reflection.enable_server_reflection(
-                (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME),
+                (*SERVICES, health.NAME, reflection.SERVICE_NAME),
                 self._server,
                 pool=_public_descriptors(),
             )
@@ -95,24 +81,19 @@ class PublicListener:
 
     async def start(self) -> None:
         """Begins to listen, not yet serving."""
-        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.start()
 
-    async def ready(self) -> None:
+    def ready(self) -> None:
         """Calls are served from now on."""
-        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        self._health.ready()
 
-    async def draining(self) -> None:
+    def draining(self) -> None:
         """Health says NOT_SERVING for good; calls in flight go on."""
-        await self._health.enter_graceful_shutdown()
+        self._health.draining()
 
     async def stop(self, grace: float) -> None:
         """Ends calls still open after `grace` seconds."""
         await self._server.stop(grace)
-
-    async def _say(self, status: int) -> None:
-        for service in ("", *SERVICES):
-            await self._health.set(service, status)
 
 
 class ControlListener:

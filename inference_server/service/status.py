@@ -6,10 +6,10 @@ handler: what is not a `RequestError` reaches the caller as a plain INTERNAL and
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from contextlib import aclosing
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 import grpc
@@ -107,7 +107,7 @@ MALFORMED = RequestError(
 
 
 class StatusInterceptor(aio.ServerInterceptor):
-    """Guards every handler, unary and streaming alike."""
+    """Guards every handler, whatever kind its method is of."""
 
     async def intercept_service(
         self,
@@ -116,8 +116,8 @@ class StatusInterceptor(aio.ServerInterceptor):
     ) -> Any:
         """Wraps the handler of one call."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler
+        if handler is None:
+            return None
         parse = handler.request_deserializer
 
         def lenient(data: bytes) -> Any:
@@ -127,14 +127,14 @@ class StatusInterceptor(aio.ServerInterceptor):
             except DecodeError:
                 return Malformed()
 
-        if handler.response_streaming and inspect.isasyncgenfunction(handler.unary_stream):
-            return handler._replace(
-                request_deserializer=lenient, unary_stream=_guard_stream(handler.unary_stream)
-            )
-        # A streaming handler may also be a coroutine that writes to its context (grpc.health).
-        kind = "unary_stream" if handler.response_streaming else "unary_unary"
-        guarded = _guard_unary(getattr(handler, kind))
-        return handler._replace(request_deserializer=lenient, **{kind: guarded})
+        guarded: dict[str, Any]
+        if handler.request_streaming:
+            guarded = {"stream_stream": _guard_stream(handler.stream_stream)}
+        elif handler.response_streaming:
+            guarded = {"unary_stream": _guard_stream(handler.unary_stream)}
+        else:
+            guarded = {"unary_unary": _guard_unary(handler.unary_unary)}
+        return handler._replace(request_deserializer=lenient, **guarded)
 
 
 def _guard_unary(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -143,7 +143,7 @@ def _guard_unary(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
             await abort(context, MALFORMED)
         try:
             return await inner(request, context)
-        except aio.AbortError:
+        except _OF_GRPC:
             raise
         except Exception as error:
             await abort(context, _translate(error))
@@ -156,11 +156,25 @@ def _guard_stream(inner: Callable[..., AsyncIterator[Any]]) -> Callable[..., Asy
         if isinstance(request, Malformed):
             await abort(context, MALFORMED)
         try:
-            async for response in inner(request, context):
-                yield response
-        except aio.AbortError:
+            requests = _well_formed(request) if isinstance(request, AsyncIterator) else request
+            responding: Any = inner(requests, context)
+            async with aclosing(responding) as responses:
+                async for response in responses:
+                    yield response
+        except _OF_GRPC:
             raise
         except Exception as error:
             await abort(context, _translate(error))
 
     return guarded
+
+
+async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, Malformed):
+            raise MALFORMED
+        yield request
+
+
+_OF_GRPC: Final = (aio.AbortError, aio.InternalError)
+"""How a call ends that has its status already, or whose client is gone."""
