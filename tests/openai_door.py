@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -30,10 +30,12 @@ class _Uvicorn(uvicorn.Server):
 
 
 @asynccontextmanager
-async def open_web(target: str, tokens: TokenFile | None = None) -> AsyncIterator[int]:
+async def open_web(
+    target: str, tokens: TokenFile | None = None, allowed_hosts: Collection[str] = ()
+) -> AsyncIterator[int]:
     """The port of the product's app over the gRPC server at `target`."""
     # The product's own app, as the product serves it: its lifespan closes the client.
-    server = _Uvicorn(configuration(create_app(AsyncClient(target), tokens)))
+    server = _Uvicorn(configuration(create_app(AsyncClient(target), tokens, allowed_hosts)))
     with BoundedListener("127.0.0.1", 0, 1000) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)

@@ -24,7 +24,7 @@ from wuliart_web.words import I18N
 
 def create_app(
     client: AsyncClient, tokens: TokenFile | None = None, allowed_hosts: Collection[str] = ()
-) -> FastAPI:
+) -> Guard:
     """The page and all doors over one client, which is closed with the app.
 
     Args:
@@ -45,7 +45,6 @@ def create_app(
         title="WuliArt Turbo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
     blocks = page.build(client_for, pictures, styles)
-    app.add_middleware(Guard, tokens=tokens, allowed_hosts=allowed_hosts, calls=GradioCalls(blocks))
     viewer_script = (page.ASSETS / "viewer.js").read_bytes()
 
     @app.get(VIEWER)
@@ -72,4 +71,4 @@ def create_app(
     # A second line behind `gradio_calls`: Gradio checks the paths of files only once it believes
     # that it has launched itself, which a mounted app never does.
     blocks.has_launched = True
-    return app
+    return Guard(app, tokens, allowed_hosts, GradioCalls(blocks))

@@ -19,7 +19,8 @@ from wuliart_web.guard_error import GuardError
 BODY_SECONDS: Final = 15.0
 """Time for a whole body to arrive."""
 
-_DISCARD_SECONDS: Final = 5.0
+DISCARD_SECONDS: Final = 5.0
+"""A client that goes on sending would miss the answer; so long it is read, and nothing kept."""
 
 _CLOSE: Final = {"Connection": "close"}
 """What is left of a refused body would be taken for the next request."""
@@ -68,7 +69,7 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
 async def _discard(receive: Receive) -> None:
     """Reads on for a moment and keeps nothing: a client that is still sending sees no answer."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(_DISCARD_SECONDS):
+        async with asyncio.timeout(DISCARD_SECONDS):
             while (await receive()).get("more_body", False):
                 pass
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +33,7 @@ _UNAUTHENTICATED: Final = {"WWW-Authenticate": "Bearer"}
 
 
 class Guard:
-    """ASGI middleware, the outermost one.
+    """The outermost ASGI application: nothing answers but through it.
 
     Args:
         app: the guarded application.
@@ -49,7 +50,7 @@ class Guard:
         allowed_hosts: Collection[str],
         calls: GradioCalls,
     ) -> None:
-        self._app = app
+        self.app = app
         self._tokens = tokens
         self._hosts = frozenset(allowed_hosts)
         self._calls = calls
@@ -57,7 +58,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or hands it on."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -97,9 +98,9 @@ class Guard:
         if path == PAGE:
             send = with_page_policy(send)
         if self._tokens is None or token is None:
-            await self._app(scope, receive, send)
+            await self._hand_on(scope, receive, send)
         else:
-            await self._serve_while_valid(self._tokens, token, scope, receive, send)
+            await self._hand_on_while_valid(self._tokens, token, scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
         given = headers.getlist("host")
@@ -129,7 +130,17 @@ class Guard:
             )
         return login.form(headers, 401)
 
-    async def _serve_while_valid(
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except RuntimeError as error:
+            # A stream that has told its client why it ends (Gradio's of a session that it does not
+            # know) raises the HTTP error afterwards, when it is too late for an answer.
+            if not isinstance(error.__cause__, HTTPException) or error.__cause__.status_code >= 500:
+                raise
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _hand_on_while_valid(
         self, tokens: TokenFile, token: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Hands the request on; cancels it once its token is revoked, however long it streams."""
@@ -141,7 +152,7 @@ class Guard:
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
-        serving = asyncio.ensure_future(self._app(scope, receive, noted))
+        serving = asyncio.create_task(self._hand_on(scope, receive, noted))
         try:
             while not serving.done():
                 await asyncio.wait((serving,), timeout=_LOOK_SECONDS)

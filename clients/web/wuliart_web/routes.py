@@ -34,8 +34,6 @@ ALLOWED: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
     # Ours.
     (("GET",), re.compile(r"/styles/news")),
     (_READ, re.compile(r"/pictures/[\w-]+/[\w.]+")),
-    (_READ, re.compile(re.escape(ALIVE))),
-    (("GET", "HEAD", "POST"), re.compile(re.escape(LOGIN))),
 )
 """Methods and the whole path; below `DOOR` the door itself answers what it does not know."""
 
