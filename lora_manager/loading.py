@@ -1,8 +1,10 @@
 """One file becomes one judged entry and, if wanted, one slot image.
 
-Owns the single read of a file and the order hash, parse, build. Runs in a worker thread; knows
-nothing of the event loop, the server, or other files. The file is read and never mapped: a
-mapped file that is truncated meanwhile kills the process with SIGBUS.
+Owns the single read of a file and the order header, data, hash, image. A file that its header shows
+to be of no use is refused before its data is read, so that what is read whole is never larger than
+the largest adapter of this model. Runs in a worker thread; knows nothing of the event loop, the
+server, or other files. The file is read and never mapped: a mapped file that is truncated meanwhile
+kills the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ from lora_manager.catalog import Entry
 from lora_manager.directory import Found, Stamp
 from lora_manager.image import SlotImage, build_image, module_shapes
 from wuliart.contract.layout import SegmentLayout
-from wuliart.lora import LoraRefused, parse_lora
-from wuliart.lora.reader import MAX_HEADER_BYTES, read_safetensors
+from wuliart.lora import (
+    HEAD_BYTES,
+    LoraPlan,
+    LoraRefused,
+    header_bytes,
+    plan_lora,
+    read_header,
+)
 
 log = logging.getLogger(__name__)
-
-_LENGTH_BYTES: Final = 8
-_MAGIC_BYTES: Final = 64
-"""What the reader looks at to say what a file is that is not safetensors."""
 
 _PIECE_BYTES: Final = 8 << 20
 """Hashed while the next is read."""
@@ -113,16 +117,16 @@ def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: 
     refusal, adapter, image = "", None, None
     # A thread of its own: it hashes one piece while the next is read, and while all are packed.
     with ThreadPoolExecutor(1, "hash") as beside:
-        data = read_once(found, lambda piece: beside.submit(digest.update, piece))
+        plan, data = read_once(found, shape, lambda piece: beside.submit(digest.update, piece))
         hashing = beside.submit(digest.hexdigest)
         try:
-            adapter = parse_lora(data, shape.modules, shape.layout.parameters.max_rank)
+            adapter = plan.read(data)
             image = build_image(adapter, shape.layout, shape.conditioning) if want_image else None
         except LoraRefused as refused:
             refusal = refused.reason
         content_hash = hashing.result()
     if known is not None and known.content_hash == content_hash:
-        # Most changes are some: to have packed one that is none costs nobody anything.
+        # Most changes are real; packing the rare unchanged file is cheap.
         entry = Entry(
             found, content_hash, known.title, known.trigger_words, known.rank, known.refusal
         )
@@ -135,11 +139,14 @@ def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: 
     return Loaded(entry, image)
 
 
-def read_once(found: Found, seen: Callable[[memoryview], object]) -> memoryview:
-    """All bytes of the file, if it is and stays what was admitted; `seen` is told every piece.
+def read_once(
+    found: Found, shape: ModelShape, seen: Callable[[memoryview], object]
+) -> tuple[LoraPlan, memoryview]:
+    """What the file's header says, and all bytes of the file; `seen` is called with every piece.
 
-    Raises FileChangedError if it is another or was written to meanwhile, UnreadableError if the
-    operating system refuses, LoraRefused if its first bytes show that the rest is of no use.
+    Raises FileChangedError if it is not what was admitted or was written to meanwhile,
+    UnreadableError if the operating system refuses, LoraRefused if its header shows that the rest
+    is of no use.
     """
     # O_NONBLOCK: a pipe put in the file's place meanwhile must not hang the worker.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -150,15 +157,19 @@ def read_once(found: Found, seen: Callable[[memoryview], object]) -> memoryview:
         ) as file:
             if Stamp.of(os.fstat(file.fileno())) != found.stamp:
                 raise FileChangedError(found.relative)
-            refused = _refusal_of_head(file, found.stamp.size)
-            data = _read_into(file, 0 if refused else found.stamp.size, seen)
+            plan, refused, data = None, None, memoryview(b"")
+            try:
+                plan = _plan(file, found.stamp.size, shape)
+                data = _read_into(file, found.stamp.size, seen)
+            except LoraRefused as error:
+                refused = error
             if Stamp.of(os.fstat(file.fileno())) != found.stamp:
                 raise FileChangedError(found.relative)
             if refused is not None:
                 raise refused
-            if len(data) != found.stamp.size:
+            if plan is None or len(data) != found.stamp.size:
                 raise FileChangedError(found.relative)
-            return data
+            return plan, data
     except OSError as error:
         if error.errno in _REPLACED:
             raise FileChangedError(found.relative) from None
@@ -184,23 +195,12 @@ def _read(file: FileIO, count: int) -> bytes:
     return b"".join(pieces)
 
 
-def _refusal_of_head(file: FileIO, size: int) -> LoraRefused | None:
-    """Why a file of `size` bytes that begins like this is none to read whole; None if it may be.
+def _plan(file: FileIO, size: int, shape: ModelShape) -> LoraPlan:
+    """What a file of `size` bytes holds by its header, the only part that is read.
 
     Leaves the file at its beginning.
     """
-    head = _read(file, _MAGIC_BYTES)
-    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
-    after = head[_LENGTH_BYTES : _LENGTH_BYTES + 1]
-    whole_header = 2 <= length <= min(MAX_HEADER_BYTES, size - _LENGTH_BYTES)
-    try:
-        if not whole_header or after != b"{":
-            if length <= MAX_HEADER_BYTES:
-                # Then the reader compares it with what is there, and that must be the truth.
-                head += _read(file, _LENGTH_BYTES + length - len(head))
-            read_safetensors(head)
-    except LoraRefused as refused:
-        return refused
-    finally:
-        file.seek(0)
-    return None
+    start = _read(file, HEAD_BYTES)
+    start += _read(file, header_bytes(start, size) - len(start))
+    file.seek(0)
+    return plan_lora(read_header(start, size), shape.modules, shape.layout.parameters.max_rank)

@@ -133,7 +133,7 @@ INSTALL: dict[Step, Callable[[Act], None]] = {
     Step.MAPPED: lambda act: _after(segment_session, "receive_segment", act),
     Step.REPORTING: lambda act: _before(SegmentSession, "report", act),
     Step.REPORTED: lambda act: _after(SegmentSession, "report", act),
-    Step.READING: lambda act: _after_thread_work(loading, "_refusal_of_head", act),
+    Step.READING: lambda act: _after_thread_work(loading, "_plan", act),
     Step.PARSED: lambda act: _after_thread_work(publisher, "load", act),
     Step.RESERVED: lambda act: _after(SegmentSession, "_call", act, ReserveSlotRequest),
     Step.HALF_WRITTEN: _in_the_middle_of_a_write,

@@ -18,6 +18,7 @@ from lora_manager.config import ManagerConfig
 from lora_manager.directory import Found
 from lora_manager.manager import LoraManager
 from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
+from wuliart.lora import LoraPlan
 
 RESCAN = ("--rescan-seconds", "0.3")
 
@@ -135,6 +136,7 @@ async def test_other_content_of_the_same_size_and_mtime_is_seen(
 
 
 Seen = Callable[[memoryview], object]
+Read = tuple[LoraPlan, memoryview]
 
 
 async def test_a_file_that_is_away_while_it_is_read_gets_in_when_it_is_back(
@@ -142,13 +144,13 @@ async def test_a_file_that_is_away_while_it_is_read_gets_in_when_it_is_back(
 ) -> None:
     read, reads = loading.read_once, []
 
-    def away(found: Found, seen: Seen) -> memoryview:
+    def away(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
         reads.append(found)
         if len(reads) > 1:
-            return read(found, seen)
+            return read(found, shape, seen)
         found.path.rename(loras / "away")
         try:
-            return read(found, seen)
+            return read(found, shape, seen)
         finally:
             (loras / "away").rename(found.path)
 
@@ -163,11 +165,11 @@ async def test_a_read_that_fails_for_a_moment_is_repeated(
 ) -> None:
     read, failed = loading.read_once, threading.Event()
 
-    def fail_once(found: Found, seen: Seen) -> memoryview:
+    def fail_once(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
         if not failed.is_set():
             failed.set()
             raise loading.FileChangedError(found.relative)
-        return read(found, seen)
+        return read(found, shape, seen)
 
     monkeypatch.setattr(loading, "read_once", fail_once)
     (loras / "ink.safetensors").write_bytes(lora_bytes(1))
@@ -181,9 +183,9 @@ async def test_a_file_that_vanished_while_it_was_unreadable_leaves_no_ghost(
 ) -> None:
     read, unreadable, go_on = loading.read_once, threading.Event(), threading.Event()
 
-    def stale(found: Found, seen: Seen) -> memoryview:
+    def stale(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
         if found.name != "ink":
-            return read(found, seen)
+            return read(found, shape, seen)
         unreadable.set()
         assert go_on.wait(20)
         raise loading.UnreadableError("it cannot be read: Input/output error")
@@ -206,10 +208,10 @@ async def test_want_of_memory_for_one_file_ends_no_session(
 ) -> None:
     read, session = loading.read_once, server.session
 
-    def fail(found: Found, seen: Seen) -> memoryview:
+    def fail(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
         if found.name == "huge":
             raise MemoryError
-        return read(found, seen)
+        return read(found, shape, seen)
 
     monkeypatch.setattr(loading, "read_once", fail)
     (loras / "huge.safetensors").write_bytes(lora_bytes(1))

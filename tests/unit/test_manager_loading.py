@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -55,8 +56,11 @@ def test_the_same_content_is_not_parsed_again(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_is_refused_with_its_hash_if_it_was_read(tmp_path: Path) -> None:
+    poisoned = lora_bytes(1)[:-4] + np.float32(np.nan).tobytes()
+    entry = judge(put(tmp_path, poisoned)).entry
+    assert "not a number" in entry.refusal and len(entry.content_hash) == 64
     entry = judge(put(tmp_path, save({"other.lora_A.weight": np.ones((1, 1), np.float32)}))).entry
-    assert entry.refusal and len(entry.content_hash) == 64
+    assert "another model" in entry.refusal and entry.content_hash == ""
     assert "limit" in judge(put(tmp_path, b"\0" * ((1 << 20) + 1))).entry.refusal
 
 
@@ -66,11 +70,11 @@ def test_a_failure_of_the_parser_refuses_the_file_alone(
     def fail(*_: object) -> None:
         raise RuntimeError("what is this")
 
-    monkeypatch.setattr(loading, "parse_lora", fail)
+    monkeypatch.setattr(loading, "plan_lora", fail)
     assert "RuntimeError: what is this" in judge(put(tmp_path, lora_bytes(1))).entry.refusal
 
 
-@pytest.mark.parametrize("step", ["_read", "parse_lora", "build_image"])
+@pytest.mark.parametrize("step", ["_read", "plan_lora", "_read_into", "build_image"])
 def test_want_of_memory_refuses_the_file_alone_and_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -109,6 +113,61 @@ def test_a_huge_file_that_is_none_is_refused_after_its_first_bytes(
     assert sum(counts) < 1000
 
 
+Q = "transformer.transformer_blocks.0.attn.to_q"
+WIDTH = PARAMETERS.width
+HUGE = 2 << 30
+
+
+def entry_of(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def factors(rank: int, data: int, dtype: str = "F32") -> dict[str, object]:
+    """Header entries of one module's two factors, which fill `data` bytes."""
+    half = data // 2
+    return {
+        f"{Q}.lora_A.weight": entry_of([rank, WIDTH], 0, half, dtype),
+        f"{Q}.lora_B.weight": entry_of([WIDTH, rank], half, 2 * half, dtype),
+    }
+
+
+HEADER = 4096
+"""Bytes before the data in the files made here."""
+
+REST = HUGE - HEADER
+
+CONTRADICTIONS = {
+    "bytes after the last tensor": (factors(4, 8 * WIDTH * 4), "bytes follow the last tensor"),
+    "span and shape": (factors(4, REST), "takes 512 bytes, its data_offsets span"),
+    "truncated": (factors(1 << 28, 1 << 36), "truncated: 68,719,480,832 bytes expected"),
+    "gap": ({"x": entry_of([4], 0, 16), "y": entry_of([4], REST - 16, REST)}, "leave a gap"),
+    "overlap": ({"x": entry_of([4], 0, 16), "y": entry_of([4], 8, 24)}, "overlap"),
+    "no float": (factors(REST // (16 * WIDTH), REST, "F64"), "element type F64; convert"),
+    "a checkpoint": ({"x.weight": entry_of([REST // 4], 0, REST)}, "that is a checkpoint"),
+    "rank": (factors(REST // (8 * WIDTH), REST), "this server holds up to 8"),
+}
+"""Headers of files of 2 GiB, which consist of nothing else, and how they are refused."""
+
+
+@pytest.mark.parametrize("kind", CONTRADICTIONS)
+def test_a_huge_file_that_its_header_refuses_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    header, reason = CONTRADICTIONS[kind]
+    raw = json.dumps(header).encode()
+    raw += b" " * (HEADER - 8 - len(raw))
+    found = put(tmp_path, len(raw).to_bytes(8, "little") + raw)
+    os.truncate(found.path, HUGE)
+    sparse = inspect(tmp_path, found.relative)
+    assert sparse is not None
+    counts, read = [], loading._read
+    monkeypatch.setattr(loading, "_read", lambda f, n: counts.append(n) or read(f, n))
+    monkeypatch.setattr(loading, "_read_into", lambda *_: pytest.fail("the data was read"))
+    entry = load(sparse, None, SHAPE, HUGE, want_image=True).entry
+    assert reason in entry.refusal
+    assert sum(counts) == HEADER
+
+
 def test_a_header_longer_than_its_file_is_told_by_its_true_numbers(tmp_path: Path) -> None:
     found = put(tmp_path, (5000).to_bytes(8, "little") + b"{" + b" " * 991)
     assert "at least 5,008 bytes expected, 1,000 found" in judge(found).entry.refusal
@@ -116,7 +175,7 @@ def test_a_header_longer_than_its_file_is_told_by_its_true_numbers(tmp_path: Pat
 
 def read_whole(found: Found) -> memoryview:
     pieces: list[memoryview] = []
-    data = read_once(found, pieces.append)
+    _, data = read_once(found, SHAPE, pieces.append)
     assert b"".join(pieces) == data
     return data
 

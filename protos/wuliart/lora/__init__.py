@@ -5,15 +5,30 @@ knows nothing of directories, slots or devices.
 """
 
 from wuliart.lora.errors import LoraRefused
-from wuliart.lora.factors import LoraAdapter, LoraFactors, parse_lora
-from wuliart.lora.reader import SafetensorsFile, Tensor, read_safetensors
+from wuliart.lora.factors import LoraAdapter, LoraFactors
+from wuliart.lora.plan import LoraPlan, parse_lora, plan_lora
+from wuliart.lora.reader import (
+    HEAD_BYTES,
+    Header,
+    SafetensorsFile,
+    Tensor,
+    header_bytes,
+    read_header,
+    read_safetensors,
+)
 
 __all__ = [
+    "HEAD_BYTES",
+    "Header",
     "LoraAdapter",
     "LoraFactors",
+    "LoraPlan",
     "LoraRefused",
     "SafetensorsFile",
     "Tensor",
+    "header_bytes",
     "parse_lora",
+    "plan_lora",
+    "read_header",
     "read_safetensors",
 ]

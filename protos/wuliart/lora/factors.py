@@ -1,8 +1,7 @@
-"""A LoRA file as low-rank factors of known modules, alpha folded in.
+"""The values of a LoRA file: low-rank factors of known modules, alpha folded in.
 
-Owns the check that a file fits a model: pairs, shapes, ranks, finite values. Knows neither where
-files come from nor where factors go. Every file ends in one of two states: every tensor
-understood, or `LoraRefused` with the reason.
+Owns the check that values are finite and stay so with their scale. That names, shapes and element
+types fit was checked before, from the header (`plan`).
 """
 
 from __future__ import annotations
@@ -16,16 +15,14 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wuliart.lora.description import read_title, read_trigger_words
 from wuliart.lora.errors import LoraRefused, shown
-from wuliart.lora.keys import Role, canonicalise
-from wuliart.lora.reader import SafetensorsFile, Tensor, read_safetensors
-from wuliart.lora.scale import PeftScales, check_alpha, read_peft_scales
-from wuliart.lora.threads import in_threads
+from wuliart.lora.keys import Role
+from wuliart.lora.reader import Tensor
+from wuliart.lora.scale import check_alpha
 
 Float32Array = npt.NDArray[np.float32]
 
-_INFINITY: Final = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
+INFINITY: Final = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
 """Bits of infinity; without the sign, those of every finite value are below and of NaN above."""
 
 _ALPHA_FORMATS: Final = {"F16": "<e", "F32": "<f", "F64": "<d", "I32": "<i", "I64": "<q"}
@@ -51,7 +48,7 @@ class LoraBits(NamedTuple):
     up: npt.NDArray[np.uint16]
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """A module's factors as the file has them."""
 
     down: Tensor
@@ -66,7 +63,7 @@ class ModuleFactors(Mapping[str, LoraFactors]):
     Widened whenever they are asked for: of all of them at once there are only the file's bytes.
     """
 
-    def __init__(self, pairs: Mapping[str, _Pair]) -> None:
+    def __init__(self, pairs: Mapping[str, Pair]) -> None:
         self._pairs = pairs
 
     def __getitem__(self, module: str) -> LoraFactors:
@@ -108,84 +105,20 @@ class LoraAdapter:
     trigger_words: tuple[str, ...]
 
 
-def parse_lora(
-    data: bytes | bytearray | memoryview,
-    modules: Mapping[str, tuple[int, int]],
-    max_rank: int | None = None,
-) -> LoraAdapter:
-    """Reads the bytes of a .safetensors file.
-
-    `modules` maps each module path of the model to its (in_features, out_features); `max_rank`
-    is the largest rank accepted, None for any. `data` must not change while the result lives.
-    Raises `LoraRefused` and nothing else, whatever the bytes.
-    """
-    file = read_safetensors(data)
-    named = canonicalise(file.tensors, modules)
-    if not named:
-        raise LoraRefused("the file holds no LoRA weights at all; export the LoRA again")
-    peft = read_peft_scales(file.metadata)
-    ranks = {
-        module: _check_pair(file, module, roles, modules[module]) for module, roles in named.items()
-    }
-    largest = max(ranks, key=ranks.__getitem__)
-    rank = ranks[largest]
-    if max_rank is not None and rank > max_rank:
-        raise LoraRefused(
-            f"rank {rank} at {largest}, this server holds up to {max_rank}; "
-            f"start it with --max-rank {rank}, or reduce the LoRA's rank"
-        )
-
-    def checked(module: str) -> _Pair:
-        return _check_values(file, module, named[module], ranks[module], peft)
-
-    pairs = dict(zip(named, in_threads(checked, named), strict=True))
-    return LoraAdapter(
-        ModuleFactors(pairs),
-        rank,
-        read_title(file.metadata),
-        read_trigger_words(file.metadata),
-    )
-
-
-def _check_pair(
-    file: SafetensorsFile, module: str, roles: Mapping[Role, str], features: tuple[int, int]
-) -> int:
-    """The rank of a module's factors, after checking that both are there and fit."""
-    for role in (Role.DOWN, Role.UP):
-        if role not in roles:
-            raise LoraRefused(
-                f"{module} has {shown(next(iter(roles.values())))!r} but no {role} weights; "
-                "the file is incomplete: export the LoRA again"
-            )
-    down, up = file.tensors[roles[Role.DOWN]], file.tensors[roles[Role.UP]]
-    inner, outer = features
-    if len(down.shape) != 2 or len(up.shape) != 2 or (down.shape[1], up.shape[0]) != features:
-        raise LoraRefused(
-            f"the weights of {module} are {list(down.shape)} and {list(up.shape)}, this model "
-            f"needs [rank, {inner}] and [{outer}, rank]; use a LoRA made for this model"
-        )
-    rank = down.shape[0]
-    if up.shape[1] != rank:
-        raise LoraRefused(
-            f"the two halves of {module} disagree on the rank, {rank} and {up.shape[1]}; "
-            "export the LoRA again"
-        )
-    if rank == 0:
-        raise LoraRefused(f"the weights of {module} have rank 0; export the LoRA again")
-    return rank
-
-
-def _check_values(
-    file: SafetensorsFile,
+def read_pair(
+    tensors: Mapping[str, Tensor],
     module: str,
     roles: Mapping[Role, str],
     rank: int,
-    peft: PeftScales | None,
-) -> _Pair:
-    """A module's factors, after checking that they are finite, and stay so with their scale."""
+    configured: float | None,
+) -> Pair:
+    """A module's factors, after checking that they are finite, and stay so with their scale.
+
+    `configured` is the scale by PEFT's configuration, None if the file has none.
+    """
     down_name, up_name = roles[Role.DOWN], roles[Role.UP]
-    down, up = file.tensors[down_name], file.tensors[up_name]
-    scale = _scale(file, module, roles, rank, peft)
+    down, up = tensors[down_name], tensors[up_name]
+    scale = _scale(tensors, roles, rank, configured)
     _largest(down_name, down)
     with np.errstate(over="ignore"):
         finite = np.isfinite(_largest(up_name, up) * np.float32(scale))
@@ -194,7 +127,7 @@ def _check_values(
             f"{shown(up_name)!r} times its scale of {scale:g} exceeds the range of float32; "
             "the LoRA is damaged"
         )
-    return _Pair(down, up, rank, scale)
+    return Pair(down, up, rank, scale)
 
 
 def _bits(tensor: Tensor) -> npt.NDArray[np.unsignedinteger]:
@@ -203,14 +136,10 @@ def _bits(tensor: Tensor) -> npt.NDArray[np.unsignedinteger]:
 
 def _largest(name: str, tensor: Tensor) -> np.float32:
     """The largest magnitude; finite, or refused."""
-    if tensor.dtype not in _INFINITY:
-        raise LoraRefused(
-            f"{shown(name)!r} has element type {tensor.dtype}; convert the file to F32, BF16 or F16"
-        )
     bits = _bits(tensor)
     # All but the sign.
     magnitude = (bits & bits.dtype.type((1 << (8 * bits.itemsize - 1)) - 1)).max()
-    if magnitude >= _INFINITY[tensor.dtype]:
+    if magnitude >= INFINITY[tensor.dtype]:
         raise LoraRefused(
             f"{shown(name)!r} holds values that are infinite or not a number; the LoRA is damaged, "
             "usually by training that diverged"
@@ -234,18 +163,13 @@ def _as_float32(bits: npt.NDArray[np.unsignedinteger], dtype: str) -> Float32Arr
 
 
 def _scale(
-    file: SafetensorsFile,
-    module: str,
-    roles: Mapping[Role, str],
-    rank: int,
-    peft: PeftScales | None,
+    tensors: Mapping[str, Tensor], roles: Mapping[Role, str], rank: int, configured: float | None
 ) -> float:
-    configured = peft.scale(module, rank) if peft else 1.0
     name = roles.get(Role.ALPHA)
     if name is None:
-        return configured
-    scale = check_alpha(_read_number(name, file.tensors[name]), name) / rank
-    if peft and not math.isclose(scale, configured, rel_tol=1e-2):
+        return 1.0 if configured is None else configured
+    scale = check_alpha(_read_number(tensors[name]), name) / rank
+    if configured is not None and not math.isclose(scale, configured, rel_tol=1e-2):
         raise LoraRefused(
             f"{shown(name)!r} means a scale of {scale:g} and the metadata one of {configured:g}; "
             "remove one of the two"
@@ -253,12 +177,7 @@ def _scale(
     return scale
 
 
-def _read_number(name: str, tensor: Tensor) -> float:
-    if tensor.shape not in ((), (1,)):
-        raise LoraRefused(
-            f"{shown(name)!r} should be a single number and has shape {list(tensor.shape)}; "
-            "export the LoRA again"
-        )
+def _read_number(tensor: Tensor) -> float:
     if tensor.dtype == "BF16":
         return float(struct.unpack("<f", b"\0\0" + tensor.data)[0])
     return float(struct.unpack(_ALPHA_FORMATS[tensor.dtype], tensor.data)[0])

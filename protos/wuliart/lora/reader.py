@@ -1,7 +1,8 @@
-"""Reads a safetensors file that lies in memory, trusting nothing in it.
+"""Reads a safetensors file, trusting nothing in it.
 
 Owns the container format: the header, its limits, and where each tensor's bytes lie. Knows
-nothing of LoRA. Tensors are views of the given bytes; nothing is copied, mapped or unpickled.
+nothing of LoRA. The header alone says whether the file is well-formed, so `read_header` needs its
+bytes and the file's size; tensors are views of the given bytes. Nothing is mapped or unpickled.
 Format: https://huggingface.co/docs/safetensors (8 bytes header length, little endian; a JSON
 header; then one buffer that the tensors fill without gap or overlap).
 """
@@ -17,8 +18,8 @@ from typing import Any, Final
 
 from wuliart.lora.errors import LoraRefused, shown
 
-MAX_HEADER_BYTES: Final = 4 << 20
-"""A header of 1,680 LoRA tensors takes 0.25 MB; trainers' notes can add a megabyte or two."""
+MAX_HEADER_BYTES: Final = 8 << 20
+"""A header of 1,680 LoRA tensors takes 0.25 MB; trainers' lists of tags can add 5 MB."""
 
 MAX_TENSORS: Final = 20_000
 """The largest Qwen-Image LoRA has 2,600: 866 linear layers, each with A, B and alpha."""
@@ -33,6 +34,19 @@ alpha, a single number, as any of them."""
 
 _LENGTH_BYTES: Final = 8
 
+HEAD_BYTES: Final = 64
+"""Enough of a file's beginning to say what it is if it is not safetensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where one tensor lies: bytes `begin` to `end` of the buffer that follows the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -41,6 +55,24 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A file's header, checked against the file's size."""
+
+    spans: dict[str, Span]
+    metadata: dict[str, str]
+    nbytes: int
+    """Bytes before the buffer, the header's length field included."""
+
+    def tensors(self, data: memoryview) -> dict[str, Tensor]:
+        """Views of the tensors in `data`, the whole file as bytes."""
+        buffer = data[self.nbytes :]
+        return {
+            name: Tensor(span.dtype, span.shape, buffer[span.begin : span.end])
+            for name, span in self.spans.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +89,41 @@ def read_safetensors(data: bytes | bytearray | memoryview) -> SafetensorsFile:
     Raises `LoraRefused` for anything but a complete, well-formed file within the limits above.
     """
     view = memoryview(data).cast("B").toreadonly()
-    header_bytes = _header_length(view)
-    start = _LENGTH_BYTES + header_bytes
-    header = _parse_header(bytes(view[_LENGTH_BYTES:start]))
+    header = read_header(view, len(view))
+    return SafetensorsFile(header.tensors(view), header.metadata)
+
+
+def header_bytes(head: bytes, file_bytes: int) -> int:
+    """How many bytes of a file `read_header` needs, its first `HEAD_BYTES` or all being `head`.
+
+    Raises `LoraRefused` if they show that the file is not safetensors, or shorter than its header.
+    """
+    return _LENGTH_BYTES + _header_length(head, file_bytes)
+
+
+def read_header(start: bytes | memoryview, file_bytes: int) -> Header:
+    """Checks everything about the container, which the header and the file's size decide.
+
+    `start` begins the file and holds at least its header. Raises `LoraRefused`.
+    """
+    view = memoryview(start)
+    nbytes = _LENGTH_BYTES + _header_length(bytes(view[:HEAD_BYTES]), file_bytes)
+    header = _parse_header(bytes(view[_LENGTH_BYTES:nbytes]))
     metadata = _read_metadata(header.pop("__metadata__", {}))
     if len(header) > MAX_TENSORS:
         raise LoraRefused(
             f"the file lists {len(header):,} tensors and at most {MAX_TENSORS:,} are read; "
             "it is not a LoRA for this model"
         )
-    buffer = view[start:]
-    spans: list[tuple[int, int, str]] = []
-    tensors: dict[str, Tensor] = {}
-    for name, entry in header.items():
-        dtype, shape, begin, end = _read_entry(name, entry)
-        spans.append((begin, end, name))
-        tensors[name] = Tensor(dtype, shape, buffer[begin:end])
-    _check_spans(spans, start, len(view))
-    return SafetensorsFile(tensors, metadata)
+    spans = {name: _read_entry(name, entry) for name, entry in header.items()}
+    _check_spans(spans, nbytes, file_bytes)
+    return Header(spans, metadata, nbytes)
 
 
-def _header_length(view: memoryview) -> int:
+def _header_length(head: bytes, file_bytes: int) -> int:
     """Length of the JSON header in bytes, after ruling out what is not safetensors at all."""
-    if len(view) == 0:
+    if file_bytes == 0:
         raise LoraRefused("the file is empty; copy it again")
-    head = bytes(view[:64])
     if not any(head):
         raise LoraRefused(
             "the file begins with zeros, as a download or copy does whose space was reserved "
@@ -98,9 +140,10 @@ def _header_length(view: memoryview) -> int:
     ):
         if head.startswith(magic) and head[8:9] != b"{":
             raise LoraRefused(_not_safetensors(what))
-    if len(view) < _LENGTH_BYTES:
+    if file_bytes < _LENGTH_BYTES:
         raise LoraRefused(
-            f"the file is truncated: it has {len(view)} bytes, fewer than any header; copy it again"
+            f"the file is truncated: it has {file_bytes} bytes, fewer than any header; copy it "
+            "again"
         )
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
@@ -108,8 +151,8 @@ def _header_length(view: memoryview) -> int:
             f"the file announces a header of {length:,} bytes and at most {MAX_HEADER_BYTES:,} are "
             "read; it is not a safetensors file, or it is damaged"
         )
-    if len(view) < _LENGTH_BYTES + length:
-        raise LoraRefused(_truncated(_LENGTH_BYTES + length, len(view), at_least="at least "))
+    if file_bytes < _LENGTH_BYTES + length:
+        raise LoraRefused(_truncated(_LENGTH_BYTES + length, file_bytes, at_least="at least "))
     if length < 2 or head[8:9] != b"{":
         raise LoraRefused(_not_safetensors("something else"))
     return length
@@ -160,8 +203,8 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
-def _read_entry(name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
-    """(dtype, shape, first byte, byte after the last) of one tensor, sizes agreeing."""
+def _read_entry(name: str, entry: object) -> Span:
+    """One tensor's place, its sizes agreeing."""
     if len(name) > MAX_NAME_CHARACTERS:
         raise _damaged(f"the name {shown(name)!r} is {len(name):,} characters long")
     if not isinstance(entry, Mapping) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -193,22 +236,22 @@ def _read_entry(name: str, entry: object) -> tuple[str, tuple[int, ...], int, in
             f"{shown(name)!r} of shape {shape} in {dtype} takes {expected:,} bytes, "
             f"its data_offsets span {end - begin:,}"
         )
-    return dtype, tuple(shape), begin, end
+    return Span(dtype, tuple(shape), begin, end)
 
 
-def _check_spans(spans: list[tuple[int, int, str]], start: int, file_bytes: int) -> None:
+def _check_spans(spans: Mapping[str, Span], start: int, file_bytes: int) -> None:
     """Refuses gaps, overlaps, a file that is too short, and bytes after the last tensor.
 
     `start` is where the buffer begins in the file, in bytes.
     """
-    spans.sort()
-    if spans and spans[0][0] != 0:
-        raise _damaged(f"there are unused bytes before {shown(spans[0][2])!r}")
-    for (_, end, name), (begin, _, following) in pairwise(spans):
+    ordered = sorted((span.begin, span.end, name) for name, span in spans.items())
+    if ordered and ordered[0][0] != 0:
+        raise _damaged(f"there are unused bytes before {shown(ordered[0][2])!r}")
+    for (_, end, name), (begin, _, following) in pairwise(ordered):
         if begin != end:
             how = "overlap" if begin < end else "leave a gap"
             raise _damaged(f"{shown(name)!r} and {shown(following)!r} {how}")
-    expected = start + (spans[-1][1] if spans else 0)
+    expected = start + (ordered[-1][1] if ordered else 0)
     if expected > file_bytes:
         raise LoraRefused(_truncated(expected, file_bytes))
     if expected < file_bytes:
