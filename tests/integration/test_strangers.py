@@ -48,6 +48,7 @@ CLOSED = [m for m in METHODS if m.containing_service.full_name not in OPEN]
 def tokens(tmp_path: Path) -> Path:
     path = tmp_path / "tokens"
     path.write_text(f"ann {ANN}\nbob {BOB}\n")
+    path.chmod(0o600)
     return path
 
 

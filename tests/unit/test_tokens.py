@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ ANN, BOB, NEW = "a" * 16, "b" * 40, "n" * 20
 def written(folder: Path, text: str) -> Path:
     path = folder / "tokens"
     path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
     return path
 
 
@@ -38,7 +40,8 @@ def test_names_of_tokens(tmp_path: Path) -> None:
         (f"ann {ANN} more\n", "line 1"),
         (f"ok {ANN}\nänn {BOB}\n", "line 2"),
         ("ann short\n", "token of ann must have 16"),
-        ("ann " + "x" * 1025, "token of ann"),
+        ("ann " + "x" * 1025 + "\n", "token of ann"),
+        (f"ann {ANN}", "no token .*line 1 does not end with a newline"),
     ],
 )
 def test_a_bad_file_is_refused_without_saying_a_token(
@@ -57,22 +60,113 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
         TokenFile(tmp_path / "tokens")
 
 
-def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_LOOK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("always_looking")
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     file = TokenFile(written(tmp_path, f"ann {ANN}\n"))
     written(tmp_path, f"bob {BOB}\n")
     assert (file.name_of(ANN), file.name_of(BOB)) == (None, "bob")
-    written(tmp_path, "bob\n")
-    assert file.name_of(BOB) == "bob"
-    (tmp_path / "tokens").unlink()
-    assert file.name_of(BOB) == "bob"
     # As Kubernetes and careful editors do it: another file in its place.
     aside = tmp_path / "aside"
     aside.write_text(f"new {NEW}\n")
     os.replace(aside, tmp_path / "tokens")  # noqa: PTH105
     assert (file.name_of(NEW), file.name_of(BOB)) == ("new", None)
+
+
+@pytest.mark.usefixtures("always_looking")
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"# nobody\n", b"bob\n", f"bob {BOB}\nann short\n".encode(), b"\xff\n", None],
+    ids=["emptied", "comments", "misspelt", "misspelt elsewhere", "not text", "deleted"],
+)
+def test_no_token_is_valid_while_the_file_cannot_be_used(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, f"bob {BOB}\n")
+    file = TokenFile(path)
+    assert file.name_of(BOB) == "bob"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert [file.name_of(BOB) for _ in range(5)] == [None] * 5
+    said = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert len(said) == 1 and BOB not in said[0]
+    written(tmp_path, f"bob {BOB}\n")
+    assert file.name_of(BOB) == "bob"
+
+
+@pytest.mark.usefixtures("always_looking")
+def test_a_line_is_a_token_once_it_has_ended(tmp_path: Path) -> None:
+    path = written(tmp_path, f"ann {ANN}\n")
+    file = TokenFile(path)
+    with path.open("a") as growing:
+        for part, valid in ((f"bob {BOB[:20]}", None), (BOB[20:], None), ("\n", "bob")):
+            growing.write(part)
+            growing.flush()
+            assert file.name_of(BOB) == valid
+            assert file.name_of(BOB[:20]) is None
+            assert file.name_of(ANN) == "ann"
+
+
+@pytest.mark.usefixtures("always_looking")
+def test_a_change_that_leaves_size_and_times_alone_is_noticed(tmp_path: Path) -> None:
+    path = written(tmp_path, f"ann {ANN}\n")
+    file = TokenFile(path)
+    before = path.stat()
+    written(tmp_path, f"ann {'z' * 16}\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.name_of(ANN) is None
+
+
+def test_a_change_counts_within_a_second(tmp_path: Path) -> None:
+    file = TokenFile(written(tmp_path, f"ann {ANN}\n"))
+    assert file.name_of(ANN) == "ann"
+    written(tmp_path, "")
+    time.sleep(1.0)
+    assert file.name_of(ANN) is None
+
+
+@pytest.mark.usefixtures("always_looking")
+@pytest.mark.parametrize("mode", [0o666, 0o622, 0o660, 0o620, 0o602])
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path = written(tmp_path, f"ann {ANN}\n")
+    file = TokenFile(path)
+    path.chmod(mode)
+    assert file.name_of(ANN) is None
+    with pytest.raises(TokenFileError, match=f"mode {mode:04o}.*chmod 600"):
+        TokenFile(path)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o440, 0), (0o444, 1), (0o644, 1)])
+def test_a_file_that_others_can_read_is_warned_of(
+    tmp_path: Path, mode: int, warned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, f"ann {ANN}\n")
+    path.chmod(mode)
+    assert TokenFile(path).name_of(ANN) == "ann"
+    assert len(caplog.records) == warned
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, f"ann {ANN}\n")
+    os.chown(path, 12345, -1)
+    with pytest.raises(TokenFileError, match="belongs to user 12345"):
+        TokenFile(path)
+
+
+def test_what_is_not_a_small_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(TokenFileError, match=r"not a regular file|a directory"):
+            TokenFile(path)
+    with pytest.raises(TokenFileError, match="larger than"):
+        TokenFile(written(tmp_path, "#" * (1 << 20) + f"\nann {ANN}\n"))
 
 
 @given(st.text())

@@ -1,7 +1,7 @@
-"""Who may call: bearer tokens with names, from a file that is read again when it changes.
+"""Which clients may call: bearer tokens with names, from a file that is read again and again.
 
-Owns the file's format and the comparison. Knows nothing of gRPC or HTTP; server and web page read
-the same file.
+Owns the file's format, what it must be like to be trusted, and the comparison. Knows nothing of
+gRPC or HTTP; server and web page read the same file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hmac
 import logging
 import os
 import re
+import stat
 import threading
 import time
 from pathlib import Path
@@ -21,10 +22,12 @@ log = logging.getLogger(__name__)
 MIN_TOKEN_CHARACTERS: Final = 16
 """A shorter one could be guessed over the network; `openssl rand -hex 32` makes a good one."""
 
+MAX_FILE_BYTES: Final = 1 << 20
+
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOKEN: Final = re.compile(rf"[!-~]{{{MIN_TOKEN_CHARACTERS},1024}}")
-_LOOK_SECONDS: Final = 1.0
-"""Between two looks at the file's times."""
+_LOOK_SECONDS: Final = 0.5
+"""Between two readings of the file."""
 
 
 class TokenFileError(Exception):
@@ -34,43 +37,69 @@ class TokenFileError(Exception):
 class TokenFile:
     """The tokens of a file: a line each, `name token`; empty lines and `#` comments are skipped.
 
-    A name may have several tokens, so that they can be changed one after another. Safe to use from
-    several threads.
+    A name may have several tokens, so that they can be changed one after another. Each line ends
+    with a newline: a last one without is still being written, and not a token. The file belongs to
+    the process's user or to root, and only its owner may write it.
+
+    The file is read again at least once a second while tokens are asked for. It is compared as a
+    whole: times and sizes can stay the same when the content does not. While it cannot be used, no
+    token is valid. Safe to use from several threads.
 
     Raises:
-        TokenFileError: it cannot be read, or a line is none, or there is no token at all.
+        TokenFileError: the file cannot be used, or there is no token in it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._stamp, self._names = _read(path)
+        self._content, self._open_to_all = _read(path)
+        self._names, self._remarks = _parse(path, self._content)
+        self._complaint = ""
+        self._warn()
         self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def name_of(self, token: str) -> str | None:
-        """Whose token it is; None if nobody's. Takes equally long for every wrong token."""
-        self._look()
+        """The name the token stands for; None if it is not valid.
+
+        Takes equally long for every wrong token.
+        """
         given, found = _digest(token), None
-        for digest, name in self._names.items():
+        for digest, name in self._valid().items():
             if hmac.compare_digest(digest, given):
                 found = name
         return found
 
-    def _look(self) -> None:
-        """Reads the file again if it has changed; one that cannot be used changes nothing."""
+    def _valid(self) -> dict[bytes, str]:
+        """Names by digest, as the file has them now."""
         with self._lock:
             now = time.monotonic()
-            if now < self._next_look:
+            if now >= self._next_look:
+                self._next_look = now + _LOOK_SECONDS
+                self._look()
+            return self._names
+
+    def _look(self) -> None:
+        """Reads the file; one that cannot be used has no tokens."""
+        try:
+            content, open_to_all = _read(self._path)
+            if (content, open_to_all) == (self._content, self._open_to_all) and self._names:
                 return
-            self._next_look = now + _LOOK_SECONDS
-            try:
-                if _stamp(os.stat(self._path)) == self._stamp:  # noqa: PTH116
-                    return
-                self._stamp, self._names = _read(self._path)
-            except (OSError, TokenFileError) as error:
-                log.error("%s is not read again, the tokens of before hold: %s", self._path, error)
-                return
-            log.info("%s read again: %d tokens", self._path, len(self._names))
+            self._names, self._remarks = _parse(self._path, content)
+        except TokenFileError as error:
+            self._names = {}
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                log.error("no token is valid until this is mended: %s", error)
+            return
+        self._content, self._open_to_all, self._complaint = content, open_to_all, ""
+        log.info("%s read again: %d tokens", self._path, len(self._names))
+        self._warn()
+
+    def _warn(self) -> None:
+        for remark in self._remarks:
+            log.warning("%s", remark)
+        if self._open_to_all:
+            log.warning("every user of this machine can read %s; chmod 600 it", self._path)
 
 
 def bearer(header: str) -> str:
@@ -84,15 +113,51 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+def _read(path: Path) -> tuple[bytes, bool]:
+    """The file's content, and True if every user of the machine can read it.
 
-
-def _read(path: Path) -> tuple[tuple[int, ...], dict[bytes, str]]:
+    Raises:
+        TokenFileError: it cannot be read, or others could have written it.
+    """
     try:
-        with path.open(encoding="utf-8") as file:
-            stamp, lines = _stamp(os.fstat(file.fileno())), file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # Nonblocking: opening a pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            _check(path, status)
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise TokenFileError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise TokenFileError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+    return content, bool(status.st_mode & stat.S_IROTH)
+
+
+def _check(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise TokenFileError(f"{path} is not a regular file")
+    if status.st_uid not in (0, os.geteuid()):
+        raise TokenFileError(
+            f"{path} belongs to user {status.st_uid}, who could add tokens; chown it to user "
+            f"{os.geteuid()} or to root"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(status.st_mode)
+        raise TokenFileError(
+            f"users other than the owner can write {path} (mode {mode:04o}), and so add tokens; "
+            "chmod 600 it"
+        )
+
+
+def _parse(path: Path, content: bytes) -> tuple[dict[bytes, str], list[str]]:
+    """Names by digest, and what an operator should know.
+
+    Raises:
+        TokenFileError: a line is not well-formed, or there is no token.
+    """
+    try:
+        *lines, rest = content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
         raise TokenFileError(f"cannot read {path}: {error}") from None
     names: dict[bytes, str] = {}
     for number, line in enumerate(lines, start=1):
@@ -110,6 +175,9 @@ def _read(path: Path) -> tuple[tuple[int, ...], dict[bytes, str]]:
                 "to 1024 visible ASCII characters; make one with: openssl rand -hex 32"
             )
         names[_digest(words[1])] = words[0]
+    cut = rest.strip() and not rest.lstrip().startswith("#")
+    remarks = [f"{path}, line {len(lines) + 1} does not end with a newline: it is no token"]
     if not names:
-        raise TokenFileError(f"{path} has no token in it, so nobody could call")
-    return stamp, names
+        why = f" ({remarks[0].removeprefix(f'{path}, ')})" if cut else ""
+        raise TokenFileError(f"{path} has no token in it, so no client could call{why}")
+    return names, remarks if cut else []
