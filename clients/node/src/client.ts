@@ -1,9 +1,6 @@
-// The client: requests out, plain values back. Owns the channel and the end of calls.
+// The client: requests out, plain values back. Owns the end of calls.
 
-import { connect, type Socket } from "node:net";
-
-import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { type Client, createClient } from "@connectrpc/connect";
 
 import { translated, WuliArtError } from "./errors.js";
 import { type Event, eventOf, type Started } from "./events.js";
@@ -14,6 +11,7 @@ import {
 } from "./gen/wuliart/v1/image_generation_pb.js";
 import { Picture } from "./picture.js";
 import { type Style, type StyleEvent, styleEventOf, styleOf } from "./styles.js";
+import { type ConnectionOptions, DEFAULT_TARGET, patience, transportTo } from "./transport.js";
 
 /** A style by its name, or with a strength from -2 to 2. */
 export type StyleLike = string | { name: string; weight?: number };
@@ -40,21 +38,13 @@ export interface DrawOptions extends GenerateOptions {
   onEvent?: (event: Event) => void;
 }
 
-export interface ConnectionOptions {
-  /** Sent with every call; $WULIART_TOKEN if it is absent. */
-  token?: string;
-  /** Speaks TLS, with the authorities the system trusts or, as PEM, the one given. */
-  tls?: boolean | { ca: string; cert?: string; key?: string };
-}
-
-/** Bytes of the largest message: a noisy 1024x1024 JPEG stays below 4 MiB. */
-const LARGEST_MESSAGE = 16 << 20;
-
 /**
  * Draws pictures with a WuliArt Turbo server.
  *
  * Nothing is connected before the first call. Every failure of a call is a `WuliArtError`, except
- * a cancellation by the caller's own signal, which throws the signal's reason.
+ * a cancellation by the caller's own signal, which throws the signal's reason. A server that stops
+ * answering in the middle of a call is noticed within 20 s, and one that cannot be connected to
+ * within 10 s: UNAVAILABLE.
  */
 export class WuliArt {
   readonly #images: Client<typeof ImageGenerationService>;
@@ -62,7 +52,7 @@ export class WuliArt {
 
   /** `target`: "HOST:PORT" or "unix:PATH". */
   constructor(
-    readonly target: string = process.env["WULIART_TARGET"] ?? "localhost:50051",
+    readonly target: string = process.env["WULIART_TARGET"] ?? DEFAULT_TARGET,
     options: ConnectionOptions = {},
   ) {
     const transport = transportTo(target, options);
@@ -104,7 +94,9 @@ export class WuliArt {
 
   /** All styles by name, refused ones included. */
   async styles(): Promise<Style[]> {
-    return this.#unary(async () => (await this.#adapters.listAdapters({})).adapters.map(styleOf));
+    return this.#unary(async (call) =>
+      (await this.#adapters.listAdapters({}, call)).adapters.map(styleOf),
+    );
   }
 
   /** A snapshot of all styles, then each change as it happens; leaving the loop ends it. */
@@ -121,12 +113,12 @@ export class WuliArt {
 
   /** The server's model, device, limits and memory, and how busy it is. */
   async info(): Promise<GetServerInfoResponse> {
-    return this.#unary(() => this.#images.getServerInfo({}));
+    return this.#unary((call) => this.#images.getServerInfo({}, call));
   }
 
-  async #unary<T>(call: () => Promise<T>): Promise<T> {
+  async #unary<T>(call: (options: { timeoutMs: number }) => Promise<T>): Promise<T> {
     try {
-      return await call();
+      return await call({ timeoutMs: patience.unary });
     } catch (error) {
       throw translated(error, this.target);
     }
@@ -163,23 +155,4 @@ function wholeSeed(seed: bigint | number): bigint {
     throw new RangeError(`the seed ${seed} is no exact whole number; use a bigint: ${seed}n`);
   }
   return BigInt(seed);
-}
-
-function transportTo(target: string, options: ConnectionOptions): Transport {
-  const path = /^unix:(?:\/\/)?(.+)$/.exec(target)?.[1];
-  const token = options.token ?? process.env["WULIART_TOKEN"];
-  const identify: Interceptor = (next) => (request) => {
-    if (token) request.header.set("authorization", `Bearer ${token}`);
-    return next(request);
-  };
-  return createGrpcTransport({
-    // HTTP/2 asks for an authority even where there is only a file.
-    baseUrl: path ? "http://localhost" : `${options.tls ? "https" : "http"}://${target}`,
-    readMaxBytes: LARGEST_MESSAGE,
-    interceptors: [identify],
-    nodeOptions: {
-      ...(typeof options.tls === "object" ? options.tls : {}),
-      ...(path ? { createConnection: (): Socket => connect(path) } : {}),
-    },
-  });
 }

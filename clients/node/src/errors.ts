@@ -9,6 +9,12 @@ import {
   RetryInfoSchema,
 } from "./gen/google/rpc/error_details_pb.js";
 
+/** Connect's own message where a server did not answer a ping. */
+const NO_ANSWER = "PING timed out";
+
+/** The message where connecting takes too long. */
+export const NO_CONNECTION = "no connection in time";
+
 /** A field of a request and what is wrong with it. */
 export interface Violation {
   field: string;
@@ -44,10 +50,7 @@ export function translated(error: unknown, target: string): unknown {
   if (!(error instanceof ConnectError)) return error;
   const [info] = error.findDetails(ErrorInfoSchema);
   if (info?.domain !== "wuliart") {
-    const what =
-      error.code === Code.Unavailable
-        ? `no server answers at ${target}; is it running? (${error.rawMessage})`
-        : error.rawMessage;
+    const what = error.code === Code.Unavailable ? unavailable(error, target) : error.rawMessage;
     return new WuliArtError(what, snake(Code[error.code]), {}, [], undefined, { cause: error });
   }
   const violations = error
@@ -63,6 +66,17 @@ export function translated(error: unknown, target: string): unknown {
     delay && Number(delay.seconds) * 1000 + delay.nanos / 1e6,
     { cause: error },
   );
+}
+
+function unavailable({ rawMessage }: ConnectError, target: string): string {
+  const advice = "see whether it runs and can be reached, then try again";
+  if (rawMessage === NO_ANSWER) {
+    return `the server at ${target} stopped answering: nothing came for 20 s; ${advice}`;
+  }
+  if (rawMessage === NO_CONNECTION) {
+    return `the server at ${target} does not answer: no connection within 10 s; ${advice}`;
+  }
+  return `no server answers at ${target}; is it running? (${rawMessage})`;
 }
 
 function snake(name: string): string {

@@ -3,11 +3,10 @@
  *
  *     import { WuliArt } from "wuliart-client";
  *
- *     const picture = await new WuliArt("localhost:50051").draw("a red fox", { onEvent: console.log });
+ *     const picture = await new WuliArt("127.0.0.1:50051").draw("a red fox", { onEvent: console.log });
  *     console.log(await picture.save("outputs"));
  */
 export {
-  type ConnectionOptions,
   type DrawOptions,
   type GenerateOptions,
   type StyleLike,
@@ -26,3 +25,4 @@ export type {
 } from "./events.js";
 export { Picture } from "./picture.js";
 export type { Style, StyleEvent } from "./styles.js";
+export type { ConnectionOptions } from "./transport.js";

@@ -188,8 +188,8 @@ test("a deadline that passes is an error of its own", async () => {
 });
 
 test("no server is said plainly", async () => {
-  const nobody = new WuliArt("localhost:1");
+  const nobody = new WuliArt("127.0.0.1:1");
   const error = await nobody.draw("x").catch((caught) => caught);
   assert.equal(error.reason, "UNAVAILABLE");
-  assert.match(error.message, /no server answers at localhost:1/);
+  assert.match(error.message, /no server answers at 127.0.0.1:1/);
 });
