@@ -40,7 +40,7 @@ async def open_web(
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)
         try:
-            yield listener.getsockname()[1]
+            yield listener.port
         finally:
             server.should_exit = True
             await serving

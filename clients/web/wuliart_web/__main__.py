@@ -5,12 +5,17 @@ Owns the command line; what is served is `app`'s business.
 
 from __future__ import annotations
 
+from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
+
+# isort: split
 import argparse
 import asyncio
+import logging
 import sys
 from pathlib import Path
 
 from wuliart.contract.exposure import reaches_strangers
+from wuliart.contract.logs import send_to_stderr
 from wuliart.contract.standard_streams import standard_streams
 from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart_client import AsyncClient
@@ -60,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         tokens = TokenFile(options.tokens) if options.tokens else None
     except TokenFileError as error:
         parser.error(f"--tokens: {error}")
+    send_to_stderr("INFO", "text", _without_colours)
     with quick_import():
         from wuliart_web.app import create_app
         from wuliart_web.serving import serve
@@ -71,6 +77,14 @@ def main(arguments: list[str] | None = None) -> None:
             f"wuliart-web: cannot listen on {options.host}:{options.port}, or read a "
             f"certificate: {error}"
         )
+    except KeyboardInterrupt:
+        pass  # uvicorn has ended in order and passes the signal on
+
+
+def _without_colours(record: logging.LogRecord) -> bool:
+    """Takes away uvicorn's second form of each message, for terminals."""
+    vars(record).pop("color_message", None)
+    return True
 
 
 if __name__ == "__main__":

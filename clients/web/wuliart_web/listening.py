@@ -82,6 +82,11 @@ class BoundedListener(socket.socket):
         self.bind(address)
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
+    @property
+    def port(self) -> int:
+        """The port it is bound to."""
+        return int(self.getsockname()[1])
+
     def accept(self) -> tuple[socket.socket, Any]:
         """As `socket.accept`; a connection too many is closed and the next one taken.
 

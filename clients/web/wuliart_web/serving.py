@@ -101,6 +101,7 @@ async def serve(
     if config.ssl is not None and cert is not None and key is not None:
         renewing = asyncio.create_task(_renew(config.ssl, cert, key))
     with BoundedListener(host, port, raise_descriptor_limit()) as listener:
+        log.info("page on %s://%s:%d", "https" if config.ssl else "http", host, listener.port)
         try:
             await uvicorn.Server(config).serve(sockets=[listener])
         finally:
