@@ -46,10 +46,16 @@ class Visitor:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: (self.errors.append("a dialog"), dialog.dismiss()))
         page.on("request", self._requested)
+        page.on("console", self._said)
         page.goto(address)
         # The styles have come: everything on the page is alive.
         self.line.wait_for()
         eventually(lambda: self.styles() or self.notices, "the styles, or why there are none")
+
+    def _said(self, message: object) -> None:
+        # The page needs nothing that its own policy forbids.
+        if "Content Security Policy" in (text := message.text):  # type: ignore[attr-defined]
+            self.errors.append(text)
 
     def _requested(self, request: object) -> None:
         url: str = request.url  # type: ignore[attr-defined]

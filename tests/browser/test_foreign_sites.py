@@ -1,0 +1,100 @@
+"""A real browser on the attacker's side: DNS rebinding, frames, requests from another site's page."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.browser.conftest import Site
+from tests.browser.visitor import PATIENCE, chromium
+
+EVIL = "evil.example"
+
+ATTACK = """async (page) => {
+  const told = {};
+  const read = async (name, url, options) => {
+    try {
+      const answer = await fetch(url, options);
+      told[name] = answer.type === "opaque" ? "opaque" : answer.status + " " + (await answer.text());
+    } catch (error) { told[name] = "blocked"; }
+  };
+  const json = { "content-type": "application/json" };
+  await read("page", page);
+  await read("opaque page", page, { mode: "no-cors" });
+  await read("styles", page + "v1/models");
+  await read("join", page + "gradio_api/queue/join",
+             { method: "POST", headers: json, body: '{"data":[]}', credentials: "include" });
+  await read("plain post", page + "v1/images/generations",
+             { method: "POST", mode: "no-cors", body: '{"prompt":"a fox"}' });
+  return told;
+}"""
+
+
+@pytest.fixture(scope="module")
+def attacker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of another site, on another port of this machine."""
+    folder = tmp_path_factory.mktemp("attacker")
+    (folder / "index.html").write_text("<!doctype html><title>attacker</title>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A browser for which every name of the attacker's is this machine, as after a rebinding."""
+    path = chromium()
+    rules = f"--host-resolver-rules=MAP {EVIL} 127.0.0.1"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", rules])
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        yield page
+        browser.close()
+
+
+def test_a_rebound_name_reaches_neither_page_nor_door(site: Site, page: Page) -> None:
+    there = f"http://{EVIL}:{site.port}/"
+    answer = page.goto(there)
+    assert answer is not None and answer.status == 421
+    assert "--allowed-host" in page.content() and "gradio" not in page.content()
+    # The attacker's own script, now of the same origin as what answers.
+    told = page.evaluate(ATTACK, there)
+    for name in ("page", "styles", "join", "plain post"):
+        assert told[name].startswith("421") or told[name] == "opaque", told
+
+
+def test_another_sites_page_reads_nothing_and_causes_nothing(
+    site: Site, page: Page, attacker: str
+) -> None:
+    drawn = site.client.info().queue_length
+    for host in ("127.0.0.1", EVIL, "localhost"):
+        page.goto(attacker.replace("127.0.0.1", host))
+        told = page.evaluate(ATTACK, site.address)
+        assert told["page"] == told["styles"] == told["join"] == "blocked", told
+        # Sent without asking first, and refused; the browser may not see even the refusal.
+        assert told["opaque page"] == told["plain post"] == "blocked", told
+    assert site.client.info().queue_length == drawn
+
+
+def test_no_site_puts_the_page_into_a_frame(site: Site, page: Page, attacker: str) -> None:
+    page.goto(attacker)
+    with page.expect_console_message(lambda message: "frame" in message.text.lower()):
+        page.evaluate(
+            "url => document.body.append(Object.assign(document.createElement('iframe'), {src: url}))",
+            site.address,
+        )
+    framed = page.frames[-1]
+    assert framed.locator("#prompt").count() == 0
