@@ -1,6 +1,6 @@
 // A finished picture, and how it is saved without overwriting anything. Knows nothing of gRPC.
 
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { SkippedStyle, StyleUse, Timings } from "./events.js";
@@ -22,19 +22,31 @@ export class Picture {
    * Writes `YYYYMMDD_HHMMSS.jpg` into `directory`, which is created if it is missing.
    *
    * Nothing is ever overwritten: if this second's name is taken, the next free second's is used.
-   * Returns the path.
+   * No half-written file is left. Returns the path.
    */
   async save(directory: string): Promise<string> {
     await mkdir(directory, { recursive: true });
     for (let time = Date.now(); ; time += 1000) {
       const path = join(directory, `${stamp(new Date(time))}.jpg`);
       try {
-        await writeFile(path, this.image, { flag: "wx" });
+        await writeNew(path, this.image);
         return path;
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
       }
     }
+  }
+}
+
+async function writeNew(path: string, data: Uint8Array): Promise<void> {
+  const file = await open(path, "wx");
+  try {
+    await file.writeFile(data);
+  } catch (error) {
+    await rm(path, { force: true });
+    throw error;
+  } finally {
+    await file.close();
   }
 }
 

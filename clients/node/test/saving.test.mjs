@@ -1,0 +1,26 @@
+// Saving where there is no room. Needs no server.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtemp, readdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+const SAVING = `
+import { Picture } from "${new URL("../dist/picture.js", import.meta.url)}";
+const picture = new Picture(new Uint8Array(1 << 20), 7n, 4, [], {}, []);
+await picture.save(process.argv[1]).then(
+  () => console.log("saved"),
+  (error) => console.log(error.code),
+);
+`;
+
+test("a picture that does not fit leaves no half-written file", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "wuliart-"));
+  // As a quota would, the limit ends the write in the middle of the file.
+  const limited = 'ulimit -f 100; exec "$0" --input-type=module -e "$1" "$2"';
+  const { stdout, stderr } = spawnSync("bash", ["-c", limited, process.execPath, SAVING, folder]);
+  assert.equal(String(stdout), "EFBIG\n", String(stderr));
+  assert.deepEqual(await readdir(folder), []);
+});
