@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from lora_manager.directory import Found, Scan, covers, precedence
+from lora_manager.directory import Scan, covers
+from lora_manager.found import Found, precedence
 
 STARTUP_AGE_SECONDS: Final = 2.0
 """A file that has not been touched for this long when the manager starts is finished, also where
@@ -130,10 +131,15 @@ class Admission:
         return self._commit(admitted, gone, "")
 
     def knows_elsewhere(self, found: Found) -> bool:
-        """Whether the name belongs to another path, so that only a full scan can judge."""
-        known = self.known.get(found.name)
-        waiting, _ = self._waiting.get(found.name, (None, 0.0))
-        return any(f is not None and f.relative != found.relative for f in (known, waiting))
+        """Returns True if another path has this name or one that looks like it.
+
+        Only a full scan can judge the file then.
+        """
+        others = [*self.known.values(), *(waiting for waiting, _ in self._waiting.values())]
+        return any(
+            (f.name == found.name or f.look == found.look) and f.relative != found.relative
+            for f in others
+        )
 
     def _is_news(self, found: Found) -> bool:
         return found.name in self._again or self.known.get(found.name) != found

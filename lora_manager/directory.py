@@ -1,6 +1,6 @@
 """What lies in the directory at one moment: names, stamps, and refusals that need no reading.
 
-Owns the walk, the rules for names and for symbolic links. Knows nothing of earlier scans (see
+Owns the walk and the rules for symbolic links. Knows nothing of earlier scans (see
 admission.py), reads no file, and never raises for a single bad entry.
 """
 
@@ -9,59 +9,16 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import unicodedata
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS
-from wuliart.contract.text import is_blank
+from lora_manager.found import SUFFIX, Found, Stamp, precedence, tell_apart
+from wuliart.contract.adapter_names import name_problem, printable
 
-SUFFIX: Final = ".safetensors"
 PICKLE_SUFFIXES: Final = (".pt", ".bin", ".ckpt", ".pth")
 UNFINISHED_SUFFIXES: Final = (".part", ".tmp", ".crdownload")
-
-_BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells two versions of a file apart without reading it."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    """Cannot be set, so that a copy which brings its mtime along is seen. Also changes when
-    nothing else does: by a rename, a new link, or other permissions."""
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
-        """The stamp of one stat."""
-        return cls(
-            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        )
-
-    def may_be_renamed(self, other: Stamp) -> bool:
-        """Whether a rename alone can have made the one stamp of the other."""
-        return replace(self, ctime_ns=other.ctime_ns) == other
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One file of the directory."""
-
-    name: str
-    """The adapter's name."""
-    relative: str
-    """Path below the root, as listed: "/" between folders."""
-    path: Path
-    """Where its bytes are: absolute, free of symbolic links."""
-    stamp: Stamp
-    refusal: str = ""
-    """Why it is refused without being read; empty if it should be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,29 +60,8 @@ def is_candidate(relative: str) -> bool:
 def adapter_name(relative: str) -> tuple[str, str]:
     """(name, why the name cannot be used or ""); an unusable name comes back made printable."""
     name = relative.rpartition(".")[0]
-    problem = ""
-    if any("\ud800" <= c <= "\udfff" for c in name):
-        problem = "its name is not valid UTF-8; rename it"
-    elif any(c in _BIDI or unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
-        problem = "its name has control or text-direction characters; rename it"
-    elif is_blank(name.rpartition("/")[2]):
-        problem = "its name is blank; rename it"
-    elif len(name) > MAX_ADAPTER_NAME_CHARACTERS:
-        problem = (
-            f"its name has {len(name)} characters, folders included, and "
-            f"{MAX_ADAPTER_NAME_CHARACTERS} is the limit; rename it"
-        )
-    return (_printable(name), problem) if problem else (name, "")
-
-
-def _printable(name: str) -> str:
-    shown = "".join(
-        "\ufffd" if c in _BIDI or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c
-        for c in name
-    )
-    shown = "\ufffd" if is_blank(shown) else shown
-    too_long = len(shown) > MAX_ADAPTER_NAME_CHARACTERS
-    return shown[: MAX_ADAPTER_NAME_CHARACTERS - 1] + "…" if too_long else shown
+    problem = name_problem(name)
+    return (printable(name), problem) if problem else (name, "")
 
 
 def scan(root: Path) -> Scan:
@@ -179,7 +115,7 @@ def scan(root: Path) -> Scan:
                 add(_describe(real_root, relative, entry.path))
     return Scan(
         (status.st_dev, status.st_ino),
-        files,
+        tell_apart(files),
         frozenset(folder.rstrip("/") for folder in unreadable),
     )
 
@@ -247,8 +183,3 @@ def _outside(relative: str, path: Path, *, folder: bool) -> Found | None:
 
 def _is_inside(real_root: str, target: str) -> bool:
     return target == real_root or target.startswith(real_root.rstrip("/") + "/")
-
-
-def precedence(found: Found) -> tuple[bool, bool, str]:
-    """Of two files of one name the smaller wins: usable first, then .safetensors."""
-    return bool(found.refusal), not found.relative.lower().endswith(SUFFIX), found.relative

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from lora_manager.admission import Admission, Changes, Hints
-from lora_manager.directory import Found, Scan, inspect, is_closed, scan
+from lora_manager.directory import Scan, inspect, is_closed, scan
+from lora_manager.found import Found
 from lora_manager.watch import DirectoryWatch, HintBox
 
 log = logging.getLogger(__name__)

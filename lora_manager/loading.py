@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_manager.catalog import Entry
-from lora_manager.directory import Found, Stamp
+from lora_manager.found import Found, Stamp
 from lora_manager.image import SlotImage, build_image, module_shapes
 from wuliart.contract.layout import SegmentLayout
 from wuliart.lora import (

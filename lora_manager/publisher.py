@@ -16,7 +16,7 @@ from typing import Final
 
 from lora_manager.admission import Admission
 from lora_manager.catalog import Catalog, Entry
-from lora_manager.directory import Found
+from lora_manager.found import Found
 from lora_manager.image import SlotImage
 from lora_manager.jobs import Job, JobQueue, Urgency
 from lora_manager.loading import FileChangedError, UnreadableError, load

@@ -19,14 +19,26 @@ from inference_server.adapters.store import AdapterStore
 from inference_server.errors import RequestError
 from inference_server.service.descriptor_socket import DescriptorSocket, WriterGoneError
 from wuliart.contract import tracing
+from wuliart.contract.adapter_names import REPLACEMENT, name_problem, printable
 from wuliart.contract.status import Reason
+from wuliart.contract.text import hidden_characters
 from wuliart.internal.v1 import segment_pb2 as pb
 from wuliart.internal.v1 import segment_pb2_grpc as rpc
+from wuliart.lora.description import (
+    MAX_TITLE_CHARACTERS,
+    MAX_TRIGGER_WORD_CHARACTERS,
+    MAX_TRIGGER_WORDS,
+)
 
 log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("wuliart.server")
 
 Context = aio.ServicerContext[Any, Any]
+
+HASH_CHARACTERS = 64
+MAX_REASON_CHARACTERS = 1_000
+MAX_SECONDS = 86_400.0
+"""Durations that the manager measured and that go into the metrics; longer ones are wrong."""
 
 
 class Segment(rpc.SegmentServiceServicer):
@@ -90,13 +102,16 @@ class Segment(rpc.SegmentServiceServicer):
     ) -> pb.ReportCatalogResponse:
         """See the .proto file."""
         entries = [_entry(e) for e in request.entries]
-        self._store.report(request.session_id, entries, request.pending)
+        pending = [name for name in request.pending if not name_problem(name)]
+        self._store.report(request.session_id, entries, pending)
         return pb.ReportCatalogResponse(revision=self._store.catalog.revision)
 
     async def ReserveSlot(
         self, request: pb.ReserveSlotRequest, context: Context
     ) -> pb.ReserveSlotResponse:
         """See the .proto file."""
+        if problem := name_problem(request.name):
+            raise RequestError(Reason.INVALID_REQUEST, f"this adapter has no slot: {problem}")
         slot = self._store.reserve(
             request.session_id, request.request_id, request.name, request.evict
         )
@@ -145,16 +160,28 @@ def _seconds(
         return None
     duration = getattr(request, field)
     seconds = float(duration.seconds + duration.nanos / 1e9)
-    return seconds if seconds >= 0 else None
+    return seconds if 0 <= seconds <= MAX_SECONDS else None
 
 
 def _entry(message: pb.CatalogEntry) -> FileEntry:
+    """The entry as it may be listed; one whose name cannot be used is a refused one."""
+    problem = name_problem(message.name)
     return FileEntry(
-        name=message.name,
-        title=message.title,
-        trigger_words=tuple(message.trigger_words),
+        name=printable(message.name),
+        title=_shown(message.title, MAX_TITLE_CHARACTERS),
+        trigger_words=tuple(
+            _shown(word, MAX_TRIGGER_WORD_CHARACTERS)
+            for word in message.trigger_words[:MAX_TRIGGER_WORDS]
+        ),
         rank=message.rank,
         size_bytes=message.size_bytes,
-        content_hash=message.content_hash,
-        refusal_reason=message.refusal_reason,
+        content_hash=_shown(message.content_hash, HASH_CHARACTERS),
+        refusal_reason=_shown(message.refusal_reason, MAX_REASON_CHARACTERS) or problem,
     )
+
+
+def _shown(text: str, most: int) -> str:
+    """The beginning of the text, `REPLACEMENT` for each character that hides something."""
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    hidden = hidden_characters(text)
+    return "".join(REPLACEMENT if n in hidden else c for n, c in enumerate(text))

@@ -202,7 +202,7 @@ async def test_a_lost_reply_a_flipped_byte_and_a_lost_reservation_are_survived(
         (loras / "late.safetensors").write_bytes(lora_bytes(4))
         await server.until(lambda: "late" in server.reports[-1])
         assert "late" not in server.resident and not server.reservations
-        assert process.said('"late" could not be written')
+        await server.until(lambda: process.said('"late" could not be written'))
 
 
 async def test_a_lost_session_is_opened_again_and_the_file_still_gets_in(
@@ -213,7 +213,7 @@ async def test_a_lost_session_is_opened_again_and_the_file_still_gets_in(
         server.fail_commits = [Reason.SESSION_LOST]
         (loras / "ink.safetensors").write_bytes(lora_bytes(1))
         await server.until(lambda: "ink" in server.resident)
-        assert process.said("session lost")
+        await server.until(lambda: process.said("session lost"))
 
 
 async def test_a_lease_that_runs_out_is_not_written_under(

@@ -15,7 +15,7 @@ import pytest
 
 from lora_manager import loading
 from lora_manager.config import ManagerConfig
-from lora_manager.directory import Found
+from lora_manager.found import Found
 from lora_manager.manager import LoraManager
 from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 from wuliart.lora import LoraPlan

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_manager.admission import Admission, Changes, Hints
-from lora_manager.directory import Found, Scan, Stamp
+from lora_manager.directory import Scan
+from lora_manager.found import Found, Stamp
 
 QUIET = 1.8
 TICK = 2.0

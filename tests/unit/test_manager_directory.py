@@ -100,13 +100,26 @@ def test_a_folder_that_cannot_be_listed_hides_its_files(
     [
         ("水墨.safetensors", "水墨", ""),
         ("v1.5 final.safetensors", "v1.5 final", ""),
-        ("a\nb.safetensors", "a\ufffdb", "control"),
-        ("gpj\u202e.safetensors", "gpj\ufffd", "control"),
+        ("a\nb.safetensors", "a\ufffdb", "invisible character U+000A; rename"),
+        ("gpj\u202e.safetensors", "gpj\ufffd", "U+202E RIGHT-TO-LEFT OVERRIDE"),
+        ("in\u200bk.safetensors", "in\ufffdk", "U+200B ZERO WIDTH SPACE"),
+        ("in\u200dk.safetensors", "in\ufffdk", "U+200D ZERO WIDTH JOINER"),
+        ("\ufeffink.safetensors", "\ufffdink", "U+FEFF"),
+        ("in\u00adk.safetensors", "in\ufffdk", "U+00AD SOFT HYPHEN"),
+        ("in\u034fk.safetensors", "in\ufffdk", "U+034F"),
+        ("in\u3164k.safetensors", "in\ufffdk", "U+3164 HANGUL FILLER"),
+        ("ink\ufe0f.safetensors", "ink\ufffd", "U+FE0F"),
+        ("水墨\u200d.safetensors", "水墨\ufffd", "U+200D"),
+        ("ink\U000e0041.safetensors", "ink\ufffd", "U+E0041 TAG"),
         (os.fsdecode(b"caf\xe9.safetensors"), "caf\ufffd", "UTF-8"),
         ("  .safetensors", "\ufffd", "blank"),
-        ("\u200b\u2060.safetensors", "\ufffd", "blank"),
-        ("ink/\u3164.safetensors", "ink/\u3164", "blank"),
+        ("\u200b\u2060.safetensors", "\ufffd\ufffd", "blank"),
+        ("ink/\u3164.safetensors", "ink/\ufffd", "blank"),
         ("👩\u200d🚀.safetensors", "👩\u200d🚀", ""),
+        ("❤\ufe0f\u200d🔥 1\ufe0f\u20e3.safetensors", "❤\ufe0f\u200d🔥 1\ufe0f\u20e3", ""),
+        ("می\u200cخواهم.safetensors", "می\u200cخواهم", ""),
+        ("葛\U000e0100.safetensors", "葛\U000e0100", ""),
+        ("水墨\u3000画.safetensors", "水墨\u3000画", ""),
         ("x" * 201 + ".safetensors", "x" * 199 + "…", "200 is the limit"),
     ],
 )
@@ -115,6 +128,56 @@ def test_names(file: str, name: str, problem: str) -> None:
     assert shown == name
     assert problem in why and bool(problem) == bool(why)
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("plain", "twin", "how"),
+    [
+        ("水墨", "水\u200d墨", "differs only by U+200D ZERO WIDTH JOINER; rename"),
+        ("❤", "❤\ufe0f", "differs only by U+FE0F VARIATION SELECTOR-16"),
+        ("ink wash", "ink\u00a0wash", "differs only by U+00A0 NO-BREAK SPACE"),
+        ("ink wash", "ink\u3000wash", "differs only by U+3000 IDEOGRAPHIC SPACE"),
+        ("ink wash", "ink  wash", "differs only by spaces"),
+        ("ink", "ink ", "differs only by spaces"),
+        ("ink/wash", "ink /wash", "differs only by spaces"),
+        ("café", "cafe\u0301", "in how its letters are encoded (Unicode NFC or NFD)"),
+        ("\u00c5", "\u212b", "in how its letters are encoded"),
+        ("가", "\u1100\u1161", "in how its letters are encoded"),
+    ],
+)
+def test_of_two_names_that_look_alike_the_odd_one_is_refused(
+    tmp_path: Path, plain: str, twin: str, how: str
+) -> None:
+    for name in (plain, twin):
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    files = scan(tmp_path).files
+    assert sorted(files) == [plain, f"{plain}\ufffd"]
+    assert not files[plain].refusal and files[plain].relative == f"{plain}.safetensors"
+    other = files[f"{plain}\ufffd"]
+    assert other.relative == f"{twin}.safetensors"
+    assert how in other.refusal and f'that of "{plain}.safetensors"' in other.refusal
+    # Alone, it has its name.
+    files[plain].path.unlink()
+    (alone,) = scan(tmp_path).files.values()
+    assert (alone.name, alone.refusal) == (twin, "")
+
+
+def test_many_that_look_alike_are_two_lines(tmp_path: Path) -> None:
+    for name in ("ink", "ink ", "ink  ", " ink", "in\u200bk"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    (tmp_path / "ink .pt").write_bytes(b"")
+    files = scan(tmp_path).files
+    assert sorted(files) == ["ink", "ink\ufffd", "in\ufffdk"]
+    assert [name for name, found in files.items() if not found.refusal] == ["ink"]
+
+
+def test_letters_of_other_scripts_and_other_cases_are_other_names(tmp_path: Path) -> None:
+    names = {"ink", "Ink", "\u0456nk", "ｉｎｋ", "水墨", "墨水"}
+    for name in names:
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    assert {n for n, found in scan(tmp_path).files.items() if not found.refusal} == names
 
 
 def test_a_bad_name_on_disk_is_refused_and_travels(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from safetensors.numpy import save
 from lora_manager import loading
 from lora_manager.catalog import Catalog, Entry
 from lora_manager.config import parse_config
-from lora_manager.directory import Found, inspect
+from lora_manager.directory import inspect
+from lora_manager.found import Found
 from lora_manager.jobs import JobQueue, Urgency
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load, read_once
 from tests.fake_segment_server import PARAMETERS, lora_bytes

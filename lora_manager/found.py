@@ -1,0 +1,106 @@
+"""One file of the watched directory, and which of two that claim the same name has it.
+
+Names that a reader cannot tell apart count as the same name.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from wuliart.contract.adapter_names import REPLACEMENT, printable
+from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS
+from wuliart.contract.text import code_point, is_ignorable, skeleton
+
+SUFFIX: Final = ".safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells two versions of a file apart without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    """Cannot be set, so that a copy which brings its mtime along is seen. Also changes when
+    nothing else does: by a rename, a new link, or other permissions."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp of one stat."""
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+    def may_be_renamed(self, other: Stamp) -> bool:
+        """Whether a rename alone can have made the one stamp of the other."""
+        return replace(self, ctime_ns=other.ctime_ns) == other
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file of the directory."""
+
+    name: str
+    """The adapter's name."""
+    relative: str
+    """Path below the root, as listed: "/" between folders."""
+    path: Path
+    """Where its bytes are: absolute, free of symbolic links."""
+    stamp: Stamp
+    refusal: str = ""
+    """Why it is refused without being read; empty if it should be read."""
+    look: str = field(init=False, compare=False)
+    """The skeleton of its path without the ending: the same for files that look alike."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "look", skeleton(self.relative.rpartition(".")[0]))
+
+
+def precedence(found: Found) -> tuple[bool, bool, str]:
+    """Of two files of one name the smaller wins: usable first, then .safetensors."""
+    return bool(found.refusal), not found.relative.lower().endswith(SUFFIX), found.relative
+
+
+def tell_apart(files: Mapping[str, Found]) -> dict[str, Found]:
+    """The same files by name, of those that look alike all but one refused.
+
+    The one whose name is as it looks stays, else the first by precedence. The others are listed
+    under that look with a mark behind it.
+    """
+    alike: dict[str, list[Found]] = {}
+    for found in files.values():
+        alike.setdefault(found.look, []).append(found)
+    apart = dict(files)
+    for look, group in alike.items():
+        group.sort(key=lambda f: (bool(f.refusal), f.name != look, precedence(f)))
+        for twin in group[1:]:
+            if skeleton(twin.name) != look:
+                continue  # refused for its name, which is shown in another way already
+            del apart[twin.name]
+            shown = f"{look[: MAX_ADAPTER_NAME_CHARACTERS - 1]}{REPLACEMENT}"
+            refusal = twin.refusal or _likeness(twin, group[0])
+            apart.setdefault(shown, replace(twin, name=shown, refusal=refusal))
+    return apart
+
+
+def _likeness(twin: Found, other: Found) -> str:
+    """Why the twin is refused."""
+    name = twin.name
+    odd = [c for c in name if is_ignorable(c)] or [c for c in name if c.isspace() and c != " "]
+    if odd:
+        how = f"only by {code_point(odd[0])}"
+    elif unicodedata.is_normalized("NFC", name):
+        how = "only by spaces"
+    else:
+        how = "only in how its letters are encoded (Unicode NFC or NFD)"
+    return (
+        f'its name looks like that of "{printable(other.relative)}" and differs {how}; rename one '
+        "of the two"
+    )
