@@ -60,9 +60,11 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def page() -> Iterator[Page]:
     """A browser for which every name of the attacker's is this machine, as after a rebinding."""
     path = chromium()
-    rules = f"--host-resolver-rules=MAP {EVIL} 127.0.0.1"
+    arguments = ["--no-sandbox", f"--host-resolver-rules=MAP {EVIL} 127.0.0.1"]
+    # What stands against the attack is to be the page, not the newest browsers' own guard.
+    arguments.append("--disable-features=LocalNetworkAccessChecks,PrivateNetworkAccessForWorkers")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", rules])
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
         page = browser.new_page()
         page.set_default_timeout(PATIENCE * 1000)
         yield page
