@@ -16,6 +16,7 @@ from typing import Final
 
 from lora_manager.found import SUFFIX, Found, Stamp, precedence, tell_apart
 from wuliart.contract.adapter_names import name_problem, printable
+from wuliart.contract.limits import MAX_LISTED_ADAPTERS
 
 PICKLE_SUFFIXES: Final = (".pt", ".bin", ".ckpt", ".pth")
 UNFINISHED_SUFFIXES: Final = (".part", ".tmp", ".crdownload")
@@ -31,6 +32,8 @@ class Scan:
     """By adapter name."""
     unreadable: frozenset[str] = frozenset()
     """Folders below the root that could not be listed; what lies in them is not known."""
+    full: bool = False
+    """True if there are more files than are listed; the walk ended at the last one."""
 
     def hides(self, relative: str) -> bool:
         """Whether a file is absent from `files` only because its folder could not be listed."""
@@ -65,7 +68,7 @@ def adapter_name(relative: str) -> tuple[str, str]:
 
 
 def scan(root: Path) -> Scan:
-    """Walk the directory.
+    """Walk the directory, until `MAX_LISTED_ADAPTERS` files are found.
 
     Each folder is listed once, under its own path if it has one below the root, so links that
     form a loop end. Raises OSError if the root itself cannot be listed.
@@ -84,7 +87,7 @@ def scan(root: Path) -> Scan:
             if other is None or precedence(found) < precedence(other):
                 files[found.name] = found
 
-    while folders or links:
+    while (folders or links) and len(files) < MAX_LISTED_ADAPTERS:
         # Links last: a folder that is also reachable by its own path is listed under that.
         below, folder = folders.popleft() if folders else links.popleft()
         try:
@@ -100,6 +103,8 @@ def scan(root: Path) -> Scan:
             unreadable.add(below)
             continue
         for entry in listed:
+            if len(files) >= MAX_LISTED_ADAPTERS:
+                break
             relative = below + entry.name
             if is_ignored(relative):
                 continue
@@ -117,6 +122,7 @@ def scan(root: Path) -> Scan:
         (status.st_dev, status.st_ino),
         tell_apart(files),
         frozenset(folder.rstrip("/") for folder in unreadable),
+        full=len(files) >= MAX_LISTED_ADAPTERS,
     )
 
 

@@ -19,6 +19,7 @@ from lora_manager.admission import Admission, Changes, Hints
 from lora_manager.directory import Scan, inspect, is_closed, scan
 from lora_manager.found import Found
 from lora_manager.watch import DirectoryWatch, HintBox
+from wuliart.contract.limits import MAX_LISTED_ADAPTERS
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class DirectoryFollower:
         self._watched: tuple[int, int] | None = None
         self._threads = ThreadPoolExecutor(1, "scanner")
         self._unreadable = False
+        self._full = False
         self.started = asyncio.Event()
         """Set when the directory has been listed once."""
 
@@ -88,6 +90,12 @@ class DirectoryFollower:
             return
         self._unreadable = False
         self._follow_root(seen)
+        if seen.full and not self._full:
+            log.warning(
+                "%s has %d adapter files or more; what comes behind these in the order of folders "
+                "and names is not listed: remove some", self._root, MAX_LISTED_ADAPTERS,
+            )  # fmt: skip
+        self._full = seen.full
         hints |= Hints(arrived=closed)
         changes = self._admission.observe(seen, hints, now=loop.time(), wall_ns=time.time_ns())
         self._on_changes(changes)
@@ -111,7 +119,11 @@ class DirectoryFollower:
             return
         seen = await asyncio.get_running_loop().run_in_executor(self._threads, self._inspect, paths)
         found = [f for f in seen.values() if f is not None]
-        if not self._admission.started or any(map(self._admission.knows_elsewhere, found)):
+        if (
+            not self._admission.started
+            or self._full
+            or any(map(self._admission.knows_elsewhere, found))
+        ):
             self._box.folder(hints)
             return
         self._on_changes(self._admission.observe_hinted(seen, hints))

@@ -31,7 +31,9 @@ from lora_manager.segment_session import SegmentSession
 log = logging.getLogger(__name__)
 
 _REPORT_SECONDS: Final = 0.05
-"""Between two reports: the first look at many files must not send the whole list for each."""
+_REPORT_SHARE: Final = 5
+"""Between two reports: the first look at many files must not send the whole list for each, nor keep
+the server busy with lists for more than a sixth of the time."""
 
 
 class Publisher:
@@ -94,8 +96,10 @@ class Publisher:
             await self._dirty.wait()
             async with self._publishing:
                 self._dirty.clear()
+                began = time.monotonic()
                 await self._session.report(self._catalog.to_pb(), self._pending())
-            await asyncio.sleep(_REPORT_SECONDS)
+                took = time.monotonic() - began
+            await asyncio.sleep(max(_REPORT_SECONDS, _REPORT_SHARE * took))
 
     def _pending(self) -> list[str]:
         """Names that the server must not take away, although they are not in the catalog yet."""

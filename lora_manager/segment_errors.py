@@ -82,7 +82,7 @@ def translate(error: grpc.aio.AioRpcError) -> SegmentError:
             return WriteRejectedError(text)
         case grpc.StatusCode.UNAVAILABLE if reason == "":
             # gRPC's own words: nothing answered, so there is no ErrorInfo.
-            return ServerAbsentError("no server is there yet, or it has stopped")
+            return ServerAbsentError(f"the server does not answer: {text}")
         case _:
             return SessionLostError(text)
 

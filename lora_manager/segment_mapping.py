@@ -58,8 +58,10 @@ async def receive_segment(connection: socket.socket, segment_bytes: int, gpu: by
             await _readable(connection)
     except TimeoutError:
         raise HandoverError(f"no descriptor came within {_HANDOVER_SECONDS:.0f} seconds") from None
-    message, descriptors, _, _ = socket.recv_fds(connection, 1, 4)
+    message, descriptors, flags, _ = socket.recv_fds(connection, 1, 4)
     try:
+        if flags & socket.MSG_CTRUNC and not descriptors:
+            raise HandoverError("this process can open no more files; raise its limit (ulimit -n)")
         if len(message) != 1 or len(descriptors) != 1:
             raise HandoverError(
                 f"the server sent {len(descriptors)} descriptors and {len(message)} bytes "

@@ -20,6 +20,7 @@ from inference_server.errors import RequestError
 from inference_server.service.descriptor_socket import DescriptorSocket, WriterGoneError
 from wuliart.contract import tracing
 from wuliart.contract.adapter_names import REPLACEMENT, name_problem, printable
+from wuliart.contract.limits import MAX_LISTED_ADAPTERS
 from wuliart.contract.status import Reason
 from wuliart.contract.text import hidden_characters
 from wuliart.internal.v1 import segment_pb2 as pb
@@ -101,6 +102,13 @@ class Segment(rpc.SegmentServiceServicer):
         self, request: pb.ReportCatalogRequest, context: Context
     ) -> pb.ReportCatalogResponse:
         """See the .proto file."""
+        # Twice: a file that is renamed is listed under both names for a moment.
+        if len(request.entries) + len(request.pending) > 2 * MAX_LISTED_ADAPTERS:
+            raise RequestError(
+                Reason.INVALID_REQUEST,
+                f"{len(request.entries)} adapters are more than the {MAX_LISTED_ADAPTERS} that "
+                "are listed",
+            )
         entries = [_entry(e) for e in request.entries]
         pending = [name for name in request.pending if not name_problem(name)]
         self._store.report(request.session_id, entries, pending)

@@ -10,6 +10,7 @@ import pytest
 from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 from tests.hand_manager import HandManager, entry_of
 from tests.harness import failure_of, running_server
+from wuliart.contract.limits import MAX_LISTED_ADAPTERS
 from wuliart.v1.adapter_pb2 import ADAPTER_STATE_REFUSED, ListAdaptersRequest
 
 PLAIN, TWIN = "水墨", "水\u200d墨"
@@ -90,3 +91,12 @@ async def test_the_server_lists_bad_names_as_refused_and_gives_them_no_slot() ->
             failure = await failure_of(manager.reserve(name))
             assert failure.reason == "INVALID_REQUEST" and len(failure.message) < 200
         await manager.load("ink")
+
+
+async def test_the_server_takes_no_list_without_end() -> None:
+    async with running_server() as server, HandManager(server) as manager:
+        await manager.report(entry_of("ink"))
+        many = [entry_of("ink")] * (2 * MAX_LISTED_ADAPTERS + 1)
+        failure = await failure_of(manager.report(*many))
+        assert failure.reason == "INVALID_REQUEST" and "are listed" in failure.message
+        assert server.state_of("ink") == "available"

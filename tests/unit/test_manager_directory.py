@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_manager import directory
 from lora_manager.directory import adapter_name, covers, inspect, is_closed, scan
 
 
@@ -205,3 +206,17 @@ def test_a_file_is_closed_unless_somebody_may_still_write_it(tmp_path: Path) -> 
     assert not is_closed(found), "another version"
     path.unlink()
     assert not is_closed(found)
+
+
+def test_a_folder_without_end_is_listed_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "MAX_LISTED_ADAPTERS", 3)
+    for name in ("a/c", "a/b", "b/d", "e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    seen = scan(tmp_path)
+    assert seen.full and seen.files.keys() == {"e", "a/b", "a/c"}
+    (tmp_path / "e.safetensors").unlink()
+    (tmp_path / "b/d.safetensors").unlink()
+    assert not scan(tmp_path).full

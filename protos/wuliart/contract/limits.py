@@ -27,6 +27,10 @@ MAX_ADAPTER_WEIGHT: Final = 2.0
 
 MAX_ADAPTER_NAME_CHARACTERS: Final = 200
 
+MAX_LISTED_ADAPTERS: Final = 10_000
+"""Files of the watched directory that are listed. The server's event loop takes 0.3 s to compare
+two lists of this length, and ten seconds for ten times as many."""
+
 MAX_REQUEST_BYTES: Final = 64 << 10
 """Largest message the public port accepts: the longest request is 12 KiB, and one that is a few
 times too long still gets an answer that names the field."""
