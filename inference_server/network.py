@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wuliart.contract.exposure import reaches_strangers
 
@@ -26,6 +27,8 @@ class Network:
     """Callers need a token of this file; see `wuliart.contract.tokens`."""
     insecure: bool = False
     """Listens beyond this machine even without TLS or tokens."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which the metrics port may be addressed; see `wuliart.contract.hosts`."""
     reflection: bool = True
     per_caller: int | None = None
     """Pictures of one caller under way; None: as many as there is room for."""
@@ -34,6 +37,13 @@ class Network:
 
 
 NAMES = tuple(Network.__dataclass_fields__)
+
+
+class _Append(argparse.Action):
+    """As argparse's "append", of tuples."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +71,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="listen beyond this machine even without TLS and tokens: whoever reaches the port may"
         " draw, and read what others draw",
+    )
+    add(
+        "--allowed-host",
+        dest="allowed_hosts",
+        metavar="NAME",
+        action=_Append,
+        default=defaults.allowed_hosts,
+        help="name by which the metrics port is addressed, for one that is neither localhost nor an"
+        " address; may be repeated, '*' allows any",
     )
     add(
         "--no-reflection",

@@ -70,7 +70,9 @@ async def _serve_loaded(
     stop_exporter = None
     async with assembly.running(config, engine, thread) as backend:
         if config.metrics:
-            stop_exporter = start_exporter(config.metrics, lambda: metrics_of(backend))
+            stop_exporter = start_exporter(
+                config.metrics, lambda: metrics_of(backend), config.network.allowed_hosts
+            )
         slot.fill(backend)
         public.ready()
         log.info("ready on %s%s", config.network.listen, _who_may_call(config.network))

@@ -1,6 +1,6 @@
 """The public listener in a process of its own, so that its memory and its log can be looked at.
 
-    python -m tests.served_process [wuliart-server's options of who may call]
+    python -m tests.served_process [wuliart-server's options of who may call] [--metrics HOST:PORT]
 
 Prints a line "port N" (0 for a Unix socket) when it serves; its log goes to stderr. The engine
 is a fake that draws at once. Ends with its standard input.
@@ -8,6 +8,9 @@ is a fake that draws at once. Ends with its standard input.
 
 from __future__ import annotations
 
+from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
+
+# isort: split
 import argparse
 import asyncio
 import logging
@@ -23,6 +26,7 @@ import psutil
 
 from inference_server import network
 from inference_server.logs import configure
+from inference_server.service.exporter import start_exporter
 
 
 async def _serve(arguments: list[str]) -> None:
@@ -30,10 +34,15 @@ async def _serve(arguments: list[str]) -> None:
 
     parser = argparse.ArgumentParser()
     network.add_arguments(parser)
-    settings = network.Network(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--metrics", default="127.0.0.1:0")
+    options = vars(parser.parse_args(arguments))
+    metrics = options.pop("metrics")
+    settings = network.Network(**options)
     async with running_server(network=settings) as server:
+        stop = start_exporter(metrics, lambda: (), settings.allowed_hosts)
         print("port", server.public.port, flush=True)
         await asyncio.to_thread(sys.stdin.read)
+        await asyncio.to_thread(stop)
 
 
 @dataclass(frozen=True)

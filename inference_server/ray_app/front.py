@@ -62,7 +62,7 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._replicas = ReplicaCalls(handle_of(REPLICA))
         if config.metrics:
-            stop = start_exporter(config.metrics, self._metrics)
+            stop = start_exporter(config.metrics, self._metrics, config.network.allowed_hosts)
             self._stack.push_async_callback(asyncio.to_thread, stop)
         images = FleetImages(self._replicas, self._managed, config.queue)
         self._listener = PublicListener(

@@ -20,9 +20,9 @@ from inference_server.errors import ServerError
 from inference_server.network import Network
 from inference_server.service import health
 from inference_server.service.callers import CallerLimits, Callers
+from inference_server.service.grpc_log import limit_grpc
 from inference_server.service.guard import Guard
 from inference_server.service.health import Health
-from inference_server.service.log_limits import limit_libraries
 from inference_server.service.rpc_server import KEEPALIVE, public_server
 from inference_server.service.status import StatusInterceptor
 from wuliart.contract.limits import MAX_CONTROL_BYTES
@@ -65,7 +65,7 @@ class PublicListener:
     ) -> None:
         limits = CallerLimits(network.per_caller, network.per_minute, time.monotonic)
         guard = Guard(Callers(_tokens(network)), limits, refused)
-        limit_libraries()
+        limit_grpc()
         self._server = public_server([guard, StatusInterceptor()])
         self._health = Health(SERVICES)
         image_generation_pb2_grpc.add_ImageGenerationServiceServicer_to_server(images, self._server)
