@@ -20,11 +20,13 @@ from inference_server.errors import ServerError
 from inference_server.network import Network
 from inference_server.service import health
 from inference_server.service.callers import CallerLimits, Callers
+from inference_server.service.certificates import CertificateFiles, Certificates
 from inference_server.service.grpc_log import limit_grpc
 from inference_server.service.guard import Guard
 from inference_server.service.health import Health
 from inference_server.service.rpc_server import KEEPALIVE, public_server
 from inference_server.service.status import StatusInterceptor
+from inference_server.service.unix_address import reserved
 from wuliart.contract.limits import MAX_CONTROL_BYTES
 from wuliart.contract.status import Reason
 from wuliart.contract.tokens import TokenFile, TokenFileError
@@ -47,7 +49,7 @@ class ListenError(ServerError):
 
 
 class PublicListener:
-    """Serves clients; health says NOT_SERVING until `ready` and again from `drain` on.
+    """Serves clients; health says NOT_SERVING until `ready` and again from `draining` on.
 
     Args:
         network: where, and who may call.
@@ -77,7 +79,8 @@ class PublicListener:
                 self._server,
                 pool=_public_descriptors(),
             )
-        self.port = _bind(self._server, network.listen, _credentials(network))
+        with reserved(network.listen):
+            self.port = _bind(self._server, network.listen, _credentials(network))
 
     async def start(self) -> None:
         """Begins to listen, not yet serving."""
@@ -148,19 +151,8 @@ def _tokens(network: Network) -> TokenFile | None:
 def _credentials(network: Network) -> grpc.ServerCredentials | None:
     if network.tls_cert is None or network.tls_key is None:
         return None
-    chain, key = _pem(network.tls_cert), _pem(network.tls_key)
-    authority = None if network.tls_client_ca is None else _pem(network.tls_client_ca)
-    return grpc.ssl_server_credentials([(key, chain)], authority, authority is not None)
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ListenError(f"cannot read {path}: {error.strerror}") from None
-    if b"-----BEGIN " not in data:
-        raise ListenError(f"{path} is not PEM: it has no line that begins with -----BEGIN")
-    return data
+    files = CertificateFiles(network.tls_cert, network.tls_key, network.tls_client_ca)
+    return Certificates(files).credentials()
 
 
 def _bind(
