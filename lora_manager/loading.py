@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -155,7 +156,7 @@ def read_once(
         with open(
             found.path, "rb", buffering=0, opener=lambda path, _: os.open(path, flags)
         ) as file:
-            if Stamp.of(os.fstat(file.fileno())) != found.stamp:
+            if Stamp.of(os.fstat(file.fileno())) != found.stamp or not _is_at(file, found.path):
                 raise FileChangedError(found.relative)
             plan, refused, data = None, None, memoryview(b"")
             try:
@@ -174,6 +175,14 @@ def read_once(
         if error.errno in _REPLACED:
             raise FileChangedError(found.relative) from None
         raise UnreadableError(f"it cannot be read: {error.strerror or error}") from None
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    """Returns False if a folder on the way was replaced by a link since the path was resolved."""
+    try:
+        return Path(f"/proc/self/fd/{file.fileno()}").readlink() == path
+    except FileNotFoundError:
+        return True  # there is no /proc here to say
 
 
 def _read_into(file: FileIO, count: int, seen: Callable[[memoryview], object]) -> memoryview:

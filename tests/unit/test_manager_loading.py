@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from lora_manager import loading
 from lora_manager.catalog import Catalog, Entry
 from lora_manager.config import parse_config
 from lora_manager.directory import inspect
-from lora_manager.found import Found
+from lora_manager.found import Found, Stamp
 from lora_manager.jobs import JobQueue, Urgency
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load, read_once
 from tests.fake_segment_server import PARAMETERS, lora_bytes
@@ -225,6 +226,22 @@ def test_a_folder_or_link_in_the_files_place_is_a_change_and_leaks_nothing(
         with pytest.raises(FileChangedError):
             read_whole(found)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_folder_that_becomes_a_link_leads_nowhere(tmp_path: Path) -> None:
+    """A link that is swapped in between two looks would get around the rule for links."""
+    root, outside = tmp_path / "loras", tmp_path / "private"
+    for folder in (root / "a", outside):
+        folder.mkdir(parents=True)
+    found = put(root, lora_bytes(1), "a/ink.safetensors")
+    secret = outside / "ink.safetensors"
+    secret.write_bytes(lora_bytes(2))
+    # As if the swap had come between resolving the path and asking for its stamp.
+    swapped = replace(found, stamp=Stamp.of(secret.stat()))
+    (root / "a").rename(tmp_path / "aside")
+    (root / "a").symlink_to(outside)
+    with pytest.raises(FileChangedError):
+        read_whole(swapped)
 
 
 def test_a_pipe_in_the_files_place_does_not_hang(tmp_path: Path) -> None:
