@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -37,7 +38,7 @@ from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
-from tests.fakes import DEADLINE, FakeEngine, until
+from tests.fakes import DEADLINE, FakeEngine, planned_memory, until
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
 from wuliart.contract.limits import MAX_RESPONSE_BYTES
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
@@ -191,6 +192,19 @@ async def running_server(
             yield server
         finally:
             await server.stop()
+
+
+def name_model(server: InProcessServer, name: str) -> None:
+    """Gives the fake engine what GetServerInfo tells of a model."""
+    server.engine.model = SimpleNamespace(  # type: ignore[attr-defined]
+        name=name,
+        parameters=1,
+        turbo_lora="",
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        schedules=SimpleNamespace(sigmas={1: (1.0, 0.0)}),
+        **planned_memory(),
+    )
 
 
 async def rest_of(call: Any) -> list[Any]:

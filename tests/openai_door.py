@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 
-import torch
 import uvicorn
 from openai import AsyncOpenAI
 
-from tests.fakes import planned_memory, until
-from tests.harness import InProcessServer
+from tests.fakes import until
+from tests.harness import name_model as name_model
 from wuliart.contract.tokens import TokenFile
 from wuliart_client import AsyncClient
 from wuliart_web.app import create_app
@@ -58,16 +56,3 @@ async def open_door(
         ) as openai,
     ):
         yield openai
-
-
-def name_model(server: InProcessServer, name: str) -> None:
-    """Gives the fake engine what GetServerInfo tells of a model."""
-    server.engine.model = SimpleNamespace(  # type: ignore[attr-defined]
-        name=name,
-        parameters=1,
-        turbo_lora="",
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        schedules=SimpleNamespace(sigmas={1: (1.0, 0.0)}),
-        **planned_memory(),
-    )

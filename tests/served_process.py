@@ -30,7 +30,7 @@ from inference_server.service.exporter import start_exporter
 
 
 async def _serve(arguments: list[str]) -> None:
-    from tests.harness import running_server
+    from tests.harness import name_model, running_server
 
     parser = argparse.ArgumentParser()
     network.add_arguments(parser)
@@ -39,6 +39,7 @@ async def _serve(arguments: list[str]) -> None:
     metrics = options.pop("metrics")
     settings = network.Network(**options)
     async with running_server(network=settings) as server:
+        name_model(server, "fake")
         stop = start_exporter(metrics, lambda: (), settings.allowed_hosts)
         print("port", server.public.port, flush=True)
         await asyncio.to_thread(sys.stdin.read)

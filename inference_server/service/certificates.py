@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -62,7 +62,8 @@ class Certificates:
     def credentials(self) -> grpc.ServerCredentials:
         """For gRPC, which asks for a newer certificate at each connection."""
         require = self._files.authority is not None
-        return grpc.dynamic_ssl_server_credentials(_configuration(self._used), self._newer, require)
+        newer: Any = self._newer  # None stands for "none newer", which the type stubs do not know
+        return grpc.dynamic_ssl_server_credentials(_configuration(self._used), newer, require)
 
     def _newer(self) -> grpc.ServerCertificateConfiguration | None:
         """The certificate if it has changed; called by gRPC on threads of its own."""
