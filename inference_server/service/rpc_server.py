@@ -24,6 +24,9 @@ KEEPALIVE: Final = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Clients ask every 10 s themselves; pings that come faster than this end their connection. The
+    # default of 5 minutes ended a quiet watch after 40 s.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 
 MAX_STREAMS: Final = 512
