@@ -109,7 +109,12 @@ def test_the_page_understands_its_command_and_meets_the_server(
     served: dict[str, object] = {}
     monkeypatch.setattr(web, "AsyncClient", lambda target: served.update(target=target))
     monkeypatch.setattr("wuliart_web.app.create_app", lambda *_: None)
-    monkeypatch.setattr(web.uvicorn, "run", lambda _, **settings: served.update(settings))
+    monkeypatch.setattr(web, "send_to_stderr", lambda *_: None)
+
+    async def serve(_: object, host: str, *rest: object) -> None:
+        served.update(host=host)
+
+    monkeypatch.setattr("wuliart_web.serving.serve", serve)
     web.main(command("wuliart-web"))
     assert served["host"] == "127.0.0.1"
     assert served["target"] == parse_arguments(command("wuliart-server")).network.listen
