@@ -56,6 +56,9 @@ class Found:
     stamp: Stamp
     refusal: str = ""
     """Why it is refused without being read; empty if it should be read."""
+    sidecar: Path | None = None
+    """Where the adapter_config.json that belongs to it is: absolute, free of symbolic links."""
+    sidecar_stamp: Stamp | None = None
     look: str = field(init=False, compare=False)
     """The skeleton of its path without the ending: the same for files that look alike."""
 
