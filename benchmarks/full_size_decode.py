@@ -24,6 +24,9 @@ class _Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._state
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._state[name].shape)
+
     def read(self, name: str) -> Tensor:
         tensor: Tensor = self._state[name]
         return tensor

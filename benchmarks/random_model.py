@@ -8,6 +8,7 @@ for trying a benchmark on a CPU.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,6 +115,9 @@ class _RandomVae:
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
     def read(self, name: str) -> Tensor:
         shape = self._shapes[name]
         if name.endswith("gamma"):
@@ -139,7 +143,7 @@ class RandomSource:
         # The tokenizer is all that is read from it; the preview's factors are fitted.
         self._folder = TemporaryDirectory()
         self.folder = Path(self._folder.name)
-        (self.folder / "tokenizer").symlink_to(EMBEDDED_MODEL / "tokenizer")
+        shutil.copytree(EMBEDDED_MODEL / "tokenizer", self.folder / "tokenizer")
         self._configs = configs
         self._device = device
         self._shape = TransformerConfig.from_json(configs["transformer"])

@@ -12,7 +12,7 @@ import signal
 import sys
 
 from inference_server.config import Config, parse_arguments
-from inference_server.errors import RequestError, ServerError
+from inference_server.errors import RequestError, ServerError, one_line
 from inference_server.logs import configure
 from wuliart.contract import tracing
 from wuliart.contract.standard_streams import standard_streams
@@ -60,7 +60,7 @@ def main() -> None:
     except RequestError as error:
         sys.exit(f"wuliart-server: the model fails at its warm-up picture: {error}")
     except ServerError as error:
-        sys.exit(f"wuliart-server: {error}")
+        sys.exit(f"wuliart-server: {one_line(str(error))}")
 
 
 if __name__ == "__main__":

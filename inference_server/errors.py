@@ -57,3 +57,8 @@ class RequestError(ServerError):
 
 class ModelError(ServerError):
     """The checkpoint cannot be served; the message names the folder and what is wrong with it."""
+
+
+def one_line(text: str) -> str:
+    """A message on one line, without characters that could steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

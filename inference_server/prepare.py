@@ -8,9 +8,11 @@ than one block, the Turbo LoRA and the timestep's tables are in memory at a time
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
-import shutil
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,20 +21,25 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from inference_server.engine.loading import schedules_of
-from inference_server.errors import ModelError, ServerError
+from inference_server.errors import ModelError, ServerError, one_line
 from inference_server.model import packing, prepared
-from inference_server.model.checkpoint import COMPONENTS, Checkpoint, locate
+from inference_server.model.checkpoint import COMPONENTS, Checkpoint, copy_small_files
+from inference_server.model.hub import locate
+from inference_server.model.model_files import MAX_CONFIG_BYTES, exists, read_inside
 from inference_server.model.packing import Fields
+from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.source import StockSource
 from inference_server.model.text_encoder import TextConfig, layer_fields
 from inference_server.model.transformer_loading import block_fields
 from inference_server.model.transformer_weights import TransformerConfig
-from inference_server.model.vae import decoder_tensors
+from inference_server.model.vae import VaeConfig, VaeDecoder, decoder_tensors
 from inference_server.weight_kind import WeightKind
+from wuliart.contract.files import open_regular
 
 Part = tuple[str, Callable[[], dict[str, Tensor]]]
 """A file's name and what makes its tensors."""
@@ -82,33 +89,38 @@ def prepare(
     """Makes `out` a prepared folder.
 
     Raises:
-        ModelError: the source is none, or `out` holds something else.
+        ModelError: the source cannot be used, or `out` holds something else.
+        OSError: `out` cannot be written; what was written stays, and the next run goes on.
     """
     name, model = model.name, locate(model)
     if prepared.is_prepared(model):
         raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
-    source = StockSource(Checkpoint(model), turbo_lora)
+    checkpoint = Checkpoint(model)
+    source = StockSource(checkpoint, turbo_lora)
     levels = schedules_of(source).rows
-    sources = sorted([*model.rglob("*.safetensors"), *([turbo_lora] if turbo_lora else [])])
+    # What the server would refuse is better refused before an hour of work.
+    PromptTokenizer(model)
+    VaeDecoder(
+        VaeConfig.from_json(source.config("vae")), source.vae(), torch.device("cpu"), prepared.DTYPE
+    )
+    everything = list(parts(source, levels, kind))
     about = {"weights": kind} | {
-        str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in sources
+        str(path): [status.st_size, status.st_mtime_ns]
+        for path in source.paths
+        for status in (path.stat(),)
     }
     _begin(out, json.dumps(about))
     for component in COMPONENTS:
-        for path in (model / component).iterdir():
-            if path.is_file() and ".safetensors" not in path.name:
-                (out / component).mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, out / component / path.name)
-    everything = list(parts(source, levels, kind))
-    task = progress.add_task("preparing", total=len(everything) + len(sources))
+        (out / component).mkdir(parents=True, exist_ok=True)
+        copy_small_files(model, component, out / component)
+    task = progress.add_task("preparing", total=len(everything) + len(source.paths))
     for file_name, make in everything:
         if not (out / file_name).is_file():
             _write(out / file_name, make())
         progress.advance(task)
     hashes = {}
-    for path in sources:
-        with path.open("rb") as file:
-            hashes[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    for path in source.paths:
+        hashes[str(path)] = _sha256(path)
         progress.advance(task)
     prepared.write_manifest(
         out,
@@ -124,16 +136,26 @@ def prepare(
     (out / prepared.UNFINISHED).unlink()
 
 
+def _sha256(path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from None
+
+
 def _begin(out: Path, about: str) -> None:
     """Claims `out`, or goes on with a run of the same sources."""
     unfinished = out / prepared.UNFINISHED
-    if unfinished.is_file():
-        if unfinished.read_text(encoding="utf-8") != about:
+    if exists(unfinished):
+        if read_inside(out, unfinished, MAX_CONFIG_BYTES) != about.encode():
             raise ModelError(f"{out} was begun from other files; remove it and start again")
         return
     if prepared.is_prepared(out):
         raise ModelError(f"{out} is prepared already; give another --out, or remove it first")
-    if out.is_dir() and any(out.iterdir()):
+    if exists(out) and not out.is_dir():
+        raise ModelError(f"{out} is not a folder; give a new or empty one with --out")
+    if exists(out) and any(out.iterdir()):
         raise ModelError(f"{out} holds something else; give an empty or new folder")
     with prepared.whole(unfinished) as part:
         part.write_text(about, encoding="utf-8")
@@ -141,7 +163,13 @@ def _begin(out: Path, about: str) -> None:
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     with prepared.whole(path) as part:
-        save_file(tensors, part)
+        try:
+            save_file(tensors, part)
+        except SafetensorError as error:
+            # It has the operating system's error in its text alone.
+            code = re.search(r"\(os error (\d+)\)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def main(arguments: list[str]) -> None:
@@ -173,7 +201,14 @@ def main(arguments: list[str]) -> None:
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
             prepare(chosen.model, chosen.turbo_lora, chosen.out, chosen.weights, progress)
     except ServerError as error:
-        sys.exit(f"wuliart-server prepare: {error}")
+        sys.exit(f"wuliart-server prepare: {one_line(str(error))}")
     except OSError as error:
-        sys.exit(f"wuliart-server prepare: {error}. Run it again to go on from here.")
+        where = one_line(str(error.filename or chosen.out))
+        sys.exit(
+            f"wuliart-server prepare: cannot write {where}: {error.strerror}. Mend that and run it "
+            "again: it goes on from here."
+        )
+    except KeyboardInterrupt:
+        console.print("interrupted; run it again to go on from here")
+        sys.exit(130)
     console.print(f"{chosen.out} is ready: wuliart-server --model {chosen.out}", soft_wrap=True)

@@ -28,8 +28,9 @@ from inference_server.engine.demand import (
 from inference_server.engine.memory_plan import Demand, MemoryPlan, make_plan
 from inference_server.errors import ModelError
 from inference_server.model import packing, prepared
-from inference_server.model.checkpoint import Checkpoint, locate
+from inference_server.model.checkpoint import Checkpoint
 from inference_server.model.fold import fold_bytes
+from inference_server.model.hub import locate
 from inference_server.model.latents import PreviewProjection
 from inference_server.model.modulation import ModulationTable
 from inference_server.model.packing import Fields
@@ -150,6 +151,11 @@ def schedules_of(source: Source) -> ScheduleTable:
             f"{source.folder}: the transformer takes {config.in_channels} channels a token, "
             f"the VAE gives {vae.z} in {config.patch}x{config.patch} patches"
         )
+    if IMAGE_SIZE % (vae.spatial_factor * config.patch):
+        raise ModelError(
+            f"{source.folder}: {IMAGE_SIZE} pixels do not divide into patches of "
+            f"{vae.spatial_factor * config.patch}"
+        )
     tokens = (IMAGE_SIZE // vae.spatial_factor // config.patch) ** 2
     return ScheduleTable.build(range(MIN_STEPS, MAX_STEPS + 1), tokens, source.config("scheduler"))
 
@@ -175,7 +181,13 @@ def load_model(
     schedules = schedules_of(source)
     latent_size = IMAGE_SIZE // vae_config.spatial_factor
     grid = (latent_size // config.patch, latent_size // config.patch)
-    tokenizer = PromptTokenizer(source.folder / "tokenizer")
+    tokenizer = PromptTokenizer(source.folder)
+    text_edges = source.text_edges()
+    if tokenizer.largest_id >= (rows := len(text_edges.embedding)):
+        raise ModelError(
+            f"{source.folder}: the tokenizer gives ids up to {tokenizer.largest_id:,}, the text "
+            f"encoder's embedding has {rows:,} rows: they are of different models"
+        )
     table, condition = source.tables(config, schedules.rows)
     modulation = table.to(device)
     vae = VaeDecoder(vae_config, source.vae(), device, dtype)
@@ -233,7 +245,7 @@ def load_model(
     )
     text_encoder = load_text_encoder(
         text_config,
-        *source.text_edges(),
+        *text_edges,
         partial(source.fill_text_layer, layers),
         device,
         dtype,

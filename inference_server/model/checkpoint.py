@@ -6,18 +6,17 @@ mean. The folder is one that `diffusers.QwenImagePipeline.from_pretrained` reads
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import shown
+from inference_server.model.model_files import exists, inside, read_inside, read_json
+from inference_server.model.tensor_file import TensorFile
 
 COMPONENTS = {
     "scheduler": "scheduler_config.json",
@@ -36,102 +35,153 @@ WEIGHT_STEMS = {
 """Component folder -> file name of its weights without ending."""
 
 
-MAPPED_BYTES = 1 << 30
-"""Read from mapped files before they are mapped anew: until then every page that was read counts as
-this process's memory, 57 GB in the end."""
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+SMALL_FILES = {
+    "scheduler": ("scheduler_config.json",),
+    "text_encoder": ("config.json",),
+    "tokenizer": (
+        TOKENIZER_CONFIG,
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "added_tokens.json",
+        "special_tokens_map.json",
+    ),
+    "transformer": ("config.json",),
+    "vae": ("config.json", "preview.json"),
+}
+"""Component folder -> what is read of it besides weights; all but the configs may be absent."""
+
+MAX_SMALL_FILE_BYTES = 64 << 20
+"""Qwen2.5's largest, tokenizer.json, has 11 MB."""
+
+MAX_INDEX_BYTES = 16 << 20
+"""Of the list of which shard holds which tensor; Qwen-Image's longest has 0.2 MB."""
+
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
 class WeightFiles:
-    """The safetensors files of one component, one or many shards, read tensor by tensor."""
+    """The safetensors files of one component, one or many shards, read tensor by tensor.
 
-    def __init__(self, folder: Path, stem: str) -> None:
+    Args:
+        folder: the component's.
+        stem: file name of the weights without ending.
+        model: the model's folder, out of which no link leads; None: `folder` itself.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the index does not fit the shards.
+    """
+
+    def __init__(self, folder: Path, stem: str, model: Path | None = None) -> None:
+        self.folder = folder
+        model = model or folder
         single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-        if single.is_file():
+        listed: dict[str, str] = {}
+        if exists(single):
             shards = [single]
-        elif index.is_file():
-            listed = sorted(set(read_json(index).get("weight_map", {}).values()))
-            shards = [folder / name for name in listed]
+        elif exists(index):
+            listed = _read_index(model, index)
+            shards = [folder / name for name in sorted(set(listed.values()))]
         else:
             raise ModelError(
                 f"{folder} has no weights: expected {single.name} or {index.name}. "
                 "Download the checkpoint again, with safetensors weights."
             )
-        self.folder = folder
-        self._shard_of: dict[str, Path] = {}
-        self._open: dict[Path, Any] = {}
-        self._mapped = 0
+        self._file_of: dict[str, TensorFile] = {}
         for shard in shards:
-            if not shard.is_file():
+            if not exists(shard):
                 raise ModelError(f"{shard} is missing. Download the checkpoint again.")
-            self._shard_of.update(dict.fromkeys(self._opened(shard).keys(), shard))
+            file = TensorFile(model, shard)
+            for name in file.names:
+                if name in self._file_of:
+                    raise ModelError(
+                        f"{shard} and {self._file_of[name].path.name} both hold {name!r}. "
+                        "Download the checkpoint again."
+                    )
+                self._file_of[name] = file
+        self.paths = tuple(shards)
+        for name, in_shard in listed.items():
+            if name not in self._file_of or self._file_of[name].path.name != in_shard:
+                raise ModelError(
+                    f"{index} places {shown(name)} in {in_shard}, which does not hold it. "
+                    "Download the checkpoint again."
+                )
 
     def __contains__(self, name: str) -> bool:
-        return name in self._shard_of
+        return name in self._file_of
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shard_of)
+        return iter(self._file_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor, without reading it."""
-        return tuple(self._handle(name).get_slice(name).get_shape())
+        return self._file(name).shape(name)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU, in the dtype it is stored in.
 
         Raises:
-            ModelError: there is no tensor of that name.
+            ModelError: there is no tensor of that name, or it cannot be read.
         """
-        tensor: torch.Tensor = self._handle(name).get_tensor(name)
-        self._mapped += tensor.nbytes
-        if self._mapped > MAPPED_BYTES:
-            self._open.clear()
-            self._mapped = 0
-        return tensor
+        return self._file(name).read(name)
 
     def parameter_count(self) -> int:
         """Elements over all tensors."""
-        return sum(torch.Size(self.shape(name)).numel() for name in self._shard_of)
+        return sum(torch.Size(self.shape(name)).numel() for name in self._file_of)
 
-    def _handle(self, name: str) -> Any:
-        shard = self._shard_of.get(name)
-        if shard is None:
+    def expect(self, shapes: Mapping[str, tuple[int, ...]], config: str) -> None:
+        """Compares the files with what a config says they hold, before anything is read.
+
+        Args:
+            shapes: of tensors that must be there.
+            config: file name of the config, for the message.
+
+        Raises:
+            ModelError: a tensor is missing or has another shape.
+        """
+        for name, shape in shapes.items():
+            if (found := self.shape(name)) != shape:
+                raise ModelError(
+                    f"{self.folder}: {name} is {list(found)}, {list(shape)} by {config}: they are "
+                    "of different models, or one is damaged"
+                )
+
+    def _file(self, name: str) -> TensorFile:
+        file = self._file_of.get(name)
+        if file is None:
             raise ModelError(
                 f"{self.folder} has no tensor {name!r}: this is not a Qwen-Image checkpoint, "
                 "or it is incomplete."
             )
-        return self._opened(shard)
-
-    def _opened(self, shard: Path) -> Any:
-        if shard not in self._open:
-            try:
-                self._open[shard] = safe_open(shard, framework="pt")
-            except SafetensorError as error:
-                raise ModelError(f"{shard} is damaged ({error}). Download it again.") from None
-        return self._open[shard]
+        return file
 
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+def _read_index(model: Path, index: Path) -> dict[str, str]:
+    """Tensor -> shard, by an index file; every shard's name is a plain file name."""
+    listed = read_json(model, index, MAX_INDEX_BYTES).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise ModelError(f"{index}: weight_map is {shown(listed)}, not a table of tensors")
+    for name, shard in listed.items():
+        if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
+            raise ModelError(
+                f"{index}: weight_map places {shown(name)} in {shown(shard)}, which is not the "
+                "name of a .safetensors file beside it"
+            )
+    return listed
 
 
-def locate(model: Path) -> Path:
-    """The folder of a model that is named by its folder or by its id on the Hugging Face hub.
-
-    What the hub's cache lacks is downloaded, with the hub's own progress bars.
+def copy_small_files(model: Path, component: str, out: Path) -> None:
+    """Copies what is read of a component besides weights into an existing folder.
 
     Raises:
-        ModelError: there is no such folder, and the hub gives none.
+        ModelError: a file cannot be read or is larger than such a file is.
+        OSError: a copy cannot be written.
     """
-    if model.exists() or not HUB_ID.fullmatch(str(model)):
-        return model
-    try:
-        return Path(snapshot_download(str(model), allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"there is no folder {model}, and the Hugging Face hub does not give {model} either "
-            f"({reason}): check name and network, or give a folder with --model"
-        ) from None
+    for name in SMALL_FILES[component]:
+        if exists(path := model / component / name):
+            (out / name).write_bytes(read_inside(model, path, MAX_SMALL_FILE_BYTES))
 
 
 class Checkpoint:
@@ -144,36 +194,25 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise ModelError(f"model folder {folder} does not exist. Give one with --model DIR.")
+        for name in COMPONENTS:
+            if exists(folder / name):
+                inside(folder, folder / name)
         missing = [
-            name for name, config in COMPONENTS.items() if not (folder / name / config).is_file()
+            f"{name}/{config}"
+            for name, config in COMPONENTS.items()
+            if not exists(folder / name / config)
         ]
         if missing:
-            needs = ", ".join(f"{name}/{COMPONENTS[name]}" for name in missing)
             raise ModelError(
-                f"model folder {folder} is incomplete: it lacks {needs}. "
+                f"model folder {folder} is incomplete: it lacks {', '.join(missing)}. "
                 "Download the whole Qwen-Image checkpoint in diffusers layout."
             )
         self.folder = folder
 
     def config(self, component: str) -> dict[str, Any]:
         """The component's parsed config file."""
-        return read_json(self.folder / component / COMPONENTS[component])
+        return read_json(self.folder, self.folder / component / COMPONENTS[component])
 
     def weights(self, component: str) -> WeightFiles:
         """The component's weight files, opened."""
-        return WeightFiles(self.folder / component, WEIGHT_STEMS[component])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Parses a JSON object.
-
-    Raises:
-        ModelError: the file is unreadable or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object")
-    return value
+        return WeightFiles(self.folder / component, WEIGHT_STEMS[component], self.folder)

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from inference_server.errors import ModelError
 from inference_server.model import packing
-from inference_server.model.checkpoint import Checkpoint, WeightFiles, read_json
+from inference_server.model.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.config_values import ConfigValues
+from inference_server.model.model_files import exists, read_json
 from inference_server.model.modulation import ModulationTable
 from inference_server.model.packing import Field, Fields
 from inference_server.model.source import Tables, TextEdges
+from inference_server.model.tensor_file import TensorFile
+from inference_server.model.text_encoder import TextConfig, layer_fields
+from inference_server.model.transformer_loading import block_fields
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.weight_kind import WeightKind
 
@@ -58,22 +62,31 @@ class PreparedSource:
     """Answers `source.Source` from a prepared folder.
 
     Raises:
-        ModelError: it was not finished, or is of another format.
+        ModelError: it was not finished, is of another format, or does not hold together.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        manifest = read_json(folder / MANIFEST)
-        if manifest.get("format") != FORMAT:
+        manifest = ConfigValues(str(folder / MANIFEST), read_json(folder, folder / MANIFEST))
+        if (found := manifest.integer("format", least=0, most=1 << 31)) != FORMAT:
             raise ModelError(
-                f"{folder} was prepared in format {manifest.get('format')}, this server reads "
-                f"{FORMAT}: prepare it again"
+                f"{folder} was prepared in format {found}, this server reads {FORMAT}: prepare it "
+                "again"
             )
         self._checkpoint = Checkpoint(folder)
-        self.turbo_lora: str = manifest["turbo_lora"]
-        self.kind: WeightKind | None = WeightKind(manifest["weights"])
-        self.parameters: int = manifest["parameters"]
-        self._levels: list[float] = manifest["levels"]
+        self.turbo_lora = manifest.text("turbo_lora")
+        if (weights := manifest.text("weights")) not in list(WeightKind):
+            raise manifest.wrong("weights", weights, " or ".join(WeightKind))
+        kind = WeightKind(weights)
+        self.kind: WeightKind | None = kind
+        self.parameters = manifest.integer("parameters", most=1 << 50)
+        levels = manifest.items("levels", most=64)
+        self._levels = manifest.numbers("levels", len(levels))
+        self._config = TransformerConfig.from_json(self.config("transformer"))
+        self._text_config = TextConfig.from_json(self.config("text_encoder"))
+        self._check(block_file, self._config.blocks, block_fields(self._config, DTYPE, kind))
+        layers = layer_fields(self._text_config, DTYPE)
+        self._check(text_layer_file, self._text_config.layers, layers)
 
     def config(self, component: str) -> dict[str, Any]:
         """See `Source`."""
@@ -81,17 +94,23 @@ class PreparedSource:
 
     def tables(self, config: TransformerConfig, levels: Sequence[float]) -> Tables:
         """See `Source`."""
-        if list(levels) != self._levels:
+        if tuple(levels) != self._levels:
             raise ModelError(
-                f"{self.folder} was prepared for the noise levels {self._levels}, its scheduler "
-                f"config now gives {list(levels)}: prepare it again"
+                f"{self.folder} was prepared for the noise levels {list(self._levels)}, its "
+                f"scheduler config now gives {list(levels)}: prepare it again"
             )
-        read = self._load(TABLES)
+        rows, width = len(levels), config.width
+        shapes = {
+            "blocks": (rows, config.blocks, 2, 6, width),
+            "final": (rows, 2, width),
+            "conditioning": (rows, width),
+        }
+        read = self._load(TABLES, shapes)
         return Tables(ModulationTable(read["blocks"], read["final"]), read["conditioning"])
 
     def edges(self) -> EdgeWeights:
         """See `Source`."""
-        return EdgeWeights(**self._load(EDGES))
+        return EdgeWeights(**self._load(EDGES, EdgeWeights.shapes(self._config)))
 
     def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """See `Source`."""
@@ -99,7 +118,9 @@ class PreparedSource:
 
     def text_edges(self) -> TextEdges:
         """See `Source`."""
-        return TextEdges(**self._load(TEXT_EDGES))
+        width = self._text_config.width
+        shapes = {"embedding": (None, width), "final_norm": (width,)}
+        return TextEdges(**self._load(TEXT_EDGES, shapes))
 
     def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """See `Source`."""
@@ -109,23 +130,40 @@ class PreparedSource:
         """See `Source`."""
         return self._checkpoint.weights("vae")
 
-    def _load(self, name: str) -> dict[str, Tensor]:
-        try:
-            return load_file(self.folder / name)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"cannot read {self.folder / name}: {error}") from None
+    def _load(self, name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Tensor]:
+        """A file's tensors, of these shapes; None stands for any size."""
+        with TensorFile(self.folder, self.folder / name) as file:
+            for tensor, shape in shapes.items():
+                found = file.shape(tensor)
+                if len(found) != len(shape) or any(
+                    size not in (None, held) for size, held in zip(shape, found, strict=True)
+                ):
+                    raise ModelError(
+                        f"{file.path}: {tensor} is {list(found)}, which its configs contradict: "
+                        "prepare it again"
+                    )
+            return {tensor: file.read(tensor) for tensor in shapes}
+
+    def _check(self, file_name: Callable[[int], str], layers: int, fields: Fields) -> None:
+        """Compares a number of layers, and the size of each, with the files."""
+        for index in range(layers):
+            with TensorFile(self.folder, self.folder / file_name(index)) as file:
+                if (held := file.shape(FLAT)) != (packing.nbytes(fields),):
+                    raise ModelError(
+                        f"{file.path} holds {list(held)} bytes, {packing.nbytes(fields)} by its "
+                        "config: prepare it again"
+                    )
+        if exists(further := self.folder / file_name(layers)):
+            raise ModelError(f"{further} is one layer more than its config says: prepare it again")
 
     def _fill(self, name: str, fields: Fields, buffer: Tensor) -> None:
-        try:
-            with safe_open(self.folder / name, framework="pt") as file:
-                flat: Tensor = file.get_tensor(FLAT)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"cannot read {self.folder / name}: {error}") from None
+        with TensorFile(self.folder, self.folder / name) as file:
+            flat = file.read(FLAT)
         stored = stored_fields(fields)
-        if len(flat) != packing.nbytes(stored):
+        if flat.dtype != torch.uint8 or flat.shape != (packing.nbytes(stored),):
             raise ModelError(
-                f"{self.folder / name} holds {len(flat)} bytes, expected {packing.nbytes(stored)}: "
-                "prepare it again"
+                f"{file.path} has changed: it holds {list(flat.shape)} of {flat.dtype}. Prepare it "
+                "again"
             )
         if stored == fields:
             buffer.copy_(flat)
@@ -146,8 +184,8 @@ def stored_fields(fields: Fields) -> Fields:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder is one, finished."""
-    return (folder / MANIFEST).is_file()
+    """Returns True if preparing the folder was finished."""
+    return exists(folder / MANIFEST)
 
 
 @contextmanager
@@ -155,10 +193,13 @@ def whole(path: Path) -> Iterator[Path]:
     """A name to write to; what was written gets its own name when it is on the disk, or never."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    part.touch()
+    mode = part.stat().st_mode  # by the umask, whatever safetensors sets
     yield part
     with part.open("rb+") as file:
         os.fsync(file.fileno())  # a rename outlives a power cut, what it names might not
-    part.chmod(0o644)
+    part.chmod(stat.S_IMODE(mode))
     part.rename(path)
 
 

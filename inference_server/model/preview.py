@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from inference_server.errors import ModelError
-from inference_server.model.checkpoint import read_json
+from inference_server.model.config_values import ConfigValues
 from inference_server.model.latents import PreviewProjection
+from inference_server.model.model_files import exists, read_json
 from inference_server.model.vae import VaeDecoder
 
 FLAT_SIZE = 4
@@ -25,19 +26,21 @@ def preview_projection(
     """The checkpoint's own factors, or fitted ones.
 
     Raises:
-        ModelError: vae/preview.json is there but does not fit the VAE.
+        ModelError: vae/preview.json is there but cannot be read or does not fit the VAE.
     """
     path = vae_folder / "preview.json"
-    if not path.is_file():
+    if not exists(path):
         return fit(decoder, device)
-    content = read_json(path)
-    try:
-        factors = torch.tensor(content["factors"], dtype=torch.float32)
-        bias = torch.tensor(content["bias"], dtype=torch.float32)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} needs lists 'factors' and 'bias' ({error})") from None
-    if factors.shape != (decoder.config.z, 3) or bias.shape != (3,):
-        raise ModelError(f"{path}: factors must be [{decoder.config.z}, 3] and bias [3]")
+    content = ConfigValues(str(path), read_json(vae_folder.parent, path))
+    z = decoder.config.z
+    rows = [
+        ConfigValues(str(path), {"factors": row}).numbers("factors", 3)
+        for row in content.items("factors", most=z)
+    ]
+    if len(rows) != z:
+        raise ModelError(f"{path}: factors has {len(rows)} rows, not {z}")
+    factors = torch.tensor(rows, dtype=torch.float32)
+    bias = torch.tensor(content.numbers("bias", 3), dtype=torch.float32)
     return PreviewProjection(factors.to(device), bias.to(device))
 
 

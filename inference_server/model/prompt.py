@@ -5,12 +5,21 @@ Owns the template and what is cut from its front; knows nothing of the encoder.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from transformers import AutoTokenizer
 
 from inference_server.errors import ModelError
+from inference_server.model.checkpoint import (
+    MAX_SMALL_FILE_BYTES,
+    TOKENIZER_CONFIG,
+    copy_small_files,
+)
+from inference_server.model.model_files import read_json
 from wuliart.contract.limits import MAX_PROMPT_TOKENS
 
 PREFIX = (
@@ -19,6 +28,11 @@ PREFIX = (
     "<|im_start|>user\n"
 )
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
+
+FILE_KEYS = ("_file", "_files")
+"""Ends of the names by which a tokenizer's config names other files."""
+LEFT_OUT = ("auto_map", "model_max_length")
+"""Names of code, and a limit that transformers only warns about."""
 
 PREFIX_TOKENS = 34
 """Tokens of the template's front; their hidden states are dropped (stock pipeline)."""
@@ -38,16 +52,18 @@ class TokenizedPrompt:
 class PromptTokenizer:
     """The checkpoint's tokenizer behind the template.
 
+    `largest_id` is the largest id that a prompt may give.
+
+    Args:
+        model: the model's folder, which holds the folder `tokenizer`.
+
     Raises:
         ModelError: the folder holds no usable tokenizer.
     """
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"cannot load the tokenizer in {folder}: {error}") from None
-        front = len(self._tokenizer(PREFIX).input_ids)
+    def __init__(self, model: Path) -> None:
+        folder = model / "tokenizer"
+        self._tokenizer, front, self.largest_id = _load(model)
         if front != PREFIX_TOKENS:
             raise ModelError(
                 f"the tokenizer in {folder} turns Qwen-Image's template into {front} tokens "
@@ -67,3 +83,36 @@ class PromptTokenizer:
             used=min(len(ids), limit) - PREFIX_TOKENS,
             ignored=max(0, len(ids) - limit),
         )
+
+
+def _load(model: Path) -> tuple[Any, int, int]:
+    """The tokenizer of a model's folder, the tokens of the template's front, and the largest id.
+
+    transformers opens whatever a folder holds and whatever its config names. It gets a folder of
+    copies instead, with a config that names no file and no code.
+    """
+    folder = model / "tokenizer"
+    config = read_json(model, folder / TOKENIZER_CONFIG, MAX_SMALL_FILE_BYTES)
+    for name in [name for name in config if name in LEFT_OUT or name.endswith(FILE_KEYS)]:
+        del config[name]
+    try:
+        with TemporaryDirectory() as name:
+            copies = Path(name)
+            copy_small_files(model, "tokenizer", copies)
+            (copies / TOKENIZER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+            tokenizer = AutoTokenizer.from_pretrained(
+                copies, local_files_only=True, trust_remote_code=False
+            )
+        front = len(tokenizer(PREFIX).input_ids)
+        return tokenizer, front, int(max(tokenizer.get_vocab().values()))
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"cannot load the tokenizer in {folder}: {error}") from None
+    except BaseException as error:
+        # The tokenizers package is not fussy about what it raises for a file it cannot use: any
+        # class of Python's, and PanicException, which is a BaseException.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ModelError(f"cannot load the tokenizer in {folder}: {why}") from None

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import ConfigValues
 
 UNSUPPORTED = (
     "use_karras_sigmas",
@@ -21,14 +23,25 @@ UNSUPPORTED = (
 )
 
 
+CONFIG_FILE = "scheduler/scheduler_config.json"
+MAX_SHIFT = 20.0
+"""Largest absolute value of a shift's exponent; Qwen-Image's is 1.1."""
+
+
 def shift_mu(image_tokens: int, config: dict[str, Any]) -> float:
     """The exponent of the time shift for a picture of `image_tokens` tokens.
 
     Linear between (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift), as
     `calculate_shift` in the stock pipeline, whose defaults these are.
+
+    Raises:
+        ModelError: a value makes no sense.
     """
-    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    values = ConfigValues(CONFIG_FILE, config)
+    low = values.integer("base_image_seq_len", 256, most=1 << 20)
+    high = values.integer("max_image_seq_len", 4096, least=low + 1, most=1 << 24)
+    base = values.number("base_shift", 0.5, least=-MAX_SHIFT, most=MAX_SHIFT)
+    top = values.number("max_shift", 1.15, least=-MAX_SHIFT, most=MAX_SHIFT)
     slope = (top - base) / (high - low)
     return float(base + slope * (image_tokens - low))
 
@@ -41,29 +54,36 @@ def sigmas(steps: int, image_tokens: int, config: dict[str, Any]) -> tuple[float
     last one before 0 equals it.
 
     Raises:
-        ModelError: the config asks for a schedule this engine does not know.
+        ModelError: the config asks for a schedule this engine does not know, or for one that makes
+            no sense.
     """
+    values = ConfigValues(CONFIG_FILE, config)
     for option in UNSUPPORTED:
-        if config.get(option):
+        if values.flag(option):
             raise ModelError(f"scheduler option {option} is not supported by this server")
     levels = [1.0 - k / steps for k in range(steps)]
-    if config.get("use_dynamic_shifting"):
-        kind = config.get("time_shift_type", "exponential")
+    if values.flag("use_dynamic_shifting"):
+        kind = values.text("time_shift_type", "exponential")
         mu = shift_mu(image_tokens, config)
         if kind not in ("exponential", "linear"):
             raise ModelError(f"time_shift_type {kind!r} is not supported by this server")
+        if abs(mu) > MAX_SHIFT:
+            raise ModelError(f"{CONFIG_FILE} shifts {image_tokens} tokens by {mu:g}: it is damaged")
         scale = math.exp(mu) if kind == "exponential" else mu
     else:
-        scale = float(config.get("shift", 1.0))
+        scale = values.number("shift", 1.0, least=1e-3, most=1e3)
     # sigma' = scale*sigma / (1 + (scale-1)*sigma) is the same function written without 1/sigma.
     levels = [scale * s / (1.0 + (scale - 1.0) * s) for s in levels]
-    terminal = config.get("shift_terminal")
-    if terminal:
+    if values.has("shift_terminal"):
+        terminal = values.number("shift_terminal", least=0.0, most=0.99)
         # With one step the only level is 1 and cannot be stretched; stock divides by zero here.
         stretch = (1.0 - levels[-1]) / (1.0 - terminal)
-        if stretch > 0:
+        if stretch > 0 and terminal:
             levels = [1.0 - (1.0 - s) / stretch for s in levels]
-    return (*levels, 0.0)
+    falling = (*levels, 0.0)
+    if falling[0] > 1.001 or not all(above > below for above, below in pairwise(falling)):
+        raise ModelError(f"{CONFIG_FILE} gives noise levels that do not fall from 1 to 0")
+    return falling
 
 
 @dataclass(frozen=True)

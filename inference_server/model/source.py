@@ -16,7 +16,8 @@ from torch import Tensor
 from inference_server.model.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
-from inference_server.model.text_encoder import fill_layer, layer_views, reader
+from inference_server.model.stock_shapes import check_text_encoder, check_transformer
+from inference_server.model.text_encoder import TextConfig, fill_layer, layer_views, reader
 from inference_server.model.transformer_loading import (
     block_views,
     fill_block,
@@ -86,7 +87,8 @@ class StockSource:
         turbo_lora: a LoRA file, or None.
 
     Raises:
-        ModelError: a component is missing, or the Turbo LoRA does not fit.
+        ModelError: a component is missing, its config and its files do not fit each other, or the
+            Turbo LoRA does not fit.
     """
 
     def __init__(self, checkpoint: Checkpoint, turbo_lora: Path | None) -> None:
@@ -94,10 +96,14 @@ class StockSource:
         self.kind: WeightKind | None = None
         self.turbo_lora = turbo_lora.name if turbo_lora else ""
         self._checkpoint = checkpoint
+        self._turbo_path = turbo_lora
         self._files = checkpoint.weights("transformer")
         self._fused = FusedWeights(self._files, turbo_lora)
         self._text = checkpoint.weights("text_encoder")
         self._read_text = reader(self._text)
+        check_transformer(TransformerConfig.from_json(self.config("transformer")), self._files)
+        check_text_encoder(TextConfig.from_json(self.config("text_encoder")), self._text)
+        self._vae = checkpoint.weights("vae")
         self.parameters = self._files.parameter_count()
 
     def config(self, component: str) -> dict[str, Any]:
@@ -127,4 +133,11 @@ class StockSource:
 
     def vae(self) -> WeightFiles:
         """See `Source`."""
-        return self._checkpoint.weights("vae")
+        return self._vae
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of all weight files, the Turbo LoRA last."""
+        files = (self._files, self._text, self._vae)
+        paths = sorted(path for part in files for path in part.paths)
+        return [*paths, self._turbo_path] if self._turbo_path else paths

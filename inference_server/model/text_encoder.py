@@ -20,12 +20,17 @@ from torch.nn import functional as F
 from inference_server.errors import ModelError
 from inference_server.model import packing
 from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.config_values import ConfigValues
 from inference_server.model.host_memory import sent
 from inference_server.model.packing import Field, Fields
 from inference_server.model.streaming import Layers, Streaming, load_layers
 
 PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
 """Where the language model stands in the checkpoint; differs by the version that saved it."""
+
+CONFIG_FILE = "text_encoder/config.json"
+MAX_VOCABULARY = 1 << 20
+"""Rows of the embedding; Qwen2.5 has 152,064."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +52,32 @@ class TextConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> TextConfig:
-        """From the component's config.json, flat (transformers 4) or nested (transformers 5)."""
-        text = config.get("text_config", config)
-        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-        theta = text.get("rope_theta", rope.get("rope_theta"))
-        try:
-            return cls(
-                layers=text["num_hidden_layers"],
-                width=text["hidden_size"],
-                heads=text["num_attention_heads"],
-                kv_heads=text["num_key_value_heads"],
-                mlp_width=text["intermediate_size"],
-                rope_theta=float(theta),
-                eps=float(text["rms_norm_eps"]),
+        """From the component's config.json, flat (transformers 4) or nested (transformers 5).
+
+        Raises:
+            ModelError: a value is missing or makes no sense.
+        """
+        values = ConfigValues(CONFIG_FILE, config)
+        values = values.table("text_config") or values
+        rope = values.table("rope_parameters") or values.table("rope_scaling")
+        theta = values if values.has("rope_theta") or rope is None else rope
+        width = values.integer("hidden_size", most=16_384)
+        heads = values.integer("num_attention_heads", most=1024)
+        kv_heads = values.integer("num_key_value_heads", most=1024)
+        if width % heads or width // heads % 2 or heads % kv_heads:
+            raise ModelError(
+                f"{values.file}: {heads} heads with keys and values of {kv_heads} do not divide "
+                f"a width of {width} into heads of even size"
             )
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"text_encoder/config.json lacks a value: {error}") from None
+        return cls(
+            layers=values.integer("num_hidden_layers", most=256),
+            width=width,
+            heads=heads,
+            kv_heads=kv_heads,
+            mlp_width=values.integer("intermediate_size", most=131_072),
+            rope_theta=theta.number("rope_theta", least=1.0, most=1e12),
+            eps=values.number("rms_norm_eps", least=0.0, most=1.0),
+        )
 
 
 class LayerWeights(NamedTuple):
@@ -126,10 +141,20 @@ def reader(weights: WeightFiles) -> Callable[[str], Tensor]:
     Raises:
         ModelError: there is no language model.
     """
+    prefix = prefix_in(weights)
+    return lambda name: weights.read(prefix + name)
+
+
+def prefix_in(weights: WeightFiles) -> str:
+    """What stands before the names of the language model's tensors.
+
+    Raises:
+        ModelError: there is no language model.
+    """
     prefix = next((p for p in PREFIXES if f"{p}embed_tokens.weight" in weights), None)
     if prefix is None:
         raise ModelError(f"{weights.folder} holds no Qwen2.5-VL language model")
-    return lambda name: weights.read(prefix + name)
+    return prefix
 
 
 def fill_layer(layer: LayerWeights, n: int, read: Callable[[str], Tensor]) -> None:

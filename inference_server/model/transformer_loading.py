@@ -111,7 +111,6 @@ def fill_block(block: BlockWeights, index: int, read: ReadTensor) -> None:
 
     Raises:
         ModelError: through `read`, if a tensor is missing.
-        RuntimeError: a tensor has another shape than the config says.
     """
     path = f"transformer_blocks.{index}"
     for stream, names in ((block.img, IMG), (block.txt, TXT)):
@@ -140,18 +139,21 @@ def _fill_matrix(matrix: Matrix, weight: Tensor, bias: Tensor) -> None:
     matrix.scale.copy_(quantised.scale)
 
 
+EDGE_NAMES = {
+    "img_in": "img_in.weight",
+    "img_in_bias": "img_in.bias",
+    "txt_norm": "txt_norm.weight",
+    "txt_in": "txt_in.weight",
+    "txt_in_bias": "txt_in.bias",
+    "proj_out": "proj_out.weight",
+    "proj_out_bias": "proj_out.bias",
+}
+"""Field of `EdgeWeights` -> tensor."""
+
+
 def read_edges(read: ReadTensor) -> EdgeWeights:
     """What lies before and after the blocks, as it is stored."""
-    names = {
-        "img_in": "img_in.weight",
-        "img_in_bias": "img_in.bias",
-        "txt_norm": "txt_norm.weight",
-        "txt_in": "txt_in.weight",
-        "txt_in_bias": "txt_in.bias",
-        "proj_out": "proj_out.weight",
-        "proj_out_bias": "proj_out.bias",
-    }
-    return EdgeWeights(**{field: read(name) for field, name in names.items()})
+    return EdgeWeights(**{field: read(name) for field, name in EDGE_NAMES.items()})
 
 
 def load_transformer(

@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import ConfigValues
 from inference_server.model.ops import Quantised
+
+CONFIG_FILE = "transformer/config.json"
+MAX_WIDTH = 16_384
+"""Features of a token; Qwen-Image has 3072."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +52,35 @@ class TransformerConfig:
         """From the component's config.json.
 
         Raises:
-            ModelError: the checkpoint is of a variant this server does not draw with.
+            ModelError: a value makes no sense, or the checkpoint is of a variant that this server
+                does not generate with.
         """
-        name = config.get("_class_name", "QwenImageTransformer2DModel")
+        values = ConfigValues(CONFIG_FILE, config)
+        name = values.text("_class_name", "QwenImageTransformer2DModel")
         if name != "QwenImageTransformer2DModel":
-            raise ModelError(f"transformer/config.json is of a {name}; expected Qwen-Image")
+            raise ModelError(f"{CONFIG_FILE} is of a {name}; expected Qwen-Image")
         for flag in ("guidance_embeds", "zero_cond_t", "use_additional_t_cond", "use_layer3d_rope"):
-            if config.get(flag):
+            if values.flag(flag):
                 raise ModelError(
-                    f"transformer/config.json sets {flag}: this is an edit or layered variant, "
+                    f"{CONFIG_FILE} sets {flag}: this is an edit or layered variant, "
                     "not a text-to-image checkpoint"
                 )
-        axes = config.get("axes_dims_rope", (16, 56, 56))
+        in_channels = values.integer("in_channels", 64, most=4096)
+        has_out = values.has("out_channels")
+        head_dim = values.integer("attention_head_dim", 128, most=1024)
+        axes = values.integers("axes_dims_rope", [16, 56, 56], most=1024)
+        if len(axes) != 3 or sum(axes) != head_dim or any(axis % 2 for axis in axes):
+            raise values.wrong(
+                "axes_dims_rope", axes, f"three even numbers whose sum is {head_dim}, a head's size"
+            )
         return cls(
-            blocks=config.get("num_layers", 60),
-            heads=config.get("num_attention_heads", 24),
-            head_dim=config.get("attention_head_dim", 128),
-            in_channels=config.get("in_channels", 64),
-            out_channels=config.get("out_channels") or config.get("in_channels", 64),
-            patch=config.get("patch_size", 2),
-            text_features=config.get("joint_attention_dim", 3584),
+            blocks=values.integer("num_layers", 60, most=256),
+            heads=values.integer("num_attention_heads", 24, most=MAX_WIDTH // head_dim),
+            head_dim=head_dim,
+            in_channels=in_channels,
+            out_channels=values.integer("out_channels", most=4096) if has_out else in_channels,
+            patch=values.integer("patch_size", 2, most=16),
+            text_features=values.integer("joint_attention_dim", 3584, most=MAX_WIDTH),
             rope_axes=(axes[0], axes[1], axes[2]),
         )
 
@@ -124,3 +138,17 @@ class EdgeWeights(NamedTuple):
     def nbytes(self) -> int:
         """Of all of them."""
         return sum(weight.nbytes for weight in self)
+
+    @staticmethod
+    def shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+        """Of each field."""
+        d, text = config.width, config.text_features
+        return {
+            "img_in": (d, config.in_channels),
+            "img_in_bias": (d,),
+            "txt_norm": (text,),
+            "txt_in": (d, text),
+            "txt_in_bias": (d,),
+            "proj_out": (config.output_features, d),
+            "proj_out_bias": (config.output_features,),
+        }

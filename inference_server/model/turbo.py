@@ -7,6 +7,7 @@ table as well.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,19 @@ from torch import Tensor
 
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import WeightFiles
-from wuliart.lora import LoraFactors, LoraRefused, parse_lora
+from wuliart.contract.files import open_regular
+from wuliart.lora import (
+    HEAD_BYTES,
+    LoraAdapter,
+    LoraFactors,
+    LoraRefused,
+    header_bytes,
+    plan_lora,
+    read_header,
+)
+
+MAX_BYTES = 8 << 30
+"""Of a Turbo LoRA's file; the largest that is known has 2.4 GB, rank 64 in float32."""
 
 
 class FusedWeights:
@@ -41,9 +54,11 @@ class FusedWeights:
             if name.endswith(".weight") and len(shape := weights.shape(name)) == 2
         }
         try:
-            adapter = parse_lora(turbo_lora.read_bytes(), linears, None)
+            adapter = _read(turbo_lora, linears)
         except OSError as error:
-            raise ModelError(f"cannot read the Turbo LoRA {turbo_lora}: {error}") from None
+            raise ModelError(
+                f"cannot read the Turbo LoRA {turbo_lora}: {error.strerror or error}"
+            ) from None
         except LoraRefused as error:
             raise ModelError(f"the Turbo LoRA {turbo_lora} does not fit: {error.reason}") from None
         self._factors = adapter.factors
@@ -56,3 +71,19 @@ class FusedWeights:
             return tensor
         up, down = torch.tensor(factors.up), torch.tensor(factors.down)
         return tensor.float().addmm(up, down)
+
+
+def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
+    """The adapter in a regular file, which its header has to fit before its data is read."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise LoraRefused(f"it has {size:,} bytes, at most {MAX_BYTES:,} are read")
+        start = file.read(min(HEAD_BYTES, size))
+        start += file.read(header_bytes(start, size) - len(start))
+        plan = plan_lora(read_header(start, size), linears)
+        file.seek(0)
+        data = file.read(size)
+    if len(data) != size:
+        raise LoraRefused(f"it became shorter while it was read, {size:,} bytes before")
+    return plan.read(memoryview(data))

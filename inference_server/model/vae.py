@@ -19,9 +19,13 @@ from torch.nn import functional as F
 
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.config_values import ConfigValues
 from inference_server.model.ops import Ops, ops_on
 
 Layer = Callable[[Tensor], Tensor]
+
+CONFIG_FILE = "vae/config.json"
+PIXEL_CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class VaeConfig:
     """Shape of the decoder and the statistics of its latents."""
 
     z: int
-    levels: int
+    channels: tuple[int, ...]
+    """Of each level, from the coarsest to the finest."""
     res_blocks: int
     spatial_factor: int
     """Pixels per latent pixel along one side."""
@@ -43,19 +48,28 @@ class VaeConfig:
         Raises:
             ModelError: a value is missing, or the checkpoint needs layers this decoder lacks.
         """
-        try:
-            if config["attn_scales"]:
-                raise ModelError("vae/config.json sets attn_scales, which Qwen-Image never does")
-            return cls(
-                z=config["z_dim"],
-                levels=len(config["dim_mult"]),
-                res_blocks=config["num_res_blocks"],
-                spatial_factor=2 ** len(config["temperal_downsample"]),
-                mean=tuple(config["latents_mean"]),
-                std=tuple(config["latents_std"]),
+        values = ConfigValues(CONFIG_FILE, config)
+        if values.items("attn_scales", most=16):
+            raise ModelError(f"{CONFIG_FILE} sets attn_scales, which Qwen-Image never does")
+        multiples = values.integers("dim_mult", most=64)
+        halvings = values.items("temperal_downsample", most=8)
+        if not multiples or len(halvings) != len(multiples) - 1:
+            raise values.wrong(
+                "temperal_downsample", halvings, "one value fewer than dim_mult has levels"
             )
-        except KeyError as error:
-            raise ModelError(f"vae/config.json lacks {error}") from None
+        z = values.integer("z_dim", most=512)
+        std = values.numbers("latents_std", z)
+        if min(std) < 1e-6:
+            raise values.wrong("latents_std", min(std), "at least 1e-6")
+        base = values.integer("base_dim", 96, most=1024)
+        return cls(
+            z=z,
+            channels=tuple(base * multiple for multiple in reversed(multiples)),
+            res_blocks=values.integer("num_res_blocks", least=0, most=16),
+            spatial_factor=2 ** len(halvings),
+            mean=values.numbers("latents_mean", z),
+            std=std,
+        )
 
 
 class _ChannelNorm:
@@ -71,13 +85,14 @@ class _ChannelNorm:
 
 
 class _ResidualBlock:
-    def __init__(self, build: _Builder, path: str) -> None:
-        self._norm1 = build.norm(f"{path}.norm1")
-        self._conv1 = build.conv(f"{path}.conv1")
-        self._norm2 = build.norm(f"{path}.norm2")
-        self._conv2 = build.conv(f"{path}.conv2")
-        has_shortcut = build.has(f"{path}.conv_shortcut.weight")
-        self._shortcut = build.conv(f"{path}.conv_shortcut") if has_shortcut else None
+    def __init__(self, build: _Builder, path: str, inside: int, out: int) -> None:
+        self._norm1 = build.norm(f"{path}.norm1", inside)
+        self._conv1 = build.conv(f"{path}.conv1", inside, out, 3)
+        self._norm2 = build.norm(f"{path}.norm2", out)
+        self._conv2 = build.conv(f"{path}.conv2", out, out, 3)
+        self._shortcut = None
+        if inside != out:
+            self._shortcut = build.conv(f"{path}.conv_shortcut", inside, out, 1)
 
     def __call__(self, x: Tensor) -> Tensor:
         h = self._conv2(self._norm2(self._conv1(self._norm1(x))))
@@ -87,10 +102,10 @@ class _ResidualBlock:
 class _Attention:
     """Single-head self-attention over all pixels of the coarsest level."""
 
-    def __init__(self, build: _Builder, path: str) -> None:
-        self._norm = build.norm(f"{path}.norm", activate=False)
-        self._qkv = build.conv(f"{path}.to_qkv")
-        self._proj = build.conv(f"{path}.proj")
+    def __init__(self, build: _Builder, path: str, channels: int) -> None:
+        self._norm = build.norm(f"{path}.norm", channels, activate=False)
+        self._qkv = build.conv(f"{path}.to_qkv", channels, 3 * channels, 1)
+        self._proj = build.conv(f"{path}.proj", channels, channels, 1)
 
     def __call__(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -101,8 +116,8 @@ class _Attention:
 
 
 class _Upsample:
-    def __init__(self, build: _Builder, path: str) -> None:
-        self._conv = build.conv(f"{path}.resample.1")
+    def __init__(self, build: _Builder, path: str, channels: int) -> None:
+        self._conv = build.conv(f"{path}.resample.1", channels, channels // 2, 3)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._conv(F.interpolate(x, scale_factor=2.0, mode="nearest-exact"))
@@ -116,26 +131,31 @@ class _Builder:
         self._ops = ops_on(device)
         self.nbytes = 0
 
-    def has(self, name: str) -> bool:
-        return name in self._weights
+    def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        stored = self._weights.shape(name)
+        # A norm's factors are stored as [channels, 1, 1, 1], a 3-D kernel with its time first.
+        plain = stored[:2] + stored[-2:] if len(shape) == 4 and len(stored) == 5 else stored
+        if plain[: len(shape)] != shape or set(plain[len(shape) :]) - {1}:
+            raise ModelError(
+                f"{self._weights.folder}: {name} is {list(stored)}, {list(shape)} by "
+                f"{CONFIG_FILE}: they are of different models, or one is damaged"
+            )
+        tensor = _flattened(self._weights.read(name))
+        return tensor.to(device=self._device, dtype=self._dtype)
 
-    def _read(self, name: str) -> Tensor:
-        tensor = self._weights.read(name).to(device=self._device, dtype=self._dtype)
-        self.nbytes += tensor.nbytes
-        return tensor
+    def norm(self, path: str, channels: int, activate: bool = True) -> _ChannelNorm:
+        gamma = self._read(f"{path}.gamma", (channels,))
+        self.nbytes += gamma.nbytes
+        return _ChannelNorm(gamma, self._ops, activate)
 
-    def norm(self, path: str, activate: bool = True) -> _ChannelNorm:
-        return _ChannelNorm(self._read(f"{path}.gamma"), self._ops, activate)
-
-    def conv(self, path: str) -> Layer:
-        weight = _flattened(self._weights.read(f"{path}.weight"))
-        out_channels, in_channels, kernel, _ = weight.shape
-        layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, device="meta")
-        weight = weight.to(device=self._device, dtype=self._dtype)
+    def conv(self, path: str, inside: int, out: int, kernel: int) -> Layer:
+        layer = nn.Conv2d(inside, out, kernel, padding=kernel // 2, device="meta")
+        weight = self._read(f"{path}.weight", (out, inside, kernel, kernel))
         weight = weight.contiguous(memory_format=torch.channels_last)
+        bias = self._read(f"{path}.bias", (out,))
         layer.weight = nn.Parameter(weight, requires_grad=False)
-        layer.bias = nn.Parameter(self._read(f"{path}.bias"), requires_grad=False)
-        self.nbytes += weight.nbytes
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+        self.nbytes += weight.nbytes + bias.nbytes
         return layer
 
 
@@ -158,7 +178,7 @@ class VaeDecoder:
     """Normalised latents in, pixels out.
 
     Raises:
-        ModelError: the checkpoint lacks a layer.
+        ModelError: the checkpoint lacks a layer, or one has another shape than the config says.
     """
 
     def __init__(
@@ -166,19 +186,30 @@ class VaeDecoder:
     ) -> None:
         self.config = config
         build = _Builder(weights, device, dtype)
-        layers: list[Layer] = [build.conv("post_quant_conv"), build.conv("decoder.conv_in")]
+        if f"decoder.up_blocks.0.resnets.{config.res_blocks + 1}.conv1.weight" in weights:
+            raise ModelError(
+                f"{weights.folder} holds more residual blocks than {CONFIG_FILE} announces, "
+                f"{config.res_blocks}: they are of different models, or one is damaged"
+            )
+        channels = config.channels[0]
+        layers: list[Layer] = [
+            build.conv("post_quant_conv", config.z, config.z, 1),
+            build.conv("decoder.conv_in", config.z, channels, 3),
+        ]
         middle = "decoder.mid_block"
-        layers.append(_ResidualBlock(build, f"{middle}.resnets.0"))
-        layers.append(_Attention(build, f"{middle}.attentions.0"))
-        layers.append(_ResidualBlock(build, f"{middle}.resnets.1"))
-        for level in range(config.levels):
+        layers.append(_ResidualBlock(build, f"{middle}.resnets.0", channels, channels))
+        layers.append(_Attention(build, f"{middle}.attentions.0", channels))
+        layers.append(_ResidualBlock(build, f"{middle}.resnets.1", channels, channels))
+        for level, out in enumerate(config.channels):
             path = f"decoder.up_blocks.{level}"
-            layers += [
-                _ResidualBlock(build, f"{path}.resnets.{n}") for n in range(config.res_blocks + 1)
-            ]
-            if level < config.levels - 1:
-                layers.append(_Upsample(build, f"{path}.upsamplers.0"))
-        layers += [build.norm("decoder.norm_out"), build.conv("decoder.conv_out")]
+            for n in range(config.res_blocks + 1):
+                layers.append(_ResidualBlock(build, f"{path}.resnets.{n}", channels, out))
+                channels = out
+            if level < len(config.channels) - 1:
+                layers.append(_Upsample(build, f"{path}.upsamplers.0", channels))
+                channels //= 2
+        layers.append(build.norm("decoder.norm_out", channels))
+        layers.append(build.conv("decoder.conv_out", channels, PIXEL_CHANNELS, 3))
         self._layers = layers
         self.nbytes = build.nbytes
         self._mean = torch.tensor(config.mean, device=device).view(1, -1, 1, 1)

@@ -38,8 +38,7 @@ def read_recipe(picture: str | Path | bytes) -> Recipe:
     program wrote it anew, or it is no picture of this service), and OSError if the file cannot be
     read or is not a regular file.
     """
-    file = io.BytesIO(picture) if isinstance(picture, bytes) else open_regular(Path(picture))
-    with file:
+    with io.BytesIO(picture) if isinstance(picture, bytes) else open_regular(Path(picture)) as file:
         exif = _exif_segment(file)
     try:
         comment = b"" if exif is None else _user_comment(exif)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
 """0 on Windows, where a file's name never stands for a pipe."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Opens a regular file, or a link to one, for reading; does not wait for anything.
 
     Raises:
@@ -29,17 +30,3 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     return file
-
-
-def read_regular(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes.
-
-    Raises:
-        OSError: it cannot be read, is not a regular file, or is larger.
-    """
-    with open_regular(path) as file:
-        # One byte more than allowed tells a file that is too large, also one that grows.
-        data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
-    if data is None or len(data) > most:
-        raise OSError(errno.EFBIG, f"Larger than the {most:,} bytes that are read", str(path))
-    return data
