@@ -130,11 +130,9 @@ BAD_FILES: Mapping[str, BadFile] = {
     "gap": BadFile(
         lambda _: pack_raw(_header(a=_entry([1], 0, 4), b=_entry([1], 8, 12)), bytes(12)), "gap"
     ),
-    "fp8": BadFile(
-        lambda _: pack_raw(
-            _header(**{f"{_Q}.lora_A.weight": _entry([4], 0, 4, "F8_E4M3")}), bytes(4)
-        ),
-        "F8_E4M3.*convert",
+    "fp4": BadFile(
+        lambda _: pack_raw(_header(**{f"{_Q}.lora_A.weight": _entry([4], 0, 2, "F4")}), bytes(2)),
+        "F4; convert",
     ),
     "float64": BadFile(
         lambda layout: pack(
@@ -185,7 +183,7 @@ BAD_FILES: Mapping[str, BadFile] = {
                 for half in "AB"
             }
         ),
-        "another model",
+        "modules whose names are not understood .*single_transformer_blocks.0.attn.to_q",
     ),
     "unknown_block": BadFile(
         lambda layout: _with(layout, "transformer.transformer_blocks.61.attn.to_q.lora_A.weight"),
@@ -225,7 +223,7 @@ BAD_FILES: Mapping[str, BadFile] = {
     "kohya_text_encoder": BadFile(
         lambda layout: _with(layout, "lora_te_layers_0_q_proj.lora_down.weight"), "text encoder"
     ),
-    "checkpoint": BadFile(lambda layout: _with(layout, f"{_Q}.weight"), "checkpoint"),
+    "checkpoint": BadFile(lambda layout: _with(layout, f"{_Q}.weight"), "the whole weight"),
     "two_styles_of_one_tensor": BadFile(
         lambda layout: _with(
             layout, "diffusion_model.transformer_blocks.0.attn.to_q.lora_A.weight"

@@ -87,7 +87,7 @@ def test_layout_names_the_models_own_modules(transformer: QwenImageTransformer2D
         {"style": "old_diffusers"},
         {"style": "peft", "dtype": "BF16"},
         {"style": "bare_alpha", "dtype": "F16"},
-        {"style": "kohya", "metadata": {"ss_network_alpha": "1"}},
+        {"style": "kohya", "metadata": {"ss_network_alpha": "2"}},
     ],
     ids=lambda choices: "-".join(f"{value}"[:24] for value in choices.values()),
 )

@@ -66,7 +66,7 @@ def test_truncation_names_both_sizes_of_the_file() -> None:
 
 def test_names_from_the_file_cannot_forge_a_log_line() -> None:
     name = "x\n2026-01-01 ERROR \x1b[31mroot\u202e\ud800"
-    raw = json.dumps({name: {"dtype": "F8_E5M2", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    raw = json.dumps({name: {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}).encode()
     with pytest.raises(LoraRefused) as caught:
         read_safetensors(pack_raw(raw, b"\0"))
     assert caught.value.reason.isprintable()
@@ -76,7 +76,7 @@ def test_names_from_the_file_cannot_forge_a_log_line() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        b'{"__metadata__": {"a": 1}}',
+        b'{"__metadata__": "a"}',
         b'{"__metadata__": []}',
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "more": 1}}',
         b'{"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}',

@@ -86,7 +86,7 @@ LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b
         (LOKR_DECOMPOSED, "LoKr factors"),
         (("oft_blocks kxrxr", "alpha"), "OFT rotations"),
         (("diff oxi", "diff_b o"), "full weight differences"),
-        (("weight oxi", "bias o"), "a checkpoint, not a LoRA"),
+        (("weight oxi", "bias o"), "the whole weight|names are not understood"),
     ],
     ids=["loha", "lokr", "lokr decomposed", "oft", "diff", "checkpoint"],
 )
@@ -114,7 +114,7 @@ def test_a_file_of_another_method_is_refused_by_its_name(
         ("lora_A.bias r", "LoRA biases"),
         ("diff_b o", "full weight differences"),
         ("lora_mid.weight rxrx1x1", "convolution factors"),
-        ("lora_new.weight rxr", "checkpoint|no known kind"),
+        ("lora_new.weight rxr", "names are not understood"),
     ],
 )
 def test_plain_factors_with_more_beside_them_are_refused(style: str, part: str, cause: str) -> None:
@@ -153,18 +153,4 @@ def test_a_block_too_many_is_refused_in_every_style(style: str) -> None:
     modules = [*MODULES, "transformer_blocks.2.attn.to_q"]
     file = lora_tensors(longer, modules=modules, style=style)
     with pytest.raises(LoraRefused, match=r"transformer_blocks\.2 .*this model has 2 blocks"):
-        parse_lora(pack(file), FEATURES)
-
-
-@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
-@pytest.mark.parametrize("style", ["peft", "kohya", "bare_alpha"])
-def test_eight_bit_weights_are_refused_and_not_taken_for_something_else(
-    style: str, kind: str
-) -> None:
-    good = lora_tensors(LAYOUT, modules=MODULES, style=style)
-    file = {
-        name: (kind, shape, data[: len(data) // 4]) if shape else (dtype, shape, data)
-        for name, (dtype, shape, data) in good.items()
-    }
-    with pytest.raises(LoraRefused, match=f"element type {kind}; convert"):
         parse_lora(pack(file), FEATURES)

@@ -6,7 +6,6 @@ types fit was checked before, from the header (`plan`).
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,17 +14,24 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from wuliart.lora.alpha import check_alpha
 from wuliart.lora.errors import LoraRefused, shown
 from wuliart.lora.keys import Role
-from wuliart.lora.reader import Tensor
-from wuliart.lora.scale import check_alpha
+from wuliart.lora.reader import DTYPE_BYTES, Tensor
+from wuliart.lora.scale import Stated, agree
 
 Float32Array = npt.NDArray[np.float32]
 
-INFINITY: Final = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
-"""Bits of infinity; without the sign, those of every finite value are below and of NaN above."""
+INFINITY: Final = {
+    "F8_E4M3": 0x7F, "F8_E5M2": 0x7C, "F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000,
+}  # fmt: skip
+"""Bits of infinity, or of NaN for F8_E4M3, which has no infinity. Without the sign, those of every
+finite value are below and of NaN not."""
 
-_ALPHA_FORMATS: Final = {"F16": "<e", "F32": "<f", "F64": "<d", "I32": "<i", "I64": "<q"}
+_ELEMENTS: Final = {1: "u1", 2: "<u2", 4: "<u4"}
+"""Unsigned integers that hold an element's bits, by its bytes."""
+
+_ALPHA_FORMATS: Final = {"F64": "<d", "I32": "<i", "I64": "<q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +116,15 @@ def read_pair(
     module: str,
     roles: Mapping[Role, str],
     rank: int,
-    configured: float | None,
+    stated: Stated | None,
 ) -> Pair:
     """A module's factors, after checking that they are finite, and stay so with their scale.
 
-    `configured` is the scale by PEFT's configuration, None if the file has none.
+    `stated` is the scale as written beside the tensors, None if nothing is.
     """
     down_name, up_name = roles[Role.DOWN], roles[Role.UP]
     down, up = tensors[down_name], tensors[up_name]
-    scale = _scale(tensors, roles, rank, configured)
+    scale = _scale(tensors, module, roles, rank, stated)
     _largest(down_name, down)
     with np.errstate(over="ignore"):
         finite = np.isfinite(_largest(up_name, up) * np.float32(scale))
@@ -131,7 +137,7 @@ def read_pair(
 
 
 def _bits(tensor: Tensor) -> npt.NDArray[np.unsignedinteger]:
-    return np.frombuffer(tensor.data, "<u4" if tensor.dtype == "F32" else "<u2")
+    return np.frombuffer(tensor.data, _ELEMENTS[DTYPE_BYTES[tensor.dtype]])
 
 
 def _largest(name: str, tensor: Tensor) -> np.float32:
@@ -156,28 +162,49 @@ def _as_float32(bits: npt.NDArray[np.unsignedinteger], dtype: str) -> Float32Arr
         return bits.view(np.float32)
     if dtype == "F16":
         return bits.view(np.float16).astype(np.float32)
+    if dtype in _EIGHT_BITS:
+        wide_eight: Float32Array = np.take(_EIGHT_BITS[dtype], bits)
+        return wide_eight
     # bfloat16 is the upper half of a float32.
     wide = bits.astype(np.uint32)
     wide <<= np.uint32(16)
     return wide.view(np.float32)
 
 
+def _eight_bits(exponent_bits: int, bias: int) -> Float32Array:
+    """The value of each of the 256 patterns: sign, exponent, then the mantissa.
+
+    Those of infinity and NaN have no meaning here. Source: arXiv 2209.05433.
+    """
+    bits = np.arange(256)
+    mantissa_bits = 7 - exponent_bits
+    exponent = (bits >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    fraction = (bits & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    magnitude = np.where(exponent > 0, 1 + fraction, fraction) * 2.0 ** (
+        np.maximum(exponent, 1) - bias
+    )
+    signed: Float32Array = np.where(bits < 0x80, magnitude, -magnitude).astype(np.float32)
+    return signed
+
+
+_EIGHT_BITS: Final = {"F8_E4M3": _eight_bits(4, bias=7), "F8_E5M2": _eight_bits(5, bias=15)}
+
+
 def _scale(
-    tensors: Mapping[str, Tensor], roles: Mapping[Role, str], rank: int, configured: float | None
+    tensors: Mapping[str, Tensor],
+    module: str,
+    roles: Mapping[Role, str],
+    rank: int,
+    stated: Stated | None,
 ) -> float:
     name = roles.get(Role.ALPHA)
     if name is None:
-        return 1.0 if configured is None else configured
+        return 1.0 if stated is None else stated.scale
     scale = check_alpha(_read_number(tensors[name]), name) / rank
-    if configured is not None and not math.isclose(scale, configured, rel_tol=1e-2):
-        raise LoraRefused(
-            f"{shown(name)!r} means a scale of {scale:g} and the metadata one of {configured:g}; "
-            "remove one of the two"
-        )
-    return scale
+    return scale if stated is None else agree(Stated(scale, repr(shown(name))), stated, module)
 
 
 def _read_number(tensor: Tensor) -> float:
-    if tensor.dtype == "BF16":
-        return float(struct.unpack("<f", b"\0\0" + tensor.data)[0])
+    if tensor.dtype in INFINITY:
+        return float(_widened(tensor).reshape(()))
     return float(struct.unpack(_ALPHA_FORMATS[tensor.dtype], tensor.data)[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from wuliart.lora.errors import LoraRefused, shown
 
@@ -24,25 +24,35 @@ class Role(StrEnum):
     ALPHA = "alpha"
 
 
-_SUFFIXES: Final = (
-    (".lora_A.weight", Role.DOWN),
-    (".lora_B.weight", Role.UP),
-    (".lora_down.weight", Role.DOWN),
-    (".lora_up.weight", Role.UP),
-    (".alpha", Role.ALPHA),
+_TENSOR: Final = re.compile(
     # PEFT names the adapter when a whole model's state is saved; DiffSynth ships such files.
-    (".lora_A.default.weight", Role.DOWN),
-    (".lora_B.default.weight", Role.UP),
-    # diffusers before PEFT.
-    (".lora.down.weight", Role.DOWN),
-    (".lora.up.weight", Role.UP),
+    r"\.lora_(?P<factor>A|B|down|up)(?:\.(?P<adapter>[^.]+))?\.weight$"
+    # diffusers before PEFT, which put the layers into the attention's processor.
+    r"|(?:\.lora|\.lora_linear_layer|(?P<attached>_lora))\.(?P<early>down|up)\.weight$"
+    r"|(?:\.lora|\.lora_linear_layer|_lora)?\.alpha$"
 )
+"""The end of a tensor's name, behind its module's path."""
 
-_DOTTED_PREFIXES: Final = ("transformer.", "diffusion_model.", "base_model.", "model.")
-"""Wrappers a trainer's module sat in; they nest (`base_model.model.transformer.`)."""
+_ROLES: Final = {
+    "A": Role.DOWN, "down": Role.DOWN, "B": Role.UP, "up": Role.UP, None: Role.ALPHA,
+}  # fmt: skip
+
+_DOTTED_PREFIXES: Final = (
+    "transformer.", "diffusion_model.", "base_model.", "model.", "pipe.", "dit.",
+)  # fmt: skip
+"""What a trainer's module sat in; these nest (`base_model.model.transformer.`)."""
+
+_WRAPPERS: Final = frozenset(
+    {"_orig_mod", "module", "processor", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+)
+"""Parts of a path that torch.compile, data parallelism, checkpointing and diffusers' attention
+processors put in front of a module or between it and its parent."""
 
 _FLAT_PREFIXES: Final = ("lora_unet_", "lora_transformer_", "lycoris_")
 """What kohya's scripts and their kin put before a path whose dots became underscores."""
+
+_FLAT_WRAPPERS: Final = re.compile(r"_orig_mod_|^module_")
+"""Wrappers in such a path."""
 
 _BLOCK: Final = re.compile(r"transformer_blocks[._](\d{1,6})[._]")
 
@@ -51,11 +61,12 @@ _PLAIN: Final = "only plain LoRA (A and B matrices) is understood"
 _FOREIGN: Final = tuple(
     (re.compile(rf"\.(?:{tail})(?:\.|$)"), what)
     for tail, what in (
-        ("dora_scale|lora_magnitude_vector", "DoRA magnitudes"),
+        ("dora_scale|magnitude|lora_magnitude_vector", "DoRA magnitudes"),
         (r"hada_\w+", "LoHa factors"),
         (r"lokr_\w+", "LoKr factors"),
         (r"b?oft_\w+", "OFT rotations"),
-        (r"(?:lora_[AB]|lora[_.](?:up|down))(?:\.default)?\.bias", "LoRA biases"),
+        (r"(?:lora_[AB]|lora[_.](?:up|down))(?:\.[^.]+)?\.bias", "LoRA biases"),
+        (r"lora_embedding_[AB]", "embedding factors"),
         ("diff|diff_b|set_weight", "full weight differences"),
         ("lora_mid", "convolution factors"),
     )
@@ -72,6 +83,17 @@ _Problem = tuple[str, str]
 """What the file holds, and why that cannot be used."""
 
 
+class _Split(NamedTuple):
+    """A tensor's name, taken apart."""
+
+    written: str
+    """The module's path, as the file has it."""
+    role: Role
+    adapter: str | None
+    attached: bool
+    """True if the LoRA was an attribute beside the layer (`to_out_lora`), not inside it."""
+
+
 def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, dict[Role, str]]:
     """Module path -> role -> the file's name for that tensor.
 
@@ -80,48 +102,37 @@ def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, di
     """
     flat = {path.replace(".", "_"): path for path in modules}
     found: dict[str, dict[Role, str]] = {}
+    adapters: dict[str, str] = {}
     problems: dict[_Problem, list[str]] = {}
     blocks = _count_blocks(modules)
     for name in names:
-        resolved = _resolve(name, modules, flat)
-        if resolved is None:
-            problems.setdefault(_problem(name, blocks), []).append(name)
+        split = _split(name)
+        path = _resolve(split, modules, flat) if split else None
+        if split is None or path is None:
+            problems.setdefault(_problem(name, split, modules, blocks), []).append(name)
             continue
-        path, role = resolved
+        if split.adapter is not None:
+            adapters.setdefault(split.adapter, name)
         roles = found.setdefault(path, {})
-        if role in roles:
+        if split.role in roles and len(adapters) < 2:
             raise LoraRefused(
-                f"{shown(roles[role])!r} and {shown(name)!r} both give the {role} weights of "
-                f"{path}; export the LoRA in one naming style"
+                f"{shown(roles[split.role])!r} and {shown(name)!r} both give the {split.role} "
+                f"weights of {path}; export the LoRA in one naming style"
             )
-        roles[role] = name
+        roles[split.role] = name
     if problems:
         raise LoraRefused(_explain(problems))
+    if len(adapters) > 1:
+        listed = ", ".join(repr(shown(adapter)) for adapter in list(adapters)[:_MAX_PROBLEMS])
+        raise LoraRefused(
+            f"the file holds {len(adapters):,} adapters ({listed}); export one of them alone"
+        )
     return found
 
 
-def _split(name: str) -> tuple[str, Role] | None:
-    for suffix, role in _SUFFIXES:
-        if name.endswith(suffix):
-            return name[: -len(suffix)], role
-    return None
-
-
-def _resolve(name: str, modules: Collection[str], flat: dict[str, str]) -> tuple[str, Role] | None:
-    split = _split(name)
-    if split is None:
-        return None
-    written, role = split
-    path = _strip(written)
-    if path in modules:
-        return path, role
-    for prefix in _FLAT_PREFIXES:
-        if written.startswith(prefix) and (known := flat.get(written[len(prefix) :])):
-            return known, role
-    return None
-
-
-def _strip(path: str) -> str:
+def strip_wrappers(path: str) -> str:
+    """A dotted path without what the model was wrapped in when it was saved."""
+    path = ".".join(part for part in path.split(".") if part not in _WRAPPERS)
     while True:
         for prefix in _DOTTED_PREFIXES:
             if path.startswith(prefix):
@@ -131,24 +142,50 @@ def _strip(path: str) -> str:
             return path
 
 
+def is_flat(name: str) -> bool:
+    """Returns True for a name in kohya's form, its path's dots turned into underscores."""
+    return name.startswith(_FLAT_PREFIXES)
+
+
+def _split(name: str) -> _Split | None:
+    match = _TENSOR.search(name)
+    if match is None:
+        return None
+    role = _ROLES[match["factor"] or match["early"]]
+    return _Split(name[: match.start()], role, match["adapter"], match["attached"] is not None)
+
+
+def _resolve(split: _Split, modules: Collection[str], flat: dict[str, str]) -> str | None:
+    path = strip_wrappers(split.written)
+    if path in modules:
+        return path
+    if split.attached and f"{path}.0" in modules:
+        return f"{path}.0"  # to_out is a list of a layer and its dropout
+    for prefix in _FLAT_PREFIXES:
+        if split.written.startswith(prefix):
+            rest = split.written[len(prefix) :]
+            return flat.get(rest) or flat.get(_FLAT_WRAPPERS.sub("", rest))
+    return None
+
+
 def _count_blocks(modules: Iterable[str]) -> int:
     numbers = (int(match[1]) for match in map(_BLOCK.match, modules) if match)
     return 1 + max(numbers, default=-1)
 
 
-def _problem(name: str, blocks: int) -> _Problem:
+def _problem(name: str, split: _Split | None, modules: Collection[str], blocks: int) -> _Problem:
     """What is wrong with a name; names with the same problem share one explanation."""
-    if _strip(name).startswith(_TEXT_ENCODER):
+    if strip_wrappers(name).startswith(_TEXT_ENCODER):
         return "text encoder weights", "only the transformer takes adapters here"
     for pattern, what in _FOREIGN:
         if pattern.search(name):
             return what, _PLAIN
-    split = _split(name)
     if split is None:
-        if name.endswith((".weight", ".bias")):
-            return "whole weights", "that is a checkpoint, not a LoRA"
-        return "tensors of no known kind", _PLAIN
-    path = split[0]
+        path, _, kind = strip_wrappers(name).rpartition(".")
+        if kind in ("weight", "bias") and path in modules:
+            return f"the whole {kind} of layers", _PLAIN
+        return "tensors whose names are not understood", _PLAIN
+    path = split.written
     if "time_text_embed" in path:
         return (
             "changes of the timestep embedding",
@@ -157,12 +194,12 @@ def _problem(name: str, blocks: int) -> _Problem:
     block = _BLOCK.search(path)
     if block and int(block[1]) >= blocks:
         return f"weights for transformer_blocks.{int(block[1])}", f"this model has {blocks} blocks"
-    return "weights for modules of another model", "this model has no such module"
+    return "weights of modules whose names are not understood", "this model has no such module"
 
 
 def _explain(problems: dict[_Problem, list[str]]) -> str:
     parts = [
-        f"the file holds {what} ({len(names):,}, for example {shown(names[0])!r}), and {why}"
+        f"the file holds {what} ({len(names):,}, the first is {shown(names[0])!r}), and {why}"
         for (what, why), names in list(problems.items())[:_MAX_PROBLEMS]
     ]
     return f"{'; '.join(parts)}; use a LoRA of this model's transformer, exported without these"

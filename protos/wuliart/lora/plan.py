@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from wuliart.lora.description import read_title, read_trigger_words
 from wuliart.lora.errors import LoraRefused, shown
 from wuliart.lora.factors import INFINITY, LoraAdapter, ModuleFactors, Pair, read_pair
 from wuliart.lora.keys import Role, canonicalise
 from wuliart.lora.reader import Header, Span, read_header
-from wuliart.lora.scale import read_peft_scales
+from wuliart.lora.scale import Stated, check_noted_alpha, read_strength
 from wuliart.lora.threads import in_threads
 
 
@@ -27,8 +28,10 @@ class LoraPlan:
     named: Mapping[str, Mapping[Role, str]]
     """Module path -> role -> name of the tensor."""
     ranks: Mapping[str, int]
-    scales: Mapping[str, float]
-    """Of each module by PEFT's configuration; empty if the file has none."""
+    scales: Mapping[str, Stated]
+    """Of each module as written beside the tensors; empty if nothing is."""
+    noted_alpha: float | None
+    """What one of the `.alpha` tensors has to say, None for anything."""
 
     @property
     def rank(self) -> int:
@@ -47,6 +50,10 @@ class LoraPlan:
             return read_pair(tensors, module, self.named[module], rank, scale)
 
         pairs = dict(zip(self.named, in_threads(checked, self.named), strict=True))
+        if self.noted_alpha is not None:
+            with_alpha = (m for m in self.named if Role.ALPHA in self.named[m])
+            found = ((pairs[module].scale, self.ranks[module]) for module in with_alpha)
+            check_noted_alpha(self.noted_alpha, found)
         metadata = self.header.metadata
         return LoraAdapter(
             ModuleFactors(pairs), self.rank, read_title(metadata), read_trigger_words(metadata)
@@ -54,18 +61,21 @@ class LoraPlan:
 
 
 def plan_lora(
-    header: Header, modules: Mapping[str, tuple[int, int]], max_rank: int | None = None
+    header: Header,
+    modules: Mapping[str, tuple[int, int]],
+    max_rank: int | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> LoraPlan:
     """Judges a file by its header: names, pairs, shapes, ranks, element types and metadata.
 
     `modules` maps each module path of the model to its (in_features, out_features); `max_rank`
-    is the largest rank accepted, None for any. What passes is no larger than an adapter of this
-    rank for all modules. Raises `LoraRefused` and nothing else.
+    is the largest rank accepted, None for any; `config` are the fields of adapter_config.json
+    beside the file, None if there is none. What passes is no larger than an adapter of this rank
+    for all modules. Raises `LoraRefused` and nothing else.
     """
     named = canonicalise(header.spans, modules)
     if not named:
         raise LoraRefused("the file holds no LoRA weights at all; export the LoRA again")
-    peft = read_peft_scales(header.metadata)
     ranks = {
         module: _check_pair(header.spans, module, roles, modules[module])
         for module, roles in named.items()
@@ -77,21 +87,22 @@ def plan_lora(
             f"rank {rank} at {largest}, this server holds up to {max_rank}; "
             f"start it with --max-rank {rank}, or reduce the LoRA's rank"
         )
-    scales = {module: peft.scale(module, ranks[module]) for module in named} if peft else {}
-    return LoraPlan(header, named, ranks, scales)
+    strength = read_strength(header.metadata, named, ranks, config)
+    return LoraPlan(header, named, ranks, strength.scales, strength.noted_alpha)
 
 
 def parse_lora(
     data: bytes | bytearray | memoryview,
     modules: Mapping[str, tuple[int, int]],
     max_rank: int | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> LoraAdapter:
     """Reads the bytes of a .safetensors file: `plan_lora` and `LoraPlan.read` in one.
 
     Raises `LoraRefused` and nothing else, whatever the bytes.
     """
     view = memoryview(data).cast("B").toreadonly()
-    return plan_lora(read_header(view, len(view)), modules, max_rank).read(view)
+    return plan_lora(read_header(view, len(view)), modules, max_rank, config).read(view)
 
 
 def _check_pair(
@@ -123,7 +134,7 @@ def _check_pair(
         if span.dtype not in INFINITY:
             raise LoraRefused(
                 f"{shown(roles[role])!r} has element type {span.dtype}; convert the file to F32, "
-                "BF16 or F16"
+                "BF16, F16 or F8_E4M3"
             )
     if (name := roles.get(Role.ALPHA)) is not None and spans[name].shape not in ((), (1,)):
         raise LoraRefused(

@@ -28,8 +28,13 @@ MAX_NAME_CHARACTERS: Final = 512
 
 MAX_DIMENSIONS: Final = 8
 
-DTYPE_BYTES: Final = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8}
-"""Element types that are read. Weights are only ever the first three; trainers write a module's
+FORMAT_HEADER_BYTES: Final = 100_000_000
+"""The format's own limit; what announces more is no safetensors file."""
+
+DTYPE_BYTES: Final = {
+    "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8,
+}  # fmt: skip
+"""Element types that are read. Weights are only ever the first five; trainers write a module's
 alpha, a single number, as any of them."""
 
 _LENGTH_BYTES: Final = 8
@@ -109,7 +114,7 @@ def read_header(start: bytes | memoryview, file_bytes: int) -> Header:
     view = memoryview(start)
     nbytes = _LENGTH_BYTES + _header_length(bytes(view[:HEAD_BYTES]), file_bytes)
     header = _parse_header(bytes(view[_LENGTH_BYTES:nbytes]))
-    metadata = _read_metadata(header.pop("__metadata__", {}))
+    metadata = _read_metadata(header.pop("__metadata__", None))
     if len(header) > MAX_TENSORS:
         raise LoraRefused(
             f"the file lists {len(header):,} tensors and at most {MAX_TENSORS:,} are read; "
@@ -146,10 +151,15 @@ def _header_length(head: bytes, file_bytes: int) -> int:
             "again"
         )
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+    if length > FORMAT_HEADER_BYTES:
+        raise LoraRefused(
+            f"the file is not a safetensors file: it would begin with a header of {length:,} bytes "
+            f"and the format allows {FORMAT_HEADER_BYTES:,}; get the LoRA itself, as .safetensors"
+        )
     if length > MAX_HEADER_BYTES:
         raise LoraRefused(
-            f"the file announces a header of {length:,} bytes and at most {MAX_HEADER_BYTES:,} are "
-            "read; it is not a safetensors file, or it is damaged"
+            f"the file has a header of {length:,} bytes, above this service's limit of "
+            f"{MAX_HEADER_BYTES:,}; save it with less metadata"
         )
     if file_bytes < _LENGTH_BYTES + length:
         raise LoraRefused(_truncated(_LENGTH_BYTES + length, file_bytes, at_least="at least "))
@@ -193,9 +203,16 @@ def _parse_header(raw: bytes) -> dict[str, Any]:
 
 
 def _read_metadata(metadata: object) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _damaged("its __metadata__ is not a table of strings")
-    return metadata
+    """The fields as text. Some writers put null for none, or values that are no strings."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict):
+        raise _damaged("its __metadata__ is not a table")
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in metadata.items()
+        if value is not None
+    }
 
 
 def _is_size(value: object) -> bool:
@@ -212,8 +229,8 @@ def _read_entry(name: str, entry: object) -> Span:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise LoraRefused(
-            f"{shown(name)!r} has element type {shown(str(dtype))}; convert the file to F32, BF16 "
-            "or F16"
+            f"{shown(name)!r} has element type {shown(str(dtype))}; convert the file to F32, BF16, "
+            "F16 or F8_E4M3"
         )
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
         raise _damaged(f"the shape of {shown(name)!r} is not a list of sizes")

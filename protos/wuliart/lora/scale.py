@@ -1,165 +1,156 @@
-"""Where an adapter's strength is written, and what it comes to for each module.
+"""What an adapter's strength comes to for each module, of all places where it is written.
 
-Owns alpha: as a tensor beside the factors, or as PEFT's configuration in the metadata. Knows no
-weights. A module's product is scaled by alpha / rank, by alpha / sqrt(rank) under rsLoRA
-(https://arxiv.org/abs/2312.03732), and by 1 where no alpha is written: the convention of diffusers
-and PEFT. kohya's `ss_network_alpha` is a record of the training, not an instruction: stock
-diffusers ignores it, and so do converters that fold alpha into the weights and keep the notes.
+A module's product is scaled by alpha / rank, and by 1 where no alpha is written: the convention of
+diffusers and PEFT. Alpha stands in `.alpha` tensors, in the header (`notes`), or in
+adapter_config.json beside the file (`sidecar`). Each that speaks of a module must mean the same
+scale, or the file is refused with both named.
+
+kohya's `ss_network_alpha` needs a rule of its own. It is a note about the training: the trainer
+itself always writes `.alpha` tensors, and always `ss_network_module` beside the note. musubi's
+convert_lora folds sqrt(alpha / rank) into both factors, leaves the tensors out, and keeps the
+notes; back again it writes alpha = rank into tensors, and keeps them too.
+
+1. With `.alpha` tensors these count, and at least one has to be what the note says, unless each is
+   its module's rank. (Alphas by block are legitimate; a note that no tensor agrees with is not.)
+2. Without them, in keys of kohya's own form (`lora_unet_...`), the note is the alpha: nothing that
+   folds alpha away writes such keys without tensors.
+3. Without them, in other keys, with `ss_network_module`: converted. The note does not count.
+4. Otherwise another program wrote it, as alpha, and it counts as the header's other fields do.
+   Where it is the only one and something points to a converter too (more `ss_` notes, or musubi's
+   own `diffusion_model.` keys), both readings are possible: refused unless they mean the same.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
-from wuliart.lora.errors import LoraRefused, shown
+from wuliart.lora.alpha import check_alpha, read_number
+from wuliart.lora.errors import LoraRefused
+from wuliart.lora.keys import Role, is_flat
+from wuliart.lora.notes import read_notes
+from wuliart.lora.peft_config import Pattern, PeftConfig
+from wuliart.lora.sidecar import read_sidecar
 
-METADATA_KEY: Final = "lora_adapter_metadata"
-"""Where diffusers' save_lora_weights writes PEFT's LoraConfig, each field under `transformer.`."""
+KOHYA_ALPHA: Final = "ss_network_alpha"
+_KOHYA_MODULE: Final = "ss_network_module"
+_DYNAMIC: Final = "dynamic"
+"""What sd-scripts' resize_lora writes when every module has its own."""
 
-_COMPONENT: Final = "transformer."
+_MUSUBI_PREFIX: Final = "diffusion_model."
 
-_PEFT_DEFAULT: Final = 8
-"""LoraConfig's default of both `r` and `lora_alpha`."""
-
-MAX_ALPHA: Final = 1e6
-
-_OTHER_FORMULAS: Final = (
-    "use_dora",
-    "use_qalora",
-    "use_bdlora",
-    "arrow_config",
-    "kasa_config",
-    "alora_invocation_tokens",
-    "layer_replication",
-    "fan_in_fan_out",
-)
-"""Fields of LoraConfig that, when set, make the product something else than scale * B A."""
-
-_PLAIN_INITIALISATIONS: Final = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Values of `init_lora_weights` that leave the base weights as they are; PiSSA, OLoRA and others
-also change those, which an adapter file cannot carry."""
+_TOLERANCE: Final = 1e-2
+"""Relative; alpha tensors of 8 or 16 bits are rounded."""
 
 
-def check_alpha(alpha: float, where: str) -> float:
-    """`alpha` if it is usable, else `LoraRefused`, naming the key `where` it is written."""
-    if not 0 < alpha <= MAX_ALPHA:  # also false for NaN
+class Stated(NamedTuple):
+    """A module's scale, and where it is written."""
+
+    scale: float
+    source: str
+
+
+class Strength(NamedTuple):
+    """Everything about the strength that does not stand in tensors."""
+
+    scales: Mapping[str, Stated]
+    """By module; empty if nothing is written."""
+    noted_alpha: float | None
+    """kohya's note, which one of the file's `.alpha` tensors has to agree with; None without."""
+
+
+def read_strength(
+    metadata: Mapping[str, str],
+    named: Mapping[str, Mapping[Role, str]],
+    ranks: Mapping[str, int],
+    config: Mapping[str, Any] | None,
+) -> Strength:
+    """The scale of each module as it is written beside the tensors.
+
+    Args:
+        metadata: the header's.
+        named: module path -> role -> the file's name of the tensor.
+        ranks: module path -> rank of its factors.
+        config: the fields of adapter_config.json, None if there is none.
+
+    Raises:
+        LoraRefused: something written is not understood, or two places disagree.
+    """
+    sources = read_notes(metadata)
+    if config is not None:
+        sources.append(read_sidecar(config))
+    noted = _noted_alpha(metadata)
+    if noted is not None and any(Role.ALPHA in roles for roles in named.values()):
+        return Strength(_agreed(sources, ranks), noted)
+    if noted is not None and _counts(noted, metadata, named, ranks, alone=not sources):
+        alpha = check_alpha(noted, KOHYA_ALPHA)
+        source = f"the header's {KOHYA_ALPHA!r}"
+        sources.append(PeftConfig(source, None, alpha, Pattern({}), Pattern({}), False))
+    return Strength(_agreed(sources, ranks), None)
+
+
+def agree(first: Stated, second: Stated, module: str) -> float:
+    """The scale that both mean; `LoraRefused` if they mean two."""
+    if not math.isclose(first.scale, second.scale, rel_tol=_TOLERANCE):
         raise LoraRefused(
-            f"alpha is {alpha:g} at {shown(where)!r}; it must be above 0 and at most "
-            f"{MAX_ALPHA:,.0f}: export the LoRA again"
+            f"{first.source} means a scale of {first.scale:g} for {module} and {second.source} one "
+            f"of {second.scale:g}; remove the one that is wrong"
         )
-    return alpha
+    return first.scale
 
 
-class Pattern:
-    """Values for modules that are named by their path, or by the end of it.
+def check_noted_alpha(noted: float, found: Iterable[tuple[float, int]]) -> None:
+    """Raises `LoraRefused` if kohya's note contradicts the `.alpha` tensors: rule 1.
 
-    `^` before a path stands for the whole of it. Of several entries that name a module the first
-    one counts, as in peft's get_pattern_key.
+    `found` are the scale and the rank of each module that has one.
     """
-
-    def __init__(self, entries: Mapping[str, float]) -> None:
-        self._entries = {key: (n, value) for n, (key, value) in enumerate(entries.items())}
-
-    def get(self, module: str, default: float) -> float:
-        """The value for the module of this path."""
-        # Looked up by the module's few endings: a hostile file has 150,000 entries.
-        ends = [module, *(module[n + 1 :] for n, c in enumerate(module) if c == ".")]
-        found = [self._entries[key] for key in (f"^{module}", *ends) if key in self._entries]
-        return min(found)[1] if found else default
+    scales = list(found)
+    agreed = any(math.isclose(scale * rank, noted, rel_tol=_TOLERANCE) for scale, rank in scales)
+    if not agreed and any(scale != 1 for scale, _ in scales):
+        scale, rank = next(pair for pair in scales if pair[0] != 1)
+        raise LoraRefused(
+            f"the header's {KOHYA_ALPHA!r} says alpha {noted:g} and the .alpha tensors hold "
+            f"{scale * rank:g}; remove the one that is wrong"
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class PeftScales:
-    """PEFT's configuration of an adapter, as far as it decides the scale."""
-
-    rank: int
-    alpha: float
-    rank_pattern: Pattern
-    alpha_pattern: Pattern
-    rank_stabilised: bool
-
-    def scale(self, module: str, rank: int) -> float:
-        """Scale of `module`, whose factors have `rank`; `LoraRefused` if the two disagree."""
-        said = self.rank_pattern.get(module, self.rank)
-        if said != rank:
-            raise LoraRefused(
-                f"the metadata gives rank {said:g} for {module} and its weights have rank {rank}; "
-                "export the LoRA again"
-            )
-        alpha = check_alpha(self.alpha_pattern.get(module, self.alpha), METADATA_KEY)
-        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+def _agreed(sources: list[PeftConfig], ranks: Mapping[str, int]) -> dict[str, Stated]:
+    scales: dict[str, Stated] = {}
+    for source in sources:
+        for module, rank in ranks.items():
+            stated = Stated(source.scale(module, rank), source.source)
+            agree(scales.setdefault(module, stated), stated, module)
+    return scales
 
 
-def read_peft_scales(metadata: Mapping[str, str]) -> PeftScales | None:
-    """PEFT's configuration from a file's metadata, None if it has none.
-
-    Raises `LoraRefused` for a configuration that is unreadable, or that describes anything but
-    plain LoRA.
-    """
-    raw = metadata.get(METADATA_KEY)
-    if not raw:
+def _noted_alpha(metadata: Mapping[str, str]) -> float | None:
+    written = metadata.get(KOHYA_ALPHA)
+    if written is None or written.strip().lower() == _DYNAMIC:
         return None
-    try:
-        written = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable("it is not JSON") from error
-    if not isinstance(written, dict):
-        raise _unreadable("it is not a JSON object")
-    # transformer.save_lora_adapter writes the fields bare, the pipeline with the component's name.
-    config: dict[str, Any] = {
-        key.removeprefix(_COMPONENT): value
-        for key, value in written.items()
-        if key.startswith(_COMPONENT)
-    } or written
-    if "r" not in config and "lora_alpha" not in config:
-        raise _unreadable("it says nothing about the transformer")
-    for field in _OTHER_FORMULAS:
-        if config.get(field):
-            raise LoraRefused(
-                f"the metadata sets {field}, and only plain LoRA (A and B matrices) is understood; "
-                "merge it into a plain LoRA"
-            )
-    initialisation = config.get("init_lora_weights")
-    if initialisation not in _PLAIN_INITIALISATIONS:
+    return read_number(written, f"the header's {KOHYA_ALPHA}")
+
+
+def _counts(
+    alpha: float,
+    metadata: Mapping[str, str],
+    named: Mapping[str, Mapping[Role, str]],
+    ranks: Mapping[str, int],
+    *,
+    alone: bool,
+) -> bool:
+    """Whether kohya's note is the alpha of a file without `.alpha` tensors: rules 2 to 4."""
+    names = [name for roles in named.values() for name in roles.values()]
+    if all(is_flat(name) for name in names):
+        return True
+    if _KOHYA_MODULE in metadata:
+        return False
+    more = any(field.startswith("ss_") and field != KOHYA_ALPHA for field in metadata)
+    converted = more or any(name.startswith(_MUSUBI_PREFIX) for name in names)
+    if alone and converted and any(rank != alpha for rank in ranks.values()):
         raise LoraRefused(
-            f"the LoRA was started with {shown(str(initialisation))}, which changes the base "
-            "weights too; convert it to a plain LoRA with peft's path_initial_model_for_weight_"
-            "conversion"
+            f"the header's {KOHYA_ALPHA!r} says alpha {alpha:g}, there are no .alpha tensors, and "
+            "nothing tells if a converter has multiplied it into the weights already; add .alpha "
+            f"tensors, or remove {KOHYA_ALPHA} if it has"
         )
-    return PeftScales(
-        rank=int(_number(config.get("r", _PEFT_DEFAULT), "r")),
-        alpha=_number(config.get("lora_alpha", _PEFT_DEFAULT), "lora_alpha"),
-        rank_pattern=_pattern(config, "rank_pattern"),
-        alpha_pattern=_pattern(config, "alpha_pattern"),
-        rank_stabilised=bool(config.get("use_rslora", False)),
-    )
-
-
-def _unreadable(what: str) -> LoraRefused:
-    return LoraRefused(f"the metadata's {METADATA_KEY} is unreadable: {what}; export it again")
-
-
-def _number(value: object, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _unreadable(f"{field} is not a number")
-    if not abs(value) <= MAX_ALPHA:
-        raise _unreadable(f"{field} is out of range")
-    return value
-
-
-def _pattern(config: Mapping[str, Any], field: str) -> Pattern:
-    pattern = config.get(field) or {}
-    if not isinstance(pattern, dict):
-        raise _unreadable(f"{field} is not a table")
-    for key in pattern:
-        # peft takes these as regular expressions; one from a stranger's file is never run.
-        if not re.fullmatch(r"\^?[\w.]+", key):
-            raise _unreadable(f"{field} holds the expression {shown(key)!r} instead of a module")
-    return Pattern(
-        {key: _number(value, f"{field} of {shown(key)}") for key, value in pattern.items()}
-    )
+    return True
