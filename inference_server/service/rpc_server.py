@@ -30,7 +30,7 @@ KEEPALIVE: Final = (
 )
 
 MAX_STREAMS: Final = 512
-"""Calls that one connection may have open; a client's library queues those beyond."""
+"""Calls that one connection may have open; gRPC's clients queue those beyond."""
 
 WINDOW_BYTES: Final = 16 << 10
 """Of a request, what a client may send before the server asks for it: a whole prompt."""
@@ -39,6 +39,9 @@ BOUNDS: Final = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
+    # Calls that have ended, but are not freed yet; gRPC's default is so low that a busy client is
+    # refused calls below the bound above.
+    ("grpc.http2.max_deallocating_streams", MAX_STREAMS),
     ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     # Would let windows grow to hundreds of megabytes; requests are small, so there is no need.
     ("grpc.http2.bdp_probe", 0),

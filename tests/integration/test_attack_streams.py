@@ -153,6 +153,34 @@ async def test_a_request_that_does_not_arrive_ends_its_call(
         assert not server.stages
 
 
+async def test_a_client_of_many_calls_on_one_connection_is_refused_none(
+    open_to_all: Served,
+) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    target = f"127.0.0.1:{open_to_all.port}"
+    async with aio.insecure_channel(target, options=options) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+
+        async def often() -> None:
+            for _ in range(3):
+                await check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+
+        await asyncio.gather(*(often() for _ in range(2 * MAX_STREAMS)))
+
+
+def test_calls_that_are_reset_at_once_take_no_memory(closed: Served) -> None:
+    before = closed.memory
+    with connected(closed.port) as connection:
+        end = time.monotonic() + 3
+        while time.monotonic() < end and not connection.gone:
+            for _ in range(50):
+                stream = connection.call(GENERATE)
+                connection.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
+            connection.read(0.001)
+        assert closed.memory - before < 64e6
+    answered(closed.port)
+
+
 @pytest.mark.parametrize("path", [b"/\xff\xfe", b"/wuliart.v1.\xc3", b"", b"/" + b"x" * 4000])
 def test_a_method_whose_name_is_no_text_leaves_the_server_alone(
     closed: Served, path: bytes
