@@ -19,12 +19,15 @@ class Entry:
     found: Found
     """The file's state that this judgement is of."""
     content_hash: str = ""
-    """SHA-256, 64 hexadecimal digits; empty if the file was not read whole or judging it failed."""
+    """SHA-256 of the file and of adapter_config.json behind it, if it has one: 64 hexadecimal
+    digits; empty if the file was not read whole or judging it failed."""
     title: str = ""
     trigger_words: tuple[str, ...] = ()
     rank: int = 0
     refusal: str = ""
     """Why it cannot be used; empty if it can."""
+    autov3: str = ""
+    """SHA-256 of the file behind its header, first 12 hexadecimal digits; empty as above."""
 
     @property
     def name(self) -> str:
@@ -45,6 +48,7 @@ class Entry:
             size_bytes=self.found.stamp.size,
             content_hash=self.content_hash,
             refusal_reason=self.refusal,
+            autov3_hash=self.autov3,
         )
 
 

@@ -1,30 +1,30 @@
 """One file becomes one judged entry and, if wanted, one slot image.
 
-Owns the single read of a file and the order header, data, hash, image. A file that its header shows
-to be of no use is refused before its data is read, so that what is read whole is never larger than
-the largest adapter of this model. Runs in a worker thread; knows nothing of the event loop, the
-server, or other files. The file is read and never mapped: a mapped file that is truncated meanwhile
-kills the process with SIGBUS.
+Owns the single read of a file and the order sidecar, header, data, image. A file that its header
+shows to be of no use is refused before its data is read, so that what is read whole is never larger
+than the largest adapter of this model. Runs in a worker thread; knows nothing of the event loop,
+the server, or other adapters. Files are read and never mapped: a mapped file that is truncated
+meanwhile kills the process with SIGBUS.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_manager.catalog import Entry
 from lora_manager.found import Found, Stamp
+from lora_manager.hashes import FileHashes
 from lora_manager.image import SlotImage, build_image, module_shapes
 from wuliart.contract.layout import SegmentLayout
 from wuliart.lora import (
@@ -35,6 +35,7 @@ from wuliart.lora import (
     plan_lora,
     read_header,
 )
+from wuliart.lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
 
 log = logging.getLogger(__name__)
 
@@ -114,67 +115,87 @@ def load(
 
 
 def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: bool) -> Loaded:
-    digest = hashlib.sha256()
     refusal, adapter, image = "", None, None
-    # A thread of its own: it hashes one piece while the next is read, and while all are packed.
-    with ThreadPoolExecutor(1, "hash") as beside:
-        plan, data = read_once(found, shape, lambda piece: beside.submit(digest.update, piece))
-        hashing = beside.submit(digest.hexdigest)
+    sidecar = _read_sidecar(found)
+    config = None if sidecar is None else parse_sidecar(sidecar)
+    with FileHashes() as hashing:
+        plan, data = read_once(found, shape, hashing.update, config)
         try:
             adapter = plan.read(data)
             image = build_image(adapter, shape.layout, shape.conditioning) if want_image else None
         except LoraRefused as refused:
             refusal = refused.reason
-        content_hash = hashing.result()
+        content_hash, autov3 = hashing.finish(sidecar or b"")
     if known is not None and known.content_hash == content_hash:
         # Most changes are real; packing the rare unchanged file is cheap.
         entry = Entry(
-            found, content_hash, known.title, known.trigger_words, known.rank, known.refusal
+            found, content_hash, known.title, known.trigger_words, known.rank, known.refusal, autov3
         )
         return Loaded(entry, None, unchanged=True)
     if adapter is None or refusal:
-        return Loaded(Entry(found, content_hash, refusal=refusal), None)
+        return Loaded(Entry(found, content_hash, refusal=refusal, autov3=autov3), None)
     entry = Entry(
-        found, content_hash, adapter.title or "", tuple(adapter.trigger_words), adapter.rank
+        found, content_hash, adapter.title or "", adapter.trigger_words, adapter.rank, autov3=autov3
     )
     return Loaded(entry, image)
 
 
 def read_once(
-    found: Found, shape: ModelShape, seen: Callable[[memoryview], object]
+    found: Found,
+    shape: ModelShape,
+    seen: Callable[[memoryview], object],
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[LoraPlan, memoryview]:
     """What the file's header says, and all bytes of the file; `seen` is called with every piece.
 
-    Raises FileChangedError if it is not what was admitted or was written to meanwhile,
-    UnreadableError if the operating system refuses, LoraRefused if its header shows that the rest
-    is of no use.
+    `config` are the fields of its adapter_config.json. Raises FileChangedError if the file is not
+    what was admitted or was written to meanwhile, UnreadableError if the operating system refuses,
+    LoraRefused if its header shows that the rest is of no use.
+    """
+    with _admitted(found.path, found.stamp) as file:
+        plan = _plan(file, found.stamp.size, shape, config)
+        data = _read_into(file, found.stamp.size, seen)
+        if len(data) != found.stamp.size:
+            raise FileChangedError(found.relative)
+    return plan, data
+
+
+def _read_sidecar(found: Found) -> bytes | None:
+    """The content of its adapter_config.json, None if it has none; raises as `read_once` does."""
+    if found.sidecar is None or found.sidecar_stamp is None:
+        return None
+    size = found.sidecar_stamp.size
+    check_sidecar_size(size)
+    with _admitted(found.sidecar, found.sidecar_stamp, f"{SIDECAR_NAME} beside it") as file:
+        content = _read(file, size)
+        if len(content) != size:
+            raise FileChangedError(found.relative)
+    return content
+
+
+@contextmanager
+def _admitted(path: Path, stamp: Stamp, name: str = "it") -> Iterator[FileIO]:
+    """A file as it was admitted, with `stamp`; `name` is what a message calls it.
+
+    If it is another when it is opened or when it is closed, FileChangedError takes the place of
+    what was raised in between.
     """
     # O_NONBLOCK: a pipe put in the file's place meanwhile must not hang the worker.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
         # With an opener the descriptor is closed also if it turns out to be a folder's.
-        with open(
-            found.path, "rb", buffering=0, opener=lambda path, _: os.open(path, flags)
-        ) as file:
-            if Stamp.of(os.fstat(file.fileno())) != found.stamp or not _is_at(file, found.path):
-                raise FileChangedError(found.relative)
-            plan, refused, data = None, None, memoryview(b"")
+        with open(path, "rb", buffering=0, opener=lambda name, _: os.open(name, flags)) as file:
+            if Stamp.of(os.fstat(file.fileno())) != stamp or not _is_at(file, path):
+                raise FileChangedError(str(path))
             try:
-                plan = _plan(file, found.stamp.size, shape)
-                data = _read_into(file, found.stamp.size, seen)
-            except LoraRefused as error:
-                refused = error
-            if Stamp.of(os.fstat(file.fileno())) != found.stamp:
-                raise FileChangedError(found.relative)
-            if refused is not None:
-                raise refused
-            if plan is None or len(data) != found.stamp.size:
-                raise FileChangedError(found.relative)
-            return plan, data
+                yield file
+            finally:
+                if Stamp.of(os.fstat(file.fileno())) != stamp:
+                    raise FileChangedError(str(path))
     except OSError as error:
         if error.errno in _REPLACED:
-            raise FileChangedError(found.relative) from None
-        raise UnreadableError(f"it cannot be read: {error.strerror or error}") from None
+            raise FileChangedError(str(path)) from None
+        raise UnreadableError(f"{name} cannot be read: {error.strerror or error}") from None
 
 
 def _is_at(file: FileIO, path: Path) -> bool:
@@ -204,7 +225,7 @@ def _read(file: FileIO, count: int) -> bytes:
     return b"".join(pieces)
 
 
-def _plan(file: FileIO, size: int, shape: ModelShape) -> LoraPlan:
+def _plan(file: FileIO, size: int, shape: ModelShape, config: Mapping[str, Any] | None) -> LoraPlan:
     """What a file of `size` bytes holds by its header, the only part that is read.
 
     Leaves the file at its beginning.
@@ -212,4 +233,5 @@ def _plan(file: FileIO, size: int, shape: ModelShape) -> LoraPlan:
     start = _read(file, HEAD_BYTES)
     start += _read(file, header_bytes(start, size) - len(start))
     file.seek(0)
-    return plan_lora(read_header(start, size), shape.modules, shape.layout.parameters.max_rank)
+    max_rank = shape.layout.parameters.max_rank
+    return plan_lora(read_header(start, size), shape.modules, max_rank, config)

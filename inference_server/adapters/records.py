@@ -25,6 +25,8 @@ class FileEntry:
     content_hash: str
     refusal_reason: str = ""
     """Empty if the file can be used."""
+    autov3: str = ""
+    """The hash by which other programs know the file; empty if it is not known."""
 
 
 class AdapterState(Enum):

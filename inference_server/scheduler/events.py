@@ -28,6 +28,8 @@ class AdapterUse:
     weight: float
     content_hash: str
     generation: int
+    autov3: str = ""
+    """As in `FileEntry`."""
 
 
 @dataclass(frozen=True, slots=True)

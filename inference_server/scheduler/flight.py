@@ -250,6 +250,7 @@ def _go_on(job: Job) -> None:
 def uses_of(binding: Binding) -> tuple[AdapterUse, ...]:
     """The exact adapter versions of a picture."""
     return tuple(
-        AdapterUse(w.name, w.weight, pin.content.entry.content_hash, pin.content.generation)
+        AdapterUse(w.name, w.weight, entry.content_hash, pin.content.generation, entry.autov3)
         for w, pin in zip(binding.wanted, binding.pins, strict=True)
+        for entry in [pin.content.entry]
     )

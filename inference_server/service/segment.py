@@ -21,6 +21,7 @@ from inference_server.service.descriptor_socket import DescriptorSocket, WriterG
 from wuliart.contract import tracing
 from wuliart.contract.adapter_names import REPLACEMENT, name_problem, printable
 from wuliart.contract.limits import MAX_LISTED_ADAPTERS
+from wuliart.contract.recipe import is_autov3
 from wuliart.contract.status import Reason
 from wuliart.contract.text import hidden_characters
 from wuliart.internal.v1 import segment_pb2 as pb
@@ -185,6 +186,7 @@ def _entry(message: pb.CatalogEntry) -> FileEntry:
         size_bytes=message.size_bytes,
         content_hash=_shown(message.content_hash, HASH_CHARACTERS),
         refusal_reason=_shown(message.refusal_reason, MAX_REASON_CHARACTERS) or problem,
+        autov3=message.autov3_hash if is_autov3(message.autov3_hash) else "",
     )
 
 

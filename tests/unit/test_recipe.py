@@ -51,20 +51,25 @@ def test_it_lies_in_the_pictures_exif(recipe: Recipe) -> None:
 
 
 def test_the_text_is_what_image_browsers_of_the_field_expect() -> None:
-    styles = (RecipeStyle("neon", 0.8, HASH), RecipeStyle("ink", 1.0, HASH))
+    styles = (
+        RecipeStyle("neon", 0.8, HASH, "aa0123456789"),
+        RecipeStyle("old", 0.5, HASH),
+        RecipeStyle("ink", 1.0, HASH, "bb0123456789"),
+    )
     text = Recipe("a fox, <b>bold</b>", 7, 4, styles, "embedded", "0.1.0").text()
     assert text == (
-        "a fox, <b>bold</b> <lora:neon:0.8> <lora:ink:1>\n"
+        "a fox, <b>bold</b> <lora:neon:0.8> <lora:old:0.5> <lora:ink:1>\n"
         "Steps: 4, Sampler: Euler, CFG scale: 1, Seed: 7, Size: 1024x1024, Model: embedded, "
-        'Lora hashes: "neon: 0123456789ab, ink: 0123456789ab", '
-        f'Styles: "[[\\"neon\\", 0.8, \\"{HASH}\\"], [\\"ink\\", 1.0, \\"{HASH}\\"]]", '
+        'Lora hashes: "neon: aa0123456789, ink: bb0123456789", '
+        f'Styles: "[[\\"neon\\", 0.8, \\"{HASH}\\"], [\\"old\\", 0.5, \\"{HASH}\\"], '
+        f'[\\"ink\\", 1.0, \\"{HASH}\\"]]", '
         "Version: WuliArt 0.1.0"
     )
     # How AUTOMATIC1111 finds settings (modules/infotext_utils.py): an independent reading.
     pairs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', text.split("\n")[1])
     found = dict(pairs)
     assert (found["Steps"], found["Seed"], found["Size"]) == ("4", "7", "1024x1024")
-    assert found["Lora hashes"] == '"neon: 0123456789ab, ink: 0123456789ab"'
+    assert found["Lora hashes"] == '"neon: aa0123456789, ink: bb0123456789"'
 
 
 def test_the_comment_is_utf_16_in_exif_and_the_pixels_stay() -> None:

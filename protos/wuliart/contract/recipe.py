@@ -1,8 +1,9 @@
 """The recipe a picture carries: what has to be asked for to get the same picture again.
 
 Owns its text, in the "parameters" form that image browsers of this field read (AUTOMATIC1111's
-infotext: the prompt with `<lora:...>` tags, then one line of settings). What that form cannot say
-exactly (weights, full hashes) is in a setting of its own, `Styles`. Knows nothing of EXIF or JPEG.
+infotext: the prompt with `<lora:...>` tags, then one line of settings). In `Lora hashes` they look
+for the AutoV3 hash of each LoRA. What that form cannot say exactly (weights, the hash of the whole
+file) is in a setting of its own, `Styles`. Knows nothing of EXIF or JPEG.
 
 A recipe that is read comes with a file from anywhere. Parsing takes time in proportion to the text,
 and a recipe that was parsed can be asked for: its values are within the service's limits.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wuliart.contract.limits import (
@@ -29,8 +30,7 @@ PRODUCT: Final = "WuliArt"
 MAX_RECIPE_CHARACTERS: Final = 1 << 15
 """In UTF-16 that is a whole EXIF segment; the longest recipe within the limits is a third of it."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_SHORT_HASH: Final = 12
-"""Digits of a hash in the form that others read."""
+_AUTOV3: Final = re.compile(r"[0-9a-f]{12}")
 
 
 class RecipeError(ValueError):
@@ -39,11 +39,13 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RecipeStyle:
-    """A style as one picture used it; `content_hash` is its file's SHA-256 in hexadecimal."""
+    """A style as one picture used it; `content_hash` is `Adapter.content_hash` of the contract."""
 
     name: str
     weight: float
     content_hash: str
+    autov3: str = field(default="", compare=False)
+    """The LoRA's hash for other programs. Not read back; a style without it is not in the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Recipe:
 
     def text(self) -> str:
         """The recipe as infotext."""
-        hashes = ", ".join(f"{s.name}: {s.content_hash[:_SHORT_HASH]}" for s in self.styles)
+        hashes = ", ".join(f"{s.name}: {s.autov3}" for s in self.styles if s.autov3)
         exact = [[s.name, s.weight, s.content_hash] for s in self.styles]
         settings = {
             "Steps": str(self.steps),
@@ -68,7 +70,7 @@ class Recipe:
             "Seed": str(self.seed),
             "Size": f"{IMAGE_SIZE}x{IMAGE_SIZE}",
             "Model": _quoted(self.model),
-            **({"Lora hashes": json.dumps(hashes, ensure_ascii=False)} if self.styles else {}),
+            **({"Lora hashes": json.dumps(hashes, ensure_ascii=False)} if hashes else {}),
             "Styles": json.dumps(json.dumps(exact, ensure_ascii=False), ensure_ascii=False),
             "Version": f"{PRODUCT} {self.version}",
         }
@@ -112,6 +114,11 @@ class Recipe:
         except (ValueError, RecursionError) as error:
             raise RecipeError(f"its parameters are damaged ({error})") from None
         return recipe
+
+
+def is_autov3(text: str) -> bool:
+    """Returns True for the 12 hexadecimal digits of an AutoV3 hash."""
+    return _AUTOV3.fullmatch(text) is not None
 
 
 def _settings(line: str) -> dict[str, str]:

@@ -31,13 +31,17 @@ def sidecar_owner(names: Iterable[str]) -> str | None:
     return files[0] if len(files) == 1 else None
 
 
-def parse_sidecar(data: bytes) -> dict[str, Any]:
-    """The fields in the file's bytes; `LoraRefused` if it is no JSON object or too large."""
-    if len(data) > MAX_SIDECAR_BYTES:
+def check_sidecar_size(size: int) -> None:
+    """Raises `LoraRefused` for a size in bytes above the limit."""
+    if size > MAX_SIDECAR_BYTES:
         raise LoraRefused(
-            f"{SIDECAR_NAME} beside it has more than the {MAX_SIDECAR_BYTES:,} bytes that are "
-            "read; save the adapter again with peft"
+            f"{SIDECAR_NAME} beside it has {size:,} bytes and {MAX_SIDECAR_BYTES:,} is the limit; "
+            "save the adapter again with peft"
         )
+
+
+def parse_sidecar(data: bytes) -> dict[str, Any]:
+    """The fields in the file's bytes; `LoraRefused` if it is no JSON object."""
     try:
         config = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
