@@ -24,7 +24,7 @@ async def run(config: ManagerConfig) -> None:
     """Manage until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # it would end the process; see `is_closed`
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # it would end the process; see `writers_of`
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("watching %s for the server in %s", config.loras, config.runtime_dir)

@@ -6,20 +6,21 @@ admission.py), reads no file, and never raises for a single bad entry.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from lora_manager.beside import PARTIAL_SUFFIXES, Folder, control_file, sidecar
 from lora_manager.found import SUFFIX, Found, Stamp, precedence, tell_apart
 from wuliart.contract.adapter_names import name_problem, printable
 from wuliart.contract.limits import MAX_LISTED_ADAPTERS
 
 PICKLE_SUFFIXES: Final = (".pt", ".bin", ".ckpt", ".pth")
-UNFINISHED_SUFFIXES: Final = (".part", ".tmp", ".crdownload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,10 @@ def covers(paths: frozenset[str], relative: str) -> bool:
 
 
 def is_ignored(relative: str) -> bool:
-    """Whether a path is hidden, or named as an unfinished download."""
-    return any(part.startswith(".") for part in relative.split("/")) or relative.lower().endswith(
-        UNFINISHED_SUFFIXES
+    """Returns True if a part of the path is hidden, or named as an unfinished download."""
+    return any(
+        part.startswith(".") or part.endswith(PARTIAL_SUFFIXES)
+        for part in relative.lower().split("/")
     )
 
 
@@ -60,6 +62,7 @@ def is_candidate(relative: str) -> bool:
     return relative.lower().endswith((SUFFIX, *PICKLE_SUFFIXES)) and not is_ignored(relative)
 
 
+@lru_cache(2 * MAX_LISTED_ADAPTERS)
 def adapter_name(relative: str) -> tuple[str, str]:
     """(name, why the name cannot be used or ""); an unusable name comes back made printable."""
     name = relative.rpartition(".")[0]
@@ -77,7 +80,8 @@ def scan(root: Path) -> Scan:
     status = os.stat(real_root)  # noqa: PTH116
     files: dict[str, Found] = {}
     unreadable: set[str] = set()
-    walked: set[tuple[int, int]] = set()
+    # By path: not every file system gives a folder a number that it keeps.
+    walked: set[str] = set()
     folders: deque[tuple[str, str]] = deque([("", real_root)])
     links: deque[tuple[str, str]] = deque()
 
@@ -89,39 +93,43 @@ def scan(root: Path) -> Scan:
 
     while (folders or links) and len(files) < MAX_LISTED_ADAPTERS:
         # Links last: a folder that is also reachable by its own path is listed under that.
-        below, folder = folders.popleft() if folders else links.popleft()
+        below, path = folders.popleft() if folders else links.popleft()
+        if path in walked:
+            continue
+        walked.add(path)
         try:
-            identity = os.stat(folder)  # noqa: PTH116
-            if (identity.st_dev, identity.st_ino) in walked:
-                continue
-            walked.add((identity.st_dev, identity.st_ino))
-            with os.scandir(folder) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(path) as entries:
+                listed = {entry.name: entry for entry in sorted(entries, key=_name)}
         except OSError:
             if not below:
                 raise
             unreadable.add(below)
             continue
-        for entry in listed:
+        folder = Folder(path, listed.keys())
+        for name, entry in listed.items():
             if len(files) >= MAX_LISTED_ADAPTERS:
                 break
-            relative = below + entry.name
-            if is_ignored(relative):
+            if is_ignored(name):
                 continue
-            if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112
+            relative = below + name
+            if entry.is_symlink():
                 target = os.path.realpath(entry.path)
-                if _is_inside(real_root, target):
-                    links.append((f"{relative}/", target))
-                else:
-                    add(_outside(relative, Path(entry.path), folder=True))
+                if os.path.isdir(target):  # noqa: PTH112
+                    if _is_inside(real_root, target):
+                        links.append((f"{relative}/", target))
+                    else:
+                        add(_outside(relative, Path(entry.path), folder=True))
+                elif is_candidate(name):
+                    add(_describe_link(real_root, relative, entry.path, folder))
             elif entry.is_dir(follow_symlinks=False):
                 folders.append((f"{relative}/", entry.path))
-            elif is_candidate(relative):
-                add(_describe(real_root, relative, entry.path))
+            elif is_candidate(name):
+                with suppress(OSError):
+                    add(_describe(real_root, relative, entry.path, _status(entry), folder))
     return Scan(
         (status.st_dev, status.st_ino),
         tell_apart(files),
-        frozenset(folder.rstrip("/") for folder in unreadable),
+        frozenset(path.rstrip("/") for path in unreadable),
         full=len(files) >= MAX_LISTED_ADAPTERS,
     )
 
@@ -131,34 +139,21 @@ def inspect(root: Path, relative: str) -> Found | None:
     if not is_candidate(relative):
         return None
     real_root = os.path.realpath(root)
-    return _describe(real_root, relative, os.path.join(real_root, relative))  # noqa: PTH118
+    above, _, name = relative.rpartition("/")
+    path = os.path.realpath(os.path.join(real_root, above))  # noqa: PTH118
+    return _describe_link(real_root, relative, f"{path}/{name}", Folder(path))
 
 
-def is_closed(found: Found) -> bool:
-    """Whether certainly nobody has the file open for writing.
-
-    A read lease is granted only then (fcntl(2), F_SETLEASE), on file systems of this machine and
-    for files of one's own; elsewhere nothing is certain. A writer that comes in that instant waits
-    for it to end, and the kernel says so by SIGIO, which this process ignores.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        descriptor = os.open(found.path, flags)
-    except OSError:
-        return False
-    try:
-        if Stamp.of(os.fstat(descriptor)) != found.stamp:
-            return False
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)  # and with it the lease
-    return True
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
-def _describe(real_root: str, relative: str, path: str) -> Found | None:
-    """`relative` below the root as a Found; None if it is not there or no regular file."""
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    return entry.stat(follow_symlinks=False)
+
+
+def _describe_link(real_root: str, relative: str, path: str, folder: Folder) -> Found | None:
+    """`relative` below the root as a Found, its links followed; None if it is not there."""
     target = os.path.realpath(path)
     if not _is_inside(real_root, target):
         # As a scan says of it, or the two would take turns in listing it under two names.
@@ -167,12 +162,26 @@ def _describe(real_root: str, relative: str, path: str) -> Found | None:
         status = os.stat(target)  # noqa: PTH116
     except OSError:
         return None
+    return _describe(real_root, relative, target, status, folder)
+
+
+def _describe(
+    real_root: str, relative: str, target: str, status: os.stat_result, folder: Folder
+) -> Found | None:
+    """The file at `target`, listed as `relative` in `folder`; None if it is no regular file."""
     if not stat.S_ISREG(status.st_mode):
         return None
     name, refusal = adapter_name(relative)
-    if not refusal and relative.lower().endswith(PICKLE_SUFFIXES):
-        refusal = "a pickle can run code when it is opened; convert it to .safetensors"
-    return Found(name, relative, Path(target), Stamp.of(status), refusal)
+    stamp = Stamp.of(status)
+    if refusal or relative.lower().endswith(PICKLE_SUFFIXES):
+        pickle = "a pickle can run code when it is opened; convert it to .safetensors"
+        return Found(name, relative, Path(target), stamp, refusal or pickle)
+    file = relative.rpartition("/")[2]
+    config = sidecar(file, folder, real_root)
+    control = control_file(file, stamp.size, folder)
+    return Found(
+        name, relative, Path(target), stamp, config.refusal, config.path, config.stamp, control
+    )
 
 
 def _outside(relative: str, path: Path, *, folder: bool) -> Found | None:

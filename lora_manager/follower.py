@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from lora_manager.admission import Admission, Changes, Hints
-from lora_manager.directory import Scan, inspect, is_closed, scan
-from lora_manager.found import Found
+from lora_manager.directory import Scan, inspect, scan
+from lora_manager.found import Found, Stamp
+from lora_manager.inodes import InodeNumbers
+from lora_manager.unfinished import Signs, signs_of
 from lora_manager.watch import DirectoryWatch, HintBox
 from wuliart.contract.limits import MAX_LISTED_ADAPTERS
 
@@ -25,6 +27,15 @@ log = logging.getLogger(__name__)
 
 _BURST_SECONDS: Final = 0.1
 """Full scans that events ask for are at least this far apart."""
+
+_SCAN_SHARE: Final = 200
+_LONGEST_SCAN_PAUSE: Final = 30.0
+"""While events tell of changes, scans only look for what events have missed: they take no more than
+half a percent of a core, and come at least this often."""
+
+_CLOSING_SECONDS: Final = 0.1
+_CLOSING_LOOKS: Final = 5
+"""The kernel tells that a file is closed a moment before its writer counts as gone."""
 
 
 class DirectoryFollower:
@@ -49,6 +60,12 @@ class DirectoryFollower:
         self._threads = ThreadPoolExecutor(1, "scanner")
         self._unreadable = False
         self._full = False
+        self._inodes = InodeNumbers(lambda path: Stamp.of(path.stat()))
+        self._seen: dict[str, Found] = {}
+        self._scan_cost = 0.0
+        """CPU seconds of the last scan."""
+        self._closing: dict[str, int] = {}
+        """Looks at files of which an event said that they are closed and that were not yet."""
         self.started = asyncio.Event()
         """Set when the directory has been listed once."""
 
@@ -57,29 +74,42 @@ class DirectoryFollower:
         clock = asyncio.get_running_loop().time
         if self._watch is not None and not self._watch.start():
             self._watched = (0, 0)  # no root; the first one that is seen is tried again
-        last_scan, next_scan = clock() - _BURST_SECONDS, clock()
+        last_scan = clock() - _BURST_SECONDS
+        next_scan = next_look = clock()
         try:
             while True:
-                await self._box.wait(next_scan - clock())
+                await self._box.wait(min(next_scan, next_look) - clock())
                 if self._box.rescan:
                     next_scan = min(next_scan, last_scan + _BURST_SECONDS)
                 if clock() >= next_scan:
                     await self._scan()
                     last_scan = clock()
-                    next_scan = last_scan + self._rescan_seconds
-                else:
-                    await self._look(self._box.take_files())
+                    next_scan = last_scan + self._pause()
+                    next_look = last_scan + self._rescan_seconds
+                    continue
+                unsettled: frozenset[str] = frozenset()
+                if clock() >= next_look:
+                    unsettled = self._admission.unsettled
+                    next_look = clock() + self._rescan_seconds
+                await self._look(self._box.take_files(), unsettled)
         finally:
             if self._watch is not None:
                 self._watch.stop()
             self._threads.shutdown(wait=False)
+
+    def _pause(self) -> float:
+        """Seconds until the next scan that no event asks for."""
+        if self._watch is None or not self._watch.running or self._admission.misses:
+            return self._rescan_seconds
+        spared = min(_SCAN_SHARE * self._scan_cost, _LONGEST_SCAN_PAUSE)
+        return max(spared, self._rescan_seconds)
 
     async def _scan(self) -> None:
         loop = asyncio.get_running_loop()
         # Taken before the scan: what an event says must not be older than what the scan sees.
         hints = self._box.take_all()
         try:
-            seen, closed = await loop.run_in_executor(self._threads, self._list)
+            seen, listing = await loop.run_in_executor(self._threads, self._list)
         except OSError as error:
             if not self._unreadable:
                 log.warning(
@@ -96,16 +126,33 @@ class DirectoryFollower:
                 "and names is not listed: remove some", self._root, MAX_LISTED_ADAPTERS,
             )  # fmt: skip
         self._full = seen.full
-        hints |= Hints(arrived=closed)
-        changes = self._admission.observe(seen, hints, now=loop.time(), wall_ns=time.time_ns())
+        began = time.thread_time()
+        news = self._admission.news(seen.files.values())
+        listing += time.thread_time() - began
+        signs = await self._signs(news)
+        self._look_again(signs, hints)
+        began = time.thread_time()
+        changes = self._admission.observe(
+            seen, signs, hints, now=loop.time(), wall_ns=time.time_ns()
+        )
+        self._scan_cost = listing + time.thread_time() - began
         self._on_changes(changes)
         self.started.set()
 
-    def _list(self) -> tuple[Scan, frozenset[str]]:
-        """The directory and, at the first look, which files are closed: no event has told."""
-        seen = scan(self._root)
-        files = () if self._admission.started else seen.files.values()
-        return seen, frozenset(found.relative for found in files if is_closed(found))
+    def _list(self) -> tuple[Scan, float]:
+        """The directory, and the CPU seconds that listing it took."""
+        began = time.thread_time()
+        seen = self._inodes.settle(scan(self._root), self._seen)
+        self._seen = seen.files
+        return seen, time.thread_time() - began
+
+    async def _signs(self, news: list[Found]) -> dict[str, Signs]:
+        """By path."""
+        if not news:
+            return {}
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: {found.relative: signs_of(found) for found in news}
+        )
 
     def _follow_root(self, seen: Scan) -> None:
         """Watch the folder that is now at the root's path, not one that was moved away."""
@@ -113,11 +160,12 @@ class DirectoryFollower:
             self._watch.start()
         self._watched = seen.root
 
-    async def _look(self, hints: Hints) -> None:
-        paths = hints.arrived | hints.gone
+    async def _look(self, hints: Hints, unsettled: frozenset[str]) -> None:
+        loop = asyncio.get_running_loop()
+        paths = hints.arrived | hints.gone | unsettled
         if not paths:
             return
-        seen = await asyncio.get_running_loop().run_in_executor(self._threads, self._inspect, paths)
+        seen = await loop.run_in_executor(self._threads, self._inspect, paths)
         found = [f for f in seen.values() if f is not None]
         if (
             not self._admission.started
@@ -126,13 +174,26 @@ class DirectoryFollower:
         ):
             self._box.folder(hints)
             return
-        self._on_changes(self._admission.observe_hinted(seen, hints))
+        signs = await self._signs(self._admission.news(found))
+        self._look_again(signs, hints)
+        self._on_changes(self._admission.observe_hinted(seen, signs, hints, now=loop.time()))
+
+    def _look_again(self, signs: Mapping[str, Signs], hints: Hints) -> None:
+        """Soon, at files that an event says are closed and a sign says are not."""
+        held = (path for path, sign in signs.items() if sign.reason and path in hints.arrived)
+        self._closing = {path: self._closing.get(path, 0) + 1 for path in held}
+        again = frozenset(path for path, looks in self._closing.items() if looks <= _CLOSING_LOOKS)
+        if again:
+            asyncio.get_running_loop().call_later(
+                _CLOSING_SECONDS, self._box.file, Hints(arrived=again)
+            )
 
     def _inspect(self, paths: frozenset[str]) -> dict[str, Found | None]:
         seen: dict[str, Found | None] = {}
         for path in paths:
             try:
-                seen[path] = inspect(self._root, path)
+                found = inspect(self._root, path)
+                seen[path] = None if found is None else self._inodes.of(found)
             except OSError:
                 log.debug("%s could not be looked at; the next scan will", path)
         return seen

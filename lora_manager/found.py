@@ -9,22 +9,29 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from wuliart.contract.adapter_names import REPLACEMENT, printable
-from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS
+from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS, MAX_LISTED_ADAPTERS
 from wuliart.contract.text import code_point, is_ignorable, skeleton
 
 SUFFIX: Final = ".safetensors"
 
+_look = lru_cache(2 * MAX_LISTED_ADAPTERS)(skeleton)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Stamp:
-    """What tells two versions of a file apart without reading it."""
+    """What tells two versions of a file apart without reading it.
+
+    A stamp without an inode number is compared by device, size and mtime alone.
+    """
 
     device: int
     inode: int
+    """0 where the file system does not promise it; the ctime then counts as little."""
     size: int
     mtime_ns: int
     ctime_ns: int
@@ -38,9 +45,32 @@ class Stamp:
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stamp):
+            return NotImplemented
+        if self._content() != other._content():
+            return False
+        return 0 in (self.inode, other.inode) or (
+            self.inode == other.inode and self.ctime_ns == other.ctime_ns
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
     def may_be_renamed(self, other: Stamp) -> bool:
-        """Whether a rename alone can have made the one stamp of the other."""
-        return replace(self, ctime_ns=other.ctime_ns) == other
+        """Returns True if a rename alone can have made the one stamp of the other."""
+        return 0 != self.inode == other.inode and self._content() == other._content()
+
+    def differs_in_identity_only(self, other: Stamp) -> bool:
+        """Returns True if size and mtime are the other's, and inode number or ctime are not."""
+        return self != other and self._content() == other._content()
+
+    def without_inode(self) -> Stamp:
+        """The stamp on a file system that does not promise inode numbers."""
+        return replace(self, inode=0)
+
+    def _content(self) -> tuple[int, int, int]:
+        return self.device, self.size, self.mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +89,13 @@ class Found:
     sidecar: Path | None = None
     """Where the adapter_config.json that belongs to it is: absolute, free of symbolic links."""
     sidecar_stamp: Stamp | None = None
+    control: str = field(default="", compare=False)
+    """Name of a downloader's file beside it, which says that this one is not finished."""
     look: str = field(init=False, compare=False)
     """The skeleton of its path without the ending: the same for files that look alike."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "look", skeleton(self.relative.rpartition(".")[0]))
+        object.__setattr__(self, "look", _look(self.relative.rpartition(".")[0]))
 
 
 def precedence(found: Found) -> tuple[bool, bool, str]:

@@ -27,7 +27,9 @@ from watchdog.events import (
 from watchdog.observers.inotify import InotifyObserver
 
 from lora_manager.admission import Hints
+from lora_manager.beside import finished_by
 from lora_manager.directory import is_candidate
+from wuliart.lora.sidecar import SIDECAR_NAME
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,11 @@ class DirectoryWatch:
         self._box = box
         self._observer: InotifyObserver | None = None
 
+    @property
+    def running(self) -> bool:
+        """True while the system tells of changes."""
+        return self._observer is not None
+
     def start(self) -> bool:
         """Begin; returns whether the system allowed it."""
         self.stop()
@@ -138,12 +145,17 @@ class _Handler(FileSystemEventHandler):
             gone = source
         elif isinstance(event, FileClosedEvent):
             arrived = source
-        touched = source | target
+        arrived |= frozenset(filter(None, map(finished_by, gone)))
+        touched = source | target | arrived
         if isinstance(event, FileCreatedEvent):
             # No sign that it is finished; but a symbolic or hard link is never closed.
-            put, relevant = self._box.folder, any(map(is_candidate, touched))
+            put = self._box.folder
+            relevant = any(is_candidate(path) or _is_sidecar(path) for path in touched)
         elif event.is_directory:
             # Also those of hidden names: symbolic links may lead through them.
+            put, relevant = self._box.folder, True
+        elif any(map(_is_sidecar, touched)):
+            # To which file it belongs depends on what else lies in the folder.
             put, relevant = self._box.folder, True
         else:
             # `..data` of a Kubernetes volume is a link that is renamed: a file to inotify.
@@ -160,3 +172,7 @@ class _Handler(FileSystemEventHandler):
         text = os.fsdecode(path)
         below = text.removeprefix(self.root + "/")
         return frozenset() if not text or below == text else frozenset({below})
+
+
+def _is_sidecar(relative: str) -> bool:
+    return relative.rpartition("/")[2] == SIDECAR_NAME

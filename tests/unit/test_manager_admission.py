@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lora_manager.admission import Admission, Changes, Hints
 from lora_manager.directory import Scan
 from lora_manager.found import Found, Stamp
+from lora_manager.unfinished import Signs
 
 QUIET = 1.8
 TICK = 2.0
@@ -39,10 +40,22 @@ class Directory:
         hints: Hints = Hints(),  # noqa: B008 (frozen)
         root: tuple[int, int] = (1, 1),
         unreadable: frozenset[str] = frozenset(),
+        signs: Signs = Signs(),  # noqa: B008 (frozen)
     ) -> Changes:
         self.now += TICK
         scan = Scan(root, {f.name: f for f in files}, unreadable)
-        return self.admission.observe(scan, hints, now=self.now, wall_ns=WALL)
+        each = {f.relative: signs for f in files}
+        return self.admission.observe(scan, each, hints, now=self.now, wall_ns=WALL)
+
+    def look(
+        self,
+        seen: dict[str, Found | None],
+        hints: Hints = Hints(),  # noqa: B008 (frozen)
+        signs: Signs = Signs(),  # noqa: B008 (frozen)
+    ) -> Changes:
+        self.now += TICK
+        each = dict.fromkeys(seen, signs)
+        return self.admission.observe_hinted(seen, each, hints, now=self.now)
 
 
 def arrived(*names: str) -> Hints:
@@ -81,7 +94,7 @@ def test_a_file_is_present_from_the_first_look_until_it_is_gone() -> None:
     assert directory.admission.present == {"anchor"}
     directory.scan(anchor, found("oil", mtime=YOUNG))
     assert directory.admission.present == {"anchor", "oil"}
-    directory.admission.observe_hinted({"oil.safetensors": None}, gone("oil"))
+    directory.look({"oil.safetensors": None}, gone("oil"))
     assert directory.admission.present == {"anchor"}
 
 
@@ -104,8 +117,8 @@ def test_scans_in_quick_succession_count_as_one() -> None:
     directory.scan()
     scan = Scan((1, 1), {"ink": found("ink", mtime=YOUNG)})
     for now in (10.0, 10.1, 11.0):
-        assert not directory.admission.observe(scan, Hints(), now=now, wall_ns=WALL).admitted
-    assert directory.admission.observe(scan, Hints(), now=11.9, wall_ns=WALL).admitted
+        assert not directory.admission.observe(scan, {}, Hints(), now=now, wall_ns=WALL).admitted
+    assert directory.admission.observe(scan, {}, Hints(), now=11.9, wall_ns=WALL).admitted
 
 
 def test_a_growing_file_is_not_admitted_and_its_old_version_stays_known() -> None:
@@ -186,18 +199,17 @@ def test_a_rename_keeps_both_halves_together() -> None:
 def test_hinted_paths_alone_tell_a_rename_a_deletion_and_an_arrival() -> None:
     directory = Directory()
     directory.scan(found("old"), found("other"))
-    admission = directory.admission
     moved = Found("new", "new.safetensors", Path("/loras/new"), found("old").stamp)
-    changes = admission.observe_hinted(
+    changes = directory.look(
         {"old.safetensors": None, "new.safetensors": moved},
         Hints(frozenset({"new.safetensors"}), frozenset({"old.safetensors"})),
     )
     assert (names(changes), changes.removed, changes.renamed) == (["new"], (), {"new": "old"})
-    changes = admission.observe_hinted({"other.safetensors": None}, arrived("other"))
+    changes = directory.look({"other.safetensors": None}, arrived("other"))
     assert changes == Changes(), "an arrival that is not there says nothing"
-    changes = admission.observe_hinted({"other.safetensors": found("other")}, gone("other"))
+    changes = directory.look({"other.safetensors": found("other")}, gone("other"))
     assert changes == Changes(), "a deletion of what is there says nothing"
-    changes = admission.observe_hinted({"other.safetensors": None}, gone("other"))
+    changes = directory.look({"other.safetensors": None}, gone("other"))
     assert changes.removed == ("other",)
 
 
@@ -219,7 +231,7 @@ def test_of_two_files_of_one_name_in_one_batch_the_usable_one_wins(order: tuple[
         ".pt": replace(good, relative="ink.pt", path=Path("/loras/ink.pt"), refusal="a pickle"),
     }
     seen = {both[suffix].relative: both[suffix] for suffix in order}
-    changes = directory.admission.observe_hinted(seen, Hints(arrived=frozenset(seen)))
+    changes = directory.look(seen, Hints(arrived=frozenset(seen)))
     assert changes.admitted == (good,)
     assert directory.admission.known == {"ink": good}
 
@@ -241,7 +253,7 @@ def test_a_file_that_could_not_be_read_comes_again() -> None:
     assert names(directory.scan(found("ink"))) == []
     directory.admission.retry("ink")
     hinted = {"ink.safetensors": found("ink")}
-    assert names(directory.admission.observe_hinted(hinted, arrived("ink"))) == ["ink"]
+    assert names(directory.look(hinted, arrived("ink"))) == ["ink"]
 
 
 def test_a_file_that_is_renamed_before_it_is_read_again_keeps_both_halves_together() -> None:

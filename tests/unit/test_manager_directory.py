@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_manager import directory
-from lora_manager.directory import adapter_name, covers, inspect, is_closed, scan
+from lora_manager.directory import adapter_name, covers, inspect, scan
 
 
 def test_files_folders_and_what_is_ignored(tmp_path: Path) -> None:
@@ -190,22 +190,6 @@ def test_a_bad_name_on_disk_is_refused_and_travels(tmp_path: Path) -> None:
 def test_covers() -> None:
     assert covers(frozenset({"a"}), "a/b/c") and covers(frozenset({"a/b"}), "a/b")
     assert not covers(frozenset({"a"}), "ab") and not covers(frozenset(), "a")
-
-
-def test_a_file_is_closed_unless_somebody_may_still_write_it(tmp_path: Path) -> None:
-    path = tmp_path / "ink.safetensors"
-    with path.open("wb") as file:
-        file.write(b"1")
-        file.flush()
-        found = inspect(tmp_path, path.name)
-        assert found is not None
-        assert not is_closed(found)
-    with path.open("rb"):
-        assert is_closed(found), "a reader is no writer"
-    path.write_bytes(b"22")
-    assert not is_closed(found), "another version"
-    path.unlink()
-    assert not is_closed(found)
 
 
 def test_a_folder_without_end_is_listed_up_to_a_limit(

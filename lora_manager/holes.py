@@ -1,0 +1,152 @@
+"""Finds the parts of a file that a download has not written yet: zeros in the middle of a tensor.
+
+A file that is given its whole size before its content has zeros, or holes, where nothing has been
+written. A trained tensor has neither, with two exceptions that are no sign: a tensor that is zero
+from end to end (peft begins with such), and whole rows of zeros (padding to a larger rank).
+Reads the header and the tensors in question alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from wuliart.lora import HEAD_BYTES, LoraRefused, header_bytes, read_header
+from wuliart.lora.errors import shown
+from wuliart.lora.reader import Header, Span
+
+MIN_RUN_BYTES: Final = 4096
+"""Shorter runs of zeros are no sign; space is reserved in pages."""
+
+PAGE_BYTES: Final = 4096
+
+_MIN_SHARE_BYTES: Final = 64
+"""Of a run, in a tensor that is not all zeros: single numbers may be."""
+
+_PIECE_BYTES: Final = 1 << 20
+_MAX_TAIL_BYTES: Final = 16 << 20
+"""How far back from the end zeros are followed: a tensor's length or two."""
+
+_MIN_ROW_BYTES: Final = 1024
+_NUMBER_BYTES: Final = 8
+
+_MAX_HOLES: Final = 256
+
+
+def unwritten(descriptor: int, size: int, *, closed: bool) -> str:
+    """What shows that the file is not written whole, as part of a sentence; empty if nothing does.
+
+    In a file that is closed for certain, zeros that were written are content: only holes, which no
+    process has written, count. Elsewhere zeros at the file's end count too. Raises OSError.
+    """
+    regions = _holes(descriptor, size)
+    if not closed and (tail := _zero_tail(descriptor, size)) < size:
+        regions.append((tail, size))
+    if not regions:
+        return ""
+    if regions[0][0] < HEAD_BYTES <= size and not any(os.pread(descriptor, HEAD_BYTES, 0)):
+        return "it begins with zeros"
+    try:
+        head = os.pread(descriptor, HEAD_BYTES, 0)
+        header = read_header(os.pread(descriptor, header_bytes(head, size), 0), size)
+    except LoraRefused:
+        return ""  # whoever reads it says why
+    for begin, end in regions:
+        # A hole begins with a page, and what was written may end within the page before.
+        start = _last_nonzero(descriptor, max(0, begin - PAGE_BYTES), begin)
+        if start <= header.nbytes and end >= size:
+            return "everything behind its header is zeros"
+        if text := _zeros_inside(descriptor, header, start, end):
+            return text
+    return ""
+
+
+def _holes(descriptor: int, size: int) -> list[tuple[int, int]]:
+    """Where the file system has nothing stored; nothing where it does not tell."""
+    found: list[tuple[int, int]] = []
+    end = 0
+    try:
+        while len(found) < _MAX_HOLES:
+            begin = os.lseek(descriptor, end, os.SEEK_HOLE)
+            if begin >= size:
+                break
+            try:
+                end = os.lseek(descriptor, begin, os.SEEK_DATA)
+            except OSError:  # ENXIO: no data behind it
+                end = size
+            found.append((begin, min(end, size)))
+            if end >= size:
+                break
+    except OSError:
+        pass  # EINVAL: not known here
+    return found
+
+
+def _zero_tail(descriptor: int, size: int) -> int:
+    """Where the zeros begin that the file ends with, or a position within them; `size` if none."""
+    start = size
+    least = max(0, size - _MAX_TAIL_BYTES)
+    step = MIN_RUN_BYTES
+    while start > least:
+        begin = max(least, start - step)
+        kept = os.pread(descriptor, start - begin, begin).rstrip(b"\0")
+        if kept:
+            start = begin + len(kept)
+            break
+        start, step = begin, _PIECE_BYTES
+    return start if size - start >= MIN_RUN_BYTES else size
+
+
+def _zeros_inside(descriptor: int, header: Header, begin: int, end: int) -> str:
+    """What is wrong with the tensors that the zeros from `begin` to `end` reach into."""
+    for name, span in header.spans.items():
+        first, last = header.nbytes + span.begin, header.nbytes + span.end
+        if last <= begin or first >= end or (begin <= first and last <= end):
+            continue  # not reached, or zero from end to end
+        run_begin = _last_nonzero(descriptor, first, max(begin, first))
+        run_end = _first_nonzero(descriptor, min(end, last), last)
+        whole = run_begin == first and run_end == last
+        long = max(end, run_end) - min(begin, run_begin) >= MIN_RUN_BYTES
+        if whole or not long or run_end - run_begin < _MIN_SHARE_BYTES:
+            continue
+        if not _is_padding(span, first, last, (run_begin, run_end)):
+            return f"its tensor {shown(name)!r} is zeros from the file's byte {run_begin:,} on"
+    return ""
+
+
+def _last_nonzero(descriptor: int, first: int, position: int) -> int:
+    """Where the zeros begin that end at `position`, looking back as far as `first`."""
+    while position > first:
+        begin = max(first, position - _PIECE_BYTES)
+        kept = os.pread(descriptor, position - begin, begin).rstrip(b"\0")
+        if kept:
+            return begin + len(kept)
+        position = begin
+    return first
+
+
+def _first_nonzero(descriptor: int, position: int, last: int) -> int:
+    """Where the zeros end that begin at `position`, looking on as far as `last`."""
+    while position < last:
+        piece = os.pread(descriptor, min(_PIECE_BYTES, last - position), position)
+        if not piece:
+            return last
+        if left := len(piece.lstrip(b"\0")):
+            return position + len(piece) - left
+        position += len(piece)
+    return last
+
+
+def _is_padding(span: Span, first: int, last: int, run: tuple[int, int]) -> bool:
+    """Returns True if the zeros are whole rows, and that not by the chance of a page's end.
+
+    Short rows are those of an up matrix, which a larger rank makes longer, not more.
+    """
+    row = (last - first) // span.shape[0] if len(span.shape) > 1 and span.shape[0] else 0
+    if row < _MIN_ROW_BYTES:
+        return False
+    begin, end = run
+    # The bytes of one number beside the run may be zeros, too.
+    begins = begin == first or (-(begin - first) % row < _NUMBER_BYTES and begin % PAGE_BYTES != 0)
+    ends = end == last or ((end - first) % row < _NUMBER_BYTES and end % PAGE_BYTES != 0)
+    return begins and ends

@@ -1,0 +1,211 @@
+"""Files of full size that are not finished: open, beside a control file, with parts unwritten."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from lora_manager import writers
+from lora_manager.beside import finished_by
+from lora_manager.directory import inspect, scan
+from lora_manager.found import Found
+from lora_manager.unfinished import Signs, signs_of
+
+PATH = "transformer.transformer_blocks.0.attn.to_q"
+
+
+def lora(*, zero_up: bool = False, padded: bool = False) -> bytes:
+    """An adapter whose matrices are larger than a few pages: [32, 4096] and [4096, 32]."""
+    rng = np.random.default_rng(1)
+    down = rng.standard_normal((32, 4096), dtype=np.float32)
+    up = rng.standard_normal((4096, 32), dtype=np.float32)
+    if padded:
+        down[20:] = 0
+        up[:, 20:] = 0
+    if zero_up:
+        up[:] = 0
+    return save({f"{PATH}.lora_A.weight": down, f"{PATH}.lora_B.weight": up})
+
+
+def found_at(path: Path) -> Found:
+    found = inspect(path.parent, path.name)
+    assert found is not None and scan(path.parent).files[found.name] == found
+    assert scan(path.parent).files[found.name].control == found.control
+    return found
+
+
+def reason(path: Path) -> str:
+    return signs_of(found_at(path)).reason
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ink.safetensors"
+
+
+@pytest.fixture
+def leaseless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that grants no leases, as NFS and FUSE do not."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(writers.fcntl, "fcntl", refuse)
+
+
+def test_a_file_that_is_open_for_writing_is_not_finished_however_whole_it_is(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(lora())
+        file.flush()
+        assert "open for writing" in reason(path)
+    with path.open("rb"):
+        assert signs_of(found_at(path)) == Signs(closed=True), "a reader is no writer"
+
+
+def test_of_a_file_that_changed_or_went_nothing_is_known(path: Path) -> None:
+    path.write_bytes(lora())
+    before = found_at(path)
+    path.write_bytes(lora() + b"1")
+    assert signs_of(before) == Signs(closed=False)
+    path.unlink()
+    assert signs_of(before) == Signs(closed=False)
+
+
+@pytest.mark.usefixtures("leaseless")
+def test_without_leases_a_whole_file_is_neither_open_nor_closed(path: Path) -> None:
+    path.write_bytes(lora())
+    with path.open("ab"):
+        assert signs_of(found_at(path)) == Signs(closed=False)
+
+
+@pytest.mark.parametrize("suffix", [".aria2", ".aria2__temp", ".st", ".lftp-pget-status"])
+def test_a_downloaders_control_file_beside_it_says_that_it_is_not_finished(
+    path: Path, suffix: str
+) -> None:
+    path.write_bytes(lora())
+    control = path.with_name(path.name + suffix)
+    control.write_bytes(b"")
+    assert f'"{control.name}" beside it' in reason(path)
+    assert finished_by(f"a/{control.name}") == f"a/{path.name}"
+    control.unlink()
+    assert not reason(path)
+
+
+@pytest.mark.parametrize(
+    "partial",
+    [
+        "ink.safetensors.part", "ink.aBcD1234.safetensors.part", "ink.safetensors.crdownload",
+        "ink.safetensors.filepart", "INK.safetensors.opdownload", "ink.safetensors.incomplete",
+    ],
+)  # fmt: skip
+def test_an_empty_file_beside_a_partial_one_is_its_placeholder(path: Path, partial: str) -> None:
+    path.write_bytes(b"")
+    path.with_name(partial).write_bytes(b"")
+    assert partial in reason(path)
+    path.write_bytes(lora())
+    assert not reason(path), "a next version is coming; this one is whole"
+
+
+def test_what_lies_in_the_folder_of_an_unfinished_download_is_not_listed(tmp_path: Path) -> None:
+    for folder in ("ink.safetensors.download", "torrent.!qB", "x.tmp"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ink.safetensors").write_bytes(lora())
+        assert inspect(tmp_path, f"{folder}/ink.safetensors") is None
+    assert not scan(tmp_path).files
+
+
+def half_written(path: Path, at: float, reserve: Callable[[int, int], None]) -> None:
+    data = lora()
+    with path.open("wb", buffering=0) as file:
+        reserve(file.fileno(), len(data))
+        file.write(data[: int(at * len(data))])
+
+
+def fallocate(descriptor: int, size: int) -> None:
+    os.posix_fallocate(descriptor, 0, size)
+
+
+def write_zeros(descriptor: int, size: int) -> None:
+    os.pwrite(descriptor, bytes(size), 0)
+
+
+@pytest.mark.parametrize("at", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("reserve", [os.ftruncate, fallocate])
+def test_what_no_process_has_written_is_waited_for_also_when_the_writer_has_ended(
+    path: Path, at: float, reserve: Callable[[int, int], None]
+) -> None:
+    half_written(path, at, reserve)
+    assert "is zeros from the file's byte" in reason(path)
+
+
+@pytest.mark.usefixtures("leaseless")
+@pytest.mark.parametrize("at", [0.3, 0.5, 0.9])
+def test_where_it_may_still_be_open_zeros_at_the_end_are_waited_for(path: Path, at: float) -> None:
+    half_written(path, at, write_zeros)
+    assert "is zeros from the file's byte" in reason(path)
+
+
+@pytest.mark.parametrize("written", [0, 3000])
+def test_a_file_of_which_little_or_nothing_has_been_written(path: Path, written: int) -> None:
+    path.write_bytes(lora()[:written])
+    os.truncate(path, len(lora()))
+    said = reason(path)
+    assert "begins with zeros" in said if not written else "zeros" in said
+
+
+def test_a_piece_that_is_missing_in_the_middle(path: Path) -> None:
+    data = lora()
+    with path.open("wb", buffering=0) as file:
+        os.ftruncate(file.fileno(), len(data))
+        for begin, end in ((0, 1 << 18), (1 << 19, len(data))):
+            os.pwrite(file.fileno(), data[begin:end], begin)
+    assert "lora_A.weight' is zeros from the file's byte 262,144" in reason(path)
+
+
+@pytest.mark.parametrize("leases", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_zeros_that_are_content_are_no_sign(
+    path: Path, request: pytest.FixtureRequest, leases: bool, sparse: bool
+) -> None:
+    if not leases:
+        request.getfixturevalue("leaseless")
+    for data in (lora(), lora(zero_up=True), lora(padded=True), lora(padded=True, zero_up=True)):
+        path.unlink(missing_ok=True)
+        with path.open("wb", buffering=0) as file:
+            os.ftruncate(file.fileno(), len(data))
+            for begin in range(0, len(data), 4096):
+                # As `cp --sparse=always` writes it.
+                if not sparse or any(data[begin : begin + 4096]):
+                    os.pwrite(file.fileno(), data[begin : begin + 4096], begin)
+        assert not reason(path)
+
+
+@pytest.mark.usefixtures("leaseless")
+def test_zeros_of_a_closed_file_that_were_written_are_content(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_written(path, 0.5, write_zeros)
+    assert reason(path)
+    monkeypatch.undo()
+    assert signs_of(found_at(path)) == Signs(closed=True)
+
+
+def test_a_file_that_is_none_is_left_to_those_who_read_it(path: Path) -> None:
+    for data in (b"", b"x", b"PK\x03\x04" + bytes(5000), b"\x10" + bytes(20_000)):
+        path.write_bytes(data)
+        assert not reason(path)
+
+
+def test_a_sidecar_counts_as_the_file_itself(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(lora())
+    with (tmp_path / "adapter_config.json").open("w"):
+        assert "adapter_config.json beside it open for writing" in reason(path)
+    assert not reason(path)
+    (tmp_path / "adapter_config.json.aria2").write_bytes(b"")
+    assert "adapter_config.json.aria2" in reason(path)
