@@ -200,7 +200,7 @@ def _scale(
     name = roles.get(Role.ALPHA)
     if name is None:
         return 1.0 if stated is None else stated.scale
-    scale = check_alpha(_read_number(tensors[name]), name) / rank
+    scale = check_alpha(_read_number(tensors[name]), repr(shown(name))) / rank
     return scale if stated is None else agree(Stated(scale, repr(shown(name))), stated, module)
 
 

@@ -75,7 +75,7 @@ def _separate(fields: Mapping[str, tuple[str, str]]) -> list[PeftConfig]:
 
 def _number(field: tuple[str, str]) -> float | None:
     name, value = field
-    return read_number(value, f"the header's {name}")
+    return read_number(value, f"the header's {shown(name)!r}")
 
 
 def _value(name: str, text: str) -> object:

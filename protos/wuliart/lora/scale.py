@@ -84,7 +84,7 @@ def read_strength(
     if noted is not None and any(Role.ALPHA in roles for roles in named.values()):
         return Strength(_agreed(sources, ranks), noted)
     if noted is not None and _counts(noted, metadata, named, ranks, alone=not sources):
-        alpha = check_alpha(noted, KOHYA_ALPHA)
+        alpha = check_alpha(noted, f"the header's {KOHYA_ALPHA!r}")
         source = f"the header's {KOHYA_ALPHA!r}"
         sources.append(PeftConfig(source, None, alpha, Pattern({}), Pattern({}), False))
     return Strength(_agreed(sources, ranks), None)
@@ -128,7 +128,7 @@ def _noted_alpha(metadata: Mapping[str, str]) -> float | None:
     written = metadata.get(KOHYA_ALPHA)
     if written is None or written.strip().lower() == _DYNAMIC:
         return None
-    return read_number(written, f"the header's {KOHYA_ALPHA}")
+    return read_number(written, f"the header's {KOHYA_ALPHA!r}")
 
 
 def _counts(

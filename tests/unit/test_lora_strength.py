@@ -1,0 +1,261 @@
+"""The strength of a LoRA is read wherever it is written, and never guessed where two places differ.
+
+`test_lora_writers` has whole files as each trainer writes them; here one statement at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.lora_files import RawTensor, encode, lora_tensors, make_lora, module_features, pack
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.lora import LoraRefused, parse_lora
+
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+FEATURES = module_features(LAYOUT)
+Q, K = "transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_k"
+
+
+def scale_of(data: bytes, config: Mapping[str, Any] | None = None, module: str = Q) -> float:
+    """How many times up @ down the module's product is, in float64, by the file's own factors."""
+    factors = parse_lora(data, FEATURES, config=config).factors[module]
+    plain = parse_lora(_without_statements(data), FEATURES).factors[module]
+    product = plain.up.astype(float) @ plain.down
+    ours = factors.up.astype(float) @ factors.down
+    scale = float((ours * product).sum() / (product * product).sum())
+    np.testing.assert_allclose(ours, scale * product, rtol=1e-5, atol=1e-9)
+    return scale
+
+
+def _without_statements(data: bytes) -> bytes:
+    """The same file without metadata and `.alpha` tensors."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    tensors: dict[str, RawTensor] = {}
+    for name, entry in header.items():
+        if not name.endswith(".alpha"):
+            begin, end = (8 + length + at for at in entry["data_offsets"])
+            tensors[name] = entry["dtype"], entry["shape"], data[begin:end]
+    return pack(tensors)
+
+
+def lora(metadata: Mapping[str, Any] | None = None, **choices: Any) -> bytes:
+    return make_lora(LAYOUT, modules=[Q, K], metadata=metadata, **choices)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"alpha": "16", "rank": "4"},
+        {"lora_alpha": "16", "rank": "4"},
+        {"network_alpha": "16", "rank": "4"},
+        {"network_alpha": "16.0", "network_dim": "4"},
+        {"lora_alpha": "1.6e1", "lora_rank": "4.0"},
+        {"lora_alpha": ' "16" ', "lora_r": "None"},
+        {"transformer.lora_alpha": "16", "transformer.r": "4"},
+        {"transformer.lora_alpha": "16"},
+        {"transformer.network_alpha": "16"},
+        {"Alpha": "16"},
+        {"LORA_ALPHA": "16"},
+        {"lora-alpha": "16"},
+        {"alpha": 16, "rank": 4},
+        {"alpha": 16.0},
+        {"alpha": "16", "lora_alpha": "16", "network_alpha": "16"},
+        {"alpha": "None", "lora_alpha": "16", "network_alpha": ""},
+        {"ss_network_alpha": "16"},
+        {"ss_network_alpha": "16.0", "rank": "4"},
+        {"lora_alpha": "8", "use_rslora": "True"},
+        {"lora_alpha": "1", "alpha_pattern": '{"attn.to_q": 16}'},
+        {"lora_adapter_metadata": '{"transformer.r": 4, "transformer.lora_alpha": 16}'},
+        {"lora_adapter_metadata": '{"transformer.r": "4", "transformer.lora_alpha": "16.0"}'},
+        {"lora_adapter_metadata": '{"r": 4, "lora_alpha": 16}'},
+        {"lora_adapter_metadata": {"r": 4, "lora_alpha": 16}},
+        {"lora_adapter_metadata": json.dumps('{"r": 4, "lora_alpha": 16}')},
+        {"lora_config": '{"lora_alpha": 16}'},
+        {"adapter_config": '{"peft_type": "LORA", "r": 4, "lora_alpha": 16}'},
+        {"peft_config": '{"r": 4, "lora_alpha": 8, "use_rslora": true}'},
+    ],
+    ids=str,
+)
+def test_alpha_in_the_header_is_a_scale_of_four(metadata: dict[str, Any]) -> None:
+    assert scale_of(lora(metadata)) == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"rank": "16"},
+        {"alpha": "None", "rank": "4"},
+        {"ot_config": '{"lora_alpha": 1.0, "lora_rank": 16}'},
+        {"text_encoder.lora_alpha": "16", "text_encoder.r": "4"},
+        {"ss_network_alpha": "4", "ss_network_dim": "4"},
+        {"ss_network_alpha": "Dynamic", "ss_network_dim": "Dynamic"},
+        {"ss_network_alpha": "None"},
+        {"modelspec.title": "Ink", "format": "pt"},
+    ],
+    ids=str,
+)
+def test_what_is_no_statement_leaves_a_scale_of_one(metadata: dict[str, Any]) -> None:
+    assert scale_of(lora(metadata)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"alpha": "16", "lora_alpha": "8"}, r"'lora_alpha' means a scale of 2 .*'alpha' one of 4"),
+        ({"alpha": "16", "rank": "8"}, "'alpha' gives rank 8 .* have rank 4"),
+        ({"alpha": "16", "rank": "4", "lora_rank": "8"}, "two ranks, rank 4 and lora_rank 8"),
+        ({"alpha": "sixteen"}, "the header's 'alpha' is 'sixteen' and should be a number"),
+        ({"alpha": "16,0"}, "should be a number"),
+        ({"alpha": "[16]"}, "should be a number"),
+        ({"alpha": True}, "should be a number"),
+        ({"alpha": "nan"}, "should be a number"),
+        ({"alpha": "1e999"}, "out of range"),
+        ({"alpha": "9" * 5000}, "should be a number"),
+        ({"alpha": "0"}, "alpha is 0 "),
+        ({"alpha": "-16"}, "alpha is -16 "),
+        ({"use_rslora": "true"}, "no alpha beside it"),
+        ({"lora_alpha": "16", "use_rslora": "maybe"}, "should be true or false"),
+        ({"lora_alpha": "16", "use_dora": "true"}, "sets use_dora"),
+        ({"lora_alpha": "16", "init_lora_weights": "pissa"}, "started with 'pissa'"),
+        ({"lora_config": "16"}, "'lora_config' is unreadable: it is not a JSON object"),
+        ({"lora_adapter_metadata": '{"r": 4, "lora_alpha": 16}', "alpha": "8"}, "means a scale"),
+        ({"ss_network_alpha": "16", "lora_alpha": "8"}, "of 2 .*'ss_network_alpha' one of 4"),
+    ],
+    ids=str,
+)
+def test_what_is_not_understood_or_disagrees_is_refused_by_name(
+    metadata: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(LoraRefused, match=reason):
+        parse_lora(lora(metadata), FEATURES)
+
+
+def test_tensors_and_header_must_agree() -> None:
+    assert scale_of(lora({"alpha": "16"}, style="bare_alpha", alpha=16.0)) == pytest.approx(4)
+    with pytest.raises(LoraRefused, match=r"\.alpha' means a scale of 2 .*'alpha' one of 4"):
+        parse_lora(lora({"alpha": "16"}, style="bare_alpha", alpha=8.0), FEATURES)
+
+
+TRAINED = {"ss_network_module": "networks.lora_qwen_image", "ss_network_dim": "4"}
+
+
+@pytest.mark.parametrize(
+    ("style", "alpha", "metadata", "expected"),
+    [
+        # Rule 1: tensors count.
+        ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "2"}, 0.5),
+        ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "Dynamic"}, 0.5),
+        ("kohya", 4.0, {**TRAINED, "ss_network_alpha": "1"}, 1),
+        ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "16"}, "says alpha 16 .* hold 2"),
+        ("bare_alpha", 2.0, {"ss_network_alpha": "16"}, "says alpha 16 .* hold 2"),
+        # Rule 2: kohya's own keys.
+        ("kohya", None, {**TRAINED, "ss_network_alpha": "1"}, 0.25),
+        ("kohya", None, {"ss_network_alpha": "16"}, 4),
+        # Rule 3: converted.
+        ("diffusion_model", None, {**TRAINED, "ss_network_alpha": "1"}, 1),
+        ("peft", None, {**TRAINED, "ss_network_alpha": "1"}, 1),
+        ("bare_default", None, {**TRAINED, "ss_network_alpha": "1"}, 1),
+        ("peft", None, {**TRAINED, "ss_network_alpha": "1", "lora_alpha": "4"}, 1),
+        # Rule 4: another program's alpha, or not to be known.
+        ("peft", None, {"ss_network_alpha": "16"}, 4),
+        ("peft", None, {"ss_network_alpha": "16", "ss_network_dim": "4"}, "nothing tells"),
+        ("diffusion_model", None, {"ss_network_alpha": "1"}, "nothing tells"),
+        ("diffusion_model", None, {"ss_network_alpha": "4", "ss_network_dim": "4"}, 1),
+        ("peft", None, {"ss_network_alpha": "16", "ss_tag": "", "lora_alpha": "16"}, 4),
+        ("peft", None, {"ss_network_alpha": "1", "lora_alpha": "16"}, "means a scale of 4"),
+    ],
+)
+def test_kohyas_note_of_alpha(
+    style: str, alpha: float | None, metadata: dict[str, str], expected: float | str
+) -> None:
+    data = pack(
+        {
+            name: tensor
+            for name, tensor in lora_tensors(
+                LAYOUT, modules=[Q, K], style=style, alpha=alpha
+            ).items()
+            if alpha is not None or not name.endswith(".alpha")
+        },
+        metadata,
+    )
+    if isinstance(expected, str):
+        with pytest.raises(LoraRefused, match=expected):
+            parse_lora(data, FEATURES)
+    else:
+        assert scale_of(data) == pytest.approx(expected)
+
+
+def test_alphas_by_block_are_legitimate_beside_the_note() -> None:
+    tensors = lora_tensors(LAYOUT, modules=[Q, K], style="kohya", alpha=2.0)
+    name = f"lora_unet_{K.replace('.', '_')}.alpha"
+    tensors[name] = ("F32", (), encode(np.array(8.0), "F32"))
+    data = pack(tensors, {**TRAINED, "ss_network_alpha": "2"})
+    assert scale_of(data) == pytest.approx(0.5)
+    assert scale_of(data, module=K) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"lora_alpha": 16}, 4),
+        ({"r": 4, "lora_alpha": 16, "peft_type": "LORA", "bias": "none"}, 4),
+        ({"r": 4, "lora_alpha": 16, "peft_type": "PeftType.LORA"}, 4),
+        ({"r": "4", "lora_alpha": "16.0", "rank_pattern": None}, 4),
+        ({"r": 4, "lora_alpha": 8, "use_rslora": True}, 8 / math.sqrt(4)),
+        ({"r": 8, "lora_alpha": 16, "rank_pattern": {"to_q": 4, f"^{K}": 4}}, 4),
+        ({"r": 4, "lora_alpha": 1, "alpha_pattern": {f"base_model.model.{Q}": 16}}, 4),
+        ({"r": 4, "lora_alpha": 1, "alpha_pattern": {f"^transformer.{Q}$": 16}}, 4),
+        ({"r": 4, "peft_type": "LORA"}, 2),
+        ({"r": 4, "lora_alpha": 16, "modules_to_save": [], "target_parameters": None}, 4),
+    ],
+    ids=str,
+)
+def test_the_file_beside_it(config: dict[str, Any], expected: float) -> None:
+    assert scale_of(lora(style="base_model"), config) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({}, "gives none of peft_type, r and lora_alpha"),
+        ({"model": "x"}, "gives none of"),
+        ({"r": 8, "lora_alpha": 16}, "adapter_config.json gives rank 8 .* have rank 4"),
+        ({"r": 4, "lora_alpha": 0}, "alpha is 0 in adapter_config.json"),
+        ({"r": 4, "lora_alpha": "much"}, "lora_alpha of adapter_config.json is 'much'"),
+        ({"r": 4, "lora_alpha": 4, "peft_type": "LOHA"}, "this is 'LOHA'"),
+        ({"peft_type": "LOKR", "r": 4, "alpha": 8}, "this is 'LOKR'"),
+        ({"r": 4, "lora_alpha": 4, "use_dora": True}, "sets use_dora"),
+        ({"r": 4, "lora_alpha": 4, "use_tomorrow": True}, "sets use_tomorrow"),
+        ({"r": 4, "lora_alpha": 4, "bias": "lora_only"}, "sets bias to 'lora_only'"),
+        ({"r": 4, "lora_alpha": 4, "lora_bias": True}, "sets lora_bias"),
+        ({"r": 4, "lora_alpha": 4, "fan_in_fan_out": True}, "sets fan_in_fan_out"),
+        ({"r": 4, "lora_alpha": 4, "modules_to_save": ["img_in"]}, "sets modules_to_save"),
+        ({"r": 4, "lora_alpha": 4, "target_parameters": ["w"]}, "sets target_parameters"),
+        ({"r": 4, "lora_alpha": 4, "init_lora_weights": "pissa"}, "started with 'pissa'"),
+        ({"r": 4, "lora_alpha": 4, "init_lora_weights": "olora"}, "started with 'olora'"),
+        ({"r": 4, "lora_alpha": 4, "init_lora_weights": "loftq"}, "started with 'loftq'"),
+        ({"r": 4, "lora_alpha": 4, "init_lora_weights": ["x"]}, "started with"),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {".*q": 1}}, "holds the expression"),
+        ({"r": 4, "lora_alpha": 4, "alpha_pattern": {"to_q": [1]}}, "for to_q is"),
+    ],
+    ids=str,
+)
+def test_a_file_beside_it_that_is_not_understood(config: dict[str, Any], reason: str) -> None:
+    with pytest.raises(LoraRefused, match=reason):
+        parse_lora(lora(style="base_model"), FEATURES, config=config)
+
+
+def test_header_and_the_file_beside_it_must_agree() -> None:
+    data = lora({"alpha": "16"}, style="base_model")
+    assert scale_of(data, {"lora_alpha": 16}) == pytest.approx(4)
+    with pytest.raises(LoraRefused, match=r"'alpha' means .* 4 .* adapter_config.json one of 2"):
+        parse_lora(data, FEATURES, config={"lora_alpha": 8})
