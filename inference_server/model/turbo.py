@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from wuliart.lora import (
     plan_lora,
     read_header,
 )
+from wuliart.lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar, sidecar_owner
 
 MAX_BYTES = 8 << 30
 """Of a Turbo LoRA's file; the largest that is known has 2.4 GB, rank 64 in float32."""
@@ -36,7 +38,9 @@ class FusedWeights:
 
     Args:
         weights: the transformer's weight files.
-        turbo_lora: a LoRA file in any of the key styles `wuliart.lora` understands, or None.
+        turbo_lora: a LoRA file in any of the key styles `wuliart.lora` understands, or None. An
+            adapter_config.json beside it that belongs to it by the rule of `wuliart.lora.sidecar`
+            is read too.
 
     Raises:
         ModelError: the file cannot be read or does not fit the transformer.
@@ -54,7 +58,7 @@ class FusedWeights:
             if name.endswith(".weight") and len(shape := weights.shape(name)) == 2
         }
         try:
-            adapter = _read(turbo_lora, linears)
+            adapter = _read(turbo_lora, linears, _read_sidecar(turbo_lora))
         except OSError as error:
             raise ModelError(
                 f"cannot read the Turbo LoRA {turbo_lora}: {error.strerror or error}"
@@ -73,7 +77,20 @@ class FusedWeights:
         return tensor.float().addmm(up, down)
 
 
-def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
+def _read_sidecar(path: Path) -> dict[str, Any] | None:
+    """The fields of the file's adapter_config.json, None if it has none."""
+    names = os.listdir(path.parent)  # noqa: PTH208 - only names are needed
+    if SIDECAR_NAME not in names or sidecar_owner(names) != path.name:
+        return None
+    with open_regular(path.parent / SIDECAR_NAME) as file:
+        size = os.fstat(file.fileno()).st_size
+        check_sidecar_size(size)
+        return parse_sidecar(file.read(size))
+
+
+def _read(
+    path: Path, linears: Mapping[str, tuple[int, int]], config: Mapping[str, Any] | None
+) -> LoraAdapter:
     """The adapter in a regular file, which its header has to fit before its data is read."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -81,7 +98,7 @@ def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
             raise LoraRefused(f"it has {size:,} bytes, at most {MAX_BYTES:,} are read")
         start = file.read(min(HEAD_BYTES, size))
         start += file.read(header_bytes(start, size) - len(start))
-        plan = plan_lora(read_header(start, size), linears)
+        plan = plan_lora(read_header(start, size), linears, config=config)
         file.seek(0)
         data = file.read(size)
     if len(data) != size:

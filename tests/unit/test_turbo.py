@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from inference_server.errors import ModelError
 from inference_server.model.checkpoint import WeightFiles
@@ -52,6 +52,54 @@ def test_fusing_is_stock_pefts_merge(tmp_path: Path, alpha: float | None) -> Non
     stock.unload_lora()
     for name, parameter in stock.state_dict().items():
         assert torch.allclose(fused.read(name).float(), parameter, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("file", "metadata", "sidecar", "scale"),
+    [
+        ("turbo", {"lora_alpha": "16", "lora_rank": "8"}, None, 2),
+        ("turbo", {"alpha": "32"}, None, 4),
+        ("adapter_model", None, '{"peft_type": "LORA", "r": 8, "lora_alpha": 32}', 4),
+        ("turbo", None, '{"r": 8, "lora_alpha": 8, "use_rslora": true}', 8 / 8**0.5),
+    ],
+)
+def test_its_strength_is_read_beside_the_tensors(
+    tmp_path: Path,
+    file: str,
+    metadata: dict[str, str] | None,
+    sidecar: str | None,
+    scale: float,
+) -> None:
+    stock = make_transformer(tmp_path / "transformer")
+    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    turbo, plain = tmp_path / f"lora/{file}.safetensors", tmp_path / "plain.safetensors"
+    turbo.parent.mkdir()
+    write_turbo(stock, plain, alpha=None)
+    save_file(load_file(plain), turbo, metadata)
+    if sidecar is not None:
+        (turbo.parent / "adapter_config.json").write_text(sidecar)
+    strong, weak = FusedWeights(weights, turbo), FusedWeights(weights, plain)
+    for name, parameter in stock.state_dict().items():
+        gained = weak.read(name).float() - parameter
+        assert torch.allclose(strong.read(name).float(), parameter + scale * gained, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "reason"),
+    [
+        ("{", "is not a JSON object"),
+        ('{"r": 8, "lora_alpha": 8, "use_dora": true}', "sets use_dora"),
+        (" " * (1 << 20) + "{}", "1,048,576 is the limit"),
+    ],
+    ids=["half", "dora", "huge"],
+)
+def test_a_file_beside_it_that_is_not_understood(tmp_path: Path, sidecar: str, reason: str) -> None:
+    stock = make_transformer(tmp_path / "transformer")
+    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    write_turbo(stock, tmp_path / "turbo.safetensors", alpha=None)
+    (tmp_path / "adapter_config.json").write_text(sidecar)
+    with pytest.raises(ModelError, match=rf"turbo\.safetensors.*{reason}"):
+        FusedWeights(weights, tmp_path / "turbo.safetensors")
 
 
 def test_without_a_file_nothing_changes(tmp_path: Path) -> None:

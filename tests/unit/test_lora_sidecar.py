@@ -1,0 +1,272 @@
+"""adapter_config.json beside a file: what peft's own save_pretrained writes means what peft does.
+
+And the manager reads it as it was admitted, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import QwenImageTransformer2DModel
+from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+
+from lora_manager import loading
+from lora_manager.catalog import Entry
+from lora_manager.directory import inspect
+from lora_manager.found import Found, Stamp
+from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
+from tests.fake_segment_server import PARAMETERS, lora_bytes
+from tests.lora_files import make_lora, module_features
+from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from wuliart.lora import LoraRefused, parse_lora
+from wuliart.lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, sidecar_owner
+
+FEATURES = module_features(
+    SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+)
+TARGETS = ["to_q", "to_k", "to_out.0", "img_mod.1", "net.2", "norm_out.linear", "proj_out"]
+
+
+def transformer() -> QwenImageTransformer2DModel:
+    torch.manual_seed(0)
+    return QwenImageTransformer2DModel(
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=32,
+        axes_dims_rope=(8, 12, 12),
+        joint_attention_dim=48,
+        in_channels=64,
+        out_channels=16,
+    )
+
+
+def delta_of(layer: Any, adapter: str) -> np.ndarray:
+    """What the layer's weight gains, as peft computes it."""
+    delta: np.ndarray = layer.get_delta_weight(adapter).detach().numpy()
+    return delta
+
+
+def saved(config: Any, folder: Path, name: str = "default") -> tuple[bytes, Any, PeftModel]:
+    """(the file, the fields beside it, the model) of an adapter with weights that are not zero."""
+    model: Any = get_peft_model(transformer(), config, adapter_name=name)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "lora_" in key or "hada_" in key:
+                parameter.normal_(std=0.1)
+    model.save_pretrained(str(folder))
+    folder = folder if name == "default" else folder / name
+    data = (folder / "adapter_model.safetensors").read_bytes()
+    return data, json.loads((folder / SIDECAR_NAME).read_text()), model
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"r": 4, "lora_alpha": 16},
+        {"r": 4, "lora_alpha": 4, "use_rslora": True},
+        {"r": 4, "lora_alpha": 16, "init_lora_weights": "gaussian"},
+        {
+            "r": 4,
+            "lora_alpha": 8,
+            "rank_pattern": {"attn.to_k": 3, "^transformer_blocks.1.attn.to_q": 7},
+            "alpha_pattern": {"attn.to_q": 2, "img_mod.1": 5},
+        },
+        {
+            "r": 4,
+            "lora_alpha": 8,
+            "use_rslora": True,
+            "rank_pattern": {"to_k": 2},
+            "alpha_pattern": {"transformer_blocks.0.attn.to_q": 32},
+        },
+    ],
+    ids=["alpha", "rslora", "gaussian", "patterns", "patterns and rslora"],
+)
+@pytest.mark.parametrize("name", ["default", "ink"])
+def test_what_peft_saves_means_what_peft_does(
+    tmp_path: Path, config: dict[str, Any], name: str
+) -> None:
+    data, fields, model = saved(LoraConfig(target_modules=TARGETS, **config), tmp_path, name)
+    adapter = parse_lora(data, FEATURES, config=fields)
+    deltas = {
+        path.removeprefix("base_model.model."): delta_of(module, name)
+        for path, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert adapter.factors.keys() == deltas.keys()
+    for module, delta in deltas.items():
+        ours = adapter.factors[module].up @ adapter.factors[module].down
+        np.testing.assert_allclose(ours, delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (LoraConfig(r=4, target_modules=TARGETS, init_lora_weights="pissa"), "'pissa'"),
+        (LoraConfig(r=4, target_modules=TARGETS, init_lora_weights="olora"), "'olora'"),
+        (LoraConfig(r=4, target_modules=TARGETS, use_dora=True), "DoRA"),
+        (LoraConfig(r=4, target_modules=TARGETS, lora_bias=True), "LoRA biases"),
+        (LoraConfig(r=4, target_modules=TARGETS, modules_to_save=["img_in"]), "whole weight"),
+        (LoHaConfig(r=4, target_modules=TARGETS), "LoHa"),
+    ],
+    ids=["pissa", "olora", "dora", "bias", "modules to save", "loha"],
+)
+def test_what_peft_saves_of_other_kinds_is_refused(
+    tmp_path: Path, config: Any, reason: str
+) -> None:
+    data, fields, _ = saved(config, tmp_path)
+    with pytest.raises(LoraRefused, match=reason):
+        parse_lora(data, FEATURES, config=fields)
+
+
+@pytest.mark.parametrize(
+    ("names", "owner"),
+    [
+        (["adapter_model.safetensors"], "adapter_model.safetensors"),
+        (["a.safetensors", "adapter_model.safetensors"], "adapter_model.safetensors"),
+        (["ink.safetensors", "README.md", "ink.pt"], "ink.safetensors"),
+        (["INK.SAFETENSORS"], "INK.SAFETENSORS"),
+        (["a.safetensors", "b.safetensors"], None),
+        (["README.md"], None),
+        ([], None),
+    ],
+)
+def test_which_file_it_belongs_to(names: list[str], owner: str | None) -> None:
+    assert sidecar_owner([SIDECAR_NAME, *names]) == owner
+
+
+SHAPE = ModelShape.of(
+    SegmentLayout(PARAMETERS),
+    np.zeros((PARAMETERS.modulation_rows, PARAMETERS.width), np.float32),
+)
+LORA = make_lora(SegmentLayout(PARAMETERS), modules=["img_in"], style="base_model")
+FOUR = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 16}'
+
+
+def put(folder: Path, sidecar: bytes | None) -> Found:
+    """A file as a scan that knows its sidecar finds it."""
+    (folder / "adapter_model.safetensors").write_bytes(LORA)
+    found = inspect(folder, "adapter_model.safetensors")
+    assert found is not None
+    if sidecar is None:
+        return replace(found, sidecar=None, sidecar_stamp=None)
+    path = folder.resolve() / SIDECAR_NAME
+    path.write_bytes(sidecar)
+    return replace(found, sidecar=path, sidecar_stamp=Stamp.of(path.stat()))
+
+
+def judge(found: Found, known: Entry | None = None) -> Loaded:
+    return load(found, known, SHAPE, 1 << 20, want_image=True)
+
+
+def content(loaded: Loaded) -> bytes:
+    assert loaded.image is not None, loaded.entry.refusal
+    return loaded.image.data.tobytes()
+
+
+def test_the_manager_folds_its_alpha_in(tmp_path: Path) -> None:
+    plain, strong = judge(put(tmp_path, None)), judge(put(tmp_path, FOUR))
+    expected = make_lora(SegmentLayout(PARAMETERS), modules=["img_in"], style="kohya", alpha=16.0)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/ink.safetensors").write_bytes(expected)
+    other = inspect(tmp_path, "other/ink.safetensors")
+    assert other is not None
+    assert content(strong) == content(judge(other))
+    assert content(strong) != content(plain)
+
+
+def test_a_change_of_it_is_a_change_of_the_adapter(tmp_path: Path) -> None:
+    first = judge(put(tmp_path, FOUR)).entry
+    assert first.content_hash == hashlib.sha256(LORA + FOUR).hexdigest()
+    assert judge(put(tmp_path, FOUR), first).unchanged
+    for sidecar in (FOUR.replace(b"16", b"8"), None):
+        changed = judge(put(tmp_path, sidecar), first)
+        assert not changed.unchanged and changed.image is not None
+        assert changed.entry.content_hash != first.content_hash
+
+
+def test_autov3_is_the_hash_of_what_follows_the_header(tmp_path: Path) -> None:
+    """As in AUTOMATIC1111's addnet_hash_safetensors: from behind the header to the end."""
+    behind = 8 + int.from_bytes(LORA[:8], "little")
+    expected = hashlib.sha256(LORA[behind:]).hexdigest()[:12]
+    assert judge(put(tmp_path, None)).entry.autov3 == expected
+    entry = judge(put(tmp_path, FOUR)).entry
+    assert (entry.autov3, entry.to_pb().autov3_hash) == (expected, expected)
+
+
+def test_autov3_of_a_file_of_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_PIECE_BYTES", 100)
+    data = lora_bytes(1)
+    (tmp_path / "ink.safetensors").write_bytes(data)
+    found = inspect(tmp_path, "ink.safetensors")
+    assert found is not None
+    entry = judge(found).entry
+    behind = 8 + int.from_bytes(data[:8], "little")
+    assert entry.content_hash == hashlib.sha256(data).hexdigest()
+    assert entry.autov3 == hashlib.sha256(data[behind:]).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "reason"),
+    [
+        (b"", "is not a JSON object"),
+        (FOUR[:20], "is not a JSON object"),
+        (b"[" * 100_000, "is not a JSON object"),
+        (b"\xff", "is not a JSON object"),
+        (b"[1]", "is not a JSON object"),
+        (b" " * (MAX_SIDECAR_BYTES + 1), "has 1,048,577 bytes and 1,048,576 is the limit"),
+        (b"{}", "gives none of peft_type, r and lora_alpha"),
+        (b'{"r": 8, "lora_alpha": 8}', "gives rank 8 for img_in and its weights have rank 4"),
+    ],
+    ids=["empty", "half", "deep", "no text", "list", "huge", "nothing", "other rank"],
+)
+def test_one_that_is_not_understood_refuses_the_adapter(
+    tmp_path: Path, sidecar: bytes, reason: str
+) -> None:
+    refusal = judge(put(tmp_path, sidecar)).entry.refusal
+    assert refusal.startswith(SIDECAR_NAME) and reason in refusal
+
+
+@pytest.mark.parametrize("kind", ["written", "replaced", "gone", "folder", "link", "pipe"])
+def test_one_that_is_not_what_was_admitted_is_a_change(tmp_path: Path, kind: str) -> None:
+    found = put(tmp_path, FOUR)
+    path = tmp_path / SIDECAR_NAME
+    if kind == "written":
+        with path.open("ab") as file:
+            file.write(b" ")
+    else:
+        path.rename(tmp_path / "aside")
+    match kind:
+        case "replaced":
+            path.write_bytes(FOUR)
+        case "folder":
+            path.mkdir()
+        case "link":
+            path.symlink_to("aside")
+        case "pipe":
+            os.mkfifo(path)
+    with pytest.raises(FileChangedError):
+        judge(found)
+
+
+def test_one_that_is_written_while_it_is_read_is_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, read = put(tmp_path, FOUR), loading._read
+
+    def writing(file: Any, count: int) -> bytes:
+        content = read(file, count)
+        (tmp_path / SIDECAR_NAME).write_bytes(FOUR[:-1])
+        return content
+
+    monkeypatch.setattr(loading, "_read", writing)
+    with pytest.raises(FileChangedError):
+        judge(found)
