@@ -57,6 +57,8 @@ class LoraManager:
         self._direct = config.inject == "direct"
         self._layout_hash = ""
         self._present: frozenset[str] = frozenset()
+        self._waiting: dict[str, str] = {}
+        """Name -> why the file is not used yet, as the server was told."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -82,6 +84,12 @@ class LoraManager:
             # Also a file that went before it was admitted: the server keeps pending names.
             self._dirty.set()
         self._present = present
+        waiting = {name: file.reason for name, file in self._admission.waiting.items()}
+        for name in waiting.keys() - self._waiting.keys():
+            log.info('waiting for "%s": %s', name, waiting[name])
+        if waiting != self._waiting:
+            self._dirty.set()
+        self._waiting = waiting
         if not self._follower.started.is_set():
             return  # the first session replays what was there before
         for found in changes.admitted:

@@ -27,6 +27,7 @@ from lora_manager.segment_errors import (
     WriteRejectedError,
 )
 from lora_manager.segment_session import SegmentSession
+from wuliart.internal.v1 import segment_pb2
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Publisher:
             async with self._publishing:
                 self._dirty.clear()
                 began = time.monotonic()
-                await self._session.report(self._catalog.to_pb(), self._pending())
+                await self._session.report(self._catalog.to_pb(), self._pending(), self._waiting())
                 took = time.monotonic() - began
             await asyncio.sleep(max(_REPORT_SECONDS, _REPORT_SHARE * took))
 
@@ -106,6 +107,15 @@ class Publisher:
         replaced = self._job.replaces if self._job is not None else ()
         names = self._admission.present | self._jobs.replaced() | frozenset(replaced)
         return sorted(names - self._catalog.names())
+
+    def _waiting(self) -> list[segment_pb2.WaitingFile]:
+        """Files that are not finished, sorted by name."""
+        return [
+            segment_pb2.WaitingFile(
+                name=name, size_bytes=waiting.found.stamp.size, reason=waiting.reason
+            )
+            for name, waiting in sorted(self._admission.waiting.items())
+        ]
 
     async def _work(self) -> None:
         while True:

@@ -76,10 +76,15 @@ class SegmentSession:
             if message.WhichOneof("message") == "promote":
                 yield message.promote.name
 
-    async def report(self, entries: list[segment_pb2.CatalogEntry], pending: list[str]) -> None:
+    async def report(
+        self,
+        entries: list[segment_pb2.CatalogEntry],
+        pending: list[str],
+        waiting: list[segment_pb2.WaitingFile],
+    ) -> None:
         """Replace the server's knowledge of the directory, save for what it knows of `pending`."""
         request = segment_pb2.ReportCatalogRequest(
-            session_id=self._session_id, entries=entries, pending=pending
+            session_id=self._session_id, entries=entries, pending=pending, waiting=waiting
         )
         await self._call(self._stub.ReportCatalog, request)
 

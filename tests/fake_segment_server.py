@@ -64,6 +64,7 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
         self.catalog: dict[str, segment_pb2.CatalogEntry] = {}
         self.reports: list[list[str]] = []
         self.pending: list[list[str]] = []
+        self.waiting: dict[str, str] = {}
         self.dropped: list[str] = []
         self.commits: list[tuple[str, str]] = []
         self.reservations: dict[str, tuple[int, int]] = {}
@@ -180,6 +181,7 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
         self.catalog |= {entry.name: entry for entry in request.entries}
         self.reports.append(sorted(entry.name for entry in request.entries))
         self.pending.append(list(request.pending))
+        self.waiting = {file.name: file.reason for file in request.waiting}
         for name, resident in list(self.resident.items()):
             listed = self.catalog.get(name)
             if listed is None or listed.content_hash != resident.entry.content_hash:

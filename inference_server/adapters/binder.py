@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from inference_server.adapters import refusals
 from inference_server.adapters.binding import Binding
@@ -18,6 +19,7 @@ from inference_server.adapters.records import AdapterState, Skipped, Wanted
 from inference_server.adapters.slots import Pin
 from inference_server.adapters.store import AdapterStore
 from inference_server.errors import RequestError
+from wuliart.contract.adapter_names import same_name
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
@@ -50,20 +52,22 @@ class Binder:
 
         Raises:
             RequestError: ADAPTER_NOT_FOUND, ADAPTER_REFUSED, MANAGER_UNAVAILABLE, or, for more
-                adapters than the server keeps at once, INVALID_REQUEST.
+                adapters than the server keeps at once or one under two names, INVALID_REQUEST.
         """
+        wanted = self._spelled(wanted)
         slots = self._store.slots
         absent = [w for w in wanted if slots.published(w.name) is None]
         _, skipped = self._look_at(absent)
         drawn = {w.name for w in wanted} - {s.name for s in skipped}
-        room = slots.resident_limit - len(slots.kept - drawn)
+        room = slots.resident_limit - len(slots.kept - set(map(same_name, drawn)))
         if len(drawn) > room:
             raise refusals.too_many(len(drawn), room)
 
     def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
         """Pins one exact version of each adapter if all are resident; None if one is not."""
-        absent = [w for w in wanted if self._store.slots.published(w.name) is None]
         try:
+            wanted = self._spelled(wanted)
+            absent = [w for w in wanted if self._store.slots.published(w.name) is None]
             missing, skipped = self._look_at(absent)
         except RequestError:
             return None  # `bind` says so
@@ -78,6 +82,7 @@ class Binder:
         Raises:
             RequestError: as `check`, or NO_FREE_SLOT.
         """
+        wanted = self._spelled(wanted)
         pins: dict[str, Pin] = {}
         asked: dict[str, tuple[str, float]] = {}
         absent_since: dict[str, float] = {}
@@ -130,6 +135,18 @@ class Binder:
 
     # -- inside -----------------------------------------------------------------------------
 
+    def _spelled(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """The same adapters under the names that their files have.
+
+        Raises:
+            RequestError: INVALID_REQUEST, two names are one.
+        """
+        names = [self._store.spelled(adapter.name) for adapter in wanted]
+        for n, name in enumerate(names):
+            if name in names[:n]:
+                raise refusals.repeated(name)
+        return [replace(adapter, name=name) for adapter, name in zip(wanted, names, strict=True)]
+
     def _look_at(
         self, absent: Sequence[Wanted], patient: bool = False
     ) -> tuple[list[str], list[Skipped]]:
@@ -164,6 +181,8 @@ class Binder:
             return refusals.refused(name, adapter.entry.refusal_reason)
         if not self._store.manager_attached:
             return refusals.no_manager(name)
+        if adapter is not None and adapter.state is AdapterState.WAITING:
+            return refusals.not_finished(name, adapter.entry.waiting_reason)
         return refusals.being_read(name) if adapter is None else None
 
     def _lasts(self, error: RequestError) -> bool:

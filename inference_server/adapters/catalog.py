@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter, AdapterState, FileEntry, Resident
+from wuliart.contract.adapter_names import same_name
 
 
 class Catalog(Changes):
@@ -24,7 +25,7 @@ class Catalog(Changes):
     ) -> None:
         super().__init__()
         self._resident = resident
-        self._pinned = frozenset(pinned)
+        self._pinned = frozenset(map(same_name, pinned))
         self._entries: dict[str, FileEntry] = {}
 
     def replace(self, entries: Iterable[FileEntry]) -> None:
@@ -42,9 +43,11 @@ class Catalog(Changes):
         self.show({name: self._public(entry) for name, entry in self._entries.items()})
 
     def _public(self, entry: FileEntry) -> Adapter:
-        pinned = entry.name in self._pinned
+        pinned = same_name(entry.name) in self._pinned
         if entry.refusal_reason:
             return Adapter(entry, AdapterState.REFUSED, pinned=pinned)
+        if entry.waiting_reason and not entry.is_judged:
+            return Adapter(entry, AdapterState.WAITING, pinned=pinned)
         resident = self._resident(entry.name)
         if resident is None or resident.entry.content_hash != entry.content_hash:
             return Adapter(entry, AdapterState.AVAILABLE, pinned=pinned)

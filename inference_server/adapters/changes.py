@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from inference_server.adapters.records import Adapter, AdapterState
+from wuliart.contract.adapter_names import same_name
 
 LOG_LENGTH = 1024
 """Changes kept for watchers that resume; one that fell further behind gets a snapshot."""
@@ -49,6 +50,7 @@ class Changes:
         self.watchers = 0
         """Streams of changes that are open now."""
         self._adapters: Mapping[str, Adapter] = {}
+        self._spellings: Mapping[str, str] = {}
         self._log: deque[Change] = deque(maxlen=LOG_LENGTH)
         self._changed = asyncio.Event()
 
@@ -61,9 +63,14 @@ class Changes:
         """One adapter."""
         return self._adapters.get(name)
 
+    def spelled(self, name: str) -> str:
+        """The adapter's name as its file has it; `name` may have its letters encoded otherwise."""
+        return name if name in self._adapters else self._spellings.get(same_name(name), name)
+
     def nearest(self, name: str) -> str | None:
         """The usable adapter whose name is most like `name`, if any comes close."""
-        usable = [a.entry.name for a in self.adapters if a.state is not AdapterState.REFUSED]
+        unusable = (AdapterState.REFUSED, AdapterState.WAITING)
+        usable = [a.entry.name for a in self.adapters if a.state not in unusable]
         # Comparing takes 0.1 ms a name, on the event loop; a slip hardly changes the length.
         usable.sort(key=lambda candidate: abs(len(candidate) - len(name)))
         folded = {candidate.casefold(): candidate for candidate in usable[:NEAREST_CANDIDATES]}
@@ -84,6 +91,7 @@ class Changes:
             else:
                 self._record(ChangeKind.UPDATED if before else ChangeKind.ADDED, after)
         self._adapters = fresh
+        self._spellings = {same_name(name): name for name in fresh if not name.isascii()}
 
     async def watch(self, since: int | None) -> AsyncGenerator[Change, None]:
         """A snapshot, then every change; with `since`, only what came after that revision.

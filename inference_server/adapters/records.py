@@ -27,6 +27,13 @@ class FileEntry:
     """Empty if the file can be used."""
     autov3: str = ""
     """The hash by which other programs know the file; empty if it is not known."""
+    waiting_reason: str = ""
+    """Why the file's content of now is not used yet; empty if nothing is waited for."""
+
+    @property
+    def is_judged(self) -> bool:
+        """False if nothing is known of the file but that it is there."""
+        return bool(self.content_hash or self.refusal_reason)
 
 
 class AdapterState(Enum):
@@ -35,6 +42,8 @@ class AdapterState(Enum):
     RESIDENT = "resident"
     AVAILABLE = "available"
     REFUSED = "refused"
+    WAITING = "waiting"
+    """Its file is there and not finished."""
 
 
 @dataclass(frozen=True, slots=True)

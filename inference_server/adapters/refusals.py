@@ -28,6 +28,23 @@ def refused(name: str, reason: str) -> RequestError:
     )
 
 
+def not_finished(name: str, reason: str) -> RequestError:
+    """The manager waits for the file to be finished, which may be never."""
+    return RequestError(
+        Reason.ADAPTER_REFUSED,
+        f"style {name!r} cannot be used yet: {reason}",
+        metadata={"adapter": name},
+    )
+
+
+def repeated(name: str) -> RequestError:
+    """The request names it twice, its letters encoded in two ways."""
+    text = f"names style {name!r} twice; name each at most once"
+    return RequestError(
+        Reason.INVALID_REQUEST, f"adapters {text}", violations=[Violation("adapters", text)]
+    )
+
+
 def too_many(named: int, room: int) -> RequestError:
     """They would not fit into the slots at once, however long one waits."""
     text = f"has {named} styles; this server keeps {room} in memory at once beside those it pins"

@@ -20,6 +20,7 @@ from enum import Enum
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.adapters.records import Resident
 from inference_server.errors import RequestError
+from wuliart.contract.adapter_names import same_name
 from wuliart.contract.status import Reason
 
 
@@ -90,7 +91,7 @@ class SlotTable:
         self._clock = clock
         self._zero = zero
         self._metrics = metrics
-        self.kept = frozenset(kept)
+        self.kept = frozenset(map(same_name, kept))
         self._published: dict[str, int] = {}
         self._generation = 0
         self._uses = 0
@@ -249,11 +250,11 @@ class SlotTable:
 
     def _evictable(self, name: str) -> list[Slot]:
         """Slots that may go to make room for `name`; its own old version may even if it is kept."""
-        kept = self.kept - {name}
+        kept = self.kept - {same_name(name)}
         return [
             s
             for s in self.slots
-            if s.state is SlotState.READY and s.pins == 0 and s.name not in kept
+            if s.state is SlotState.READY and s.pins == 0 and same_name(s.name) not in kept
         ]
 
     def _claimed(self) -> set[str]:

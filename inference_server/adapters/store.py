@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from inference_server.adapters.catalog import Catalog
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
@@ -20,6 +20,7 @@ from inference_server.adapters.records import AdapterState, FileEntry, Resident
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.slots import Slot, SlotTable
 from inference_server.errors import RequestError
+from wuliart.contract.adapter_names import same_name
 from wuliart.contract.status import Reason
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class AdapterStore:
     ) -> None:
         self.segment = segment
         self.metrics = AdapterMetrics()
-        self.pinned = frozenset(pinned)
+        self.pinned = frozenset(map(same_name, pinned))
         self.epoch = secrets.token_hex(16)
         """Random per server life; a manager that sees a new one knows every slot is empty."""
         self.slots = SlotTable(
@@ -219,19 +220,27 @@ class AdapterStore:
         self.notify()
 
     def report(
-        self, session_id: str, entries: Iterable[FileEntry], pending: Iterable[str] = ()
+        self,
+        session_id: str,
+        entries: Iterable[FileEntry],
+        pending: Iterable[str] = (),
+        waiting: Iterable[FileEntry] = (),
     ) -> None:
         """Takes the manager's whole catalogue; names without a usable file lose their slot.
 
-        A `pending` name has a file that is not judged yet: what was known of it stays.
+        A `pending` name has a file that is not judged yet: what was known of it stays. So does
+        what is known of a `waiting` one, whose new content is not finished.
         """
         self._check(session_id)
         listed = {entry.name: entry for entry in entries}
-        self.pending = frozenset(pending)
+        waits = {entry.name: entry for entry in waiting}
+        self.pending = frozenset(pending) | (waits.keys() - listed.keys())
         self._note(listed)
         for name in self.pending - listed.keys():
-            if (known := self.catalog.get(name)) is not None:
-                listed[name] = known.entry
+            if (known := self.catalog.get(name)) is not None and known.entry.is_judged:
+                listed[name] = replace(known.entry, waiting_reason="")
+        for name, file in waits.items():
+            listed[name] = replace(listed.get(name, file), waiting_reason=file.waiting_reason)
         for name in [a.entry.name for a in self.catalog.adapters]:
             resident, entry = self.slots.published(name), listed.get(name)
             if resident is not None and (
@@ -244,6 +253,13 @@ class AdapterStore:
         self.notify()
 
     # -- for pictures ------------------------------------------------------------------------
+
+    def spelled(self, name: str) -> str:
+        """The adapter's name as its file has it; see `Changes.spelled`."""
+        spelled = self.catalog.spelled(name)
+        if name.isascii() or self.catalog.get(spelled) is not None:
+            return spelled
+        return next((p for p in self.pending if same_name(p) == same_name(name)), name)
 
     def promote(self, name: str) -> None:
         """Asks the manager, if there is one, to load an adapter now."""
@@ -272,11 +288,13 @@ class AdapterStore:
         """Counts what is newly refused, and warns of pinned names that no file has."""
         for name, entry in listed.items():
             known = self.catalog.get(name)
-            if entry.refusal_reason and (known is None or known.entry != entry):
+            before = None if known is None else replace(known.entry, waiting_reason="")
+            if entry.refusal_reason and entry != before:
                 self.metrics.count(Count.REFUSED)
         if not self.reported:
             self.reported = True
-            for name in sorted(self.pinned - listed.keys() - self.pending):
+            there = set(map(same_name, (*listed, *self.pending)))
+            for name in sorted(self.pinned - there):
                 log.warning("--pin-style %s: there is no such style so far", name)
 
     def _check(self, session_id: str) -> None:

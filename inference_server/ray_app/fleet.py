@@ -63,4 +63,9 @@ class Fleet(Changes):
         return min(found, key=lambda adapter: _ORDER.index(adapter.state))
 
 
-_ORDER = (AdapterState.RESIDENT, AdapterState.AVAILABLE, AdapterState.REFUSED)
+_ORDER = (
+    AdapterState.RESIDENT,
+    AdapterState.AVAILABLE,
+    AdapterState.REFUSED,
+    AdapterState.WAITING,
+)

@@ -25,6 +25,7 @@ STATES = {
     AdapterState.RESIDENT: pb.ADAPTER_STATE_RESIDENT,
     AdapterState.AVAILABLE: pb.ADAPTER_STATE_AVAILABLE,
     AdapterState.REFUSED: pb.ADAPTER_STATE_REFUSED,
+    AdapterState.WAITING: pb.ADAPTER_STATE_WAITING,
 }
 
 
@@ -98,6 +99,7 @@ def _adapter(adapter: Adapter) -> pb.Adapter:
         content_hash=entry.content_hash,
         state=STATES[adapter.state],
         refusal_reason=entry.refusal_reason,
+        waiting_reason=entry.waiting_reason,
         generation=adapter.generation,
         slot=adapter.slot,
         pinned=adapter.pinned,

@@ -104,7 +104,8 @@ class Segment(rpc.SegmentServiceServicer):
     ) -> pb.ReportCatalogResponse:
         """See the .proto file."""
         # Twice: a file that is renamed is listed under both names for a moment.
-        if len(request.entries) + len(request.pending) > 2 * MAX_LISTED_ADAPTERS:
+        listed = len(request.entries) + len(request.pending)
+        if max(listed, len(request.waiting)) > 2 * MAX_LISTED_ADAPTERS:
             raise RequestError(
                 Reason.INVALID_REQUEST,
                 f"{len(request.entries)} adapters are more than the {MAX_LISTED_ADAPTERS} that "
@@ -112,7 +113,8 @@ class Segment(rpc.SegmentServiceServicer):
             )
         entries = [_entry(e) for e in request.entries]
         pending = [name for name in request.pending if not name_problem(name)]
-        self._store.report(request.session_id, entries, pending)
+        waiting = [_waiting(w) for w in request.waiting if not name_problem(w.name)]
+        self._store.report(request.session_id, entries, pending, waiting)
         return pb.ReportCatalogResponse(revision=self._store.catalog.revision)
 
     async def ReserveSlot(
@@ -187,6 +189,19 @@ def _entry(message: pb.CatalogEntry) -> FileEntry:
         content_hash=_shown(message.content_hash, HASH_CHARACTERS),
         refusal_reason=_shown(message.refusal_reason, MAX_REASON_CHARACTERS) or problem,
         autov3=message.autov3_hash if is_autov3(message.autov3_hash) else "",
+    )
+
+
+def _waiting(message: pb.WaitingFile) -> FileEntry:
+    """A file of which nothing is known but why it waits."""
+    return FileEntry(
+        name=message.name,
+        title=message.name,
+        trigger_words=(),
+        rank=0,
+        size_bytes=message.size_bytes,
+        content_hash="",
+        waiting_reason=_shown(message.reason, MAX_REASON_CHARACTERS) or "it is not finished",
     )
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,13 +145,13 @@ async def test_a_file_that_is_away_while_it_is_read_gets_in_when_it_is_back(
 ) -> None:
     read, reads = loading.read_once, []
 
-    def away(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
+    def away(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         reads.append(found)
         if len(reads) > 1:
-            return read(found, shape, seen)
+            return read(found, shape, seen, *config)
         found.path.rename(loras / "away")
         try:
-            return read(found, shape, seen)
+            return read(found, shape, seen, *config)
         finally:
             (loras / "away").rename(found.path)
 
@@ -165,11 +166,11 @@ async def test_a_read_that_fails_for_a_moment_is_repeated(
 ) -> None:
     read, failed = loading.read_once, threading.Event()
 
-    def fail_once(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
+    def fail_once(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         if not failed.is_set():
             failed.set()
             raise loading.FileChangedError(found.relative)
-        return read(found, shape, seen)
+        return read(found, shape, seen, *config)
 
     monkeypatch.setattr(loading, "read_once", fail_once)
     (loras / "ink.safetensors").write_bytes(lora_bytes(1))
@@ -183,9 +184,9 @@ async def test_a_file_that_vanished_while_it_was_unreadable_leaves_no_ghost(
 ) -> None:
     read, unreadable, go_on = loading.read_once, threading.Event(), threading.Event()
 
-    def stale(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
+    def stale(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         if found.name != "ink":
-            return read(found, shape, seen)
+            return read(found, shape, seen, *config)
         unreadable.set()
         assert go_on.wait(20)
         raise loading.UnreadableError("it cannot be read: Input/output error")
@@ -208,10 +209,10 @@ async def test_want_of_memory_for_one_file_ends_no_session(
 ) -> None:
     read, session = loading.read_once, server.session
 
-    def fail(found: Found, shape: loading.ModelShape, seen: Seen) -> Read:
+    def fail(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         if found.name == "huge":
             raise MemoryError
-        return read(found, shape, seen)
+        return read(found, shape, seen, *config)
 
     monkeypatch.setattr(loading, "read_once", fail)
     (loras / "huge.safetensors").write_bytes(lora_bytes(1))

@@ -8,7 +8,10 @@ import {
   type WatchAdaptersResponse,
 } from "./gen/wuliart/v1/adapter_pb.js";
 
-/** One LoRA file; `refusalReason` is empty unless it cannot be used. */
+/**
+ * One LoRA file; `refusalReason` is empty unless it cannot be used, `waitingReason` unless its
+ * content of now is not finished: unless `state` is "waiting", the content before it is in use.
+ */
 export interface Style {
   name: string;
   title: string;
@@ -16,8 +19,9 @@ export interface Style {
   rank: number;
   sizeBytes: bigint;
   contentHash: string;
-  state: "resident" | "available" | "refused" | "unknown";
+  state: "resident" | "available" | "refused" | "waiting" | "unknown";
   refusalReason: string;
+  waitingReason: string;
   residentSince?: Date;
   /** Of the server's memory; absent unless the style is resident. */
   slot?: number;
@@ -35,15 +39,17 @@ const STATES: Partial<Record<AdapterState, Style["state"]>> = {
   [AdapterState.RESIDENT]: "resident",
   [AdapterState.AVAILABLE]: "available",
   [AdapterState.REFUSED]: "refused",
+  [AdapterState.WAITING]: "waiting",
 };
 
 /** The plain value of a message. */
 export function styleOf(adapter: Adapter): Style {
   const { name, title, triggerWords, rank, sizeBytes, contentHash, refusalReason } = adapter;
-  const { residentSince, slot, pinned } = adapter;
+  const { residentSince, slot, pinned, waitingReason } = adapter;
   const state = STATES[adapter.state] ?? "unknown";
   return {
     ...{ name, title, triggerWords, rank, sizeBytes, contentHash, state, refusalReason, pinned },
+    ...{ waitingReason },
     ...(residentSince ? { residentSince: timestampDate(residentSince) } : {}),
     ...(slot === undefined ? {} : { slot }),
   };

@@ -22,12 +22,15 @@ class AdapterState(StrEnum):
     """Usable; loaded into the segment when a request names it."""
     REFUSED = "refused"
     """Not usable; `refusal_reason` says why."""
+    WAITING = "waiting"
+    """Not usable yet: its file is not finished; `waiting_reason` says why."""
 
 
 _STATES: Final = {
     pb.ADAPTER_STATE_RESIDENT: AdapterState.RESIDENT,
     pb.ADAPTER_STATE_AVAILABLE: AdapterState.AVAILABLE,
     pb.ADAPTER_STATE_REFUSED: AdapterState.REFUSED,
+    pb.ADAPTER_STATE_WAITING: AdapterState.WAITING,
 }
 
 
@@ -38,7 +41,8 @@ class Adapter:
     `rank` is its largest, 0 if it was refused before that was known; `content_hash` is SHA-256 in
     64 hexadecimal digits, empty if the file could not be read; `generation` is 0, `resident_since`
     and `slot` are None unless `state` is RESIDENT. A `pinned` one, once resident, makes no room
-    for others.
+    for others. `waiting_reason` says why the file's content of now is not used yet, and is empty
+    if nothing is waited for; unless `state` is WAITING, the content before it stays in use.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Adapter:
     resident_since: datetime | None
     slot: int | None = None
     pinned: bool = False
+    waiting_reason: str = ""
 
     @property
     def usable(self) -> bool:
@@ -105,6 +110,7 @@ def read_adapter(adapter: pb.Adapter) -> Adapter:
         resident_since=since,
         slot=adapter.slot if adapter.HasField("slot") else None,
         pinned=adapter.pinned,
+        waiting_reason=adapter.waiting_reason,
     )
 
 

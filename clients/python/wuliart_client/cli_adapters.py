@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from wuliart.contract.standard_streams import end_when_unread
-from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind
+from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
 from wuliart_client._client import Client
 from wuliart_client._exceptions import Cancelled, Unavailable
 from wuliart_client.cli_terminal import Terminal, as_json, visible
@@ -63,7 +63,7 @@ def adapter_table(adapters: list[Adapter]) -> Table:
             decimal(adapter.size_bytes),
             visible(", ".join(adapter.trigger_words)),
             visible(adapter.content_hash[:HASH_DIGITS]),
-            visible(adapter.refusal_reason),
+            visible(why(adapter)),
         )
     return table
 
@@ -101,15 +101,26 @@ def show(event: AdapterEvent, arguments: argparse.Namespace, terminal: Terminal)
 
 def describe(adapter: Adapter) -> str:
     """An adapter's state in a few words."""
-    if adapter.refusal_reason:
-        return f"{adapter.state.value}: {adapter.refusal_reason}"
+    reason = why(adapter)
+    if reason and not adapter.usable:
+        return f"{adapter.state.value}: {reason}"
     facts = [adapter.state.value]
     if adapter.slot is not None:
         facts.append(f"slot {adapter.slot} since {local_time(adapter.resident_since)}")
     if adapter.pinned:
         facts.append("pinned")
     digits = adapter.content_hash[:HASH_DIGITS]
-    return ", ".join([*facts, f"rank {adapter.rank}", decimal(adapter.size_bytes), digits])
+    line = ", ".join([*facts, f"rank {adapter.rank}", decimal(adapter.size_bytes), digits])
+    return f"{line}; {reason}" if reason else line
+
+
+def why(adapter: Adapter) -> str:
+    """Why it cannot be used, or why the file's newest content is not; empty if all is well."""
+    reasons = [adapter.refusal_reason]
+    if adapter.waiting_reason:
+        newer = "" if adapter.state is AdapterState.WAITING else "a newer version is not finished: "
+        reasons.append(f"{newer}{adapter.waiting_reason}")
+    return "; ".join(filter(None, reasons))
 
 
 def local_time(moment: datetime | None) -> str:

@@ -5,6 +5,7 @@ A name is what people read in lists and type into requests, so nothing in it may
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Final
 
 from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS
@@ -12,6 +13,15 @@ from wuliart.contract.text import code_point, hidden_characters, is_blank
 
 REPLACEMENT: Final = "\ufffd"
 """Shown in place of a character that must not be shown."""
+
+
+def same_name(name: str) -> str:
+    """What names are compared by: keyboards and file systems encode the same letters in two ways.
+
+    Names that differ are shown as they are, and may be one name: "é" is one character (NFC) as it
+    is typed, and may be two (NFD) in the name of a file from a Mac.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def name_problem(name: str) -> str:
