@@ -14,8 +14,9 @@ from wuliart.contract.status import Reason
 from wuliart_client import Adapter, AdapterState, Unavailable
 from wuliart_client._failures import BY_REASON
 from wuliart_web import failures, viewer, words
-from wuliart_web.page import labelled
+from wuliart_web.page import _notes, labelled
 from wuliart_web.pictures import KEPT, Pictures
+from wuliart_web.styles import Known
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123)
 
@@ -111,3 +112,25 @@ def test_both_languages_say_the_same_things(
 )
 def test_the_browser_says_which(header: str, expected: dict[str, str]) -> None:
     assert words.spoken(header) is expected
+
+
+@pytest.mark.parametrize("said", [words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
+def test_a_file_that_is_waited_for_is_shown_with_its_reason(said: dict[str, str]) -> None:
+    def adapter(state: AdapterState, refusal: str = "", waiting: str = "") -> Adapter:
+        return Adapter(
+            state.value, "", (), 4, 1, "", state, refusal, 1, None, waiting_reason=waiting
+        )
+
+    known = Known(
+        (
+            adapter(AdapterState.WAITING, waiting="aria2 is not finished."),
+            adapter(AdapterState.RESIDENT, waiting="it is open"),
+            adapter(AdapterState.AVAILABLE),
+            adapter(AdapterState.REFUSED, "it is truncated", "it is open"),
+        )
+    )
+    notes = _notes(known, said)
+    assert [note.count("aria2 is not finished") for note in notes] == [0, 1, 0, 0]
+    assert ["resident" in note for note in notes] == [False, False, True, False]
+    assert sum("it is open" in note for note in notes) == 2 and "truncated" in notes[0]
+    assert not any(".." in note or "{" in note for note in notes)

@@ -250,6 +250,13 @@ def _notes(known: Known, said: dict[str, str]) -> list[str]:
         for a in known.adapters
         if a.state is AdapterState.REFUSED
     ]
+    refused += [
+        said["held_newer" if a.usable else "held"].format(
+            name=a.name, reason=a.waiting_reason.rstrip(".")
+        )
+        for a in known.adapters
+        if a.waiting_reason
+    ]
     return refused if known.managed else [said["unmanaged"], *refused]
 
 

@@ -69,6 +69,8 @@ SPOKEN_ENGLISH: Final = {
     "strip": "Pictures of this visit",
     "thumb": "{prompt}, seed {seed}: show it and take its settings",
     "refused": "“{name}” cannot be used: {reason}. Mend or remove the file.",
+    "held": "“{name}” cannot be used yet: {reason}.",
+    "held_newer": "“{name}” is used as it was, its new file is not finished: {reason}.",
     "unmanaged": "The LoRA manager does not run: new style files are not noticed. "
     "Start it with `make up` or `wuliart-lora-manager`.",
     "gone": "The server does not answer. Start it with `make up`, or wait a moment: "
@@ -116,6 +118,8 @@ SPOKEN_CHINESE: Final = {
     "strip": "本次访问的图片",
     "thumb": "{prompt}，种子 {seed}：显示它并取回设置",
     "refused": "“{name}”不能用：{reason}。请修复或移除该文件。",
+    "held": "“{name}”暂时还不能用：{reason}。",
+    "held_newer": "“{name}”仍使用原来的版本，新文件尚未完成：{reason}。",
     "unmanaged": "LoRA 管理器没有运行，新的风格文件不会被发现。"
     "请用 `make up` 或 `wuliart-lora-manager` 启动它。",
     "gone": "服务器没有响应。请运行 `make up`，或稍等片刻：服务器恢复后本页会自动继续。",
