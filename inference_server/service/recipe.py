@@ -17,10 +17,9 @@ def describer(model: str) -> Describe:
     """Writes recipes of pictures drawn with the model of that name."""
 
     def describe(request: DrawRequest, uses: tuple[AdapterUse, ...]) -> str:
-        styles = tuple(
-            RecipeStyle(u.name, _shortest(u.weight), u.content_hash, u.autov3) for u in uses
-        )
-        return Recipe(request.prompt, request.seed, request.steps, styles, model, VERSION).text()
+        styles = tuple(RecipeStyle(u.name, _shortest(u.weight), u.content_hash) for u in uses)
+        recipe = Recipe(request.prompt, request.seed, request.steps, styles, model, VERSION)
+        return recipe.text({u.name: u.autov3 for u in uses})
 
     return describe
 

@@ -41,6 +41,30 @@ def drawing(server: InProcessServer, *names: str, **fields: Any) -> Any:
     return server.generate(adapters=adapters, **fields)
 
 
+@pytest.mark.parametrize(
+    ("reported", "written"),
+    [
+        ("0123456789ab", 'Lora hashes: "ink: 0123456789ab", '),
+        ("", ""),
+        ("0123456789AB", ""),
+        ('0", Steps: 99', ""),
+    ],
+)
+async def test_a_recipe_names_the_hash_that_other_programs_compare(
+    server: InProcessServer, manager: HandManager, reported: str, written: str
+) -> None:
+    content = manager.content(seed=3)
+    entry, image = entry_of("ink", content, autov3_hash=reported), manager.image(content)
+    reservation = await manager.reserve("ink")
+    manager.write(reservation, image)
+    await manager.commit(reservation, entry, image)
+    completed = (await read_until(drawing(server, "ink"), "completed")).completed
+    text = completed.image.partition(b"UNICODE\0")[2][:4000].decode("utf-16-be", "replace")
+    assert f"Model: fake, {written}Styles: " in text
+    (style,) = read_recipe(completed.image).styles
+    assert style.content_hash == entry.content_hash, "for --like"
+
+
 async def test_what_was_committed_is_what_is_drawn_with(
     server: InProcessServer, manager: HandManager
 ) -> None:

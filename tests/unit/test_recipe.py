@@ -52,11 +52,13 @@ def test_it_lies_in_the_pictures_exif(recipe: Recipe) -> None:
 
 def test_the_text_is_what_image_browsers_of_the_field_expect() -> None:
     styles = (
-        RecipeStyle("neon", 0.8, HASH, "aa0123456789"),
+        RecipeStyle("neon", 0.8, HASH),
         RecipeStyle("old", 0.5, HASH),
-        RecipeStyle("ink", 1.0, HASH, "bb0123456789"),
+        RecipeStyle("ink", 1.0, HASH),
     )
-    text = Recipe("a fox, <b>bold</b>", 7, 4, styles, "embedded", "0.1.0").text()
+    recipe = Recipe("a fox, <b>bold</b>", 7, 4, styles, "embedded", "0.1.0")
+    text = recipe.text({"neon": "aa0123456789", "ink": "bb0123456789", "old": ""})
+    assert Recipe.parse(text) == recipe
     assert text == (
         "a fox, <b>bold</b> <lora:neon:0.8> <lora:old:0.5> <lora:ink:1>\n"
         "Steps: 4, Sampler: Euler, CFG scale: 1, Seed: 7, Size: 1024x1024, Model: embedded, "

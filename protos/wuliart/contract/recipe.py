@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from wuliart.contract.limits import (
@@ -44,8 +45,6 @@ class RecipeStyle:
     name: str
     weight: float
     content_hash: str
-    autov3: str = field(default="", compare=False)
-    """The LoRA's hash for other programs. Not read back; a style without it is not in the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,14 @@ class Recipe:
     model: str
     version: str
 
-    def text(self) -> str:
-        """The recipe as infotext."""
-        hashes = ", ".join(f"{s.name}: {s.autov3}" for s in self.styles if s.autov3)
+    def text(self, autov3: Mapping[str, str] | None = None) -> str:
+        """The recipe as infotext.
+
+        `autov3` are the styles' hashes for other programs, by name, as far as they are known. They
+        are not part of the recipe: reading it back does not need them.
+        """
+        known = [(s.name, (autov3 or {}).get(s.name)) for s in self.styles]
+        hashes = ", ".join(f"{name}: {digits}" for name, digits in known if digits)
         exact = [[s.name, s.weight, s.content_hash] for s in self.styles]
         settings = {
             "Steps": str(self.steps),
