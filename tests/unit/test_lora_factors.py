@@ -148,7 +148,7 @@ def test_rank_stabilised_scale() -> None:
         ),
         (peft_metadata(r="four", lora_alpha=4), "r of .* is 'four' and should be a number"),
         (peft_metadata(r=4, lora_alpha=None), "lora_alpha of .* is empty"),
-        (peft_metadata(r=4, lora_alpha=[4]), r"lora_alpha of .* is \[4\] and should be a number"),
+        (peft_metadata(r=4, lora_alpha=[4]), "lora_alpha of .* is a list and should be a number"),
         (peft_metadata(r=4, lora_alpha=float("nan")), "out of range"),
         (peft_metadata(r=4, lora_alpha=0), "alpha is 0"),
         (peft_metadata(r=8, lora_alpha=8), "gives rank 8 .* have rank 4"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +28,7 @@ GOOD = make_lora(
         "lora_adapter_metadata": peft_metadata(r=2, lora_alpha=1),
     },
 )
+SMALL = make_lora(LAYOUT, rank=2, modules=["img_in"])
 HEADER_END = 8 + int.from_bytes(GOOD[:8], "little")
 
 JSON = st.recursive(
@@ -115,6 +118,41 @@ def test_well_formed_json_of_any_content(header: dict[str, object], data: bytes)
 def test_any_peft_metadata(fields: dict[str, object]) -> None:
     notes = {"lora_adapter_metadata": json.dumps(fields)}
     parse(make_lora(LAYOUT, rank=2, modules=["img_in"], metadata=notes))
+
+
+FIELDS = st.sampled_from(
+    [
+        "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+        "init_lora_weights", "bias", "alpha", "network_alpha", "rank", "ss_network_alpha",
+        "ss_network_module", "lora_adapter_metadata", "lora_config", "transformer.lora_alpha",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(FIELDS, JSON | st.text(max_size=20)))
+def test_any_file_beside_it(fields: dict[str, object]) -> None:
+    with suppress(LoraRefused):
+        parse_lora(SMALL, MODULES, config=fields)
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(FIELDS, JSON | st.text(max_size=20) | st.from_regex(r"[-+.0-9eE]{1,8}")))
+def test_any_notes_in_the_header(fields: dict[str, object]) -> None:
+    notes = {name: v if isinstance(v, str) else json.dumps(v) for name, v in fields.items()}
+    parse(make_lora(LAYOUT, rank=2, modules=["img_in"], metadata=notes))
+
+
+def test_values_nested_as_deeply_as_json_allows() -> None:
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+        nested = "[" * depth + "]" * depth
+        for notes in (
+            {"lora_config": f'{{"r": {nested}, "lora_alpha": 4}}'},
+            {"lora_config": f'{{"r": 2, "lora_alpha": 4, "peft_type": {nested}}}'},
+            {"lora_config": f'{{"r": 2, "lora_alpha": 4, "init_lora_weights": {nested}}}'},
+        ):
+            parse(make_lora(LAYOUT, rank=2, modules=["img_in"], metadata=notes))
+        parse(pack_raw(f'{{"__metadata__": {{"a": {nested}}}}}'.encode()))
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

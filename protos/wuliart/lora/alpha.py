@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from wuliart.lora.errors import LoraRefused, visible
+from wuliart.lora.errors import LoraRefused, shown_value
 
 MAX_ALPHA: Final = 1e6
 
@@ -45,7 +45,7 @@ def read_number(value: object, where: str) -> float | None:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(value, where)
     raise LoraRefused(
-        f"{where} is {visible(repr(value), 60)} and should be a number; export the LoRA again"
+        f"{where} is {shown_value(value)} and should be a number; export the LoRA again"
     )
 
 

@@ -36,6 +36,15 @@ def visible(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
+def shown_value(value: object) -> str:
+    """A value of a JSON document as it may appear in a reason."""
+    if isinstance(value, str):
+        return repr(visible(value, 60))
+    if isinstance(value, list | dict):  # may be nested too deeply for repr
+        return "a list" if isinstance(value, list) else "a table"
+    return visible(repr(value), 60) if not isinstance(value, int) or abs(value) < 1e60 else "huge"
+
+
 def shown(name: str) -> str:
     """A tensor's or module's name as it may appear in a reason."""
     return visible(name, 120)

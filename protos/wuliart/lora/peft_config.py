@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wuliart.lora.alpha import check_alpha, read_number
-from wuliart.lora.errors import LoraRefused, shown, visible
+from wuliart.lora.errors import LoraRefused, shown, shown_value
 from wuliart.lora.keys import strip_wrappers
 
 _DEFAULT_ALPHA: Final = 8
@@ -106,9 +106,10 @@ def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
         LoraRefused: a field is unreadable, or makes it anything but plain LoRA.
     """
     kind = config.get("peft_type")
-    if kind is not None and str(kind).rpartition(".")[2].upper() != "LORA":
+    plain = isinstance(kind, str) and kind.rpartition(".")[2].upper() == "LORA"
+    if kind is not None and not plain:
         raise LoraRefused(
-            f"{source} says that this is {visible(str(kind), 40)!r}, and only plain LoRA (A and B "
+            f"{source} says that this is {shown_value(kind)}, and only plain LoRA (A and B "
             "matrices) is understood; merge it into a plain LoRA"
         )
     for field, value in config.items():
@@ -120,13 +121,13 @@ def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
             )
     if is_set(bias := config.get("bias")):
         raise LoraRefused(
-            f"{source} sets bias to {visible(str(bias), 40)!r}, which changes biases too, and only "
+            f"{source} sets bias to {shown_value(bias)}, which changes biases too, and only "
             "plain LoRA (A and B matrices) is understood; train it with bias none"
         )
     started = config.get("init_lora_weights")
     if (started.lower() if isinstance(started, str) else started) not in _PLAIN_INITIALISATIONS:
         raise LoraRefused(
-            f"{source} says that the LoRA was started with {visible(str(started), 40)!r}, which "
+            f"{source} says that the LoRA was started with {shown_value(started)}, which "
             "changes the base weights too; convert it to a plain LoRA with peft's "
             "path_initial_model_for_weight_conversion"
         )
@@ -161,9 +162,10 @@ def _is_true(config: Mapping[str, Any], field: str, source: str) -> bool:
     value = config.get(field)
     if not is_set(value):
         return False
-    if value not in (True, 1) and str(value).strip().lower() not in ("true", "1"):
+    text = value.strip().lower() if isinstance(value, str) else value
+    if text not in (True, "true", "1"):
         raise LoraRefused(
-            f"{field} of {source} is {visible(repr(value), 60)} and should be true or false; "
+            f"{field} of {source} is {shown_value(value)} and should be true or false; "
             "export the LoRA again"
         )
     return True

@@ -208,11 +208,14 @@ def _read_metadata(metadata: object) -> dict[str, str]:
         return {}
     if not isinstance(metadata, dict):
         raise _damaged("its __metadata__ is not a table")
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in metadata.items()
-        if value is not None
-    }
+    try:
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in metadata.items()
+            if value is not None
+        }
+    except (ValueError, RecursionError):
+        raise _damaged("its __metadata__ is nested too deeply") from None
 
 
 def _is_size(value: object) -> bool:
