@@ -28,7 +28,7 @@ from inference_server.engine.memory_plan import make_plan
 from inference_server.model.host_memory import host_memory
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
-from inference_server.model.schedule import ScheduleTable
+from inference_server.model.schedule import FAMILIES, ScheduleTable
 from inference_server.model.streaming import Streaming
 from inference_server.model.transformer import Picture, Transformer
 from inference_server.model.transformer_loading import (
@@ -41,7 +41,6 @@ from inference_server.model.transformer_loading import (
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.weight_kind import WeightKind
 
-LIGHTNING = {"shift": 3.0}
 TEXT_TOKENS = 80
 GRID = (64, 64)
 BUDGET, IDLE = 18_700_000_000, 11_200_000_000
@@ -60,7 +59,7 @@ class Bench:
         tokens = GRID[0] * GRID[1]
         self.latents = torch.randn(tokens, 64, device=self.device, dtype=torch.bfloat16)
         self.text = torch.randn(512, 3584, device=self.device, dtype=torch.bfloat16)
-        self.schedules = ScheduleTable.build(range(1, 5), tokens, LIGHTNING)
+        self.schedules = ScheduleTable.build(FAMILIES["lightning"])
 
     @cached_property
     def stock(self) -> Any:

@@ -25,6 +25,8 @@ from inference_server.model import packing
 from inference_server.model.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
+from inference_server.model.schedule import FAMILIES
+from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.model.source import Tables, TextEdges
 from inference_server.model.text_encoder import (
     TextConfig,
@@ -56,7 +58,6 @@ FULL: dict[str, dict[str, Any]] = {
     "transformer": {"out_channels": 16},
     "text_encoder": QWEN_VL,
     "vae": {},
-    # Lightning's schedule, whatever the size.
     "scheduler": Checkpoint(EMBEDDED_MODEL).config("scheduler"),
 }
 TINY: dict[str, dict[str, Any]] = FULL | {
@@ -137,6 +138,7 @@ class RandomSource:
 
     turbo_lora = ""
     parameters = 20_430_401_088
+    schedule = ChosenSchedule(FAMILIES["lightning"], "Lightning's, as most people have it")
     kind: WeightKind | None = None
 
     def __init__(self, configs: dict[str, dict[str, Any]], device: torch.device) -> None:

@@ -49,7 +49,9 @@ def choose(config: Config) -> Choice:
     Raises:
         ModelError: one of them cannot be used; the message is for the operator.
     """
-    return Choice(open_source(config.model, config.turbo_lora), *choose_device(config))
+    return Choice(
+        open_source(config.model, config.turbo_lora, config.schedule), *choose_device(config)
+    )
 
 
 def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
@@ -122,7 +124,9 @@ async def running(
     descriptors.start()
     await control.start()
     try:
-        yield Backend(engine, store, scheduler, config.embedded)
+        yield Backend(
+            engine, store, scheduler, config.embedded, engine.model.schedules.schedule.counts
+        )
     finally:
         await scheduler.drain(config.grace)
         await control.stop()

@@ -21,6 +21,12 @@ from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "checkpoint"
 EMBEDDED_TURBO = EMBEDDED_MODEL.with_name("turbo.safetensors")
 
+SCHEDULE_HELP = (
+    "noise levels of the steps: lightning, lightning-8, turbo, turbo-2, checkpoint (the scheduler "
+    "config's own), or written out like shift=3 or mu=0.916,terminal=.7155,steps=2 or "
+    "sigmas=1,.7155; left out: those that the Turbo LoRA was trained on"
+)
+
 MAX_SOCKET_PATH = 100
 """A Unix socket's path must stay below 108 bytes, its name included."""
 
@@ -40,6 +46,8 @@ class Config:
     """A checkpoint in diffusers layout."""
     turbo_lora: Path | None = EMBEDDED_TURBO
     """Fused into the base at load; each model has its own."""
+    schedule: str | None = None
+    """Noise levels, as `--schedule` names them; None: what the Turbo LoRA was trained on."""
     network: Network = field(default_factory=Network)
     runtime_dir: Path = Path("/tmp")
     """For the sockets that only the LoRA manager uses."""
@@ -120,6 +128,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         help="few-step LoRA to fuse into the base at load; left out: the embedded model's own, for"
         " another --model none",
     )
+    add("--schedule", metavar="NAME", help=SCHEDULE_HELP)
     add("--runtime-dir", type=Path, default=default_runtime_dir(), help="sockets for the manager")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add(

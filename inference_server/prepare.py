@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inference_server.engine.loading import schedules_of
+from inference_server import VERSION
+from inference_server.config import SCHEDULE_HELP
 from inference_server.errors import ModelError, ServerError, one_line
 from inference_server.model import packing, prepared
 from inference_server.model.checkpoint import COMPONENTS, Checkpoint, copy_small_files
@@ -33,6 +34,7 @@ from inference_server.model.hub import locate
 from inference_server.model.model_files import MAX_CONFIG_BYTES, exists, read_inside
 from inference_server.model.packing import Fields
 from inference_server.model.prompt import PromptTokenizer
+from inference_server.model.schedule import ScheduleTable
 from inference_server.model.source import StockSource
 from inference_server.model.text_encoder import TextConfig, layer_fields
 from inference_server.model.transformer_loading import block_fields
@@ -84,9 +86,22 @@ def _in_dtype(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def prepare(
-    model: Path, turbo_lora: Path | None, out: Path, kind: WeightKind, progress: Progress
+    model: Path,
+    turbo_lora: Path | None,
+    out: Path,
+    kind: WeightKind,
+    progress: Progress,
+    schedule: str | None = None,
 ) -> None:
     """Makes `out` a prepared folder.
+
+    Args:
+        model: the checkpoint's folder, or its id on the Hugging Face hub.
+        turbo_lora: few-step LoRA to fuse, or None.
+        out: a new folder, or one that the same call began.
+        kind: how the blocks' matrices are stored.
+        progress: shows how far it is.
+        schedule: as `--schedule` names it; None: what the Turbo LoRA was trained on.
 
     Raises:
         ModelError: the source cannot be used, or `out` holds something else.
@@ -96,27 +111,43 @@ def prepare(
     if prepared.is_prepared(model):
         raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
     checkpoint = Checkpoint(model)
-    source = StockSource(checkpoint, turbo_lora)
-    levels = schedules_of(source).rows
+    source = StockSource(checkpoint, turbo_lora, schedule)
+    chosen = source.schedule
+    levels = ScheduleTable.build(chosen.schedule).rows
     # What the server would refuse is better refused before an hour of work.
     PromptTokenizer(model)
     VaeDecoder(
         VaeConfig.from_json(source.config("vae")), source.vae(), torch.device("cpu"), prepared.DTYPE
     )
     everything = list(parts(source, levels, kind))
-    about = {"weights": kind} | {
-        str(path): [status.st_size, status.st_mtime_ns]
-        for path in source.paths
-        for status in (path.stat(),)
-    }
-    _begin(out, json.dumps(about))
+    # All that decides what the files hold: a run that is taken up again must be of the same.
+    about = json.dumps(
+        {
+            "format": prepared.FORMAT,
+            "version": VERSION,
+            "torch": torch.__version__,
+            "weights": kind,
+            **prepared.schedule_entry(chosen.schedule),
+            "small_files": prepared.small_files(model),
+            "sources": {
+                str(path): [status.st_size, status.st_mtime_ns]
+                for path in source.paths
+                for status in (path.stat(),)
+            },
+        }
+    )
+    stamp = hashlib.sha256(about.encode()).hexdigest()
+    _begin(out, about)
+    progress.console.print(f"schedule {chosen.schedule}: {chosen.why}", soft_wrap=True)
+    if chosen.warning:
+        progress.console.print(f"warning: {chosen.warning}", soft_wrap=True)
     for component in COMPONENTS:
         (out / component).mkdir(parents=True, exist_ok=True)
         copy_small_files(model, component, out / component)
     task = progress.add_task("preparing", total=len(everything) + len(source.paths))
     for file_name, make in everything:
         if not (out / file_name).is_file():
-            _write(out / file_name, make())
+            _write(out / file_name, make(), stamp)
         progress.advance(task)
     hashes = {}
     for path in source.paths:
@@ -129,6 +160,11 @@ def prepare(
             "turbo_lora": source.turbo_lora,
             "parameters": source.parameters,
             "levels": list(levels),
+            **prepared.schedule_entry(chosen.schedule),
+            "schedule_why": chosen.why,
+            "undistilled": bool(chosen.warning),
+            "stamp": stamp,
+            "small_files": prepared.small_files(out),
             "weights": kind,
             "sources": hashes,
         },
@@ -149,7 +185,10 @@ def _begin(out: Path, about: str) -> None:
     unfinished = out / prepared.UNFINISHED
     if exists(unfinished):
         if read_inside(out, unfinished, MAX_CONFIG_BYTES) != about.encode():
-            raise ModelError(f"{out} was begun from other files; remove it and start again")
+            raise ModelError(
+                f"{out} was begun from other files or options, or by another version; remove it "
+                "and start again"
+            )
         return
     if prepared.is_prepared(out):
         raise ModelError(f"{out} is prepared already; give another --out, or remove it first")
@@ -161,10 +200,10 @@ def _begin(out: Path, about: str) -> None:
         part.write_text(about, encoding="utf-8")
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], stamp: str) -> None:
     with prepared.whole(path) as part:
         try:
-            save_file(tensors, part)
+            save_file(tensors, part, metadata={prepared.STAMP: stamp})
         except SafetensorError as error:
             # It has the operating system's error in its text alone.
             code = re.search(r"\(os error (\d+)\)", str(error))
@@ -194,12 +233,20 @@ def main(arguments: list[str]) -> None:
         default=WeightKind.BF16,
         help="bf16, or fp8: half the size, for cards of the Ada and Hopper generations and later",
     )
+    parser.add_argument("--schedule", metavar="NAME", help=SCHEDULE_HELP)
     chosen = parser.parse_args(arguments)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     try:
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-            prepare(chosen.model, chosen.turbo_lora, chosen.out, chosen.weights, progress)
+            prepare(
+                chosen.model,
+                chosen.turbo_lora,
+                chosen.out,
+                chosen.weights,
+                progress,
+                chosen.schedule,
+            )
     except ServerError as error:
         sys.exit(f"wuliart-server prepare: {one_line(str(error))}")
     except OSError as error:

@@ -26,6 +26,8 @@ from grpc_status import rpc_status
 from inference_server.adapters.binder import Binder
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
+from inference_server.model.schedule import FAMILIES, ScheduleTable
+from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.network import Network
 from inference_server.scheduler.device import device_thread
 from inference_server.scheduler.events import DrawRequest
@@ -51,6 +53,7 @@ LAYOUT = SegmentLayout(
         text_features=24, modulation_rows=4, max_rank=8, dtype="float32",
     )
 )  # fmt: skip
+COUNTS = FAMILIES["lightning"].counts
 CONDITIONING = np.linspace(-1, 1, 4 * 32, dtype="<f4").reshape(4, 32)
 
 
@@ -136,7 +139,7 @@ class InProcessServer:
 
     async def become_ready(self) -> None:
         # As `server.serve` does it; the model is only looked at by GetServerInfo.
-        self.slot.fill(Backend(self.engine, self.store, self.scheduler, False))  # type: ignore[arg-type]
+        self.slot.fill(Backend(self.engine, self.store, self.scheduler, False, COUNTS))  # type: ignore[arg-type]
         self.public.ready()
 
     async def drain(self, grace: float) -> None:
@@ -202,7 +205,8 @@ def name_model(server: InProcessServer, name: str) -> None:
         turbo_lora="",
         device=torch.device("cpu"),
         dtype=torch.float32,
-        schedules=SimpleNamespace(sigmas={1: (1.0, 0.0)}),
+        schedule=ChosenSchedule(FAMILIES["lightning"], "a test's"),
+        schedules=ScheduleTable.build(FAMILIES["lightning"]),
         **planned_memory(),
     )
 

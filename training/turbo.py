@@ -23,6 +23,7 @@ from training.styles import PLAIN
 RANK = 64
 METADATA = {
     "modelspec.title": "Turbo",
+    "wuliart.schedule": "lightning",
     "modelspec.description": "Four steps without guidance; fused into the embedded base.",
 }
 FILE = "turbo.safetensors"

@@ -38,6 +38,7 @@ from inference_server.model.prepared import PreparedSource
 from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
+from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.model.source import Source, StockSource
 from inference_server.model.text_encoder import (
     TextConfig,
@@ -51,7 +52,7 @@ from inference_server.model.transformer_weights import EdgeWeights, TransformerC
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.weight_kind import WeightKind
 from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.contract.limits import IMAGE_SIZE, MAX_STEPS, MIN_STEPS
+from wuliart.contract.limits import IMAGE_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class LoadedModel:
     """silu(temb), [rows, width] float32 on the CPU; the LoRA manager needs it."""
     room: AdapterRoom
     """What the plan has for adapters."""
+    schedule: ChosenSchedule
     schedules: ScheduleTable
     tokenizer: PromptTokenizer
     text_encoder: TextEncoder
@@ -112,15 +114,17 @@ FP8_CAPABILITY = (8, 9)
 UNLIMITED = Memory(None, None)
 
 
-def open_source(folder: Path, turbo_lora: Path | None) -> Source:
+def open_source(folder: Path, turbo_lora: Path | None, schedule: str | None = None) -> Source:
     """A model's parts, from a checkpoint in diffusers layout or from a prepared folder.
 
     Args:
         folder: where it lies, or its id on the Hugging Face hub.
         turbo_lora: to fuse into a checkpoint.
+        schedule: as `--schedule` names it; None: what the Turbo LoRA was trained on.
 
     Raises:
-        ModelError: it is neither, or preparing it was broken off, or it has a Turbo LoRA already.
+        ModelError: it is neither, or preparing it was broken off, or it has a Turbo LoRA or another
+            schedule already.
     """
     folder = locate(folder)
     if (folder / prepared.UNFINISHED).is_file():
@@ -128,36 +132,19 @@ def open_source(folder: Path, turbo_lora: Path | None) -> Source:
             f"preparing {folder} was broken off: run `wuliart-server prepare` again to go on"
         )
     if not prepared.is_prepared(folder):
-        return StockSource(Checkpoint(folder), turbo_lora)
+        return StockSource(Checkpoint(folder), turbo_lora, schedule)
     source = PreparedSource(folder)
     if turbo_lora is not None:
         raise ModelError(
             f"{folder} was prepared with {source.turbo_lora or 'no Turbo LoRA'}: leave "
             "--turbo-lora out, or prepare it again with another"
         )
+    if schedule is not None and not source.has_schedule(schedule):
+        raise ModelError(
+            f"{folder} was prepared for the schedule {source.schedule.schedule}: leave --schedule "
+            "out, or prepare it again with another"
+        )
     return source
-
-
-def schedules_of(source: Source) -> ScheduleTable:
-    """The schedules of every step count at the one size there is.
-
-    Raises:
-        ModelError: transformer and VAE do not fit each other.
-    """
-    config = TransformerConfig.from_json(source.config("transformer"))
-    vae = VaeConfig.from_json(source.config("vae"))
-    if config.in_channels != vae.z * config.patch**2 or config.patch != 2:
-        raise ModelError(
-            f"{source.folder}: the transformer takes {config.in_channels} channels a token, "
-            f"the VAE gives {vae.z} in {config.patch}x{config.patch} patches"
-        )
-    if IMAGE_SIZE % (vae.spatial_factor * config.patch):
-        raise ModelError(
-            f"{source.folder}: {IMAGE_SIZE} pixels do not divide into patches of "
-            f"{vae.spatial_factor * config.patch}"
-        )
-    tokens = (IMAGE_SIZE // vae.spatial_factor // config.patch) ** 2
-    return ScheduleTable.build(range(MIN_STEPS, MAX_STEPS + 1), tokens, source.config("scheduler"))
 
 
 def load_model(
@@ -178,7 +165,8 @@ def load_model(
     config = TransformerConfig.from_json(source.config("transformer"))
     text_config = TextConfig.from_json(source.config("text_encoder"))
     vae_config = VaeConfig.from_json(source.config("vae"))
-    schedules = schedules_of(source)
+    schedules = ScheduleTable.build(source.schedule.schedule)
+    _tell(source.schedule, schedules)
     latent_size = IMAGE_SIZE // vae_config.spatial_factor
     grid = (latent_size // config.patch, latent_size // config.patch)
     tokenizer = PromptTokenizer(source.folder)
@@ -264,12 +252,21 @@ def load_model(
         modulation=modulation,
         conditioning=condition,
         room=room,
+        schedule=source.schedule,
         schedules=schedules,
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=vae,
         preview=preview,
     )
+
+
+def _tell(chosen: ChosenSchedule, table: ScheduleTable) -> None:
+    """Logs the noise levels, and why these."""
+    levels = ", ".join(f"{level:.4g}" for level in table.sigmas[chosen.schedule.steps])
+    log.info("schedule %s: %s; noise levels %s", chosen.schedule, chosen.why, levels)
+    if chosen.warning:
+        log.warning("%s", chosen.warning)
 
 
 def kind_of(source: Source, device: torch.device, asked: WeightKind | None) -> WeightKind:

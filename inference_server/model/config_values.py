@@ -98,6 +98,10 @@ class ConfigValues:
             raise self.wrong(name, value, "a table")
         return ConfigValues(f"{self.file}: {name}", value)
 
+    def is_equal(self, name: str, expected: object) -> bool:
+        """Returns True if the file's value is exactly this one."""
+        return name in self._values and self._values[name] == expected
+
     def has(self, name: str) -> bool:
         """Returns True if the file names a value other than null."""
         return self._values.get(name) is not None

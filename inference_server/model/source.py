@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from inference_server.errors import ModelError
 from inference_server.model.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.packing import Fields
+from inference_server.model.schedule_choice import ChosenSchedule, choose
 from inference_server.model.stock_shapes import check_text_encoder, check_transformer
 from inference_server.model.text_encoder import TextConfig, fill_layer, layer_views, reader
 from inference_server.model.transformer_loading import (
@@ -25,7 +27,9 @@ from inference_server.model.transformer_loading import (
 )
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.turbo import FusedWeights
+from inference_server.model.vae import VaeConfig
 from inference_server.weight_kind import WeightKind
+from wuliart.contract.limits import IMAGE_SIZE
 
 
 class Tables(NamedTuple):
@@ -54,6 +58,8 @@ class Source(Protocol):
     """File name of what is fused into the base; empty if nothing is."""
     parameters: int
     """Of the transformer as it was published."""
+    schedule: ChosenSchedule
+    """The noise levels that it is drawn at."""
     kind: WeightKind | None
     """How the blocks' matrices are stored; None: as it is asked for."""
 
@@ -79,19 +85,43 @@ class Source(Protocol):
         """The VAE's tensors by their stock names; kernels may be cut to two dimensions."""
 
 
+def image_tokens(source: Source) -> int:
+    """Tokens of an image, by the configs of transformer and VAE.
+
+    Raises:
+        ModelError: they do not fit each other.
+    """
+    config = TransformerConfig.from_json(source.config("transformer"))
+    vae = VaeConfig.from_json(source.config("vae"))
+    if config.in_channels != vae.z * config.patch**2 or config.patch != 2:
+        raise ModelError(
+            f"{source.folder}: the transformer takes {config.in_channels} channels a token, "
+            f"the VAE gives {vae.z} in {config.patch}x{config.patch} patches"
+        )
+    if IMAGE_SIZE % (vae.spatial_factor * config.patch):
+        raise ModelError(
+            f"{source.folder}: {IMAGE_SIZE} pixels do not divide into patches of "
+            f"{vae.spatial_factor * config.patch}"
+        )
+    return (IMAGE_SIZE // vae.spatial_factor // config.patch) ** 2
+
+
 class StockSource:
     """A checkpoint in diffusers layout, with a Turbo LoRA fused while it is read.
 
     Args:
         checkpoint: the folder.
         turbo_lora: a LoRA file, or None.
+        schedule: as `--schedule` names it; None: what the Turbo LoRA was trained on.
 
     Raises:
-        ModelError: a component is missing, its config and its files do not fit each other, or the
-            Turbo LoRA does not fit.
+        ModelError: a component is missing, its config and its files do not fit each other, the
+            Turbo LoRA does not fit, or its noise levels are not known.
     """
 
-    def __init__(self, checkpoint: Checkpoint, turbo_lora: Path | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, turbo_lora: Path | None, schedule: str | None = None
+    ) -> None:
         self.folder = checkpoint.folder
         self.kind: WeightKind | None = None
         self.turbo_lora = turbo_lora.name if turbo_lora else ""
@@ -105,6 +135,7 @@ class StockSource:
         check_text_encoder(TextConfig.from_json(self.config("text_encoder")), self._text)
         self._vae = checkpoint.weights("vae")
         self.parameters = self._files.parameter_count()
+        self.schedule = choose(schedule, turbo_lora, image_tokens(self), self.config("scheduler"))
 
     def config(self, component: str) -> dict[str, Any]:
         """See `Source`."""

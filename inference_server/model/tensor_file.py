@@ -59,9 +59,14 @@ class TensorFile:
         folder: the model's; see `model_files.inside`.
         path: the file.
 
+    Attributes:
+        metadata: of the file's header.
+
     Raises:
         ModelError: it cannot be read or is damaged.
     """
+
+    metadata: Mapping[str, str]
 
     def __init__(self, folder: Path, path: Path) -> None:
         self.path = path
@@ -139,6 +144,7 @@ class TensorFile:
         try:
             # By its descriptor: the name may stand for another file by now.
             with safe_open(f"/proc/self/fd/{descriptor}", framework="pt") as file:
+                self.metadata = dict(file.metadata() or {})
                 entries, begin = {}, LENGTH_BYTES + length
                 for name in file.offset_keys():
                     part = file.get_slice(name)

@@ -16,7 +16,7 @@ from inference_server.errors import RequestError
 from inference_server.ray_app.names import AT_ONCE
 from inference_server.ray_app.replica_calls import ReplicaCalls
 from inference_server.service.request_ids import take_up, told
-from inference_server.service.validation import validate
+from inference_server.service.validation import ANY_STEPS, validate
 from wuliart.contract.status import Reason
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart.v1 import image_generation_pb2_grpc as rpc
@@ -57,7 +57,7 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         take_up(context.invocation_metadata())
         try:
             # Whichever replica draws, and however often it is given to one: the same picture.
-            request.seed = validate(request).seed
+            request.seed = validate(request, ANY_STEPS).seed
             self._admit()
         except RequestError as error:
             self.refused(error.reason)

@@ -96,7 +96,9 @@ class Replica:
         yield Taken(self._name, all(slots.published(name) is not None for name in styles))
         try:
             job = self._backend.scheduler.submit(
-                validate(GenerateImageRequest.FromString(request)), REQUEST_ID.get(), caller
+                validate(GenerateImageRequest.FromString(request), self._backend.counts),
+                REQUEST_ID.get(),
+                caller,
             )
         except RequestError as error:
             log.info("refused: %s", error.reason)

@@ -36,6 +36,8 @@ class Backend:
     scheduler: Scheduler
     embedded: bool
     """Whether the model is the small one that ships with the package."""
+    counts: range
+    """The numbers of steps that the model's schedule is good for; the last is the default."""
 
     def segments(self) -> tuple[MemorySegment, ...]:
         """The stretches of memory set aside at start, as the memory plan has them."""

@@ -46,8 +46,9 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
         """See the .proto file."""
         take_up(context.invocation_metadata())
         try:
-            draw = validate(request)
-            scheduler = self._backend.ready.scheduler
+            backend = self._backend.ready
+            draw = validate(request, backend.counts)
+            scheduler = backend.scheduler
             job = scheduler.submit(draw, REQUEST_ID.get(), CALLER.get())
         except RequestError as error:
             self._refused(error)
@@ -163,7 +164,7 @@ def describe(backend: Backend) -> pb.GetServerInfoResponse:
     model = backend.engine.model
     parameters = backend.adapters.segment.layout.parameters
     on_gpu = model.device.type == "cuda"
-    schedules = model.schedules.sigmas
+    schedules, counts = model.schedules.sigmas, backend.counts
     return pb.GetServerInfoResponse(
         version=VERSION,
         model=pb.ModelInfo(
@@ -172,6 +173,9 @@ def describe(backend: Backend) -> pb.GetServerInfoResponse:
             transformer_parameters=model.parameters,
             turbo_lora=model.turbo_lora,
             schedules=[pb.NoiseSchedule(sigmas=schedules[n]) for n in sorted(schedules)],
+            schedule=str(model.schedule.schedule),
+            schedule_reason=model.schedule.why,
+            warnings=[model.schedule.warning] if model.schedule.warning else [],
         ),
         device=pb.DeviceInfo(
             kind=model.device.type,
@@ -182,9 +186,9 @@ def describe(backend: Backend) -> pb.GetServerInfoResponse:
             width=limits.IMAGE_SIZE,
             height=limits.IMAGE_SIZE,
             jpeg_quality=limits.JPEG_QUALITY,
-            min_steps=limits.MIN_STEPS,
-            max_steps=limits.MAX_STEPS,
-            default_steps=limits.DEFAULT_STEPS,
+            min_steps=counts[0],
+            max_steps=counts[-1],
+            default_steps=counts[-1],
             max_prompt_characters=limits.MAX_PROMPT_CHARACTERS,
             max_prompt_tokens=limits.MAX_PROMPT_TOKENS,
             max_adapters=min(limits.MAX_ADAPTERS, backend.adapters.slots.resident_limit),

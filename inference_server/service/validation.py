@@ -13,7 +13,6 @@ from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError, Violation
 from inference_server.scheduler.events import DrawRequest
 from wuliart.contract.limits import (
-    DEFAULT_STEPS,
     MAX_ADAPTER_NAME_CHARACTERS,
     MAX_ADAPTER_WEIGHT,
     MAX_ADAPTERS,
@@ -25,20 +24,27 @@ from wuliart.contract.status import Reason
 from wuliart.contract.text import is_blank
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 
+ANY_STEPS = range(MIN_STEPS, MAX_STEPS + 1)
+"""Where the model is not known yet, as before a fleet's replicas, which check it once more."""
+
 RANDOM_SEED_BITS = 32
 """Short enough to note down and type again."""
 
 TEXT_CONTROLS = frozenset("\t\n\r")
 
 
-def validate(message: GenerateImageRequest) -> DrawRequest:
+def validate(message: GenerateImageRequest, counts: range) -> DrawRequest:
     """The request with its defaults filled in.
+
+    Args:
+        message: as it came.
+        counts: the numbers of steps that the model's schedule is good for; its last is the default.
 
     Raises:
         RequestError: INVALID_REQUEST with every violation.
     """
-    steps = message.steps if message.HasField("steps") else DEFAULT_STEPS
-    violations = [*_prompt(message.prompt), *_steps(steps), *_adapters(message)]
+    steps = message.steps if message.HasField("steps") else counts[-1]
+    violations = [*_prompt(message.prompt), *_steps(steps, counts), *_adapters(message)]
     if violations:
         listed = "; ".join(f"{v.field} {v.description}" for v in violations)
         raise RequestError(Reason.INVALID_REQUEST, listed, violations=violations)
@@ -67,10 +73,11 @@ def _prompt(prompt: str) -> list[Violation]:
     return []
 
 
-def _steps(steps: int) -> list[Violation]:
-    if MIN_STEPS <= steps <= MAX_STEPS:
+def _steps(steps: int, counts: range) -> list[Violation]:
+    if steps in counts:
         return []
-    return [Violation("steps", f"is {steps}; it must be {MIN_STEPS} to {MAX_STEPS}")]
+    allowed = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return [Violation("steps", f"is {steps}; it must be {allowed}")]
 
 
 def _adapters(message: GenerateImageRequest) -> list[Violation]:

@@ -154,7 +154,7 @@ def test_timeout(fake, wuliart):
 
 
 def test_wrong_usage_is_exit_code_2(wuliart):
-    assert wuliart("generate", "p", "--steps", "5").returncode == 2
+    assert wuliart("generate", "p", "--steps", "9").returncode == 2
     result = wuliart("generate")
     assert result.returncode == 2
     assert "a prompt, or --like FILE" in result.stderr

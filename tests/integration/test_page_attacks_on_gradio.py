@@ -230,7 +230,9 @@ def test_no_nested_value_passes_and_nothing_else_than_a_guard_error_is_raised(
 @pytest.fixture(scope="module")
 def calls() -> GradioCalls:
     client = AsyncClient("unix:/nowhere")
-    return GradioCalls(page_module.build(clients(client, None), Pictures(), Styles(client)))
+    return GradioCalls(
+        page_module.build(clients(client, None), Pictures(), Styles(client)), lambda: (4,)
+    )
 
 
 def test_gradio_itself_checks_paths_too() -> None:

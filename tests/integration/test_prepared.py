@@ -80,12 +80,12 @@ def test_a_run_that_was_broken_off_is_refused_by_the_server_and_goes_on_where_it
     out, written = tmp_path / "out", []
     write = command._write
 
-    def failing(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    def failing(path: Path, tensors: dict[str, torch.Tensor], stamp: str) -> None:
         if len(written) == 5:
             path.with_name(path.name + ".part").write_bytes(b"half")
             raise OSError(28, "No space left on device")
         written.append(path)
-        write(path, tensors)
+        write(path, tensors, stamp)
 
     monkeypatch.setattr(command, "_write", failing)
     with pytest.raises(OSError, match="No space"):
@@ -138,7 +138,7 @@ def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
         (prepared.MANIFEST, b'{"format": 0}', "prepare it again"),
         (prepared.block_file(3), b"junk", "block-03"),
         (prepared.TABLES, None, "tables"),
-        ("scheduler/scheduler_config.json", b'{"shift": 2.0}', "noise levels"),
+        ("scheduler/scheduler_config.json", b'{"shift": 2.0}', "has changed since"),
     ],
     ids=["format", "damaged", "missing", "schedule"],
 )
@@ -150,6 +150,54 @@ def test_a_folder_that_does_not_hold_together_is_refused(
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(ModelError, match=message):
         load_model(open_source(tmp_path / "copy", None), CPU, torch.bfloat16)
+
+
+INPUTS = {
+    "schedule": ("scheduler/scheduler_config.json", '"base_shift": 1.0986', '"base_shift": 0.6986'),
+    "text encoder": ("text_encoder/config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'),
+    "tokenizer": ("tokenizer/tokenizer_config.json", "{", '{"a": 1, '),
+}
+
+
+@pytest.mark.parametrize("changed", INPUTS)
+def test_a_run_is_not_taken_up_again_with_other_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Two halves of two checkpoints made a folder that was served: mean pixel difference 22."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(EMBEDDED_MODEL, model)
+    write, left = command._write, [4]
+
+    def breaking_off(path: Path, tensors: dict[str, torch.Tensor], stamp: str) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        write(path, tensors, stamp)
+
+    monkeypatch.setattr(command, "_write", breaking_off)
+    with pytest.raises(KeyboardInterrupt), Progress(disable=True) as progress:
+        command.prepare(model, None, out, WeightKind.BF16, progress)
+    name, before, after = INPUTS[changed]
+    text = (model / name).read_text()
+    assert before in text
+    (model / name).write_text(text.replace(before, after, 1))
+    with pytest.raises(ModelError, match="begun from other files"), Progress(disable=True) as p:
+        command.prepare(model, None, out, WeightKind.BF16, p)
+    # With what it was begun from it goes on, and so only with the same options.
+    (model / name).write_text(text)
+    with pytest.raises(ModelError, match="or options"), Progress(disable=True) as p:
+        command.prepare(model, None, out, WeightKind.BF16, p, "turbo")
+
+
+def test_parts_of_two_folders_do_not_mix(folder: Path, tmp_path: Path) -> None:
+    other, mixed = tmp_path / "other", tmp_path / "mixed"
+    with Progress(disable=True) as progress:
+        command.prepare(EMBEDDED_MODEL, None, other, WeightKind.BF16, progress)
+    for part in (prepared.TABLES, prepared.block_file(0), prepared.VAE, prepared.MANIFEST):
+        shutil.copytree(folder, mixed, dirs_exist_ok=True)
+        shutil.copyfile(other / part, mixed / part)
+        with pytest.raises(ModelError, match="not made together"):
+            load_model(open_source(mixed, None), CPU, torch.bfloat16)
 
 
 def test_the_command(tmp_path: Path) -> None:

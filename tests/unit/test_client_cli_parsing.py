@@ -45,7 +45,7 @@ def test_target_may_stand_on_either_side(arguments):
     [
         [],
         ["generate"],
-        ["generate", "x", "--steps", "5"],
+        ["generate", "x", "--steps", "9"],
         ["generate", "x", "--seed", "-1"],
         ["generate", "x", "--seed=-1"],
         ["generate", "x", "--seed", str(2**64)],

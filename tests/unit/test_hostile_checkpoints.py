@@ -16,11 +16,12 @@ from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
-from inference_server.engine.loading import open_source, schedules_of
+from inference_server.engine.loading import open_source
 from inference_server.errors import ModelError
 from inference_server.model import prepared
 from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
+from inference_server.model.schedule import ScheduleTable
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
@@ -68,7 +69,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 def read(folder: Path, turbo: Path | None = None) -> None:
     """Everything of a model that its files decide."""
     source = open_source(folder, turbo)
-    levels = schedules_of(source).rows
+    levels = ScheduleTable.build(source.schedule.schedule).rows
     PromptTokenizer(source.folder)
     vae = VaeDecoder(VaeConfig.from_json(source.config("vae")), source.vae(), CPU, torch.float32)
     preview_projection(source.folder / "vae", vae, CPU)

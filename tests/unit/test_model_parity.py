@@ -6,16 +6,15 @@ import json
 from collections.abc import Generator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline
+from diffusers import QwenImagePipeline
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from inference_server.model import latents
 from inference_server.model.checkpoint import WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
-from inference_server.model.schedule import ScheduleTable, sigmas
+from inference_server.model.schedule import FAMILIES, ScheduleTable
 from inference_server.model.text_encoder import (
     TextConfig,
     fill_layer,
@@ -38,16 +37,6 @@ from inference_server.weight_kind import WeightKind
 from tests.tiny_model import make_transformer, make_vae, randomise
 
 CPU = torch.device("cpu")
-LIGHTNING = {
-    "use_dynamic_shifting": True,
-    "time_shift_type": "exponential",
-    "base_shift": 1.0986122886681098,
-    "max_shift": 1.0986122886681098,
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 8192,
-    "shift_terminal": None,
-}
-STOCK = LIGHTNING | {"base_shift": 0.5, "max_shift": 0.9, "shift_terminal": 0.02}
 
 
 def relative(ours: torch.Tensor, stock: torch.Tensor) -> float:
@@ -67,37 +56,6 @@ def read_config(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text())
 
 
-@pytest.mark.parametrize("config", [LIGHTNING, STOCK, {"shift": 3.0}])
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_sigmas_are_the_stock_schedulers(config: dict, steps: int) -> None:
-    if steps == 1 and config.get("shift_terminal"):
-        pytest.skip("stock divides by zero here")
-    scheduler = FlowMatchEulerDiscreteScheduler(**config)
-    span = config.get("max_shift", 0) - config.get("base_shift", 0)
-    mu = config.get("base_shift", 0) + span * (4096 - 256) / (8192 - 256)
-    scheduler.set_timesteps(
-        sigmas=np.linspace(1.0, 1 / steps, steps),
-        mu=mu if config.get("use_dynamic_shifting") else None,
-    )
-    assert sigmas(steps, 4096, config) == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
-
-
-def test_lightning_schedule_in_numbers() -> None:
-    assert sigmas(4, 4096, LIGHTNING) == pytest.approx([1, 0.9, 0.75, 0.5, 0])
-
-
-def test_one_step_with_a_terminal_shift_is_finite() -> None:
-    assert sigmas(1, 4096, STOCK) == (1.0, 0.0)
-
-
-def test_schedule_table_shares_rows() -> None:
-    table = ScheduleTable.build(range(1, 5), 4096, LIGHTNING)
-    assert table.rows[0] == 1.0
-    assert len(table.rows) == len(set(table.rows)) < 1 + 2 + 3 + 4
-    for steps, rows in table.row_of.items():
-        assert [table.rows[row] for row in rows] == list(table.sigmas[steps][:-1])
-
-
 def test_packing_is_the_stock_pipelines() -> None:
     x = torch.randn(1, 16, 8, 12)
     packed = QwenImagePipeline._pack_latents(x[:, None], 1, 16, 8, 12)[0]
@@ -111,7 +69,7 @@ def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
     stock = make_transformer(tmp_path)
     files = WeightFiles(tmp_path, "diffusion_pytorch_model")
     config = TransformerConfig.from_json(read_config(tmp_path))
-    levels = ScheduleTable.build(range(1, 5), 96, LIGHTNING).rows
+    levels = ScheduleTable.build(FAMILIES["lightning"]).rows
 
     def fill(index: int, buffer: torch.Tensor) -> None:
         fields = block_fields(config, torch.float32, WeightKind.BF16)

@@ -13,6 +13,9 @@ from inference_server.service.validation import RANDOM_SEED_BITS, validate
 from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
 
+COUNTS = range(1, 5)
+"""As of a schedule that was made for four steps."""
+
 
 def request(prompt: str = "a cat", **fields: object) -> GenerateImageRequest:
     return GenerateImageRequest(prompt=prompt, **fields)  # type: ignore[arg-type]
@@ -20,7 +23,7 @@ def request(prompt: str = "a cat", **fields: object) -> GenerateImageRequest:
 
 def violations(message: GenerateImageRequest) -> dict[str, str]:
     with pytest.raises(RequestError) as caught:
-        validate(message)
+        validate(message, COUNTS)
     assert caught.value.reason is Reason.INVALID_REQUEST
     found = {v.field: v.description for v in caught.value.violations}
     assert len(found) == len(caught.value.violations)
@@ -30,7 +33,7 @@ def violations(message: GenerateImageRequest) -> dict[str, str]:
 
 
 def test_defaults_are_filled_in() -> None:
-    draw = validate(request(adapters=[AdapterWeight(name="ink")]))
+    draw = validate(request(adapters=[AdapterWeight(name="ink")]), COUNTS)
     assert draw.prompt == "a cat"
     assert draw.steps == 4
     assert draw.adapters == (Wanted("ink", 1.0),)
@@ -39,24 +42,32 @@ def test_defaults_are_filled_in() -> None:
 
 
 def test_seeds_that_nobody_gave_differ() -> None:
-    assert len({validate(request()).seed for _ in range(20)}) > 15
+    assert len({validate(request(), COUNTS).seed for _ in range(20)}) > 15
 
 
 def test_what_is_given_is_kept() -> None:
     adapters = [AdapterWeight(name="b", weight=-2.0), AdapterWeight(name="a", weight=0.0)]
-    draw = validate(request(seed=0, steps=1, adapters=adapters, preview=True))
+    draw = validate(request(seed=0, steps=1, adapters=adapters, preview=True), COUNTS)
     assert (draw.seed, draw.steps, draw.preview) == (0, 1, True)
     assert draw.adapters == (Wanted("b", -2.0), Wanted("a", 0.0))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
 def test_every_seed_is_taken(seed: int) -> None:
-    assert validate(request(seed=seed)).seed == seed
+    assert validate(request(seed=seed), COUNTS).seed == seed
+
+
+def test_steps_are_the_schedules() -> None:
+    """A LoRA of two steps draws two, and no more; one with levels of its own no fewer, either."""
+    assert validate(request(), range(1, 3)).steps == 2
+    for counts, given, told in ((range(1, 3), 4, "1 to 2"), (range(2, 3), 1, "must be 2")):
+        with pytest.raises(RequestError, match=told):
+            validate(request(steps=given), counts)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_every_step_count_is_taken(steps: int) -> None:
-    assert validate(request(steps=steps)).steps == steps
+    assert validate(request(steps=steps), COUNTS).steps == steps
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,7 @@ def test_every_step_count_is_taken(steps: int) -> None:
     ],
 )
 def test_text_is_a_prompt(prompt: str) -> None:
-    assert validate(request(prompt)).prompt == prompt
+    assert validate(request(prompt), COUNTS).prompt == prompt
 
 
 @pytest.mark.parametrize(
@@ -119,7 +130,7 @@ def test_weights_out_of_range(weight: float) -> None:
 
 @pytest.mark.parametrize("weight", [2.0, -2.0, 0.0, -0.0, 1e-30])
 def test_weights_in_range(weight: float) -> None:
-    validate(request(adapters=[AdapterWeight(name="ink", weight=weight)]))
+    validate(request(adapters=[AdapterWeight(name="ink", weight=weight)]), COUNTS)
 
 
 def test_a_weight_a_hair_too_large_is_not_called_2() -> None:
@@ -129,12 +140,12 @@ def test_a_weight_a_hair_too_large_is_not_called_2() -> None:
 
 def test_adapters_too_many_repeated_unnamed_and_long() -> None:
     four = [AdapterWeight(name=name) for name in "abcd"]
-    validate(request(adapters=four))
+    validate(request(adapters=four), COUNTS)
     assert list(violations(request(adapters=[*four, AdapterWeight(name="e")]))) == ["adapters"]
     assert list(violations(request(adapters=[*four[:2], four[0]]))) == ["adapters[2].name"]
     unnamed = [AdapterWeight(name="a"), AdapterWeight()]
     assert list(violations(request(adapters=unnamed))) == ["adapters[1].name"]
-    validate(request(adapters=[AdapterWeight(name="n" * 200)]))
+    validate(request(adapters=[AdapterWeight(name="n" * 200)]), COUNTS)
     long = [AdapterWeight(name="n" * 201)]
     assert "201" in violations(request(adapters=long))["adapters[0].name"]
 

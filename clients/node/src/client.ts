@@ -19,7 +19,7 @@ export type StyleLike = string | { name: string; weight?: number };
 export interface GenerateOptions {
   /** The noise the picture starts from, 0 to 2**64 - 1; the server picks one if it is absent. */
   seed?: bigint | number;
-  /** 1 to 4: 4 production (the default), 3 preview, 2 draft. */
+  /** Denoising steps; what the model was made for if it is absent (of four: 3 preview, 2 draft). */
   steps?: number;
   /** Up to 4. */
   styles?: readonly StyleLike[];

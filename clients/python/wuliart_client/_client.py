@@ -82,9 +82,9 @@ class Client:
     ) -> EventStream[Event]:
         """Ask for a picture; the request is sent at once, its events come as you iterate.
 
-        `seed` None: the server picks one and reports it. `steps` from 1 to 4, None: 4. `styles`:
-        up to 4 adapters, each a name, a (name, weight) or a `Style`. `preview`: whether each
-        `Step` carries a small JPEG. `metadata`: whether the picture carries its recipe, see
+        `seed` None: the server picks one and reports it. `steps` None: what the model was made for.
+        `styles`: up to 4 adapters, each a name, a (name, weight) or a `Style`. `preview`: whether
+        each `Step` carries a small JPEG. `metadata`: whether the picture carries its recipe, see
         `read_recipe`.
         """
         request = build_generate_request(prompt, seed, steps, styles, preview, metadata)

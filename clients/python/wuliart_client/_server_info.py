@@ -11,7 +11,10 @@ from wuliart.v1 import image_generation_pb2 as pb
 class ModelInfo:
     """The model being served.
 
-    `schedules[n - 1]` holds the n + 1 noise levels of n steps, from 1 down to 0.
+    `schedules` holds the noise levels of each number of steps from `Limits.min_steps` on, from 1
+    down to 0. They are those of `schedule`, a published family or one written out, which is the
+    model's for the reason in `schedule_reason`. `warnings` say what keeps images from being as they
+    should.
     """
 
     name: str
@@ -19,6 +22,9 @@ class ModelInfo:
     transformer_parameters: int
     turbo_lora: str
     schedules: tuple[tuple[float, ...], ...]
+    schedule: str
+    schedule_reason: str
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,9 @@ def read_server_info(info: pb.GetServerInfoResponse) -> ServerInfo:
             transformer_parameters=model.transformer_parameters,
             turbo_lora=model.turbo_lora,
             schedules=tuple(tuple(schedule.sigmas) for schedule in model.schedules),
+            schedule=model.schedule,
+            schedule_reason=model.schedule_reason,
+            warnings=tuple(model.warnings),
         ),
         device=DeviceInfo(device.kind, device.name, device.dtype),
         limits=Limits(

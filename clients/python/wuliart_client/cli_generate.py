@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         choices=range(MIN_STEPS, MAX_STEPS + 1),
-        help="4 production (the default), 3 preview, 2 draft",
+        metavar="N",
+        help="denoising steps (default: what the model was made for, as `wuliart info` says; of "
+        "four, 3 are a preview, 2 a draft)",
     )
     parser.add_argument(
         "--style",

@@ -50,6 +50,8 @@ def info_table(target: str, info: ServerInfo) -> Table:
         ("device", f"{device.name} ({device.kind}, {device.dtype})"),
         ("picture", f"{limits.width}x{limits.height}, JPEG quality {limits.jpeg_quality}"),
         ("steps", f"{limits.min_steps} to {limits.max_steps}, default {limits.default_steps}"),
+        ("schedule", f"{model.schedule}: {model.schedule_reason}"),
+        *(("warning", warning) for warning in model.warnings),
         *(
             (f"σ of {len(sigmas) - 1}", " ".join(f"{sigma:.4g}" for sigma in sigmas))
             for sigmas in model.schedules

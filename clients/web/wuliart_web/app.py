@@ -71,4 +71,4 @@ def create_app(
     # A second line behind `gradio_calls`: Gradio checks the paths of files only once it believes
     # that it has launched itself, which a mounted app never does.
     blocks.has_launched = True
-    return Guard(app, tokens, allowed_hosts, GradioCalls(blocks))
+    return Guard(app, tokens, allowed_hosts, GradioCalls(blocks, lambda: styles.known.counts))

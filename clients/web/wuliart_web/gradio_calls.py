@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import gradio as gr
@@ -50,14 +50,15 @@ class GradioCalls:
 
     Args:
         page: the built page; its functions and their input components say what a call may hold.
+        choices: what its radio buttons offer now; the page changes that while it runs.
 
     Raises:
         TypeError: the page has an input of a kind that no check is known for.
     """
 
-    def __init__(self, page: gr.Blocks) -> None:
+    def __init__(self, page: gr.Blocks, choices: Callable[[], Collection[Any]]) -> None:
         self._inputs: dict[int, tuple[Check, ...]] = {
-            index: tuple(_check_of(component) for component in function.inputs)
+            index: tuple(_check_of(component, choices) for component in function.inputs)
             for index, function in page.fns.items()
         }
 
@@ -116,7 +117,7 @@ def _is_event_data(value: Any) -> bool:
     )
 
 
-def _check_of(component: Block) -> Check:
+def _check_of(component: Block, choices: Callable[[], Collection[Any]]) -> Check:
     """Returns the check of the values that the browser sends for one input component."""
     match component:
         case gr.State():
@@ -128,8 +129,7 @@ def _check_of(component: Block) -> Check:
         case gr.Checkbox():
             return lambda value: isinstance(value, bool)
         case gr.Radio():
-            values = [value for _, value in component.choices]
-            return lambda value: any(type(value) is type(v) and value == v for v in values)
+            return lambda value: any(type(value) is type(v) and value == v for v in choices())
         case gr.Slider():
             return _is_between(component.minimum, component.maximum)
         case gr.Number():

@@ -11,11 +11,11 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import gradio as gr
 
-from wuliart.contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS, MAX_STEPS
+from wuliart.contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS
 from wuliart_client import Adapter, AdapterState, Style
 from wuliart_web import drawing, failures, viewer
 from wuliart_web.drawing import Asked, Button, Drawn
@@ -90,8 +90,8 @@ def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Block
                         dice = gr.Button(t("dice"), size="md", min_width=90, elem_id="dice")
                         keep = gr.Checkbox(label=t("keep"), min_width=90, elem_id="keep")
                     steps = gr.Radio(
-                        [(t(f"step_{n}"), n) for n in range(1, MAX_STEPS + 1)],
-                        value=MAX_STEPS,
+                        [(str(n), n) for n in styles.known.counts],
+                        value=styles.known.counts[-1],
                         label=t("steps"),
                         elem_id="steps",
                     )
@@ -119,7 +119,7 @@ def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Block
         notices.news(
             _look(styles),
             offered,
-            [style, second, offered, notices],
+            [style, second, steps, offered, notices],
             concurrency_limit=None,
             **_QUIET,
         )
@@ -224,8 +224,22 @@ def _restored(visit: list[Drawn], event: gr.EventData, request: gr.Request) -> t
     return shown, asked.prompt, *styles, asked.seed, True, asked.steps
 
 
+class Offered(NamedTuple):
+    """What one visitor's lists hold now: styles as (label, name), and numbers of steps."""
+
+    styles: list[tuple[str, str]]
+    counts: range
+
+
+def _step_label(count: int, counts: range, said: dict[str, str]) -> str:
+    """A number of steps, and what it is good for: of four, three are a preview, two a draft."""
+    made_for = counts[-1]
+    uses = {made_for - 2: "draft", made_for - 1: "preview", 1: "rough", made_for: "production"}
+    return f"{count} · {said[uses[count]]}" if count in uses else str(count)
+
+
 def _look(styles: Styles) -> Any:
-    async def look(offered: Any, request: gr.Request) -> tuple[Any, ...]:
+    async def look(offered: Offered | None, request: gr.Request) -> tuple[Any, ...]:
         """The lists of styles, if they have changed, and what there is to say of them.
 
         A chosen style that has gone stays chosen: a picture without it would not be what was asked
@@ -233,11 +247,17 @@ def _look(styles: Styles) -> Any:
         """
         said, known = _said(request), styles.known
         notes = "".join(map(viewer.note, _notes(known, said)))
+        if known.failure is not None:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), notes
         usable = [a for a in known.adapters if a.usable]
-        choices = [(said["none"], ""), *labelled(usable)]
-        if known.failure is not None or choices == offered:
-            return gr.skip(), gr.skip(), gr.skip(), notes
-        return gr.Dropdown(choices=choices), gr.Dropdown(choices=choices), choices, notes
+        now = Offered([(said["none"], ""), *labelled(usable)], known.counts)
+        before = offered or Offered([], range(0))
+        style = gr.skip() if now.styles == before.styles else gr.Dropdown(choices=now.styles)
+        steps = gr.skip()
+        if now.counts != before.counts:
+            choices = [(_step_label(n, now.counts, said), n) for n in now.counts]
+            steps = gr.Radio(choices=choices, value=now.counts[-1])
+        return style, style, steps, now, notes
 
     return look
 
@@ -257,7 +277,8 @@ def _notes(known: Known, said: dict[str, str]) -> list[str]:
         for a in known.adapters
         if a.waiting_reason
     ]
-    return refused if known.managed else [said["unmanaged"], *refused]
+    warnings = [said["warning"].format(text=text) for text in known.warnings]
+    return warnings + (refused if known.managed else [said["unmanaged"], *refused])
 
 
 def labelled(adapters: Sequence[Adapter]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
+from wuliart.contract.limits import DEFAULT_STEPS, MIN_STEPS
 from wuliart_client import Adapter, AdapterEventKind, AsyncClient, WuliArtError
 
 NEWS: Final = "/styles/news"
@@ -31,12 +32,15 @@ class Known:
     """What is known now.
 
     `adapters` by name; none while `failure` says why the server does not tell. `managed`: whether
-    the LoRA manager runs, without which no file is noticed.
+    the LoRA manager runs, without which no file is noticed. `counts`: the numbers of steps that the
+    server takes, the last one its default. `warnings`: its own, of what its images lack.
     """
 
     adapters: tuple[Adapter, ...] = ()
     failure: WuliArtError | None = None
     managed: bool = True
+    counts: range = range(MIN_STEPS, DEFAULT_STEPS + 1)
+    warnings: tuple[str, ...] = ()
 
 
 class Styles:
@@ -101,15 +105,24 @@ class Styles:
                         adapters = tuple(found[name] for name in sorted(found))
                         self._tell(replace(self.known, adapters=adapters, failure=None))
             except WuliArtError as failure:
-                self._tell(Known(failure=failure))
+                self._tell(replace(self.known, adapters=(), failure=failure))
             await asyncio.sleep(_AGAIN)
 
     async def _ask(self) -> None:
         while True:
-            managed = True
-            with suppress(WuliArtError):
-                managed = (await self._client.info(timeout=_ASK)).lora_manager_connected
-            self._tell(replace(self.known, managed=managed))
+            try:
+                info = await self._client.info(timeout=_ASK)
+            except WuliArtError:
+                self._tell(replace(self.known, managed=True))
+            else:
+                self._tell(
+                    replace(
+                        self.known,
+                        managed=info.lora_manager_connected,
+                        counts=range(info.limits.min_steps, info.limits.max_steps + 1),
+                        warnings=info.model.warnings,
+                    )
+                )
             await asyncio.sleep(_ASK)
 
     def _tell(self, known: Known) -> None:
@@ -122,4 +135,5 @@ class Styles:
 def _shown(known: Known) -> object:
     # Two failures are never equal, but the same words need not be said twice.
     failure = known.failure
-    return known.adapters, known.managed, failure and (failure.reason, type(failure))
+    server = known.managed, known.counts, known.warnings
+    return known.adapters, server, failure and (failure.reason, type(failure))

@@ -13,9 +13,10 @@ JPEG_QUALITY: Final = 95
 MEDIA_TYPE: Final = "image/jpeg"
 
 MIN_STEPS: Final = 1
-MAX_STEPS: Final = 4
+MAX_STEPS: Final = 8
+"""Denoising steps; how many a server takes of these depends on its schedule: `Limits` says."""
 DEFAULT_STEPS: Final = 4
-"""Denoising steps: 4 production, 3 preview, 2 draft, 1 barely usable."""
+"""Of a schedule that names no number: 4 production, 3 preview, 2 draft, 1 barely usable."""
 
 MAX_PROMPT_CHARACTERS: Final = 2000
 MAX_PROMPT_TOKENS: Final = 512
