@@ -31,8 +31,6 @@ from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
 from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
-STREAMING_BATCH = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -110,7 +108,7 @@ async def running(
     store = AdapterStore(segment, room.slots, config.pinned_styles)
     binder = Binder(store, skip_bad=config.on_bad_adapter is OnBadAdapter.SKIP)
     describe = describer(engine.model.name)
-    batch = config.max_batch or _batch(engine)
+    batch = config.max_batch or engine.model.images_per_step
     scheduler = Scheduler(engine, binder, config.queue, thread, describe, batch, config.log_prompts)
     descriptors = DescriptorSocket(
         config.runtime_dir / DESCRIPTOR_SOCKET,
@@ -131,8 +129,3 @@ async def running(
         await scheduler.drain(config.grace)
         await control.stop()
         await descriptors.stop()
-
-
-def _batch(engine: Engine) -> int:
-    """Pictures that share a step: where weights are streamed, they share the host link's work."""
-    return STREAMING_BATCH if engine.model.plan.ring else 1

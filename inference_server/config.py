@@ -191,7 +191,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         "--max-batch",
         type=int,
         metavar="N",
-        help="pictures that may share a step; left out: 4 where weights are streamed, else 1",
+        help="images that may share a step; left out: as many as hide the copying of streamed"
+        " weights on this machine, up to 4, and 1 where nothing is streamed",
     )
     add("--queue", type=int, default=defaults.queue, help="requests that may wait")
     add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")

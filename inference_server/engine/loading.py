@@ -26,6 +26,7 @@ from inference_server.engine.demand import (
     streaming_of,
 )
 from inference_server.engine.memory_plan import Demand, MemoryPlan, make_plan
+from inference_server.engine.shared_steps import images_per_step, measure, step_flops
 from inference_server.errors import ModelError
 from inference_server.model import packing, prepared
 from inference_server.model.checkpoint import Checkpoint
@@ -76,6 +77,8 @@ class LoadedModel:
     """silu(temb), [rows, width] float32 on the CPU; the LoRA manager needs it."""
     room: AdapterRoom
     """What the plan has for adapters."""
+    images_per_step: int
+    """Images that share a step, unless the operator says otherwise."""
     schedule: ChosenSchedule
     schedules: ScheduleTable
     tokenizer: PromptTokenizer
@@ -239,6 +242,10 @@ def load_model(
         dtype,
         of_text,
     )
+    shared = images_per_step(
+        plan, step_flops(config, grid[0] * grid[1]), lambda: measure(device, dtype)
+    )
+    log.info("images that share a step: %d", shared)
     log.info("loaded %s in %.1f s", source.folder, time.perf_counter() - started)
     return LoadedModel(
         name=name or source.folder.name,
@@ -252,6 +259,7 @@ def load_model(
         modulation=modulation,
         conditioning=condition,
         room=room,
+        images_per_step=shared,
         schedule=source.schedule,
         schedules=schedules,
         tokenizer=tokenizer,

@@ -26,7 +26,7 @@ from inference_server.model.transformer_loading import (
     read_edges,
 )
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
-from inference_server.model.turbo import FusedWeights
+from inference_server.model.turbo import FusedWeights, turbo_files
 from inference_server.model.vae import VaeConfig
 from inference_server.weight_kind import WeightKind
 from wuliart.contract.limits import IMAGE_SIZE
@@ -168,7 +168,7 @@ class StockSource:
 
     @property
     def paths(self) -> list[Path]:
-        """Of all weight files, the Turbo LoRA last."""
+        """Of all weight files, those of the Turbo LoRA last."""
         files = (self._files, self._text, self._vae)
         paths = sorted(path for part in files for path in part.paths)
-        return [*paths, self._turbo_path] if self._turbo_path else paths
+        return [*paths, *turbo_files(self._turbo_path)] if self._turbo_path else paths

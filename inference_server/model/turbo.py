@@ -77,12 +77,20 @@ class FusedWeights:
         return tensor.float().addmm(up, down)
 
 
-def _read_sidecar(path: Path) -> dict[str, Any] | None:
-    """The fields of the file's adapter_config.json, None if it has none."""
+def turbo_files(path: Path) -> list[Path]:
+    """The files that a few-step LoRA consists of: its own, and its adapter_config.json if any."""
     names = os.listdir(path.parent)  # noqa: PTH208 - only names are needed
     if SIDECAR_NAME not in names or sidecar_owner(names) != path.name:
+        return [path]
+    return [path, path.with_name(SIDECAR_NAME)]
+
+
+def _read_sidecar(path: Path) -> dict[str, Any] | None:
+    """The fields of the file's adapter_config.json, None if it has none."""
+    _, *sidecar = turbo_files(path)
+    if not sidecar:
         return None
-    with open_regular(path.parent / SIDECAR_NAME) as file:
+    with open_regular(sidecar[0]) as file:
         size = os.fstat(file.fileno()).st_size
         check_sidecar_size(size)
         return parse_sidecar(file.read(size))

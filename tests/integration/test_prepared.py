@@ -189,6 +189,26 @@ def test_a_run_is_not_taken_up_again_with_other_inputs(
         command.prepare(model, None, out, WeightKind.BF16, p, "turbo")
 
 
+def test_a_turbo_loras_strength_beside_it_is_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turbo, out = tmp_path / "turbo" / "adapter_model.safetensors", tmp_path / "out"
+    turbo.parent.mkdir()
+    shutil.copyfile(EMBEDDED_TURBO, turbo)
+    sidecar = turbo.with_name("adapter_config.json")
+    sidecar.write_text('{"peft_type": "LORA", "r": 64, "lora_alpha": 64}')
+
+    def breaking_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_write", breaking_off)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(out, turbo=turbo)
+    sidecar.write_text('{"peft_type": "LORA", "r": 64, "lora_alpha": 32}')
+    with pytest.raises(ModelError, match="begun from other files"):
+        prepare(out, turbo=turbo)
+
+
 def test_parts_of_two_folders_do_not_mix(folder: Path, tmp_path: Path) -> None:
     other, mixed = tmp_path / "other", tmp_path / "mixed"
     with Progress(disable=True) as progress:
