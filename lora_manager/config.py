@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from lora_manager.verdict_file import default_cache_dir
 from wuliart.contract.rendezvous import (
     DESCRIPTOR_SOCKET,
     MAX_SOCKET_PATH,
@@ -49,6 +50,8 @@ class ManagerConfig:
     """Larger files are refused without being read."""
     inject: str = "staged"
     """How adapters reach a GPU: through host memory, or written into its memory from here."""
+    cache_dir: Path | None = None
+    """Where verdicts on files are kept from run to run; None: nowhere."""
     log_level: str = "info"
     log_format: str = "text"
     """Or "json"."""
@@ -113,6 +116,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
         poll=options.poll,
         max_file_bytes=options.max_file_bytes,
         inject=options.inject,
+        cache_dir=default_cache_dir(environment),
         log_level=options.log_level,
         log_format=options.log_format,
     )

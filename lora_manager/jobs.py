@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -39,6 +41,9 @@ class JobQueue:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
+        self._heap: list[tuple[Urgency, int, str]] = []
+        """Of waiting jobs, and of some that were dropped or have become more urgent."""
+        self._urgencies: Counter[Urgency] = Counter()
         self._count = itertools.count()
         self._filled = asyncio.Event()
 
@@ -62,20 +67,22 @@ class JobQueue:
 
     def pop(self) -> Job | None:
         """Take the next job."""
-        if not self._jobs:
-            self._filled.clear()
-            return None
-        job = min(self._jobs.values(), key=lambda job: (job.urgency, job.order))
-        return self._jobs.pop(job.name)
+        while self._heap:
+            urgency, order, name = heapq.heappop(self._heap)
+            job = self._jobs.get(name)
+            if job is not None and (job.urgency, job.order) == (urgency, order):
+                return self._drop(name)
+        self._filled.clear()
+        return None
 
     def discard(self, name: str) -> tuple[str, ...]:
         """Drop the job of that name; returns the names it would have replaced."""
-        job = self._jobs.pop(name, None)
+        job = self._drop(name)
         return job.replaces if job is not None else ()
 
     def has(self, urgency: Urgency) -> bool:
-        """Whether a job of that urgency waits."""
-        return any(job.urgency == urgency for job in self._jobs.values())
+        """Returns True if a job of that urgency waits."""
+        return self._urgencies[urgency] > 0
 
     def replaced(self) -> frozenset[str]:
         """All names that waiting jobs replace."""
@@ -86,11 +93,19 @@ class JobQueue:
         await self._filled.wait()
 
     def _put(self, job: Job) -> None:
-        waiting = self._jobs.get(job.name)
+        waiting = self._drop(job.name)
         if waiting is not None:
             first = min(job, waiting, key=lambda job: (job.urgency, job.order))
             replaces = tuple(dict.fromkeys(waiting.replaces + job.replaces))
             noticed = waiting.noticed if job.noticed is None else job.noticed
             job = Job(job.name, first.urgency, first.order, replaces, noticed)
         self._jobs[job.name] = job
+        self._urgencies[job.urgency] += 1
+        heapq.heappush(self._heap, (job.urgency, job.order, job.name))
         self._filled.set()
+
+    def _drop(self, name: str) -> Job | None:
+        job = self._jobs.pop(name, None)
+        if job is not None:
+            self._urgencies[job.urgency] -= 1
+        return job

@@ -25,11 +25,16 @@ from lora_manager.segment_errors import (
     VersionMismatchError,
 )
 from lora_manager.segment_session import SegmentSession, attach
+from lora_manager.verdict_file import VerdictFile
+from lora_manager.verdicts import Verdicts, to_json
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 0.25
+_VERDICTS_SECONDS: Final = 5.0
+"""Between two times that new verdicts are written."""
+
 _MISMATCH_PAUSE: Final = 5.0
 """Seconds before attaching again; versions and owners do not change by waiting, but a server or
 its folder may be replaced by one that fits."""
@@ -44,6 +49,8 @@ class LoraManager:
         self._admission = Admission(quiet_seconds=0.9 * config.rescan_seconds)
         self._catalog = Catalog()
         self._jobs = JobQueue()
+        self._verdict_file = VerdictFile(config.cache_dir, config.loras)
+        self._verdicts = Verdicts(self._verdict_file.read())
         self._dirty = asyncio.Event()
         # One file at a time, and away from the loop: a huge file delays no session.
         self._loader = ThreadPoolExecutor(1, "loader")
@@ -66,7 +73,10 @@ class LoraManager:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follower.run())
                 tasks.create_task(self._keep_attached())
+                tasks.create_task(self._keep_verdicts())
         finally:
+            if self._verdicts.news:
+                self._verdict_file.write(to_json(self._verdicts.rows()))
             self._loader.shutdown(wait=False, cancel_futures=True)
 
     def _on_changes(self, changes: Changes) -> None:
@@ -96,6 +106,13 @@ class LoraManager:
             origin = changes.renamed.get(found.name)
             replaces = () if origin is None else (origin, *self._jobs.discard(origin))
             self._jobs.change(found.name, replaces)
+
+    async def _keep_verdicts(self) -> None:
+        while True:
+            await asyncio.sleep(_VERDICTS_SECONDS)
+            if self._verdicts.news:
+                rows = self._verdicts.rows()
+                await asyncio.to_thread(lambda rows: self._verdict_file.write(to_json(rows)), rows)
 
     async def _keep_attached(self) -> None:
         await self._follower.started.wait()
@@ -146,6 +163,7 @@ class LoraManager:
             self._dirty,
             self._loader,
             self._config.max_file_bytes,
+            self._verdicts,
         ).run()
 
 

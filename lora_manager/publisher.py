@@ -27,6 +27,7 @@ from lora_manager.segment_errors import (
     WriteRejectedError,
 )
 from lora_manager.segment_session import SegmentSession
+from lora_manager.verdicts import Verdicts
 from wuliart.internal.v1 import segment_pb2
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Publisher:
         dirty: asyncio.Event,
         loader: Executor,
         max_file_bytes: int,
+        verdicts: Verdicts,
     ) -> None:
         self._session = session
         self._admission = admission
@@ -57,6 +59,7 @@ class Publisher:
         self._dirty = dirty
         self._loader = loader
         self._max_file_bytes = max_file_bytes
+        self._verdicts = verdicts
         self._job: Job | None = None
         # Names of which the server may lack the adapter even if their files are unchanged.
         self._unsure = set(admission.known)
@@ -147,6 +150,8 @@ class Publisher:
         if job.urgency is Urgency.REPLAY and judged and (not wanted or found.refusal):
             self._unsure.discard(job.name)
             return
+        if self._is_told_by_earlier_run(job, found, wanted=wanted):
+            return
         # A change of the file's times alone is none, unless the server may lack the adapter.
         compare = job.urgency is Urgency.CHANGE and job.name not in self._unsure
         began = time.perf_counter()
@@ -174,6 +179,7 @@ class Publisher:
             return  # changed or removed meanwhile; that has its own job
         self._unsure.discard(job.name)
         self._coming.discard(job.name)
+        self._verdicts.put(loaded.entry, self._session.shape.layout.hash)
         if loaded.image is None:
             self._list(loaded.entry, quiet=loaded.unchanged)
             return
@@ -192,6 +198,23 @@ class Publisher:
             _deed(job, known), _described(loaded.entry), outcome,
             (time.perf_counter() - began) * 1000,
         )  # fmt: skip
+
+    def _is_told_by_earlier_run(self, job: Job, found: Found, *, wanted: bool) -> bool:
+        """Lists the file without reading it, if an earlier run has judged it as it is.
+
+        One that is to become resident is read, unless it was refused.
+        """
+        entry = self._verdicts.find(found, self._session.shape.layout.hash)
+        if (
+            entry is None
+            or (wanted and not entry.refusal)
+            or found.stamp.size > self._max_file_bytes
+        ):
+            return False
+        self._unsure.discard(job.name)
+        self._coming.discard(job.name)
+        self._list(entry)
+        return True
 
     async def _publish(self, job: Job, entry: Entry, image: SlotImage) -> str:
         """Write the image into a slot; returns in words what became of it."""

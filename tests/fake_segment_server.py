@@ -280,11 +280,12 @@ class ManagerProcess:
     def __init__(self, loras: Path, runtime_dir: Path, *options: str) -> None:
         self.arguments = ["--loras", str(loras), "--runtime-dir", str(runtime_dir), *options]
         self.log: list[str] = []
+        self.environment = os.environ | {"XDG_CACHE_HOME": str(runtime_dir.with_name("cache"))}
 
     async def __aenter__(self) -> ManagerProcess:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "lora_manager", *self.arguments,
-            stderr=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[1],
+            stderr=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[1], env=self.environment,
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
         return self

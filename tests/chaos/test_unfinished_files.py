@@ -65,12 +65,18 @@ def test_a_file_that_is_made_at_full_size_and_filled_later_is_never_a_style_of_z
     news = Hashes(ready, "ink")
     with ready.path("ink").open("wb", buffering=0) as file:
         os.posix_fallocate(file.fileno(), 0, len(version.data))
-        # A download that stands still looks finished; then its zeros tell what it is.
-        refused = ready.await_style("ink", lambda a: a.state is AdapterState.REFUSED)
-        assert "zeros" in refused.refusal_reason
+        # A download that stands still is not finished while it is open, or while there are holes.
+        held = ready.await_style("ink", lambda a: a.state is AdapterState.WAITING)
+        assert "open for writing" in held.waiting_reason
+        half = len(version.data) // 2
+        os.pwrite(file.fileno(), version.data[:half], 0)
+    held = ready.await_style("ink", lambda a: "zero" in a.waiting_reason)
+    with pytest.raises(AdapterRefused, match="cannot be used yet"):
+        ready.picture("ink")
+    with ready.path("ink").open("r+b", buffering=0) as file:
         write_slowly(file.fileno(), version.data)
     news.read_until(version.hash)
-    assert news.seen <= {"", refused.content_hash, version.hash}
+    assert not news.refusals and news.seen <= {"", version.hash}
     assert ready.draws("ink", version)
 
 

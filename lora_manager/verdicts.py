@@ -1,0 +1,182 @@
+"""What earlier runs of the manager found out about files, so that a start reads none twice.
+
+Owns the table, and what must be the same for a verdict to hold: path, stamps, layout and the code
+that judges. A verdict never stands for weights: a file that becomes resident is read and hashed
+all the same, and what is found then replaces the verdict. Knows nothing of where the table is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import lora_manager
+import wuliart.lora
+from lora_manager.catalog import Entry
+from lora_manager.found import Found, Stamp
+from wuliart.contract import layout
+from wuliart.contract.limits import MAX_LISTED_ADAPTERS
+
+_SETTLED_SECONDS: Final = 2.0
+"""A file that was written this short before may be written again without another time."""
+
+_JUDGES: Final = ("loading.py", "image.py", "hashes.py")
+"""Modules of this package whose change may change a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One file, as it was judged."""
+
+    stamp: tuple[int, ...]
+    sidecar: tuple[int, ...]
+    """The stamp of its adapter_config.json; empty if it had none."""
+    layout: str
+    content_hash: str
+    autov3: str
+    title: str
+    trigger_words: tuple[str, ...]
+    rank: int
+    refusal: str
+
+    @classmethod
+    def of(cls, entry: Entry, layout_hash: str) -> Verdict:
+        """The verdict that an entry is."""
+        sidecar = entry.found.sidecar_stamp
+        return cls(
+            astuple(entry.found.stamp),
+            () if sidecar is None else astuple(sidecar),
+            layout_hash,
+            entry.content_hash,
+            entry.autov3,
+            entry.title,
+            entry.trigger_words,
+            entry.rank,
+            entry.refusal,
+        )
+
+    @classmethod
+    def read(cls, row: Any) -> Verdict:
+        """The verdict in a row of JSON; ValueError, TypeError or KeyError if it is none."""
+        texts = [row[name] for name in ("layout", "content_hash", "autov3", "title", "refusal")]
+        lists = [row[name] for name in ("stamp", "sidecar", "trigger_words")]
+        if not all(type(some) is list for some in lists):
+            raise ValueError("not a verdict")
+        stamp, sidecar, words = map(tuple, lists)
+        numbers = [row["rank"], *stamp, *sidecar]
+        if (
+            not all(type(text) is str for text in (*texts, *words))
+            or not all(type(number) is int for number in numbers)
+            or len(stamp) != len(Stamp.__slots__)
+            or len(sidecar) not in (0, len(Stamp.__slots__))
+        ):
+            raise ValueError("not a verdict")
+        layout_hash, content_hash, autov3, title, refusal = texts
+        return cls(
+            stamp, sidecar, layout_hash, content_hash, autov3, title, words, row["rank"], refusal
+        )
+
+    def entry(self, found: Found) -> Entry:
+        """The verdict on this file."""
+        return Entry(
+            found, self.content_hash, self.title, self.trigger_words, self.rank, self.refusal,
+            self.autov3,
+        )  # fmt: skip
+
+    def is_of(self, found: Found, layout_hash: str) -> bool:
+        """Returns True if the file is what was judged, as far as stamps tell."""
+        sidecar = None if not self.sidecar else Stamp(*self.sidecar)
+        return (
+            self.layout == layout_hash
+            and Stamp(*self.stamp) == found.stamp
+            and sidecar == found.sidecar_stamp
+        )
+
+
+class Verdicts:
+    """All verdicts by path below the watched directory, those used last at the end."""
+
+    def __init__(self, kept: bytes = b"") -> None:
+        self._table: dict[str, Verdict] = dict(_read(kept))
+        self.news = False
+        """True if there is something that `to_json` has not been asked for."""
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def find(self, found: Found, layout_hash: str) -> Entry | None:
+        """The entry of the file if it has been judged as it is now."""
+        verdict = self._table.get(found.relative)
+        if verdict is None or found.refusal or not verdict.is_of(found, layout_hash):
+            return None
+        self._table[found.relative] = self._table.pop(found.relative)
+        return verdict.entry(found)
+
+    def put(self, entry: Entry, layout_hash: str) -> None:
+        """Keep what was found out of a file that was read whole."""
+        if not entry.content_hash or not _identifies(entry.found.stamp):
+            return
+        verdict = Verdict.of(entry, layout_hash)
+        self.news |= self._table.pop(entry.found.relative, None) != verdict
+        self._table[entry.found.relative] = verdict
+        if len(self._table) > MAX_LISTED_ADAPTERS:
+            del self._table[next(iter(self._table))]
+
+    def rows(self) -> dict[str, Verdict]:
+        """A copy for `to_json`, which may then run in a thread."""
+        self.news = False
+        return dict(self._table)
+
+
+def to_json(rows: dict[str, Verdict]) -> bytes:
+    """The table as it is kept; empty if it could not be used."""
+    if not judged_by():
+        return b""
+    files = {
+        path: {name: getattr(verdict, name) for name in Verdict.__slots__}
+        for path, verdict in rows.items()
+    }
+    return json.dumps({"judged_by": judged_by(), "files": files}).encode()
+
+
+@cache
+def judged_by() -> str:
+    """SHA-256 of the code that judges, as another version may find otherwise; empty if unknown."""
+    digest = hashlib.sha256()
+    own = Path(lora_manager.__path__[0])
+    try:
+        parsers = sorted(Path(wuliart.lora.__path__[0]).glob("*.py"))
+        for path in (*parsers, Path(layout.__file__), *(own / name for name in _JUDGES)):
+            digest.update(path.read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _read(kept: bytes) -> Iterator[tuple[str, Verdict]]:
+    """The rows that can be used; of what is misshapen none."""
+    try:
+        table = json.loads(kept) if kept else None
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(table, dict) or table.get("judged_by") != (judged_by() or None):
+        return
+    files = table.get("files")
+    for path, row in list(files.items())[:MAX_LISTED_ADAPTERS] if isinstance(files, dict) else ():
+        try:
+            yield path, Verdict.read(row)
+        except (ValueError, TypeError, KeyError):
+            continue
+
+
+def _identifies(stamp: Stamp) -> bool:
+    """Returns True if other content would have another stamp."""
+    if stamp.inode == 0:
+        return stamp.mtime_ns > 0
+    return time.time_ns() - max(stamp.mtime_ns, stamp.ctime_ns) > _SETTLED_SECONDS * 1e9
