@@ -107,7 +107,7 @@ async def running(
     segment = await asyncio.to_thread(AdapterSegment, layout, room.allocated, engine.model.device)
     store = AdapterStore(segment, room.slots, config.pinned_styles)
     binder = Binder(store, skip_bad=config.on_bad_adapter is OnBadAdapter.SKIP)
-    describe = describer(engine.model.name)
+    describe = describer(engine.model.name, str(engine.model.schedule.schedule))
     batch = config.max_batch or engine.model.images_per_step
     scheduler = Scheduler(engine, binder, config.queue, thread, describe, batch, config.log_prompts)
     descriptors = DescriptorSocket(

@@ -61,7 +61,7 @@ class WatchedScheduler(Scheduler):
     """Lets a test see which calls the service has let go of."""
 
     def __init__(self, engine: FakeEngine, binder: Binder, capacity: int) -> None:
-        super().__init__(engine, binder, capacity, device_thread(), describer("fake"))
+        super().__init__(engine, binder, capacity, device_thread(), describer("fake", "lightning"))
         self.submitted: list[Job] = []
 
     def submit(self, request: DrawRequest, request_id: str = "", caller: str = "") -> Job:

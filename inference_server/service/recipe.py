@@ -13,12 +13,13 @@ from inference_server.scheduler.scheduler import Describe
 from wuliart.contract.recipe import Recipe, RecipeStyle
 
 
-def describer(model: str) -> Describe:
-    """Writes recipes of pictures drawn with the model of that name."""
+def describer(model: str, schedule: str) -> Describe:
+    """Writes recipes of images that the model of that name generates with that schedule."""
 
     def describe(request: DrawRequest, uses: tuple[AdapterUse, ...]) -> str:
         styles = tuple(RecipeStyle(u.name, _shortest(u.weight), u.content_hash) for u in uses)
-        recipe = Recipe(request.prompt, request.seed, request.steps, styles, model, VERSION)
+        what = request.prompt, request.seed, request.steps
+        recipe = Recipe(*what, styles, model, schedule, VERSION)
         return recipe.text({u.name: u.autov3 for u in uses})
 
     return describe

@@ -74,8 +74,10 @@ def _check_reason(error: RecipeError) -> None:
 def seeds() -> dict[str, bytes]:
     """Files and texts, good ones and near misses."""
     styles = (RecipeStyle('a "b", c: d\n', -0.5, HASH), RecipeStyle("一", 2.0, HASH))
-    recipe = Recipe('a fox, "red": 1\nand more', 2**64 - 1, 4, styles, 'm "1", n', "0.1.0")
-    text = Recipe("x", 0, 1, (), "embedded", "0.1.0").text()
+    recipe = Recipe(
+        'a fox, "red": 1\nand more', 2**64 - 1, 4, styles, 'm "1", n', "shift=3,steps=4", "0.1.0"
+    )
+    text = Recipe("x", 0, 1, (), "embedded", "turbo", "0.1.0").text()
     return {
         "text": recipe.text().encode(),
         "plain": text.encode(),

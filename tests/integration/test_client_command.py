@@ -164,7 +164,7 @@ def test_wrong_usage_is_exit_code_2(wuliart):
 def drawn(tmp_path):
     """A picture that says how it was drawn."""
     styles = (RecipeStyle("ink", 0.8, HASH), RecipeStyle("neon", 1.0, "cd" * 32))
-    text = Recipe('一只狐狸, "red"', 2**64 - 1, 3, styles, "embedded", "0.1.0").text()
+    text = Recipe('一只狐狸, "red"', 2**64 - 1, 3, styles, "embedded", "lightning", "0.1.0").text()
     path = tmp_path / "drawn.jpg"
     path.write_bytes(encode_picture(torch.zeros(16, 16, 3, dtype=torch.uint8), text))
     return path
@@ -174,7 +174,15 @@ def test_info_of_a_picture_needs_no_server(fake, wuliart, drawn):
     fake.stop()
     result = wuliart("info", str(drawn))
     assert result.returncode == 0, result.stderr
-    for text in ('一只狐狸, "red"', str(2**64 - 1), "ink:0.8", HASH[:12], "embedded", "0.1.0"):
+    for text in (
+        '一只狐狸, "red"',
+        str(2**64 - 1),
+        "ink:0.8",
+        HASH[:12],
+        "embedded",
+        "lightning",
+        "0.1.0",
+    ):
         assert text in result.stdout
     report = json.loads(wuliart("info", str(drawn), "--json").stdout)
     assert report["styles"][1] == {"name": "neon", "weight": 1.0, "content_hash": "cd" * 32}
@@ -185,7 +193,8 @@ def test_info_of_a_picture_needs_no_server(fake, wuliart, drawn):
 
 
 def test_like_asks_for_the_same_picture_again(fake, wuliart, drawn):
-    fake.info = image_generation_pb2.GetServerInfoResponse(model={"name": "embedded"})
+    model = {"name": "embedded", "schedule": "lightning"}
+    fake.info = image_generation_pb2.GetServerInfoResponse(model=model)
     result = wuliart("generate", "--like", str(drawn))
     assert result.returncode == 0, result.stderr
     request = fake.requests[-1]
@@ -195,6 +204,9 @@ def test_like_asks_for_the_same_picture_again(fake, wuliart, drawn):
     assert not request.omit_recipe
     # The fake's "ink" is the very file of the recipe.
     assert result.stderr == ""
+    fake.info.model.schedule = "turbo"
+    told = wuliart("generate", "--like", str(drawn)).stderr
+    assert "drawn with the schedule lightning, this server has turbo" in told
 
 
 def test_like_says_what_is_not_the_same_any_more(fake, wuliart, drawn):

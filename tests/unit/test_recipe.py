@@ -32,6 +32,7 @@ RECIPES = st.builds(
     st.integers(1, 4),
     st.lists(STYLES, max_size=4).map(tuple),
     TEXTS,
+    TEXTS,
     st.just("0.1.0"),
 )
 
@@ -56,12 +57,13 @@ def test_the_text_is_what_image_browsers_of_the_field_expect() -> None:
         RecipeStyle("old", 0.5, HASH),
         RecipeStyle("ink", 1.0, HASH),
     )
-    recipe = Recipe("a fox, <b>bold</b>", 7, 4, styles, "embedded", "0.1.0")
+    recipe = Recipe("a fox, <b>bold</b>", 7, 4, styles, "embedded", "shift=3,steps=4", "0.1.0")
     text = recipe.text({"neon": "aa0123456789", "ink": "bb0123456789", "old": ""})
     assert Recipe.parse(text) == recipe
     assert text == (
         "a fox, <b>bold</b> <lora:neon:0.8> <lora:old:0.5> <lora:ink:1>\n"
-        "Steps: 4, Sampler: Euler, CFG scale: 1, Seed: 7, Size: 1024x1024, Model: embedded, "
+        'Steps: 4, Sampler: Euler, Schedule type: "shift=3,steps=4", CFG scale: 1, '
+        "Seed: 7, Size: 1024x1024, Model: embedded, "
         'Lora hashes: "neon: aa0123456789, ink: bb0123456789", '
         f'Styles: "[[\\"neon\\", 0.8, \\"{HASH}\\"], [\\"old\\", 0.5, \\"{HASH}\\"], '
         f'[\\"ink\\", 1.0, \\"{HASH}\\"]]", '

@@ -175,7 +175,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             f"the model reads {MAX_PROMPT_TOKENS}; shorten the prompt"
         )
     if recipe is not None:
-        for change in cli_recipe.changes(recipe, picture, client.info().model.name):
+        for change in cli_recipe.changes(recipe, picture, client.info().model):
             terminal.note(f"this may not be the same picture: {change}")
     if arguments.json:
         report = {

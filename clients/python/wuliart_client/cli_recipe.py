@@ -11,6 +11,7 @@ from wuliart.contract.recipe import Recipe, RecipeError
 from wuliart_client._picture import Picture
 from wuliart_client._recipe import read_recipe
 from wuliart_client._requests import Style
+from wuliart_client._server_info import ModelInfo
 from wuliart_client.cli_terminal import visible
 
 
@@ -36,11 +37,15 @@ def fill(arguments: argparse.Namespace, recipe: Recipe) -> None:
         arguments.styles = [Style(style.name, style.weight) for style in recipe.styles]
 
 
-def changes(recipe: Recipe, picture: Picture, model: str) -> list[str]:
+def changes(recipe: Recipe, picture: Picture, model: ModelInfo) -> list[str]:
     """Why a picture drawn after a recipe may differ although everything asked for is the same."""
     found = []
-    if recipe.model != model:
-        found.append(f"it was drawn by the model {recipe.model}, this server has {model}")
+    if recipe.model != model.name:
+        found.append(f"it was drawn by the model {recipe.model}, this server has {model.name}")
+    if recipe.schedule != model.schedule:
+        found.append(
+            f"it was drawn with the schedule {recipe.schedule}, this server has {model.schedule}"
+        )
     before = {style.name: style.content_hash for style in recipe.styles}
     found += [
         f"the file of the style {use.name} has changed since"
@@ -62,6 +67,7 @@ def table(recipe: Recipe) -> Table:
             for style in recipe.styles
         ),
         ("model", recipe.model),
+        ("schedule", recipe.schedule),
         ("drawn by", f"WuliArt {recipe.version}"),
     ]
     for name, value in rows:

@@ -49,13 +49,18 @@ class RecipeStyle:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides a picture; `version` is the server's package version."""
+    """Everything that decides an image.
+
+    `schedule` is `ModelInfo.schedule`: whose noise levels. `version` is the server's package
+    version.
+    """
 
     prompt: str
     seed: int
     steps: int
     styles: tuple[RecipeStyle, ...]
     model: str
+    schedule: str
     version: str
 
     def text(self, autov3: Mapping[str, str] | None = None) -> str:
@@ -70,6 +75,7 @@ class Recipe:
         settings = {
             "Steps": str(self.steps),
             "Sampler": "Euler",
+            "Schedule type": _quoted(self.schedule),
             "CFG scale": "1",
             "Seed": str(self.seed),
             "Size": f"{IMAGE_SIZE}x{IMAGE_SIZE}",
@@ -110,6 +116,7 @@ class Recipe:
                 steps=_integer(settings, "Steps", MIN_STEPS, MAX_STEPS),
                 styles=styles,
                 model=settings["Model"],
+                schedule=settings["Schedule type"],
                 version=settings["Version"].removeprefix(f"{PRODUCT} "),
             )
             recipe.text().encode()  # quoted values can spell half a character
