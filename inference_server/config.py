@@ -6,7 +6,6 @@ Owns names, defaults and what values make sense; knows nothing of what they are 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +15,7 @@ from typing import NoReturn, get_args
 from inference_server.logs import Form
 from inference_server.network import NAMES, Network, add_arguments, complaint
 from inference_server.weight_kind import WeightKind
-from wuliart.contract.rendezvous import DESCRIPTOR_SOCKET, default_runtime_dir
+from wuliart.contract.rendezvous import default_runtime_dir, runtime_dir_problem
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "checkpoint"
 EMBEDDED_TURBO = EMBEDDED_MODEL.with_name("turbo.safetensors")
@@ -26,9 +25,6 @@ SCHEDULE_HELP = (
     "config's own), or written out like shift=3 or mu=0.916,terminal=.7155,steps=2 or "
     "sigmas=1,.7155; left out: those that the Turbo LoRA was trained on"
 )
-
-MAX_SOCKET_PATH = 100
-"""A Unix socket's path must stay below 108 bytes, its name included."""
 
 
 class OnBadAdapter(StrEnum):
@@ -234,9 +230,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         parser.error("--queue must be at least 1")
     if not values.grace >= 0:
         parser.error("--grace must be a number of seconds, not negative")
-    if len(os.fsencode(values.runtime_dir.absolute() / DESCRIPTOR_SOCKET)) > MAX_SOCKET_PATH:
-        parser.error(f"--runtime-dir {values.runtime_dir} is too long for a Unix socket")
     values.runtime_dir = values.runtime_dir.absolute()
+    if problem := runtime_dir_problem(values.runtime_dir):
+        parser.error(problem)
     if values.turbo_lora is None and values.model == EMBEDDED_MODEL:
         values.turbo_lora = EMBEDDED_TURBO
     return Config(**vars(values))

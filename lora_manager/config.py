@@ -6,18 +6,13 @@ Owns the options, their defaults and their checks. Knows nothing of what they ar
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
 from lora_manager.verdict_file import default_cache_dir
-from wuliart.contract.rendezvous import (
-    DESCRIPTOR_SOCKET,
-    MAX_SOCKET_PATH,
-    default_runtime_dir,
-)
+from wuliart.contract.rendezvous import default_runtime_dir, runtime_dir_problem
 
 INJECT: Final = ("staged", "direct")
 
@@ -107,8 +102,8 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Ma
     if options.max_file_bytes < 1:
         raise ConfigError(f"--max-file-bytes must be at least 1, not {options.max_file_bytes}")
     runtime_dir = (options.runtime_dir or default_runtime_dir(environment)).absolute()
-    if len(os.fsencode(runtime_dir / DESCRIPTOR_SOCKET)) > MAX_SOCKET_PATH:
-        raise ConfigError(f"--runtime-dir {runtime_dir} is too long for a Unix socket")
+    if problem := runtime_dir_problem(runtime_dir):
+        raise ConfigError(problem)
     return ManagerConfig(
         loras=_directory(options.loras),
         runtime_dir=runtime_dir,

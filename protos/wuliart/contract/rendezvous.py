@@ -42,6 +42,17 @@ def default_runtime_dir(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(f"/tmp/wuliart-{os.geteuid()}")
 
 
+def runtime_dir_problem(folder: Path) -> str:
+    """Why the sockets cannot lie there, whatever there is, and what to do; empty if they can."""
+    length = len(os.fsencode(folder.absolute() / DESCRIPTOR_SOCKET))
+    if length <= MAX_SOCKET_PATH:
+        return ""
+    return (
+        f"--runtime-dir {folder} is too long for a Unix socket: {length} bytes with the socket's "
+        f"name, and {MAX_SOCKET_PATH} is the limit; name a shorter one"
+    )
+
+
 def _is_own_home(home: Path) -> bool:
     try:
         status = home.stat()
