@@ -162,7 +162,7 @@ class LocalFleet:
         raise TimeoutError(f"the fleet was not ready within {READY_SECONDS:.0f} s")
 
     def _serving(self) -> bool:
-        with grpc.insecure_channel(self.listen) as channel:
+        with grpc.insecure_channel(self.listen, [("grpc.enable_http_proxy", 0)]) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             try:
                 reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)

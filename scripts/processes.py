@@ -22,6 +22,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 STARTUP_SECONDS = 180.0
 STOP_SECONDS = 40.0
 
+_NO_PROXY = [("grpc.enable_http_proxy", 0)]
+"""What is started here is on this machine, whatever proxy the environment names."""
+
 
 class ProcessDiedError(RuntimeError):
     """A process ended by itself; the message has the end of its log."""
@@ -93,7 +96,7 @@ class Service:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             self.check()
-            with grpc.insecure_channel(self.listen) as channel:
+            with grpc.insecure_channel(self.listen, _NO_PROXY) as channel:
                 try:
                     reply = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]
                         health_pb2.HealthCheckRequest(), timeout=1.0

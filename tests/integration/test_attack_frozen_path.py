@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         (name, int(value) // 10 if name in TENTHS else value)
         for name, value in _channel.CHANNEL_OPTIONS
     )
-    monkeypatch.setattr(_client, "CHANNEL_OPTIONS", options)
+    monkeypatch.setattr(_client, "channel_options", lambda target: options)
 
 
 class FreezingServer:
@@ -88,34 +88,6 @@ def unreachable() -> Iterator[str]:
             connection.setblocking(False)
             connection.connect_ex(listener.getsockname())
         time.sleep(0.1)
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextmanager
-def slow_path(target: str, seconds: float) -> Iterator[str]:
-    """Forwards to a Unix socket and holds each piece back, in both directions."""
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                time.sleep(seconds)
-                sink.sendall(data)
-        except OSError:
-            pass
-
-    def accept() -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(target.removeprefix("unix:"))
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
@@ -189,15 +161,6 @@ async def test_a_connection_that_never_comes_about_ends_an_asynchronous_call() -
         async with AsyncClient(target) as client:
             with pytest.raises(Unavailable, match="does not answer: no connection within 10 s"):
                 await asyncio.wait_for(client.draw("a lighthouse"), PATIENCE)
-
-
-def test_a_slow_path_is_no_frozen_one(
-    server: FreezingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An attempt at a connection had 0.5 s once, as long as the pause after it."""
-    monkeypatch.setattr(_client, "CHANNEL_OPTIONS", _channel.CHANNEL_OPTIONS)
-    with slow_path(server.target, 0.8) as target, Client(target) as client:
-        assert client.styles(timeout=PATIENCE) == []
 
 
 def test_the_server_takes_as_many_pings_as_clients_send() -> None:

@@ -12,6 +12,7 @@ import grpc
 from grpc.experimental import ChannelOptions
 
 from wuliart.contract.limits import MAX_RESPONSE_BYTES
+from wuliart_client._proxy import NO_PROXY_OPTION, is_direct
 
 TARGET_VARIABLE: Final = "WULIART_TARGET"
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
@@ -110,3 +111,8 @@ def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
 def resolve_target(target: str | None) -> str:
     """The given target, else `$WULIART_TARGET`, else 127.0.0.1:50051; `unix:/path` works too."""
     return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+
+
+def channel_options(target: str) -> tuple[tuple[str, int | str], ...]:
+    """Of a channel to the target: `CHANNEL_OPTIONS`, without a proxy where none may be used."""
+    return (*CHANNEL_OPTIONS, NO_PROXY_OPTION) if is_direct(target) else CHANNEL_OPTIONS

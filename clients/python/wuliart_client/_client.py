@@ -19,10 +19,10 @@ from wuliart.v1.image_generation_pb2 import GetServerInfoRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 from wuliart_client._adapters import Adapter, AdapterEvent, WatchReader, read_adapter
 from wuliart_client._channel import (
-    CHANNEL_OPTIONS,
     TLS,
     UNARY_SECONDS,
     authorization,
+    channel_options,
     resolve_target,
     resolve_tls,
 )
@@ -47,6 +47,9 @@ class Client:
     noticed within 20 s, and one that cannot be connected to within 10 s; both raise `Unavailable`.
     Use it as a context manager, or call `close()`.
 
+    An HTTP proxy of `$grpc_proxy`, `$https_proxy` or `$http_proxy` is used as gRPC does, but never
+    for a Unix socket or an address of this machine.
+
     `token` is sent with every call; None means `$WULIART_TOKEN`, else none is sent. `tls` None
     means TLS with the authority in `$WULIART_TLS_CA`, else no TLS.
     """
@@ -57,12 +60,11 @@ class Client:
         self.target = resolve_target(target)
         self._metadata = authorization(token)
         self._channel: grpc.Channel | None
+        options = channel_options(self.target)
         if (tls := resolve_tls(tls)) is None:
-            self._channel = grpc.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+            self._channel = grpc.insecure_channel(self.target, options=options)
         else:
-            self._channel = grpc.secure_channel(
-                self.target, tls.credentials(), options=CHANNEL_OPTIONS
-            )
+            self._channel = grpc.secure_channel(self.target, tls.credentials(), options=options)
 
     def _open(self) -> grpc.Channel:
         if self._channel is None:
@@ -202,12 +204,11 @@ class AsyncClient:
             raise RuntimeError(_CLOSED)
         if self._channel is None:
             # Not in the constructor: a channel belongs to the event loop that it is made in.
+            options = channel_options(self.target)
             if self._credentials is None:
-                self._channel = aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+                self._channel = aio.insecure_channel(self.target, options=options)
             else:
-                self._channel = aio.secure_channel(
-                    self.target, self._credentials, options=CHANNEL_OPTIONS
-                )
+                self._channel = aio.secure_channel(self.target, self._credentials, options=options)
         return self._channel
 
     def generate(

@@ -1,6 +1,7 @@
 """From a failed gRPC call to an exception: the one table, for both clients.
 
-Owns the reading of `google.rpc` status details. Knows nothing of which client made the call.
+Owns the reading of `google.rpc` status details, and what a message names. Knows nothing of which
+client made the call.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from wuliart.contract.status import DOMAIN, Reason
 from wuliart_client import _exceptions as exceptions
 from wuliart_client._channel import ANSWER_SECONDS, CONNECT_SECONDS, SILENCE_SECONDS
+from wuliart_client._proxy import proxy_of
 
 BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {
     Reason.INVALID_REQUEST: exceptions.InvalidRequest,
@@ -66,6 +68,13 @@ class CallContext:
 
     target: str
     timeout: float | None = None
+
+    @property
+    def server(self) -> str:
+        """The server, and the proxy before it if there is one."""
+        if (proxy := proxy_of(self.target)) is None:
+            return f"the server at {self.target}"
+        return f"the server at {self.target} through the proxy {proxy.address} (${proxy.variable})"
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -133,27 +142,29 @@ def _message(
     if kind is exceptions.Unavailable:
         if "ping timeout" in said or (answered and "timed out" in said):
             return (
-                f"the server at {call.target} stopped answering: nothing came for "
+                f"{call.server} stopped answering: nothing came for "
                 f"{SILENCE_SECONDS + ANSWER_SECONDS} s; see whether it runs and can be reached, "
                 "then try again"
             )
         if any(sign in said for sign in _NO_CONNECTION):
             return (
-                f"the server at {call.target} does not answer: no connection within "
+                f"{call.server} does not answer: no connection within "
                 f"{CONNECT_SECONDS} s; see whether it runs and can be reached, then try again"
             )
         if answered:
-            return f"lost the connection to the server at {call.target}: try again ({said})"
-        return (
-            f"cannot reach the server at {call.target}: is it running? "
-            f"start it with wuliart-server ({said})"
-        )
+            return f"lost the connection to {call.server}: try again ({said})"
+        if proxy_of(call.target) is not None:
+            return (
+                f"cannot reach {call.server}: to connect without the proxy, put the server's host "
+                f"into $no_proxy; otherwise see whether both run ({said})"
+            )
+        return f"cannot reach {call.server}: is it running? start it with wuliart-server ({said})"
     if kind is exceptions.DeadlineExceeded:
         within = "its deadline" if call.timeout is None else f"{call.timeout:g} s"
-        return f"the server at {call.target} did not finish within {within}: allow more time"
+        return f"{call.server} did not finish within {within}: allow more time"
     if kind is exceptions.ProtocolError:
         return (
-            f"the server at {call.target} answered {error.code().name}, which a WuliArt server of "
+            f"{call.server} answered {error.code().name}, which a WuliArt server of "
             f"this version does not: check the address and both versions ({said})"
         )
     return said

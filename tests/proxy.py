@@ -1,0 +1,44 @@
+"""An HTTP proxy that lets nothing through and remembers what it was asked for."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Proxy:
+    """Where it listens, and the first line of each request."""
+
+    port: int
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """With a password, which no message may show."""
+        return f"http://user:secret@127.0.0.1:{self.port}"
+
+
+@contextmanager
+def closed_proxy() -> Iterator[Proxy]:
+    """A proxy that answers everything with 503."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = Proxy(listener.getsockname()[1])
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    proxy.asked.append(connection.recv(4096).decode().partition("\r\n")[0])
+                    connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield proxy
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
