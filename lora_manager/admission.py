@@ -194,7 +194,8 @@ class Admission:
         )
 
     def _is_news(self, found: Found) -> bool:
-        return found.name in self._again or self.known.get(found.name) != found
+        known = self.known.get(found.name)
+        return (known is not found and known != found) or found.name in self._again
 
     def _gone(
         self, scan: Scan, absent: Mapping[str, Found], hints: Hints, now: float

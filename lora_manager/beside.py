@@ -59,6 +59,11 @@ class Folder:
             return ()
 
     @cached_property
+    def tells_of_files(self) -> bool:
+        """True if an adapter_config.json or a control file lies in it."""
+        return self.has(SIDECAR_NAME) or any(n.endswith(CONTROL_SUFFIXES) for n in self.names)
+
+    @cached_property
     def sidecar_owner(self) -> str | None:
         """Name of the file that the folder's adapter_config.json belongs to, if there is one."""
         if not self.has(SIDECAR_NAME):

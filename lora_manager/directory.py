@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from lora_manager.beside import PARTIAL_SUFFIXES, Folder, control_file, sidecar
@@ -21,6 +23,8 @@ from wuliart.contract.adapter_names import name_problem, printable
 from wuliart.contract.limits import MAX_LISTED_ADAPTERS
 
 PICKLE_SUFFIXES: Final = (".pt", ".bin", ".ckpt", ".pth")
+
+NOTHING: Final[Mapping[str, Found]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ def covers(paths: frozenset[str], relative: str) -> bool:
     return any("/".join(parts[: n + 1]) in paths for n in range(len(parts)))
 
 
+@lru_cache(2 * MAX_LISTED_ADAPTERS)
 def is_ignored(relative: str) -> bool:
     """Returns True if a part of the path is hidden, or named as an unfinished download."""
     return any(
@@ -57,6 +62,7 @@ def is_ignored(relative: str) -> bool:
     )
 
 
+@lru_cache(2 * MAX_LISTED_ADAPTERS)
 def is_candidate(relative: str) -> bool:
     """Whether a file of this path is listed at all."""
     return relative.lower().endswith((SUFFIX, *PICKLE_SUFFIXES)) and not is_ignored(relative)
@@ -70,14 +76,15 @@ def adapter_name(relative: str) -> tuple[str, str]:
     return (printable(name), problem) if problem else (name, "")
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path, before: Mapping[str, Found] = NOTHING) -> Scan:
     """Walk the directory, until `MAX_LISTED_ADAPTERS` files are found.
 
     Each folder is listed once, under its own path if it has one below the root, so links that
-    form a loop end. Raises OSError if the root itself cannot be listed.
+    form a loop end. `before` is what an earlier scan found, by path: a file that is the same is
+    the same object. Raises OSError if the root itself cannot be listed.
     """
     real_root = os.path.realpath(root)
-    status = os.stat(real_root)  # noqa: PTH116
+    root_status = os.stat(real_root)  # noqa: PTH116
     files: dict[str, Found] = {}
     unreadable: set[str] = set()
     # By path: not every file system gives a folder a number that it keeps.
@@ -125,9 +132,14 @@ def scan(root: Path) -> Scan:
                 folders.append((f"{relative}/", entry.path))
             elif is_candidate(name):
                 with suppress(OSError):
-                    add(_describe(real_root, relative, entry.path, _status(entry), folder))
+                    status = entry.stat(follow_symlinks=False)
+                    old = before.get(relative)
+                    if old is not None and _is_as_before(old, entry.path, status, folder):
+                        add(old)
+                    else:
+                        add(_describe(real_root, relative, entry.path, status, folder))
     return Scan(
-        (status.st_dev, status.st_ino),
+        (root_status.st_dev, root_status.st_ino),
         tell_apart(files),
         frozenset(path.rstrip("/") for path in unreadable),
         full=len(files) >= MAX_LISTED_ADAPTERS,
@@ -148,8 +160,20 @@ def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
-def _status(entry: os.DirEntry[str]) -> os.stat_result:
-    return entry.stat(follow_symlinks=False)
+def _is_as_before(old: Found, path: str, status: os.stat_result, folder: Folder) -> bool:
+    """Returns True if the file is `old`, and nothing beside it says anything of it."""
+    stamp = old.stamp
+    return (
+        stamp.inode == status.st_ino
+        and stamp.ctime_ns == status.st_ctime_ns
+        and stamp.mtime_ns == status.st_mtime_ns
+        and 0 < stamp.size == status.st_size
+        and stamp.device == status.st_dev
+        and old.sidecar is None
+        and not (old.refusal or old.control or folder.tells_of_files)
+        and str(old.path) == path
+        and stat.S_ISREG(status.st_mode)
+    )
 
 
 def _describe_link(real_root: str, relative: str, path: str, folder: Folder) -> Found | None:

@@ -62,6 +62,7 @@ class DirectoryFollower:
         self._full = False
         self._inodes = InodeNumbers(lambda path: Stamp.of(path.stat()))
         self._seen: dict[str, Found] = {}
+        """What the last scan found, by path."""
         self._scan_cost = 0.0
         """CPU seconds of the last scan."""
         self._closing: dict[str, int] = {}
@@ -142,8 +143,8 @@ class DirectoryFollower:
     def _list(self) -> tuple[Scan, float]:
         """The directory, and the CPU seconds that listing it took."""
         began = time.thread_time()
-        seen = self._inodes.settle(scan(self._root), self._seen)
-        self._seen = seen.files
+        seen = self._inodes.settle(scan(self._root, self._seen), self._seen)
+        self._seen = {found.relative: found for found in seen.files.values()}
         return seen, time.thread_time() - began
 
     async def _signs(self, news: list[Found]) -> dict[str, Signs]:

@@ -109,6 +109,8 @@ def tell_apart(files: Mapping[str, Found]) -> dict[str, Found]:
     The one whose name is as it looks stays, else the first by precedence. The others are listed
     under that look with a mark behind it.
     """
+    if len({found.look for found in files.values()}) == len(files):
+        return dict(files)
     alike: dict[str, list[Found]] = {}
     for found in files.values():
         alike.setdefault(found.look, []).append(found)

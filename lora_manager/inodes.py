@@ -37,9 +37,10 @@ class InodeNumbers:
         self._numbers: dict[Path, set[int]] = {}
 
     def settle(self, scan: Scan, before: Mapping[str, Found]) -> Scan:
-        """The scan as it is to be compared with others; `before` is what was seen by name."""
-        for name, found in scan.files.items():
-            if (old := before.get(name)) is not None:
+        """The scan as it is to be compared with others; `before` is what was seen by path."""
+        for found in scan.files.values():
+            old = before.get(found.relative)
+            if old is not None and old is not found:
                 self._compare(found.path, old.stamp, found.stamp)
         if not self._unstable:
             return scan

@@ -204,3 +204,46 @@ def test_a_folder_without_end_is_listed_up_to_a_limit(
     (tmp_path / "e.safetensors").unlink()
     (tmp_path / "b/d.safetensors").unlink()
     assert not scan(tmp_path).full
+
+
+def test_what_is_as_it_was_is_not_described_again_and_every_change_is_seen(tmp_path: Path) -> None:
+    names = ("a", "b", "folder/c", "folder/d", "empty")
+    (tmp_path / "folder").mkdir()
+    for name in names:
+        (tmp_path / f"{name}.safetensors").write_bytes(b"" if name == "empty" else b"1")
+    path = tmp_path / "a.safetensors"
+
+    def rewritten() -> None:
+        times = path.stat()
+        path.write_bytes(b"2")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def linked() -> None:
+        path.rename(tmp_path / ".a")
+        path.symlink_to(".a")
+
+    changes = [
+        lambda: None,
+        rewritten,
+        lambda: path.write_bytes(b"22"),
+        lambda: path.replace(tmp_path / "b.safetensors"),
+        lambda: path.write_bytes(b"1"),
+        lambda: (tmp_path / "a.safetensors.aria2").write_bytes(b""),
+        lambda: (tmp_path / "a.safetensors.aria2").unlink(),
+        lambda: (tmp_path / "folder/c.safetensors").unlink(),
+        lambda: (tmp_path / "folder/adapter_config.json").write_text("{}"),
+        lambda: (tmp_path / "folder/adapter_config.json").write_text("{ }"),
+        lambda: (tmp_path / "folder/adapter_config.json").unlink(),
+        linked,
+        lambda: (tmp_path / "empty.part").write_bytes(b""),
+        lambda: (tmp_path / "folder").rename(tmp_path / "other"),
+    ]
+    before = {found.relative: found for found in scan(tmp_path).files.values()}
+    for change in changes:
+        change()
+        seen, anew = scan(tmp_path, before).files, scan(tmp_path).files
+        assert seen == anew
+        assert {n: f.control for n, f in seen.items()} == {n: f.control for n, f in anew.items()}
+        before = {found.relative: found for found in seen.values()}
+    same = scan(tmp_path, before).files["b"]
+    assert same is before["b.safetensors"]
