@@ -22,7 +22,8 @@ NEWS: Final = "/styles/news"
 _AGAIN: Final = 0.5
 """Seconds until a server that is gone is asked again."""
 _ASK: Final = 2.0
-"""Seconds between two looks at whether the LoRA manager runs: no event tells of it."""
+"""Seconds from an answer to the next look at whether the LoRA manager runs, of which no event
+tells. They limit no answer, which a slow path may take longer to bring."""
 _SETTLE: Final = 0.1
 """Seconds within which changes are told together: a folder may bring a thousand at once."""
 
@@ -111,7 +112,7 @@ class Styles:
     async def _ask(self) -> None:
         while True:
             try:
-                info = await self._client.info(timeout=_ASK)
+                info = await self._client.info()
             except WuliArtError:
                 self._tell(replace(self.known, managed=True))
             else:
