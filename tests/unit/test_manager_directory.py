@@ -247,3 +247,21 @@ def test_what_is_as_it_was_is_not_described_again_and_every_change_is_seen(tmp_p
         before = {found.relative: found for found in seen.values()}
     same = scan(tmp_path, before).files["b"]
     assert same is before["b.safetensors"]
+
+
+def test_folders_need_no_numbers_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On some FUSE mounts every file and folder has the inode number 0."""
+    for name in ("ink", "a/oil", "a/b/chalk"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.safetensors").write_bytes(b"1")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    stat = os.stat
+
+    def numberless(*arguments: object, **options: object) -> os.stat_result:
+        fields, more = stat(*arguments, **options).__reduce__()[1]  # type: ignore[arg-type, misc, call-overload]
+        return os.stat_result((fields[0], 0, *fields[2:]), more)
+
+    monkeypatch.setattr(os, "stat", numberless)
+    assert scan(tmp_path).files.keys() == {"ink", "a/oil", "a/b/chalk"}
