@@ -69,8 +69,9 @@ def test_demo_draws_adds_a_style_and_draws_again(tmp_path: Path) -> None:
     assert "红色的船" in result.stdout
     assert "seed 5" in result.stdout
     assert result.stdout.count("Step 4/4 → Done") == 2
-    pictures = [Path(line.strip()) for line in result.stdout.splitlines()[-2:]]
-    contents = [(tmp_path / p).read_bytes() for p in pictures]
+    pictures = list((tmp_path / "outputs").iterdir())
+    assert len(pictures) == 2 and all(f"outputs/{path.name}" in result.stdout for path in pictures)
+    contents = [path.read_bytes() for path in pictures]
     assert all(data[:2] == b"\xff\xd8" for data in contents)
     assert contents[0] != contents[1]
 

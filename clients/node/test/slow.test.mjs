@@ -1,0 +1,72 @@
+// A server two seconds away, there and back, and an environment that names a proxy. Against the
+// running server of WULIART_TARGET; no time is scaled down.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+import { test } from "node:test";
+
+import { WuliArt } from "wuliart-client";
+
+const DELAY = 1_000;
+
+/** The address of a relay to `target` over which everything takes `delay` milliseconds each way. */
+async function slowPath(t, target, delay) {
+  const path = /^unix:(?:\/\/)?(.+)$/.exec(target)?.[1];
+  const [host, port] = target.split(/:(?=\d+$)/);
+  const sockets = [];
+  const server = createServer((near) => {
+    const far = path ? connect(path) : connect(Number(port), host);
+    sockets.push(near, far);
+    // Opening a connection takes a round trip, too.
+    pump(near, far, delay, 3 * delay);
+    pump(far, near, delay, 2 * delay);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  return `127.0.0.1:${server.address().port}`;
+}
+
+function pump(source, sink, delay, first) {
+  const opened = Date.now() + first;
+  const later = (act) => setTimeout(act, Math.max(delay, opened - Date.now()));
+  source.on("error", () => sink.destroy());
+  source.on("data", (data) => later(() => sink.writable && sink.write(data)));
+  source.on("end", () => later(() => sink.end()));
+}
+
+async function firstOf(events) {
+  for await (const event of events) return event;
+}
+
+test("a server two seconds away answers every kind of call", async (t) => {
+  const client = new WuliArt(await slowPath(t, process.env.WULIART_TARGET, DELAY));
+  const [picture, event, info, styles] = await Promise.all([
+    client.draw("a red fox", { seed: 7, steps: 1 }),
+    firstOf(client.watch()),
+    client.info(),
+    client.styles(),
+  ]);
+  assert.equal(picture.seed, 7n);
+  assert.equal(event.kind, "snapshot");
+  assert.ok(info.model?.name);
+  assert.ok(styles.some(({ name }) => name === process.env.WULIART_STYLE));
+});
+
+test("no proxy of the environment is used", async (t) => {
+  const asked = [];
+  const proxy = createServer((socket) => asked.push(socket) && socket.destroy());
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  t.after(() => proxy.close());
+  for (const name of ["http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"]) {
+    process.env[name] = `http://127.0.0.1:${proxy.address().port}`;
+  }
+  const client = new WuliArt(await slowPath(t, process.env.WULIART_TARGET, 0));
+  assert.ok((await client.info()).model?.name);
+  assert.deepEqual(asked, []);
+});
