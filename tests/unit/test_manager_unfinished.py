@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +210,22 @@ def test_a_sidecar_counts_as_the_file_itself(tmp_path: Path) -> None:
     assert not reason(path)
     (tmp_path / "adapter_config.json.aria2").write_bytes(b"")
     assert "adapter_config.json.aria2" in reason(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "open_elsewhere"),
+    [
+        (errno.EAGAIN, True), (errno.EACCES, False), (errno.EINVAL, False),
+        (errno.ENOTSUP, False), (errno.ENOLCK, False), (errno.ESTALE, False),
+    ],
+)  # fmt: skip
+def test_only_the_kernels_refusal_of_a_lease_says_that_a_file_is_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, open_elsewhere: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no")
+
+    path.write_bytes(lora())
+    monkeypatch.setattr(writers.fcntl, "fcntl", refuse)
+    assert bool(reason(path)) == open_elsewhere
+    assert not signs_of(found_at(path)).closed
