@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -218,3 +218,52 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(tmp_path: Path) -
         assert served() == first
         renew()
         eventually(lambda: served() != first, "the new certificate is served")
+
+
+STUCK = """
+import sys
+from wuliart_web import serving
+serving._WRITE_LOOK_SECONDS = 0.5
+from wuliart_web.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+def test_an_answer_that_is_not_read_does_not_hold_its_connection(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", STUCK, "--port", str(port), "--server", f"unix:{tmp_path}/no"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: answers(port), "the page answers")
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", port))
+            # 46 kB of page, of which a few fit into the kernel's buffers.
+            request = b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: x=" + b"y" * 8000 + b"\r\n\r\n"
+            closed = False
+            for _ in range(200):
+                try:
+                    connection.sendall(request)
+                except OSError:
+                    closed = True
+                    break
+                time.sleep(0.02)
+            assert closed, "the page goes on keeping a connection that reads nothing"
+        assert answers(port)
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+
+
+def test_one_byte_chunks_do_not_hold_up_the_page(tmp_path: Path) -> None:
+    with page(tmp_path) as port:
+        eventually(lambda: answers(port), "the page answers")
+        head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port), 10) as connection:
+                connection.sendall(head + b"1\r\nx\r\n" * 40_000)
+                with suppress(ConnectionError):
+                    assert b" 411 " in connection.recv(1 << 16)
+        began = time.process_time()
+        assert answers(port) and time.process_time() - began < 5
+    assert "Traceback" not in (tmp_path / "log").read_text()

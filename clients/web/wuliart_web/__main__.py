@@ -11,8 +11,10 @@ from wuliart.contract import core_log  # noqa: F401 - before whatever imports gr
 import argparse
 import asyncio
 import logging
+import re
 import sys
 from pathlib import Path
+from typing import Final
 
 from wuliart.contract.exposure import reaches_strangers
 from wuliart.contract.logs import send_to_stderr
@@ -20,6 +22,8 @@ from wuliart.contract.standard_streams import standard_streams
 from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart_client import AsyncClient
 from wuliart_web.quick_import import quick_import
+
+_SECRETS: Final = re.compile(r"(?<=/pictures/)[^/]+|(?<=/heartbeat/)[^/?]+|(?<=\?).*")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         tokens = TokenFile(options.tokens) if options.tokens else None
     except TokenFileError as error:
         parser.error(f"--tokens: {error}")
-    send_to_stderr("INFO", "text", _without_colours)
+    send_to_stderr("INFO", "text", _for_the_log)
     with quick_import():
         from wuliart_web.app import create_app
         from wuliart_web.serving import serve
@@ -81,9 +85,16 @@ def main(arguments: list[str] | None = None) -> None:
         pass  # uvicorn has ended in order and passes the signal on
 
 
-def _without_colours(record: logging.LogRecord) -> bool:
-    """Takes away uvicorn's second form of each message, for terminals."""
+def _for_the_log(record: logging.LogRecord) -> bool:
+    """Takes from uvicorn's records their form for terminals, and addresses that open things.
+
+    Who knows a picture's address, or a session's name, may look at it.
+    """
     vars(record).pop("color_message", None)
+    if record.name == "uvicorn.access" and isinstance(record.args, tuple):
+        record.args = tuple(
+            _SECRETS.sub("...", value) if isinstance(value, str) else value for value in record.args
+        )
     return True
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
-_ALWAYS: Final = {
+ALWAYS: Final = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -48,7 +48,7 @@ def with_headers(send: Send) -> Send:
             headers = MutableHeaders(scope=message)
             for name in [name for name in headers if name.lower().startswith(_CORS)]:
                 del headers[name]
-            for name, value in _ALWAYS.items():
+            for name, value in ALWAYS.items():
                 headers.setdefault(name, value)
         await send(message)
 

@@ -18,6 +18,7 @@ from wuliart_web.gradio_calls import GradioCalls
 from wuliart_web.guard import Guard
 from wuliart_web.pictures import Pictures
 from wuliart_web.routes import VIEWER
+from wuliart_web.sessions import Sessions
 from wuliart_web.styles import Styles
 from wuliart_web.words import I18N
 
@@ -45,9 +46,10 @@ def create_app(
         title="WuliArt Turbo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
     blocks = page.build(client_for, pictures, styles)
+    sessions = Sessions(blocks)
     viewer_script = (page.ASSETS / "viewer.js").read_bytes()
 
-    @app.get(VIEWER)
+    @app.api_route(VIEWER, methods=["GET", "HEAD"])
     async def viewer() -> Response:
         # A file of its own: inline, Gradio would insert it where no policy can name it.
         return Response(viewer_script, media_type="text/javascript")
@@ -71,4 +73,6 @@ def create_app(
     # A second line behind `gradio_calls`: Gradio checks the paths of files only once it believes
     # that it has launched itself, which a mounted app never does.
     blocks.has_launched = True
-    return Guard(app, tokens, allowed_hosts, GradioCalls(blocks, lambda: styles.known.counts))
+    return Guard(
+        app, tokens, allowed_hosts, GradioCalls(blocks, lambda: styles.known.counts), sessions
+    )

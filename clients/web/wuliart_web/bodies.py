@@ -22,9 +22,6 @@ BODY_SECONDS: Final = 15.0
 DISCARD_SECONDS: Final = 5.0
 """A client that goes on sending would miss the answer; so long it is read, and nothing kept."""
 
-_CLOSE: Final = {"Connection": "close"}
-"""What is left of a refused body would be taken for the next request."""
-
 
 async def read_body(headers: Headers, receive: Receive) -> bytes:
     """Reads a request's body.
@@ -39,7 +36,6 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
     """
     declared = headers.get("content-length", "0")
     if not declared.isascii() or not declared.isdigit() or int(declared[:20]) > MAX_REQUEST_BYTES:
-        await _discard(receive)
         raise _too_large()
     body = bytearray()
     try:
@@ -52,26 +48,44 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
                 if not message.get("more_body", False):
                     break
                 if len(body) > MAX_REQUEST_BYTES:
-                    await _discard(receive)
-                    break
+                    raise _too_large()
     except TimeoutError:
         raise GuardError(
             408,
             f"The request's body was not complete after {BODY_SECONDS:.0f} s: send it at once.",
             "timeout",
-            _CLOSE,
         ) from None
     if len(body) > MAX_REQUEST_BYTES:
         raise _too_large()
     return bytes(body)
 
 
-async def _discard(receive: Receive) -> None:
-    """Reads on for a moment and keeps nothing: a client that is still sending sees no answer."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(DISCARD_SECONDS):
-            while (await receive()).get("more_body", False):
-                pass
+class Incoming:
+    """A request's ASGI channel that knows whether the whole body has come.
+
+    Args:
+        receive: the channel.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = False
+
+    async def __call__(self) -> Message:
+        """The next message."""
+        message = await self._receive()
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def discard(self) -> None:
+        """Reads what is left of the body, for a moment, and keeps nothing.
+
+        A client that is still sending would see its connection reset instead of an answer.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while not self._ended:
+                    await self()
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
@@ -93,5 +107,4 @@ def _too_large() -> GuardError:
         413,
         f"The request's body is larger than {MAX_REQUEST_BYTES} bytes: shorten the prompt.",
         "body_too_large",
-        _CLOSE,
     )

@@ -7,6 +7,7 @@ its components tell, so anything else is refused here, whatever Gradio's version
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -60,10 +61,19 @@ class GradioCalls:
         self._inputs: dict[int, tuple[Check, ...]] = {
             index: tuple(_check_of(component, choices) for component in function.inputs)
             for index, function in page.fns.items()
+            if function.fn is not None
+        }
+        self._with_event = {
+            index
+            for index, function in page.fns.items()
+            if function.fn is not None and _takes_event(function.fn)
         }
 
-    def check(self, path: str, body: bytes) -> None:
+    def check(self, path: str, body: bytes) -> str:
         """Checks the body of a POST to `JOIN`, `CANCEL` or `RESET`.
+
+        Returns:
+            The name of the session that it is of; empty if it names none.
 
         Raises:
             GuardError: 422; the message names the field and repeats no value.
@@ -80,6 +90,8 @@ class GradioCalls:
             _check_fields(fields, event_id=_is_event, session_hash=_is_session, fn_index=_is_whole)
         else:
             _check_fields(fields, event_id=_is_event)
+        session: str = fields.get("session_hash", "")
+        return session
 
     def _check_join(self, fields: Mapping[str, Any]) -> None:
         if unknown := fields.keys() - _JOIN_FIELDS:
@@ -91,8 +103,11 @@ class GradioCalls:
             raise _bad_call("session_hash is not a session's name")
         if not (fields.get("trigger_id") is None or _is_whole(fields["trigger_id"])):
             raise _bad_call("trigger_id is not a whole number")
-        if not _is_event_data(fields.get("event_data")):
+        event = fields.get("event_data")
+        if not (_is_event_data(event) or event in (None, {})):
             raise _bad_call("event_data holds more than a number")
+        if fields["fn_index"] in self._with_event and not _is_event_data(event):
+            raise _bad_call("event_data must hold a number")
         data = fields.get("data")
         if not isinstance(data, list) or len(data) != len(inputs):
             raise _bad_call(f"data must be a list of {len(inputs)} values")
@@ -110,11 +125,13 @@ def _check_fields(fields: Mapping[str, Any], **checks: Check) -> None:
 
 
 def _is_event_data(value: Any) -> bool:
-    return (
-        value is None
-        or value == {}
-        or (isinstance(value, dict) and value.keys() == {"number"} and _is_whole(value["number"]))
-    )
+    return isinstance(value, dict) and value.keys() == {"number"} and _is_whole(value["number"])
+
+
+def _takes_event(function: Callable[..., Any]) -> bool:
+    """Returns True if Gradio hands a function what its event brings."""
+    annotations = (p.annotation for p in inspect.signature(function).parameters.values())
+    return any("EventData" in str(annotation) for annotation in annotations)
 
 
 def _check_of(component: Block, choices: Callable[[], Collection[Any]]) -> Check:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import nullcontext
 from typing import Final
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -21,10 +21,20 @@ from wuliart.contract import hosts
 from wuliart.contract.tokens import TokenFile
 from wuliart_web import login
 from wuliart_web.answer_headers import with_headers, with_page_policy
-from wuliart_web.bodies import read_body, replay
+from wuliart_web.bodies import Incoming, read_body, replay
 from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
 from wuliart_web.guard_error import DOOR, GuardError
-from wuliart_web.routes import ALIVE, LOGIN, PAGE, check_origin, check_route
+from wuliart_web.routes import (
+    ALIVE,
+    LOGIN,
+    PAGE,
+    STREAM,
+    check_origin,
+    check_own,
+    check_route,
+    session_of,
+)
+from wuliart_web.sessions import Sessions
 
 _LOOK_SECONDS: Final = 0.5
 """Between two looks at whether the token of an open request is still valid."""
@@ -41,6 +51,7 @@ class Guard:
         allowed_hosts: names in the Host header that are answered besides loopback's and literal
             addresses; see `wuliart.contract.hosts`.
         calls: checks the bodies of Gradio's calls.
+        sessions: bounds them.
     """
 
     def __init__(
@@ -49,11 +60,13 @@ class Guard:
         tokens: TokenFile | None,
         allowed_hosts: Collection[str],
         calls: GradioCalls,
+        sessions: Sessions,
     ) -> None:
         self.app = app
         self._tokens = tokens
         self._hosts = frozenset(allowed_hosts)
         self._calls = calls
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or hands it on."""
@@ -63,11 +76,16 @@ class Guard:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        send = with_headers(send)
+        send, receive = with_headers(send), Incoming(receive)
         try:
             await self._serve(scope, receive, send)
         except GuardError as error:
-            await error.response(scope["path"])(scope, receive, send)
+            answer = error.response(scope["path"])
+            if scope["method"] not in ("GET", "HEAD"):
+                # What may be left of the body would be taken for the next request.
+                answer.headers["Connection"] = "close"
+                await receive.discard()
+            await answer(scope, receive, send)
         except ClientDisconnect:
             # Nothing is sent to a client that has left; the server closes the connection.
             await Response(status_code=400)(scope, receive, send)
@@ -75,8 +93,10 @@ class Guard:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
         self._check_host(headers)
+        check_own(method, path)
         if path == ALIVE:
-            await Response(status_code=200)(scope, receive, send)
+            status = 200 if self._sessions.works else 503
+            await Response(status_code=status)(scope, receive, send)
             return
         check_origin(headers, method)
         token = None
@@ -90,17 +110,30 @@ class Guard:
                 await self._turn_away(headers, path)(scope, receive, send)
                 return
         check_route(scope)
+        owner = token or ""
         if method not in ("GET", "HEAD"):
             body = await read_body(headers, receive)
             if path in (JOIN, CANCEL, RESET):
-                self._calls.check(path, body)
+                session = self._calls.check(path, body)
+                if path == JOIN:
+                    await self._sessions.admit(session, owner)
+                else:
+                    self._sessions.check(session, owner)
             receive = replay(body, receive)
         if path == PAGE:
             send = with_page_policy(send)
-        if self._tokens is None or token is None:
-            await self._hand_on(scope, receive, send)
-        else:
-            await self._hand_on_while_valid(self._tokens, token, scope, receive, send)
+        reading = session_of(scope)
+        if path != STREAM:
+            # Gradio gives parameters meanings of its own: one loads a page's state from a file.
+            scope = {**scope, "query_string": b""}
+        if reading is not None:
+            self._sessions.check(reading, owner)
+        of_session = self._sessions.reading(reading, owner) if reading and path == STREAM else None
+        with of_session or nullcontext():
+            if self._tokens is None or token is None:
+                await self._hand_on(scope, receive, send)
+            else:
+                await self._hand_on_while_valid(self._tokens, token, scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
         given = headers.getlist("host")
@@ -144,11 +177,13 @@ class Guard:
         self, tokens: TokenFile, token: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Hands the request on; cancels it once its token is revoked, however long it streams."""
-        started = ended = False
+        started = ended = sized = False
 
         async def noted(message: Message) -> None:
-            nonlocal started, ended
-            started = started or message["type"] == "http.response.start"
+            nonlocal started, ended, sized
+            if message["type"] == "http.response.start":
+                started = True
+                sized = "content-length" in MutableHeaders(scope=message)
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
@@ -166,6 +201,6 @@ class Guard:
             await asyncio.gather(serving, return_exceptions=True)
         if not started:
             await self._turn_away(Headers(scope=scope), scope["path"])(scope, receive, send)
-        elif not ended:
-            with suppress(Exception):  # an answer of a declared length cannot end early
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif not ended and not sized:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        # One of a declared length cannot end early: the server closes its connection.

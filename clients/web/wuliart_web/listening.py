@@ -23,6 +23,9 @@ MOST_CONNECTIONS: Final = 4096
 _RESERVED: Final = 96
 """Descriptors for everything but connections: files, the channel to the server, Python's own."""
 
+_AT_ONCE: Final = 128
+"""Connections that are closed before the event loop has its turn."""
+
 _WARN_SECONDS: Final = 60.0
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -34,13 +37,14 @@ def raise_descriptor_limit() -> int:
         How many connections to accept at most.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CONNECTIONS + _RESERVED
+    wanted = 2 * MOST_CONNECTIONS + _RESERVED
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return max(1, min(MOST_CONNECTIONS, soft - _RESERVED))
+    # Two each: a file of the page is open while it is sent.
+    return max(1, min(MOST_CONNECTIONS, (soft - _RESERVED) // 2))
 
 
 class _Connection(socket.socket):
@@ -91,9 +95,9 @@ class BoundedListener(socket.socket):
         """As `socket.accept`; a connection too many is closed and the next one taken.
 
         Raises:
-            BlockingIOError: no connection waits.
+            BlockingIOError: no connection waits, or very many do.
         """
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 descriptor, address = self._accept()  # type: ignore[attr-defined]
             except OSError as error:
@@ -107,6 +111,7 @@ class BoundedListener(socket.socket):
                 return connection, address
             os.close(descriptor)
             self._warn("all %d connections are in use", self._most)
+        raise BlockingIOError  # the event loop has other things to do, too
 
     def close(self) -> None:
         """Closes the socket; open connections stay."""

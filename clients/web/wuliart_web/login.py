@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs
@@ -24,6 +25,8 @@ ClientFor = Callable[[Mapping[str, str]], AsyncClient]
 
 COOKIE: Final = "wuliart_token"
 _COOKIE_SECONDS: Final = 30 * 24 * 3600
+_MOST_COOKIES: Final = 8
+"""Of our name; each is compared with every token."""
 _PAGE: Final = Path(__file__).parent / "assets" / "login.html"
 
 
@@ -35,7 +38,7 @@ def known_token(headers: Mapping[str, str], tokens: TokenFile) -> str | None:
     """
     if given := bearer(headers.get("authorization", "")):
         return given if tokens.name_of(given) is not None else None
-    cookies = _cookies(headers.get("cookie", ""))
+    cookies = islice(_cookies(headers.get("cookie", "")), _MOST_COOKIES)
     return next((token for token in cookies if tokens.name_of(token) is not None), None)
 
 

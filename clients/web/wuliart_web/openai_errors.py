@@ -33,6 +33,8 @@ CLIENT_GONE: Final = 499
 """Status of an answer that nobody reads; for the access log."""
 
 _SHOWN_CHARACTERS: Final = 80
+_TOLD: Final = 5
+"""Faults of one request that are told one by one."""
 
 _STATUSES: Final[tuple[tuple[type[WuliArtError], int, str, str], ...]] = (
     (InvalidRequest, 400, "invalid_request_error", "invalid_value"),
@@ -118,7 +120,9 @@ def invalid_fields(errors: Sequence[ErrorDetails]) -> DoorError:
     code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(
         first["type"], "invalid_value"
     )
-    told = " ".join(_told(error) for error in errors)
+    told = " ".join(_told(error) for error in errors[:_TOLD])
+    if len(errors) > _TOLD:
+        told += f" And {len(errors) - _TOLD} more."
     return DoorError(400, told, param=_path(first["loc"]), code=code)
 
 

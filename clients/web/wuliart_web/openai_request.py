@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from wuliart.contract.limits import IMAGE_SIZE, JPEG_QUALITY
 from wuliart_client import Style
-from wuliart_web.openai_errors import DoorError, invalid_fields
+from wuliart_web.openai_errors import DoorError, invalid_fields, shown
 
 SIZE: Final = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 FORMAT: Final = "jpeg"
@@ -132,7 +132,7 @@ async def read_image_request(request: Request) -> ImageRequest:
     if given.partition(";")[0].strip().lower() != "application/json":
         raise DoorError(
             400,
-            f"The body's type is {given!r}: send JSON with 'Content-Type: application/json'.",
+            f"The body's type is {shown(given)}: send JSON with 'Content-Type: application/json'.",
             code="unsupported_content_type",
         )
     try:

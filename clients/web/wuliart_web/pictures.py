@@ -47,7 +47,7 @@ class Pictures:
         """The route that serves them."""
         routes = APIRouter()
 
-        @routes.get("/pictures/{token}/{name}")
+        @routes.api_route("/pictures/{token}/{name}", methods=["GET", "HEAD"])
         async def picture(token: str, name: str) -> Response:
             """One picture."""
             data = self._kept.get((token, name))

@@ -20,8 +20,13 @@ ALIVE: Final = "/healthz"
 LOGIN: Final = "/login"
 VIEWER: Final = "/viewer.js"
 
+STREAM: Final = "/gradio_api/queue/data"
+HEARTBEAT: Final = re.compile(rf"/gradio_api/heartbeat/({SESSION})")
+_SESSION_QUERY: Final = re.compile(rf"session_hash=({SESSION})")
+
 _READ: Final = ("GET", "HEAD")
-_FILE: Final = r"(?!\.)[\w .@+-]+"
+_OWN_METHODS: Final = {ALIVE: _READ, LOGIN: ("GET", "HEAD", "POST")}
+_FILE: Final = r"(?!\.)[\w .@+-]{1,200}"
 
 ALLOWED: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
     # The page and its files.
@@ -30,7 +35,7 @@ ALLOWED: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
     (_READ, re.compile(rf"/static/(?:{_FILE}/)*{_FILE}")),
     # Its calls and what they answer.
     (("POST",), re.compile("|".join(map(re.escape, (JOIN, CANCEL, RESET))))),
-    (("GET",), re.compile(rf"/gradio_api/(?:queue/data|heartbeat/{SESSION})")),
+    (("GET",), re.compile(rf"{re.escape(STREAM)}|{HEARTBEAT.pattern}")),
     # Ours.
     (("GET",), re.compile(r"/styles/news")),
     (_READ, re.compile(r"/pictures/[\w-]+/[\w.]+")),
@@ -59,6 +64,32 @@ def check_route(scope: Scope) -> None:
         )
 
 
+def check_own(method: str, path: str) -> None:
+    """Checks the method of a request that the guard answers itself.
+
+    Raises:
+        GuardError: 405.
+    """
+    if (methods := _OWN_METHODS.get(path)) and method not in methods:
+        raise GuardError(405, "This address is only read.", "method_not_allowed")
+
+
+def session_of(scope: Scope) -> str | None:
+    """The session that a reading request is of; None for one that is of none.
+
+    Raises:
+        GuardError: 422, a stream's query is not one session's name.
+    """
+    if found := HEARTBEAT.fullmatch(scope["path"]):
+        return found[1]
+    if scope["path"] != STREAM:
+        return None
+    query = _SESSION_QUERY.fullmatch(scope["query_string"].decode("latin-1"))
+    if query is None:
+        raise GuardError(422, "The query must be one session's name.", "bad_call")
+    return query[1]
+
+
 def check_origin(headers: Headers, method: str) -> None:
     """Checks that a browser sends the request for this site's own page, or for its user.
 
@@ -71,7 +102,7 @@ def check_origin(headers: Headers, method: str) -> None:
     site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
     followed = mode == "navigate" and method in _READ
     origin = headers.get("origin")
-    foreign = origin is not None and method not in _READ and not _is_own(origin, headers)
+    foreign = origin is not None and not _is_own(origin, headers)
     if foreign or (site not in ("none", "same-origin") and not followed):
         raise GuardError(403, "A page of another address may not do this.", "forbidden")
 

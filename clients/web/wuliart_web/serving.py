@@ -11,6 +11,8 @@ import logging
 import os
 import ssl
 from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from wuliart_web.answer_headers import ALWAYS
+from wuliart_web.head_gate import HeadGate
 from wuliart_web.listening import BoundedListener, raise_descriptor_limit
 
 log = logging.getLogger(__name__)
@@ -25,47 +29,88 @@ log = logging.getLogger(__name__)
 HEAD_SECONDS: Final = 15.0
 """Time for a request's head to arrive, from its connection or from its first byte."""
 
+_WRITE_LOOK_SECONDS: Final = 15.0
+"""Between two looks at an answer; one that has not moved between them is not being read."""
+
+_TLS_SECONDS: Final = 10.0
+"""Time for a TLS handshake, and for the end of a connection."""
+
 _BACKLOG: Final = 128
 _CERTIFICATE_SECONDS: Final = 5.0
 """Between two looks at the certificate's files."""
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol, which closes a connection that does not ask for anything."""
+    """uvicorn's HTTP/1.1 protocol, which ends a connection that holds others up.
+
+    One that asks for nothing, that sends what no client of this page does (see `head_gate`), or
+    that does not read its answer.
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for the first request."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        self._gate = HeadGate()
+        self._unsent: list[int] = []
+        """Bytes that waited to be sent at the latest looks."""
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+        self._write_timer = self.loop.call_later(_WRITE_LOOK_SECONDS, self._look_at_writes)
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes; the rest of a head may take as long as a whole one."""
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_timer()
+        passed = self._gate.take(data, busy=self._busy)
+        if passed is None:
+            self._refuse()
+            return
+        if passed:
+            super().data_received(passed)
+        if self._busy:
+            self._stop_head_timer()
         elif self._head_timer is None and not self.transport.is_closing():
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
     def on_response_complete(self) -> None:
         """Waits for the next request for as long as uvicorn's keep-alive says."""
-        self._stop_timer()
+        self._stop_head_timer()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends waiting."""
-        self._stop_timer()
+        self._stop_head_timer()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         super().connection_lost(exc)
 
-    def _stop_timer(self) -> None:
+    @property
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self) -> None:
+        """Answers what the gate refused, and ends the connection."""
+        if not self._gate.refused or self._busy:
+            self.transport.abort()
+            return
+        status = HTTPStatus(self._gate.refused)
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}", "content-length: 0"]
+        lines += [f"{name}: {value}" for name, value in ALWAYS.items()]
+        self.transport.write("\r\n".join([*lines, "connection: close", "", ""]).encode())
+        self.transport.close()
+
+    def _look_at_writes(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._unsent = [*self._unsent[-1:], unsent]
+        if unsent and self._unsent == [unsent, unsent]:
+            self.transport.abort()
+            return
+        self._write_timer = self.loop.call_later(_WRITE_LOOK_SECONDS, self._look_at_writes)
+
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-    def _give_up(self) -> None:
-        self._head_timer = None
-        self.transport.abort()
 
 
 def configuration(
@@ -98,6 +143,11 @@ async def serve(
     config = configuration(app, cert, key)
     config.load()
     renewing = None
+    loop = asyncio.get_running_loop()
+    if config.ssl is not None:
+        # uvicorn has no setting for it; asyncio's own are a minute and half a minute.
+        limits = {"ssl_handshake_timeout": _TLS_SECONDS, "ssl_shutdown_timeout": _TLS_SECONDS}
+        vars(loop)["create_server"] = partial(loop.create_server, **limits)
     if config.ssl is not None and cert is not None and key is not None:
         renewing = asyncio.create_task(_renew(config.ssl, cert, key))
     with BoundedListener(host, port, raise_descriptor_limit()) as listener:

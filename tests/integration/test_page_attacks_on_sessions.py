@@ -1,0 +1,120 @@
+"""Attacks on what the page keeps for its visitors: calls and sessions without end, and others'.
+
+Before, 2,000 sessions stopped Gradio's queue for good, and one that read nothing took a gigabyte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio import queueing
+from gradio.utils import LRUCache
+
+from tests.harness import InProcessServer, running_server
+from tests.openai_door import name_model, open_web
+from tests.page_calls import PageCalls, usual
+from wuliart.contract.tokens import TokenFile
+from wuliart_web import sessions
+from wuliart_web.sessions import CALLS_OF_ONE
+
+ANN, BOB = "ann-" + "a" * 28, "bob-" + "b" * 28
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[InProcessServer]:
+    async with running_server(capacity=2) as running:
+        name_model(running, "qwen-image")
+        yield running
+
+
+@pytest.fixture
+async def http(server: InProcessServer) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        open_web(server.target) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        yield client
+
+
+async def test_sessions_without_end_leave_the_page_working(
+    server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Gradio's queue ends when its cache of 2,000 sessions is full; a smaller one is full sooner.
+    monkeypatch.setattr(queueing, "LRUCache", lambda _: LRUCache(60))
+    monkeypatch.setattr(sessions, "MOST_SESSIONS", 20)
+
+    async with (
+        open_web(server.target) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+    ):
+        first = PageCalls(http)
+        index = await first.index("_thrown")
+
+        async def join(name: str) -> int:
+            body = {"data": [], "event_data": None, "fn_index": index, "trigger_id": None}
+            body["session_hash"] = name
+            return (await http.post("/gradio_api/queue/join", json=body)).status_code
+
+        codes = await asyncio.gather(*(join(f"s{n}") for n in range(200)))
+        assert set(codes) == {200}
+        assert (await http.get("/healthz")).status_code == 200
+        assert "Done" in (await first.call("draw", usual()))[-1][0]
+
+
+async def test_one_session_has_a_few_calls_and_all_together_a_bounded_number(
+    http: httpx.AsyncClient, server: InProcessServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.engine.hold()
+    calls = PageCalls(http)
+    codes = [(await calls.join("draw", usual())).status_code for _ in range(CALLS_OF_ONE + 5)]
+    assert codes.count(429) >= 1 and set(codes) <= {200, 429}
+    # Another visitor's page goes on meanwhile, whatever waits for an image.
+    assert await PageCalls(http).call("look", [None])
+    monkeypatch.setattr(sessions, "MOST_CALLS", 1)
+    answer = await PageCalls(http).join("draw", usual())
+    assert answer.status_code == 429 and "retry-after" in answer.headers
+    server.engine.free()
+
+
+async def test_a_session_is_its_owners_and_read_once(
+    server: InProcessServer, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"ann {ANN}\nbob {BOB}\n")
+    tokens.chmod(0o600)
+    async with (
+        open_web(server.target, TokenFile(tokens)) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+    ):
+        http.headers["authorization"] = f"Bearer {ANN}"
+        calls = PageCalls(http)
+        server.engine.hold()
+        event = (await calls.join("draw", usual())).json()["event_id"]
+        bob = {"authorization": f"Bearer {BOB}"}
+        stream, session = "/gradio_api/queue/data", {"session_hash": calls.session}
+        assert (await http.get(stream, params=session, headers=bob)).status_code == 404
+        beat = f"/gradio_api/heartbeat/{calls.session}"
+        assert (await http.get(beat, headers=bob)).status_code == 404
+        cancel = {"event_id": event, "fn_index": await calls.index("draw")} | session
+        answer = await http.post("/gradio_api/cancel", json=cancel, headers=bob)
+        assert answer.status_code == 404
+        join = {"data": [None], "event_data": {"number": 0}, "trigger_id": None} | session
+        join["fn_index"] = await calls.index("_restored")
+        answer = await http.post("/gradio_api/queue/join", json=join, headers=bob)
+        assert answer.status_code == 404
+        async with http.stream("GET", stream, params=session) as open_stream:
+            assert open_stream.status_code == 200
+            assert (await http.get(stream, params=session)).status_code == 409
+        server.engine.free()
+
+
+async def test_queries_mean_nothing_but_a_streams_session(http: httpx.AsyncClient) -> None:
+    plain = (await http.get("/")).text
+    for query in ("deep_link=x", "page=foo", "__theme=dark", "x" * 5000):
+        assert len((await http.get(f"/?{query}")).text) == pytest.approx(len(plain), abs=50)
+    for query in ("", "session_hash=", "session_hash=a&session_hash=b", "session_hash=../x", "x=1"):
+        assert (await http.get(f"/gradio_api/queue/data?{query}")).status_code == 422
