@@ -1,11 +1,13 @@
 """`wuliart.v1.AdapterService`: the catalogue as messages.
 
-Owns the translation and the resume token; knows nothing of how adapters come and go.
+Owns the translation and the resume token; knows nothing of how adapters come and go, nor of how
+much of them fits into one message.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -13,6 +15,7 @@ from grpc import aio
 
 from inference_server.adapters.changes import Change, ChangeKind, Changes
 from inference_server.adapters.records import Adapter, AdapterState
+from inference_server.service import pages
 from wuliart.v1 import adapter_pb2 as pb
 from wuliart.v1 import adapter_pb2_grpc as rpc
 
@@ -45,8 +48,14 @@ class Adapters(rpc.AdapterServiceServicer):
     ) -> pb.ListAdaptersResponse:
         """See the .proto file."""
         catalog, _ = self._styles()
+        after = pages.after(request.page_size, request.page_token)
+        adapters = catalog.adapters
+        first = bisect_right(adapters, after, key=_name) if after is not None else 0
+        page = next(pages.fitting(map(_adapter, adapters[first:]), request.page_size), [])
+        following = first + len(page)
+        token = pages.token(page[-1].name) if following < len(adapters) else ""
         return pb.ListAdaptersResponse(
-            adapters=[_adapter(a) for a in catalog.adapters], revision=catalog.revision
+            adapters=page, revision=catalog.revision, next_page_token=token
         )
 
     async def WatchAdapters(
@@ -57,7 +66,8 @@ class Adapters(rpc.AdapterServiceServicer):
         since = _revision_of(request.resume_token, epoch)
         async with aclosing(catalog.watch(since)) as changes:
             async for change in changes:
-                yield _response(change, epoch)
+                for response in _responses(change, epoch):
+                    yield response
 
 
 def _revision_of(token: str, epoch: str) -> int | None:
@@ -69,23 +79,27 @@ def _revision_of(token: str, epoch: str) -> int | None:
     return int(revision)
 
 
-def _response(change: Change, epoch: str) -> pb.WatchAdaptersResponse:
-    response = pb.WatchAdaptersResponse(
-        revision=change.revision, resume_token=f"{epoch}:{change.revision}"
-    )
-    messages = [_adapter(a) for a in change.adapters]
-    match change.kind:
-        case ChangeKind.SNAPSHOT:
-            response.snapshot.CopyFrom(pb.AdapterSnapshot(adapters=messages))
-        case ChangeKind.ADDED:
-            response.added.CopyFrom(messages[0])
-        case ChangeKind.UPDATED:
-            response.updated.CopyFrom(messages[0])
-        case ChangeKind.REMOVED:
-            response.removed.CopyFrom(messages[0])
-        case ChangeKind.REFUSED:
-            response.refused.CopyFrom(messages[0])
-    return response
+def _responses(change: Change, epoch: str) -> Iterator[pb.WatchAdaptersResponse]:
+    """One message; of a snapshot as many as it takes."""
+    token = f"{epoch}:{change.revision}"
+    messages = map(_adapter, change.adapters)
+    if change.kind is ChangeKind.SNAPSHOT:
+        left = len(change.adapters)
+        for part in pages.fitting(messages) if left else iter([[]]):
+            left -= len(part)
+            yield pb.WatchAdaptersResponse(
+                revision=change.revision,
+                resume_token="" if left else token,
+                snapshot=pb.AdapterSnapshot(adapters=part, more=bool(left)),
+            )
+        return
+    response = pb.WatchAdaptersResponse(revision=change.revision, resume_token=token)
+    getattr(response, change.kind.value).CopyFrom(next(messages))
+    yield response
+
+
+def _name(adapter: Adapter) -> str:
+    return adapter.entry.name
 
 
 def _adapter(adapter: Adapter) -> pb.Adapter:

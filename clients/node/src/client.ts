@@ -10,7 +10,7 @@ import {
   ImageGenerationService,
 } from "./gen/wuliart/v1/image_generation_pb.js";
 import { Picture } from "./picture.js";
-import { type Style, type StyleEvent, styleEventOf, styleOf } from "./styles.js";
+import { type Style, type StyleEvent, styleEvents, styleOf } from "./styles.js";
 import { type ConnectionOptions, DEFAULT_TARGET, patience, transportTo } from "./transport.js";
 
 /** A style by its name, or with a strength from -2 to 2. */
@@ -94,9 +94,17 @@ export class WuliArt {
 
   /** All styles by name, refused ones included. */
   async styles(): Promise<Style[]> {
-    return this.#unary(async (call) =>
-      (await this.#adapters.listAdapters({}, call)).adapters.map(styleOf),
-    );
+    const styles: Style[] = [];
+    const seen = new Set<string>();
+    for (let pageToken = ""; ; seen.add(pageToken)) {
+      const page = await this.#unary((call) => this.#adapters.listAdapters({ pageToken }, call));
+      for (const adapter of page.adapters) styles.push(styleOf(adapter));
+      pageToken = page.nextPageToken;
+      if (!pageToken) return styles;
+      if (seen.has(pageToken)) {
+        throw new WuliArtError("the server's list of styles does not end", "PROTOCOL");
+      }
+    }
   }
 
   /** A snapshot of all styles, then each change as it happens; leaving the loop ends it. */
@@ -107,7 +115,7 @@ export class WuliArt {
     yield* this.#stream(
       options,
       (call) => this.#adapters.watchAdapters(request, call),
-      styleEventOf,
+      styleEvents(),
     );
   }
 

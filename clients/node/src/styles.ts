@@ -55,12 +55,17 @@ export function styleOf(adapter: Adapter): Style {
   };
 }
 
-/** The plain value of a message; undefined for an event that this version does not know. */
-export function styleEventOf(message: WatchAdaptersResponse): StyleEvent | undefined {
-  const { event, resumeToken } = message;
-  if (event.case === undefined) return undefined;
-  if (event.case === "snapshot") {
-    return { kind: "snapshot", resumeToken, styles: event.value.adapters.map(styleOf) };
-  }
-  return { kind: event.case, resumeToken, style: styleOf(event.value) };
+/** Reads the messages of one watch: undefined for a snapshot's part that is not its last, and for an
+ * event that this version does not know. */
+export function styleEvents(): (message: WatchAdaptersResponse) => StyleEvent | undefined {
+  let parts: Style[] = [];
+  return ({ event, resumeToken }) => {
+    if (event.case === undefined) return undefined;
+    if (event.case !== "snapshot") {
+      return { kind: event.case, resumeToken, style: styleOf(event.value) };
+    }
+    const styles = parts.concat(event.value.adapters.map(styleOf));
+    parts = event.value.more ? styles : [];
+    return event.value.more ? undefined : { kind: "snapshot", resumeToken, styles };
+  };
 }

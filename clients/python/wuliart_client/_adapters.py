@@ -114,16 +114,51 @@ def read_adapter(adapter: pb.Adapter) -> Adapter:
     )
 
 
+class ListReader:
+    """Puts the pages of one list together.
+
+    `request` asks for the next page, and is None once `adapters` are all of them.
+    """
+
+    def __init__(self) -> None:
+        self.adapters: list[Adapter] = []
+        self.request: pb.ListAdaptersRequest | None = pb.ListAdaptersRequest()
+        self._tokens: set[str] = set()
+
+    def read(self, response: pb.ListAdaptersResponse) -> None:
+        """Takes a page; ProtocolError if the next one has been read before."""
+        self.adapters += map(read_adapter, response.adapters)
+        if not (token := response.next_page_token):
+            self.request = None
+            return
+        if token in self._tokens:
+            raise ProtocolError("the server's list of adapters does not end: it repeats a page")
+        self._tokens.add(token)
+        self.request = pb.ListAdaptersRequest(page_token=token)
+
+
 class WatchReader:
     """Reads the responses of one WatchAdapters call."""
 
-    def read(self, response: pb.WatchAdaptersResponse) -> AdapterEvent:
-        """The event in a response; ProtocolError if it is not known."""
+    def __init__(self) -> None:
+        self._parts: list[Adapter] = []
+
+    def read(self, response: pb.WatchAdaptersResponse) -> AdapterEvent | None:
+        """The event that a response completes, None for a snapshot's part that is not its last.
+
+        Raises:
+            ProtocolError: the event is not known, or comes in the middle of a snapshot.
+        """
         kind = response.WhichOneof("event")
         if kind is None:
             raise ProtocolError("the server sent an event unknown to this client: update it")
         if kind == "snapshot":
-            adapters = tuple(read_adapter(adapter) for adapter in response.snapshot.adapters)
+            self._parts += map(read_adapter, response.snapshot.adapters)
+            if response.snapshot.more:
+                return None
+            adapters, self._parts = tuple(self._parts), []
+        elif self._parts:
+            raise ProtocolError(f"the server sent {kind!r} in the middle of a snapshot")
         else:
             adapters = (read_adapter(getattr(response, kind)),)
         return AdapterEvent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,18 @@ CONNECT_SECONDS: Final = 10
 
 UNARY_SECONDS: Final = 30.0
 """Default timeout of the calls that read something: the server answers these at once."""
+
+
+class Countdown:
+    """What is left, in seconds, of a timeout that several calls share; None for no limit."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._ends = None if timeout is None else time.monotonic() + timeout
+
+    def left(self) -> float | None:
+        """For the next call; one with nothing left fails as one that took too long."""
+        return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
 
 _SERVICE_CONFIG: Final = {
     # With several addresses (`ipv4:a:1,b:1`, or a name that has many) calls go to each in turn.

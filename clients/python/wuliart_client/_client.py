@@ -13,14 +13,15 @@ from typing import Self
 import grpc
 from grpc import aio
 
-from wuliart.v1.adapter_pb2 import ListAdaptersRequest, WatchAdaptersRequest
+from wuliart.v1.adapter_pb2 import WatchAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart.v1.image_generation_pb2 import GetServerInfoRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
-from wuliart_client._adapters import Adapter, AdapterEvent, WatchReader, read_adapter
+from wuliart_client._adapters import Adapter, AdapterEvent, ListReader, WatchReader
 from wuliart_client._channel import (
     TLS,
     UNARY_SECONDS,
+    Countdown,
     authorization,
     channel_options,
     resolve_target,
@@ -128,14 +129,15 @@ class Client:
 
     def styles(self, *, timeout: float | None = UNARY_SECONDS) -> list[Adapter]:
         """All adapters by name, refused ones included."""
+        pages, clock = ListReader(), Countdown(timeout)
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
-            response = stub.ListAdapters(
-                ListAdaptersRequest(),
-                timeout=timeout,
-                metadata=outgoing_metadata(self._metadata),
-            )
-        return [read_adapter(adapter) for adapter in response.adapters]
+            while (request := pages.request) is not None:
+                response = stub.ListAdapters(
+                    request, timeout=clock.left(), metadata=outgoing_metadata(self._metadata)
+                )
+                pages.read(response)
+        return pages.adapters
 
     def watch(
         self, resume_token: str | None = None, *, timeout: float | None = None
@@ -263,14 +265,15 @@ class AsyncClient:
         timeout: float | None = UNARY_SECONDS,  # noqa: ASYNC109 - the call's, also for the server
     ) -> list[Adapter]:
         """As `Client.styles`."""
+        pages, clock = ListReader(), Countdown(timeout)
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
-            response = await stub.ListAdapters(
-                ListAdaptersRequest(),
-                timeout=timeout,
-                metadata=outgoing_metadata(self._metadata),
-            )
-        return [read_adapter(adapter) for adapter in response.adapters]
+            while (request := pages.request) is not None:
+                response = await stub.ListAdapters(
+                    request, timeout=clock.left(), metadata=outgoing_metadata(self._metadata)
+                )
+                pages.read(response)
+        return pages.adapters
 
     def watch(
         self, resume_token: str | None = None, *, timeout: float | None = None

@@ -25,8 +25,8 @@ EventT_co = TypeVar("EventT_co", covariant=True)
 class Reader(Protocol[EventT_co]):
     """Makes the events of one call from its responses."""
 
-    def read(self, response: Any) -> EventT_co:
-        """The event in a response; ProtocolError if it makes no sense."""
+    def read(self, response: Any) -> EventT_co | None:
+        """The event that a response completes, if it does; ProtocolError if it makes no sense."""
 
     def end(self) -> None:
         """The server ended the stream with OK; ProtocolError if that was too early."""
@@ -59,6 +59,11 @@ class EventStream(Iterator[EventT], Generic[EventT]):
         return self
 
     def __next__(self) -> EventT:
+        while (event := self._read()) is None:
+            pass
+        return event
+
+    def _read(self) -> EventT | None:
         if self._over:
             raise StopIteration
         try:
@@ -123,6 +128,11 @@ class AsyncEventStream(AsyncIterator[EventT], Generic[EventT]):
         return self
 
     async def __anext__(self) -> EventT:
+        while (event := await self._read()) is None:
+            pass
+        return event
+
+    async def _read(self) -> EventT | None:
         if self._over:
             raise StopAsyncIteration
         try:
