@@ -127,7 +127,9 @@ def main() -> None:
         report(f"{stage}, ms", 1e3 * statistics.median(row[stage] for row in stages))
     report("step, ms", 1e3 * statistics.median(row["denoise"] for row in stages) / STEPS)
     alone = statistics.median(in_flight(engine, 1) for _ in range(3))
-    report("four in flight against one by one", 4 * alone / in_flight(engine, 4))
+    report("images that share a step by default", model.images_per_step)
+    for count in (2, 3, 4):
+        report(f"{count} in flight against one by one", count * alone / in_flight(engine, count))
     report("with four in flight, GB by the driver", used(device))
     engine.rest()
     rows, peak = [], 0.0
