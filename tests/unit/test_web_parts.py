@@ -14,7 +14,7 @@ from wuliart.contract.status import Reason
 from wuliart_client import Adapter, AdapterState, Unavailable
 from wuliart_client._failures import BY_REASON
 from wuliart_web import failures, viewer, words
-from wuliart_web.page import _notes, labelled
+from wuliart_web.page import _notes, _step_label, labelled
 from wuliart_web.pictures import KEPT, Pictures
 from wuliart_web.styles import Known
 
@@ -77,7 +77,7 @@ def test_two_styles_of_one_title_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("reason", [None, *BY_REASON])
-@pytest.mark.parametrize("said", [words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
+@pytest.mark.parametrize("said", [words.words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
 def test_every_failure_has_words_that_say_what_to_do(
     reason: Reason | None, said: dict[str, str]
 ) -> None:
@@ -89,7 +89,7 @@ def test_every_failure_has_words_that_say_what_to_do(
 
 @pytest.mark.parametrize(
     ("english", "chinese"),
-    [(words.ENGLISH, words.CHINESE), (words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE)],
+    [(words.ENGLISH, words.CHINESE), (words.words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE)],
 )
 def test_both_languages_say_the_same_things(
     english: dict[str, str], chinese: dict[str, str]
@@ -106,15 +106,15 @@ def test_both_languages_say_the_same_things(
     ("header", "expected"),
     [
         ("zh-CN,zh;q=0.9,en;q=0.8", words.SPOKEN_CHINESE),
-        ("en-GB,zh;q=0.5", words.SPOKEN_ENGLISH),
-        ("", words.SPOKEN_ENGLISH),
+        ("en-GB,zh;q=0.5", words.words.SPOKEN_ENGLISH),
+        ("", words.words.SPOKEN_ENGLISH),
     ],
 )
 def test_the_browser_says_which(header: str, expected: dict[str, str]) -> None:
     assert words.spoken(header) is expected
 
 
-@pytest.mark.parametrize("said", [words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
+@pytest.mark.parametrize("said", [words.words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
 def test_a_file_that_is_waited_for_is_shown_with_its_reason(said: dict[str, str]) -> None:
     def adapter(state: AdapterState, refusal: str = "", waiting: str = "") -> Adapter:
         return Adapter(
@@ -134,3 +134,19 @@ def test_a_file_that_is_waited_for_is_shown_with_its_reason(said: dict[str, str]
     assert ["resident" in note for note in notes] == [False, False, True, False]
     assert sum("it is open" in note for note in notes) == 2 and "truncated" in notes[0]
     assert not any(".." in note or "{" in note for note in notes)
+
+
+def test_steps_are_named_by_what_the_schedule_was_made_for() -> None:
+    def labels(counts: range) -> list[str]:
+        return [_step_label(n, counts, words.SPOKEN_ENGLISH) for n in counts]
+
+    four = ["1 · rough", "2 · draft", "3 · preview", "4 · production"]
+    assert labels(range(1, 5)) == four
+    assert labels(range(1, 3)) == ["1 · rough", "2 · production"]
+    assert labels(range(2, 3)) == ["2 · production"]
+    assert labels(range(1, 9))[3:] == ["4", "5", "6 · draft", "7 · preview", "8 · production"]
+
+
+def test_what_the_server_warns_of_is_on_the_page() -> None:
+    known = Known(warnings=("no few-step LoRA is given",))
+    assert _notes(known, words.SPOKEN_ENGLISH)[0] == "From the server: no few-step LoRA is given."
