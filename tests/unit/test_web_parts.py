@@ -77,7 +77,7 @@ def test_two_styles_of_one_title_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("reason", [None, *BY_REASON])
-@pytest.mark.parametrize("said", [words.words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
+@pytest.mark.parametrize("said", [words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
 def test_every_failure_has_words_that_say_what_to_do(
     reason: Reason | None, said: dict[str, str]
 ) -> None:
@@ -89,7 +89,7 @@ def test_every_failure_has_words_that_say_what_to_do(
 
 @pytest.mark.parametrize(
     ("english", "chinese"),
-    [(words.ENGLISH, words.CHINESE), (words.words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE)],
+    [(words.ENGLISH, words.CHINESE), (words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE)],
 )
 def test_both_languages_say_the_same_things(
     english: dict[str, str], chinese: dict[str, str]
@@ -106,15 +106,15 @@ def test_both_languages_say_the_same_things(
     ("header", "expected"),
     [
         ("zh-CN,zh;q=0.9,en;q=0.8", words.SPOKEN_CHINESE),
-        ("en-GB,zh;q=0.5", words.words.SPOKEN_ENGLISH),
-        ("", words.words.SPOKEN_ENGLISH),
+        ("en-GB,zh;q=0.5", words.SPOKEN_ENGLISH),
+        ("", words.SPOKEN_ENGLISH),
     ],
 )
 def test_the_browser_says_which(header: str, expected: dict[str, str]) -> None:
     assert words.spoken(header) is expected
 
 
-@pytest.mark.parametrize("said", [words.words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
+@pytest.mark.parametrize("said", [words.SPOKEN_ENGLISH, words.SPOKEN_CHINESE])
 def test_a_file_that_is_waited_for_is_shown_with_its_reason(said: dict[str, str]) -> None:
     def adapter(state: AdapterState, refusal: str = "", waiting: str = "") -> Adapter:
         return Adapter(
