@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 
 import { WuliArt } from "wuliart-client";
 
@@ -32,8 +33,12 @@ async function slowPath(t, target, delay) {
 }
 
 function pump(source, sink, delay, first) {
-  const opened = Date.now() + first;
-  const later = (act) => setTimeout(act, Math.max(delay, opened - Date.now()));
+  let before = setTimeout(first);
+  // One after the other: timers that are due together may fire in any order.
+  const later = (act) => {
+    const due = Date.now() + delay;
+    before = before.then(() => setTimeout(Math.max(0, due - Date.now()))).then(act);
+  };
   source.on("error", () => sink.destroy());
   source.on("data", (data) => later(() => sink.writable && sink.write(data)));
   source.on("end", () => later(() => sink.end()));
