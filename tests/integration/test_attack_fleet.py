@@ -31,6 +31,7 @@ from tests.http2_client import (
     header_block,
     message,
 )
+from tests.ray_alone import ray_alone
 from wuliart.contract.limits import MAX_REQUEST_BYTES
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -41,7 +42,7 @@ PATIENCE = 60.0
 GENERATE = "/wuliart.v1.ImageGenerationService/GenerateImage"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)  # the other cluster may have to end first
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,13 @@ class Front:
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def alone() -> Iterator[None]:
+    with ray_alone():
+        yield
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory, alone: None) -> Iterator[Front]:
     from ray import serve
 
     from inference_server.ray_app.app import FrontSettings, build_front

@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.fleet_load import Load
 from benchmarks.stress_service import free_port
+from tests.ray_alone import ray_alone
 from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
@@ -66,7 +67,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         slots=1,
         door=("--queue", str(QUEUE), "--metrics", f"127.0.0.1:{METRICS}"),
     )
-    with running:
+    with ray_alone(), running:
         yield running
 
 

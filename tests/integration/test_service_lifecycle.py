@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 import wuliart_client
 from inference_server.errors import ServerError
+from inference_server.model.schedule import FAMILIES
+from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.network import Network
 from inference_server.service.adapters import Adapters
 from inference_server.service.backend import BackendSlot
@@ -193,6 +195,7 @@ async def test_server_info() -> None:
             turbo_lora="turbo.safetensors",
             device=torch.device("cpu"),
             dtype=torch.float32,
+            schedule=ChosenSchedule(FAMILIES["turbo-2"], "a test's", "a warning"),
             schedules=SimpleNamespace(sigmas={2: (1.0, 0.5, 0.0), 1: (1.0, 0.0)}),
             **planned_memory(),
         )
@@ -208,6 +211,8 @@ async def test_server_info() -> None:
         assert (message.model.name, message.model.embedded) == ("qwen-image", False)
         assert message.model.transformer_parameters == 20_430_401_088
         assert message.model.turbo_lora == "turbo.safetensors"
+        assert (message.model.schedule, message.model.schedule_reason) == ("turbo-2", "a test's")
+        assert list(message.model.warnings) == ["a warning"]
         assert (message.device.kind, message.device.dtype) == ("cpu", "float32")
         limits = message.limits
         assert (limits.width, limits.height, limits.jpeg_quality) == (1024, 1024, 95)

@@ -92,6 +92,7 @@ async def test_the_asynchronous_client(far: Far) -> None:
     assert [style.name for style in styles] == ["ink"]
 
 
+@pytest.mark.parametrize("far", [True], indirect=True, ids=["tls"])
 async def test_the_command(far: Far, tmp_path: Path) -> None:
     ca = [] if far.tls is None else ["--tls-ca", str(far.tls.ca)]
 
@@ -121,6 +122,7 @@ async def test_the_command(far: Far, tmp_path: Path) -> None:
     assert watched.startswith("snapshot  ink") and "qwen-image" in info and "ink" in styles
 
 
+@pytest.mark.parametrize("far", [True], indirect=True, ids=["tls"])
 async def test_the_page(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     if far.tls is not None:
         monkeypatch.setenv("WULIART_TLS_CA", str(far.tls.ca))

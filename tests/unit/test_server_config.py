@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,12 @@ def test_the_runtime_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     assert parse_arguments(["--runtime-dir", "run"]).runtime_dir == tmp_path / "run"
 
 
-def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_runtime_dir() == Path(f"/tmp/wuliart-{os.geteuid()}")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_runtime_dir() == tmp_path / ".local/state/wuliart/run"
+    # Short, however deep pytest's own folders lie: a socket's path has 100 bytes.
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        monkeypatch.setenv("HOME", home)
+        assert default_runtime_dir() == Path(home) / ".local/state/wuliart/run"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     assert default_runtime_dir() == Path("/run/user/7/wuliart")
     monkeypatch.setenv("WULIART_RUNTIME_DIR", "/run/mine")

@@ -36,7 +36,7 @@ _TLS_SECONDS: Final = 10.0
 """Time for a TLS handshake, and for the end of a connection."""
 
 _BACKLOG: Final = 128
-_CERTIFICATE_SECONDS: Final = 5.0
+_CERTIFICATE_SECONDS: Final = 2.0
 """Between two looks at the certificate's files."""
 
 
