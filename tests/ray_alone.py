@@ -1,0 +1,17 @@
+"""One local Ray cluster at a time: two that start beside each other on two cores time out."""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def ray_alone() -> Iterator[None]:
+    """Waits until no other worker of these tests runs a cluster."""
+    with (Path(tempfile.gettempdir()) / "wuliart-tests-ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
