@@ -1,4 +1,4 @@
-"""Few-step LoRAs in the layouts of their publishers, and the scheduler config Qwen-Image ships with.
+"""Few-step LoRAs in the layouts of their publishers, and the scheduler config of Qwen-Image.
 
 The tensors are random: what matters is how the files are named, keyed and scaled.
 """
