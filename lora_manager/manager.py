@@ -112,7 +112,10 @@ class LoraManager:
             await asyncio.sleep(_VERDICTS_SECONDS)
             if self._verdicts.news:
                 rows = self._verdicts.rows()
-                await asyncio.to_thread(lambda rows: self._verdict_file.write(to_json(rows)), rows)
+                # On the loader's thread, which is there already.
+                await asyncio.get_running_loop().run_in_executor(
+                    self._loader, lambda rows: self._verdict_file.write(to_json(rows)), rows
+                )
 
     async def _keep_attached(self) -> None:
         await self._follower.started.wait()
