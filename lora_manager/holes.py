@@ -50,7 +50,7 @@ def unwritten(descriptor: int, size: int, *, closed: bool) -> str:
         head = os.pread(descriptor, HEAD_BYTES, 0)
         header = read_header(os.pread(descriptor, header_bytes(head, size), 0), size)
     except LoraRefused:
-        return ""  # whoever reads it says why
+        return ""  # the reader of the file reports why
     for begin, end in regions:
         # A hole begins with a page, and what was written may end within the page before.
         start = _last_nonzero(descriptor, max(0, begin - PAGE_BYTES), begin)

@@ -65,7 +65,7 @@ class LoraManager:
         self._layout_hash = ""
         self._present: frozenset[str] = frozenset()
         self._waiting: dict[str, str] = {}
-        """Name -> why the file is not used yet, as the server was told."""
+        """Name -> why the file is not used yet, as reported to the server."""
 
     async def run(self) -> None:
         """Run until cancelled."""

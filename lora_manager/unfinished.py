@@ -73,6 +73,6 @@ def _look(path: Path, stamp: Stamp, *, zeros: bool) -> tuple[Writers, str]:
             return writers, ""
         return writers, unwritten(descriptor, stamp.size, closed=writers is Writers.NONE)
     except OSError:
-        return Writers.UNKNOWN, ""  # whoever reads it says why
+        return Writers.UNKNOWN, ""  # the reader of the file reports why
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 
+import httpx
 import uvicorn
 from openai import AsyncOpenAI
 
@@ -42,6 +43,18 @@ async def open_web(
         finally:
             server.should_exit = True
             await serving
+
+
+@asynccontextmanager
+async def page_client(
+    target: str, tokens: TokenFile | None = None, allowed_hosts: Collection[str] = ()
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A plain HTTP client of the web app over the gRPC server at `target`."""
+    async with (
+        open_web(target, tokens, allowed_hosts) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+    ):
+        yield http
 
 
 @asynccontextmanager

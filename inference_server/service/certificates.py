@@ -119,7 +119,7 @@ def _check(files: CertificateFiles, parts: _FileBytes) -> None:
     """
     chain, key, authority = parts
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # OpenSSL reads the pair from a file only; this one is in memory, and nobody else's.
+    # OpenSSL reads the pair from a file only; this one is in memory, private to the process.
     pair = os.memfd_create("pair", os.MFD_CLOEXEC)
     try:
         with os.fdopen(pair, "wb", closefd=False) as file:

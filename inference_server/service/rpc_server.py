@@ -1,4 +1,4 @@
-"""`grpc.aio`'s server, made fit for clients that nobody knows.
+"""`grpc.aio`'s server, hardened against unknown clients.
 
 Owns what gRPC itself does with a call before a handler sees it: the limits of a connection, and
 methods that do not exist. Knows nothing of the services.
@@ -53,7 +53,7 @@ BOUNDS: Final = (
 
 
 def public_server(interceptors: Sequence[aio.ServerInterceptor]) -> aio.Server:
-    """A server for clients that nobody knows; to be called on the event loop."""
+    """Creates a server for unknown clients; to be called on the event loop."""
     return cast(aio.Server, _PublicServer(interceptors))
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from starlette.routing import BaseRoute, Mount
 
 from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, open_web
+from tests.openai_door import name_model, page_client
 from tests.page_calls import PageCalls, usual
 from wuliart_client import AsyncClient
 from wuliart_web import page as page_module
@@ -45,10 +45,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 @pytest.fixture
 async def http(server: InProcessServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with (
-        open_web(server.target) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
-    ):
+    async with page_client(server.target) as client:
         yield client
 
 

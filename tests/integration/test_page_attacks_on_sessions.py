@@ -15,7 +15,7 @@ from gradio import queueing
 from gradio.utils import LRUCache
 
 from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, open_web
+from tests.openai_door import name_model, page_client
 from tests.page_calls import PageCalls, usual
 from wuliart.contract.tokens import TokenFile
 from wuliart_web import sessions
@@ -33,10 +33,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 @pytest.fixture
 async def http(server: InProcessServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with (
-        open_web(server.target) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
-    ):
+    async with page_client(server.target) as client:
         yield client
 
 
@@ -47,10 +44,7 @@ async def test_sessions_without_end_leave_the_page_working(
     monkeypatch.setattr(queueing, "LRUCache", lambda _: LRUCache(60))
     monkeypatch.setattr(sessions, "MOST_SESSIONS", 20)
 
-    async with (
-        open_web(server.target) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
-    ):
+    async with page_client(server.target) as http:
         first = PageCalls(http)
         index = await first.index("_thrown")
 
@@ -86,10 +80,7 @@ async def test_a_session_is_its_owners_and_read_once(
     tokens = tmp_path / "tokens"
     tokens.write_text(f"ann {ANN}\nbob {BOB}\n")
     tokens.chmod(0o600)
-    async with (
-        open_web(server.target, TokenFile(tokens)) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
-    ):
+    async with page_client(server.target, TokenFile(tokens)) as http:
         http.headers["authorization"] = f"Bearer {ANN}"
         calls = PageCalls(http)
         server.engine.hold()

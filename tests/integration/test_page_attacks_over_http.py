@@ -17,7 +17,7 @@ import pytest
 
 from tests.fakes import until
 from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, open_web
+from tests.openai_door import name_model, page_client
 from wuliart.contract.limits import MAX_REQUEST_BYTES
 from wuliart.contract.tokens import TokenFile
 from wuliart_web import bodies
@@ -37,10 +37,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 @pytest.fixture
 async def http(server: InProcessServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with (
-        open_web(server.target) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
-    ):
+    async with page_client(server.target) as client:
         yield client
 
 
@@ -54,10 +51,7 @@ def tokens(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def guarded(server: InProcessServer, tokens: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with (
-        open_web(server.target, TokenFile(tokens)) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
-    ):
+    async with page_client(server.target, TokenFile(tokens)) as client:
         yield client
 
 
@@ -88,10 +82,7 @@ async def test_a_name_that_is_not_ours_gets_nothing(http: httpx.AsyncClient) -> 
 
 
 async def test_a_name_that_is_allowed_is_answered(server: InProcessServer) -> None:
-    async with (
-        open_web(server.target, allowed_hosts=["box.example"]) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
-    ):
+    async with page_client(server.target, allowed_hosts=["box.example"]) as http:
         for name, status in (("Box.Example:80", 200), ("other.example", 421)):
             assert (await http.get("/viewer.js", headers={"host": name})).status_code == status
 

@@ -67,7 +67,7 @@ class HeadGate:
         self._body_left = int(declared[1]) if declared else 0
         rest = len(whole) - len(head) - self._body_left
         self._body_left = max(0, -rest)
-        # More than one request in one piece: only the first is answered, then the client is told.
+        # More than one request in one piece: no client of the page pipelines.
         return whole if rest <= 0 else None
 
     def _refuse(self, status: int) -> bytes | None:

@@ -34,7 +34,7 @@ CLIENT_GONE: Final = 499
 
 _SHOWN_CHARACTERS: Final = 80
 _TOLD: Final = 5
-"""Faults of one request that are told one by one."""
+"""Faults of one request that are listed one by one."""
 
 _STATUSES: Final[tuple[tuple[type[WuliArtError], int, str, str], ...]] = (
     (InvalidRequest, 400, "invalid_request_error", "invalid_value"),

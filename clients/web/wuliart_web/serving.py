@@ -135,7 +135,7 @@ def configuration(
 async def serve(
     app: ASGIApp, host: str, port: int, cert: Path | None = None, key: Path | None = None
 ) -> None:
-    """Serves `app` until the process is told to end.
+    """Serves `app` until the process gets SIGTERM or SIGINT.
 
     Raises:
         OSError: the address cannot be listened on, or a certificate cannot be read.
