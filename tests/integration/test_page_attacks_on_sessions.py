@@ -75,8 +75,9 @@ async def test_one_session_has_a_few_calls_and_all_together_a_bounded_number(
 
 
 async def test_a_session_is_its_owners_and_read_once(
-    server: InProcessServer, tmp_path: Path
+    server: InProcessServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sessions, "HANDOVER_SECONDS", 0.2)
     tokens = tmp_path / "tokens"
     tokens.write_text(f"ann {ANN}\nbob {BOB}\n")
     tokens.chmod(0o600)
@@ -101,6 +102,23 @@ async def test_a_session_is_its_owners_and_read_once(
             assert open_stream.status_code == 200
             assert (await http.get(stream, params=session)).status_code == 409
         server.engine.free()
+
+
+async def test_the_next_stream_waits_for_the_last_one_to_end(
+    http: httpx.AsyncClient, server: InProcessServer
+) -> None:
+    # Gradio's client opens it once the last one has said that it closes, before it has closed.
+    server.engine.hold()
+    calls = PageCalls(http)
+    await calls.join("draw", usual())
+    path, session = "/gradio_api/queue/data", {"session_hash": calls.session}
+    async with http.stream("GET", path, params=session) as last:
+        assert last.status_code == 200
+        following = asyncio.create_task(http.get(path, params=session))
+        await asyncio.sleep(0.2)
+        assert not following.done()
+    server.engine.free()
+    assert (await following).status_code == 200
 
 
 async def test_queries_mean_nothing_but_a_streams_session(http: httpx.AsyncClient) -> None:

@@ -129,7 +129,7 @@ class Guard:
         if reading is not None:
             self._sessions.check(reading, owner)
         of_session = self._sessions.reading(reading, owner) if reading and path == STREAM else None
-        with of_session or nullcontext():
+        async with of_session or nullcontext():
             if self._tokens is None or token is None:
                 await self._hand_on(scope, receive, send)
             else:

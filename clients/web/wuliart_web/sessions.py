@@ -7,10 +7,11 @@ being read gives way, and one that was begun with a token is read with that toke
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 import gradio as gr
@@ -28,10 +29,19 @@ _NEVER: Final = 3600.0
 every call that waits."""
 
 
+HANDOVER_SECONDS: Final = 5.0
+"""Time for a session's stream to end once its browser has opened the next one."""
+
+
 @dataclass(slots=True)
 class _Session:
     owner: str
-    read: bool = False
+    reader: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the session's stream is open."""
+
+    @property
+    def read(self) -> bool:
+        return self.reader.locked()
 
 
 class Sessions:
@@ -88,25 +98,31 @@ class Sessions:
             raise GuardError(404, "There is no such session: load the page anew.", "no_session")
         return session
 
-    @contextmanager
-    def reading(self, name: str, owner: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def reading(self, name: str, owner: str) -> AsyncIterator[None]:
         """While a session's stream is open.
 
+        Gradio's client opens the next stream as soon as the last one has said that it ends, which
+        is before that one's response is complete here: the next one waits for it.
+
         Raises:
-            GuardError: 404 as `check`; 409 if it is being read already.
+            GuardError: 404 as `check`; 409 if another stream of it stays open.
         """
         session = self.check(name, owner)
         if session is None:
             # Gradio says so in its stream, whereupon the page begins a new session.
             yield
             return
-        if session.read:
-            raise GuardError(409, "This session is being read already.", "session_in_use")
-        session.read = True
+        try:
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                await session.reader.acquire()
+        except TimeoutError:
+            message = "This session is being read already."
+            raise GuardError(409, message, "session_in_use") from None
         try:
             yield
         finally:
-            session.read = False
+            session.reader.release()
 
     async def _drop_one(self) -> None:
         """Forgets the session that has been idle for longest.
