@@ -25,6 +25,9 @@ COPY protos/ protos/
 COPY clients/ clients/
 COPY inference_server/ inference_server/
 COPY lora_manager/ lora_manager/
+COPY wuliart_contract/ wuliart_contract/
+COPY wuliart_lora/ wuliart_lora/
+COPY wuliart_process/ wuliart_process/
 RUN pip install --no-deps .
 
 # The number is fixed because compose.yaml gives the sockets' tmpfs to it.

@@ -8,11 +8,11 @@ import sys
 # As the server's own entry point does, before anything loads torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks import endurance, hot_swap, service_cost, stock
 from benchmarks.figure import report
+from benchmarks.service import endurance, hot_swap, overhead, stock
 
 BENCHMARKS = {
-    "service": service_cost.measure,
+    "service": overhead.measure,
     "hot-swap": hot_swap.measure,
     "stock": stock.measure,
     "endurance": endurance.measure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
+from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
 
 # isort: split
 import asyncio
@@ -14,8 +14,8 @@ import sys
 from inference_server.config import Config, parse_arguments
 from inference_server.errors import RequestError, ServerError, one_line
 from inference_server.logs import configure
-from wuliart.contract import tracing
-from wuliart.contract.standard_streams import standard_streams
+from wuliart_process import tracing
+from wuliart_process.standard_streams import standard_streams
 
 
 async def _run(config: Config) -> None:
@@ -43,7 +43,7 @@ async def _run(config: Config) -> None:
 def main() -> None:
     """Console entry point; exits with 1 and one line if the server cannot start."""
     if sys.argv[1:2] == ["prepare"]:
-        from inference_server.prepare import main as prepare
+        from inference_server.loading.prepare import main as prepare
 
         with standard_streams("wuliart-server prepare"):
             prepare(sys.argv[2:])

@@ -20,16 +20,16 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
 from inference_server.config import Config, OnBadAdapter
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import Memory, load_model, open_source
 from inference_server.errors import ModelError
-from inference_server.model.source import Source
+from inference_server.loading.load import Memory, load_model, open_source
+from inference_server.model.weights.source import Source
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener
 from inference_server.service.recipe import describer
 from inference_server.service.segment import Segment
-from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET
+from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import NoReturn, get_args
 from inference_server.logs import Form
 from inference_server.network import NAMES, Network, add_arguments, complaint
 from inference_server.weight_kind import WeightKind
-from wuliart.contract.rendezvous import default_runtime_dir, runtime_dir_problem
+from wuliart_process.sockets import default_runtime_dir, runtime_dir_problem
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "checkpoint"
 EMBEDDED_TURBO = EMBEDDED_MODEL.with_name("turbo.safetensors")

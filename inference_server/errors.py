@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 
 class ServerError(Exception):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from contextvars import ContextVar
 
-from wuliart.contract.logs import Form as Form
-from wuliart.contract.logs import send_to_stderr
+from wuliart_process.logs import Form as Form
+from wuliart_process.logs import send_to_stderr
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """Of the image that this task works on; empty if it works on none."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wuliart.contract.exposure import reaches_strangers
+from wuliart_process.exposure import reaches_strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Network:
     tls_client_ca: Path | None = None
     """Clients need a certificate that this one has signed."""
     tokens: Path | None = None
-    """Callers need a token of this file; see `wuliart.contract.tokens`."""
+    """Callers need a token of this file; see `wuliart_process.tokens`."""
     insecure: bool = False
     """Listens beyond this machine even without TLS or tokens."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names by which the metrics port may be addressed; see `wuliart.contract.hosts`."""
+    """Names by which the metrics port may be addressed; see `wuliart_process.allowed_hosts`."""
     reflection: bool = True
     per_caller: int | None = None
     """Pictures of one caller under way; None: as many as there is room for."""

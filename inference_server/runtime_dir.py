@@ -1,6 +1,6 @@
 """The folder of the sockets between server and manager: private, and one server's only.
 
-Owns its creation and its lock; what makes a folder private is `wuliart.contract.private_dir`'s.
+Owns its creation and its lock; what makes a folder private is `wuliart_process.private_dir`'s.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from inference_server.errors import ServerError
-from wuliart.contract.private_dir import PrivateDirError, open_private_dir
+from wuliart_process.private_dir import PrivateDirError, open_private_dir
 
 LOCK_FILE = "server.lock"
 

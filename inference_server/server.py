@@ -14,14 +14,14 @@ from inference_server import assembly, runtime_dir
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
 from inference_server.network import Network
-from inference_server.scheduler.device import device_thread
+from inference_server.scheduler.device_thread import device_thread
 from inference_server.service.adapters import Adapters
 from inference_server.service.backend import BackendSlot
 from inference_server.service.exporter import start_exporter
-from inference_server.service.figures import metrics_of
 from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import PublicListener
-from wuliart.contract.exposure import reaches_strangers
+from inference_server.service.server_metrics import metrics_of
+from wuliart_process.exposure import reaches_strangers
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
+from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
 
 # isort: split
 import asyncio
@@ -13,9 +13,9 @@ import sys
 
 from lora_manager.config import ConfigError, ManagerConfig, parse_config
 from lora_manager.manager import LoraManager
-from wuliart.contract import tracing
-from wuliart.contract.logs import send_to_stderr
-from wuliart.contract.standard_streams import standard_streams
+from wuliart_process import tracing
+from wuliart_process.logs import send_to_stderr
+from wuliart_process.standard_streams import standard_streams
 
 log = logging.getLogger("lora_manager")
 

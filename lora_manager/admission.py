@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from lora_manager.beside import expects_sidecar
+from lora_manager.candidates import Found, precedence
 from lora_manager.directory import Scan, covers
-from lora_manager.found import Found, precedence
+from lora_manager.sidecars import expects_sidecar
 from lora_manager.unfinished import Signs
-from wuliart.lora.sidecar import SIDECAR_NAME
+from wuliart_lora.sidecar import SIDECAR_NAME
 
 STARTUP_AGE_SECONDS: Final = 2.0
 """A file that has not been touched for this long when the manager starts is finished, also where

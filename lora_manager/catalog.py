@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lora_manager.found import Found
+from lora_manager.candidates import Found
 from wuliart.internal.v1 import segment_pb2
 
 

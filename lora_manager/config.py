@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from lora_manager.verdict_file import default_cache_dir
-from wuliart.contract.rendezvous import default_runtime_dir, runtime_dir_problem
+from wuliart_process.sockets import default_runtime_dir, runtime_dir_problem
 
 INJECT: Final = ("staged", "direct")
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from lora_manager.beside import PARTIAL_SUFFIXES, Folder, control_file, sidecar
-from lora_manager.found import SUFFIX, Found, Stamp, precedence, tell_apart
-from wuliart.contract.adapter_names import name_problem, printable
-from wuliart.contract.limits import MAX_LISTED_ADAPTERS
+from lora_manager.candidates import SUFFIX, Found, Stamp, precedence, tell_apart
+from lora_manager.sidecars import PARTIAL_SUFFIXES, Folder, control_file, sidecar
+from wuliart_contract.adapter_names import name_problem, printable
+from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 PICKLE_SUFFIXES: Final = (".pt", ".bin", ".ckpt", ".pth")
 

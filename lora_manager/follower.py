@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from lora_manager.admission import Admission, Changes, Hints
+from lora_manager.candidates import Found, Stamp
 from lora_manager.directory import Scan, inspect, scan
-from lora_manager.found import Found, Stamp
 from lora_manager.inodes import InodeNumbers
 from lora_manager.unfinished import Signs, signs_of
 from lora_manager.watch import DirectoryWatch, HintBox
-from wuliart.contract.limits import MAX_LISTED_ADAPTERS
+from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from wuliart.lora import HEAD_BYTES, LoraRefused, header_bytes, read_header
-from wuliart.lora.errors import shown
-from wuliart.lora.reader import Header, Span
+from wuliart_lora import HEAD_BYTES, LoraRefused, header_bytes, read_header
+from wuliart_lora.errors import shown
+from wuliart_lora.reader import Header, Span
 
 MIN_RUN_BYTES: Final = 4096
 """Shorter runs of zeros are no sign; space is reserved in pages."""

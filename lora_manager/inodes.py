@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from lora_manager.candidates import Found, Stamp
 from lora_manager.directory import Scan
-from lora_manager.found import Found, Stamp
 
 log = logging.getLogger(__name__)
 

@@ -22,20 +22,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_manager.candidates import Found, Stamp
 from lora_manager.catalog import Entry
-from lora_manager.found import Found, Stamp
 from lora_manager.hashes import FileHashes
-from lora_manager.image import SlotImage, build_image, module_shapes
-from wuliart.contract.layout import SegmentLayout
-from wuliart.lora import (
-    HEAD_BYTES,
-    LoraPlan,
-    LoraRefused,
-    header_bytes,
-    plan_lora,
-    read_header,
-)
-from wuliart.lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
+from wuliart_lora import HEAD_BYTES, LoraPlan, LoraRefused, header_bytes, plan_lora, read_header
+from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
+from wuliart_lora.slot_image import SlotImage, build_image, module_shapes
+from wuliart_lora.slot_layout import SegmentLayout
 
 log = logging.getLogger(__name__)
 

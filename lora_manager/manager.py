@@ -16,7 +16,7 @@ from lora_manager.catalog import Catalog
 from lora_manager.config import ManagerConfig
 from lora_manager.device_mapping import DeviceUnavailableError
 from lora_manager.follower import DirectoryFollower
-from lora_manager.jobs import JobQueue
+from lora_manager.load_queue import JobQueue
 from lora_manager.publisher import Publisher
 from lora_manager.segment_errors import (
     AlreadyAttachedError,

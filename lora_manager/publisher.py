@@ -15,10 +15,9 @@ from functools import partial
 from typing import Final
 
 from lora_manager.admission import Admission
+from lora_manager.candidates import Found
 from lora_manager.catalog import Catalog, Entry
-from lora_manager.found import Found
-from lora_manager.image import SlotImage
-from lora_manager.jobs import Job, JobQueue, Urgency
+from lora_manager.load_queue import Job, JobQueue, Urgency
 from lora_manager.loading import FileChangedError, UnreadableError, load
 from lora_manager.segment_errors import (
     NoFreeSlotError,
@@ -29,6 +28,7 @@ from lora_manager.segment_errors import (
 from lora_manager.segment_session import SegmentSession
 from lora_manager.verdicts import Verdicts
 from wuliart.internal.v1 import segment_pb2
+from wuliart_lora.slot_image import SlotImage
 
 log = logging.getLogger(__name__)
 

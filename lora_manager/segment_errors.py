@@ -21,7 +21,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from wuliart.contract.status import DOMAIN, Reason
+from wuliart_contract.status import DOMAIN, Reason
 
 
 class SegmentError(Exception):

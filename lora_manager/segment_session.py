@@ -20,9 +20,8 @@ import grpc
 from google.protobuf import duration_pb2
 from opentelemetry import trace
 
-from lora_manager.attached import model_shape
+from lora_manager.attach_response import model_shape
 from lora_manager.catalog import Entry
-from lora_manager.image import SlotImage
 from lora_manager.loading import ModelShape
 from lora_manager.mapping import Mapping
 from lora_manager.segment_errors import (
@@ -34,10 +33,11 @@ from lora_manager.segment_errors import (
 )
 from lora_manager.segment_mapping import HandoverError, receive_segment
 from lora_manager.sockets import introduce
-from wuliart.contract import tracing
-from wuliart.contract.limits import MAX_CONTROL_BYTES
-from wuliart.contract.rendezvous import CONTROL_SOCKET
 from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
+from wuliart_contract.limits import MAX_CONTROL_BYTES
+from wuliart_lora.slot_image import SlotImage
+from wuliart_process import tracing
+from wuliart_process.sockets import CONTROL_SOCKET
 
 log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("wuliart.manager")

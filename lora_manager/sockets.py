@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from lora_manager.segment_errors import ServerAbsentError, SessionLostError, UntrustedServerError
-from wuliart.contract.peer import Peer
-from wuliart.contract.private_dir import PrivateDirError, open_private_dir
-from wuliart.contract.rendezvous import CONTROL_SOCKET, DESCRIPTOR_SOCKET, TOKEN_BYTES
+from wuliart_process.peer import Peer
+from wuliart_process.private_dir import PrivateDirError, open_private_dir
+from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET, TOKEN_BYTES
 
 _TOKEN_SECONDS: Final = 5.0
 

@@ -9,10 +9,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_manager.found import Found, Stamp
+from lora_manager.candidates import Found, Stamp
 from lora_manager.holes import unwritten
 from lora_manager.writers import Writers, open_quietly, writers_of
-from wuliart.contract.adapter_names import printable
+from wuliart_contract.adapter_names import printable
 
 
 @dataclass(frozen=True, slots=True)

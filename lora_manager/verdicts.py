@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import lora_manager
-import wuliart.lora
+import wuliart_lora
+from lora_manager.candidates import Found, Stamp
 from lora_manager.catalog import Entry
-from lora_manager.found import Found, Stamp
-from wuliart.contract import layout
-from wuliart.contract.limits import MAX_LISTED_ADAPTERS
+from wuliart_contract.limits import MAX_LISTED_ADAPTERS
+from wuliart_lora import slot_layout
 
 _SETTLED_SECONDS: Final = 2.0
 """A file that was written this short before may be written again without another time."""
@@ -151,8 +151,8 @@ def judged_by() -> str:
     digest = hashlib.sha256()
     own = Path(lora_manager.__path__[0])
     try:
-        parsers = sorted(Path(wuliart.lora.__path__[0]).glob("*.py"))
-        for path in (*parsers, Path(layout.__file__), *(own / name for name in _JUDGES)):
+        parsers = sorted(Path(wuliart_lora.__path__[0]).glob("*.py"))
+        for path in (*parsers, Path(slot_layout.__file__), *(own / name for name in _JUDGES)):
             digest.update(path.read_bytes())
     except OSError:
         return ""

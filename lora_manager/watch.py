@@ -27,9 +27,9 @@ from watchdog.events import (
 from watchdog.observers.inotify import InotifyObserver
 
 from lora_manager.admission import Hints
-from lora_manager.beside import finished_by
 from lora_manager.directory import is_candidate
-from wuliart.lora.sidecar import SIDECAR_NAME
+from lora_manager.sidecars import finished_by
+from wuliart_lora.sidecar import SIDECAR_NAME
 
 log = logging.getLogger(__name__)
 

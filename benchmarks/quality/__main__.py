@@ -31,7 +31,7 @@ from training.data.concepts import Concept
 from training.data.fetch import FetchError
 from training.data.icons import IconError
 from training.styles import STYLES
-from wuliart.lora import LoraRefused
+from wuliart_lora import LoraRefused
 
 TRAINING = Path(".run/training")
 KEPT = Path(".run/quality")

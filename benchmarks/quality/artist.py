@@ -21,12 +21,12 @@ from benchmarks.quality.references import DRAWN
 from benchmarks.quality.store import Kept, Store, fingerprint
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model, open_source
+from inference_server.loading.load import load_model, open_source
+from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.latents import noise, pack, to_bytes, unpack
-from inference_server.model.low_rank import GatedAdapter
-from lora_manager.image import build_image, module_shapes
-from wuliart.contract.limits import IMAGE_SIZE
-from wuliart.lora import parse_lora
+from wuliart_contract.limits import IMAGE_SIZE
+from wuliart_lora import parse_lora
+from wuliart_lora.slot_image import build_image, module_shapes
 
 Hand = Literal["turbo", "base", "stock"]
 """Our engine with the Turbo LoRA, our engine without, stock diffusers without."""

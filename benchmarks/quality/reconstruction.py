@@ -22,7 +22,7 @@ from training.data.concepts import Concept
 from training.data.pictures import collect_svgs, svg_name
 from training.data.render import compose, render
 from training.styles import PLAIN
-from wuliart.contract.limits import IMAGE_SIZE
+from wuliart_contract.limits import IMAGE_SIZE
 
 COUNT = 24
 

@@ -12,15 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from inference_server.adapters import refusals
+from inference_server.adapters import binding_errors
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.metrics import Count, Duration
 from inference_server.adapters.records import AdapterState, Skipped, Wanted
 from inference_server.adapters.slots import Pin
 from inference_server.adapters.store import AdapterStore
 from inference_server.errors import RequestError
-from wuliart.contract.adapter_names import same_name
-from wuliart.contract.status import Reason
+from wuliart_contract.adapter_names import same_name
+from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Binder:
         drawn = {w.name for w in wanted} - {s.name for s in skipped}
         room = slots.resident_limit - len(slots.kept - set(map(same_name, drawn)))
         if len(drawn) > room:
-            raise refusals.too_many(len(drawn), room)
+            raise binding_errors.too_many(len(drawn), room)
 
     def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
         """Pins one exact version of each adapter if all are resident; None if one is not."""
@@ -110,8 +110,8 @@ class Binder:
                     deadline = now + PROMOTION_SECONDS
                 if now >= deadline:
                     if self._store.slots.can_reserve(missing[0]):
-                        raise refusals.not_loaded(missing[0], PROMOTION_SECONDS)
-                    raise refusals.no_slot(missing[0])
+                        raise binding_errors.not_loaded(missing[0], PROMOTION_SECONDS)
+                    raise binding_errors.no_slot(missing[0])
                 limits = [PROMOTION_RETRY_SECONDS, deadline - now]
                 if not self._store.manager_attached:
                     limits.append(attached + MANAGER_RETURN_SECONDS - now)
@@ -144,7 +144,7 @@ class Binder:
         names = [self._store.spelled(adapter.name) for adapter in wanted]
         for n, name in enumerate(names):
             if name in names[:n]:
-                raise refusals.repeated(name)
+                raise binding_errors.repeated(name)
         return [replace(adapter, name=name) for adapter, name in zip(wanted, names, strict=True)]
 
     def _look_at(
@@ -174,16 +174,16 @@ class Binder:
         """Why the adapter cannot be loaded; None if it can."""
         adapter = self._store.catalog.get(name)
         if not self._store.reported and adapter is None:
-            return refusals.none_reported(name)
+            return binding_errors.none_reported(name)
         if adapter is None and name not in self._store.pending:
-            return refusals.not_found(name, self._store.catalog.nearest(name))
+            return binding_errors.not_found(name, self._store.catalog.nearest(name))
         if adapter is not None and adapter.state is AdapterState.REFUSED:
-            return refusals.refused(name, adapter.entry.refusal_reason)
+            return binding_errors.refused(name, adapter.entry.refusal_reason)
         if not self._store.manager_attached:
-            return refusals.no_manager(name)
+            return binding_errors.no_manager(name)
         if adapter is not None and adapter.state is AdapterState.WAITING:
-            return refusals.not_finished(name, adapter.entry.waiting_reason)
-        return refusals.being_read(name) if adapter is None else None
+            return binding_errors.not_finished(name, adapter.entry.waiting_reason)
+        return binding_errors.being_read(name) if adapter is None else None
 
     def _lasts(self, error: RequestError) -> bool:
         """Whether the adapter is to be skipped: it is bad, and not only unknown so far."""

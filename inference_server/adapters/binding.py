@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from inference_server.adapters.records import Skipped, Wanted
 from inference_server.adapters.slots import Pin
-from inference_server.model.low_rank import GatedAdapter
+from inference_server.model.kernels.low_rank import GatedAdapter
 
 
 @dataclass(frozen=True, slots=True)

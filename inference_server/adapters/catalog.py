@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.records import Adapter, AdapterState, FileEntry, Resident
-from wuliart.contract.adapter_names import same_name
+from wuliart_contract.adapter_names import same_name
 
 
 class Catalog(Changes):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from inference_server.adapters.records import Adapter, AdapterState
-from wuliart.contract.adapter_names import same_name
+from wuliart_contract.adapter_names import same_name
 
 LOG_LENGTH = 1024
 """Changes kept for watchers that resume; one that fell further behind gets a snapshot."""

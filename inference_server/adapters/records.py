@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 if TYPE_CHECKING:
     # A fleet's front has adapters' records, and no torch.
-    from inference_server.model.low_rank import AdapterTensors
+    from inference_server.model.kernels.low_rank import AdapterTensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ import xxhash
 from torch import Tensor
 
 from inference_server.adapters.device_memory import DeviceMemory, DeviceMemoryError
-from inference_server.model.low_rank import AdapterTensors, SiteFactors
-from wuliart.contract.layout import SegmentLayout
+from inference_server.model.kernels.low_rank import AdapterTensors, SiteFactors
+from wuliart_lora.slot_layout import SegmentLayout
 
 log = logging.getLogger(__name__)
 

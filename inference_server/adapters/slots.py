@@ -20,8 +20,8 @@ from enum import Enum
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.adapters.records import Resident
 from inference_server.errors import RequestError
-from wuliart.contract.adapter_names import same_name
-from wuliart.contract.status import Reason
+from wuliart_contract.adapter_names import same_name
+from wuliart_contract.status import Reason
 
 
 class SlotState(Enum):

@@ -20,8 +20,8 @@ from inference_server.adapters.records import AdapterState, FileEntry, Resident
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.slots import Slot, SlotTable
 from inference_server.errors import RequestError
-from wuliart.contract.adapter_names import same_name
-from wuliart.contract.status import Reason
+from wuliart_contract.adapter_names import same_name
+from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 

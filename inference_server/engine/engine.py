@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from inference_server.engine import jpeg
-from inference_server.engine.demand import PROMPT_CACHE_BYTES
-from inference_server.engine.loading import LoadedModel
 from inference_server.errors import RequestError
-from inference_server.model.host_memory import sent
+from inference_server.loading.load import LoadedModel
+from inference_server.loading.memory_sizes import PROMPT_CACHE_BYTES
+from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.latents import noise, pack, to_bytes, unpack
-from inference_server.model.low_rank import GatedAdapter
+from inference_server.model.offload.pinned_memory import sent
 from inference_server.model.prompt import PREFIX_TOKENS
 from inference_server.model.rope import Rotation
 from inference_server.model.tiles import decode_in_tiles
 from inference_server.model.transformer import Picture, StepModulation
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 
 @dataclass(frozen=True, slots=True)

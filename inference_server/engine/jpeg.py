@@ -13,7 +13,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from wuliart.contract.limits import JPEG_QUALITY
+from wuliart_contract.limits import JPEG_QUALITY
 
 PREVIEW_QUALITY = 80
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.model.fold import Fold, wider
-from inference_server.model.fork import Fork
-from inference_server.model.low_rank import GatedAdapter, adapted_linear, add_adapters
-from inference_server.model.ops import HeadNorms, Normed, Ops, Quantised
+from inference_server.model.kernels.low_rank import GatedAdapter, adapted_linear, add_adapters
+from inference_server.model.kernels.ops import HeadNorms, Normed, Ops, Quantised
+from inference_server.model.kernels.side_stream import Fork
 from inference_server.model.rope import Rotation
 from inference_server.model.transformer_weights import BlockWeights, Matrix, StreamWeights
 

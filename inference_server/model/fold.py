@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference_server.model.low_rank import AdapterTensors, GatedAdapter
+from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter
 from inference_server.model.transformer_weights import BlockWeights, Matrix, TransformerConfig
 
 COLUMNS = 16
@@ -127,7 +127,7 @@ def arithmetic_on(device: torch.device) -> Arithmetic:
     if device.type != "cuda":
         return Arithmetic(fold_, reduce_, splits=False)
     # Triton is there on GPU machines alone.
-    from inference_server.model import triton_low_rank
+    from inference_server.model.kernels import triton_low_rank
 
     return Arithmetic(triton_low_rank.fold_, triton_low_rank.reduce_, splits=True)
 

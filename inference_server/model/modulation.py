@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference_server.model.host_memory import sent
-from inference_server.model.low_rank import AdapterTensors, GatedAdapter
+from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter
+from inference_server.model.offload.pinned_memory import sent
 from inference_server.model.transformer import StepModulation
 from inference_server.model.transformer_weights import TransformerConfig
 

@@ -14,13 +14,13 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from inference_server.errors import ModelError
-from inference_server.model.checkpoint import (
+from inference_server.model.weights.checkpoint import (
     MAX_SMALL_FILE_BYTES,
     TOKENIZER_CONFIG,
     copy_small_files,
 )
-from inference_server.model.model_files import read_json
-from wuliart.contract.limits import MAX_PROMPT_TOKENS
+from inference_server.model.weights.model_files import read_json
+from wuliart_contract.limits import MAX_PROMPT_TOKENS
 
 PREFIX = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, "

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference_server.errors import ModelError
-from inference_server.model import packing
-from inference_server.model.checkpoint import WeightFiles
-from inference_server.model.config_values import ConfigValues
-from inference_server.model.host_memory import sent
-from inference_server.model.packing import Field, Fields
-from inference_server.model.streaming import Layers, Streaming, load_layers
+from inference_server.model.offload.layers import Layers, Streaming, load_layers
+from inference_server.model.offload.pinned_memory import sent
+from inference_server.model.weights import packing
+from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.config_values import ConfigValues
+from inference_server.model.weights.packing import Field, Fields
 
 PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
 """Where the language model stands in the checkpoint; differs by the version that saved it."""

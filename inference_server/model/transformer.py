@@ -19,14 +19,14 @@ from torch.nn import functional as F
 
 from inference_server.model.block import Block, Stream
 from inference_server.model.fold import Fold
-from inference_server.model.fork import Fork
-from inference_server.model.host_memory import sent
-from inference_server.model.low_rank import GatedAdapter, adapted_linear
-from inference_server.model.ops import EPS, Ops
+from inference_server.model.kernels.low_rank import GatedAdapter, adapted_linear
+from inference_server.model.kernels.ops import EPS, Ops
+from inference_server.model.kernels.side_stream import Fork
+from inference_server.model.offload.layers import Layers
+from inference_server.model.offload.pinned_memory import sent
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
-from inference_server.model.streaming import Layers
 from inference_server.model.transformer_weights import BlockWeights, EdgeWeights, TransformerConfig
-from wuliart.contract.limits import MAX_PROMPT_TOKENS
+from wuliart_contract.limits import MAX_PROMPT_TOKENS
 
 
 class StepModulation(NamedTuple):

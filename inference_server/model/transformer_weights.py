@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from inference_server.errors import ModelError
-from inference_server.model.config_values import ConfigValues
-from inference_server.model.ops import Quantised
+from inference_server.model.kernels.ops import Quantised
+from inference_server.model.weights.config_values import ConfigValues
 
 CONFIG_FILE = "transformer/config.json"
 MAX_WIDTH = 16_384

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference_server.errors import ModelError
-from inference_server.model.checkpoint import WeightFiles
-from inference_server.model.config_values import ConfigValues
-from inference_server.model.ops import Ops, ops_on
+from inference_server.model.kernels.ops import Ops, ops_on
+from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.config_values import ConfigValues
 
 Layer = Callable[[Tensor], Tensor]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from inference_server.config import Config, parse_arguments
 from inference_server.errors import ServerError
 from inference_server.logs import configure
-from wuliart.contract import tracing
+from wuliart_process import tracing
 
 
 def parsed(arguments: Sequence[str], service: str) -> Config:

@@ -17,9 +17,9 @@ from inference_server.ray_app.names import AT_ONCE
 from inference_server.ray_app.replica_calls import ReplicaCalls
 from inference_server.service.request_ids import take_up, told
 from inference_server.service.validation import ANY_STEPS, validate
-from wuliart.contract.status import Reason
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart.v1 import image_generation_pb2_grpc as rpc
+from wuliart_contract.status import Reason
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -12,9 +12,9 @@ from prometheus_client.metrics_core import Metric
 
 from inference_server.ray_app.fleet import Fleet
 from inference_server.ray_app.replica_calls import ReplicaCalls
-from inference_server.service import common_figures as common
-from inference_server.service.common_figures import counter, gauge
-from wuliart.contract.status import Reason
+from inference_server.service import common_metrics as common
+from inference_server.service.common_metrics import counter, gauge
+from wuliart_contract.status import Reason
 
 FRONT_LABEL = "front"
 """The front's label where replicas have their name."""

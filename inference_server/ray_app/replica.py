@@ -27,10 +27,10 @@ from inference_server.ray_app.arguments import parsed
 from inference_server.ray_app.manager_process import ManagerProcess
 from inference_server.ray_app.names import FRONT, handle_of
 from inference_server.ray_app.wire import Event, Failed, Taken
-from inference_server.scheduler.device import device_thread
-from inference_server.service.figures import metrics_of
+from inference_server.scheduler.device_thread import device_thread
 from inference_server.service.image_generation import describe, message_of
 from inference_server.service.request_ids import take_up
+from inference_server.service.server_metrics import metrics_of
 from inference_server.service.validation import validate
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 

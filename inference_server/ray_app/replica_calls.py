@@ -19,12 +19,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from inference_server.errors import RequestError
-from inference_server.ray_app.telling import OtherPictureError, Telling
+from inference_server.ray_app.resumption import OtherPictureError, Telling
 from inference_server.ray_app.wire import Failed, Taken
-from inference_server.service.callers import CALLER
+from inference_server.service.clients import CALLER
 from inference_server.service.request_ids import handed_on
-from wuliart.contract.status import Reason
 from wuliart.v1 import image_generation_pb2 as pb
+from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference_server.errors import RequestError, Violation
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 
 @dataclass(frozen=True, slots=True)

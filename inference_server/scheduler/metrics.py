@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from inference_server.histogram import Histogram
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 
 class Stage(StrEnum):

@@ -23,15 +23,15 @@ from typing import Any
 from inference_server.adapters.binding import Binding
 from inference_server.engine.jpeg import encode_picture
 from inference_server.errors import RequestError
+from inference_server.scheduler.batch import CallerGoneError, Flight, Passenger
 from inference_server.scheduler.events import AdapterUse, Completed, DrawRequest, Timings
-from inference_server.scheduler.flight import CallerGoneError, Flight, Passenger
+from inference_server.scheduler.fair_queue import Line
 from inference_server.scheduler.interfaces import AdapterBinder, DrawingEngine
-from inference_server.scheduler.job import Job
-from inference_server.scheduler.ledger import Ledger
-from inference_server.scheduler.line import Line
 from inference_server.scheduler.metrics import PictureMetrics
-from inference_server.scheduler.positions import Positions
-from wuliart.contract.status import Reason
+from inference_server.scheduler.outcomes import Ledger
+from inference_server.scheduler.queue_positions import Positions
+from inference_server.scheduler.request import Job
+from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 

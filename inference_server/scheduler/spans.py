@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from inference_server.scheduler.job import Job
 from inference_server.scheduler.metrics import Stage
+from inference_server.scheduler.request import Job
 
 IN_TURN = (Stage.QUEUED, Stage.TEXT_ENCODE, Stage.DENOISE, Stage.DECODE)
 """Each begins as the one before it ends. The JPEG's encode ends with the picture."""

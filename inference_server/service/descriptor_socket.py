@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wuliart.contract.peer import Peer
-from wuliart.contract.rendezvous import TOKEN_BYTES
+from wuliart_process.peer import Peer
+from wuliart_process.sockets import TOKEN_BYTES
 
 log = logging.getLogger(__name__)
 

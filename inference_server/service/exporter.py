@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 
 from inference_server.errors import ServerError
 from inference_server.service.http_server import BoundedServer
-from wuliart.contract import hosts
+from wuliart_process import allowed_hosts
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class _Application:
         def start(status: str, headers: list[tuple[str, str]]) -> Any:
             return start_response(status, [*headers, *HEADERS])
 
-        if not hosts.allowed(environ.get("HTTP_HOST", ""), self._names):
+        if not allowed_hosts.allowed(environ.get("HTTP_HOST", ""), self._names):
             return _refused(
                 start,
                 "421 Misdirected Request",

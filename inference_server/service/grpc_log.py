@@ -1,6 +1,6 @@
 """Takes the traceback from what strangers can make gRPC log: a line is enough.
 
-How often a line may come is the log's own business (`wuliart.contract.log_repeats`).
+How often a line may come is the log's own business (`wuliart_process.log_repeats`).
 """
 
 from __future__ import annotations

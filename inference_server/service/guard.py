@@ -16,10 +16,10 @@ from grpc import aio
 
 from inference_server.errors import RequestError
 from inference_server.service import health
-from inference_server.service.callers import CALLER, CallerLimits, Callers, ConnectionLimits
+from inference_server.service.clients import CALLER, CallerLimits, Callers, ConnectionLimits
 from inference_server.service.receiving import Stream, as_stream
 from inference_server.service.status import abort
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 OPEN: Final = (f"/{health.NAME}/Check", f"/{health.NAME}/Watch")
 """Probes have no token, and learn nothing but whether the server serves."""

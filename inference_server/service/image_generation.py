@@ -22,12 +22,12 @@ from inference_server.errors import RequestError
 from inference_server.logs import REQUEST_ID
 from inference_server.scheduler import events
 from inference_server.service.backend import Backend, BackendSlot
-from inference_server.service.callers import CALLER
+from inference_server.service.clients import CALLER
 from inference_server.service.request_ids import take_up, told
 from inference_server.service.validation import validate
-from wuliart.contract import limits
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart.v1 import image_generation_pb2_grpc as rpc
+from wuliart_contract import limits
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -19,17 +19,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from inference_server.errors import ServerError
 from inference_server.network import Network
 from inference_server.service import health
-from inference_server.service.callers import CallerLimits, Callers
 from inference_server.service.certificates import CertificateFiles, Certificates
+from inference_server.service.clients import CallerLimits, Callers
 from inference_server.service.grpc_log import limit_grpc
 from inference_server.service.guard import Guard
 from inference_server.service.health import Health
 from inference_server.service.rpc_server import KEEPALIVE, public_server
 from inference_server.service.status import StatusInterceptor
 from inference_server.service.unix_address import reserved
-from wuliart.contract.limits import MAX_CONTROL_BYTES
-from wuliart.contract.status import Reason
-from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart.internal.v1 import segment_pb2_grpc
 from wuliart.v1 import (
     adapter_pb2,
@@ -37,6 +34,9 @@ from wuliart.v1 import (
     image_generation_pb2,
     image_generation_pb2_grpc,
 )
+from wuliart_contract.limits import MAX_CONTROL_BYTES
+from wuliart_contract.status import Reason
+from wuliart_process.tokens import TokenFile, TokenFileError
 
 SERVICES = (
     image_generation_pb2.DESCRIPTOR.services_by_name["ImageGenerationService"].full_name,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from inference_server.errors import RequestError, Violation
-from wuliart.contract.status import Reason
 from wuliart.v1.adapter_pb2 import Adapter
+from wuliart_contract.status import Reason
 
 PAGE_BYTES: Final = 1 << 20
 """Of the adapters in one message, a quarter of what gRPC's clients accept by default. The longest

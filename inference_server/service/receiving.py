@@ -14,7 +14,7 @@ from typing import Any, Final
 from grpc import aio
 
 from inference_server.errors import RequestError, Violation
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 SECONDS: Final = 10.0
 """From the call's headers to the last byte of its request."""

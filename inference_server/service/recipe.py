@@ -10,7 +10,7 @@ import numpy as np
 from inference_server import VERSION
 from inference_server.scheduler.events import AdapterUse, DrawRequest
 from inference_server.scheduler.scheduler import Describe
-from wuliart.contract.recipe import Recipe, RecipeStyle
+from wuliart_contract.recipe import Recipe, RecipeStyle
 
 
 def describer(model: str, schedule: str) -> Describe:

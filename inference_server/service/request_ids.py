@@ -14,7 +14,7 @@ from grpc import aio
 from opentelemetry.context import attach
 
 from inference_server.logs import REQUEST_ID
-from wuliart.contract import tracing
+from wuliart_process import tracing
 
 KEY = "x-request-id"
 """Metadata that the id comes in and goes back in."""

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from inference_server.errors import RequestError
-from wuliart.contract.status import Reason
+from wuliart_contract.status import Reason
 
 LOOK_SECONDS: Final = 0.5
 """Between two looks at the tokens of open calls."""

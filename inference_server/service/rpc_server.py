@@ -14,7 +14,7 @@ from grpc import aio
 from grpc._cython import cygrpc
 from grpc.aio._server import Server
 
-from wuliart.contract.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from wuliart_contract.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 
 KEEPALIVE: Final = (
     # A peer that vanished without closing (stopped process, pulled cable) is noticed in 15 s.

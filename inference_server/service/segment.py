@@ -18,19 +18,19 @@ from inference_server.adapters.records import FileEntry
 from inference_server.adapters.store import AdapterStore
 from inference_server.errors import RequestError
 from inference_server.service.descriptor_socket import DescriptorSocket, WriterGoneError
-from wuliart.contract import tracing
-from wuliart.contract.adapter_names import REPLACEMENT, name_problem, printable
-from wuliart.contract.limits import MAX_LISTED_ADAPTERS
-from wuliart.contract.recipe import is_autov3
-from wuliart.contract.status import Reason
-from wuliart.contract.text import hidden_characters
 from wuliart.internal.v1 import segment_pb2 as pb
 from wuliart.internal.v1 import segment_pb2_grpc as rpc
-from wuliart.lora.description import (
+from wuliart_contract.adapter_names import REPLACEMENT, name_problem, printable
+from wuliart_contract.limits import MAX_LISTED_ADAPTERS
+from wuliart_contract.recipe import is_autov3
+from wuliart_contract.status import Reason
+from wuliart_contract.text import hidden_characters
+from wuliart_lora.description import (
     MAX_TITLE_CHARACTERS,
     MAX_TRIGGER_WORD_CHARACTERS,
     MAX_TRIGGER_WORDS,
 )
+from wuliart_process import tracing
 
 log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("wuliart.server")

@@ -20,7 +20,7 @@ from grpc import aio
 
 from inference_server.errors import RequestError, Violation
 from inference_server.logs import REQUEST_ID
-from wuliart.contract.status import CODES, DOMAIN, Reason
+from wuliart_contract.status import CODES, DOMAIN, Reason
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ import unicodedata
 from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError, Violation
 from inference_server.scheduler.events import DrawRequest
-from wuliart.contract.limits import (
+from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+from wuliart_contract.limits import (
     MAX_ADAPTER_NAME_CHARACTERS,
     MAX_ADAPTER_WEIGHT,
     MAX_ADAPTERS,
@@ -20,9 +21,8 @@ from wuliart.contract.limits import (
     MAX_STEPS,
     MIN_STEPS,
 )
-from wuliart.contract.status import Reason
-from wuliart.contract.text import is_blank
-from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+from wuliart_contract.status import Reason
+from wuliart_contract.text import is_blank
 
 ANY_STEPS = range(MIN_STEPS, MAX_STEPS + 1)
 """Where the model is not known yet, as before a fleet's replicas, which check it once more."""

@@ -2,6 +2,6 @@
 
 `wuliart.v1` and `wuliart.internal.v1` are generated from the `.proto` files beside this
 module; `wuliart.contract` holds what protobuf cannot say (limits, reasons of failure, the
-layout of an adapter slot); `wuliart.lora` reads LoRA files. This package imports none of the
+layout of an adapter slot); `wuliart_lora` reads LoRA files. This package imports none of the
 programs that use it.
 """

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.visitor import PATIENCE, Visitor, chromium, eventually
-from tests.whole_service import whole_service
+from tests.support.whole_service import whole_service
 from wuliart_client import Client
 
 STYLES = Path(__file__).parents[2] / "loras"

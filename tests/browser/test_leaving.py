@@ -9,9 +9,9 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.browser.visitor import chromium
-from tests.fakes import until
-from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, open_web
+from tests.support.fakes import until
+from tests.support.harness import InProcessServer, running_server
+from tests.support.openai_door import name_model, open_web
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from inference_server.engine.loading import load_model, open_source
+from inference_server.loading.load import load_model, open_source
 from tests.chaos.world import RANK, Version, World
-from tests.small_model import make_checkpoint
-from wuliart.contract.layout import SegmentLayout
+from tests.support.small_model import make_checkpoint
+from wuliart_lora.slot_layout import SegmentLayout
 
 VERSIONS = 4
 

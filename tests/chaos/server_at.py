@@ -15,10 +15,10 @@ from typing import Any
 
 from inference_server.__main__ import main
 from inference_server.engine.engine import Engine
-from inference_server.scheduler import flight, scheduler
+from inference_server.scheduler import batch, scheduler
 
 STAGES = ("encode", "begin", "step", "check", "preview", "decode", "rest")
-ENCODERS = {"encode_preview": flight, "encode_picture": scheduler}
+ENCODERS = {"encode_preview": batch, "encode_picture": scheduler}
 """JPEG: where each is called from."""
 
 

@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from inference_server.adapters.slots import SlotState
-from tests.fakes import until
-from tests.hand_manager import HandManager
-from tests.harness import InProcessServer, failure_of, running_server
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager
+from tests.support.harness import InProcessServer, failure_of, running_server
 from wuliart.v1.image_generation_pb2 import AdapterWeight
 
 

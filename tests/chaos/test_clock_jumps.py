@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.drawer import Drawer
 from tests.chaos.world import Version, World
-from wuliart.contract.layout import SegmentLayout
+from wuliart_lora.slot_layout import SegmentLayout
 
 DAY = 86_400
 

@@ -12,9 +12,9 @@ import pytest
 from tests.chaos.server_at import ENCODERS, STAGES
 from tests.chaos.steady import nothing_leaks
 from tests.chaos.world import PATIENCE, PROMPT, World
-from wuliart.contract.layout import SegmentLayout
-from wuliart.contract.status import Reason
 from wuliart_client import GenerationFailed
+from wuliart_contract.status import Reason
+from wuliart_lora.slot_layout import SegmentLayout
 
 TOGETHER = 4
 """Pictures asked for at once: one fails, and the others stand behind it."""

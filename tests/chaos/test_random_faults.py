@@ -16,17 +16,17 @@ import grpc
 import httpx
 import pytest
 
-from benchmarks.stress_service import free_port, stolen
+from benchmarks.stress.processes import free_port, stolen
 from tests.chaos.callers import Callers
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
-from wuliart.contract.limits import MAX_RESPONSE_BYTES
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
     GenerateImageRequest,
     GetServerInfoRequest,
 )
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
+from wuliart_contract.limits import MAX_RESPONSE_BYTES
 
 FULL_SECONDS = 600.0
 FULL_FAULTS = 200

@@ -22,12 +22,12 @@ import pytest
 from inference_server.adapters import store as store_module
 from inference_server.adapters.slots import Slot, SlotState
 from inference_server.service import listeners
-from lora_manager.image import build_image, module_shapes
 from tests.chaos.manager_at import Step
-from tests.fake_segment_server import lora_bytes
-from tests.fakes import until
-from tests.harness import CONDITIONING, LAYOUT, InProcessServer, running_server
-from wuliart.lora import parse_lora
+from tests.support.fake_segment_server import lora_bytes
+from tests.support.fakes import until
+from tests.support.harness import CONDITIONING, LAYOUT, InProcessServer, running_server
+from wuliart_lora import parse_lora
+from wuliart_lora.slot_image import build_image, module_shapes
 
 LEASE_SECONDS = 1.0
 NOTICE_MS = 300

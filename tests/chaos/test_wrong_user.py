@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import until
-from tests.hand_manager import HandManager
-from tests.harness import InProcessServer, running_server
-from tests.other_user import NOBODY, needs_root
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager
+from tests.support.harness import InProcessServer, running_server
+from tests.support.other_user import NOBODY, needs_root
 
 COME = """
 import os, socket, sys

@@ -16,9 +16,9 @@ from typing import Any
 
 from scripts.processes import Service
 from tests.chaos.manager_at import Step
-from tests.lora_files import make_lora
-from wuliart.contract.layout import SegmentLayout
+from tests.support.lora_files import make_lora
 from wuliart_client import Adapter, AdapterState, Client, Picture
+from wuliart_lora.slot_layout import SegmentLayout
 
 PATIENCE = 60.0
 """Seconds something may take on a busy machine; nothing is asserted about shorter times."""

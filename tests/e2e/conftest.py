@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.engine.loading import load_model, open_source
+from inference_server.loading.load import load_model, open_source
 from scripts.processes import Service
-from tests.lora_files import make_lora
-from tests.small_model import make_checkpoint
-from tests.whole_service import FLEET, whole_service
-from wuliart.contract.layout import SegmentLayout
+from tests.support.lora_files import make_lora
+from tests.support.small_model import make_checkpoint
+from tests.support.whole_service import FLEET, whole_service
 from wuliart_client import Adapter, AdapterState, Client
+from wuliart_lora.slot_layout import SegmentLayout
 
 PATIENCE = 60.0
 """Seconds a condition may take on a busy machine; nothing is asserted about time."""

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from tests.bad_lora_files import BAD_FILES
 from tests.e2e.conftest import Live
+from tests.support.bad_lora_files import BAD_FILES
 from wuliart_client import AdapterNotFound, AdapterRefused, AdapterState
 
 

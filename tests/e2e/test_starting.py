@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.model.checkpoint import COMPONENTS
+from inference_server.model.weights.checkpoint import COMPONENTS
 from tests.e2e.conftest import Live
 
 

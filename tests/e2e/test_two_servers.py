@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stress_service import free_port
+from benchmarks.stress.processes import free_port
 from scripts.processes import Service
 from tests.e2e.conftest import PATIENCE, Live, layout_of
 from wuliart_client import Client

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lora_manager.directory import adapter_name, inspect, is_candidate, scan
 from tests.fuzz.choices import Choices
-from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS
+from wuliart_contract.limits import MAX_ADAPTER_NAME_CHARACTERS
 
 PARTS = (
     b"a", b"b", b"ink", b".hidden", b"..", b".", b" ", b"\t", b"\x1b[2J", b"\xff\xfe",

@@ -13,10 +13,10 @@ import sys
 import atheris
 
 WATCHED = [
-    "wuliart.lora",
-    "wuliart.contract.recipe",
+    "wuliart_lora",
+    "wuliart_contract.recipe",
     "wuliart_client._recipe",
-    "lora_manager.image",
+    "wuliart_lora.slot_image",
     "lora_manager.directory",
     "inference_server.service.validation",
     "inference_server.service.segment",

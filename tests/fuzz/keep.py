@@ -17,8 +17,8 @@ from tests.fuzz.__main__ import WORK
 from tests.fuzz.targets import CORPUS, TARGETS, Target
 
 WATCHED = (
-    "/wuliart/lora/",
-    "/wuliart/contract/recipe.py",
+    "/wuliart_lora/",
+    "/wuliart_contract/recipe.py",
     "/wuliart_client/_recipe.py",
     "/lora_manager/",
     "/inference_server/",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_manager.image import build_image
-from tests.bad_lora_files import BAD_FILES
-from tests.lora_files import STYLES, make_lora, module_features, peft_metadata
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraAdapter, LoraRefused, parse_lora, threads
-from wuliart.lora.keys import Role, canonicalise
+from tests.support.bad_lora_files import BAD_FILES
+from tests.support.lora_files import STYLES, make_lora, module_features, peft_metadata
+from wuliart_lora import LoraAdapter, LoraRefused, parse_lora, threads
+from wuliart_lora.keys import Role, canonicalise
+from wuliart_lora.slot_image import build_image
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUTS = [
     SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, dtype))

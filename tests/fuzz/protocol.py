@@ -24,10 +24,10 @@ from inference_server.errors import RequestError
 from inference_server.service.segment import Segment
 from inference_server.service.status import to_status
 from tests.fuzz.choices import Choices
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.contract.peer import Peer
-from wuliart.contract.status import CODES
 from wuliart.internal.v1 import segment_pb2 as pb
+from wuliart_contract.status import CODES
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
+from wuliart_process.peer import Peer
 
 LIMIT = 2
 NAMES = ("a", "b", "c", "d", "", "\u202e", "x" * 300)

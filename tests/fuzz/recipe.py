@@ -6,9 +6,9 @@ shown, or a recipe that survives being written again and that a request can carr
 
 from __future__ import annotations
 
-from wuliart.contract.recipe import Recipe, RecipeError, RecipeStyle
 from wuliart_client import read_recipe
 from wuliart_client._requests import Style, build_generate_request
+from wuliart_contract.recipe import Recipe, RecipeError, RecipeStyle
 
 HASH = "0123456789abcdef" * 4
 PIXELS = b"\xff\xc0\0\x0b\x08\0\1\0\1\1\1\x11\0\xff\xda\0\2"

@@ -14,9 +14,9 @@ from inference_server.errors import RequestError
 from inference_server.service.status import MAX_STATUS_BYTES, to_status
 from inference_server.service.validation import ANY_STEPS, validate
 from tests.fuzz.choices import Choices
-from wuliart.contract.limits import MAX_ADAPTER_NAME_CHARACTERS, MAX_ADAPTERS, MAX_STEPS
-from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
+from wuliart_contract.limits import MAX_ADAPTER_NAME_CHARACTERS, MAX_ADAPTERS, MAX_STEPS
+from wuliart_contract.status import Reason
 
 WEIGHTS = (1.0, 0.0, -2.0, 2.0, 2.0000002, math.inf, -math.inf, math.nan, 1e-45, 3e38)
 

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.lora_files import STYLES, module_features, pack_raw
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from tests.support.lora_files import STYLES, module_features, pack_raw
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 DTYPES = ("F32", "F16", "BF16", "F64", "I32", "I64", "F8_E4M3", "BOOL", 7, None)
 SIZES = (0, 1, 2, 3, 4, 8, -1, 1 << 31, 1 << 62, 1 << 63, 1 << 64, 1.5, True, "4", None, [])

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
-from inference_server.model import prepared
-from tests.hostile_checkpoints import Damage, changed, index, linked, piped
-from tests.processes import Ended, run
+from inference_server.model.weights import prepared
+from tests.support.hostile_checkpoints import Damage, changed, index, linked, piped
+from tests.support.processes import Ended, run
 
 SERVER = [sys.executable, "-m", "inference_server"]
 SECONDS = 120

@@ -17,9 +17,9 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.stress_service import free_port
+from benchmarks.stress.processes import free_port
 from inference_server.service.rpc_server import MAX_STREAMS, WINDOW_BYTES
-from tests.http2_client import (
+from tests.support.http2_client import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
@@ -31,11 +31,11 @@ from tests.http2_client import (
     header_block,
     message,
 )
-from tests.ray_alone import ray_alone
-from wuliart.contract.limits import MAX_REQUEST_BYTES
+from tests.support.ray_alone import ray_alone
+from wuliart_contract.limits import MAX_REQUEST_BYTES
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
-local_fleet = pytest.importorskip("benchmarks.local_fleet", reason="needs the extra ray")
+local_fleet = pytest.importorskip("benchmarks.fleet.local_fleet", reason="needs the extra ray")
 
 TOKEN = "t" * 32
 PATIENCE = 60.0

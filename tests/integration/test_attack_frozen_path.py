@@ -43,7 +43,9 @@ class FreezingServer:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.logging_server"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.support.logging_server"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.target = self.process.stdout.readline().strip()

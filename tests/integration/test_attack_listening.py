@@ -17,8 +17,8 @@ import wuliart_client
 from inference_server.errors import ServerError
 from inference_server.network import Network
 from inference_server.service import certificates
-from tests.fakes import DEADLINE
-from tests.harness import running_server
+from tests.support.fakes import DEADLINE
+from tests.support.harness import running_server
 from wuliart_client import TLS, Client
 
 
@@ -75,7 +75,7 @@ def test_a_server_whose_queue_is_full_is_not_a_dead_one(tmp_path: Path) -> None:
 
 
 def test_of_servers_that_start_together_one_wins(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.contender", f"unix:{tmp_path}/s"]
+    command = [sys.executable, "-m", "tests.support.contender", f"unix:{tmp_path}/s"]
     contenders = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(3)

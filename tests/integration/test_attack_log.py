@@ -18,10 +18,10 @@ import grpc
 import pytest
 import trustme
 
-from wuliart.contract.log_handler import MAX_WAITING
-from wuliart.contract.log_repeats import ALLOWED
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
+from wuliart_process.log_handler import MAX_WAITING
+from wuliart_process.log_repeats import ALLOWED
 
 PATIENCE = 30.0
 CALLS = MAX_WAITING + 300
@@ -74,7 +74,7 @@ def read_available(descriptor: int, until: str) -> str:
 
 def test_calls_are_answered_while_standard_error_is_not_read() -> None:
     reading, writing = small_pipe()
-    code = "import runpy; runpy.run_module('tests.logging_server', run_name='__main__')"
+    code = "import runpy; runpy.run_module('tests.support.logging_server', run_name='__main__')"
     with program(code, writing) as process, grpc.insecure_channel(said(process)) as channel:
         os.close(writing)
         stub = ImageGenerationServiceStub(channel)
@@ -102,7 +102,7 @@ def test_calls_are_answered_while_standard_error_is_not_read() -> None:
 
 OTHER_WAYS = """
     import logging, sys, threading, traceback, warnings
-    from wuliart.contract.logs import send_to_stderr
+    from wuliart_process.logs import send_to_stderr
 
     class Unruly:
         def __del__(self):
@@ -171,7 +171,7 @@ def test_a_standard_error_that_cannot_be_written_ends_nothing(gone: str) -> None
 def test_a_disk_that_was_full_is_told_with_the_count(tmp_path: Path) -> None:
     code = """
         import logging, resource, signal, sys
-        from wuliart.contract.logs import send_to_stderr
+        from wuliart_process.logs import send_to_stderr
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         send_to_stderr("INFO")
@@ -195,7 +195,7 @@ def test_running_out_of_descriptors_is_a_few_lines(tmp_path: Path) -> None:
     """Asyncio has a traceback for each connection in the backlog, thousands a second."""
     code = """
         import asyncio, resource
-        from wuliart.contract.logs import send_to_stderr
+        from wuliart_process.logs import send_to_stderr
 
         async def main():
             server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", backlog=500)

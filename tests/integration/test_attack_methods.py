@@ -15,9 +15,9 @@ from grpc import aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.fakes import DEADLINE
-from tests.http2_client import connected, message
-from tests.served_process import Served, served
+from tests.support.fakes import DEADLINE
+from tests.support.http2_client import connected, message
+from tests.support.served_process import Served, served
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 
 TOKEN = "t" * 32

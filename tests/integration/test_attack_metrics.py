@@ -17,9 +17,9 @@ import pytest
 from inference_server.service import http_server
 from inference_server.service.exporter import start_exporter
 from inference_server.service.http_server import MAX_CONNECTIONS
-from tests.fakes import DEADLINE
-from tests.http2_client import connected, message
-from tests.served_process import Served, served
+from tests.support.fakes import DEADLINE
+from tests.support.http2_client import connected, message
+from tests.support.served_process import Served, served
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_image_server import (
+from tests.support.fake_image_server import (
     DEADLINE,
     JPEG,
     FakeImageServer,
@@ -23,7 +23,7 @@ from tests.fake_image_server import (
     started,
     step,
 )
-from tests.processes import Ended, run
+from tests.support.processes import Ended, run
 
 PROGRAMS = {
     "wuliart": ["wuliart_client"],

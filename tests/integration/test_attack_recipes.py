@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.recipe import PIXELS, jpeg
-from tests.processes import Ended, run
+from tests.support.processes import Ended, run
 
 HEAD = "a fox\nSteps: 4, Seed: 1, Model: m, "
 TAIL = ", Version: WuliArt 1"

@@ -20,9 +20,9 @@ import pytest
 
 from lora_manager.segment_errors import SessionLostError, UntrustedServerError
 from lora_manager.sockets import introduce
-from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
-from tests.fakes import until
-from tests.other_user import NOBODY, needs_root
+from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
+from tests.support.fakes import until
+from tests.support.other_user import NOBODY, needs_root
 
 BOTH = ("control.sock", "descriptors.sock")
 

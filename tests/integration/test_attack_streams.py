@@ -19,9 +19,9 @@ from inference_server.network import Network
 from inference_server.service import receiving
 from inference_server.service.guard import OPEN_AT_ONCE
 from inference_server.service.rpc_server import MAX_STREAMS, WINDOW_BYTES
-from tests.fakes import DEADLINE
-from tests.harness import InProcessServer, failure_of, running_server
-from tests.http2_client import (
+from tests.support.fakes import DEADLINE
+from tests.support.harness import InProcessServer, failure_of, running_server
+from tests.support.http2_client import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
@@ -34,10 +34,10 @@ from tests.http2_client import (
     header_block,
     message,
 )
-from tests.served_process import Served, served
-from wuliart.contract.limits import MAX_REQUEST_BYTES
-from wuliart.contract.log_repeats import ALLOWED
+from tests.support.served_process import Served, served
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+from wuliart_contract.limits import MAX_REQUEST_BYTES
+from wuliart_process.log_repeats import ALLOWED
 
 GENERATE = "/wuliart.v1.ImageGenerationService/GenerateImage"
 WATCH = "/wuliart.v1.AdapterService/WatchAdapters"

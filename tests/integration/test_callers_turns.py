@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from inference_server.network import Network
-from tests.fakes import DEADLINE, until
-from tests.harness import InProcessServer, failure_of, kinds, read_until, running_server
+from tests.support.fakes import DEADLINE, until
+from tests.support.harness import InProcessServer, failure_of, kinds, read_until, running_server
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 

@@ -8,7 +8,7 @@ import itertools
 import grpc
 import pytest
 
-from tests.fake_image_server import (
+from tests.support.fake_image_server import (
     DEADLINE,
     HASH,
     JPEG,
@@ -23,7 +23,6 @@ from tests.fake_image_server import (
     started,
     step,
 )
-from wuliart.contract.status import Reason
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import (
     AdapterEventKind,
@@ -48,6 +47,7 @@ from wuliart_client import (
     Step,
     Unavailable,
 )
+from wuliart_contract.status import Reason
 
 
 class Sync:

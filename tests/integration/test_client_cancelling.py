@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.fake_image_server import DEADLINE, FakeImageServer, Hold, started
+from tests.support.fake_image_server import DEADLINE, FakeImageServer, Hold, started
 from wuliart_client import AsyncClient, Cancelled, Client, Started
 
 

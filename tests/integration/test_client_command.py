@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from inference_server.engine.jpeg import encode_picture
-from tests.fake_image_server import (
+from tests.support.fake_image_server import (
     DEADLINE,
     HASH,
     JPEG,
@@ -33,9 +33,9 @@ from tests.fake_image_server import (
     step,
     whole_picture,
 )
-from wuliart.contract.recipe import Recipe, RecipeStyle
-from wuliart.contract.status import Reason
 from wuliart.v1 import adapter_pb2, image_generation_pb2
+from wuliart_contract.recipe import Recipe, RecipeStyle
+from wuliart_contract.status import Reason
 
 COMMAND = [sys.executable, "-m", "wuliart_client"]
 ENVIRONMENT = {

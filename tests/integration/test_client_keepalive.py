@@ -10,7 +10,7 @@ import pytest
 from grpc import aio
 
 from inference_server.service import rpc_server
-from tests.harness import running_server
+from tests.support.harness import running_server
 from wuliart.v1.adapter_pb2 import WatchAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 

@@ -13,11 +13,11 @@ import grpc
 import httpx
 import pytest
 
-from tests.fake_image_server import FakeImageServer, adapter, snapshot
-from tests.fakes import until
-from tests.openai_door import open_web
-from tests.proxy import Proxy, closed_proxy
-from tests.slow_path import slow_path
+from tests.support.fake_image_server import FakeImageServer, adapter, snapshot
+from tests.support.fakes import until
+from tests.support.openai_door import open_web
+from tests.support.proxy import Proxy, closed_proxy
+from tests.support.slow_path import slow_path
 from wuliart_client import AsyncClient, Client, Unavailable
 from wuliart_client._proxy import is_direct, proxy_of
 

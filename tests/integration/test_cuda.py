@@ -13,9 +13,9 @@ from PIL import Image
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine import jpeg
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model, open_source
+from inference_server.loading.load import load_model, open_source
 from scripts.processes import Service
-from tests.lora_files import make_lora
+from tests.support.lora_files import make_lora
 from wuliart_client import AdapterState, Client
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -64,7 +64,7 @@ def test_a_picture_encoded_on_the_gpu_is_the_picture() -> None:
 
 
 def test_no_prompts_length_has_anything_compiled_after_the_first_picture() -> None:
-    from inference_server.model import triton_attention, triton_norms, triton_ops
+    from inference_server.model.kernels import triton_attention, triton_norms, triton_ops
 
     modules = (triton_attention, triton_norms, triton_ops)
     kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]

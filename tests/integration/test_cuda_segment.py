@@ -13,12 +13,12 @@ import xxhash
 from inference_server.adapters.device_memory import DeviceMemory
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.engine.loading import load_model, open_source
+from inference_server.loading.load import load_model, open_source
 from lora_manager.device_mapping import PIECE_BYTES, DeviceMapping, DeviceUnavailableError
 from scripts.processes import Service
-from tests.lora_files import make_lora
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from tests.support.lora_files import make_lora
 from wuliart_client import AdapterState, Client
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

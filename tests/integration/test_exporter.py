@@ -19,14 +19,14 @@ from inference_server.errors import RequestError, ServerError
 from inference_server.scheduler.metrics import Stage
 from inference_server.service import exporter as exporter_module
 from inference_server.service.exporter import start_exporter
-from inference_server.service.figures import COUNTS, DURATIONS, metrics_of
-from tests.fakes import until
-from tests.hand_manager import HandManager, entry_of
-from tests.harness import InProcessServer, failure_of, kinds, read_until, running_server
-from tests.scrape import Exporter, Scrape, exporting
-from wuliart.contract.status import Reason
+from inference_server.service.server_metrics import COUNTS, DURATIONS, metrics_of
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager, entry_of
+from tests.support.harness import InProcessServer, failure_of, kinds, read_until, running_server
+from tests.support.scrape import Exporter, Scrape, exporting
 from wuliart.v1.adapter_pb2 import WatchAdaptersRequest
 from wuliart.v1.image_generation_pb2 import AdapterWeight
+from wuliart_contract.status import Reason
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -21,10 +21,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.fleet_load import Load
-from benchmarks.stress_service import free_port
-from tests.ray_alone import ray_alone
-from wuliart.contract.status import Reason
+from benchmarks.fleet.load import Load
+from benchmarks.stress.processes import free_port
+from tests.support.ray_alone import ray_alone
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
     GenerateImageRequest,
@@ -32,9 +31,10 @@ from wuliart.v1.image_generation_pb2 import (
 )
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 from wuliart_client import AdapterNotFound, Client, Completed, InvalidRequest, Started
+from wuliart_contract.status import Reason
 
 AT_ONCE = 6
-local_fleet = pytest.importorskip("benchmarks.local_fleet", reason="needs the extra ray")
+local_fleet = pytest.importorskip("benchmarks.fleet.local_fleet", reason="needs the extra ray")
 
 REPLICAS = 2
 QUEUE = 4

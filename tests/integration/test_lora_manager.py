@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
+from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 
 RESCAN = ("--rescan-seconds", "0.3")
 

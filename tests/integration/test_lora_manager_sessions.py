@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
-from wuliart.contract.status import Reason
+from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
+from wuliart_contract.status import Reason
 
 RESCAN = ("--rescan-seconds", "0.3")
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from lora_manager import loading
+from lora_manager.candidates import Found
 from lora_manager.config import ManagerConfig
-from lora_manager.found import Found
 from lora_manager.manager import LoraManager
-from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
-from wuliart.lora import LoraPlan
+from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
+from wuliart_lora import LoraPlan
 
 RESCAN = ("--rescan-seconds", "0.3")
 

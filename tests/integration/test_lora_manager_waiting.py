@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from lora_manager import loading
+from lora_manager.candidates import Stamp
 from lora_manager.config import ManagerConfig
-from lora_manager.found import Stamp
 from lora_manager.manager import LoraManager
-from tests.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
+from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 
 RESCAN = ("--rescan-seconds", "0.3")
 

@@ -15,9 +15,9 @@ from inference_server.service import segment
 from lora_manager import segment_session
 from lora_manager.config import ManagerConfig
 from lora_manager.manager import LoraManager
-from tests.fakes import until
-from tests.harness import LAYOUT, InProcessServer, running_server
-from tests.lora_files import make_lora
+from tests.support.fakes import until
+from tests.support.harness import LAYOUT, InProcessServer, running_server
+from tests.support.lora_files import make_lora
 
 
 @pytest.fixture

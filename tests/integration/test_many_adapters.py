@@ -12,14 +12,14 @@ import pytest
 from grpc import aio
 
 from inference_server.adapters.records import FileEntry
-from tests.fake_image_server import FakeImageServer, adapter, change, snapshot
-from tests.fakes import DEADLINE
-from tests.harness import InProcessServer, failure_of, name_model, running_server
-from tests.openai_door import open_web
-from wuliart.contract.limits import MAX_LISTED_ADAPTERS
+from tests.support.fake_image_server import FakeImageServer, adapter, change, snapshot
+from tests.support.fakes import DEADLINE
+from tests.support.harness import InProcessServer, failure_of, name_model, running_server
+from tests.support.openai_door import open_web
 from wuliart.v1 import adapter_pb2 as pb
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart_client import AdapterEventKind, AsyncClient, Client, ProtocolError, _adapters
+from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 STOCK_BYTES = 4 << 20
 """What a gRPC client accepts unless told otherwise."""

@@ -14,13 +14,13 @@ import pytest
 from openai import AsyncOpenAI
 from PIL import Image
 
-from tests.fake_image_server import Fail, FakeImageServer
-from tests.fakes import DEADLINE, colour, until
-from tests.hand_manager import HandManager, entry_of
-from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, open_door
-from wuliart.contract.status import Reason
+from tests.support.fake_image_server import Fail, FakeImageServer
+from tests.support.fakes import DEADLINE, colour, until
+from tests.support.hand_manager import HandManager, entry_of
+from tests.support.harness import InProcessServer, running_server
+from tests.support.openai_door import name_model, open_door
 from wuliart_client import read_recipe
+from wuliart_contract.status import Reason
 from wuliart_web.openai_stream import partial_steps
 
 

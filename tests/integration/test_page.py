@@ -14,17 +14,17 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.fake_image_server import Fail, FakeImageServer, Hold, adapter, change, snapshot
-from tests.fakes import until
-from tests.hand_manager import HandManager
-from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, open_web
-from tests.page_calls import PageCalls, usual
+from tests.support.fake_image_server import Fail, FakeImageServer, Hold, adapter, change, snapshot
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager
+from tests.support.harness import InProcessServer, running_server
+from tests.support.openai_door import name_model, open_web
+from tests.support.page_calls import PageCalls, usual
 from wuliart_client import AsyncClient
-from wuliart_web.drawing import Asked, Button, draw
+from wuliart_web.adapters import Known, Styles
+from wuliart_web.generation import Asked, Button, draw
+from wuliart_web.images import Pictures
 from wuliart_web.page import buttons
-from wuliart_web.pictures import Pictures
-from wuliart_web.styles import Known, Styles
 from wuliart_web.words import spoken
 
 CURL_EXAMPLE = Path(__file__).parents[2] / "clients" / "web" / "examples" / "draw.sh"

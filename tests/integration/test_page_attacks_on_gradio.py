@@ -19,18 +19,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.routing import BaseRoute, Mount
 
-from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, page_client
-from tests.page_calls import PageCalls, usual
+from tests.support.harness import InProcessServer, running_server
+from tests.support.openai_door import name_model, page_client
+from tests.support.page_calls import PageCalls, usual
 from wuliart_client import AsyncClient
 from wuliart_web import page as page_module
+from wuliart_web.adapters import Styles
 from wuliart_web.app import create_app
 from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
 from wuliart_web.guard_error import GuardError
+from wuliart_web.images import Pictures
 from wuliart_web.login import clients
-from wuliart_web.pictures import Pictures
 from wuliart_web.routes import is_allowed
-from wuliart_web.styles import Styles
 
 ROUTES = Path(__file__).with_name("gradio_routes.txt")
 SECRET = "not to be read"

@@ -14,10 +14,10 @@ import pytest
 from gradio import queueing
 from gradio.utils import LRUCache
 
-from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, page_client
-from tests.page_calls import PageCalls, usual
-from wuliart.contract.tokens import TokenFile
+from tests.support.harness import InProcessServer, running_server
+from tests.support.openai_door import name_model, page_client
+from tests.support.page_calls import PageCalls, usual
+from wuliart_process.tokens import TokenFile
 from wuliart_web import sessions
 from wuliart_web.sessions import CALLS_OF_ONE
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes import until
-from tests.harness import InProcessServer, running_server
-from tests.openai_door import name_model, page_client
-from wuliart.contract.limits import MAX_REQUEST_BYTES
-from wuliart.contract.tokens import TokenFile
+from tests.support.fakes import until
+from tests.support.harness import InProcessServer, running_server
+from tests.support.openai_door import name_model, page_client
+from wuliart_contract.limits import MAX_REQUEST_BYTES
+from wuliart_process.tokens import TokenFile
 from wuliart_web import bodies
 from wuliart_web.answer_headers import page_policy
-from wuliart_web.pictures import Pictures
+from wuliart_web.images import Pictures
 
 ANN, BOB = "ann-" + "a" * 28, "bob-" + "b" * 28
 JSON = {"content-type": "application/json"}

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.fakes import DEADLINE
+from tests.support.fakes import DEADLINE
 from wuliart_web.listening import BoundedListener
 
 DESCRIPTORS = 160

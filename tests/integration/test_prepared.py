@@ -12,12 +12,12 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from inference_server import prepare as command
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
-from inference_server.engine.loading import load_model, open_source
 from inference_server.errors import ModelError
-from inference_server.model import prepared
+from inference_server.loading import prepare as command
+from inference_server.loading.load import load_model, open_source
+from inference_server.model.weights import prepared
 from inference_server.weight_kind import WeightKind
 
 CPU = torch.device("cpu")

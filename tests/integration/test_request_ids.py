@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from inference_server.logs import stamp
-from tests.fakes import DEADLINE
-from tests.harness import InProcessServer, failure_of, kinds, running_server
-from wuliart.contract.logs import TextFormatter
+from tests.support.fakes import DEADLINE
+from tests.support.harness import InProcessServer, failure_of, kinds, running_server
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
+from wuliart_process.logs import TextFormatter
 
 PROMPT = "a very private lighthouse"
 

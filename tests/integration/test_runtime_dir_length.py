@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wuliart.contract.rendezvous import MAX_SOCKET_PATH, runtime_dir_problem
+from wuliart_process.sockets import MAX_SOCKET_PATH, runtime_dir_problem
 
 SOCKET = "/descriptors.sock"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import wuliart_client
-from tests.fakes import DEADLINE, until
-from tests.hand_manager import HandManager, entry_of
-from tests.harness import InProcessServer, running_server
+from tests.support.fakes import DEADLINE, until
+from tests.support.hand_manager import HandManager, entry_of
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1 import adapter_pb2 as pb
 
 

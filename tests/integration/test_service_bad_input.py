@@ -11,9 +11,9 @@ import pytest
 from google.protobuf.message import Message
 
 import wuliart_client
-from tests.fakes import until
-from tests.hand_manager import HandManager, entry_of
-from tests.harness import InProcessServer, failure_of, kinds, running_server
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager, entry_of
+from tests.support.harness import InProcessServer, failure_of, kinds, running_server
 from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
 
 METHOD = "/wuliart.v1.ImageGenerationService/GenerateImage"

@@ -14,9 +14,9 @@ import pytest
 
 from inference_server.adapters.slots import SlotState
 from inference_server.service import descriptor_socket
-from tests.fakes import until
-from tests.hand_manager import HandManager
-from tests.harness import InProcessServer, failure_of, running_server
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager
+from tests.support.harness import InProcessServer, failure_of, running_server
 from wuliart.internal.v1 import segment_pb2 as pb
 
 

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 import wuliart_client
-from tests.fakes import until
-from tests.harness import InProcessServer, failure_of, kinds, read_until, running_server
+from tests.support.fakes import until
+from tests.support.harness import InProcessServer, failure_of, kinds, read_until, running_server
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 
 

@@ -14,11 +14,18 @@ from PIL import Image
 
 import wuliart_client
 from inference_server.errors import RequestError
-from inference_server.scheduler import positions as positions_module
-from tests.fakes import colour, until
-from tests.harness import InProcessServer, failure_of, kinds, read_until, rest_of, running_server
-from wuliart.contract.status import Reason
+from inference_server.scheduler import queue_positions as positions_module
+from tests.support.fakes import colour, until
+from tests.support.harness import (
+    InProcessServer,
+    failure_of,
+    kinds,
+    read_until,
+    rest_of,
+    running_server,
+)
 from wuliart.v1.image_generation_pb2 import GenerateImageResponse
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import xxhash
 
-from tests.fakes import until
-from tests.hand_manager import HandManager, entry_of
-from tests.harness import (
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager, entry_of
+from tests.support.harness import (
     CONDITIONING,
     LAYOUT,
     InProcessServer,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 import wuliart_client
-from tests.fakes import DEADLINE
-from tests.hand_manager import HandManager, entry_of
-from tests.harness import InProcessServer, failure_of, read_until, running_server
-from tests.openai_door import name_model, open_door
+from tests.support.fakes import DEADLINE
+from tests.support.hand_manager import HandManager, entry_of
+from tests.support.harness import InProcessServer, failure_of, read_until, running_server
+from tests.support.openai_door import name_model, open_door
 from wuliart.v1.image_generation_pb2 import AdapterWeight
-from wuliart_web.drawing import Asked, draw
-from wuliart_web.pictures import Pictures
+from wuliart_web.generation import Asked, draw
+from wuliart_web.images import Pictures
 from wuliart_web.words import spoken
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from inference_server.adapters import binder as binder_module
-from tests.fakes import until
-from tests.hand_manager import HandManager, entry_of
-from tests.harness import (
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager, entry_of
+from tests.support.harness import (
     LAYOUT,
     InProcessServer,
     failure_of,

@@ -18,14 +18,14 @@ import pytest
 import trustme
 
 from inference_server.network import Network
-from tests.fakes import until
-from tests.hand_manager import HandManager
-from tests.harness import name_model, running_server
-from tests.openai_door import open_web
-from tests.page_calls import PageCalls, usual
-from tests.slow_path import slow_path
+from tests.support.fakes import until
+from tests.support.hand_manager import HandManager
+from tests.support.harness import name_model, running_server
+from tests.support.openai_door import open_web
+from tests.support.page_calls import PageCalls, usual
+from tests.support.slow_path import slow_path
 from wuliart_client import TLS, AsyncClient, Client
-from wuliart_web.styles import Styles
+from wuliart_web.adapters import Styles
 
 DELAY = 1.0
 """Seconds, each way."""

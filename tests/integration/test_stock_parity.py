@@ -18,12 +18,12 @@ from diffusers import QwenImagePipeline
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Drawing, Engine
-from inference_server.engine.loading import load_model, open_source
-from inference_server.model.low_rank import GatedAdapter
-from lora_manager.image import build_image, module_shapes
-from tests.lora_files import make_lora
-from wuliart.contract.layout import LowRankSite, SegmentLayout
-from wuliart.lora import parse_lora
+from inference_server.loading.load import load_model, open_source
+from inference_server.model.kernels.low_rank import GatedAdapter
+from tests.support.lora_files import make_lora
+from wuliart_lora import parse_lora
+from wuliart_lora.slot_image import build_image, module_shapes
+from wuliart_lora.slot_layout import LowRankSite, SegmentLayout
 
 CPU = torch.device("cpu")
 PROMPT = "a red lighthouse 在海边 at dusk"

@@ -23,13 +23,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 import wuliart_client
 from inference_server.network import Network
-from tests.fakes import DEADLINE
-from tests.harness import InProcessServer, failure_of, running_server
-from tests.openai_door import name_model, open_door, open_web
-from wuliart.contract.status import Reason
-from wuliart.contract.tokens import TokenFile
+from tests.support.fakes import DEADLINE
+from tests.support.harness import InProcessServer, failure_of, running_server
+from tests.support.openai_door import name_model, open_door, open_web
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import TLS, AsyncClient, Client, Unauthenticated, cli
+from wuliart_contract.status import Reason
+from wuliart_process.tokens import TokenFile
 
 ANN, BOB = "ann-" + "a" * 28, "bob-" + "b" * 28
 WRONG = ["", "Bearer", f"Basic {ANN}", "Bearer " + "x" * 32, f"Bearer {ANN}x", ANN]

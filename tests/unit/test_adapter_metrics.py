@@ -10,10 +10,10 @@ import pytest
 
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.histogram import SECONDS, Histogram
-from tests.slot_bench import LEASE
-from tests.slot_bench import Bench as SlotBench
-from tests.store_bench import Bench, entry, make_bench, refused
-from wuliart.contract.status import Reason
+from tests.support.slot_bench import LEASE
+from tests.support.slot_bench import Bench as SlotBench
+from tests.support.store_bench import Bench, entry, make_bench, refused
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

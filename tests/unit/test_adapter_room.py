@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.engine.adapter_room import SHARE, USUAL, AdapterRoom, choose_room
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
+from inference_server.loading.adapter_budget import SHARE, USUAL, AdapterRoom, choose_room
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 GB = 1e9
 

@@ -11,7 +11,7 @@ import pytest
 from inference_server.adapters.catalog import Catalog
 from inference_server.adapters.changes import LOG_LENGTH, Change, ChangeKind
 from inference_server.adapters.records import AdapterState, FileEntry, Resident
-from inference_server.model.low_rank import AdapterTensors
+from inference_server.model.kernels.low_rank import AdapterTensors
 
 
 def entry(name: str, version: int = 1, refusal: str = "") -> FileEntry:

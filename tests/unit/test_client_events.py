@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fake_image_server import JPEG, completed, queued, started, step, whole_picture
+from tests.support.fake_image_server import JPEG, completed, queued, started, step, whole_picture
 from wuliart.v1.adapter_pb2 import WatchAdaptersResponse
 from wuliart.v1.image_generation_pb2 import GenerateImageResponse
 from wuliart_client import Completed, ProtocolError, Queued, Started, Step

@@ -7,16 +7,10 @@ import pickle
 import pytest
 
 import wuliart_client
-from wuliart.contract.status import Reason
-from wuliart_client import (
-    AdapterNotFound,
-    InvalidRequest,
-    QueueFull,
-    Style,
-    WuliArtError,
-)
+from wuliart_client import AdapterNotFound, InvalidRequest, QueueFull, Style, WuliArtError
 from wuliart_client._failures import BY_REASON
 from wuliart_client._requests import build_generate_request
+from wuliart_contract.status import Reason
 
 
 def test_every_reason_has_an_exception():

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from wuliart_client import Picture, Timings
-from wuliart_client._picture import save_dated, write_new
+from wuliart_client._image import save_dated, write_new
 
 NOW = datetime(2024, 12, 31, 23, 59, 59)
 

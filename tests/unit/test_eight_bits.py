@@ -8,9 +8,9 @@ from torch import Tensor
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Drawing, Engine
-from inference_server.engine.loading import kind_of, load_model, open_source
-from inference_server.model import ops
-from inference_server.model.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.loading.load import kind_of, load_model, open_source
+from inference_server.model.kernels import ops
+from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
 from inference_server.weight_kind import WeightKind
 
 CPU = torch.device("cpu")

@@ -9,23 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.model import fold, triton_low_rank
-from inference_server.model.checkpoint import WeightFiles
+from inference_server.model import fold
 from inference_server.model.fold import Arithmetic, Fold, Job, wider
-from inference_server.model.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.model.kernels import triton_low_rank
+from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
 from inference_server.model.modulation import ModulationTable
-from inference_server.model.packing import Fields
 from inference_server.model.transformer import Picture, StepModulation, Transformer
-from inference_server.model.transformer_loading import (
+from inference_server.model.transformer_weights import TransformerConfig
+from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.packing import Fields
+from inference_server.model.weights.transformer import (
     block_fields,
     block_views,
     fill_block,
     load_transformer,
     read_edges,
 )
-from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.weight_kind import WeightKind
-from tests.tiny_model import TRANSFORMER, make_transformer
+from tests.support.tiny_model import TRANSFORMER, make_transformer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CONFIG = TransformerConfig.from_json(TRANSFORMER)

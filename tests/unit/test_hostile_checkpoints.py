@@ -16,18 +16,18 @@ from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
-from inference_server.engine.loading import open_source
 from inference_server.errors import ModelError
-from inference_server.model import prepared
+from inference_server.loading.load import open_source
+from inference_server.loading.prepare import prepare
 from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
-from inference_server.prepare import prepare
+from inference_server.model.weights import prepared
 from inference_server.weight_kind import WeightKind
-from tests.hostile_checkpoints import (
+from tests.support.hostile_checkpoints import (
     INDEX,
     TEXT,
     TRANSFORMER,
@@ -299,7 +299,7 @@ READ_CUT = """
 import os, sys
 from pathlib import Path
 from inference_server.errors import ModelError
-from inference_server.model.checkpoint import WeightFiles
+from inference_server.model.weights.checkpoint import WeightFiles
 files = WeightFiles(Path(sys.argv[1]).parent, "diffusion_pytorch_model")
 os.truncate(sys.argv[1], 100_000)
 try:

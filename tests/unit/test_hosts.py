@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wuliart.contract.hosts import allowed
+from wuliart_process.allowed_hosts import allowed
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.tiny_model import TRANSFORMER
-from wuliart.contract.layout import (
+from tests.support.tiny_model import TRANSFORMER
+from wuliart_lora.slot_layout import (
     REGION_ALIGNMENT,
     SLOT_ALIGNMENT,
     LayoutParameters,
@@ -109,7 +109,7 @@ def test_the_hash_is_the_same_for_the_same_parameters() -> None:
 
 def test_the_hash_sees_where_things_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     before = SegmentLayout(SMALL).hash
-    monkeypatch.setattr("wuliart.contract.layout.REGION_ALIGNMENT", 512)
+    monkeypatch.setattr("wuliart_lora.slot_layout.REGION_ALIGNMENT", 512)
     assert SegmentLayout(SMALL).hash != before
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.scheduler.line import Line
+from inference_server.scheduler.fair_queue import Line
 
 
 def line_of(*jobs: str) -> Line[str]:

@@ -19,12 +19,12 @@ import pytest
 from inference_server import logs
 from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
-from inference_server.scheduler.job import Job
-from tests.fakes import until
-from tests.scheduler_bench import Bench
-from wuliart.contract.log_handler import StderrHandler
-from wuliart.contract.log_repeats import ALLOWED, WINDOW_SECONDS, Repeats
-from wuliart.contract.status import Reason
+from inference_server.scheduler.request import Job
+from tests.support.fakes import until
+from tests.support.scheduler_bench import Bench
+from wuliart_contract.status import Reason
+from wuliart_process.log_handler import StderrHandler
+from wuliart_process.log_repeats import ALLOWED, WINDOW_SECONDS, Repeats
 
 PROMPT = "a very private lighthouse"
 
@@ -254,7 +254,7 @@ async def test_a_completed_picture_leaves_one_line(output: Output) -> None:
     (record,) = output.about("one")
     timings = caller.picture.timings
     assert {k: v for k, v in record.items() if not k.endswith("_seconds") and k != "time"} == {
-        "level": "INFO", "logger": "inference_server.scheduler.ledger",
+        "level": "INFO", "logger": "inference_server.scheduler.outcomes",
         "message": "picture completed", "request_id": "one", "outcome": "completed", "steps": 3,
         "styles": ["ink", "水墨"], "bytes": len(caller.picture.image),
     }  # fmt: skip

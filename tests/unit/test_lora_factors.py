@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.lora_files import (
+from tests.support.lora_files import (
     STYLES,
     encode,
     lora_tensors,
@@ -19,9 +19,9 @@ from tests.lora_files import (
     peft_metadata,
     truth,
 )
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraAdapter, LoraRefused, parse_lora
-from wuliart.lora.peft_config import Pattern
+from wuliart_lora import LoraAdapter, LoraRefused, parse_lora
+from wuliart_lora.peft_config import Pattern
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 MODULES = module_features(LAYOUT)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.lora_files import make_lora, module_features, pack, pack_raw, peft_metadata
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraAdapter, LoraRefused, parse_lora
+from tests.support.lora_files import make_lora, module_features, pack, pack_raw, peft_metadata
+from wuliart_lora import LoraAdapter, LoraRefused, parse_lora
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(1, 16, 32, 8, 8, 8, 4, 8, "float32"))
 MODULES = module_features(LAYOUT)

@@ -10,9 +10,16 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from tests.lora_files import RawTensor, encode, lora_tensors, module_features, pack, pack_raw
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraRefused, parse_lora
+from tests.support.lora_files import (
+    RawTensor,
+    encode,
+    lora_tensors,
+    module_features,
+    pack,
+    pack_raw,
+)
+from wuliart_lora import LoraRefused, parse_lora
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)

@@ -14,9 +14,9 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 
-from tests.lora_files import make_lora, module_features, peft_metadata, truth
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraAdapter, parse_lora
+from tests.support.lora_files import make_lora, module_features, peft_metadata, truth
+from wuliart_lora import LoraAdapter, parse_lora
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 MODULES = module_features(LAYOUT)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lora_manager.image import module_shapes
-from tests.bad_lora_files import BAD_FILES
-from tests.lora_files import lora_tensors, make_lora, pack, pack_raw
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraRefused, parse_lora, read_safetensors
+from tests.support.bad_lora_files import BAD_FILES
+from tests.support.lora_files import lora_tensors, make_lora, pack, pack_raw
+from wuliart_lora import LoraRefused, parse_lora, read_safetensors
+from wuliart_lora.slot_image import module_shapes
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 

@@ -20,15 +20,15 @@ from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from lora_manager import loading
+from lora_manager.candidates import Found, Stamp
 from lora_manager.catalog import Entry
 from lora_manager.directory import inspect
-from lora_manager.found import Found, Stamp
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
-from tests.fake_segment_server import PARAMETERS, lora_bytes
-from tests.lora_files import make_lora, module_features
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraRefused, parse_lora
-from wuliart.lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, sidecar_owner
+from tests.support.fake_segment_server import PARAMETERS, lora_bytes
+from tests.support.lora_files import make_lora, module_features
+from wuliart_lora import LoraRefused, parse_lora
+from wuliart_lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, sidecar_owner
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 FEATURES = module_features(
     SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))

@@ -1,7 +1,7 @@
 """Every file ends in one of two states: each of its tensors counts, or it is refused by name.
 
 Whole files as their trainers write them; `test_lora_parity` says what the accepted ones mean, and
-tests/bad_lora_files.py has files that are good but for one thing.
+tests/support/bad_lora_files.py has files that are good but for one thing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from tests.lora_files import (
+from tests.support.lora_files import (
     STYLES,
     RawTensor,
     decode,
@@ -21,8 +21,8 @@ from tests.lora_files import (
     module_features,
     pack,
 )
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import LoraRefused, parse_lora
+from wuliart_lora import LoraRefused, parse_lora
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)

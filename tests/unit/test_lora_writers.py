@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.lora_files import RawTensor, module_features, pack
-from wuliart.contract.layout import LayoutParameters, SegmentLayout
-from wuliart.lora import parse_lora
+from tests.support.lora_files import RawTensor, module_features, pack
+from wuliart_lora import parse_lora
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_manager.admission import Admission, Changes, Hints
+from lora_manager.candidates import Found, Stamp
 from lora_manager.directory import Scan
-from lora_manager.found import Found, Stamp
 from lora_manager.unfinished import Signs
 
 QUIET = 1.8

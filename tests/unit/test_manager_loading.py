@@ -13,15 +13,15 @@ import pytest
 from safetensors.numpy import save
 
 from lora_manager import loading
+from lora_manager.candidates import Found, Stamp
 from lora_manager.catalog import Catalog, Entry
 from lora_manager.config import parse_config
 from lora_manager.directory import inspect
-from lora_manager.found import Found, Stamp
-from lora_manager.jobs import JobQueue, Urgency
+from lora_manager.load_queue import JobQueue, Urgency
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load, read_once
-from tests.fake_segment_server import PARAMETERS, lora_bytes
-from wuliart.contract.layout import SegmentLayout
-from wuliart.contract.rendezvous import default_runtime_dir
+from tests.support.fake_segment_server import PARAMETERS, lora_bytes
+from wuliart_lora.slot_layout import SegmentLayout
+from wuliart_process.sockets import default_runtime_dir
 
 SHAPE = ModelShape.of(
     SegmentLayout(PARAMETERS),

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import save
 
 from lora_manager import writers
-from lora_manager.beside import finished_by
+from lora_manager.candidates import Found
 from lora_manager.directory import inspect, scan
-from lora_manager.found import Found
+from lora_manager.sidecars import finished_by
 from lora_manager.unfinished import Signs, signs_of
 
 PATH = "transformer.transformer_blocks.0.attn.to_q"

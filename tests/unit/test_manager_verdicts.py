@@ -13,14 +13,14 @@ import pytest
 from safetensors.numpy import load, save
 
 from lora_manager import loading, verdict_file, verdicts
+from lora_manager.candidates import Found
 from lora_manager.catalog import Entry
 from lora_manager.config import ManagerConfig
 from lora_manager.directory import inspect
-from lora_manager.found import Found
 from lora_manager.manager import LoraManager
 from lora_manager.verdict_file import VerdictFile, default_cache_dir
 from lora_manager.verdicts import Verdicts, to_json
-from tests.fake_segment_server import FakeSegmentServer, lora_bytes
+from tests.support.fake_segment_server import FakeSegmentServer, lora_bytes
 
 LAYOUT = "layout"
 

@@ -10,9 +10,9 @@ from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
 from inference_server.histogram import SECONDS, Histogram
 from inference_server.scheduler.metrics import BATCHES, STAGE_SECONDS, PictureMetrics, Stage
-from tests.fakes import settle, until
-from tests.scheduler_bench import Bench
-from wuliart.contract.status import Reason
+from tests.support.fakes import settle, until
+from tests.support.scheduler_bench import Bench
+from wuliart_contract.status import Reason
 
 BROKEN = RequestError(Reason.NON_FINITE, "broken")
 

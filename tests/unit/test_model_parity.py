@@ -12,7 +12,6 @@ from diffusers import QwenImagePipeline
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from inference_server.model import latents
-from inference_server.model.checkpoint import WeightFiles
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule import FAMILIES, ScheduleTable
 from inference_server.model.text_encoder import (
@@ -24,17 +23,18 @@ from inference_server.model.text_encoder import (
     reader,
 )
 from inference_server.model.transformer import Picture
-from inference_server.model.transformer_loading import (
+from inference_server.model.transformer_weights import TransformerConfig
+from inference_server.model.vae import VaeConfig, VaeDecoder
+from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.transformer import (
     block_fields,
     block_views,
     fill_block,
     load_transformer,
     read_edges,
 )
-from inference_server.model.transformer_weights import TransformerConfig
-from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.weight_kind import WeightKind
-from tests.tiny_model import make_transformer, make_vae, randomise
+from tests.support.tiny_model import make_transformer, make_vae, randomise
 
 CPU = torch.device("cpu")
 

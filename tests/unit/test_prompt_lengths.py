@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_server.model.transformer import prompt_lengths
-from wuliart.contract.limits import MAX_PROMPT_TOKENS
+from wuliart_contract.limits import MAX_PROMPT_TOKENS
 
 
 @given(st.integers(1, 5000), st.integers(2, 256))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inference_server.engine.jpeg import encode_picture
-from wuliart.contract.recipe import Recipe, RecipeError, RecipeStyle
 from wuliart_client import read_recipe
+from wuliart_contract.recipe import Recipe, RecipeError, RecipeStyle
 
 HASH = "0123456789abcdef" * 4
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60)

@@ -11,8 +11,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from inference_server.errors import RequestError
 from inference_server.ray_app.replica_calls import ATTEMPTS, Counts, ReplicaCalls
 from inference_server.ray_app.wire import Event, Failed, Taken
-from wuliart.contract.status import Reason
 from wuliart.v1 import image_generation_pb2 as pb
+from wuliart_contract.status import Reason
 
 Response = pb.GenerateImageResponse
 

@@ -20,7 +20,7 @@ from inference_server.model.schedule import (
     parse,
 )
 from inference_server.model.schedule_choice import choose
-from tests.few_step_loras import (
+from tests.support.few_step_loras import (
     LIGHTNING,
     LIGHTNING_8,
     PUBLISHED_SCHEDULER,

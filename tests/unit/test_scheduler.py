@@ -11,12 +11,12 @@ from PIL import Image
 
 from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
-from inference_server.scheduler import positions as positions_module
+from inference_server.scheduler import queue_positions as positions_module
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import AdapterUse, Completed, Started, StepDone
-from tests.fakes import colour, settle, until
-from tests.scheduler_bench import Bench
-from wuliart.contract.status import Reason
+from tests.support.fakes import colour, settle, until
+from tests.support.scheduler_bench import Bench
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

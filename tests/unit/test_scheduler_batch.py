@@ -9,9 +9,9 @@ import pytest
 from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import Started, StepDone
-from tests.fakes import settle, until
-from tests.scheduler_bench import Bench, Caller
-from wuliart.contract.status import Reason
+from tests.support.fakes import settle, until
+from tests.support.scheduler_bench import Bench, Caller
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 
 from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
-from inference_server.scheduler.device import device_thread
+from inference_server.scheduler.device_thread import device_thread
 from inference_server.scheduler.scheduler import Scheduler
-from tests.fakes import FakeBinder, FakeEngine, settle, until
-from tests.scheduler_bench import Bench, Caller
-from wuliart.contract.status import Reason
+from tests.support.fakes import FakeBinder, FakeEngine, settle, until
+from tests.support.scheduler_bench import Bench, Caller
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

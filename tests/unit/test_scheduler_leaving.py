@@ -12,9 +12,9 @@ from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import Completed, Queued
-from tests.fakes import settle, until
-from tests.scheduler_bench import Bench
-from wuliart.contract.status import Reason
+from tests.support.fakes import settle, until
+from tests.support.scheduler_bench import Bench
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

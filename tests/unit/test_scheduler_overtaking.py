@@ -10,9 +10,9 @@ from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
 from inference_server.scheduler.events import Queued
 from inference_server.scheduler.scheduler import MAX_OVERTAKES
-from tests.fakes import settle, until
-from tests.scheduler_bench import Bench
-from wuliart.contract.status import Reason
+from tests.support.fakes import settle, until
+from tests.support.scheduler_bench import Bench
+from wuliart_contract.status import Reason
 
 COLD = (Wanted("cold", 1.0),)
 COLDER = (Wanted("colder", 1.0),)

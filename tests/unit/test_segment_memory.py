@@ -16,10 +16,10 @@ import torch
 import xxhash
 
 from inference_server.adapters.segment import AdapterSegment
-from lora_manager.image import SlotImage, build_image, module_shapes
-from tests.lora_files import make_lora
-from wuliart.contract.layout import LayoutParameters, LowRankSite, SegmentLayout
-from wuliart.lora import LoraAdapter, parse_lora
+from tests.support.lora_files import make_lora
+from wuliart_lora import LoraAdapter, parse_lora
+from wuliart_lora.slot_image import SlotImage, build_image, module_shapes
+from wuliart_lora.slot_layout import LayoutParameters, LowRankSite, SegmentLayout
 
 SLOTS = 3
 ROWS = 3

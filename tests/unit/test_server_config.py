@@ -20,8 +20,8 @@ from inference_server.config import (
 )
 from inference_server.network import Network
 from inference_server.runtime_dir import RuntimeDirError, claim
-from tests.other_user import NOBODY, needs_root
-from wuliart.contract.rendezvous import default_runtime_dir
+from tests.support.other_user import NOBODY, needs_root
+from wuliart_process.sockets import default_runtime_dir
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 import xxhash
 
-from lora_manager.image import SlotImage, build_image, module_shapes
-from tests.lora_files import encode, make_lora, pack, truth
-from wuliart.contract.layout import REGION_ALIGNMENT, LayoutParameters, LowRankSite, SegmentLayout
-from wuliart.lora import LoraAdapter, LoraRefused, parse_lora
+from tests.support.lora_files import encode, make_lora, pack, truth
+from wuliart_lora import LoraAdapter, LoraRefused, parse_lora
+from wuliart_lora.slot_image import SlotImage, build_image, module_shapes
+from wuliart_lora.slot_layout import REGION_ALIGNMENT, LayoutParameters, LowRankSite, SegmentLayout
 
 ROWS = 10
 

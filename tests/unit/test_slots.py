@@ -9,8 +9,8 @@ import pytest
 
 from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.adapters.slots import SlotState, SlotTable
-from tests.slot_bench import LEASE, LIMIT, ME, Bench, content, refused
-from wuliart.contract.status import Reason
+from tests.support.slot_bench import LEASE, LIMIT, ME, Bench, content, refused
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

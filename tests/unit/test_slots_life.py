@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference_server.adapters.slots import Pin, Slot, SlotState
 from inference_server.errors import RequestError
-from tests.slot_bench import LEASE, Bench, content, refused
-from wuliart.contract.status import Reason
+from tests.support.slot_bench import LEASE, Bench, content, refused
+from wuliart_contract.status import Reason
 
 NAMES = st.sampled_from("abcdef")
 PICK = st.integers(0, 1 << 16)

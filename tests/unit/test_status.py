@@ -10,7 +10,7 @@ from google.rpc import code_pb2, error_details_pb2
 
 from inference_server.errors import RequestError, Violation
 from inference_server.service.status import to_status
-from wuliart.contract.status import CODES, DOMAIN, Reason
+from wuliart_contract.status import CODES, DOMAIN, Reason
 
 
 def details(error: RequestError) -> tuple[list[Any], ...]:

@@ -19,8 +19,8 @@ from inference_server.adapters.changes import ChangeKind
 from inference_server.adapters.records import AdapterState, FileEntry, Wanted
 from inference_server.adapters.slots import SlotState
 from inference_server.errors import RequestError
-from tests.store_bench import IMAGES, LAYOUT, Bench, entry, make_bench, refused
-from wuliart.contract.status import Reason
+from tests.support.store_bench import IMAGES, LAYOUT, Bench, entry, make_bench, refused
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

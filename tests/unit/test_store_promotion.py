@@ -10,9 +10,9 @@ import pytest
 from inference_server.adapters import binder as binder_module
 from inference_server.adapters.records import Wanted
 from inference_server.adapters.slots import SlotState
-from tests.fakes import settle, until
-from tests.store_bench import Bench, entry, make_bench, refused
-from wuliart.contract.status import Reason
+from tests.support.fakes import settle, until
+from tests.support.store_bench import Bench, entry, make_bench, refused
+from wuliart_contract.status import Reason
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import Skipped, Wanted
-from tests.store_bench import Bench, entry, make_bench, refused
-from wuliart.contract.status import Reason
+from tests.support.store_bench import Bench, entry, make_bench, refused
+from wuliart_contract.status import Reason
 
 NO_SUCH = Skipped("stone", Reason.ADAPTER_NOT_FOUND, "there is no style 'stone'")
 REFUSED = Skipped("bad", Reason.ADAPTER_REFUSED, "style 'bad' cannot be used: rank 99")

@@ -15,12 +15,12 @@ from inference_server.adapters.metrics import Count
 from inference_server.adapters.records import AdapterState, FileEntry, Wanted
 from inference_server.service.adapters import _adapter
 from inference_server.service.segment import _waiting
-from tests.store_bench import Bench, entry, make_bench, refused
-from wuliart.contract.status import Reason
+from tests.support.store_bench import Bench, entry, make_bench, refused
 from wuliart.internal.v1 import segment_pb2
 from wuliart_client._adapters import AdapterState as Shown
 from wuliart_client._adapters import read_adapter
 from wuliart_client.cli_adapters import adapter_table, describe
+from wuliart_contract.status import Reason
 
 WHY = "another program has it open for writing; let that finish"
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.engine.memory_plan import RING_SLOTS
-from inference_server.model.ring import Ring
-from inference_server.model.streaming import Layers, Streaming, load_layers, spread
+from inference_server.loading.memory_plan import RING_SLOTS
+from inference_server.model.offload.layers import Layers, Streaming, load_layers, spread
+from inference_server.model.offload.ring import Ring
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.ray_app.telling import OtherPictureError, Telling
+from inference_server.ray_app.resumption import OtherPictureError, Telling
 from wuliart.v1 import image_generation_pb2 as pb
 
 Response = pb.GenerateImageResponse

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wuliart.contract import tokens
-from wuliart.contract.exposure import reaches_strangers
-from wuliart.contract.tokens import TokenFile, TokenFileError, bearer
+from wuliart_process import tokens
+from wuliart_process.exposure import reaches_strangers
+from wuliart_process.tokens import TokenFile, TokenFileError, bearer
 
 ANN, BOB, NEW = "a" * 16, "b" * 40, "n" * 20
 

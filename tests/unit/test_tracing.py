@@ -13,12 +13,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
-from tests.harness import InProcessServer, failure_of, kinds, running_server
-from tests.scheduler_bench import Bench
-from wuliart.contract import tracing
-from wuliart.contract.status import Reason
+from tests.support.harness import InProcessServer, failure_of, kinds, running_server
+from tests.support.scheduler_bench import Bench
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart_client._tracing import outgoing_metadata
+from wuliart_contract.status import Reason
+from wuliart_process import tracing
 
 STAGES = ["queued", "text_encode", "denoise", "decode", "jpeg_encode"]
 PROMPT = "a very private lighthouse"

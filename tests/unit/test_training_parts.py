@@ -20,7 +20,7 @@ from training.network import SHAPE, TOKENS, Network
 from training.prompts import OPEN, Pool
 from training.text_encoder import build_text_encoder, encode
 from training.tokenizer import TEMPLATE, TEMPLATE_TOKENS, build_tokenizer
-from wuliart.lora import parse_lora
+from wuliart_lora import parse_lora
 
 SMALL = SHAPE | {"num_layers": 2}
 

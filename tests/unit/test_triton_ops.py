@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.model import ops, triton_attention, triton_ops
+from inference_server.model.kernels import ops, triton_attention, triton_ops
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -154,7 +154,7 @@ def test_products_epilogue_and_attention() -> None:
 def test_they_compile_for_ada_and_hopper() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.compile_kernels"],
+        [sys.executable, "-m", "tests.support.compile_kernels"],
         env=environment | {"TRITON_ALWAYS_COMPILE": "1"},
         capture_output=True,
         text=True,

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inference_server.errors import ModelError
-from inference_server.model.checkpoint import WeightFiles
-from inference_server.model.turbo import FusedWeights
-from tests.tiny_model import make_transformer
+from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.turbo_lora import FusedWeights
+from tests.support.tiny_model import make_transformer
 
 RANK = 8
 TARGETS = ("attn.to_q", "attn.to_out.0", "attn.add_k_proj", "img_mlp.net.0.proj", "txt_mod.1")

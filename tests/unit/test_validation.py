@@ -10,8 +10,8 @@ import pytest
 from inference_server.adapters.records import Wanted
 from inference_server.errors import RequestError
 from inference_server.service.validation import RANDOM_SEED_BITS, validate
-from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
+from wuliart_contract.status import Reason
 
 COUNTS = range(1, 5)
 """As of a schedule that was made for four steps."""

@@ -10,13 +10,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from wuliart.contract.status import Reason
 from wuliart_client import Adapter, AdapterState, Unavailable
 from wuliart_client._failures import BY_REASON
+from wuliart_contract.status import Reason
 from wuliart_web import failures, viewer, words
+from wuliart_web.adapters import Known
+from wuliart_web.images import KEPT, Pictures
 from wuliart_web.page import _notes, _step_label, labelled
-from wuliart_web.pictures import KEPT, Pictures
-from wuliart_web.styles import Known
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123)
 

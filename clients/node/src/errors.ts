@@ -24,7 +24,7 @@ export interface Violation {
 /**
  * A call that failed. The message says what happened and what to do.
  *
- * `reason` is one of the names in `wuliart/contract/status.py` ("ADAPTER_NOT_FOUND", "QUEUE_FULL",
+ * `reason` is one of the names in `wuliart_contract/status.py` ("ADAPTER_NOT_FOUND", "QUEUE_FULL",
  * ...), or gRPC's own code ("UNAVAILABLE") where the failure did not come from the service.
  */
 export class WuliArtError extends Error {

@@ -10,8 +10,6 @@
 underscore are private. The command `wuliart` is this package at the shell.
 """
 
-from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
-from wuliart.contract.recipe import Recipe, RecipeError, RecipeStyle
 from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
 from wuliart_client._channel import TLS
 from wuliart_client._client import AsyncClient, Client
@@ -32,7 +30,7 @@ from wuliart_client._exceptions import (
     Unavailable,
     WuliArtError,
 )
-from wuliart_client._picture import NAME_PATTERN, AdapterUse, Picture, SkippedAdapter, Timings
+from wuliart_client._image import NAME_PATTERN, AdapterUse, Picture, SkippedAdapter, Timings
 from wuliart_client._recipe import read_recipe
 from wuliart_client._requests import Style, StyleLike
 from wuliart_client._server_info import (
@@ -45,6 +43,8 @@ from wuliart_client._server_info import (
     ServerInfo,
 )
 from wuliart_client._streams import AsyncEventStream, EventStream
+from wuliart_contract.recipe import Recipe, RecipeError, RecipeStyle
+from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
 
 __all__ = [
     "NAME_PATTERN",

@@ -12,8 +12,8 @@ from typing import Final
 import grpc
 from grpc.experimental import ChannelOptions
 
-from wuliart.contract.limits import MAX_RESPONSE_BYTES
 from wuliart_client._proxy import NO_PROXY_OPTION, is_direct
+from wuliart_contract.limits import MAX_RESPONSE_BYTES
 
 TARGET_VARIABLE: Final = "WULIART_TARGET"
 DEFAULT_TARGET: Final = "127.0.0.1:50051"

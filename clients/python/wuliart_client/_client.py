@@ -29,7 +29,7 @@ from wuliart_client._channel import (
 )
 from wuliart_client._events import Event, GenerationReader, finished_picture
 from wuliart_client._failures import CallContext
-from wuliart_client._picture import Picture
+from wuliart_client._image import Picture
 from wuliart_client._requests import StyleLike, build_generate_request
 from wuliart_client._server_info import ServerInfo, read_server_info
 from wuliart_client._streams import AsyncEventStream, EventStream

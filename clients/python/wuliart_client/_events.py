@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart_client._exceptions import ProtocolError
-from wuliart_client._picture import AdapterUse, Picture, SkippedAdapter, Timings
+from wuliart_client._image import AdapterUse, Picture, SkippedAdapter, Timings
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 class WuliArtError(Exception):
     """The root of everything that the clients raise on purpose.
 
-    `message` is for people. `reason` is a name from `wuliart.contract.status.Reason`, None if the
+    `message` is for people. `reason` is a name from `wuliart_contract.status.Reason`, None if the
     failure did not come from the server. `metadata` is what the server added to the reason.
     """
 

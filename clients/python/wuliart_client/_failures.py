@@ -15,10 +15,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from wuliart.contract.status import DOMAIN, Reason
 from wuliart_client import _exceptions as exceptions
 from wuliart_client._channel import ANSWER_SECONDS, CONNECT_SECONDS, SILENCE_SECONDS
 from wuliart_client._proxy import proxy_of
+from wuliart_contract.status import DOMAIN, Reason
 
 BY_REASON: Final[dict[Reason, type[exceptions.WuliArtError]]] = {
     Reason.INVALID_REQUEST: exceptions.InvalidRequest,

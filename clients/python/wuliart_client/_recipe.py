@@ -12,8 +12,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from wuliart.contract.files import open_regular
-from wuliart.contract.recipe import Recipe, RecipeError
+from wuliart_contract.recipe import Recipe, RecipeError
+from wuliart_process.regular_files import open_regular
 
 _UNICODE: Final = b"UNICODE\0"
 _EXIF: Final = b"Exif\0\0"

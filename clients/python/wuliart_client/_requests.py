@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
-from wuliart.contract.status import Reason
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart_client._exceptions import InvalidRequest
+from wuliart_contract.status import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wuliart.contract import tracing
+from wuliart_process import tracing
 
 
 def outgoing_metadata(own: tuple[tuple[str, str], ...] = ()) -> tuple[tuple[str, str], ...]:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from wuliart.contract.recipe import RecipeError
-from wuliart.contract.standard_streams import standard_streams
 from wuliart_client import cli_adapters, cli_generate, cli_info
 from wuliart_client._channel import (
     DEFAULT_TARGET,
@@ -25,6 +23,8 @@ from wuliart_client._channel import (
 from wuliart_client._client import Client
 from wuliart_client._exceptions import WuliArtError
 from wuliart_client.cli_terminal import Terminal
+from wuliart_contract.recipe import RecipeError
+from wuliart_process.standard_streams import standard_streams
 
 Run = Callable[[Client, argparse.Namespace, Terminal], None]
 

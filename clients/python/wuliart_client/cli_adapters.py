@@ -11,11 +11,11 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-from wuliart.contract.standard_streams import end_when_unread
 from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
 from wuliart_client._client import Client
 from wuliart_client._exceptions import Cancelled, Unavailable
 from wuliart_client.cli_terminal import Terminal, as_json, visible
+from wuliart_process.standard_streams import end_when_unread
 
 HASH_DIGITS: Final = 12
 """Of the 64 hexadecimal digits; enough to tell versions apart by eye."""

@@ -10,14 +10,14 @@ import re
 from pathlib import Path
 from typing import Final
 
-from wuliart.contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
 from wuliart_client import cli_recipe
 from wuliart_client._client import Client
 from wuliart_client._events import Event, Started, Step
-from wuliart_client._picture import naming
+from wuliart_client._image import naming
 from wuliart_client._requests import Style
 from wuliart_client.cli_progress import progress_on
 from wuliart_client.cli_terminal import Terminal, as_json
+from wuliart_contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
 
 _WEIGHT: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 

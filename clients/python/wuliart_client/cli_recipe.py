@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from wuliart.contract.recipe import Recipe, RecipeError
-from wuliart_client._picture import Picture
+from wuliart_client._image import Picture
 from wuliart_client._recipe import read_recipe
 from wuliart_client._requests import Style
 from wuliart_client._server_info import ModelInfo
 from wuliart_client.cli_terminal import visible
+from wuliart_contract.recipe import Recipe, RecipeError
 
 
 def load(path: Path) -> Recipe:

@@ -5,7 +5,7 @@ Owns the command line; what is served is `app`'s business.
 
 from __future__ import annotations
 
-from wuliart.contract import core_log  # noqa: F401 - before whatever imports grpc
+from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
 
 # isort: split
 import argparse
@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from wuliart.contract.exposure import reaches_strangers
-from wuliart.contract.logs import send_to_stderr
-from wuliart.contract.standard_streams import standard_streams
-from wuliart.contract.tokens import TokenFile, TokenFileError
 from wuliart_client import AsyncClient
+from wuliart_process.exposure import reaches_strangers
+from wuliart_process.logs import send_to_stderr
+from wuliart_process.standard_streams import standard_streams
+from wuliart_process.tokens import TokenFile, TokenFileError
 from wuliart_web.quick_import import quick_import
 
 _SECRETS: Final = re.compile(r"(?<=/pictures/)[^/]+|(?<=/heartbeat/)[^/?]+|(?<=\?).*")

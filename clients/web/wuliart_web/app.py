@@ -11,15 +11,15 @@ from contextlib import asynccontextmanager
 import gradio as gr
 from fastapi import FastAPI, Response
 
-from wuliart.contract.tokens import TokenFile
 from wuliart_client import AsyncClient
+from wuliart_process.tokens import TokenFile
 from wuliart_web import login, openai_images, page
+from wuliart_web.adapters import Styles
 from wuliart_web.gradio_calls import GradioCalls
 from wuliart_web.guard import Guard
-from wuliart_web.pictures import Pictures
+from wuliart_web.images import Pictures
 from wuliart_web.routes import VIEWER
 from wuliart_web.sessions import Sessions
-from wuliart_web.styles import Styles
 from wuliart_web.words import I18N
 
 

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from wuliart.contract.limits import MAX_REQUEST_BYTES
+from wuliart_contract.limits import MAX_REQUEST_BYTES
 from wuliart_web.guard_error import GuardError
 
 BODY_SECONDS: Final = 15.0

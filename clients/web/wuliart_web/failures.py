@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from wuliart.contract.status import Reason
 from wuliart_client import Busy, Unavailable, WuliArtError
+from wuliart_contract.status import Reason
 
 _BY_REASON: Final[dict[str, str]] = {
     Reason.INVALID_REQUEST: "invalid",

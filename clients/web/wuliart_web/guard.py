@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wuliart.contract import hosts
-from wuliart.contract.tokens import TokenFile
+from wuliart_process import allowed_hosts
+from wuliart_process.tokens import TokenFile
 from wuliart_web import login
 from wuliart_web.answer_headers import with_headers, with_page_policy
 from wuliart_web.bodies import Incoming, read_body, replay
@@ -49,7 +49,7 @@ class Guard:
         app: the guarded application.
         tokens: tokens of which every request but the liveness probe needs one; None requires none.
         allowed_hosts: names in the Host header that are answered besides loopback's and literal
-            addresses; see `wuliart.contract.hosts`.
+            addresses; see `wuliart_process.allowed_hosts`.
         calls: checks the bodies of Gradio's calls.
         sessions: bounds them.
     """
@@ -137,7 +137,7 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         given = headers.getlist("host")
-        if len(given) != 1 or not hosts.allowed(given[0], self._hosts):
+        if len(given) != 1 or not allowed_hosts.allowed(given[0], self._hosts):
             raise GuardError(
                 421,
                 "This server is not known by the name in the request's Host header. Use its "

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from wuliart.contract.tokens import TokenFile, bearer
 from wuliart_client import AsyncClient
+from wuliart_process.tokens import TokenFile, bearer
 from wuliart_web.answer_headers import LOGIN_POLICY
 from wuliart_web.words import spoken
 

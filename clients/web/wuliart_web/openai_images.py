@@ -12,14 +12,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from wuliart_client import (
-    AsyncClient,
-    Completed,
-    Picture,
-    ProtocolError,
-    Started,
-    WuliArtError,
-)
+from wuliart_client import AsyncClient, Completed, Picture, ProtocolError, Started, WuliArtError
 from wuliart_web.login import ClientFor
 from wuliart_web.openai_errors import DoorError, DoorRoute, model_not_found, translated
 from wuliart_web.openai_request import SEEDS, ImageRequest, read_image_request

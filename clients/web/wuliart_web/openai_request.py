@@ -12,8 +12,8 @@ from typing import Annotated, Final, Self
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from wuliart.contract.limits import IMAGE_SIZE, JPEG_QUALITY
 from wuliart_client import Style
+from wuliart_contract.limits import IMAGE_SIZE, JPEG_QUALITY
 from wuliart_web.openai_errors import DoorError, invalid_fields, shown
 
 SIZE: Final = f"{IMAGE_SIZE}x{IMAGE_SIZE}"

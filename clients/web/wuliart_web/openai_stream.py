@@ -18,15 +18,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from wuliart_client import (
-    AsyncEventStream,
-    Completed,
-    Event,
-    Picture,
-    Started,
-    Step,
-    WuliArtError,
-)
+from wuliart_client import AsyncEventStream, Completed, Event, Picture, Started, Step, WuliArtError
 from wuliart_web.openai_errors import translated
 from wuliart_web.openai_request import BACKGROUND, FORMAT, QUALITY, SIZE
 

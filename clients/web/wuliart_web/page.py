@@ -15,13 +15,13 @@ from typing import Any, Final, NamedTuple
 
 import gradio as gr
 
-from wuliart.contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS
 from wuliart_client import Adapter, AdapterState, Style
-from wuliart_web import drawing, failures, viewer
-from wuliart_web.drawing import Asked, Button, Drawn
+from wuliart_contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS
+from wuliart_web import failures, generation, viewer
+from wuliart_web.adapters import NEWS, Known, Styles
+from wuliart_web.generation import Asked, Button, Drawn
+from wuliart_web.images import Pictures
 from wuliart_web.login import ClientFor
-from wuliart_web.pictures import Pictures
-from wuliart_web.styles import NEWS, Known, Styles
 from wuliart_web.words import I18N, spoken
 
 ASSETS: Final = Path(__file__).parent / "assets"
@@ -198,11 +198,11 @@ def _drawing(client_for: ClientFor, pictures: Pictures) -> Any:
         )
         number = visit[0].number + 1 if visit else 0
         client = client_for(request.headers)
-        async for now in drawing.draw(client, pictures, asked, number, said):
+        async for now in generation.draw(client, pictures, asked, number, said):
             strip, kept = gr.skip(), gr.skip()
             if now.drawn is not None:
-                kept = drawing.kept(visit, now.drawn)
-                strip = drawing.strip(kept, said)
+                kept = generation.kept(visit, now.drawn)
+                strip = generation.strip(kept, said)
             yield now.html, *buttons(now.button), asked.seed, strip, kept
 
     return draw
@@ -220,7 +220,7 @@ def _restored(visit: list[Drawn], event: gr.EventData, request: gr.Request) -> t
     line = said["again"].format(seed=asked.seed)
     styles: list[Any] = [part for s in asked.styles for part in (s.name, s.weight)]
     styles += ["", 1] * (2 - len(asked.styles))
-    shown = drawing.finished(drawn, line, said)
+    shown = generation.finished(drawn, line, said)
     return shown, asked.prompt, *styles, asked.seed, True, asked.steps
 
 

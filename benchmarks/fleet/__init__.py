@@ -1,0 +1,1 @@
+"""The service on several GPUs with Ray Serve."""

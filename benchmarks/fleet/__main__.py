@@ -1,0 +1,266 @@
+"""What the service on Ray Serve costs and keeps, with replicas whose engine is faked.
+
+    python -m benchmarks.fleet [--only cost,throughput,...] [--seconds S] [--out FILE]
+
+Owns the order and the judging of figures; the fleet is `local_fleet`'s, the calls `fleet_load`'s.
+A picture takes 200 ms of a replica, so that what is measured is everything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray import serve
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+from benchmarks.figure import Figure, percentile
+from benchmarks.fleet.load import Call, Load, call, open_loop
+from benchmarks.fleet.local_fleet import FakedReplica, LocalFleet
+from benchmarks.stress.__main__ import line_of
+from benchmarks.stress.processes import faked_service, stolen
+from inference_server.ray_app.names import FRONT, REPLICA
+
+PICTURE_SECONDS = 0.2
+STEPS = 4
+ENVIRONMENT = {"FAKED_SECONDS": str(PICTURE_SECONDS)}
+
+STYLES = tuple(f"style{n}" for n in range(8))
+KILLS = 20
+
+
+class RoundRobin(RequestRouter):
+    """To compare with: each replica in turn, whatever it holds."""
+
+    def initialize_state(self, **_: Any) -> None:
+        """Nothing is known."""
+        self._turn = 0
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """The next one; then the others."""
+        self._turn += 1
+        turn = self._turn % len(candidate_replicas)
+        ordered = sorted(candidate_replicas, key=lambda r: r.replica_id.unique_id)
+        return [[r] for r in ordered[turn:] + ordered[:turn]]
+
+
+def styles_folder() -> Path:
+    """Eight copies of a style that ships with the product."""
+    folder = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
+    for name in STYLES:
+        shutil.copy(Path("loras") / "ink.safetensors", folder / f"{name}.safetensors")
+    return folder
+
+
+def faked_fleet(replicas: int, **settings: Any) -> LocalFleet:
+    """Of faked engines."""
+    return LocalFleet(
+        styles_folder(), replicas, replica=FakedReplica, environment=ENVIRONMENT, **settings
+    )
+
+
+def cost(seconds: float) -> list[Figure]:
+    """A picture and its steps through the fleet, against the single server, by turns.
+
+    What is judged are the calls during which the machine had its processors to itself: a tick that
+    is stolen is as long as the figure.
+    """
+    os.environ |= ENVIRONMENT
+    with faked_service() as (single, _), faked_fleet(1) as fleet:
+        found: dict[str, list[tuple[int, Call]]] = {single: [], fleet.listen: []}
+        for address in found:
+            call(address)
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            for address, calls in found.items():
+                before, told = stolen(), call(address)
+                calls.append((stolen() - before, told))
+    every = [[c for _, c in calls] for calls in found.values()]
+    own = [[c for taken, c in calls if not taken] for calls in found.values()]
+
+    def more(of: Callable[[Call], float], share: float, sets: list[list[Call]] = own) -> float:
+        here, there = ([of(c) for c in calls] for calls in reversed(sets))
+        return 1000 * (percentile(here, share) - percentile(there, share))
+
+    def steps(share: float, sets: list[list[Call]] = own) -> list[float]:
+        return [more(lambda c, n=n: c.steps[n], share, sets) for n in range(STEPS)]  # type: ignore[misc]
+
+    def total(call: Call) -> float:
+        return call.total
+
+    of = f"{' and '.join(str(len(calls)) for calls in own)} of {len(every[0])} pictures each"
+    total_note = f"{of}; median {more(total, 0.5):.1f} ms; of all {more(total, 0.99, every):.1f}"
+    middle, all_steps = statistics.median(steps(0.5)), max(steps(0.99, every))
+    return [
+        Figure("a picture, p99 against the single server", more(total, 0.99), "ms", 15,
+               note=total_note),
+        Figure("a step event, p99", max(steps(0.99)), "ms", 10,
+               note=f"median {middle:.1f} ms; of all {all_steps:.1f}"),
+    ]  # fmt: skip
+
+
+def throughput(seconds: float) -> list[Figure]:
+    """Four replicas, always enough to do."""
+    os.environ |= ENVIRONMENT
+    with faked_service() as (single, _), Load(single, callers=3) as load:
+        time.sleep(2)
+        one = load.rate(seconds / 2)
+    with faked_fleet(4) as fleet, Load(fleet.listen, callers=14) as load:
+        time.sleep(4)
+        (pid,) = fleet.pids(FRONT)
+        front = psutil.Process(pid)
+        before, began = sum(front.cpu_times()[:2]), load.endings["completed"]
+        four = load.rate(seconds)
+        spent = sum(front.cpu_times()[:2]) - before
+        each = 1000 * spent / (load.endings["completed"] - began)
+    note = f"{four:.2f} pictures/s, one server {one:.2f}; the front takes {each:.1f} ms a picture"
+    return [Figure("four replicas against one", four / (4 * one), "x linear", 0.95, at_most=False,
+                   note=note)]  # fmt: skip
+
+
+def affinity(seconds: float) -> list[Figure]:
+    """Eight styles of skewed popularity on four replicas of two slots, at 70 % of the load."""
+    rate = 0.7 * 4 / PICTURE_SECONDS
+    found = {}
+    for name, options in (("affinity", {}), ("round robin", {"router": RoundRobin})):
+        with faked_fleet(4, slots=2, **options) as fleet:
+            # What is cold at the start is no fault of the router's.
+            open_loop(fleet.listen, rate, 5, STYLES)
+            before = fleet.figures()
+            ended = open_loop(fleet.listen, rate, seconds, STYLES)
+            after = fleet.figures()
+            drawn, resident = (after[key] - before[key] for key in ("requests", "resident"))
+            found[name] = resident / drawn, ended
+    share, ended = found["affinity"]
+    other, other_ended = found["round robin"]
+    note = (
+        f"of {sum(ended.endings.values())}: {dict(ended.endings)}, median "
+        f"{percentile(ended.seconds, 0.5):.2f} s, p99 {percentile(ended.seconds, 0.99):.2f}; round "
+        f"robin {100 * other:.0f} %, median {percentile(other_ended.seconds, 0.5):.2f} s, p99 "
+        f"{percentile(other_ended.seconds, 0.99):.2f}"
+    )
+    what = "pictures that find their style"
+    return [Figure(what, 100 * share, "%", 85, at_most=False, note=note)]
+
+
+def kills(_: float) -> list[Figure]:
+    """A replica is killed again and again while pictures are drawn."""
+    back: list[float] = []
+    with faked_fleet(4) as fleet, Load(fleet.listen, callers=6, styles=STYLES[:4]) as load:
+        time.sleep(4)
+        for _ in range(KILLS):
+            pid = fleet.pids()[0]
+            os.kill(pid, signal.SIGKILL)
+            began = time.monotonic()
+            while pid in fleet.pids() or len(fleet.pids()) < 4 or running() < 4:
+                time.sleep(0.05)
+            back.append(time.monotonic() - began)
+            time.sleep(1.5)
+    endings = load.endings
+    lost = endings.pop("UNAVAILABLE REPLICA_LOST", 0)
+    drawn = endings.pop("completed", 0)
+    note = f"{drawn} pictures; back after {statistics.median(back):.1f} s, worst {max(back):.1f}"
+    return [
+        Figure(f"killed {KILLS} times: pictures lost", lost, "", 0, note=note),
+        Figure("killed: other endings", sum(endings.values()), "", 0, note=str(dict(endings))),
+        Figure("killed: back after, worst", max(back), "s", 10),
+    ]
+
+
+def running() -> int:
+    """Replicas that take requests."""
+    replica = serve.status().applications[REPLICA.application].deployments[REPLICA.deployment]
+    states: dict[Any, int] = dict(replica.replica_states)
+    return states.get("RUNNING", 0)
+
+
+def update(_: float) -> list[Figure]:
+    """Every replica is replaced while pictures are drawn."""
+    with faked_fleet(4) as fleet, Load(fleet.listen, callers=6, styles=STYLES[:4]) as load:
+        time.sleep(4)
+        before, began = set(fleet.pids()), time.monotonic()
+        fleet.deploy(revision="2")
+        while before & set(fleet.pids()) or running() < 4:
+            time.sleep(0.1)
+        took = time.monotonic() - began
+        time.sleep(2)
+    drawn = load.endings.pop("completed", 0)
+    note = f"{drawn} pictures in {took:.0f} s; {dict(load.endings)}"
+    return [Figure("rolling update: failed requests", sum(load.endings.values()), "", 0, note=note)]
+
+
+def cancel(seconds: float) -> list[Figure]:
+    """From a caller's hanging up to the end of the last step that was drawn for it."""
+    step = PICTURE_SECONDS / STEPS
+    waits: list[float] = []
+    with faked_fleet(1) as fleet:
+        ends, choose = time.monotonic() + seconds, random.Random(1)
+        while time.monotonic() < ends:
+            left = call(fleet.listen, leave_after=choose.randint(1, STEPS - 2)).left
+            time.sleep(STEPS * step)
+            waits.append(1000 * max(0.0, fleet.last_end() - left))
+            time.sleep(choose.uniform(0, step))
+    note = f"{len(waits)} times; median {percentile(waits, 0.5):.0f} ms, worst {max(waits):.0f}"
+    return [Figure("cancel: the device is free after, p99", percentile(waits, 0.99), "ms",
+                   1000 * step, note=f"{note}; a step is {1000 * step:.0f}")]  # fmt: skip
+
+
+MEASURES: dict[str, Callable[[float], list[Figure]]] = {
+    "cost": cost,
+    "throughput": throughput,
+    "affinity": affinity,
+    "kills": kills,
+    "update": update,
+    "cancel": cancel,
+}
+
+
+def main() -> None:
+    """Measures one after another; exits with 1 if a figure is missed."""
+    parser = argparse.ArgumentParser(prog="benchmarks.fleet")
+    parser.add_argument("--only", default=",".join(MEASURES), help="some of " + ", ".join(MEASURES))
+    parser.add_argument("--seconds", type=float, default=60, help="of each")
+    parser.add_argument("--out", type=Path, help="where the JSON goes; figures there are kept")
+    values = parser.parse_args()
+    names = values.only.split(",")
+    if len(names) == 1:
+        sys.exit(_measure(names[0], values.seconds, values.out))
+    # A process each: Ray forks to start its own, and a process that has used gRPC may die of that.
+    options = ["--seconds", str(values.seconds), *(["--out", values.out] if values.out else [])]
+    command = [sys.executable, "-m", "benchmarks.fleet", *options, "--only"]
+    sys.exit(max(subprocess.run([*command, name], check=False).returncode for name in names))
+
+
+def _measure(name: str, seconds: float, out: Path | None) -> bool:
+    """Prints and keeps the figures; whether one is missed."""
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    figures = MEASURES[name](seconds)
+    for figure in figures:
+        print(line_of(figure), flush=True)
+    if out:
+        told: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {}
+        told[name] = [asdict(f) | {"holds": f.holds} for f in figures]
+        out.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return not all(figure.holds for figure in figures)
+
+
+if __name__ == "__main__":
+    main()

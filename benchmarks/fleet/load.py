@@ -1,0 +1,180 @@
+"""Calls to a server or a fleet, and when each of their events came.
+
+Owns the callers and their tally. Without the client's retries: every failure is seen.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
+from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
+from wuliart_contract.limits import MAX_RESPONSE_BYTES
+
+DEADLINE = 60.0
+
+OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+)
+
+
+@dataclass
+class Call:
+    """When the events of one call came, in seconds since it was made."""
+
+    steps: list[float] = field(default_factory=list)
+    total: float = 0.0
+    left: float = 0.0
+    """When the caller hung up, by the monotonic clock."""
+
+
+_CHANNELS: dict[str, grpc.Channel] = {}
+
+
+def _stub(address: str) -> Any:
+    if address not in _CHANNELS:
+        _CHANNELS[address] = grpc.insecure_channel(address, options=OPTIONS)
+    return ImageGenerationServiceStub(_CHANNELS[address])
+
+
+def call(address: str, leave_after: int | None = None) -> Call:
+    """One picture of four steps.
+
+    Args:
+        address: of the server.
+        leave_after: hang up after so many steps.
+    """
+    request = GenerateImageRequest(prompt="a lighthouse", seed=1, steps=4, omit_recipe=True)
+    began, told = time.perf_counter(), Call()
+    stream = _stub(address).GenerateImage(request, timeout=DEADLINE)
+    for event in stream:
+        now = time.perf_counter() - began
+        if event.HasField("step"):
+            told.steps.append(now)
+            if leave_after == len(told.steps):
+                break
+        elif event.HasField("completed"):
+            told.total = now
+    told.left = time.monotonic()
+    stream.cancel()
+    return told
+
+
+def ending(error: Any) -> str:
+    """A failure's code and reason."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return f"{error.code().name} {info.reason}"
+    return f"{error.code().name}: {error.details()}"
+
+
+def _draw(stub: Any, styles: Sequence[str]) -> str:
+    request = GenerateImageRequest(
+        prompt="a lighthouse", steps=4, adapters=[AdapterWeight(name=name) for name in styles]
+    )
+    last = ""
+    try:
+        for event in stub.GenerateImage(request, timeout=DEADLINE):
+            last = event.WhichOneof("event")
+    except grpc.RpcError as error:
+        return ending(error)
+    return str(last)
+
+
+class Load:
+    """Callers who ask again at once, as long as the block lasts.
+
+    Args:
+        address: of the server.
+        callers: how many, each with a connection of its own.
+        styles: one of them for each picture; none: without.
+    """
+
+    def __init__(self, address: str, callers: int, styles: Sequence[str] = ()) -> None:
+        self._address = address
+        self._styles = styles
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(callers)]
+        self.endings: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def rate(self, seconds: float) -> float:
+        """Pictures a second from now on."""
+        before, began = self.endings["completed"], time.monotonic()
+        time.sleep(seconds)
+        return (self.endings["completed"] - before) / (time.monotonic() - began)
+
+    def _ask(self) -> None:
+        with grpc.insecure_channel(self._address, options=OPTIONS) as channel:
+            stub = ImageGenerationServiceStub(channel)
+            while not self._over.is_set():
+                how = _draw(stub, random.sample(self._styles, 1) if self._styles else ())
+                with self._lock:
+                    self.endings[how] += 1
+                if how != "completed":
+                    # Nobody asks a hundred times a second for what has just failed.
+                    self._over.wait(0.1)
+
+
+@dataclass
+class Ended:
+    """What became of the calls."""
+
+    endings: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+
+def open_loop(address: str, rate: float, seconds: float, styles: Sequence[str]) -> Ended:
+    """So many calls a second, whenever others end; the first style is asked for most (Zipf)."""
+    ended, lock, threads = Ended(), threading.Lock(), []
+    rnd = random.Random(1)
+    weights = [1 / (n + 1) for n in range(len(styles))]
+
+    def ask(style: str) -> None:
+        began = time.monotonic()
+        how = _draw(_stub(address), [style])
+        with lock:
+            ended.endings[how] += 1
+            ended.seconds.append(time.monotonic() - began)
+
+    for style in styles:
+        ask(style)
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        time.sleep(rnd.expovariate(rate))
+        thread = threading.Thread(target=ask, args=rnd.choices(styles, weights))
+        thread.start()
+        threads.append(thread)
+    for thread in threads:
+        thread.join()
+    return ended

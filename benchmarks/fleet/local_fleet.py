@@ -1,0 +1,196 @@
+"""A fleet on this machine: Ray, the front, and replicas of the embedded or of a faked model.
+
+Owns Ray's start and end, and finding the replicas' processes. Knows nothing of what is asked of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import psutil
+import ray
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ray import serve
+
+from benchmarks.service.faked_server import FakedEngine
+from benchmarks.stress.processes import free_port
+from inference_server import assembly
+from inference_server.config import Config
+from inference_server.engine.engine import Engine
+from inference_server.ray_app.app import (
+    FrontSettings,
+    ReplicaSettings,
+    build_front,
+    build_replicas,
+)
+from inference_server.ray_app.names import FRONT, REPLICA, Name
+from inference_server.ray_app.replica import Replica
+from inference_server.ray_app.router import AffinityRouter
+
+ROOT = Path(__file__).resolve().parents[2]
+PATHS = (ROOT, ROOT / "protos", ROOT / "clients" / "python")
+
+READY_SECONDS = 120.0
+
+ENVIRONMENT = {
+    # Everything of a process on one event loop: nothing here blocks it, and an event that changes
+    # threads four times on its way is 1 ms later each time.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    # As `wuliart-server` has it.
+    "OMP_WAIT_POLICY": "passive",
+}
+"""Of a cluster, as docs/scale-out.md recommends it. As `runtime_env` of the applications it would
+cost a replica that starts again two seconds: Ray keeps no process at hand for it."""
+
+
+class FakedReplica(Replica):
+    """A picture takes `$FAKED_SECONDS` and computes nothing; all else is real."""
+
+    def load(self, config: Config) -> Engine:
+        """See `Replica`."""
+        vars(assembly)["Engine"] = FakedEngine
+        return assembly.load(config, assembly.choose(config))
+
+    async def last_end(self) -> float:
+        """When the device was last busy, by the monotonic clock."""
+        return FakedEngine.last_end
+
+
+def _run(application: serve.Application, name: Name, wait: bool) -> None:
+    target = serve.RunTarget(target=application, name=name.application, route_prefix=None)
+    serve.run_many([target], wait_for_applications_running=wait)
+
+
+class LocalFleet:
+    """As a context manager: running and ready.
+
+    Args:
+        loras: the folder of styles.
+        count: of replicas.
+        replica: what each of them runs.
+        router: chooses among them.
+        environment: of every process.
+        door: options of the front beside `--listen`.
+        settings: more of `ReplicaSettings`.
+    """
+
+    def __init__(
+        self,
+        loras: Path,
+        count: int,
+        *,
+        replica: type[Any] = Replica,
+        router: type[Any] = AffinityRouter,
+        environment: dict[str, str] | None = None,
+        door: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
+        self.loras = loras
+        self.listen = f"127.0.0.1:{free_port()}"
+        self.count = count
+        self._door = door
+        self._kinds = replica, router
+        self._environment = environment or {}
+        self.settings = ReplicaSettings(
+            loras=str(loras),
+            min_replicas=count,
+            max_replicas=count,
+            gpus=0,
+            cpus=1,
+            **settings,
+        )
+
+    def __enter__(self) -> Self:
+        path = os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")])
+        os.environ |= {"PYTHONPATH": path, **ENVIRONMENT, **self._environment}
+        ray.init(
+            num_cpus=self.count + 2,
+            include_dashboard=False,
+            log_to_driver=bool(os.environ.get("WULIART_RAY_LOG")),
+            logging_level=logging.WARNING,
+            object_store_memory=100 << 20,
+        )
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        listen = ["--listen", self.listen, *self._door]
+        _run(build_front(FrontSettings(listen=listen)), FRONT, wait=True)
+        self.deploy()
+        self.wait_until_ready()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+
+    def deploy(self, wait: bool = True, **changed: Any) -> None:
+        """Again, with other settings: as an update of what runs."""
+        self.settings = self.settings.model_copy(update=changed)
+        _run(build_replicas(self.settings, *self._kinds), REPLICA, wait)
+
+    def figures(self) -> dict[str, int]:
+        """See `Front.figures`."""
+        handle = serve.get_deployment_handle(*FRONT)
+        found: dict[str, int] = handle.figures.remote().result()
+        return found
+
+    def last_end(self) -> float:
+        """When the only replica's device, a faked one, was last busy; by the monotonic clock."""
+        handle = serve.get_deployment_handle(*REPLICA)
+        found: float = handle.last_end.remote().result()
+        return found
+
+    def wait_until_ready(self) -> None:
+        """Until the front's health says SERVING and every replica has reported."""
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if len(self.pids()) >= self.count and self._serving():
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"the fleet was not ready within {READY_SECONDS:.0f} s")
+
+    def _serving(self) -> bool:
+        with grpc.insecure_channel(self.listen, [("grpc.enable_http_proxy", 0)]) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            try:
+                reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+            except grpc.RpcError:
+                return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def pids(self, name: Name = REPLICA) -> list[int]:
+        """Of the processes of a deployment."""
+        title = f"ray::ServeReplica:{name.application}:{name.deployment}"
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return sorted(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m benchmarks.fleet.local_fleet LORAS REPLICAS [SLOTS]`: until a line comes on stdin."""
+    loras, replicas, *slots = arguments or sys.argv[1:]
+    fleet = LocalFleet(Path(loras), int(replicas), slots=int(slots[0]) if slots else 2)
+    with fleet:
+        print(fleet.listen, flush=True)
+        sys.stdin.readline()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The engine at full size with random weights, on one GPU."""

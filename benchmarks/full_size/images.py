@@ -1,0 +1,151 @@
+"""Whole pictures at Qwen-Image's real size through the product's own engine, on one GPU.
+
+`python -m benchmarks.full_size.images [--vram-budget 18.7GB --idle-vram 11.2GB] [--weights fp8]`:
+random weights; times of every stage, memory as the driver counts it for this process, pictures in
+flight together against one by one, and as many pictures in a row as asked for. A line for each
+figure, then one JSON line. `--tiny` tries it on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from benchmarks.full_size.random_model import FULL, TINY, RandomSource
+from benchmarks.report import Report
+from inference_server.config import size
+from inference_server.engine.engine import Drawing, Engine
+from inference_server.engine.jpeg import encode_picture
+from inference_server.loading.load import Memory, load_model
+from inference_server.weight_kind import WeightKind
+
+PROMPT = "a lighthouse on a cliff above a stormy sea at dusk, seen from a small boat, number {}"
+STEPS = 4
+SLOTS, RANK = 2, 16
+"""Two warm styles of rank 16 and the spare slot."""
+
+
+def used(device: torch.device) -> float:
+    """GB that the driver counts, the context included; nobody else is on the card."""
+    if device.type == "cpu":
+        return 0.0
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / 1e9
+
+
+def synchronise(engine: Engine) -> None:
+    """Everything begun is done."""
+    if engine.model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def picture(engine: Engine, number: int, staged: bool = False) -> dict[str, float]:
+    """One picture with a new prompt; seconds, by stage if asked: then each waits for the last."""
+    engine.rest()
+    synchronise(engine)
+    marks = [time.perf_counter()]
+
+    def mark() -> None:
+        if staged:
+            synchronise(engine)
+        marks.append(time.perf_counter())
+
+    prompt = engine.encode(PROMPT.format(number))
+    mark()
+    drawing = engine.begin(prompt, number, STEPS)
+    for _ in range(STEPS):
+        engine.step([drawing])
+        engine.check(drawing)
+    mark()
+    pixels = engine.decode(drawing)
+    mark()
+    encode_picture(pixels)
+    mark()
+    names = ("text encode", "denoise", "decode", "jpeg")
+    spans = [later - sooner for sooner, later in pairwise(marks)]
+    black = float(pixels.float().std() == 0)
+    return dict(zip(names, spans, strict=True)) | {"total": marks[-1] - marks[0], "black": black}
+
+
+def in_flight(engine: Engine, count: int) -> float:
+    """Seconds of `count` pictures whose prompts are known, all in flight together."""
+    prompts = [engine.encode(PROMPT.format(0)) for _ in range(count)]
+    synchronise(engine)
+    began = time.perf_counter()
+    drawings: list[Drawing] = [engine.begin(p, n, STEPS) for n, p in enumerate(prompts)]
+    for _ in range(STEPS):
+        engine.step(drawings)
+        for drawing in drawings:
+            engine.check(drawing)
+    for drawing in drawings:
+        engine.decode(drawing)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Loads, draws, reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vram-budget", type=size)
+    parser.add_argument("--idle-vram", type=size)
+    parser.add_argument("--weights", type=WeightKind, default=WeightKind.BF16)
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    device = torch.device("cpu" if chosen.tiny else "cuda:0")
+    memory = Memory(chosen.vram_budget, chosen.idle_vram, SLOTS, RANK)
+    source = RandomSource(TINY if chosen.tiny else FULL, device)
+    began = time.perf_counter()
+    model = load_model(source, device, torch.bfloat16, "random", memory, chosen.weights)
+    engine = Engine(model)
+    # The arena of the adapters, which the server allocates beside the model.
+    nbytes = model.room.allocated * model.layout(RANK).slot_bytes
+    arena = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+    line: dict[str, object] = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "weights": chosen.weights,
+        "plan": dict(model.plan.segments()),
+        "blocks": [model.plan.resident_blocks, model.plan.staying_blocks],
+    }
+
+    report = Report(line, line, chosen.out)
+    report("load, s", time.perf_counter() - began)
+    report("arena, GB", arena.nbytes / 1e9)
+    began = time.perf_counter()
+    engine.warm_up()
+    report("warm-up, s", time.perf_counter() - began)
+    report("idle, GB by the driver", used(device))
+    report("idle, GB by the plan", model.plan.idle / 1e9)
+    report("peak, GB by the plan", model.plan.peak / 1e9)
+    stages = [picture(engine, number, True) for number in range(5)]
+    for stage in ("text encode", "denoise", "decode", "jpeg"):
+        report(f"{stage}, ms", 1e3 * statistics.median(row[stage] for row in stages))
+    report("step, ms", 1e3 * statistics.median(row["denoise"] for row in stages) / STEPS)
+    alone = statistics.median(in_flight(engine, 1) for _ in range(3))
+    report("images that share a step by default", model.images_per_step)
+    for count in (2, 3, 4):
+        report(f"{count} in flight against one by one", count * alone / in_flight(engine, count))
+    report("with four in flight, GB by the driver", used(device))
+    engine.rest()
+    rows, peak = [], 0.0
+    for number in range(1, chosen.pictures + 1):
+        rows.append(picture(engine, 100 + number))
+        peak = max(peak, used(device))
+        if number == 1 or number % 25 == 0 or number == chosen.pictures:
+            report(f"memory after {number}, GB", used(device))
+            report("peak, GB by the driver", peak)
+            seconds = statistics.median(row["total"] for row in rows)
+            report("prompt to JPEG, ms", 1e3 * seconds)
+            report("black", sum(row["black"] for row in rows))
+    engine.rest()
+    report("idle after all, GB by the driver", used(device))
+    print(report.text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The service on this machine: latency, overhead, hot swap, parity with stock."""

@@ -1,0 +1,1 @@
+"""The service under stress: `python -m benchmarks.stress`."""

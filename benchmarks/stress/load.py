@@ -1,0 +1,198 @@
+"""More callers than a queue has room for, and one caller beside one who asks for a hundred.
+
+Owns the calls, on real connections of their own, and what became of each. Knows nothing of the
+server but its address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from benchmarks.figure import Figure, percentile
+from benchmarks.stress.processes import Gauge, faked_service, stolen
+from wuliart.v1.image_generation_pb2 import GenerateImageRequest, GetServerInfoRequest
+from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
+from wuliart_contract.limits import MAX_RESPONSE_BYTES
+
+CALLERS = 500
+CONNECTIONS = (500, 1)
+"""One for each caller, and one for all: the server tells callers apart by them."""
+
+QUEUE = 64
+PICTURE_SECONDS = 0.05
+
+DEADLINE = 60.0
+"""A call that has not ended by then hangs: the longest queue takes a tenth of it."""
+
+SEEDS = 16
+"""Few, so that each picture can be compared with the first of its seed."""
+
+MANY = 100
+ROUNDS = 10
+
+OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+)
+
+
+@asynccontextmanager
+async def stubs(address: str, connections: int) -> AsyncIterator[list[Any]]:
+    """Connections that share nothing; without retries, so that every failure is seen."""
+    channels = [aio.insecure_channel(address, options=OPTIONS) for _ in range(connections)]
+    try:
+        yield [ImageGenerationServiceStub(channel) for channel in channels]
+    finally:
+        for channel in channels:
+            await channel.close()
+
+
+@dataclass
+class Tally:
+    """What became of the calls."""
+
+    pictures: int = 0
+    wrong: int = 0
+    refused: int = 0
+    moved_back: int = 0
+    """Calls that were told a later position than their first."""
+    hung: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    ratios: list[float] = field(default_factory=list)
+    """Of each picture: how long it took, by how long its place in the queue takes."""
+    late: list[float] = field(default_factory=list)
+    """The same as a difference in seconds."""
+    seen: dict[int, bytes] = field(default_factory=dict)
+
+    def take(self, seed: int, image: bytes, position: int, seconds: float) -> None:
+        """One picture, which had `position` others before it."""
+        self.pictures += 1
+        self.wrong += self.seen.setdefault(seed, image) != image
+        ideal = (position + 1) * PICTURE_SECONDS
+        self.ratios.append(seconds / ideal)
+        self.late.append(seconds - ideal)
+
+
+async def _call(stub: Any, tally: Tally) -> bool:
+    """One call to its end; whether it was refused."""
+    seed = random.randrange(SEEDS)
+    request = GenerateImageRequest(prompt="a lighthouse", seed=seed, omit_recipe=True)
+    began = time.perf_counter()
+    positions: list[int] = []
+    image = b""
+    try:
+        async for event in stub.GenerateImage(request, timeout=DEADLINE):
+            if event.HasField("queued"):
+                positions.append(event.queued.position)
+            elif event.HasField("completed"):
+                image = event.completed.image
+    except aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            tally.refused += 1
+            return True
+        tally.hung += error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        tally.failed[f"{error.code().name}: {error.details()}"] += 1
+        return False
+    if not image:
+        tally.failed["ended without a picture"] += 1
+        return False
+    first = positions[0] if positions else 0
+    tally.moved_back += max(positions, default=0) > first
+    tally.take(seed, image, first, time.perf_counter() - began)
+    return False
+
+
+async def _caller(stub: Any, tally: Tally, ends: float) -> None:
+    while time.monotonic() < ends:
+        if await _call(stub, tally):
+            # As the refusal asks for; not all at once again.
+            await asyncio.sleep(random.uniform(1.0, 2.0))
+
+
+async def _load(address: str, connections: int, seconds: float) -> Tally:
+    tally = Tally()
+    ends = time.monotonic() + seconds
+    async with stubs(address, connections) as made:
+        callers = [
+            asyncio.create_task(_caller(made[n % connections], tally, ends)) for n in range(CALLERS)
+        ]
+        done, late = await asyncio.wait(callers, timeout=seconds + 2 * DEADLINE)
+        tally.hung += len(late)
+        for task in done:
+            task.result()
+    return tally
+
+
+def load(seconds: float) -> list[Figure]:
+    """500 callers, for that long in each way of connecting."""
+    return [figure for connections in CONNECTIONS for figure in _loaded(connections, seconds)]
+
+
+def _loaded(connections: int, seconds: float) -> list[Figure]:
+    with faked_service("--queue", str(QUEUE)) as (address, process), Gauge(process) as gauge:
+        tally = asyncio.run(_load(address, connections, seconds))
+    for what, count in tally.failed.items():
+        print(f"  {count} x {what}")
+    others = sum(tally.failed.values())
+    calls = tally.pictures + tally.refused + others
+    note = (
+        f"{tally.pictures} pictures, {tally.refused} refused for now; median "
+        f"{percentile(tally.ratios, 0.5):.3f}, worst {max(tally.ratios):.3f}; behind the ideal by "
+        f"{1000 * percentile(tally.late, 0.99):.0f} ms at p99; {tally.moved_back} were overtaken"
+    )
+    what = f"load, {connections} connections"
+    return [
+        Figure(f"{what}: other endings of {calls} calls", others, "", 0),
+        Figure(f"{what}: hung calls", tally.hung, "", 0),
+        Figure(f"{what}: wrong pictures", tally.wrong, "", 0),
+        Figure(
+            f"{what}: p99 of admitted", percentile(tally.ratios, 0.99), "x ideal", 1.2, note=note
+        ),
+        *gauge.figures(what, 10),
+    ]
+
+
+async def _others_first(address: str) -> tuple[int, int]:
+    """Pictures of the one who asked for many that come before the other's only one.
+
+    And how many ticks were stolen meanwhile: what comes then is not what was drawn then.
+    """
+    tally, alone = Tally(), Tally()
+    async with stubs(address, 2) as (greedy, modest):
+        # Connected already: pictures that are drawn meanwhile are not before it in any line.
+        await modest.GetServerInfo(GetServerInfoRequest())
+        many = [asyncio.create_task(_call(greedy, tally)) for _ in range(MANY)]
+        await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+        before, ticks = tally.pictures, stolen()
+        await _call(modest, alone)
+        first, ticks = tally.pictures - before, stolen() - ticks
+        await asyncio.gather(*many)
+    if tally.pictures != MANY or alone.pictures != 1:
+        raise RuntimeError(
+            f"{tally.failed + alone.failed}, {tally.refused + alone.refused} refused"
+        )
+    return first, ticks
+
+
+def fairness() -> list[Figure]:
+    """One connection asks for 100 pictures, then another for one."""
+    with faked_service("--queue", str(MANY)) as (address, _):
+        rounds = [asyncio.run(_others_first(address)) for _ in range(ROUNDS)]
+    judged = [first for first, ticks in rounds if not ticks]
+    note = (
+        f"the one being drawn included; worst of {len(judged)} rounds without a stolen tick, of "
+        f"all {ROUNDS} {max(first for first, _ in rounds)}"
+    )
+    worst = max(judged, default=MANY)
+    return [Figure(f"fairness: of {MANY}, drawn before the one", worst, "", 2, note=note)]

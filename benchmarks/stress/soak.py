@@ -1,0 +1,133 @@
+"""Drawing, swapping and cancelling on the embedded model, for as long as one likes.
+
+Owns what is done at random and what the two processes take meanwhile; knows nothing of the inside
+of either.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+
+from benchmarks.figure import Figure
+from benchmarks.service.endurance import WORDS
+from benchmarks.service.lora_files import random_style
+from benchmarks.stress.processes import Gauge
+from inference_server.config import EMBEDDED_MODEL
+from inference_server.loading.load import load_model, open_source
+from scripts.processes import Service
+from wuliart_client import Client, WuliArtError
+
+CALLERS = 3
+STYLES = 6
+RANK = 8
+CONTENTS = 8
+SWAP_SECONDS = 1.5
+
+PROMPTS = 40
+"""So few that the server soon knows all: it keeps 64 MB of them, and would grow by that."""
+
+CANCELLED = 0.3
+"""Share of the calls whose caller leaves at a random event."""
+
+TIMEOUT = 120.0
+MEGABYTES = 10.0
+
+
+@dataclass
+class Done:
+    """What was done, and how calls failed."""
+
+    pictures: int = 0
+    cancelled: int = 0
+    swaps: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+def _draw(client: Client, names: list[str], done: Done, over: threading.Event, seed: int) -> None:
+    choose = random.Random(seed)
+    few = random.Random(PROMPTS)
+    prompts = [" ".join(few.choices(WORDS, k=few.randint(1, 12))) for _ in range(PROMPTS)]
+    while not over.is_set():
+        styles = [(n, choose.uniform(-1, 1)) for n in choose.sample(names, choose.randint(0, 3))]
+        leaves = choose.randint(0, 5) if choose.random() < CANCELLED else None
+        prompt = choose.choice(prompts)
+        steps, preview = choose.randint(1, 4), choose.random() < 0.5
+        try:
+            with client.generate(
+                prompt, steps=steps, styles=styles, preview=preview, timeout=TIMEOUT
+            ) as events:
+                for n, _ in enumerate(events):
+                    if n == leaves:
+                        done.cancelled += 1
+                        break
+                else:
+                    done.pictures += 1
+        except WuliArtError as error:
+            done.failed[f"{type(error).__name__}: {error.message}"] += 1
+
+
+def _swap(folder: Path, names: list[str], contents: list[bytes], done: Done) -> None:
+    aside = folder.parent / "aside"
+    aside.write_bytes(random.choice(contents))
+    aside.rename(folder / f"{random.choice(names)}.safetensors")
+    done.swaps += 1
+
+
+def soak(seconds: float) -> list[Figure]:
+    """Three callers and a file that changes every second and a half."""
+    model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
+    layout = model.layout(RANK)
+    contents = [random_style(layout, RANK, n) for n in range(CONTENTS)]
+    names = [f"style{n}" for n in range(STYLES)]
+    done, over = Done(), threading.Event()
+    with tempfile.TemporaryDirectory(prefix="wuliart-stress-") as folder:
+        service = Service(Path(folder) / "run", Path(folder) / "loras")
+        service.server_arguments = ["--log-level", "WARNING"]
+        for n, name in enumerate(names):
+            (service.loras / f"{name}.safetensors").write_bytes(contents[n % CONTENTS])
+        service.start_server()
+        service.start_manager()
+        try:
+            service.wait_until_ready()
+            with Client(service.listen) as client:
+                while len(client.styles()) < STYLES:
+                    time.sleep(0.05)
+                processes = [psutil.Process(service.processes[n].pid) for n in _PROCESSES]
+                callers = [
+                    threading.Thread(target=_draw, args=(client, names, done, over, n))
+                    for n in range(CALLERS)
+                ]
+                with Gauge(processes[0]) as server, Gauge(processes[1]) as manager:
+                    for caller in callers:
+                        caller.start()
+                    ends = time.monotonic() + seconds
+                    while time.monotonic() < ends:
+                        _swap(service.loras, names, contents, done)
+                        time.sleep(SWAP_SECONDS)
+                over.set()
+                for caller in callers:
+                    caller.join()
+            service.check()
+        finally:
+            over.set()
+            service.stop()
+    for what, count in done.failed.items():
+        print(f"  {count} x {what}")
+    note = f"{done.pictures} pictures, {done.cancelled} cancelled, {done.swaps} files changed"
+    return [
+        Figure("soak: failed calls", sum(done.failed.values()), "", 0, note=note),
+        *server.figures("soak, server", MEGABYTES),
+        *manager.figures("soak, manager", MEGABYTES),
+    ]
+
+
+_PROCESSES = ("server", "manager")

@@ -1,0 +1,1 @@
+"""Builds a model for one device: plans memory, loads weights, prepares folders."""

@@ -1,0 +1,63 @@
+"""Sizes of device memory that no shape tells, and what a plan makes of a model's layers.
+
+Owns the measured figures; `docs/decisions.md` says how they were found.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from inference_server.loading.memory_plan import RING_SLOTS, MemoryPlan
+from inference_server.model.offload.layers import Streaming, spread
+from inference_server.model.offload.ring import Ring
+
+CONTEXT_BYTES = 950_000_000
+"""CUDA's context and kernels, which PyTorch does not count: 0.93 GB on an H200."""
+
+WORKSPACE_BYTES = 300_000_000
+"""What cuBLAS and cuDNN take through PyTorch, for each stream, and never give back."""
+
+SCRATCH_BYTES = 600_000_000
+"""Activations of four pictures with long prompts, or the decode in tiles (0.25 GB)."""
+
+WHOLE_DECODE_BYTES = 900_000_000
+"""The same with the decode of 1024 x 1024 in one piece (0.71 GB)."""
+
+
+PROMPT_CACHE_BYTES = 64_000_000
+"""Embeddings of prompts that are kept: sixteen that are as long as can be, or 150 usual ones."""
+
+
+def runtime_bytes(device: torch.device) -> int:
+    """What the device's own software takes."""
+    return CONTEXT_BYTES + WORKSPACE_BYTES if device.type == "cuda" else 0
+
+
+def scratch_bytes(device: torch.device) -> dict[str, int]:
+    """`scratch` and `scratch_whole` of a `Demand`; a CPU's memory is not planned."""
+    on_gpu = device.type == "cuda"
+    return {
+        "scratch": SCRATCH_BYTES if on_gpu else 0,
+        "scratch_whole": WHOLE_DECODE_BYTES if on_gpu else 0,
+    }
+
+
+def limit_allocator(device: torch.device, budget: int) -> None:
+    """Holds PyTorch to the budget: a plan that was wrong fails here, not in somebody's desktop."""
+    _, total = torch.cuda.mem_get_info(device)
+    share = min(1.0, max(0.0, budget - CONTEXT_BYTES) / total)
+    torch.cuda.set_per_process_memory_fraction(share, device)
+
+
+def streaming_of(
+    plan: MemoryPlan, device: torch.device
+) -> tuple[Streaming | None, Streaming | None]:
+    """Of the blocks and of the text encoder's layers; both through one ring, allocated here."""
+    if not plan.ring:
+        return None, None
+    ring = Ring(RING_SLOTS, plan.ring // RING_SLOTS, device)
+    streamed = spread(plan.demand.blocks, plan.streamed_blocks)
+    stay = [streamed[n] for n in spread(len(streamed), plan.staying_blocks)]
+    text = None if plan.text_resident else range(plan.demand.text_layers)
+    of_text = None if text is None else Streaming(text, (), ring, repeats=False)
+    return Streaming(streamed, stay, ring, repeats=True), of_text

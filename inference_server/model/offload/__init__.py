@@ -1,0 +1,1 @@
+"""Weights that do not stay on the device: host copies, the ring, the block cache."""

@@ -1,0 +1,1 @@
+"""Where weights come from: checkpoints, prepared folders, and how they are packed."""

@@ -1,0 +1,218 @@
+"""Reads a checkpoint in the standard diffusers layout of Qwen-Image.
+
+Owns which files there are and what their configs must say; knows nothing of what the tensors
+mean. The folder is one that `diffusers.QwenImagePipeline.from_pretrained` reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inference_server.errors import ModelError
+from inference_server.model.weights.config_values import shown
+from inference_server.model.weights.model_files import exists, inside, read_inside, read_json
+from inference_server.model.weights.tensor_file import TensorFile
+
+COMPONENTS = {
+    "scheduler": "scheduler_config.json",
+    "text_encoder": "config.json",
+    "tokenizer": "tokenizer_config.json",
+    "transformer": "config.json",
+    "vae": "config.json",
+}
+"""Component folder -> the config file it must hold."""
+
+WEIGHT_STEMS = {
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+"""Component folder -> file name of its weights without ending."""
+
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+SMALL_FILES = {
+    "scheduler": ("scheduler_config.json",),
+    "text_encoder": ("config.json",),
+    "tokenizer": (
+        TOKENIZER_CONFIG,
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "added_tokens.json",
+        "special_tokens_map.json",
+    ),
+    "transformer": ("config.json",),
+    "vae": ("config.json", "preview.json"),
+}
+"""Component folder -> what is read of it besides weights; all but the configs may be absent."""
+
+MAX_SMALL_FILE_BYTES = 64 << 20
+"""Qwen2.5's largest, tokenizer.json, has 11 MB."""
+
+MAX_INDEX_BYTES = 16 << 20
+"""Of the list of which shard holds which tensor; Qwen-Image's longest has 0.2 MB."""
+
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
+
+
+class WeightFiles:
+    """The safetensors files of one component, one or many shards, read tensor by tensor.
+
+    Args:
+        folder: the component's.
+        stem: file name of the weights without ending.
+        model: the model's folder, out of which no link leads; None: `folder` itself.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the index does not fit the shards.
+    """
+
+    def __init__(self, folder: Path, stem: str, model: Path | None = None) -> None:
+        self.folder = folder
+        model = model or folder
+        single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+        listed: dict[str, str] = {}
+        if exists(single):
+            shards = [single]
+        elif exists(index):
+            listed = _read_index(model, index)
+            shards = [folder / name for name in sorted(set(listed.values()))]
+        else:
+            raise ModelError(
+                f"{folder} has no weights: expected {single.name} or {index.name}. "
+                "Download the checkpoint again, with safetensors weights."
+            )
+        self._file_of: dict[str, TensorFile] = {}
+        for shard in shards:
+            if not exists(shard):
+                raise ModelError(f"{shard} is missing. Download the checkpoint again.")
+            file = TensorFile(model, shard)
+            for name in file.names:
+                if name in self._file_of:
+                    raise ModelError(
+                        f"{shard} and {self._file_of[name].path.name} both hold {name!r}. "
+                        "Download the checkpoint again."
+                    )
+                self._file_of[name] = file
+        self.paths = tuple(shards)
+        for name, in_shard in listed.items():
+            if name not in self._file_of or self._file_of[name].path.name != in_shard:
+                raise ModelError(
+                    f"{index} places {shown(name)} in {in_shard}, which does not hold it. "
+                    "Download the checkpoint again."
+                )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor, without reading it."""
+        return self._file(name).shape(name)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor on the CPU, in the dtype it is stored in.
+
+        Raises:
+            ModelError: there is no tensor of that name, or it cannot be read.
+        """
+        return self._file(name).read(name)
+
+    def parameter_count(self) -> int:
+        """Elements over all tensors."""
+        return sum(torch.Size(self.shape(name)).numel() for name in self._file_of)
+
+    def expect(self, shapes: Mapping[str, tuple[int, ...]], config: str) -> None:
+        """Compares the files with what a config says they hold, before anything is read.
+
+        Args:
+            shapes: of tensors that must be there.
+            config: file name of the config, for the message.
+
+        Raises:
+            ModelError: a tensor is missing or has another shape.
+        """
+        for name, shape in shapes.items():
+            if (found := self.shape(name)) != shape:
+                raise ModelError(
+                    f"{self.folder}: {name} is {list(found)}, {list(shape)} by {config}: they are "
+                    "of different models, or one is damaged"
+                )
+
+    def _file(self, name: str) -> TensorFile:
+        file = self._file_of.get(name)
+        if file is None:
+            raise ModelError(
+                f"{self.folder} has no tensor {name!r}: this is not a Qwen-Image checkpoint, "
+                "or it is incomplete."
+            )
+        return file
+
+
+def _read_index(model: Path, index: Path) -> dict[str, str]:
+    """Tensor -> shard, by an index file; every shard's name is a plain file name."""
+    listed = read_json(model, index, MAX_INDEX_BYTES).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise ModelError(f"{index}: weight_map is {shown(listed)}, not a table of tensors")
+    for name, shard in listed.items():
+        if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
+            raise ModelError(
+                f"{index}: weight_map places {shown(name)} in {shown(shard)}, which is not the "
+                "name of a .safetensors file beside it"
+            )
+    return listed
+
+
+def copy_small_files(model: Path, component: str, out: Path) -> None:
+    """Copies what is read of a component besides weights into an existing folder.
+
+    Raises:
+        ModelError: a file cannot be read or is larger than such a file is.
+        OSError: a copy cannot be written.
+    """
+    for name in SMALL_FILES[component]:
+        if exists(path := model / component / name):
+            (out / name).write_bytes(read_inside(model, path, MAX_SMALL_FILE_BYTES))
+
+
+class Checkpoint:
+    """One checkpoint folder whose components have been checked to be there.
+
+    Raises:
+        ModelError: the folder or one of its components is missing or unreadable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ModelError(f"model folder {folder} does not exist. Give one with --model DIR.")
+        for name in COMPONENTS:
+            if exists(folder / name):
+                inside(folder, folder / name)
+        missing = [
+            f"{name}/{config}"
+            for name, config in COMPONENTS.items()
+            if not exists(folder / name / config)
+        ]
+        if missing:
+            raise ModelError(
+                f"model folder {folder} is incomplete: it lacks {', '.join(missing)}. "
+                "Download the whole Qwen-Image checkpoint in diffusers layout."
+            )
+        self.folder = folder
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The component's parsed config file."""
+        return read_json(self.folder, self.folder / component / COMPONENTS[component])
+
+    def weights(self, component: str) -> WeightFiles:
+        """The component's weight files, opened."""
+        return WeightFiles(self.folder / component, WEIGHT_STEMS[component], self.folder)

@@ -1,0 +1,119 @@
+"""Opens the files of a model's folder, which may have come from anywhere.
+
+A file is opened only if it is a regular file inside the folder: no link leads out of it, nothing is
+waited for, and of a JSON file only so much is read. What cannot be used is a `ModelError` of one
+line that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from inference_server.errors import ModelError
+from wuliart_process.regular_files import open_regular
+
+MAX_CONFIG_BYTES = 1 << 20
+"""Qwen-Image's largest config has 4 KB."""
+
+SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
+"""Name of a file that several repositories of a Hugging Face hub's cache share."""
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """Where a path in a model's folder really lies, every link followed.
+
+    A snapshot in the Hugging Face hub's cache consists of links to the files of its repository,
+    `models--ORG--NAME/blobs`, which may be links to files that repositories share, `blobs`.
+
+    Raises:
+        ModelError: it is missing, or a link leads out of the folder (for a snapshot: the cache).
+    """
+    try:
+        root, real = folder.resolve(strict=True), path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ModelError(f"cannot read {path}: {_reason(error)}") from None
+    if real.is_relative_to(root):
+        return real
+    repository = root.parent.parent
+    if root.parent.name == "snapshots" and repository.name.startswith("models--"):
+        shared = repository.parent / "blobs"
+        if real.is_relative_to(repository / "blobs") or (
+            real.is_relative_to(shared)
+            and SHARED_BLOB.fullmatch(real.relative_to(shared).as_posix())
+        ):
+            return real
+    raise ModelError(
+        f"{path} is a link to {real}, outside of the model's folder: put the file itself there"
+    )
+
+
+def open_inside(folder: Path, path: Path) -> BufferedReader:
+    """Opens a regular file of a model's folder for reading.
+
+    Raises:
+        ModelError: it cannot be opened; see `inside`.
+    """
+    try:
+        return open_regular(inside(folder, path))
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {_reason(error)}") from None
+
+
+def exists(path: Path) -> bool:
+    """Returns True if there is something under that name, of whatever kind.
+
+    Raises:
+        ModelError: it cannot be found out.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {str(path)!r}: {_reason(error)}") from None
+    return True
+
+
+def read_inside(folder: Path, path: Path, most: int) -> bytes:
+    """The content of a regular file of a model's folder.
+
+    Raises:
+        ModelError: it cannot be read, or has more than `most` bytes.
+    """
+    with open_inside(folder, path) as file:
+        try:
+            data = file.read(most + 1)
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {_reason(error)}") from None
+    if len(data) > most:
+        raise ModelError(f"{path} is larger than the {most:,} bytes that are read")
+    return data
+
+
+def read_json(folder: Path, path: Path, most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """Parses a JSON object in a model's folder.
+
+    Raises:
+        ModelError: the file cannot be read or holds something else.
+    """
+    try:
+        value = json.loads(read_inside(folder, path, most), parse_constant=_refuse)
+    except RecursionError:
+        raise ModelError(f"cannot read {path}: it is nested too deeply") from None
+    except ValueError as error:
+        raise ModelError(f"cannot read {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} does not hold a JSON object")
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

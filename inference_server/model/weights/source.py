@@ -1,0 +1,174 @@
+"""Where a model's weights come from, part by part, ready for their place.
+
+Owns what a loader may ask for, and the answers of a stock checkpoint: Turbo LoRA fused, q, k and v
+stacked, timestep-only layers evaluated. A prepared folder answers the same questions from disk, see
+`prepared`. Everything is read when it is asked for; nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from inference_server.errors import ModelError
+from inference_server.model.modulation import ModulationTable, conditioning
+from inference_server.model.schedule_choice import ChosenSchedule, choose
+from inference_server.model.text_encoder import TextConfig, fill_layer, layer_views, reader
+from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
+from inference_server.model.vae import VaeConfig
+from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.weights.packing import Fields
+from inference_server.model.weights.stock_shapes import check_text_encoder, check_transformer
+from inference_server.model.weights.transformer import (
+    block_views,
+    fill_block,
+    read_edges,
+)
+from inference_server.model.weights.turbo_lora import FusedWeights, turbo_files
+from inference_server.weight_kind import WeightKind
+from wuliart_contract.limits import IMAGE_SIZE
+
+
+class Tables(NamedTuple):
+    """What the timestep decides, on the CPU in float32."""
+
+    modulation: ModulationTable
+    conditioning: Tensor
+    """silu(temb), [rows, width]."""
+
+
+class TextEdges(NamedTuple):
+    """What lies before and after the text encoder's layers."""
+
+    embedding: Tensor
+    """[vocabulary, width]"""
+    final_norm: Tensor
+    """[width]"""
+
+
+class Source(Protocol):
+    """One model's parts. Every method may raise ModelError: missing, damaged, of another model."""
+
+    folder: Path
+    """Holds the components' configs, the tokenizer, and vae/preview.json if there is one."""
+    turbo_lora: str
+    """File name of what is fused into the base; empty if nothing is."""
+    parameters: int
+    """Of the transformer as it was published."""
+    schedule: ChosenSchedule
+    """The noise levels that it is drawn at."""
+    kind: WeightKind | None
+    """How the blocks' matrices are stored; None: as it is asked for."""
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The component's config file."""
+
+    def tables(self, config: TransformerConfig, levels: Sequence[float]) -> Tables:
+        """Of the given noise levels."""
+
+    def edges(self) -> EdgeWeights:
+        """On the CPU, as stored."""
+
+    def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
+        """Reads a block of the transformer into its flat buffer; see `block_fields`."""
+
+    def text_edges(self) -> TextEdges:
+        """On the CPU, as stored."""
+
+    def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
+        """Reads a layer of the text encoder into its flat buffer; see `layer_fields`."""
+
+    def vae(self) -> WeightFiles:
+        """The VAE's tensors by their stock names; kernels may be cut to two dimensions."""
+
+
+def image_tokens(source: Source) -> int:
+    """Tokens of an image, by the configs of transformer and VAE.
+
+    Raises:
+        ModelError: they do not fit each other.
+    """
+    config = TransformerConfig.from_json(source.config("transformer"))
+    vae = VaeConfig.from_json(source.config("vae"))
+    if config.in_channels != vae.z * config.patch**2 or config.patch != 2:
+        raise ModelError(
+            f"{source.folder}: the transformer takes {config.in_channels} channels a token, "
+            f"the VAE gives {vae.z} in {config.patch}x{config.patch} patches"
+        )
+    if IMAGE_SIZE % (vae.spatial_factor * config.patch):
+        raise ModelError(
+            f"{source.folder}: {IMAGE_SIZE} pixels do not divide into patches of "
+            f"{vae.spatial_factor * config.patch}"
+        )
+    return (IMAGE_SIZE // vae.spatial_factor // config.patch) ** 2
+
+
+class StockSource:
+    """A checkpoint in diffusers layout, with a Turbo LoRA fused while it is read.
+
+    Args:
+        checkpoint: the folder.
+        turbo_lora: a LoRA file, or None.
+        schedule: as `--schedule` names it; None: what the Turbo LoRA was trained on.
+
+    Raises:
+        ModelError: a component is missing, its config and its files do not fit each other, the
+            Turbo LoRA does not fit, or its noise levels are not known.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, turbo_lora: Path | None, schedule: str | None = None
+    ) -> None:
+        self.folder = checkpoint.folder
+        self.kind: WeightKind | None = None
+        self.turbo_lora = turbo_lora.name if turbo_lora else ""
+        self._checkpoint = checkpoint
+        self._turbo_path = turbo_lora
+        self._files = checkpoint.weights("transformer")
+        self._fused = FusedWeights(self._files, turbo_lora)
+        self._text = checkpoint.weights("text_encoder")
+        self._read_text = reader(self._text)
+        check_transformer(TransformerConfig.from_json(self.config("transformer")), self._files)
+        check_text_encoder(TextConfig.from_json(self.config("text_encoder")), self._text)
+        self._vae = checkpoint.weights("vae")
+        self.parameters = self._files.parameter_count()
+        self.schedule = choose(schedule, turbo_lora, image_tokens(self), self.config("scheduler"))
+
+    def config(self, component: str) -> dict[str, Any]:
+        """See `Source`."""
+        return self._checkpoint.config(component)
+
+    def tables(self, config: TransformerConfig, levels: Sequence[float]) -> Tables:
+        """See `Source`."""
+        condition = conditioning(self._fused.read, levels)
+        return Tables(ModulationTable.build(config, self._fused.read, condition), condition)
+
+    def edges(self) -> EdgeWeights:
+        """See `Source`."""
+        return read_edges(self._fused.read)
+
+    def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
+        """See `Source`."""
+        fill_block(block_views(fields, buffer), index, self._fused.read)
+
+    def text_edges(self) -> TextEdges:
+        """See `Source`."""
+        return TextEdges(self._read_text("embed_tokens.weight"), self._read_text("norm.weight"))
+
+    def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
+        """See `Source`."""
+        fill_layer(layer_views(fields, buffer), index, self._read_text)
+
+    def vae(self) -> WeightFiles:
+        """See `Source`."""
+        return self._vae
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of all weight files, those of the Turbo LoRA last."""
+        files = (self._files, self._text, self._vae)
+        paths = sorted(path for part in files for path in part.paths)
+        return [*paths, *turbo_files(self._turbo_path)] if self._turbo_path else paths

@@ -1,0 +1,167 @@
+"""One safetensors file of a model, read tensor by tensor.
+
+The safetensors package checks the container (header, offsets, the file's size); the content is
+read, not mapped: a file that is cut short while it is read is an error, where a mapping would end
+the process with SIGBUS, and a server that runs does not depend on the file any more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from inference_server.errors import ModelError
+from inference_server.model.weights.model_files import open_inside
+
+DTYPES: Final[Mapping[str, torch.dtype]] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Element types that are read."""
+
+LENGTH_BYTES: Final = 8
+MAX_HEADER_BYTES: Final = 16 << 20
+"""Qwen-Image's largest has 0.3 MB."""
+MAX_TENSOR_BYTES: Final = 8 << 30
+"""Qwen-Image's largest, the embedding in float32, has 2.2 GB."""
+PIECE: Final = 16 << 20
+"""Bytes of one read."""
+
+
+class _Entry(NamedTuple):
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    """Bytes from the beginning of the file."""
+
+
+class TensorFile:
+    """A file's tensors by name; a context manager that closes the file.
+
+    Args:
+        folder: the model's; see `model_files.inside`.
+        path: the file.
+
+    Attributes:
+        metadata: of the file's header.
+
+    Raises:
+        ModelError: it cannot be read or is damaged.
+    """
+
+    metadata: Mapping[str, str]
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self.path = path
+        self._file = open_inside(folder, path)
+        try:
+            self._entries = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; tensors that were read stay."""
+        self._file.close()
+
+    @property
+    def names(self) -> list[str]:
+        """Of all tensors, in the order of the file."""
+        return list(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor, without reading it."""
+        return self._entry(name).shape
+
+    def read(self, name: str) -> Tensor:
+        """One tensor on the CPU, in the dtype it is stored in.
+
+        Raises:
+            ModelError: there is no tensor of that name, or it cannot be read.
+        """
+        entry = self._entry(name)
+        nbytes = torch.Size(entry.shape).numel() * entry.dtype.itemsize
+        if nbytes > MAX_TENSOR_BYTES:
+            raise ModelError(
+                f"{self.path}: {name!r} has {nbytes:,} bytes, at most {MAX_TENSOR_BYTES:,} are read"
+            )
+        buffer = torch.empty(nbytes, dtype=torch.uint8)
+        self._fill(buffer.numpy().data, entry.begin, name)
+        return buffer.view(entry.dtype).view(entry.shape)
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise ModelError(f"{self.path} has no tensor {name!r}")
+        return entry
+
+    def _fill(self, view: memoryview, begin: int, name: str) -> None:
+        at = 0
+        while at < len(view):
+            try:
+                count = os.preadv(self._file.fileno(), [view[at : at + PIECE]], begin + at)
+            except OSError as error:
+                raise ModelError(f"cannot read {self.path}: {error.strerror}") from None
+            if not count:
+                raise ModelError(
+                    f"{self.path} became shorter while it was read: it ends inside of {name!r}"
+                )
+            at += count
+
+    def _read_header(self) -> dict[str, _Entry]:
+        descriptor = self._file.fileno()
+        length = int.from_bytes(os.pread(descriptor, LENGTH_BYTES, 0), "little")
+        if length > MAX_HEADER_BYTES:
+            raise self._damaged(f"it announces a header of {length:,} bytes")
+        try:
+            # By its descriptor: the name may stand for another file by now.
+            with safe_open(f"/proc/self/fd/{descriptor}", framework="pt") as file:
+                self.metadata = dict(file.metadata() or {})
+                entries, begin = {}, LENGTH_BYTES + length
+                for name in file.offset_keys():
+                    part = file.get_slice(name)
+                    entry = _Entry(self._dtype(part.get_dtype()), tuple(part.get_shape()), begin)
+                    entries[name] = entry
+                    # Tensors lie one after another, without gaps.
+                    begin += torch.Size(entry.shape).numel() * entry.dtype.itemsize
+        except (SafetensorError, OSError) as error:
+            raise self._damaged(str(error)) from None
+        return entries
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if name not in DTYPES:
+            raise ModelError(
+                f"{self.path} holds element type {name}; this server reads {', '.join(DTYPES)}"
+            )
+        return DTYPES[name]
+
+    def _damaged(self, why: str) -> ModelError:
+        return ModelError(f"{self.path} is damaged ({' '.join(why.split())}). Download it again.")

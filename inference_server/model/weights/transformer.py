@@ -1,0 +1,188 @@
+"""Builds the transformer from its checkpoint: fuses q, k, v, packs blocks, folds modulation.
+
+Owns the names tensors have in the diffusers checkpoint; knows nothing of the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inference_server.model.fold import Fold, arithmetic_on
+from inference_server.model.kernels.ops import ops_on, quantise
+from inference_server.model.modulation import ReadTensor
+from inference_server.model.offload.layers import Streaming, load_layers
+from inference_server.model.transformer import Transformer
+from inference_server.model.transformer_weights import (
+    BlockWeights,
+    EdgeWeights,
+    Matrix,
+    StreamWeights,
+    TransformerConfig,
+)
+from inference_server.model.weights import packing
+from inference_server.model.weights.packing import Field, Fields
+from inference_server.weight_kind import WeightKind
+
+
+class StreamNames(NamedTuple):
+    """Where a stream's weights stand below `transformer_blocks.N.`."""
+
+    qkv: tuple[str, str, str]
+    q_norm: str
+    k_norm: str
+    out: str
+    mlp: str
+
+
+IMG = StreamNames(
+    ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "attn.norm_q",
+    "attn.norm_k",
+    "attn.to_out.0",
+    "img_mlp",
+)
+TXT = StreamNames(
+    ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "attn.norm_added_q",
+    "attn.norm_added_k",
+    "attn.to_add_out",
+    "txt_mlp",
+)
+
+
+MATRICES = ("qkv", "out", "mlp_up", "mlp_down")
+"""Fields of `StreamWeights` that are a `Matrix`."""
+
+
+def block_fields(
+    config: TransformerConfig, dtype: torch.dtype, kind: WeightKind, rank: int = 0
+) -> Fields:
+    """Every tensor of a block's flat buffer: img's, then txt's.
+
+    Args:
+        config: the transformer's shape.
+        dtype: of everything but eight-bit matrices and their scales.
+        kind: of the matrices.
+        rank: of all adapters that find room behind the matrices; see `fold`.
+    """
+    d, m, h = config.width, config.mlp_width, config.head_dim
+    shapes = {"qkv": (3 * d, d), "out": (d, d), "mlp_up": (m, d), "mlp_down": (d, m)}
+    # Behind the rows of mlp_up: what it makes has room for mlp_down's adapters then.
+    room = {"qkv": (0, 3 * rank), "out": (0, rank), "mlp_up": (rank, rank), "mlp_down": (0, rank)}
+    fields: dict[str, Field] = {}
+    for stream in ("img", "txt"):
+        for name, shape in shapes.items():
+            stored = torch.float8_e4m3fn if kind is WeightKind.FP8 else dtype
+            fields[f"{stream}.{name}"] = Field(shape, stored, room[name])
+            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype, room[name][:1])
+            if kind is WeightKind.FP8:
+                fields[f"{stream}.{name}.scale"] = Field((shape[0], 1), torch.float32)
+        fields[f"{stream}.q_norm"] = fields[f"{stream}.k_norm"] = Field((h,), dtype)
+    return fields
+
+
+def block_views(fields: Fields, buffer: Tensor) -> BlockWeights:
+    """A block's weights as views into its flat buffer."""
+    found = packing.views(fields, buffer)
+
+    def stream(path: str) -> StreamWeights:
+        matrices = {
+            name: Matrix(
+                found[f"{path}.{name}"],
+                found[f"{path}.{name}.bias"],
+                found.get(f"{path}.{name}.scale"),
+            )
+            for name in MATRICES
+        }
+        return StreamWeights(
+            **matrices, q_norm=found[f"{path}.q_norm"], k_norm=found[f"{path}.k_norm"]
+        )
+
+    return BlockWeights(stream("img"), stream("txt"))
+
+
+def fill_block(block: BlockWeights, index: int, read: ReadTensor) -> None:
+    """Reads block `index` of the checkpoint into the views.
+
+    Raises:
+        ModelError: through `read`, if a tensor is missing.
+    """
+    path = f"transformer_blocks.{index}"
+    for stream, names in ((block.img, IMG), (block.txt, TXT)):
+        modules = {
+            "qkv": names.qkv,
+            "out": (names.out,),
+            "mlp_up": (f"{names.mlp}.net.0.proj",),
+            "mlp_down": (f"{names.mlp}.net.2",),
+        }
+        for field, parts in modules.items():
+            weight = torch.cat([read(f"{path}.{part}.weight") for part in parts])
+            bias = torch.cat([read(f"{path}.{part}.bias") for part in parts])
+            _fill_matrix(getattr(stream, field), weight, bias)
+        stream.q_norm.copy_(read(f"{path}.{names.q_norm}.weight"))
+        stream.k_norm.copy_(read(f"{path}.{names.k_norm}.weight"))
+
+
+def _fill_matrix(matrix: Matrix, weight: Tensor, bias: Tensor) -> None:
+    matrix.bias.copy_(bias)
+    if matrix.scale is None:
+        matrix.weight.copy_(weight)
+        return
+    quantised = quantise(weight)
+    # copy_ between eight-bit floats of CPU and GPU goes through bytes on every version of torch.
+    matrix.weight.view(torch.uint8).copy_(quantised.values.view(torch.uint8))
+    matrix.scale.copy_(quantised.scale)
+
+
+EDGE_NAMES = {
+    "img_in": "img_in.weight",
+    "img_in_bias": "img_in.bias",
+    "txt_norm": "txt_norm.weight",
+    "txt_in": "txt_in.weight",
+    "txt_in_bias": "txt_in.bias",
+    "proj_out": "proj_out.weight",
+    "proj_out_bias": "proj_out.bias",
+}
+"""Field of `EdgeWeights` -> tensor."""
+
+
+def read_edges(read: ReadTensor) -> EdgeWeights:
+    """What lies before and after the blocks, as it is stored."""
+    return EdgeWeights(**{field: read(name) for field, name in EDGE_NAMES.items()})
+
+
+def load_transformer(
+    config: TransformerConfig,
+    edges: EdgeWeights,
+    fill: Callable[[int, Tensor], None],
+    grid: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+    kind: WeightKind = WeightKind.BF16,
+    streaming: Streaming | None = None,
+    rank: int = 0,
+) -> Transformer:
+    """The transformer on its device, but for the blocks that `streaming` keeps in host memory.
+
+    Args:
+        config: its shape.
+        edges: what lies before and after the blocks, on the device and in the dtype.
+        fill: reads block `index` into its flat buffer.
+        grid: rows and columns of image tokens.
+        device: where it computes.
+        dtype: of activations, and of weights that are not eight-bit.
+        kind: of the blocks' matrices.
+        streaming: None keeps everything on the device.
+        rank: of the adapters that are folded into the products; 0 where blocks are streamed.
+    """
+    fields = block_fields(config, dtype, kind, rank)
+    view, nbytes = partial(block_views, fields), packing.nbytes(fields)
+    blocks = load_layers(config.blocks, nbytes, view, fill, device, streaming)
+    ops = ops_on(device)
+    fold = Fold(list(blocks), rank, arithmetic_on(device)) if rank else None
+    return Transformer(config, edges, blocks, grid, ops, fold)

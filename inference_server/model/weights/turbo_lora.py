@@ -1,0 +1,114 @@
+"""Fuses a Turbo LoRA into the base while it is read: in float32, then cast.
+
+Owns W + B A; the file format is the contract package's. Fusing before anything is folded makes
+the Turbo LoRA the base of every picture: it costs nothing per step and reaches the modulation
+table as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference_server.errors import ModelError
+from inference_server.model.weights.checkpoint import WeightFiles
+from wuliart_lora import (
+    HEAD_BYTES,
+    LoraAdapter,
+    LoraFactors,
+    LoraRefused,
+    header_bytes,
+    plan_lora,
+    read_header,
+)
+from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar, sidecar_owner
+from wuliart_process.regular_files import open_regular
+
+MAX_BYTES = 8 << 30
+"""Of a Turbo LoRA's file; the largest that is known has 2.4 GB, rank 64 in float32."""
+
+
+class FusedWeights:
+    """Reads the transformer's tensors with the Turbo LoRA, if any, already added.
+
+    Args:
+        weights: the transformer's weight files.
+        turbo_lora: a LoRA file in any of the key styles `wuliart_lora` understands, or None. An
+            adapter_config.json beside it that belongs to it by the rule of `wuliart_lora.sidecar`
+            is read too.
+
+    Raises:
+        ModelError: the file cannot be read or does not fit the transformer.
+    """
+
+    def __init__(self, weights: WeightFiles, turbo_lora: Path | None) -> None:
+        self._weights = weights
+        self._factors: Mapping[str, LoraFactors] = {}
+        if turbo_lora is None:
+            return
+        # Every linear layer may be a target here, unlike for adapters that are switched later.
+        linears = {
+            name.removesuffix(".weight"): (shape[1], shape[0])
+            for name in weights
+            if name.endswith(".weight") and len(shape := weights.shape(name)) == 2
+        }
+        try:
+            adapter = _read(turbo_lora, linears, _read_sidecar(turbo_lora))
+        except OSError as error:
+            raise ModelError(
+                f"cannot read the Turbo LoRA {turbo_lora}: {error.strerror or error}"
+            ) from None
+        except LoraRefused as error:
+            raise ModelError(f"the Turbo LoRA {turbo_lora} does not fit: {error.reason}") from None
+        self._factors = adapter.factors
+
+    def read(self, name: str) -> Tensor:
+        """One tensor on the CPU; float32 where the Turbo LoRA acts, as stored elsewhere."""
+        tensor = self._weights.read(name)
+        factors = self._factors.get(name.removesuffix(".weight"))
+        if factors is None or not name.endswith(".weight"):
+            return tensor
+        up, down = torch.tensor(factors.up), torch.tensor(factors.down)
+        return tensor.float().addmm(up, down)
+
+
+def turbo_files(path: Path) -> list[Path]:
+    """The files that a few-step LoRA consists of: its own, and its adapter_config.json if any."""
+    names = os.listdir(path.parent)  # noqa: PTH208 - only names are needed
+    if SIDECAR_NAME not in names or sidecar_owner(names) != path.name:
+        return [path]
+    return [path, path.with_name(SIDECAR_NAME)]
+
+
+def _read_sidecar(path: Path) -> dict[str, Any] | None:
+    """The fields of the file's adapter_config.json, None if it has none."""
+    _, *sidecar = turbo_files(path)
+    if not sidecar:
+        return None
+    with open_regular(sidecar[0]) as file:
+        size = os.fstat(file.fileno()).st_size
+        check_sidecar_size(size)
+        return parse_sidecar(file.read(size))
+
+
+def _read(
+    path: Path, linears: Mapping[str, tuple[int, int]], config: Mapping[str, Any] | None
+) -> LoraAdapter:
+    """The adapter in a regular file, which its header has to fit before its data is read."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise LoraRefused(f"it has {size:,} bytes, at most {MAX_BYTES:,} are read")
+        start = file.read(min(HEAD_BYTES, size))
+        start += file.read(header_bytes(start, size) - len(start))
+        plan = plan_lora(read_header(start, size), linears, config=config)
+        file.seek(0)
+        data = file.read(size)
+    if len(data) != size:
+        raise LoraRefused(f"it became shorter while it was read, {size:,} bytes before")
+    return plan.read(memoryview(data))

@@ -1,1 +1,0 @@
-"""What protobuf cannot say: limits, reasons of failure, the layout of an adapter slot."""

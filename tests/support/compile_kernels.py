@@ -1,0 +1,77 @@
+"""Compiles the GPU kernels as they run at full size, for cards that need not be here.
+
+`python -m tests.support.compile_kernels`: a line for each. A process of its own, because Triton decides
+when it is imported whether it compiles or interprets.
+"""
+
+from __future__ import annotations
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from inference_server.model.kernels import (
+    triton_attention,
+    triton_low_rank,
+    triton_norms,
+    triton_ops,
+)
+
+CAPABILITIES = (89, 90)
+"""Ada (RTX 4090) and Hopper."""
+BF16, FP32, FP8 = "*bf16", "*fp32", "*fp8e4nv"
+
+NORM = dict.fromkeys(("x", "branch", "gate", "shift", "scale", "out"), BF16)
+NORM |= {"row_scales": FP32, "width": "i32", "out_stride": "i32"} | dict.fromkeys(
+    ("eps", "largest", "tiny"), "fp32"
+)
+ROTATE = dict.fromkeys(("qkv", "txt_query", "txt_key", "img_query", "img_key"), BF16)
+ROTATE |= dict.fromkeys(("txt_cos", "txt_sin", "img_cos", "img_sin"), FP32)
+ROTATE |= {"texts": "i32", "heads": "i32", "eps": "fp32"}
+QUANTISE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
+QUANTISE |= {"largest": "fp32", "tiny": "fp32"}
+TEXT_KEYS = {"qkv": BF16, "out": BF16, "target": BF16, "sums": FP32, "softmax_scale": "fp32"}
+TEXT_KEYS |= dict.fromkeys(("rows", "first", "texts", "heads", "target_stride"), "i32")
+TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 64, "keys": 64}
+CHANNELS = {"x": BF16, "gamma": BF16, "out": BF16, "pixels": "i32", "channels": "i32"}
+FOLD = {"table": "*i64", "like": BF16}
+FOLD_SHAPE = {"fields": 13, "columns": 16, "features": 512, "aligned": True}
+REDUCE = {"x": BF16, "window": BF16}
+REDUCE |= dict.fromkeys(("rows", "columns", "inside", "stride", "each"), "i32")
+REDUCE_SHAPE = {"together": 64, "wide": 16, "deep": 128, "even": True}
+
+KERNELS = (
+    (triton_norms._norm_kernel, NORM, {"add": False, "eight": False, "padded": 4096}, 8),
+    (triton_norms._norm_kernel, NORM, {"add": True, "eight": False, "padded": 4096}, 8),
+    (
+        triton_norms._norm_kernel,
+        NORM | {"out": FP8},
+        {"add": True, "eight": True, "padded": 4096},
+        8,
+    ),
+    (triton_ops._norm_rotate_kernel, ROTATE, {"size": 128, "padded": 128, "group": 32}, 4),
+    (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
+    (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),
+    (triton_attention._text_keys_kernel, TEXT_KEYS, TEXT_KEYS_SHAPE, 8),
+    (triton_low_rank._fold_kernel, FOLD, FOLD_SHAPE, 4),
+    (triton_low_rank._reduce_kernel, REDUCE, REDUCE_SHAPE, 4),
+    (triton_norms._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
+)
+"""Kernel, its arguments' types, its constants, warps."""
+
+
+def main() -> None:
+    """Compiles everything to machine code."""
+    for capability in CAPABILITIES:
+        target = GPUTarget("cuda", capability, 32)
+        for kernel, types, constants, warps in KERNELS:
+            signature = types | dict.fromkeys(constants, "constexpr")
+            # In the order of the function's arguments.
+            ordered = {name: signature[name] for name in kernel.arg_names}
+            source = ASTSource(fn=kernel, signature=ordered, constexprs=constants)
+            compiled = triton.compile(source, target=target, options={"num_warps": warps})
+            print(f"sm_{capability} {kernel.__name__} {len(compiled.asm['cubin'])} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The inference server inside a test's event loop, on temporary Unix sockets.
+
+Everything of `inference_server.server` is real (store, segment, scheduler, both gRPC listeners,
+descriptor socket) except the engine. Owns wiring, teardown and the reading of failures; knows
+nothing of what a test asserts.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import grpc
+import numpy as np
+import torch
+from google.rpc import error_details_pb2
+from grpc import aio
+from grpc_status import rpc_status
+
+from inference_server.adapters.binder import Binder
+from inference_server.adapters.segment import AdapterSegment
+from inference_server.adapters.store import AdapterStore
+from inference_server.model.schedule import FAMILIES, ScheduleTable
+from inference_server.model.schedule_choice import ChosenSchedule
+from inference_server.network import Network
+from inference_server.scheduler.device_thread import device_thread
+from inference_server.scheduler.events import DrawRequest
+from inference_server.scheduler.request import Job
+from inference_server.scheduler.scheduler import Scheduler
+from inference_server.service.adapters import Adapters
+from inference_server.service.backend import Backend, BackendSlot
+from inference_server.service.descriptor_socket import DescriptorSocket
+from inference_server.service.image_generation import ImageGeneration
+from inference_server.service.listeners import ControlListener, PublicListener
+from inference_server.service.recipe import describer
+from inference_server.service.segment import Segment
+from tests.support.fakes import DEADLINE, FakeEngine, planned_memory, until
+from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
+from wuliart.v1.image_generation_pb2 import GenerateImageRequest, GenerateImageResponse
+from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
+from wuliart_contract.limits import MAX_RESPONSE_BYTES
+from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
+
+LAYOUT = SegmentLayout(
+    LayoutParameters(
+        blocks=1, width=32, mlp_width=64, image_features=16, output_features=16,
+        text_features=24, modulation_rows=4, max_rank=8, dtype="float32",
+    )
+)  # fmt: skip
+COUNTS = FAMILIES["lightning"].counts
+CONDITIONING = np.linspace(-1, 1, 4 * 32, dtype="<f4").reshape(4, 32)
+
+
+class WatchedScheduler(Scheduler):
+    """Lets a test see which calls the service has let go of."""
+
+    def __init__(self, engine: FakeEngine, binder: Binder, capacity: int) -> None:
+        super().__init__(engine, binder, capacity, device_thread(), describer("fake", "lightning"))
+        self.submitted: list[Job] = []
+
+    def submit(self, request: DrawRequest, request_id: str = "", caller: str = "") -> Job:
+        job = super().submit(request, request_id, caller)
+        self.submitted.append(job)
+        return job
+
+
+@dataclass
+class InProcessServer:
+    """A server's parts and where to reach it."""
+
+    directory: Path
+    engine: FakeEngine
+    store: AdapterStore
+    scheduler: WatchedScheduler
+    public: PublicListener
+    control: ControlListener
+    descriptors: DescriptorSocket
+    slot: BackendSlot
+    _channels: list[aio.Channel] = field(default_factory=list)
+
+    @property
+    def stages(self) -> list[str]:
+        """What the engine was asked for, in order."""
+        return [call.stage for call in self.engine.calls]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts that came to be drawn, in order."""
+        return [drawing.prompt.text for drawing in self.engine.drawings]
+
+    @property
+    def target(self) -> str:
+        return f"unix:{self.directory}/public.sock"
+
+    @property
+    def control_target(self) -> str:
+        return f"unix:{self.directory}/control.sock"
+
+    def channel(self, target: str | None = None) -> aio.Channel:
+        """A connection of its own, without retries; closed with the server."""
+        options = [
+            ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+        ]
+        channel = aio.insecure_channel(target or self.target, options=options)
+        self._channels.append(channel)
+        return channel
+
+    def images(self) -> Any:
+        return ImageGenerationServiceStub(self.channel())
+
+    def adapters(self) -> Any:
+        return AdapterServiceStub(self.channel())
+
+    def generate(self, prompt: str = "a lighthouse", **fields: Any) -> Any:
+        """A GenerateImage call on a connection of its own."""
+        request = GenerateImageRequest(prompt=prompt, **fields)
+        return self.images().GenerateImage(request, timeout=DEADLINE)
+
+    def state_of(self, name: str) -> str:
+        """The adapter's state in the catalogue; "none" if it is not there."""
+        adapter = self.store.catalog.get(name)
+        return "none" if adapter is None else adapter.state.value
+
+    async def accepted(self, count: int) -> None:
+        """Waits until the queue has taken that many requests since the start."""
+        await until(lambda: len(self.scheduler.submitted) == count)
+
+    async def let_go(self, n: int) -> None:
+        """Waits until the service has noticed that the n-th request's caller is gone."""
+        await until(lambda: self.scheduler.submitted[n].cancelled)
+
+    async def become_ready(self) -> None:
+        # As `server.serve` does it; the model is only looked at by GetServerInfo.
+        self.slot.fill(Backend(self.engine, self.store, self.scheduler, False, COUNTS))  # type: ignore[arg-type]
+        self.public.ready()
+
+    async def drain(self, grace: float) -> None:
+        self.public.draining()
+        await self.scheduler.drain(grace)
+
+    async def stop(self) -> None:
+        self.engine.free()
+        await self.scheduler.drain(0)
+        for channel in self._channels:
+            await channel.close()
+        await self.public.stop(0)
+        await self.control.stop()
+        await self.descriptors.stop()
+        os.close(self.store.segment.descriptor)
+
+
+@asynccontextmanager
+async def running_server(
+    *,
+    capacity: int = 8,
+    resident_limit: int = 2,
+    ready: bool = True,
+    pinned: tuple[str, ...] = (),
+    skip_bad: bool = False,
+    network: Network | None = None,
+) -> AsyncIterator[InProcessServer]:
+    """A server of this loop; with `ready` False it is still starting."""
+    with tempfile.TemporaryDirectory(prefix="wuliart-") as name:
+        directory = Path(name)
+        engine = FakeEngine()
+        segment = AdapterSegment(LAYOUT, resident_limit + 1, torch.device("cpu"))
+        store = AdapterStore(segment, resident_limit, pinned)
+        scheduler = WatchedScheduler(engine, Binder(store, skip_bad), capacity)
+        slot = BackendSlot()
+        descriptors = DescriptorSocket(
+            directory / "descriptors.sock", lambda: segment.descriptor, store.writer_is_gone
+        )
+        control = ControlListener(
+            directory / "control.sock", Segment(store, descriptors, CONDITIONING.tobytes())
+        )
+        where = network or Network(f"unix:{directory}/public.sock")
+        public = PublicListener(where, ImageGeneration(slot), Adapters(slot.styles), slot.refused)
+        server = InProcessServer(
+            directory, engine, store, scheduler, public, control, descriptors, slot
+        )
+        await public.start()
+        descriptors.start()
+        await control.start()
+        try:
+            if ready:
+                await server.become_ready()
+            yield server
+        finally:
+            await server.stop()
+
+
+def name_model(server: InProcessServer, name: str) -> None:
+    """Gives the fake engine what GetServerInfo tells of a model."""
+    server.engine.model = SimpleNamespace(  # type: ignore[attr-defined]
+        name=name,
+        parameters=1,
+        turbo_lora="",
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        schedule=ChosenSchedule(FAMILIES["lightning"], "a test's"),
+        schedules=ScheduleTable.build(FAMILIES["lightning"]),
+        **planned_memory(),
+    )
+
+
+async def rest_of(call: Any) -> list[Any]:
+    """The responses of a stream that were not read yet; raises how it ended."""
+    # Not `async for`: grpc.aio takes it only for calls that nobody has read from before.
+    responses = []
+    while (response := await call.read()) is not aio.EOF:
+        responses.append(response)
+    return responses
+
+
+async def kinds(call: Any) -> list[str]:
+    """What the rest of a GenerateImage call consists of."""
+    return [response.WhichOneof("event") for response in await rest_of(call)]
+
+
+async def read_until(call: Any, kind: str) -> GenerateImageResponse:
+    """The next event of that kind."""
+    while (response := await call.read()) is not aio.EOF:
+        if response.WhichOneof("event") == kind:
+            return response  # type: ignore[no-any-return]
+    raise AssertionError(f"the stream ended without {kind!r}")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A status with its details unpacked."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    violations: dict[str, str]
+    """Field -> description; a field that is listed twice fails."""
+    bad_requests: int
+    retry_seconds: float | None
+
+
+async def failure_of(call: Any) -> Failure:
+    """How a call of either kind fails; fails the test if it does not."""
+    try:
+        answer = await rest_of(call) if hasattr(call, "read") else await call
+        raise AssertionError(f"did not fail but answered {str(answer)[:200]}")
+    except aio.AioRpcError as error:
+        return read_failure(error)
+
+
+def read_failure(error: aio.AioRpcError) -> Failure:
+    status = rpc_status.from_call(cast(Any, error))
+    assert status is not None, f"no google.rpc.Status in {error.code()}: {error.details()}"
+    info, bad, retry = (
+        _unpacked(status, kind)
+        for kind in (
+            error_details_pb2.ErrorInfo,
+            error_details_pb2.BadRequest,
+            error_details_pb2.RetryInfo,
+        )
+    )
+    assert len(info) == 1 and info[0].domain == "wuliart"
+    listed = [v for b in bad for v in b.field_violations]
+    violations = {v.field: v.description for v in listed}
+    assert len(violations) == len(listed), f"a field is listed twice: {listed}"
+    return Failure(
+        error.code(),
+        error.details() or "",
+        info[0].reason,
+        dict(info[0].metadata),
+        violations,
+        len(bad),
+        retry[0].retry_delay.ToNanoseconds() / 1e9 if retry else None,
+    )
+
+
+def _unpacked(status: Any, kind: Any) -> list[Any]:
+    found = []
+    for detail in status.details:
+        message = kind()
+        if detail.Unpack(message):
+            found.append(message)
+    return found
