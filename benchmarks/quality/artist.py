@@ -153,8 +153,8 @@ class Artist:
             rank = engine.model.room.max_rank
             layout = engine.model.layout(rank)
             data = self.style_file(style).read_bytes()
-            adapter = parse_lora(data, module_shapes(layout), rank)
-            image = build_image(adapter, layout, engine.model.conditioning.numpy())
+            parsed = parse_lora(data, module_shapes(layout), rank)
+            image = build_image(parsed, layout, engine.model.conditioning.numpy())
             segment = AdapterSegment(layout, 1, self.device)
             segment.shared_bytes(0)[: len(image.data)] = torch.from_numpy(image.data)
             segment.stage(0, len(image.data))

@@ -120,30 +120,30 @@ def _await_resident(changes: Iterable[AdapterEvent], name: str) -> None:
 def _switch(engine: Engine) -> list[Figure]:
     layout = engine.model.layout(32)
     segment = AdapterSegment(layout, 2, torch.device("cpu"))
-    styles = []
+    gated = []
     for slot in range(2):
         adapter = parse_lora(random_style(layout, 16, slot), module_shapes(layout), 32)
         image = build_image(adapter, layout, engine.model.conditioning.numpy())
         segment.shared_bytes(slot)[: len(image.data)] = torch.from_numpy(image.data)
-        styles.append(GatedAdapter(segment.tensors(slot, image.packed_rank, image.sites), 1.0))
+        gated.append(GatedAdapter(segment.tensors(slot, image.packed_rank, image.sites), 1.0))
     prompt = engine.encode("switch")
 
-    def begin(style: GatedAdapter) -> float:
+    def begin(one: GatedAdapter) -> float:
         began = time.perf_counter()
-        engine.begin(prompt, 0, 4, [style])
+        engine.begin(prompt, 0, 4, [one])
         return time.perf_counter() - began
 
     steps: list[float] = []
     plain: list[float] = []
-    for adapters, kept in ((styles[:1], steps), ([], plain)):
+    for adapters, kept in ((gated[:1], steps), ([], plain)):
         for _ in range(5):
             drawing = engine.begin(prompt, 0, 4, adapters)
             for _ in range(4):
                 began = time.perf_counter()
                 engine.step([drawing])
                 kept.append(time.perf_counter() - began)
-    same = [begin(styles[0]) for _ in range(SWITCHES)]
-    alternating = [begin(styles[n % 2]) for n in range(SWITCHES)]
+    same = [begin(gated[0]) for _ in range(SWITCHES)]
+    alternating = [begin(gated[n % 2]) for n in range(SWITCHES)]
     step = statistics.median(steps)
     extra = statistics.median(alternating) - statistics.median(same)
     return [

@@ -102,20 +102,20 @@ def soak(seconds: float) -> list[Figure]:
                 while len(client.styles()) < STYLES:
                     time.sleep(0.05)
                 processes = [psutil.Process(service.processes[n].pid) for n in _PROCESSES]
-                callers = [
+                threads = [
                     threading.Thread(target=_draw, args=(client, names, done, over, n))
                     for n in range(CALLERS)
                 ]
                 with Gauge(processes[0]) as server, Gauge(processes[1]) as manager:
-                    for caller in callers:
-                        caller.start()
+                    for thread in threads:
+                        thread.start()
                     ends = time.monotonic() + seconds
                     while time.monotonic() < ends:
                         _swap(service.loras, names, contents, done)
                         time.sleep(SWAP_SECONDS)
                 over.set()
-                for caller in callers:
-                    caller.join()
+                for thread in threads:
+                    thread.join()
             service.check()
         finally:
             over.set()

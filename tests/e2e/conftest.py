@@ -35,7 +35,7 @@ class Live:
     def loras(self) -> Path:
         return self.service.loras
 
-    def style(self, seed: int, rank: int = 4, scale: float = 0.3) -> bytes:
+    def adapter_file(self, seed: int, rank: int = 4, scale: float = 0.3) -> bytes:
         """A style strong enough to see."""
         return make_lora(self.layout, rank=rank, seed=seed, scale=scale)
 

@@ -23,7 +23,7 @@ from wuliart_client import read_recipe
 
 @pytest.fixture
 def styled(trained: Live) -> Live:
-    trained.drop("ink", trained.style(1))
+    trained.drop("ink", trained.adapter_file(1))
     trained.wait_usable("ink")
     return trained
 

@@ -26,7 +26,7 @@ def run(live: Live, folder: Path, *command: str) -> subprocess.CompletedProcess[
 
 
 def test_examples_draw_and_save(trained: Live, tmp_path: Path) -> None:
-    trained.drop("ink", trained.style(1))
+    trained.drop("ink", trained.adapter_file(1))
     trained.wait_usable("ink")
     bar = run(trained, tmp_path, "progress_bar.py", "一只狐狸", "ink")
     assert bar.returncode == 0, bar.stderr

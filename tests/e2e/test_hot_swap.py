@@ -18,7 +18,7 @@ def sha256(data: bytes) -> str:
 
 def test_a_file_becomes_a_style_changes_moves_and_goes(live: Live) -> None:
     plain = live.draw()
-    first, second = live.style(1), live.style(2)
+    first, second = live.adapter_file(1), live.adapter_file(2)
 
     live.drop("ink", first)
     live.wait_usable("ink")
@@ -53,7 +53,7 @@ def test_a_file_becomes_a_style_changes_moves_and_goes(live: Live) -> None:
 
 
 def test_a_picture_is_drawn_with_exactly_one_version(live: Live) -> None:
-    versions = [live.style(seed) for seed in (1, 2, 3)]
+    versions = [live.adapter_file(seed) for seed in (1, 2, 3)]
     golden: dict[str, bytes] = {}
     for data in versions:
         live.drop("ink", data)
@@ -87,7 +87,7 @@ def test_a_picture_is_drawn_with_exactly_one_version(live: Live) -> None:
 def test_more_styles_than_slots_all_draw(live: Live) -> None:
     names = [f"style{n}" for n in range(6)]
     for n, name in enumerate(names):
-        live.drop(name, live.style(n))
+        live.drop(name, live.adapter_file(n))
     live.wait(lambda: len(live.client.styles()) == len(names), "all listed")
     first = [live.draw(name) for name in names]
     assert len(set(first)) == len(names)
@@ -99,7 +99,7 @@ def test_more_styles_than_slots_all_draw(live: Live) -> None:
 
 
 def test_bad_files_are_refused_with_a_reason_and_hurt_nobody(live: Live) -> None:
-    live.drop("good", live.style(1))
+    live.drop("good", live.adapter_file(1))
     live.wait_usable("good")
     before = live.draw("good")
     for name, bad in BAD_FILES.items():
@@ -126,7 +126,7 @@ def test_bad_files_are_refused_with_a_reason_and_hurt_nobody(live: Live) -> None
     )
     with pytest.raises(AdapterRefused):
         live.draw("good")
-    live.drop("good", live.style(1))
+    live.drop("good", live.adapter_file(1))
     live.wait_usable("good")
     assert live.draw("good") == before
     live.service.check()

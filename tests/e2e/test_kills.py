@@ -13,7 +13,7 @@ from wuliart_client import AdapterState, Picture, Unavailable, WuliArtError
 
 
 def test_manager_killed_while_pictures_are_drawn(trained: Live) -> None:
-    trained.drop("ink", trained.style(1))
+    trained.drop("ink", trained.adapter_file(1))
     trained.wait_usable("ink")
     golden = trained.draw("ink", steps=4)
 
@@ -27,7 +27,7 @@ def test_manager_killed_while_pictures_are_drawn(trained: Live) -> None:
 
     # Without a manager: what is resident draws on, what is not is a named error.
     assert trained.draw("ink", steps=4) == golden
-    trained.drop("late", trained.style(2))
+    trained.drop("late", trained.adapter_file(2))
     with pytest.raises(WuliArtError):
         trained.draw("late")
 
@@ -39,8 +39,8 @@ def test_manager_killed_while_pictures_are_drawn(trained: Live) -> None:
 
 
 def test_manager_killed_again_and_again_while_it_writes(live: Live) -> None:
-    versions = [live.style(seed, rank=32) for seed in range(2)]
-    live.drop("kept", live.style(9))
+    versions = [live.adapter_file(seed, rank=32) for seed in range(2)]
+    live.drop("kept", live.adapter_file(9))
     live.wait_usable("kept")
     golden = live.draw("kept")
     for turn in range(8):
@@ -56,11 +56,11 @@ def test_manager_killed_again_and_again_while_it_writes(live: Live) -> None:
 
 
 def test_manager_stopped_and_continued(live: Live) -> None:
-    live.drop("ink", live.style(1))
+    live.drop("ink", live.adapter_file(1))
     live.wait_usable("ink")
     golden = live.draw("ink")
     live.service.signal("manager", signal.SIGSTOP)
-    live.drop("late", live.style(2))
+    live.drop("late", live.adapter_file(2))
     assert live.draw("ink") == golden
     live.service.signal("manager", signal.SIGCONT)
     live.wait_usable("late")
@@ -69,7 +69,7 @@ def test_manager_stopped_and_continued(live: Live) -> None:
 
 def test_server_killed_and_started_again(live: Live) -> None:
     for n in range(3):
-        live.drop(f"style{n}", live.style(n))
+        live.drop(f"style{n}", live.adapter_file(n))
         live.wait_usable(f"style{n}")
     golden = [live.draw(f"style{n}") for n in range(3)]
     manager = live.service.processes["manager"]
@@ -92,13 +92,13 @@ def test_second_manager_waits_and_takes_over(live: Live) -> None:
         live.service.start_manager()
         time.sleep(1.0)
         live.service.check()
-        live.drop("ink", live.style(1))
+        live.drop("ink", live.adapter_file(1))
         live.wait_usable("ink")
     finally:
         first.kill()
         first.wait()
     live.wait_attached()
-    live.drop("late", live.style(2))
+    live.drop("late", live.adapter_file(2))
     live.wait_usable("late")
     assert live.adapter("ink") is not None
 
@@ -126,7 +126,7 @@ def test_a_running_picture_survives_a_polite_stop(trained: Live) -> None:
 
 def test_states_after_a_restart_of_the_manager_are_the_same(live: Live) -> None:
     for n in range(5):
-        live.drop(f"style{n}", live.style(n))
+        live.drop(f"style{n}", live.adapter_file(n))
     live.drop("broken", b"{}")
     live.wait(lambda: len(live.client.styles()) == 6, "all listed")
     live.service.kill("manager")
@@ -143,7 +143,7 @@ def test_states_after_a_restart_of_the_manager_are_the_same(live: Live) -> None:
 
 
 def test_a_stopped_manager_makes_room_and_comes_back_harmless(live: Live) -> None:
-    live.drop("ink", live.style(1))
+    live.drop("ink", live.adapter_file(1))
     live.wait_usable("ink")
     golden = live.draw("ink")
     stopped = live.service.processes.pop("manager")
@@ -153,7 +153,7 @@ def test_a_stopped_manager_makes_room_and_comes_back_harmless(live: Live) -> Non
         live.wait_attached(False)
         live.service.start_manager()
         live.wait_attached()
-        live.drop("late", live.style(2))
+        live.drop("late", live.adapter_file(2))
         live.wait_usable("late")
         late = live.draw("late")
     finally:

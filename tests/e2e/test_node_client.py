@@ -69,7 +69,7 @@ def test_the_package_is_found_under_a_make_that_names_its_folders(
 
 
 def test_its_own_tests_pass_against_a_running_server(package: Path, trained: Live) -> None:
-    trained.drop("ink", trained.style(seed=1))
+    trained.drop("ink", trained.adapter_file(seed=1))
     trained.wait_usable("ink")
     environment = {"WULIART_TARGET": trained.service.listen, "WULIART_STYLE": "ink"}
     run("npm", "test", "--silent", cwd=CLIENT, **environment)

@@ -47,7 +47,7 @@ def drawn(live: Live) -> int:
 
 def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -> None:
     first, second = cards
-    first.drop("ink", first.style(1))
+    first.drop("ink", first.adapter_file(1))
     for live in cards:
         live.wait_usable("ink")
     everyone = "ipv4:" + ",".join(live.service.listen for live in cards)

@@ -304,7 +304,7 @@ def test_styles(fake, drive):
     refused = adapter("c", state=adapter_pb2.ADAPTER_STATE_REFUSED, refusal_reason="truncated")
     fake.adapters = [adapter("a", pinned=True), resident, refused, adapter("d", state=99)]
     styles = drive.call("styles")
-    assert [(style.name, style.state) for style in styles] == [
+    assert [(one.name, one.state) for one in styles] == [
         ("a", AdapterState.AVAILABLE),
         ("b", AdapterState.RESIDENT),
         ("c", AdapterState.REFUSED),
@@ -314,8 +314,8 @@ def test_styles(fake, drive):
     assert styles[0].resident_since is None
     assert styles[1].resident_since.isoformat() == "2024-05-21T14:23:05+00:00"
     assert styles[2].refusal_reason == "truncated"
-    assert [style.slot for style in styles] == [None, 0, None, None]
-    assert [style.pinned for style in styles] == [True, False, False, False]
+    assert [one.slot for one in styles] == [None, 0, None, None]
+    assert [one.pinned for one in styles] == [True, False, False, False]
 
 
 def test_watch_and_resume(fake, drive):
@@ -324,7 +324,7 @@ def test_watch_and_resume(fake, drive):
     first = drive.take("watch", count=2)
     assert fake.cancelled.wait(DEADLINE)
     assert [event.kind for event in first] == [AdapterEventKind.SNAPSHOT, AdapterEventKind.ADDED]
-    assert [style.name for style in first[0].adapters] == ["a"]
+    assert [one.name for one in first[0].adapters] == ["a"]
     assert first[0].adapter is None
     assert first[1].adapter.name == "b"
     second = drive.take("watch", first[-1].resume_token)

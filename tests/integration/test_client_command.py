@@ -84,7 +84,7 @@ def test_generate_plain(fake, wuliart, tmp_path):
     ]  # fmt: skip
     path = re.fullmatch(r"saved (outputs/\d{8}_\d{6}\.jpg)", lines[-1])[1]
     assert (tmp_path / path).read_bytes() == JPEG
-    used = [(style.name, round(style.weight, 3)) for style in fake.requests[0].adapters]
+    used = [(one.name, round(one.weight, 3)) for one in fake.requests[0].adapters]
     assert used == [("ink", 0.8), ("a:b", 1.0)]
 
 

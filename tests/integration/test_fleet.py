@@ -85,8 +85,8 @@ def images(fleet: Any) -> Iterator[Any]:
         yield ImageGenerationServiceStub(channel)
 
 
-def request(*styles: str) -> GenerateImageRequest:
-    adapters = [AdapterWeight(name=name, weight=1) for name in styles]
+def request(*names: str) -> GenerateImageRequest:
+    adapters = [AdapterWeight(name=name, weight=1) for name in names]
     return GenerateImageRequest(prompt="a boat", seed=1, steps=4, adapters=adapters)
 
 

@@ -66,10 +66,10 @@ def build_generate_request(
         put(request, "seed", seed, "seed")
     if steps is not None:
         put(request, "steps", steps, "steps")
-    for n, style in enumerate(map(_as_style, styles)):
+    for n, chosen in enumerate(map(_as_style, styles)):
         adapter = request.adapters.add()
-        put(adapter, "name", style.name, f"adapters[{n}].name")
-        put(adapter, "weight", style.weight, f"adapters[{n}].weight")
+        put(adapter, "name", chosen.name, f"adapters[{n}].name")
+        put(adapter, "weight", chosen.weight, f"adapters[{n}].weight")
     if violations:
         message = "; ".join(f"{path}: {what}" for path, what in violations)
         raise InvalidRequest(message, Reason.INVALID_REQUEST, violations=tuple(violations))
