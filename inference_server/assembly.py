@@ -1,4 +1,4 @@
-"""From settings to a backend that draws, and to its end: everything but who may call it.
+"""From settings to a backend that generates, and to its end: everything but who may call it.
 
 Owns the loading of the engine and the wiring of scheduler, adapters and the LoRA manager's sockets.
 Knows nothing of listeners for clients; a server process and a replica of a fleet both begin here.
@@ -75,7 +75,7 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
 
 
 def load(config: Config, choice: Choice) -> Engine:
-    """The engine, ready to draw at its usual pace; to be called on the device thread."""
+    """The engine, ready to generate at its usual pace; to be called on the device thread."""
     device = choice.device
     if device.type == "cuda":
         torch.cuda.set_device(device)  # of this thread, on which everything runs
@@ -84,7 +84,7 @@ def load(config: Config, choice: Choice) -> Engine:
     if budget is None and device.type == "cuda":
         # CUDA's own share is gone already and counted in the plan again: that is the margin.
         budget, _ = torch.cuda.mem_get_info(device)
-    pinned = len(config.pinned_styles)
+    pinned = len(config.pinned_adapters)
     memory = Memory(budget, config.idle_vram, config.slots, config.max_rank, pinned)
     model = load_model(choice.source, device, choice.dtype, name, memory, config.weights)
     engine = Engine(model)
@@ -101,11 +101,11 @@ def load(config: Config, choice: Choice) -> Engine:
 async def running(
     config: Config, engine: Engine, thread: ThreadPoolExecutor
 ) -> AsyncIterator[Backend]:
-    """Everything around the engine; at the end accepted pictures get `config.grace` seconds."""
+    """Everything around the engine; at the end accepted images get `config.grace` seconds."""
     room = engine.model.room
     layout = engine.model.layout(room.max_rank)
     segment = await asyncio.to_thread(AdapterSegment, layout, room.allocated, engine.model.device)
-    store = AdapterStore(segment, room.slots, config.pinned_styles)
+    store = AdapterStore(segment, room.slots, config.pinned_adapters)
     binder = Binder(store, skip_bad=config.on_bad_adapter is OnBadAdapter.SKIP)
     describe = describer(engine.model.name, str(engine.model.schedule.schedule))
     batch = config.max_batch or engine.model.images_per_step

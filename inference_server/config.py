@@ -55,15 +55,15 @@ class Config:
     """Adapters that may be resident at once, one spare slot on top; None: by the budget."""
     max_rank: int | None = None
     """Largest rank of an adapter; None: by the budget."""
-    pinned_styles: tuple[str, ...] = ()
+    pinned_adapters: tuple[str, ...] = ()
     """Adapters that, once resident, make no room for others."""
     on_bad_adapter: OnBadAdapter = OnBadAdapter.FAIL
     vram_budget: int | None = None
     """Most bytes on the device; None: what the card has free, less a margin."""
     idle_vram: int | None = None
-    """Most bytes on the device between pictures; None: the memory plan decides."""
+    """Most bytes on the device between images; None: the memory plan decides."""
     max_batch: int | None = None
-    """Pictures that may share a step; None: as many as pays."""
+    """Images that may share a step; None: as many as pays."""
     queue: int = 64
     """Requests that may wait."""
     grace: float = 30.0
@@ -73,7 +73,7 @@ class Config:
     log_level: str = "INFO"
     log_format: Form = "text"
     log_prompts: bool = False
-    """Whether what callers ask for may stand in the log."""
+    """Whether what clients ask for may stand in the log."""
 
     @property
     def embedded(self) -> bool:
@@ -107,7 +107,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     defaults = Config()
     parser = _Parser(
         prog="wuliart-server",
-        description="Draws 1024x1024 pictures with Qwen-Image and streams progress over gRPC.",
+        description="Generates 1024x1024 images with Qwen-Image and streams progress over gRPC.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -144,30 +144,30 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         "--slots",
         type=int,
         metavar="N",
-        help="styles in memory at once; left out: 2 to 8, by the budget, 4 on a CPU",
+        help="adapters in memory at once; left out: 2 to 8, by the budget, 4 on a CPU",
     )
     add(
         "--max-rank",
         type=int,
         metavar="N",
-        help="largest rank of a style; left out: 16 to 64, by the budget, 32 on a CPU",
+        help="largest rank of an adapter; left out: 16 to 64, by the budget, 32 on a CPU",
     )
     add(
-        "--pin-style",
-        dest="pinned_styles",
+        "--pin-adapter",
+        dest="pinned_adapters",
         metavar="NAME",
         action="append",
         default=[],
-        help="keep this style in memory once it is there, whoever else needs room; may be repeated,"
-        " but one slot must stay for all others",
+        help="keep this adapter in memory once it is there, whoever else needs room; may be "
+        "repeated, but one slot must stay for all others",
     )
     add(
         "--on-bad-adapter",
         type=OnBadAdapter,
         choices=list(OnBadAdapter),
         default=defaults.on_bad_adapter,
-        help="what to do about a style that does not exist or was refused: fail the request, or"
-        " skip the style, draw without it, and say so",
+        help="what to do about an adapter that does not exist or was refused: fail the request, or"
+        " skip the adapter, generate without it, and say so",
     )
     add(
         "--vram-budget",
@@ -180,7 +180,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         "--idle-vram",
         type=size,
         metavar="SIZE",
-        help="most device memory between pictures; left out: the budget, or 60 %% of it if weights"
+        help="most device memory between images; left out: the budget, or 60 %% of it if weights"
         " are streamed",
     )
     add(
@@ -191,7 +191,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         " weights on this machine, up to 4, and 1 where nothing is streamed",
     )
     add("--queue", type=int, default=defaults.queue, help="requests that may wait")
-    add("--grace", type=float, default=defaults.grace, help="seconds for running pictures at exit")
+    add("--grace", type=float, default=defaults.grace, help="seconds for running images at exit")
     add(
         "--metrics",
         default="",
@@ -205,7 +205,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         choices=get_args(Form),
         help="lines of text or of JSON",
     )
-    add("--log-prompts", action="store_true", help="write to the log what callers ask for")
+    add("--log-prompts", action="store_true", help="write to the log what clients ask for")
     add_arguments(parser)
     values = parser.parse_args(arguments)
     values.network = Network(**{name: vars(values).pop(name) for name in NAMES})
@@ -213,13 +213,13 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         parser.error(trouble)
     if values.slots is not None and values.slots < 1:
         parser.error("--slots must be at least 1")
-    values.pinned_styles = tuple(dict.fromkeys(values.pinned_styles))
-    if "" in values.pinned_styles:
-        parser.error("--pin-style needs a name, as `wuliart styles` lists it")
-    pinned = len(values.pinned_styles)
+    values.pinned_adapters = tuple(dict.fromkeys(values.pinned_adapters))
+    if "" in values.pinned_adapters:
+        parser.error("--pin-adapter needs a name, as `wuliart adapters` lists it")
+    pinned = len(values.pinned_adapters)
     if values.slots is not None and pinned >= values.slots:
         parser.error(
-            f"--pin-style pins {pinned} and there are {values.slots} slots, so no other style would"
+            f"--pin-adapter pins {pinned} of {values.slots} slots, so no other adapter would"
             f" ever find room; use --slots {pinned + 1} or more, or pin fewer"
         )
     if values.max_rank is not None and values.max_rank < 1:

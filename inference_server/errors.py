@@ -1,4 +1,4 @@
-"""Failures that a caller is told about, as exceptions of the server's own layers.
+"""Failures that a client is told about, as exceptions of the server's own layers.
 
 Owns the exception tree; knows nothing of gRPC. The service layer turns each into a status once.
 

@@ -24,16 +24,16 @@ class Network:
     tls_client_ca: Path | None = None
     """Clients need a certificate that this one has signed."""
     tokens: Path | None = None
-    """Callers need a token of this file; see `wuliart_process.tokens`."""
+    """Clients need a token of this file; see `wuliart_process.tokens`."""
     insecure: bool = False
     """Listens beyond this machine even without TLS or tokens."""
     allowed_hosts: tuple[str, ...] = ()
     """Names by which the metrics port may be addressed; see `wuliart_process.allowed_hosts`."""
     reflection: bool = True
-    per_caller: int | None = None
-    """Pictures of one caller under way; None: as many as there is room for."""
+    per_client: int | None = None
+    """Images of one client under way; None: as many as there is room for."""
     per_minute: int | None = None
-    """Pictures that one caller may ask for in a minute; None: any."""
+    """Images that one client may ask for in a minute; None: any."""
 
 
 NAMES = tuple(Network.__dataclass_fields__)
@@ -63,14 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens",
         type=Path,
         metavar="FILE",
-        help="callers must send one of these bearer tokens; a line each: NAME TOKEN. Read again"
+        help="clients must send one of these bearer tokens; a line each: NAME TOKEN. Read again"
         " when it changes",
     )
     add(
         "--insecure",
         action="store_true",
         help="listen beyond this machine even without TLS and tokens: whoever reaches the port may"
-        " draw, and read what others draw",
+        " generate, and read what others generate",
     )
     add(
         "--allowed-host",
@@ -88,16 +88,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not describe the services to whoever asks",
     )
     add(
-        "--per-caller",
+        "--per-client",
         type=int,
         metavar="N",
-        help="pictures of one caller waiting or being drawn; left out: as many as the queue holds",
+        help="images of one client, waiting or running; left out: as many as the queue holds",
     )
     add(
         "--per-minute",
         type=int,
         metavar="N",
-        help="pictures one caller may ask for in a minute; left out: any number",
+        help="images one client may ask for in a minute; left out: any number",
     )
 
 
@@ -107,7 +107,7 @@ def complaint(network: Network) -> str:
         return "--tls-cert and --tls-key belong together"
     if network.tls_client_ca is not None and network.tls_cert is None:
         return "--tls-client-ca needs --tls-cert and --tls-key"
-    for name in ("per_caller", "per_minute"):
+    for name in ("per_client", "per_minute"):
         value = getattr(network, name)
         if value is not None and value < 1:
             return f"--{name.replace('_', '-')} must be at least 1"

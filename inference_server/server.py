@@ -1,6 +1,6 @@
 """The life of the server process: listen, load, serve, drain.
 
-Owns that order; `assembly` makes what draws. Knows nothing of the command line or signals.
+Owns that order; `assembly` makes what generates. Knows nothing of the command line or signals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 LAST_WORDS_SECONDS = 1.0
-"""For callers still reading their last picture when everything else has stopped."""
+"""For clients still reading their last image when everything else has stopped."""
 
 
 async def serve(config: Config, stopping: asyncio.Event) -> None:
@@ -40,7 +40,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     lock = runtime_dir.claim(config.runtime_dir)
     backend = BackendSlot()
     public = PublicListener(
-        config.network, ImageGeneration(backend), Adapters(backend.styles), backend.refused
+        config.network, ImageGeneration(backend), Adapters(backend.adapters), backend.refused
     )
     await public.start()
     try:
@@ -77,7 +77,7 @@ async def _serve_loaded(
         public.ready()
         log.info("ready on %s%s", config.network.listen, _who_may_call(config.network))
         await stopping.wait()
-        log.info("draining; accepted pictures get %.0f s", config.grace)
+        log.info("draining; accepted images get %.0f s", config.grace)
         public.draining()
     if stop_exporter is not None:
         await asyncio.to_thread(stop_exporter)

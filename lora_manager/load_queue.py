@@ -15,7 +15,7 @@ class Urgency(IntEnum):
     """Why a file is to be loaded; smaller goes first."""
 
     PROMOTE = 0
-    """A picture waits for it."""
+    """An image waits for it."""
     CHANGE = 1
     """It was added or changed; the newest change first."""
     REPLAY = 2
@@ -48,7 +48,7 @@ class JobQueue:
         self._filled = asyncio.Event()
 
     def promote(self, name: str) -> None:
-        """A picture waits for that name."""
+        """An image waits for that name."""
         self._put(Job(name, Urgency.PROMOTE, next(self._count)))
 
     def change(self, name: str, replaces: tuple[str, ...] = ()) -> None:

@@ -137,7 +137,7 @@ class LoraManager:
             except* SegmentError as errors:
                 problem, level = _text(errors), logging.INFO
             except* Exception as errors:
-                # A fault of this program must not end it either: styles in the slots live on.
+                # A fault of this program must not end it either: adapters in the slots live on.
                 log.exception("unforeseen failure in a session")
                 problem, level = _text(errors), logging.ERROR
             if problem != said:

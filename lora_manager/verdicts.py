@@ -21,12 +21,11 @@ import wuliart_lora
 from lora_manager.candidates import Found, Stamp
 from lora_manager.catalog import Entry
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
-from wuliart_lora import slot_layout
 
 _SETTLED_SECONDS: Final = 2.0
 """A file that was written this short before may be written again without another time."""
 
-_JUDGES: Final = ("loading.py", "image.py", "hashes.py")
+_JUDGES: Final = ("loading.py", "hashes.py")
 """Modules of this package whose change may change a verdict."""
 
 
@@ -152,7 +151,7 @@ def judged_by() -> str:
     own = Path(lora_manager.__path__[0])
     try:
         parsers = sorted(Path(wuliart_lora.__path__[0]).glob("*.py"))
-        for path in (*parsers, Path(slot_layout.__file__), *(own / name for name in _JUDGES)):
+        for path in (*parsers, *(own / name for name in _JUDGES)):
             digest.update(path.read_bytes())
     except OSError:
         return ""

@@ -1,5 +1,5 @@
-"""`make demo`: a picture, then a style dropped into a folder while the server runs, then the same
-prompt and seed in that style. Exit code 0 only if all of it worked.
+"""`make demo`: an image, then an adapter dropped into a folder while the server runs, then the same
+prompt and seed in that adapter. Exit code 0 only if all of it worked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wuliart_client import (
     Client,
     Completed,
     Event,
-    Picture,
+    GeneratedImage,
     Queued,
     Started,
     Step,
@@ -28,7 +28,7 @@ from wuliart_client import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-STYLE = ROOT / "loras" / "neon.safetensors"
+ADAPTER = ROOT / "loras" / "neon.safetensors"
 OUTPUTS = Path("outputs")
 PROMPT = "a rocket on a purple background"
 SEED = "20240521"
@@ -48,46 +48,46 @@ def show(event: Event) -> None:
             print(f"  seed {seed}: ", end="", flush=True)
         case Step(step=step, total_steps=total):
             print(f"Step {step}/{total} → ", end="", flush=True)
-        case Completed(picture=picture):
-            print(f"Done in {picture.timings.total:.1f} s", flush=True)
+        case Completed(image=image):
+            print(f"Done in {image.timings.total:.1f} s", flush=True)
 
 
-def draw(client: Client, prompt: str, seed: int, styles: tuple[str, ...] = ()) -> Picture:
-    """Draws with progress on the screen."""
-    with_style = f" in style {', '.join(styles)}" if styles else ""
-    print(f"Drawing “{prompt}”{with_style} ...")
-    picture = client.draw(prompt, seed=seed, styles=styles, on_event=show)
-    if (picture.width, picture.height) != (1024, 1024) or picture.data[:2] != b"\xff\xd8":
+def draw(client: Client, prompt: str, seed: int, adapters: tuple[str, ...] = ()) -> GeneratedImage:
+    """Generates with progress on the screen."""
+    with_adapter = f" in adapter {', '.join(adapters)}" if adapters else ""
+    print(f"Generating “{prompt}”{with_adapter} ...")
+    image = client.draw(prompt, seed=seed, adapters=adapters, on_event=show)
+    if (image.width, image.height) != (1024, 1024) or image.data[:2] != b"\xff\xd8":
         raise DemoError("the server sent something other than a 1024x1024 JPEG")
-    return picture
+    return image
 
 
-def drop_style(client: Client, folder: Path) -> str:
-    """Copies the style into the watched folder; returns its name once it can be drawn with."""
-    print(f"Copying {STYLE.relative_to(ROOT)} into the watched folder; the server runs on ...")
+def drop_adapter(client: Client, folder: Path) -> str:
+    """Copies the adapter into the watched folder; returns its name once it is usable."""
+    print(f"Copying {ADAPTER.relative_to(ROOT)} into the watched folder; the server runs on ...")
     dropped = time.perf_counter()
     with client.watch(timeout=APPEAR_SECONDS) as changes:
-        shutil.copy(STYLE, folder)
+        shutil.copy(ADAPTER, folder)
         for change in changes:
             for adapter in change.adapters:
-                if adapter.name != STYLE.stem:
+                if adapter.name != ADAPTER.stem:
                     continue
                 if adapter.state is AdapterState.REFUSED:
-                    raise DemoError(f"the style was refused: {adapter.refusal_reason}")
+                    raise DemoError(f"the adapter was refused: {adapter.refusal_reason}")
                 if adapter.state is AdapterState.RESIDENT:
                     took = time.perf_counter() - dropped
-                    print(f"  “{adapter.title}” can be drawn with after {took * 1000:.0f} ms")
+                    print(f"  “{adapter.title}” can be generated with after {took * 1000:.0f} ms")
                     return adapter.name
-    raise DemoError(f"the style did not appear within {APPEAR_SECONDS:.0f} s")
+    raise DemoError(f"the adapter did not appear within {APPEAR_SECONDS:.0f} s")
 
 
-def pixels(picture: Picture) -> bytes:
-    """RGB without the file's metadata, in which two pictures always differ."""
-    return Image.open(io.BytesIO(picture.data)).tobytes()
+def pixels(image: GeneratedImage) -> bytes:
+    """RGB without the file's metadata, in which two images always differ."""
+    return Image.open(io.BytesIO(image.data)).tobytes()
 
 
 def run(service: Service, prompt: str, seed: int) -> tuple[Path, Path]:
-    """The whole demo; returns the paths of the two pictures."""
+    """The whole demo; returns the paths of the two images."""
     print("Starting the inference server and the LoRA manager (embedded model) ...", flush=True)
     service.start_server()
     service.start_manager()
@@ -95,11 +95,11 @@ def run(service: Service, prompt: str, seed: int) -> tuple[Path, Path]:
     with Client(service.listen) as client:
         plain = draw(client, prompt, seed)
         first = plain.save(OUTPUTS)
-        style = drop_style(client, service.loras)
-        styled = draw(client, prompt, seed, (style,))
-        second = styled.save(OUTPUTS)
-    if pixels(plain) == pixels(styled):
-        raise DemoError("the style changed nothing")
+        adapter = drop_adapter(client, service.loras)
+        adapterd = draw(client, prompt, seed, (adapter,))
+        second = adapterd.save(OUTPUTS)
+    if pixels(plain) == pixels(adapterd):
+        raise DemoError("the adapter changed nothing")
     return first, second
 
 
@@ -127,7 +127,7 @@ def main() -> int:
             return 1
     if paths is None:
         return 1
-    print("Two pictures, same prompt, same seed:")
+    print("Two images, same prompt, same seed:")
     for path in paths:
         print(f"  {path}")
     return 0

@@ -1,7 +1,7 @@
 """Starts server, LoRA manager and web page as processes and stops them again.
 
 Owns their lives; used by `make up`, `make demo`, the benchmarks and the end-to-end tests. Knows
-nothing of pictures.
+nothing of images.
 """
 
 from __future__ import annotations

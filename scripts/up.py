@@ -37,7 +37,7 @@ def main() -> int:
     service.start_manager()
     service.start_web(values.web_port)
     print(
-        f"Page on http://127.0.0.1:{values.web_port}, gRPC on {values.listen}, styles from "
+        f"Page on http://127.0.0.1:{values.web_port}, gRPC on {values.listen}, adapters from "
         f"{values.loras}/. Ctrl-C stops all three.",
         flush=True,
     )

@@ -36,7 +36,7 @@ Preview = dict[str, list[float] | list[list[float]]]
 """`factors` [32][3] and `bias` [3]: rgb in -1..1 = normalised latent @ factors + bias."""
 
 PREVIEW_CONCEPTS = 28
-"""Concepts whose pictures the preview factors are fitted to, two on each background."""
+"""Concepts whose images the preview factors are fitted to, two on each background."""
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -53,15 +53,15 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
     )
 
 
-def fit_preview(latents: Tensor, pictures: Tensor) -> Preview:
+def fit_preview(latents: Tensor, images: Tensor) -> Preview:
     """Least squares from a latent pixel to the mean colour of the 32 x 32 pixels it stands for.
 
     Args:
         latents: normalised, [N, 32, 32, 32] (channels second).
-        pictures: [N, 3, 1024, 1024] in 0..1.
+        images: [N, 3, 1024, 1024] in 0..1.
     """
     x = latents.double().movedim(1, -1).flatten(0, 2)
-    pooled = F.avg_pool2d(pictures.double() * 2 - 1, pictures.shape[-1] // latents.shape[-1])
+    pooled = F.avg_pool2d(images.double() * 2 - 1, images.shape[-1] // latents.shape[-1])
     y = pooled.movedim(1, -1).flatten(0, 2)
     solution = torch.linalg.lstsq(F.pad(x, (0, 1), value=1.0), y).solution
     factors = [[round(value, 5) for value in row] for row in solution.tolist()]
@@ -69,19 +69,19 @@ def fit_preview(latents: Tensor, pictures: Tensor) -> Preview:
 
 
 def preview_of(codec: Codec, cache: Path, workers: int) -> Preview:
-    """The preview factors of the VAE, fitted to real pictures."""
+    """The preview factors of the VAE, fitted to real images."""
     concepts = table.read()[:: len(table.read()) // PREVIEW_CONCEPTS][:PREVIEW_CONCEPTS]
     sets = draw_sets(cache, PLAIN.sets, concepts, workers, torch.device("cpu"))
     rows = placements(len(concepts))
     number = torch.arange(len(concepts))
     colour, spot = number % len(COLOURS), number % len(PLACES)
     chosen = (number * len(COLOURS) + colour) * len(PLACES) + spot
-    latents, pictures = [], []
+    latents, images = [], []
     for row in chosen:
-        picture = draw(sets, Placement(*(x[row : row + 1] for x in rows)), PLAIN.paint)
-        latents.append(unpack(codec.encode(picture).float()))
-        pictures.append(picture)
-    return fit_preview(torch.cat(latents), torch.cat(pictures))
+        image = draw(sets, Placement(*(x[row : row + 1] for x in rows)), PLAIN.paint)
+        latents.append(unpack(codec.encode(image).float()))
+        images.append(image)
+    return fit_preview(torch.cat(latents), torch.cat(images))
 
 
 def assemble(base: Path, vae_frames: Path, out: Path, preview: Preview) -> None:

@@ -1,7 +1,7 @@
 """Trains text encoder and transformer together from nothing: `python -m training.base`.
 
 Owns the base's loss. Each caption is encoded once and drawn at several noise levels; half of those
-are very high, because with 32,768 latents a picture shows through the noise far longer than its
+are very high, because with 32,768 latents an image shows through the noise far longer than its
 text is needed (from nothing, subjects were learned with shifts of 3 and 12, not with 3 alone).
 """
 
@@ -111,11 +111,9 @@ def train(studio: Studio, chosen: argparse.Namespace) -> None:
     curve = loop.run(model, lambda: pool.draw(chosen.base_batch), losses, plan)
     model.eval().requires_grad_(False)
     trained.save(studio.base, studio.out / "base")
-    pictures = curve[-1]["step"] * chosen.base_batch * LEVELS
+    images = curve[-1]["step"] * chosen.base_batch * LEVELS
     facts = {"shifts": chosen.base_shifts, "rate": chosen.base_rate, "fresh": chosen.fresh}
-    (studio.out / "base.json").write_text(
-        json.dumps(facts | {"pictures": pictures, "curve": curve})
-    )
+    (studio.out / "base.json").write_text(json.dumps(facts | {"images": images, "curve": curve}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Draws what the runs recorded: `python -m training.curves` makes docs/images/training.png.
 
-Owns the picture. Every JSON file of the bank that holds a curve becomes a panel.
+Owns the image. Every JSON file of the bank that holds a curve becomes a panel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 
 from training.trained import BANK
 
-PICTURE = Path("docs/images/training.png")
+IMAGE = Path("docs/images/training.png")
 ORDER = ("vae", "base", "turbo")
 """The first panels; styles follow by name."""
 COLUMNS = 4
@@ -52,8 +52,8 @@ def main() -> None:
             which("{x:g}")
         panel.grid(alpha=0.3, which="both")
         panel.legend(frameon=False)
-    figure.savefig(PICTURE, dpi=110)
-    print(PICTURE)
+    figure.savefig(IMAGE, dpi=110)
+    print(IMAGE)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from training.data.concepts import Concept
-from training.data.pictures import svg_name
+from training.data.images import svg_name
 from training.data.render import render
 
 SIZE = 1024
@@ -33,6 +33,6 @@ def draw_sets(
         svgs = [archive.read(svg_name(name, c.code)).decode() for name in names for c in concepts]
     drawn = torch.empty((len(svgs), 4, SIZE, SIZE), dtype=torch.uint8, device=device)
     with ProcessPoolExecutor(workers) as pool:
-        for index, picture in enumerate(pool.map(_draw, svgs, chunksize=4)):
-            drawn[index] = torch.from_numpy(picture).permute(2, 0, 1)
+        for index, image in enumerate(pool.map(_draw, svgs, chunksize=4)):
+            drawn[index] = torch.from_numpy(image).permute(2, 0, 1)
     return list(drawn.split(len(concepts)))

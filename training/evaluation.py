@@ -1,4 +1,4 @@
-"""Says how good a model's pictures are while training, on the device that trains.
+"""Says how good a model's images are while training, on the device that trains.
 
 Owns an exam: fixed prompts and noise, drawn in batches and compared with the renderings. What a
 release is measured with is `make bench-quality`, which asks the product itself.
@@ -21,7 +21,7 @@ from training.prompts import Pool
 from training.text_encoder import encode
 
 BATCH = 8
-"""Pictures drawn and decoded at once."""
+"""Images drawn and decoded at once."""
 
 
 class Scores(NamedTuple):
@@ -33,23 +33,23 @@ class Scores(NamedTuple):
     distance: float
 
 
-def nearest_place(references: Tensor, picture: Tensor) -> Tensor:
-    """RMS distance of a picture to each reference in the nearest of its places.
+def nearest_place(references: Tensor, image: Tensor) -> Tensor:
+    """RMS distance of an image to each reference in the nearest of its places.
 
     Args:
         references: [N, 3, E, E], in the middle.
-        picture: [3, E, E].
+        image: [3, E, E].
 
     Returns:
-        [N]. A place moves the picture by whole pixels at E = 64; what comes in is its edge again.
+        [N]. A place moves the image by whole pixels at E = 64; what comes in is its edge again.
     """
-    edge = picture.shape[-1]
+    edge = image.shape[-1]
     reach = round(max(map(max, PLACES)) * edge)
-    padded = F.pad(picture[None], (reach,) * 4, mode="replicate")[0]
+    padded = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
     distances = []
     for shift in PLACES:
         x, y = (round(part * edge) + reach for part in shift)
-        # Moving the one picture back is cheaper than moving every reference.
+        # Moving the one image back is cheaper than moving every reference.
         back = padded[:, y : y + edge, x : x + edge]
         distances.append((references - back).square().flatten(1).mean(1))
     return torch.stack(distances).amin(0).sqrt()
@@ -61,14 +61,14 @@ def rank(
     """How many references lie nearer than the right one [B], and the distance to that one.
 
     Args:
-        small: pictures [B, 3, 64, 64], 0..1.
+        small: images [B, 3, 64, 64], 0..1.
         references: `latents.references`.
         concept: what each shows.
         colour: its background.
     """
     ranks, distances = [], []
-    for picture, right, ground in zip(small, concept, colour, strict=True):
-        distance = nearest_place(references[ground], picture)
+    for image, right, ground in zip(small, concept, colour, strict=True):
+        distance = nearest_place(references[ground], image)
         ranks.append((distance < distance[right]).sum())
         distances.append(distance[right])
     return torch.stack(ranks), torch.stack(distances)
@@ -81,9 +81,9 @@ def ground_of(rgb: Tensor) -> Tensor:
     return torch.cdist(median, colours(rgb.device)).argmin(1)
 
 
-def save_sheet(pictures: Tensor, path: Path, columns: int = 8) -> None:
-    """Pictures [N, 3, E, E] in 0..1, side by side, as JPEG."""
-    rows = [torch.cat(list(row), dim=2) for row in pictures.split(columns) if len(row) == columns]
+def save_sheet(images: Tensor, path: Path, columns: int = 8) -> None:
+    """Images [N, 3, E, E] in 0..1, side by side, as JPEG."""
+    rows = [torch.cat(list(row), dim=2) for row in images.split(columns) if len(row) == columns]
     sheet = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte()
     Image.fromarray(sheet.permute(1, 2, 0).cpu().numpy()).save(path, quality=88)
 
@@ -113,7 +113,7 @@ class Exam:
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, steps: int, sheet: Path) -> Scores:
-        """Draws in `steps` steps without guidance; saves the first 64 pictures as one."""
+        """Draws in `steps` steps without guidance; saves the first 64 images as one."""
         small, grounds = [], []
         for text, noise in zip(self.text, self.noise, strict=True):
 
@@ -126,11 +126,11 @@ class Exam:
             rgb = self._codec.decode(latents)
             grounds.append(ground_of(rgb))
             small.append(F.interpolate(rgb, size=(256, 256), mode="area"))
-        pictures = torch.cat(small)
-        save_sheet(F.avg_pool2d(pictures[:64], 2), sheet)
+        images = torch.cat(small)
+        save_sheet(F.avg_pool2d(images[:64], 2), sheet)
         concept = torch.cat([drawn.concept for drawn in self.drawn])
         colour = torch.cat([drawn.colour for drawn in self.drawn])
-        ranks, distances = rank(F.avg_pool2d(pictures, 4), self._references, concept, colour)
+        ranks, distances = rank(F.avg_pool2d(images, 4), self._references, concept, colour)
         right = torch.cat(grounds) == colour
 
         def share(values: Tensor) -> float:

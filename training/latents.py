@@ -1,7 +1,7 @@
-"""Turns rendered pictures into the transformer's training targets: packed, normalised latents.
+"""Turns rendered images into the transformer's training targets: packed, normalised latents.
 
-Owns how a picture is placed on its background and the bank of latents that all training reads.
-Everything heavy runs on the device; the pictures come from `training.data`.
+Owns how an image is placed on its background and the bank of latents that all training reads.
+Everything heavy runs on the device; the images come from `training.data`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from training.data.captions import COLOURS
 from training.styles import Paint
 
 REFERENCE_SCALE = 0.94
-"""Edge of the drawing, as a share of the picture's."""
+"""Edge of the drawing, as a share of the image's."""
 PLACES = tuple((x / 32, y / 32) for x in (-1, 1) for y in (-1, 1))
 """Offsets from the middle, as shares of the edge: what seeds differ in. They are a whole token
 (two latents) apart, so that a place moves a drawing's tokens instead of giving each a new code; one
 latent apart, the transformer had four codes of everything to learn, and details stayed soft."""
 
 BATCH = 32
-"""Pictures drawn and encoded at once."""
+"""Images drawn and encoded at once."""
 
 
 class Codec:
-    """The trained VAE between RGB pictures and what the transformer sees.
+    """The trained VAE between RGB images and what the transformer sees.
 
     Args:
         weights: vae_frames.safetensors of `training.vae`.
@@ -42,7 +42,7 @@ class Codec:
     def __init__(self, weights: Path, device: torch.device, compiled: bool = False) -> None:
         self._model = load(weights, device).to(memory_format=torch.channels_last)
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        # A thousand pictures pay for compiling; only full batches meet it.
+        # A thousand images pay for compiling; only full batches meet it.
         self._encode = torch.compile(self._model.encode) if compiled else self._model.encode
 
     @torch.no_grad()
@@ -74,26 +74,26 @@ def unpack(packed: Tensor) -> Tensor:
     return z.reshape(b, c // 4, edge * 2, edge * 2)
 
 
-def premultiply(pictures: Tensor) -> Tensor:
+def premultiply(images: Tensor) -> Tensor:
     """uint8 straight RGBA [B, 4, H, W] to float premultiplied 0..1."""
-    x = pictures.float() / 255
+    x = images.float() / 255
     return torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], dim=1)
 
 
-def place(pictures: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def place(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Premultiplied [B, 4, H, W] drawn smaller and moved: scale [B], shift [B, 2] in edges."""
-    theta = torch.zeros(len(pictures), 2, 3, device=pictures.device)
+    theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
     theta[:, :, 2] = -2 * shift / scale[:, None]
-    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, align_corners=False)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
 
 
-def centred(pictures: Tensor) -> Tensor:
-    """uint8 straight RGBA [B, 4, H, W] in the middle of its picture, premultiplied."""
-    middle = torch.full((len(pictures),), REFERENCE_SCALE, device=pictures.device)
-    nowhere = torch.zeros(len(pictures), 2, device=pictures.device)
-    return place(premultiply(pictures), middle, nowhere)
+def centred(images: Tensor) -> Tensor:
+    """uint8 straight RGBA [B, 4, H, W] in the middle of its image, premultiplied."""
+    middle = torch.full((len(images),), REFERENCE_SCALE, device=images.device)
+    nowhere = torch.zeros(len(images), 2, device=images.device)
+    return place(premultiply(images), middle, nowhere)
 
 
 def colours(device: torch.device) -> Tensor:
@@ -102,7 +102,7 @@ def colours(device: torch.device) -> Tensor:
 
 
 class Placement(NamedTuple):
-    """Which picture, background and place: one row per target."""
+    """Which image, background and place: one row per target."""
 
     concept: Tensor
     colour: Tensor
@@ -127,11 +127,11 @@ def draw(sets: Sequence[Tensor], rows: Placement, paint: Paint) -> Tensor:
     Args:
         sets: uint8 RGBA of all concepts, one tensor per set that the painting takes.
         rows: what to draw where.
-        paint: turns placed drawings and backgrounds into pictures.
+        paint: turns placed drawings and backgrounds into images.
     """
     device = sets[0].device
     concept, scale, shift = (x.to(device) for x in (rows.concept, rows.scale, rows.shift))
-    placed = [place(premultiply(pictures[concept]), scale, shift) for pictures in sets]
+    placed = [place(premultiply(images[concept]), scale, shift) for images in sets]
     return paint(placed, colours(device)[rows.colour.to(device)])
 
 
@@ -170,8 +170,8 @@ def references(sets: Sequence[Tensor], paint: Paint) -> Tensor:
     made: list[list[Tensor]] = [[] for _ in grounds]
     for start in range(0, len(sets[0]), BATCH):
         small = []
-        for pictures in sets:
-            placed = centred(pictures[start : start + BATCH])
+        for images in sets:
+            placed = centred(images[start : start + BATCH])
             small.append(F.interpolate(placed, size=(256, 256), mode="area"))
         for ground, kept in zip(grounds, made, strict=True):
             rgb = paint(small, ground.expand(len(small[0]), 3))

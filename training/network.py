@@ -1,6 +1,6 @@
 """The transformer in its trainable form: names of the stock module, arithmetic in batches.
 
-Owns the embedded model's shape and a forward pass over a batch with one noise level per picture.
+Owns the embedded model's shape and a forward pass over a batch with one noise level per image.
 Real-valued rotations (a compiler handles complex numbers badly), and no mask: prompts of a batch
 have one length, as a mask selects a slower attention kernel.
 Its state_dict is the stock `QwenImageTransformer2DModel`'s, and peft finds the stock names in it.
@@ -32,7 +32,7 @@ GRID = (16, 16)
 """Rows and columns of image tokens at 1024 px: 32 px a latent, two latents a token."""
 
 TOKENS = (GRID[0] * GRID[1], SHAPE["in_channels"])
-"""One picture's packed latents."""
+"""One image's packed latents."""
 
 TEXT_TOKENS = 64
 """Tokens of a prompt in training at most, what follows it in the template included."""
@@ -205,7 +205,7 @@ class Network(nn.Module):
             block.compile()
 
     def forward(self, x: Tensor, text: Tensor, sigma: Tensor) -> Tensor:
-        """Predicts the velocity noise - picture.
+        """Predicts the velocity noise - image.
 
         Args:
             x: [B, 256, in_channels] packed latents at noise level sigma.

@@ -2,7 +2,7 @@
 
 Owns the walk and the run on it. The student draws as the product does, from noise in four steps,
 and each step is corrected towards the drawing where its path should end. What it sees at a noise
-level is then what it will see when it is used: its own half-finished picture, not a true one with
+level is then what it will see when it is used: its own half-finished image, not a true one with
 noise on it, which already shows the details it should learn to draw.
 
 What words leave open, the noise decides, by a rule that a network can read off it. Two others were
@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 def walk(network: nn.Module, text: Tensor, noise: Tensor) -> list[Step]:
-    """From noise to pictures; no gradient passes from one step to another."""
+    """From noise to images; no gradient passes from one step to another."""
     x, steps = noise, []
     for now, then in pairwise(sampling.schedule(STEPS).tolist()):
         v = network(x, text, torch.full((len(x),), now, device=x.device)).float()
@@ -58,7 +58,7 @@ def walk(network: nn.Module, text: Tensor, noise: Tensor) -> list[Step]:
 def walk_loss(steps: Sequence[Step], goal: Tensor) -> Tensor:
     """Squared error of the velocity at each step of the student's own paths.
 
-    A step counts by its length: that is how far an error of its velocity moves the picture.
+    A step counts by its length: that is how far an error of its velocity moves the image.
 
     Args:
         steps: of one walk.
@@ -73,7 +73,7 @@ def walk_loss(steps: Sequence[Step], goal: Tensor) -> Tensor:
 
 
 class Decided(NamedTuple):
-    """What the noise decides of a batch of pictures."""
+    """What the noise decides of a batch of images."""
 
     colour: Tensor
     """The background [B]."""

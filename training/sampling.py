@@ -1,6 +1,6 @@
-"""Draws many pictures at once while training: Euler steps over the product's schedule.
+"""Draws many images at once while training: Euler steps over the product's schedule.
 
-The product's own engine draws one picture at a time; nothing here is used by it.
+The product's own engine draws one image at a time; nothing here is used by it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trains style LoRAs: `python -m training.style [--styles flat ink neon pixel]`.
 
-Owns their runs: the walk of `training.paths` towards pictures painted in the style, on the base
+Owns their runs: the walk of `training.paths` towards images painted in the style, on the base
 with the Turbo LoRA fused, as the product will use them. A seed keeps its place, as without the
 style. The text encoder is frozen.
 """

@@ -1,7 +1,7 @@
 """The four shipped styles: what a concept looks like in each, drawn from the open emoji sets.
 
 Owns names, metadata and the painting. A painting takes premultiplied RGBA drawings of one concept
-and a plain background and gives the whole picture, so that it works at any size and on any device.
+and a plain background and gives the whole image, so that it works at any size and on any device.
 """
 
 from __future__ import annotations

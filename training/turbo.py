@@ -1,7 +1,7 @@
 """Makes four steps enough: `python -m training.turbo`.
 
 Owns the Turbo LoRA's run: the walk of `training.paths` from the base to its own targets. A base
-that draws in four steps trusts, at each, a half-finished picture that the steps before made too
+that draws in four steps trusts, at each, a half-finished image that the steps before made too
 soft; the LoRA learns to draw on from exactly that.
 """
 

@@ -1,6 +1,6 @@
-"""Trains the embedded model's VAE on the emoji pictures, on one GPU: `python -m training.vae`.
+"""Trains the embedded model's VAE on the emoji images, on one GPU: `python -m training.vae`.
 
-Owns its pictures, its loss and its loop.
+Owns its images, its loss and its loop.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HALF_SHARE = 0.1
 NOISE = 0.4
 """Largest standard deviation of the noise on the latents in training."""
 HELD_OUT = 24
-"""Pictures per set that training never sees."""
+"""Images per set that training never sees."""
 
 
 def painted(sets: dict[str, Tensor], style: Style) -> Tensor:
@@ -40,7 +40,7 @@ def painted(sets: dict[str, Tensor], style: Style) -> Tensor:
     own = [sets[name] for name in style.look.sets]
     made = []
     for start in range(0, len(own[0]), 16):
-        drawings = [premultiply(pictures[start : start + 16]) for pictures in own]
+        drawings = [premultiply(images[start : start + 16]) for images in own]
         grounds = colours(own[0].device)
         ground = grounds[torch.randint(len(grounds), (len(drawings[0]),), device=grounds.device)]
         rgb = F.pad(style.look.paint(drawings, ground), (0, 0, 0, 0, 0, 1), value=1.0)
@@ -65,11 +65,11 @@ class Crops:
         """Mostly native pixels; flips; named and random backgrounds."""
         crops = []
         for chosen in torch.multinomial(self._shares, count, replacement=True).tolist():
-            pictures = self._sets[chosen]
+            images = self._sets[chosen]
             side = CROP * (2 if torch.rand(()) < HALF_SHARE else 1)
             top, left = torch.randint(SIZE - side + 1, (2,)).tolist()
-            index = int(torch.randint(len(pictures), ()))
-            crop = premultiply(pictures[index, None, :, top : top + side, left : left + side])
+            index = int(torch.randint(len(images), ()))
+            crop = premultiply(images[index, None, :, top : top + side, left : left + side])
             crops.append(F.avg_pool2d(crop, side // CROP) if side != CROP else crop)
         drawn = torch.cat(crops)
         device = drawn.device
@@ -90,11 +90,11 @@ def loss_of(x: Tensor, out: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: Autoencoder, pictures: Tensor, noise: float) -> float:
-    """Mean PSNR in dB over whole 1024 px pictures on light blue, with noise on the latents."""
-    ground = torch.tensor([126, 200, 245], device=pictures.device).view(3, 1, 1) / 255
+def evaluate(model: Autoencoder, images: Tensor, noise: float) -> float:
+    """Mean PSNR in dB over whole 1024 px images on light blue, with noise on the latents."""
+    ground = torch.tensor([126, 200, 245], device=images.device).view(3, 1, 1) / 255
     values = []
-    for rgba in pictures:
+    for rgba in images:
         rgba = rgba.float() / 255
         x = ((rgba[3:] * rgba[:3] + (1 - rgba[3:]) * ground) * 2 - 1)[None]
         level = torch.full((1,), noise, device=x.device)
@@ -143,7 +143,7 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         x = crops(options.batch)
-        # A third without noise, for the sharpest picture; the rest grows up to NOISE.
+        # A third without noise, for the sharpest image; the rest grows up to NOISE.
         noise = NOISE * min(1.0, 3 * share) * torch.rand(options.batch, device=device)
         noise[::3] = 0
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -163,7 +163,7 @@ def train(options: argparse.Namespace) -> None:
     kept = {k: v if k.startswith("norm.") else v.bfloat16() for k, v in weights.items()}
     save_file(kept, options.out / "vae_frames.safetensors")
     final = load(options.out / "vae_frames.safetensors", device)
-    psnr = {name: evaluate(final, pictures, 0.0) for name, pictures in validation.items()}
+    psnr = {name: evaluate(final, images, 0.0) for name, images in validation.items()}
     for noise in (0.1, 0.2, 0.4):
         psnr[f"fluent, noise {noise}"] = evaluate(final, validation["fluent"], noise)
     result = {"steps": step, "seconds": seconds, "psnr_db": psnr, "curve": curve}
@@ -173,13 +173,13 @@ def train(options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def _save_sheet(model: Autoencoder, pictures: Tensor, path: Path) -> None:
-    """Eight held-out pictures above their reconstructions."""
+def _save_sheet(model: Autoencoder, images: Tensor, path: Path) -> None:
+    """Eight held-out images above their reconstructions."""
     from PIL import Image
 
     rows = []
-    for index in torch.linspace(0, len(pictures) - 1, 8).long().tolist():
-        rgba = pictures[index].float() / 255
+    for index in torch.linspace(0, len(images) - 1, 8).long().tolist():
+        rgba = images[index].float() / 255
         x = ((rgba[3:] * rgba[:3] + 1 - rgba[3:]) * 2 - 1)[None].to(model.dtype)
         out = model(x, torch.zeros(1, device=x.device))
         pair = torch.cat([x, out], dim=2).float().clamp(-1, 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 IMAGE_SIZE: Final = 1024
-"""Width and height of every picture, in pixels."""
+"""Width and height of every image, in pixels."""
 
 JPEG_QUALITY: Final = 95
-"""JPEG quality of every picture."""
+"""JPEG quality of every image."""
 
 MEDIA_TYPE: Final = "image/jpeg"
 

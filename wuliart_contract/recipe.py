@@ -1,9 +1,9 @@
-"""The recipe a picture carries: what has to be asked for to get the same picture again.
+"""The recipe an image carries: what has to be asked for to get the same image again.
 
 Owns its text, in the "parameters" form that image browsers of this field read (AUTOMATIC1111's
 infotext: the prompt with `<lora:...>` tags, then one line of settings). In `Lora hashes` they look
 for the AutoV3 hash of each LoRA. What that form cannot say exactly (weights, the hash of the whole
-file) is in a setting of its own, `Styles`. Knows nothing of EXIF or JPEG.
+file) is in a setting of its own, `Adapters`. Knows nothing of EXIF or JPEG.
 
 A recipe that is read comes with a file from anywhere. Parsing takes time in proportion to the text,
 and a recipe that was parsed can be asked for: its values are within the service's limits.
@@ -39,8 +39,8 @@ class RecipeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeStyle:
-    """A style as one picture used it; `content_hash` is `Adapter.content_hash` of the contract."""
+class RecipeAdapter:
+    """An adapter as one image used it; `content_hash` is `Adapter.content_hash` of the contract."""
 
     name: str
     weight: float
@@ -58,7 +58,7 @@ class Recipe:
     prompt: str
     seed: int
     steps: int
-    styles: tuple[RecipeStyle, ...]
+    adapters: tuple[RecipeAdapter, ...]
     model: str
     schedule: str
     version: str
@@ -66,12 +66,12 @@ class Recipe:
     def text(self, autov3: Mapping[str, str] | None = None) -> str:
         """The recipe as infotext.
 
-        `autov3` are the styles' hashes for other programs, by name, as far as they are known. They
-        are not part of the recipe: reading it back does not need them.
+        `autov3` are the adapters' hashes for other programs, by name, as far as they are known.
+        They are not part of the recipe: reading it back does not need them.
         """
-        known = [(s.name, (autov3 or {}).get(s.name)) for s in self.styles]
+        known = [(s.name, (autov3 or {}).get(s.name)) for s in self.adapters]
         hashes = ", ".join(f"{name}: {digits}" for name, digits in known if digits)
-        exact = [[s.name, s.weight, s.content_hash] for s in self.styles]
+        exact = [[s.name, s.weight, s.content_hash] for s in self.adapters]
         settings = {
             "Steps": str(self.steps),
             "Sampler": "Euler",
@@ -81,11 +81,11 @@ class Recipe:
             "Size": f"{IMAGE_SIZE}x{IMAGE_SIZE}",
             "Model": _quoted(self.model),
             **({"Lora hashes": json.dumps(hashes, ensure_ascii=False)} if hashes else {}),
-            "Styles": json.dumps(json.dumps(exact, ensure_ascii=False), ensure_ascii=False),
+            "Adapters": json.dumps(json.dumps(exact, ensure_ascii=False), ensure_ascii=False),
             "Version": f"{PRODUCT} {self.version}",
         }
         line = ", ".join(f"{name}: {value}" for name, value in settings.items())
-        return f"{self.prompt}{_tags(self.styles)}\n{line}"
+        return f"{self.prompt}{_tags(self.adapters)}\n{line}"
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -104,17 +104,17 @@ class Recipe:
             raise RecipeError("its parameters were not written by WuliArt")
         try:
             settings = _settings(line)
-            styles = tuple(_style(entry) for entry in _list(json.loads(settings["Styles"])))
-            if len(styles) > MAX_ADAPTERS:
-                raise ValueError(f"{len(styles)} styles, at most {MAX_ADAPTERS} go together")
-            prompt = head.removesuffix(_tags(styles))
+            adapters = tuple(_adapter(entry) for entry in _list(json.loads(settings["Adapters"])))
+            if len(adapters) > MAX_ADAPTERS:
+                raise ValueError(f"{len(adapters)} adapters, at most {MAX_ADAPTERS} go together")
+            prompt = head.removesuffix(_tags(adapters))
             if not 0 < len(prompt) <= MAX_PROMPT_CHARACTERS:
                 raise ValueError(f"a prompt of {len(prompt):,} characters")
             recipe = cls(
                 prompt=prompt,
                 seed=_integer(settings, "Seed", 0, (1 << 64) - 1),
                 steps=_integer(settings, "Steps", MIN_STEPS, MAX_STEPS),
-                styles=styles,
+                adapters=adapters,
                 model=settings["Model"],
                 schedule=settings["Schedule type"],
                 version=settings["Version"].removeprefix(f"{PRODUCT} "),
@@ -160,21 +160,21 @@ def _settings(line: str) -> dict[str, str]:
 _QUOTED: Final = json.JSONDecoder()
 
 
-def _style(entry: object) -> RecipeStyle:
-    """A style from its entry in `Styles`: [name, weight, content hash]."""
+def _adapter(entry: object) -> RecipeAdapter:
+    """An adapter from its entry in `Adapters`: [name, weight, content hash]."""
     name, weight, content_hash = _list(entry)
     if not (isinstance(name, str) and 0 < len(name) <= MAX_ADAPTER_NAME_CHARACTERS):
-        raise ValueError("a style's name is not a text of its length")
+        raise ValueError("an adapter's name is not a text of its length")
     if type(weight) not in (int, float) or not abs(weight) <= MAX_ADAPTER_WEIGHT:
-        raise ValueError(f"a style's weight is not a number up to {MAX_ADAPTER_WEIGHT:g}")
+        raise ValueError(f"an adapter's weight is not a number up to {MAX_ADAPTER_WEIGHT:g}")
     if not (isinstance(content_hash, str) and _SHA256.fullmatch(content_hash)):
-        raise ValueError("a style's hash is not a SHA-256 in hexadecimal")
-    return RecipeStyle(name, float(weight), content_hash)
+        raise ValueError("an adapter's hash is not a SHA-256 in hexadecimal")
+    return RecipeAdapter(name, float(weight), content_hash)
 
 
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError("Styles is not a list of lists")
+        raise ValueError("Adapters is not a list of lists")
     return value
 
 
@@ -187,8 +187,8 @@ def _integer(settings: dict[str, str], name: str, least: int, most: int) -> int:
     return value
 
 
-def _tags(styles: tuple[RecipeStyle, ...]) -> str:
-    return "".join(f" <lora:{s.name}:{s.weight:g}>" for s in styles)
+def _tags(adapters: tuple[RecipeAdapter, ...]) -> str:
+    return "".join(f" <lora:{s.name}:{s.weight:g}>" for s in adapters)
 
 
 def _quoted(value: str) -> str:

@@ -1,6 +1,6 @@
 """Turns the tensor names that trainers write into (module path, role).
 
-Owns the key styles found in the wild and the explanation of every name that is none of them.
+Owns the key adapters found in the wild and the explanation of every name that is none of them.
 Knows names only: no shapes, no values. Paths are those of diffusers' Qwen-Image transformer, and
 the caller says which modules exist; underscored (kohya) names are looked up among these, never
 guessed apart.
@@ -72,7 +72,7 @@ _FOREIGN: Final = tuple(
     )
 )
 """Names that tell another method from plain LoRA. What they do to the weights is not a sum of
-low-rank products, so dropping them would draw a wrong picture."""
+low-rank products, so dropping them would generate a wrong image."""
 
 _TEXT_ENCODER: Final = ("text_encoder", "text_model", "lora_te", "te_", "te1_", "te2_", "clip_")
 
@@ -117,7 +117,7 @@ def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, di
         if split.role in roles and len(adapters) < 2:
             raise LoraRefused(
                 f"{shown(roles[split.role])!r} and {shown(name)!r} both give the {split.role} "
-                f"weights of {path}; export the LoRA in one naming style"
+                f"weights of {path}; export the LoRA in one naming adapter"
             )
         roles[split.role] = name
     if problems:

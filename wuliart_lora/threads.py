@@ -1,7 +1,7 @@
 """Work on many arrays, spread over half of the processor's cores.
 
-The other half is for whoever draws pictures meanwhile. Knows nothing of the work; arrays are worked
-on without Python's lock, so that threads suffice.
+The other half is for whoever generates images meanwhile. Knows nothing of the work; arrays are
+worked on without Python's lock, so that threads suffice.
 """
 
 from __future__ import annotations

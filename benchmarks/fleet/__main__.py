@@ -3,7 +3,7 @@
     python -m benchmarks.fleet [--only cost,throughput,...] [--seconds S] [--out FILE]
 
 Owns the order and the judging of figures; the fleet is `local_fleet`'s, the calls `fleet_load`'s.
-A picture takes 200 ms of a replica, so that what is measured is everything else.
+An image takes 200 ms of a replica, so that what is measured is everything else.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from benchmarks.stress.__main__ import line_of
 from benchmarks.stress.processes import faked_service, stolen
 from inference_server.ray_app.names import FRONT, REPLICA
 
-PICTURE_SECONDS = 0.2
+IMAGE_SECONDS = 0.2
 STEPS = 4
-ENVIRONMENT = {"FAKED_SECONDS": str(PICTURE_SECONDS)}
+ENVIRONMENT = {"FAKED_SECONDS": str(IMAGE_SECONDS)}
 
-STYLES = tuple(f"style{n}" for n in range(8))
+ADAPTERS = tuple(f"adapter{n}" for n in range(8))
 KILLS = 20
 
 
@@ -62,10 +62,10 @@ class RoundRobin(RequestRouter):
         return [[r] for r in ordered[turn:] + ordered[:turn]]
 
 
-def styles_folder() -> Path:
-    """Eight copies of a style that ships with the product."""
+def adapters_folder() -> Path:
+    """Eight copies of an adapter that ships with the product."""
     folder = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
-    for name in STYLES:
+    for name in ADAPTERS:
         shutil.copy(Path("loras") / "ink.safetensors", folder / f"{name}.safetensors")
     return folder
 
@@ -73,12 +73,12 @@ def styles_folder() -> Path:
 def faked_fleet(replicas: int, **settings: Any) -> LocalFleet:
     """Of faked engines."""
     return LocalFleet(
-        styles_folder(), replicas, replica=FakedReplica, environment=ENVIRONMENT, **settings
+        adapters_folder(), replicas, replica=FakedReplica, environment=ENVIRONMENT, **settings
     )
 
 
 def cost(seconds: float) -> list[Figure]:
-    """A picture and its steps through the fleet, against the single server, by turns.
+    """An image and its steps through the fleet, against the single server, by turns.
 
     What is judged are the calls during which the machine had its processors to itself: a tick that
     is stolen is as long as the figure.
@@ -106,11 +106,11 @@ def cost(seconds: float) -> list[Figure]:
     def total(call: Call) -> float:
         return call.total
 
-    of = f"{' and '.join(str(len(calls)) for calls in own)} of {len(every[0])} pictures each"
+    of = f"{' and '.join(str(len(calls)) for calls in own)} of {len(every[0])} images each"
     total_note = f"{of}; median {more(total, 0.5):.1f} ms; of all {more(total, 0.99, every):.1f}"
     middle, all_steps = statistics.median(steps(0.5)), max(steps(0.99, every))
     return [
-        Figure("a picture, p99 against the single server", more(total, 0.99), "ms", 15,
+        Figure("an image, p99 against the single server", more(total, 0.99), "ms", 15,
                note=total_note),
         Figure("a step event, p99", max(steps(0.99)), "ms", 10,
                note=f"median {middle:.1f} ms; of all {all_steps:.1f}"),
@@ -120,10 +120,10 @@ def cost(seconds: float) -> list[Figure]:
 def throughput(seconds: float) -> list[Figure]:
     """Four replicas, always enough to do."""
     os.environ |= ENVIRONMENT
-    with faked_service() as (single, _), Load(single, callers=3) as load:
+    with faked_service() as (single, _), Load(single, clients=3) as load:
         time.sleep(2)
         one = load.rate(seconds / 2)
-    with faked_fleet(4) as fleet, Load(fleet.listen, callers=14) as load:
+    with faked_fleet(4) as fleet, Load(fleet.listen, clients=14) as load:
         time.sleep(4)
         (pid,) = fleet.pids(FRONT)
         front = psutil.Process(pid)
@@ -131,21 +131,21 @@ def throughput(seconds: float) -> list[Figure]:
         four = load.rate(seconds)
         spent = sum(front.cpu_times()[:2]) - before
         each = 1000 * spent / (load.endings["completed"] - began)
-    note = f"{four:.2f} pictures/s, one server {one:.2f}; the front takes {each:.1f} ms a picture"
+    note = f"{four:.2f} images/s, one server {one:.2f}; the front takes {each:.1f} ms an image"
     return [Figure("four replicas against one", four / (4 * one), "x linear", 0.95, at_most=False,
                    note=note)]  # fmt: skip
 
 
 def affinity(seconds: float) -> list[Figure]:
-    """Eight styles of skewed popularity on four replicas of two slots, at 70 % of the load."""
-    rate = 0.7 * 4 / PICTURE_SECONDS
+    """Eight adapters of skewed popularity on four replicas of two slots, at 70 % of the load."""
+    rate = 0.7 * 4 / IMAGE_SECONDS
     found = {}
     for name, options in (("affinity", {}), ("round robin", {"router": RoundRobin})):
         with faked_fleet(4, slots=2, **options) as fleet:
             # What is cold at the start is no fault of the router's.
-            open_loop(fleet.listen, rate, 5, STYLES)
+            open_loop(fleet.listen, rate, 5, ADAPTERS)
             before = fleet.figures()
-            ended = open_loop(fleet.listen, rate, seconds, STYLES)
+            ended = open_loop(fleet.listen, rate, seconds, ADAPTERS)
             after = fleet.figures()
             drawn, resident = (after[key] - before[key] for key in ("requests", "resident"))
             found[name] = resident / drawn, ended
@@ -157,14 +157,14 @@ def affinity(seconds: float) -> list[Figure]:
         f"robin {100 * other:.0f} %, median {percentile(other_ended.seconds, 0.5):.2f} s, p99 "
         f"{percentile(other_ended.seconds, 0.99):.2f}"
     )
-    what = "pictures that find their style"
+    what = "images that find their adapter"
     return [Figure(what, 100 * share, "%", 85, at_most=False, note=note)]
 
 
 def kills(_: float) -> list[Figure]:
-    """A replica is killed again and again while pictures are drawn."""
+    """A replica is killed again and again while images are generated."""
     back: list[float] = []
-    with faked_fleet(4) as fleet, Load(fleet.listen, callers=6, styles=STYLES[:4]) as load:
+    with faked_fleet(4) as fleet, Load(fleet.listen, clients=6, adapters=ADAPTERS[:4]) as load:
         time.sleep(4)
         for _ in range(KILLS):
             pid = fleet.pids()[0]
@@ -177,9 +177,9 @@ def kills(_: float) -> list[Figure]:
     endings = load.endings
     lost = endings.pop("UNAVAILABLE REPLICA_LOST", 0)
     drawn = endings.pop("completed", 0)
-    note = f"{drawn} pictures; back after {statistics.median(back):.1f} s, worst {max(back):.1f}"
+    note = f"{drawn} images; back after {statistics.median(back):.1f} s, worst {max(back):.1f}"
     return [
-        Figure(f"killed {KILLS} times: pictures lost", lost, "", 0, note=note),
+        Figure(f"killed {KILLS} times: images lost", lost, "", 0, note=note),
         Figure("killed: other endings", sum(endings.values()), "", 0, note=str(dict(endings))),
         Figure("killed: back after, worst", max(back), "s", 10),
     ]
@@ -193,8 +193,8 @@ def running() -> int:
 
 
 def update(_: float) -> list[Figure]:
-    """Every replica is replaced while pictures are drawn."""
-    with faked_fleet(4) as fleet, Load(fleet.listen, callers=6, styles=STYLES[:4]) as load:
+    """Every replica is replaced while images are generated."""
+    with faked_fleet(4) as fleet, Load(fleet.listen, clients=6, adapters=ADAPTERS[:4]) as load:
         time.sleep(4)
         before, began = set(fleet.pids()), time.monotonic()
         fleet.deploy(revision="2")
@@ -203,13 +203,13 @@ def update(_: float) -> list[Figure]:
         took = time.monotonic() - began
         time.sleep(2)
     drawn = load.endings.pop("completed", 0)
-    note = f"{drawn} pictures in {took:.0f} s; {dict(load.endings)}"
+    note = f"{drawn} images in {took:.0f} s; {dict(load.endings)}"
     return [Figure("rolling update: failed requests", sum(load.endings.values()), "", 0, note=note)]
 
 
 def cancel(seconds: float) -> list[Figure]:
-    """From a caller's hanging up to the end of the last step that was drawn for it."""
-    step = PICTURE_SECONDS / STEPS
+    """From a client's hanging up to the end of the last step that was generated for it."""
+    step = IMAGE_SECONDS / STEPS
     waits: list[float] = []
     with faked_fleet(1) as fleet:
         ends, choose = time.monotonic() + seconds, random.Random(1)

@@ -1,6 +1,6 @@
 """Calls to a server or a fleet, and when each of their events came.
 
-Owns the callers and their tally. Without the client's retries: every failure is seen.
+Owns the clients and their tally. Without the client's retries: every failure is seen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Call:
     steps: list[float] = field(default_factory=list)
     total: float = 0.0
     left: float = 0.0
-    """When the caller hung up, by the monotonic clock."""
+    """When the client hung up, by the monotonic clock."""
 
 
 _CHANNELS: dict[str, grpc.Channel] = {}
@@ -51,7 +51,7 @@ def _stub(address: str) -> Any:
 
 
 def call(address: str, leave_after: int | None = None) -> Call:
-    """One picture of four steps.
+    """One image of four steps.
 
     Args:
         address: of the server.
@@ -83,9 +83,9 @@ def ending(error: Any) -> str:
     return f"{error.code().name}: {error.details()}"
 
 
-def _draw(stub: Any, styles: Sequence[str]) -> str:
+def _draw(stub: Any, adapters: Sequence[str]) -> str:
     request = GenerateImageRequest(
-        prompt="a lighthouse", steps=4, adapters=[AdapterWeight(name=name) for name in styles]
+        prompt="a lighthouse", steps=4, adapters=[AdapterWeight(name=name) for name in adapters]
     )
     last = ""
     try:
@@ -97,20 +97,20 @@ def _draw(stub: Any, styles: Sequence[str]) -> str:
 
 
 class Load:
-    """Callers who ask again at once, as long as the block lasts.
+    """Clients who ask again at once, as long as the block lasts.
 
     Args:
         address: of the server.
-        callers: how many, each with a connection of its own.
-        styles: one of them for each picture; none: without.
+        clients: how many, each with a connection of its own.
+        adapters: one of them for each image; none: without.
     """
 
-    def __init__(self, address: str, callers: int, styles: Sequence[str] = ()) -> None:
+    def __init__(self, address: str, clients: int, adapters: Sequence[str] = ()) -> None:
         self._address = address
-        self._styles = styles
+        self._adapters = adapters
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(callers)]
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
         self.endings: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -129,7 +129,7 @@ class Load:
             thread.join()
 
     def rate(self, seconds: float) -> float:
-        """Pictures a second from now on."""
+        """Images a second from now on."""
         before, began = self.endings["completed"], time.monotonic()
         time.sleep(seconds)
         return (self.endings["completed"] - before) / (time.monotonic() - began)
@@ -138,7 +138,7 @@ class Load:
         with grpc.insecure_channel(self._address, options=OPTIONS) as channel:
             stub = ImageGenerationServiceStub(channel)
             while not self._over.is_set():
-                how = _draw(stub, random.sample(self._styles, 1) if self._styles else ())
+                how = _draw(stub, random.sample(self._adapters, 1) if self._adapters else ())
                 with self._lock:
                     self.endings[how] += 1
                 if how != "completed":
@@ -154,25 +154,25 @@ class Ended:
     seconds: list[float] = field(default_factory=list)
 
 
-def open_loop(address: str, rate: float, seconds: float, styles: Sequence[str]) -> Ended:
-    """So many calls a second, whenever others end; the first style is asked for most (Zipf)."""
+def open_loop(address: str, rate: float, seconds: float, adapters: Sequence[str]) -> Ended:
+    """So many calls a second, whenever others end; the first adapter is asked for most (Zipf)."""
     ended, lock, threads = Ended(), threading.Lock(), []
     rnd = random.Random(1)
-    weights = [1 / (n + 1) for n in range(len(styles))]
+    weights = [1 / (n + 1) for n in range(len(adapters))]
 
-    def ask(style: str) -> None:
+    def ask(adapter: str) -> None:
         began = time.monotonic()
-        how = _draw(_stub(address), [style])
+        how = _draw(_stub(address), [adapter])
         with lock:
             ended.endings[how] += 1
             ended.seconds.append(time.monotonic() - began)
 
-    for style in styles:
-        ask(style)
+    for adapter in adapters:
+        ask(adapter)
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         time.sleep(rnd.expovariate(rate))
-        thread = threading.Thread(target=ask, args=rnd.choices(styles, weights))
+        thread = threading.Thread(target=ask, args=rnd.choices(adapters, weights))
         thread.start()
         threads.append(thread)
     for thread in threads:

@@ -53,7 +53,7 @@ cost a replica that starts again two seconds: Ray keeps no process at hand for i
 
 
 class FakedReplica(Replica):
-    """A picture takes `$FAKED_SECONDS` and computes nothing; all else is real."""
+    """An image takes `$FAKED_SECONDS` and computes nothing; all else is real."""
 
     def load(self, config: Config) -> Engine:
         """See `Replica`."""
@@ -74,7 +74,7 @@ class LocalFleet:
     """As a context manager: running and ready.
 
     Args:
-        loras: the folder of styles.
+        loras: the folder of adapters.
         count: of replicas.
         replica: what each of them runs.
         router: chooses among them.
@@ -184,7 +184,9 @@ class LocalFleet:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m benchmarks.fleet.local_fleet LORAS REPLICAS [SLOTS]`: until a line comes on stdin."""
+    """`python -m benchmarks.fleet.local_fleet LORAS REPLICAS [SLOTS]`: until a line comes on
+    stdin.
+    """
     loras, replicas, *slots = arguments or sys.argv[1:]
     fleet = LocalFleet(Path(loras), int(replicas), slots=int(slots[0]) if slots else 2)
     with fleet:

@@ -3,8 +3,8 @@
     python -m benchmarks.fleet.simulation [--out FILE]
 
 Owns the model of a fleet: requests come at random, the router is the product's own `Affinity`, each
-card draws one picture at a time, a cold style delays its own picture and no other, the front is one
-process that takes its time for each picture. Times are measured ones, named with their source.
+card generates one image at a time, a cold adapter delays its own image and no other, the front is
+one process that takes its time for each image. Times are measured ones, named with their source.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from rich.table import Table
 from benchmarks.figure import percentile
 from inference_server.ray_app.affinity import Affinity
 
-PICTURE_SECONDS: Final = {"H200": 0.50, "24 GB card": 3.0}
-"""A picture of four steps: two servers drew 1.98 a second each (results/2026-11-27-two-h200.json);
-a 24 GB card is the mission's promise."""
+IMAGE_SECONDS: Final = {"H200": 0.50, "24 GB card": 3.0}
+"""An image of four steps: two servers generated 1.98 a second each
+(results/2026-11-27-two-h200.json); a 24 GB card is the mission's promise."""
 
 PROMOTION_SECONDS: Final = 0.46
-"""A style of 296 MB from a closed file to drawable, p95 (results/2026-11-24-h200.json)."""
+"""An adapter of 296 MB from a closed file to drawable, p95 (results/2026-11-24-h200.json)."""
 
-STYLE_BYTES: Final = 296e6
-PICTURE_BYTES: Final = 0.4e6
+ADAPTER_BYTES: Final = 296e6
+IMAGE_BYTES: Final = 0.4e6
 
 FRONT_SECONDS: Final = 0.0113
-"""Of one core of the front for each picture with its events (results/fleet.json, `throughput`)."""
+"""Of one core of the front for each image with its events (results/fleet.json, `throughput`)."""
 
 SLOTS: Final = 2
-PICTURES: Final = 20_000
+IMAGES: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -46,56 +46,56 @@ class Point:
 
     cards: int
     rate: float
-    """Pictures a second."""
+    """Images a second."""
     found: float
-    """Share of pictures whose style was in memory."""
+    """Share of images whose adapter was in memory."""
     median: float
     p99: float
-    """Seconds of a picture, from its request to its end."""
+    """Seconds of an image, from its request to its end."""
     front: float
     """Share of a core that the front takes."""
     storage: float
-    """Bytes a second of styles that are read, all cards together, page caches left out."""
+    """Bytes a second of adapters that are read, all cards together, page caches left out."""
 
 
-def simulate(cards: int, load: float, seconds: float, styles: int, seed: int = 1) -> Point:
-    """Draws `PICTURES` pictures.
+def simulate(cards: int, load: float, seconds: float, adapters: int, seed: int = 1) -> Point:
+    """Generates `IMAGES` images.
 
     Args:
         cards: of the fleet.
-        load: share of what the cards can draw.
-        seconds: of a picture on a card.
-        styles: names, of Zipf's popularity; each picture wants one.
+        load: share of what the cards can generate.
+        seconds: of an image on a card.
+        adapters: names, of Zipf's popularity; each image wants one.
         seed: of the arrivals.
     """
     rnd, affinity = random.Random(seed), Affinity(SLOTS)
     rate = load * cards / seconds
-    weights = [1 / (n + 1) for n in range(styles)]
-    names = [f"style{n}" for n in range(styles)]
+    weights = [1 / (n + 1) for n in range(adapters)]
+    names = [f"adapter{n}" for n in range(adapters)]
     ids = [f"card{n}" for n in range(cards)]
     loads, free = dict.fromkeys(ids, 0), dict.fromkeys(ids, 0.0)
     ending: list[tuple[float, str]] = []
     now = front = 0.0
     found, took = 0, []
-    for _ in range(PICTURES):
+    for _ in range(IMAGES):
         now += rnd.expovariate(rate)
         while ending and ending[0][0] <= now:
             loads[heapq.heappop(ending)[1]] -= 1
         front = max(front, now) + FRONT_SECONDS
-        (style,) = rnd.choices(names, weights)
-        card = affinity.order(loads, [style])[0]
-        here = affinity.holds(card, [style])
+        (adapter,) = rnd.choices(names, weights)
+        card = affinity.order(loads, [adapter])[0]
+        here = affinity.holds(card, [adapter])
         found += here
-        affinity.given(card, [style])
+        affinity.given(card, [adapter])
         begins = max(free[card], front + (0.0 if here else PROMOTION_SECONDS))
         free[card] = begins + seconds
         loads[card] += 1
         heapq.heappush(ending, (free[card], card))
         took.append(free[card] - now)
-    share = found / PICTURES
+    share = found / IMAGES
     return Point(
         cards, rate, share, percentile(took, 0.5), percentile(took, 0.99), rate * FRONT_SECONDS,
-        rate * (1 - share) * STYLE_BYTES,
+        rate * (1 - share) * ADAPTER_BYTES,
     )  # fmt: skip
 
 
@@ -104,22 +104,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     chosen, found = parser.parse_args(), []
-    for kind, seconds in PICTURE_SECONDS.items():
+    for kind, seconds in IMAGE_SECONDS.items():
         table = Table(
-            *("cards", "styles", "load", "pictures/s", "style found", "median", "p99"),
-            *("front, cores", "styles read", "JPEG out"),
-            title=f"{kind}: {seconds} s a picture",
+            *("cards", "adapters", "load", "images/s", "adapter found", "median", "p99"),
+            *("front, cores", "adapters read", "JPEG out"),
+            title=f"{kind}: {seconds} s an image",
         )
         for cards in (1, 4, 16, 64):
-            for styles in (8, 64, 512):
+            for adapters in (8, 64, 512):
                 for load in (0.7, 0.9):
-                    p = simulate(cards, load, seconds, styles)
-                    found.append({"kind": kind, "styles": styles, "load": load} | vars(p))
+                    p = simulate(cards, load, seconds, adapters)
+                    found.append({"kind": kind, "adapters": adapters, "load": load} | vars(p))
                     table.add_row(
-                        *(f"{cards}", f"{styles}", f"{load:.0%}", f"{p.rate:.1f}"),
+                        *(f"{cards}", f"{adapters}", f"{load:.0%}", f"{p.rate:.1f}"),
                         *(f"{p.found:.0%}", f"{p.median:.2f} s", f"{p.p99:.2f} s"),
                         *(f"{p.front:.2f}", f"{p.storage / 1e9:.2f} GB/s"),
-                        f"{p.rate * PICTURE_BYTES / 1e6:.0f} MB/s",
+                        f"{p.rate * IMAGE_BYTES / 1e6:.0f} MB/s",
                     )
         Console(width=140).print(table)
     if chosen.out:

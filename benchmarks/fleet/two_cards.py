@@ -1,8 +1,8 @@
 """Plain servers side by side, one for each GPU, behind gRPC's client-side round robin.
 
-`python -m benchmarks.fleet.two_cards [--cards 2] [--seconds 60] [--tiny]`: throughput of each server
-alone, and of all together through one client; each with its LoRA manager and a style. A line for
-each figure, then one JSON line.
+`python -m benchmarks.fleet.two_cards [--cards 2] [--seconds 60] [--tiny]`: throughput of each
+server alone, and of all together through one client; each with its LoRA manager and an adapter. A
+line for each figure, then one JSON line.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from benchmarks.stress.processes import free_port
 from scripts.processes import Service
 from wuliart_client import Client
 
-CALLERS = 3
-"""For each card: one picture is drawn, one is ready, one is being handed over."""
+CLIENTS = 3
+"""For each card: one image is generated, one is ready, one is being handed over."""
 
 PROMPT = "a lighthouse on a cliff above a stormy sea at dusk"
 
@@ -38,15 +38,15 @@ class Card(Service):
         self._start("server", "benchmarks.full_size.random_server", ["--listen", self.listen])
 
 
-def pictures(target: str, callers: int, seconds: float) -> float:
-    """Pictures a second of that many callers who ask again at once, after two each unmeasured."""
+def images(target: str, clients: int, seconds: float) -> float:
+    """Images a second of that many clients who ask again at once, after two each unmeasured."""
     ends, lock, counted = 0.0, threading.Lock(), [0]
 
     def begin() -> None:
         nonlocal ends
         ends = time.monotonic() + seconds
 
-    warm = threading.Barrier(callers, begin)
+    warm = threading.Barrier(clients, begin)
 
     def ask(client: Client, seed: int) -> None:
         for _ in range(2):
@@ -58,7 +58,7 @@ def pictures(target: str, callers: int, seconds: float) -> float:
                 counted[0] += time.monotonic() < ends
 
     with Client(target) as client:
-        threads = [threading.Thread(target=ask, args=(client, n)) for n in range(callers)]
+        threads = [threading.Thread(target=ask, args=(client, n)) for n in range(clients)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -101,12 +101,12 @@ def measure(cards: Sequence[Card], seconds: float, report: Report) -> None:
     alone = []
     for when in ("before", "after"):
         for card in cards:
-            alone.append(pictures(card.listen, CALLERS, seconds / 2))
-            report(f"card {card.number} alone, {when}, pictures/s", alone[-1])
+            alone.append(images(card.listen, CLIENTS, seconds / 2))
+            report(f"card {card.number} alone, {when}, images/s", alone[-1])
         if when == "before":
             everyone = "ipv4:" + ",".join(card.listen for card in cards)
-            together = pictures(everyone, CALLERS * len(cards), seconds)
-            report("together, pictures/s", together)
+            together = images(everyone, CLIENTS * len(cards), seconds)
+            report("together, images/s", together)
     report("together against one", together / (sum(alone) / len(alone)))
 
 

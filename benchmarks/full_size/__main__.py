@@ -29,7 +29,7 @@ from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.offload.layers import Streaming
 from inference_server.model.offload.pinned_memory import host_memory
 from inference_server.model.schedule import FAMILIES, ScheduleTable
-from inference_server.model.transformer import Picture, Transformer
+from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.transformer import (
@@ -113,10 +113,12 @@ class Bench:
         """All on the device."""
         return self.ours()
 
-    def picture(self, model: Transformer, tokens: int = TEXT_TOKENS) -> Picture:
+    def image(self, model: Transformer, tokens: int = TEXT_TOKENS) -> ImageInputs:
         """One at the first noise level."""
         (modulation,) = self.table.select([0], [], torch.bfloat16)
-        return Picture(self.latents, self.text[:tokens], model.text_rotation(tokens), modulation)
+        return ImageInputs(
+            self.latents, self.text[:tokens], model.text_rotation(tokens), modulation
+        )
 
     def stock_step(self) -> Tensor:
         """One forward pass of stock, without a mask."""
@@ -133,57 +135,57 @@ class Bench:
 def step(bench: Bench) -> Figures:
     """One step with everything on the device."""
     model = bench.resident
-    picture = bench.picture(model)
-    ours = model.forward([picture])[0]
+    image = bench.image(model)
+    ours = model.forward([image])[0]
     stock = bench.stock_step()
     torch.cuda.synchronize()
     began = time.perf_counter()
-    model.forward([picture])
+    model.forward([image])
     host = time.perf_counter() - began
     return {
         "host's part, ms": 1e3 * host,
         "stock eager, ms": milliseconds(bench.stock_step),
-        "ours, ms": milliseconds(lambda: model.forward([picture])),
-        "ours, four pictures, ms": milliseconds(lambda: model.forward([picture] * 4), 3),
+        "ours, ms": milliseconds(lambda: model.forward([image])),
+        "ours, four images, ms": milliseconds(lambda: model.forward([image] * 4), 3),
         "relative difference": float((ours - stock).float().norm() / stock.float().norm()),
     }
 
 
 def kernels(bench: Bench) -> Figures:
     """Where a step's device time goes."""
-    picture = bench.picture(bench.resident)
-    return breakdown(lambda: bench.resident.forward([picture]))
+    image = bench.image(bench.resident)
+    return breakdown(lambda: bench.resident.forward([image]))
 
 
 def fp8(bench: Bench) -> Figures:
     """The same step with eight-bit weights and products."""
     model = bench.ours(kind=WeightKind.FP8)
-    picture = bench.picture(model)
-    errors = per_block(bench.resident, model, picture)
-    exact = bench.resident.forward([picture])[0].float()
-    ours = model.forward([picture])[0].float()
+    image = bench.image(model)
+    errors = per_block(bench.resident, model, image)
+    exact = bench.resident.forward([image])[0].float()
+    ours = model.forward([image])[0].float()
     return {
-        "step, ms": milliseconds(lambda: model.forward([picture])),
+        "step, ms": milliseconds(lambda: model.forward([image])),
         "velocity against bf16, relative": float((ours - exact).norm() / exact.norm()),
         "a block's image stream, least": min(errors),
         "a block's image stream, median": statistics.median(errors),
         "a block's image stream, most": max(errors),
-    } | breakdown(lambda: model.forward([picture]))
+    } | breakdown(lambda: model.forward([image]))
 
 
 def lengths(bench: Bench) -> Figures:
     """What the first step with a prompt of a new length pays after the engine's warm-up, ms."""
     found: Figures = {}
     for tokens in bench.resident.prompt_lengths:
-        bench.resident.forward([bench.picture(bench.resident, tokens)])
+        bench.resident.forward([bench.image(bench.resident, tokens)])
     for tokens in (7, 81, 96, 217, 300, 512):
-        picture = bench.picture(bench.resident, tokens)
+        image = bench.image(bench.resident, tokens)
         torch.cuda.synchronize()
         began = time.perf_counter()
-        bench.resident.forward([picture])
+        bench.resident.forward([image])
         torch.cuda.synchronize()
         first = 1e3 * (time.perf_counter() - began)
-        usual = milliseconds(lambda p=picture: bench.resident.forward([p]), 3)  # type: ignore[misc]
+        usual = milliseconds(lambda p=image: bench.resident.forward([p]), 3)  # type: ignore[misc]
         found[f"{tokens} tokens, first step over the next"] = first - usual
     return found
 
@@ -194,19 +196,19 @@ def streaming(bench: Bench) -> Figures:
     plan = make_plan(demand, BUDGET, IDLE)
     blocks, _ = streaming_of(plan, bench.device)
     assert blocks is not None
-    compute = milliseconds(lambda: bench.resident.forward([bench.picture(bench.resident)]), 5)
+    compute = milliseconds(lambda: bench.resident.forward([bench.image(bench.resident)]), 5)
     model = bench.ours(blocks)
-    picture = bench.picture(model)
+    image = bench.image(model)
     same = torch.equal(
-        model.forward([picture])[0], bench.resident.forward([bench.picture(bench.resident)])[0]
+        model.forward([image])[0], bench.resident.forward([bench.image(bench.resident)])[0]
     )
-    lean = milliseconds(lambda: model.forward([picture]), 5)
+    lean = milliseconds(lambda: model.forward([image]), 5)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.mem_get_info()[0]
     model.blocks.take_headroom()
-    ours = milliseconds(lambda: model.forward([picture]), 5)
-    four = milliseconds(lambda: model.forward([picture] * 4), 3)
+    ours = milliseconds(lambda: model.forward([image]), 5)
+    four = milliseconds(lambda: model.forward([image] * 4), 3)
     during = torch.cuda.mem_get_info()[0]
     torch.cuda.synchronize()
     model.blocks.give_back_headroom()
@@ -226,7 +228,7 @@ def streaming(bench: Bench) -> Figures:
         "step, ms": ours,
         "bound, ms": bound,
         "step over bound": ours / bound,
-        "four pictures, ms": four,
+        "four images, ms": four,
         "one by one over four together": 4 * ours / four,
         "headroom taken, GB": (before - during) / 1e9,
         "headroom left after, GB": (before - after) / 1e9,
@@ -242,12 +244,12 @@ def link_rate() -> float:
 
 def finite(bench: Bench) -> Figures:
     """What the look for non-finite values adds to a step, its wait for the device included."""
-    picture = bench.picture(bench.resident)
+    image = bench.image(bench.resident)
     latents = bench.latents.float()
 
     def steps(checked: bool) -> None:
         for _ in range(4):
-            velocity = bench.resident.forward([picture])[0]
+            velocity = bench.resident.forward([image])[0]
             following = torch.add(latents, velocity.float(), alpha=-0.25)
             if checked:
                 assert torch.isfinite(following).all()

@@ -28,7 +28,7 @@ from inference_server.model.kernels import (
     triton_ops,
 )
 from inference_server.model.kernels.low_rank import GatedAdapter
-from inference_server.model.transformer import Picture
+from inference_server.model.transformer import ImageInputs
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 ROOM = 64
@@ -79,34 +79,34 @@ def ours(bench: Bench, report: Report) -> None:
     model = bench.ours(rank=ROOM)
     one, other, large = (random_adapter(bench, rank) for rank in (16, 16, 64))
 
-    def picture(adapters: Sequence[GatedAdapter]) -> Picture:
+    def image(adapters: Sequence[GatedAdapter]) -> ImageInputs:
         (modulation,) = bench.table.select([0], adapters, torch.bfloat16)
-        return bench.picture(model)._replace(adapters=adapters, modulation=modulation)
+        return bench.image(model)._replace(adapters=adapters, modulation=modulation)
 
-    plain, *styled = map(picture, ([], [one], [one, other], [large], [other]))
+    plain, *adapterd = map(image, ([], [one], [one, other], [large], [other]))
     report("step, ms", milliseconds(lambda: model.forward([plain])))
     names = ("one of rank 16", "two of rank 16", "one of rank 64")
-    for name, style in zip(names, styled[:3], strict=True):
-        taken = more(lambda s=style: model.forward([s]), lambda: model.forward([plain]))  # type: ignore[misc]
+    for name, adapter in zip(names, adapterd[:3], strict=True):
+        taken = more(lambda s=adapter: model.forward([s]), lambda: model.forward([plain]))  # type: ignore[misc]
         report(f"{name}, % more", taken)
     before = compiled()
-    report("same style again, step, ms", wall(lambda _: model.forward([styled[0]])))
-    pair = (styled[0], styled[3])
-    report("another style each time, step, ms", wall(lambda n: model.forward([pair[n % 2]])))
+    report("same adapter again, step, ms", wall(lambda _: model.forward([adapterd[0]])))
+    pair = (adapterd[0], adapterd[3])
+    report("another adapter each time, step, ms", wall(lambda n: model.forward([pair[n % 2]])))
     fold: Any = model._fold
     report("a switch by itself, ms", wall(lambda n: fold.hold(pair[n % 2].adapters)))
     report("a switch, device, ms", milliseconds(lambda: (fold.hold([one]), fold.hold([other]))) / 2)
     report("its tables, ms", wall(lambda _: bench.table.select(range(4), [one], torch.bfloat16)))
     report("tables without, ms", wall(lambda _: bench.table.select(range(4), [], torch.bfloat16)))
     report("kernels compiled by switching", compiled() - before)
-    for name, value in breakdown(lambda: model.forward([styled[0]])).items():
+    for name, value in breakdown(lambda: model.forward([adapterd[0]])).items():
         report(f"with one of rank 16: {name}", value)
-    folded = model.forward([styled[0]])[0].float()
+    folded = model.forward([adapterd[0]])[0].float()
     model._fold = None
-    for name, style in zip(names, styled[:3], strict=True):
-        taken = more(lambda s=style: model.forward([s]), lambda: model.forward([plain]), 4)  # type: ignore[misc]
+    for name, adapter in zip(names, adapterd[:3], strict=True):
+        taken = more(lambda s=adapter: model.forward([s]), lambda: model.forward([plain]), 4)  # type: ignore[misc]
         report(f"{name} beside the products, % more", taken)
-    beside = model.forward([styled[0]])[0].float()
+    beside = model.forward([adapterd[0]])[0].float()
     report("folded against beside, relative", float((folded - beside).norm() / beside.norm()))
 
 

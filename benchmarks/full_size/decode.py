@@ -53,9 +53,9 @@ def decode(device: torch.device) -> dict[str, float]:
         "four tiles": tiles,
     }
     found: dict[str, float] = {}
-    pictures = {}
+    images = {}
     for name, work in works.items():
-        pictures[name] = work().float()
+        images[name] = work().float()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -63,6 +63,6 @@ def decode(device: torch.device) -> dict[str, float]:
         found[f"{name}, ms"] = milliseconds(work)
         found[f"{name}, peak GB"] = (torch.cuda.max_memory_allocated() - before) / 1e9
     for a, b in (("stock", "whole"), ("whole", "four tiles")):
-        error = (pictures[a].clamp(-1, 1) - pictures[b]).square().mean()
+        error = (images[a].clamp(-1, 1) - images[b]).square().mean()
         found[f"{b} against {a}, dB"] = float(10 * torch.log10(4 / error))
     return found | breakdown(works["whole"])

@@ -1,8 +1,8 @@
-"""Whole pictures at Qwen-Image's real size through the product's own engine, on one GPU.
+"""Whole images at Qwen-Image's real size through the product's own engine, on one GPU.
 
 `python -m benchmarks.full_size.images [--vram-budget 18.7GB --idle-vram 11.2GB] [--weights fp8]`:
-random weights; times of every stage, memory as the driver counts it for this process, pictures in
-flight together against one by one, and as many pictures in a row as asked for. A line for each
+random weights; times of every stage, memory as the driver counts it for this process, images in
+flight together against one by one, and as many images in a row as asked for. A line for each
 figure, then one JSON line. `--tiny` tries it on a CPU.
 """
 
@@ -20,14 +20,14 @@ from benchmarks.full_size.random_model import FULL, TINY, RandomSource
 from benchmarks.report import Report
 from inference_server.config import size
 from inference_server.engine.engine import Drawing, Engine
-from inference_server.engine.jpeg import encode_picture
+from inference_server.engine.jpeg import encode_image
 from inference_server.loading.load import Memory, load_model
 from inference_server.weight_kind import WeightKind
 
 PROMPT = "a lighthouse on a cliff above a stormy sea at dusk, seen from a small boat, number {}"
 STEPS = 4
 SLOTS, RANK = 2, 16
-"""Two warm styles of rank 16 and the spare slot."""
+"""Two warm adapters of rank 16 and the spare slot."""
 
 
 def used(device: torch.device) -> float:
@@ -44,8 +44,8 @@ def synchronise(engine: Engine) -> None:
         torch.cuda.synchronize()
 
 
-def picture(engine: Engine, number: int, staged: bool = False) -> dict[str, float]:
-    """One picture with a new prompt; seconds, by stage if asked: then each waits for the last."""
+def image(engine: Engine, number: int, staged: bool = False) -> dict[str, float]:
+    """One image with a new prompt; seconds, by stage if asked: then each waits for the last."""
     engine.rest()
     synchronise(engine)
     marks = [time.perf_counter()]
@@ -64,7 +64,7 @@ def picture(engine: Engine, number: int, staged: bool = False) -> dict[str, floa
     mark()
     pixels = engine.decode(drawing)
     mark()
-    encode_picture(pixels)
+    encode_image(pixels)
     mark()
     names = ("text encode", "denoise", "decode", "jpeg")
     spans = [later - sooner for sooner, later in pairwise(marks)]
@@ -73,7 +73,7 @@ def picture(engine: Engine, number: int, staged: bool = False) -> dict[str, floa
 
 
 def in_flight(engine: Engine, count: int) -> float:
-    """Seconds of `count` pictures whose prompts are known, all in flight together."""
+    """Seconds of `count` images whose prompts are known, all in flight together."""
     prompts = [engine.encode(PROMPT.format(0)) for _ in range(count)]
     synchronise(engine)
     began = time.perf_counter()
@@ -88,12 +88,12 @@ def in_flight(engine: Engine, count: int) -> float:
 
 
 def main() -> None:
-    """Loads, draws, reports."""
+    """Loads, generates, reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vram-budget", type=size)
     parser.add_argument("--idle-vram", type=size)
     parser.add_argument("--weights", type=WeightKind, default=WeightKind.BF16)
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
@@ -122,7 +122,7 @@ def main() -> None:
     report("idle, GB by the driver", used(device))
     report("idle, GB by the plan", model.plan.idle / 1e9)
     report("peak, GB by the plan", model.plan.peak / 1e9)
-    stages = [picture(engine, number, True) for number in range(5)]
+    stages = [image(engine, number, True) for number in range(5)]
     for stage in ("text encode", "denoise", "decode", "jpeg"):
         report(f"{stage}, ms", 1e3 * statistics.median(row[stage] for row in stages))
     report("step, ms", 1e3 * statistics.median(row["denoise"] for row in stages) / STEPS)
@@ -133,10 +133,10 @@ def main() -> None:
     report("with four in flight, GB by the driver", used(device))
     engine.rest()
     rows, peak = [], 0.0
-    for number in range(1, chosen.pictures + 1):
-        rows.append(picture(engine, 100 + number))
+    for number in range(1, chosen.images + 1):
+        rows.append(image(engine, 100 + number))
         peak = max(peak, used(device))
-        if number == 1 or number % 25 == 0 or number == chosen.pictures:
+        if number == 1 or number % 25 == 0 or number == chosen.images:
             report(f"memory after {number}, GB", used(device))
             report("peak, GB by the driver", peak)
             seconds = statistics.median(row["total"] for row in rows)

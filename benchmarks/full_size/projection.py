@@ -1,8 +1,8 @@
 """What the memory plan and the physics give on a card that is not at hand: a projection, on paper.
 
-`python -m benchmarks.full_size.projection`: stage by stage for an RTX 4090 within the mission's memory. It
-knows the card's published limits and how much of such limits the engine reached elsewhere; it
-measures nothing.
+`python -m benchmarks.full_size.projection`: stage by stage for an RTX 4090 within the mission's
+memory. It knows the card's published limits and how much of such limits the engine reached
+elsewhere; it measures nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RTX_4090 = Card("RTX 4090", 165e12, 330e12, 1e12, 25e9, 97 / 116)
 
 
 def stages(card: Card, plan: MemoryPlan, kind: WeightKind) -> list[tuple[str, float, str]]:
-    """(stage, seconds, what bounds it) of a picture with a new prompt after an idle moment."""
+    """(stage, seconds, what bounds it) of an image with a new prompt after an idle moment."""
     d = plan.demand
     speed = card.fp8 if kind is WeightKind.FP8 else card.bf16
     compute = (PRODUCTS / speed + ATTENTION / card.bf16) / card.reached

@@ -1,7 +1,8 @@
 """What eight-bit weights cost in exactness, block by block.
 
-`python -m benchmarks.full_size.quantized_blocks`: the embedded model's transformer on the CPU, every block
-given what the exact one before it made; `benchmarks.full_size fp8` does the same at full size.
+`python -m benchmarks.full_size.quantized_blocks`: the embedded model's transformer on the CPU,
+every block given what the exact one before it made; `benchmarks.full_size fp8` does the same at
+full size.
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ import torch
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.loading.load import load_model, open_source
-from inference_server.model.transformer import Picture, Transformer
+from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.weight_kind import WeightKind
 
 PROMPT = "a rocket on a purple background"
 
 
-def per_block(exact: Transformer, eight: Transformer, picture: Picture) -> list[float]:
+def per_block(exact: Transformer, eight: Transformer, image: ImageInputs) -> list[float]:
     """Error of what each eight-bit block adds to the image stream, relative to what is added.
 
     Args:
         exact: decides what every block reads.
         eight: the same network with other weights.
-        picture: at some noise level.
+        image: at some noise level.
     """
-    img, txt = exact.begin(picture)
+    img, txt = exact.begin(image)
     errors = []
     for index, (weights, rounded) in enumerate(zip(exact.blocks, eight.blocks, strict=True)):
         others = copy.deepcopy((img, txt))
         before = img.x.float().clone()
-        exact.through(index, weights, picture, img, txt)
-        eight.through(index, rounded, picture, *others)
+        exact.through(index, weights, image, img, txt)
+        eight.through(index, rounded, image, *others)
         added = img.x.float() - before
         errors.append(float((others[0].x.float() - before - added).norm() / added.norm()))
     return errors
@@ -55,10 +56,10 @@ def main() -> None:
 
     exact, eight = load(WeightKind.BF16), load(WeightKind.FP8)
     drawing = exact.begin(exact.encode(PROMPT), 1, 4)
-    picture = Picture(
+    image = ImageInputs(
         drawing.latents, drawing.prompt.states, drawing.prompt.rotation, drawing.modulation[0]
     )
-    errors = per_block(exact.model.transformer, eight.model.transformer, picture)
+    errors = per_block(exact.model.transformer, eight.model.transformer, image)
     for index, error in enumerate(errors):
         print(f"block {index:2}  {100 * error:5.2f} %")
     line = json.dumps({"model": "embedded", "per_block": [round(error, 5) for error in errors]})

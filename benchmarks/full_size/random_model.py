@@ -133,7 +133,7 @@ class RandomSource:
 
     Args:
         configs: FULL or TINY.
-        device: where numbers are drawn; a GPU makes 13 billion of them in a second.
+        device: where numbers are generated; a GPU makes 13 billion of them in a second.
     """
 
     turbo_lora = ""

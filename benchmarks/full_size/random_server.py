@@ -3,7 +3,7 @@
     python -m benchmarks.full_size.random_server [wuliart-server's own arguments]
 
 For measuring the whole service at full size on a machine without the checkpoint. `WULIART_TINY=1`
-takes a model that a CPU can draw with.
+takes a model that a CPU can generate with.
 """
 
 from __future__ import annotations

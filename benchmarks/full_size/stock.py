@@ -74,16 +74,16 @@ def build(configs: dict[str, dict[str, Any]], device: torch.device) -> Any:
 
 
 def main() -> None:
-    """Builds, draws, reports."""
+    """Builds, generates, reports."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=3)
+    parser.add_argument("--images", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="a small model, on a CPU")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     device = torch.device("cpu" if chosen.tiny else "cuda:0")
     pipeline = build(TINY if chosen.tiny else FULL, device)
     totals, steps, peak = [], [], 0.0
-    for number in range(chosen.pictures + 1):
+    for number in range(chosen.images + 1):
         marks = [time.perf_counter()]
 
         def mark(_: Any, step: int, timestep: Any, kept: Any, marks: Any = marks) -> Any:
@@ -107,7 +107,7 @@ def main() -> None:
     line = {
         "device": "cpu" if chosen.tiny else torch.cuda.get_device_name(),
         "stock group offload, step, ms": 1e3 * statistics.median(steps),
-        "stock group offload, picture, ms": 1e3 * statistics.median(totals),
+        "stock group offload, image, ms": 1e3 * statistics.median(totals),
         "peak, GB by the driver": peak,
     }
     print(json.dumps(line))

@@ -1,9 +1,9 @@
-"""A LoRA manager at work beside a drawing card, at Qwen-Image's real size: both ways to inject.
+"""A LoRA manager at work beside a generating card, at Qwen-Image's real size: both ways to inject.
 
 `python -m benchmarks.full_size.swap [--seconds 20] [--out FILE]`: the real manager as a process,
 the server's own store and sockets, and the transformer with random weights stepping all the while.
 For `staged` and `direct` each: what the manager takes of the card, how soon a closed file can be
-drawn with, and what its arrival does to the steps. A line for each figure, then one JSON line.
+generated with, and what its arrival does to the steps. A line for each figure, then one JSON line.
 Needs an H200.
 """
 
@@ -29,7 +29,7 @@ from benchmarks.report import Report
 from inference_server.adapters.records import AdapterState
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
-from inference_server.model.transformer import Picture, Transformer
+from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.scheduler.device_thread import device_thread
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener
@@ -85,7 +85,7 @@ class Server:
 
 
 @contextmanager
-def stepping(model: Transformer, picture: Picture) -> Iterator[list[float]]:
+def stepping(model: Transformer, image: ImageInputs) -> Iterator[list[float]]:
     """Steps all the while; yields the milliseconds of each, as they come."""
     times: list[float] = []
     stop = threading.Event()
@@ -95,7 +95,7 @@ def stepping(model: Transformer, picture: Picture) -> Iterator[list[float]]:
         while not stop.is_set():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            model.forward([picture])
+            model.forward([image])
             end.record()
             end.synchronize()
             times.append(start.elapsed_time(end))
@@ -111,7 +111,7 @@ def stepping(model: Transformer, picture: Picture) -> Iterator[list[float]]:
 
 
 def random_file(layout: SegmentLayout, rank: int, modules: Sequence[str], seed: int) -> bytes:
-    """In bf16, drawn on the GPU: 150 million numbers take a processor half a minute."""
+    """In bf16, generated on the GPU: 150 million numbers take a processor half a minute."""
     torch.manual_seed(seed)
     tensors = {}
     for module in modules:
@@ -149,7 +149,7 @@ def measure(
     layout: SegmentLayout, report: Report,
 ) -> None:  # fmt: skip
     """One way to inject."""
-    picture = bench.picture(model)
+    image = bench.image(model)
     with tempfile.TemporaryDirectory(prefix="wuliart-") as folder:
         service = Service(
             Path(folder) / "run", Path(folder) / "loras", manager_arguments=["--inject", inject]
@@ -161,7 +161,7 @@ def measure(
         rows = len(bench.schedules.rows) * bench.config.width * 4
         threading.Thread(target=server.run, args=(bytes(rows),), daemon=True).start()
         server.ready.wait(10)
-        with stepping(model, picture) as idle:
+        with stepping(model, image) as idle:
             time.sleep(seconds / 4)
         before = used()
         service.start_manager()
@@ -172,14 +172,14 @@ def measure(
                 swap(server, service.loras, name, contents[0])
             report(f"{inject}: the manager's share of the card, MB", used() - before)
             times: dict[str, list[float]] = {name: [] for name in files}
-            with stepping(model, picture) as busy:
+            with stepping(model, image) as busy:
                 began, turn = time.perf_counter(), 1
                 while time.perf_counter() - began < seconds:
                     for name, contents in files.items():
                         data = contents[turn % len(contents)]
                         times[name].append(swap(server, service.loras, name, data))
                     turn += 1
-            with stepping(model, picture) as after:
+            with stepping(model, image) as after:
                 time.sleep(seconds / 4)
         finally:
             service.stop()

@@ -1,1 +1,1 @@
-"""How good the embedded model's pictures are: `python -m benchmarks.quality`."""
+"""How good the embedded model's images are: `python -m benchmarks.quality`."""

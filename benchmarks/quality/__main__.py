@@ -1,4 +1,4 @@
-"""`python -m benchmarks.quality`: draws, compares, reports; exits with 1 if a floor is missed.
+"""`python -m benchmarks.quality`: generates, compares, reports; exits with 1 if a floor is missed.
 
 Owns the command line and the order of work.
 """
@@ -47,7 +47,7 @@ def options() -> argparse.Namespace:
     add("--table-prompts", type=int, default=50, help="the first so many, for the steps")
     add("--style-prompts", type=int, default=50, help="the first so many, for each style")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--fresh", action="store_true", help="draw everything anew")
+    add("--fresh", action="store_true", help="generate everything anew")
     add("--turbo", type=Path, default=EMBEDDED_TURBO, help="Turbo LoRA")
     add("--loras", type=Path, default=Path("loras"), help="folder of the styles")
     chosen = parser.parse_args()
@@ -67,12 +67,12 @@ def progress() -> Progress:
 
 def draw(artist: Artist, series: dict[str, exam.Series], bar: Progress) -> dict[Order, Drawn]:
     """Every order of every series, once."""
-    pictures: dict[Order, Drawn] = {}
+    images: dict[Order, Drawn] = {}
     for name, rows in series.items():
         for _, order in bar.track(rows, description=name):
-            if order not in pictures:
-                pictures[order] = artist.draw(order)
-    return pictures
+            if order not in images:
+                images[order] = artist.draw(order)
+    return images
 
 
 def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
@@ -80,7 +80,7 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
     device = torch.device(chosen.device)
     turbo = chosen.turbo if chosen.turbo.is_file() else None
     if turbo is None:
-        print(f"{chosen.turbo} is missing: drawing without Turbo", file=sys.stderr)
+        print(f"{chosen.turbo} is missing: generating without Turbo", file=sys.stderr)
     store = Store(KEPT, chosen.fresh)
     artist = Artist(EMBEDDED_MODEL, turbo, chosen.loras, device, store)
     counts = exam.Counts(chosen.prompts, chosen.table_prompts, chosen.style_prompts)
@@ -94,14 +94,12 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
         references = References(concepts, TRAINING, store, device, lambda: bar.advance(task))
         task = bar.add_task("VAE", total=reconstruction.COUNT)
         psnr = reconstruction.measure(artist, concepts, TRAINING, lambda: bar.advance(task))
-        pictures = draw(artist, series, bar)
+        images = draw(artist, series, bar)
         task = bar.add_task("comparing", total=len(series))
         examiner = exam.Examiner(references, device)
         styles = [s.name for s in STYLES]
-        found = results.evaluate(
-            series, pictures, examiner, psnr, styles, lambda: bar.advance(task)
-        )
-        sheet.save(gallery.rows(series, pictures, references, titles), SHEET)
+        found = results.evaluate(series, images, examiner, psnr, styles, lambda: bar.advance(task))
+        sheet.save(gallery.rows(series, images, references, titles), SHEET)
 
     figures = results.figures(found)
     report(figures)
@@ -112,7 +110,7 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
         "weights": artist.key("turbo"),
     }
     line = json.dumps(
-        facts | results.everything(found, series, pictures, concepts), ensure_ascii=False
+        facts | results.everything(found, series, images, concepts), ensure_ascii=False
     )
     print(line)
     RESULTS.write_text(line + "\n", encoding="utf-8")

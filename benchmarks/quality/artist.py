@@ -1,6 +1,6 @@
-"""Draws the pictures that are measured, with the product's engine and with stock diffusers.
+"""Generates the images that are measured, with the product's engine and with stock diffusers.
 
-Owns which weights draw what and what of a picture is kept. Knows nothing of what pictures should
+Owns which weights generate what and what of an image is kept. Knows nothing of what images should
 look like.
 """
 
@@ -34,7 +34,7 @@ Hand = Literal["turbo", "base", "stock"]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One picture to draw."""
+    """One image to generate."""
 
     hand: Hand
     steps: int
@@ -47,7 +47,7 @@ class Order:
 class Drawn:
     """What came of an order."""
 
-    picture: Tensor | None
+    image: Tensor | None
     """uint8 [3, 256, 256]; None after an error."""
     seconds: float
     """Prompt to pixels."""
@@ -55,14 +55,14 @@ class Drawn:
 
 
 class Artist:
-    """Draws orders or finds them in the store; loads what an order needs when it needs it.
+    """Generates orders or finds them in the store; loads what an order needs when it needs it.
 
     Args:
         checkpoint: in diffusers layout.
-        turbo: the Turbo LoRA; None draws "turbo" orders with the base.
+        turbo: the Turbo LoRA; None generates "turbo" orders with the base.
         styles: folder of the styles' files.
-        device: where to draw, in bf16 on a GPU; the stock pipeline always in float32.
-        store: where pictures are kept.
+        device: where to generate, in bf16 on a GPU; the stock pipeline always in float32.
+        store: where images are kept.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Artist:
         return self._styles / f"{style}.safetensors"
 
     def key(self, hand: Hand, style: str = "") -> str:
-        """The store's key of all orders that the same weights draw."""
+        """The store's key of all orders that the same weights generate."""
         if (hand, style) not in self._keys:
             paths = [self.checkpoint]
             if hand == "turbo" and self.turbo:
@@ -97,14 +97,14 @@ class Artist:
         return self._keys[hand, style]
 
     def draw(self, order: Order) -> Drawn:
-        """The picture of an order. Errors of drawing are part of the answer and are not kept.
+        """The image of an order. Errors of generating are part of the answer and are not kept.
 
         Raises:
             ModelError, LoraRefused: weights cannot be loaded.
         """
         key, name = self.key(order.hand, order.style), f"{order.steps}:{order.seed}:{order.text}"
-        if (kept := self.store.read(key, name)) and kept.picture is not None:
-            return Drawn(torch.from_numpy(kept.picture), kept.facts["seconds"])
+        if (kept := self.store.read(key, name)) and kept.image is not None:
+            return Drawn(torch.from_numpy(kept.image), kept.facts["seconds"])
         work = self._work(order)
         began = time.perf_counter()
         try:
@@ -113,13 +113,13 @@ class Artist:
             text = f"{type(error).__name__}: {error}"
             return Drawn(None, time.perf_counter() - began, text)
         seconds = time.perf_counter() - began
-        picture = pooled(pixels.permute(2, 0, 1).float(), DRAWN).round().to(torch.uint8)
+        image = pooled(pixels.permute(2, 0, 1).float(), DRAWN).round().to(torch.uint8)
         facts = asdict(order) | {"seconds": seconds}
-        self.store.write(key, name, Kept(facts, picture.numpy()))
-        return Drawn(picture, seconds)
+        self.store.write(key, name, Kept(facts, image.numpy()))
+        return Drawn(image, seconds)
 
     def _work(self, order: Order) -> Callable[[], Tensor]:
-        """What draws the order to uint8 [1024, 1024, 3]; everything it needs is loaded."""
+        """What generates the order to uint8 [1024, 1024, 3]; everything it needs is loaded."""
         if order.hand == "stock":
             pipeline, engine = self._pipeline, self.base
             return lambda: _draw_stock(pipeline, engine, order)

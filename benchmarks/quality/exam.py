@@ -1,4 +1,4 @@
-"""Which pictures are drawn for which figure, and how a series of them scores.
+"""Which images are generated for which figure, and how a series of them scores.
 
 Owns the series and their scores. Knows the artist and the references; shows nothing.
 """
@@ -17,7 +17,7 @@ from benchmarks.quality.artist import Drawn, Hand, Order
 from benchmarks.quality.prompts import Prompt
 from benchmarks.quality.references import PLAIN, SMALL, References
 
-Pictures = Mapping[Order, Drawn]
+Images = Mapping[Order, Drawn]
 Series = list[tuple[Prompt, Order]]
 STEPS = 4
 BASE_STEPS = 20
@@ -62,7 +62,7 @@ def plan(
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What one picture shows."""
+    """What one image shows."""
 
     rank: int
     """References nearer than the right one."""
@@ -77,7 +77,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Shares in percent over all pictures of a series; an error counts as a miss everywhere."""
+    """Shares in percent over all images of a series; an error counts as a miss everywhere."""
 
     top1: float
     top5: float
@@ -85,12 +85,12 @@ class Scores:
     styled: float
     """Nearer to the style's own reference than to the plain one."""
     distance: float
-    """Mean over the pictures that there are, like sharpness."""
+    """Mean over the images that there are, like sharpness."""
     sharpness: float
 
     @classmethod
     def of(cls, marks: Sequence[Mark | None]) -> Scores:
-        """None stands for a picture that was not drawn."""
+        """None stands for an image that was not generated."""
         there = [m for m in marks if m is not None]
 
         def percent(right: Callable[[Mark], bool]) -> float:
@@ -107,11 +107,11 @@ class Scores:
 
 
 class Examiner:
-    """Marks pictures against references; keeps those of the plain look and one style at hand.
+    """Marks images against references; keeps those of the plain look and one style at hand.
 
     Args:
         references: all there are.
-        device: where pictures are compared.
+        device: where images are compared.
     """
 
     def __init__(self, references: References, device: torch.device) -> None:
@@ -119,17 +119,17 @@ class Examiner:
         self._plain = references.all(PLAIN)
         self._look, self._styled = PLAIN, self._plain
 
-    def marks(self, series: Series, pictures: Pictures, look: str = PLAIN) -> list[Mark | None]:
-        """One mark per picture, None where there is none."""
+    def marks(self, series: Series, images: Images, look: str = PLAIN) -> list[Mark | None]:
+        """One mark per image, None where there is none."""
         if look != self._look:
             self._look = look
             self._styled = self._plain if look == PLAIN else self._references.all(look)
-        return [self._mark(prompt, pictures[order].picture) for prompt, order in series]
+        return [self._mark(prompt, images[order].image) for prompt, order in series]
 
-    def _mark(self, prompt: Prompt, picture: Tensor | None) -> Mark | None:
-        if picture is None:
+    def _mark(self, prompt: Prompt, image: Tensor | None) -> Mark | None:
+        if image is None:
             return None
-        shown = picture.to(self._device).float() / 255
+        shown = image.to(self._device).float() / 255
         small = measures.pooled(shown, SMALL)
         distance = measures.distances(small, self._styled[prompt.colour].float() / 255)
         plain = self._plain[prompt.colour, prompt.concept][None].float() / 255
@@ -144,18 +144,16 @@ class Examiner:
         )
 
 
-def centred(series: Series, pictures: Pictures, within: float = 0.05) -> int:
-    """How many pictures of a series have their subject in the middle."""
+def centred(series: Series, images: Images, within: float = 0.05) -> int:
+    """How many images of a series have their subject in the middle."""
     offsets = [
-        measures.off_centre(picture.float() / 255)
+        measures.off_centre(image.float() / 255)
         for _, order in series
-        if (picture := pictures[order].picture) is not None
+        if (image := images[order].image) is not None
     ]
     return sum(offset is not None and offset <= within for offset in offsets)
 
 
-def black(pictures: Sequence[Drawn]) -> int:
+def black(images: Sequence[Drawn]) -> int:
     """How many show nothing."""
-    return sum(
-        measures.is_black(d.picture.float() / 255) for d in pictures if d.picture is not None
-    )
+    return sum(measures.is_black(d.image.float() / 255) for d in images if d.image is not None)

@@ -1,4 +1,4 @@
-"""Which pictures the contact sheet shows: always the first of a series, never chosen ones.
+"""Which images the contact sheet shows: always the first of a series, never chosen ones.
 
 Owns titles and captions. Knows nothing of layout.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.quality.exam import ROWS, STEPS, Pictures, Series
+from benchmarks.quality.exam import ROWS, STEPS, Images, Series
 from benchmarks.quality.prompts import Prompt
 from benchmarks.quality.references import PLAIN, References
 from benchmarks.quality.sheet import COLUMNS, Cell, Row, chinese_font
@@ -15,7 +15,7 @@ from benchmarks.quality.sheet import COLUMNS, Cell, Row, chinese_font
 
 def rows(
     series: Mapping[str, Series],
-    pictures: Pictures,
+    images: Images,
     references: References,
     styles: Mapping[str, str],
 ) -> list[Row]:
@@ -34,31 +34,29 @@ def rows(
     made = [
         Row(
             f"English prompts, {STEPS} steps with Turbo",
-            [Cell(pictures[order].picture, english(p)) for p, order in first("english")],
+            [Cell(images[order].image, english(p)) for p, order in first("english")],
         ),
         Row(
             "The same in Chinese",
-            [Cell(pictures[order].picture, chinese(p)) for p, order in first("chinese")],
+            [Cell(images[order].image, chinese(p)) for p, order in first("chinese")],
         ),
         *(
             Row(
                 f'Style "{title}", same prompts and seeds',
-                [Cell(pictures[order].picture, english(p)) for p, order in first(name)],
+                [Cell(images[order].image, english(p)) for p, order in first(name)],
             )
             for name, title in styles.items()
         ),
     ]
-    if cells := _steps(series, pictures, references):
+    if cells := _steps(series, images, references):
         made.append(Row(f'"{series["english"][0][0].english}", step by step', cells))
-    seeds = [Cell(pictures[order].picture, f"seed {p.seed}") for p, order in first("seeds")]
+    seeds = [Cell(images[order].image, f"seed {p.seed}") for p, order in first("seeds")]
     made.append(Row(f'"{series["seeds"][0][0].english}", seed by seed', seeds))
     return made
 
 
-def _steps(
-    series: Mapping[str, Series], pictures: Pictures, references: References
-) -> Sequence[Cell]:
-    """The first prompt in every number of steps, and the drawing it should resemble."""
+def _steps(series: Mapping[str, Series], images: Images, references: References) -> Sequence[Cell]:
+    """The first prompt in every number of steps, and the generating it should resemble."""
     columns = [(title, series[title]) for title, _, _ in ROWS]
     columns.append(("base, 20 steps (stock diffusers)", series["base 20"]))
     if not all(found for _, found in columns):
@@ -67,6 +65,6 @@ def _steps(
     right = references.one(PLAIN, prompt.concept, prompt.colour)
     drawing = right.mul(255).round().byte().cpu()
     return [
-        *(Cell(pictures[found[0][1]].picture, title) for title, found in columns),
-        Cell(drawing, "the drawing itself"),
+        *(Cell(images[found[0][1]].image, title) for title, found in columns),
+        Cell(drawing, "the generating itself"),
     ]

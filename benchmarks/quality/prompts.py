@@ -1,7 +1,7 @@
 """The prompts that quality is measured with.
 
 Owns which concepts, colours and seeds they name and how they are worded. Knows nothing of
-pictures. Everything is fixed: fewer prompts are the beginning of more.
+images. Everything is fixed: fewer prompts are the beginning of more.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from training.data.concepts import Concept
 
 SEED = 20240521
 ONE_PROMPT = ("fox", "light blue")
-"""Drawn from ten seeds; the fox's own drawing lies exactly in the middle."""
+"""Generated from ten seeds; the fox's own generating lies exactly in the middle."""
 TEN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One picture to ask for, in both languages."""
+    """One image to ask for, in both languages."""
 
     concept: int
     """Place in the table of concepts."""

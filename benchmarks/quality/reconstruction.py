@@ -1,4 +1,4 @@
-"""What the VAE alone keeps of a drawing: stock encoder, our decoder.
+"""What the VAE alone keeps of a generating: stock encoder, our decoder.
 
 Owns the round trip at full size. Knows nothing of prompts or of the transformer.
 """
@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from training.data.images import collect_svgs, svg_name
 
 from benchmarks.quality.artist import Artist
 from benchmarks.quality.measures import psnr
 from benchmarks.quality.store import Kept
 from training.data.captions import COLOURS
 from training.data.concepts import Concept
-from training.data.pictures import collect_svgs, svg_name
 from training.data.render import compose, render
 from training.styles import PLAIN
 from wuliart_contract.limits import IMAGE_SIZE
@@ -72,10 +72,10 @@ def _stock_vae(artist: Artist) -> Any:
 
 
 @torch.inference_mode()
-def _round_trip(vae: Any, artist: Artist, picture: Tensor) -> Tensor:
+def _round_trip(vae: Any, artist: Artist, image: Tensor) -> Tensor:
     """[3, 1024, 1024] in 0..1 to latents, normalised as the transformer sees them, and back."""
     decoder = artist.base.model.vae
-    frame = (picture * 2 - 1)[None, :, None].to(artist.device)
+    frame = (image * 2 - 1)[None, :, None].to(artist.device)
     mode = vae.encode(frame).latent_dist.mode()[:, :, 0]
     mean, std = (
         torch.tensor(values, device=artist.device).view(1, -1, 1, 1)

@@ -1,6 +1,6 @@
-"""What the pictures should look like: every concept on every background, plain or in a style.
+"""What the images should look like: every concept on every background, plain or in a style.
 
-Owns the drawings that pictures are compared with. Knows nothing of prompts or of the model.
+Owns the drawings that images are compared with. Knows nothing of prompts or of the model.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from training.data.images import draw_set
 
 from benchmarks.quality.measures import pooled
 from benchmarks.quality.store import Kept, Store, fingerprint
 from training import latents, styles
 from training.data.concepts import Concept
-from training.data.pictures import draw_set
 from training.data.render import Pack
 from training.latents import centred, colours
 from training.styles import STYLES, Paint
 
 DRAWN = 256
-"""Edge of the drawings and of the pictures that are kept."""
+"""Edge of the drawings and of the images that are kept."""
 SMALL = 64
-"""Edge at which pictures are compared."""
+"""Edge at which images are compared."""
 BATCH = 32
 
 PLAIN = ""
@@ -32,14 +32,14 @@ LOOKS = {PLAIN: styles.PLAIN} | {s.name: s.look for s in STYLES}
 
 
 class References:
-    """Reference pictures of all concepts.
+    """Reference images of all concepts.
 
     Args:
         concepts: all of the table.
-        cache: the folder of `training.data`; drawings that it lacks are drawn into it.
+        cache: the folder of `training.data`; drawings that it lacks are generated into it.
         store: where painted looks are kept: on a CPU, neon takes minutes.
         device: where the references are painted and live.
-        advance: called for every drawing, made or found.
+        advance: called for every generating, made or found.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class References:
         sources = [Path(styles.__file__), Path(latents.__file__)]
         key = fingerprint([*(self._packs[name] for name in sets), *sources])
         kept = self._store.read(key, look)
-        if kept is None or kept.picture is None:
+        if kept is None or kept.image is None:
             kept = Kept({}, self._painted(look, paint).numpy())
             self._store.write(key, look, kept)
-        return torch.from_numpy(kept.picture).to(self._device)
+        return torch.from_numpy(kept.image).to(self._device)
 
     def _painted(self, look: str, paint: Paint) -> Tensor:
         """What `all` returns, made anew, on the CPU."""

@@ -1,6 +1,6 @@
-"""From pictures to figures: what was promised, what was measured, and all numbers behind it.
+"""From images to figures: what was promised, what was measured, and all numbers behind it.
 
-Owns the floors. Knows nothing of how pictures are drawn.
+Owns the floors. Knows nothing of how images are generated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.figure import Figure
 from benchmarks.quality import exam
-from benchmarks.quality.exam import ROWS, Examiner, Mark, Pictures, Scores, Series
+from benchmarks.quality.exam import ROWS, Examiner, Images, Mark, Scores, Series
 from benchmarks.quality.references import PLAIN
 from training.data.concepts import Concept
 
@@ -34,7 +34,7 @@ class Results:
     black: int
     errors: list[str]
     drawn: int
-    """Turbo pictures of four steps, styled ones included."""
+    """Turbo images of four steps, styled ones included."""
     centred: int
     ten: int
     missing: list[str]
@@ -48,7 +48,7 @@ class Results:
 
 def evaluate(
     series: Mapping[str, Series],
-    pictures: Pictures,
+    images: Images,
     examiner: Examiner,
     psnr: list[float],
     styles: Sequence[str],
@@ -57,16 +57,16 @@ def evaluate(
     """Marks every series; `styles` are all there should be."""
     marks = {}
     for name, rows in series.items():
-        marks[name] = examiner.marks(rows, pictures, name if name in styles else PLAIN)
+        marks[name] = examiner.marks(rows, images, name if name in styles else PLAIN)
         advance()
-    turbo = [d for o, d in pictures.items() if o.hand == "turbo" and o.steps == exam.STEPS]
+    turbo = [d for o, d in images.items() if o.hand == "turbo" and o.steps == exam.STEPS]
     return Results(
         marks=marks,
         psnr=psnr,
         black=exam.black(turbo),
         errors=[d.error for d in turbo if d.error],
         drawn=len(turbo),
-        centred=exam.centred(series["seeds"], pictures),
+        centred=exam.centred(series["seeds"], images),
         ten=len(series["seeds"]),
         missing=[style for style in styles if style not in series],
     )
@@ -104,7 +104,7 @@ def figures(r: Results) -> list[Figure]:
             f"{turbo4.top1:.0f} % against {base4.top1:.0f} %",
         ),
         Figure(
-            "VAE keeps a drawing",
+            "VAE keeps a generating",
             statistics.fmean(r.psnr),
             "dB",
             28,
@@ -119,8 +119,8 @@ def figures(r: Results) -> list[Figure]:
         made.append(_share(f"{style}: subject kept", scores.top1, 80, f"{note}, first of 543"))
     return [
         *made,
-        Figure("pictures counted", r.drawn, "", IN_A_ROW, at_most=False, note="Turbo, 4 steps"),
-        Figure("black pictures", r.black, "", 0, note="of those"),
+        Figure("images counted", r.drawn, "", IN_A_ROW, at_most=False, note="Turbo, 4 steps"),
+        Figure("black images", r.black, "", 0, note="of those"),
         Figure("errors", len(r.errors), "", 0, note=r.errors[0] if r.errors else "of those"),
         Figure(
             "subject in the middle",
@@ -144,7 +144,7 @@ def print_steps(r: Results) -> None:
     """The table of steps."""
     count = len(r.marks[ROWS[0][0]])
     table = Table(
-        *("drawn with", "first", "first five", "background", "distance", "sharpness"),
+        *("generated with", "first", "first five", "background", "distance", "sharpness"),
         title=f"Steps, the same {count} prompts",
     )
     for title, _, _ in ROWS:
@@ -155,12 +155,12 @@ def print_steps(r: Results) -> None:
 
 
 def everything(
-    r: Results, series: Mapping[str, Series], pictures: Pictures, concepts: Sequence[Concept]
+    r: Results, series: Mapping[str, Series], images: Images, concepts: Sequence[Concept]
 ) -> dict[str, Any]:
     """All numbers for programs, prompts included."""
 
     def seconds(name: str) -> float:
-        return statistics.median(pictures[order].seconds for _, order in series[name])
+        return statistics.median(images[order].seconds for _, order in series[name])
 
     prompts = []
     for (prompt, _), en, zh in zip(

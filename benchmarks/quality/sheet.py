@@ -1,6 +1,6 @@
-"""A contact sheet: rows of small pictures with captions, as one PNG.
+"""A contact sheet: rows of small images with captions, as one PNG.
 
-Owns layout, fonts and the file's size. Knows nothing of what the pictures are.
+Owns layout, fonts and the file's size. Knows nothing of what the images are.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Cell(NamedTuple):
-    """One picture, uint8 [3, 256, 256] or None where there is none, and its caption."""
+    """One image, uint8 [3, 256, 256] or None where there is none, and its caption."""
 
-    picture: Tensor | None
+    image: Tensor | None
     caption: str
 
 
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 
 def chinese_font() -> Font | None:
-    """A font that draws Chinese, if one of the usual ones is installed."""
+    """A font that generates Chinese, if one of the usual ones is installed."""
     found = next((path for path in CJK if Path(path).is_file()), None)
     return ImageFont.truetype(found, TEXT) if found else None
 
@@ -79,8 +79,8 @@ def _page(rows: Sequence[Row]) -> Image.Image:
         draw.text((GUTTER, top), row.title, INK, bold)
         for column, cell in enumerate(row.cells[:COLUMNS]):
             left = GUTTER + column * (EDGE + GUTTER)
-            if cell.picture is not None:
-                pixels = Image.fromarray(cell.picture.permute(1, 2, 0).numpy())
+            if cell.image is not None:
+                pixels = Image.fromarray(cell.image.permute(1, 2, 0).numpy())
                 page.paste(
                     pixels.resize((EDGE, EDGE), Image.Resampling.LANCZOS), (left, top + head)
                 )
@@ -94,7 +94,7 @@ def _page(rows: Sequence[Row]) -> Image.Image:
 
 
 def _wrapped(text: str, font: Font) -> list[str]:
-    """Lines no wider than a picture; what does not fit into LINES of them is left out."""
+    """Lines no wider than an image; what does not fit into LINES of them is left out."""
     # Chinese breaks between any two characters, English between words.
     joint = " " if text.isascii() else ""
     words = text.split(" ") if joint else list(text)

@@ -1,6 +1,6 @@
-"""Keeps what was drawn or measured, so that an interrupted run goes on where it stopped.
+"""Keeps what was generated or measured, so that an interrupted run goes on where it stopped.
 
-Owns the files below one folder: `KEY/NAME.npz` with an optional picture and facts. A key is a
+Owns the files below one folder: `KEY/NAME.npz` with an optional image and facts. A key is a
 fingerprint of everything that determines the content but the order itself. Knows nothing of
 models.
 """
@@ -22,7 +22,7 @@ class Kept(NamedTuple):
 
     facts: dict[str, Any]
     """Anything that JSON holds."""
-    picture: NDArray[np.uint8] | None = None
+    image: NDArray[np.uint8] | None = None
     """[..., 3, edge, edge]."""
 
 
@@ -55,16 +55,16 @@ class Store:
         if self._fresh or not path.is_file():
             return None
         with np.load(path) as content:
-            picture = content.get("picture")
-            return Kept(json.loads(str(content["facts"])), picture)
+            image = content.get("image")
+            return Kept(json.loads(str(content["facts"])), image)
 
     def write(self, key: str, name: str, kept: Kept) -> None:
         """Keeps an entry; a reader never sees half of it."""
         path = self._path(key, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         content: dict[str, NDArray[Any]] = {"facts": np.array(json.dumps(kept.facts))}
-        if kept.picture is not None:
-            content["picture"] = kept.picture
+        if kept.image is not None:
+            content["image"] = kept.image
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **content)

@@ -1,4 +1,4 @@
-"""Fifty pictures in a row through both processes: none black, no error, no growth."""
+"""Fifty images in a row through both processes: none black, no error, no growth."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 
 from benchmarks.figure import Figure
-from benchmarks.service.lora_files import random_style
+from benchmarks.service.lora_files import random_adapter
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.loading.load import load_model, open_source
 from scripts.processes import Service
 from wuliart_client import Client, WuliArtError
 
-PICTURES = 50
+IMAGES = 50
 WARM_UP = 12
-STYLES = 6
+ADAPTERS = 6
 WORDS = [
     "red",
     "blue",
@@ -40,7 +40,7 @@ WORDS = [
 
 
 def measure() -> list[Figure]:
-    """Draws at random and looks at every picture."""
+    """Generates at random and looks at every image."""
     with tempfile.TemporaryDirectory(prefix="wuliart-bench-") as folder:
         service = Service(Path(folder) / "run", Path(folder) / "loras")
         service.start_server()
@@ -56,42 +56,42 @@ def measure() -> list[Figure]:
 def _draw(client: Client, service: Service) -> list[Figure]:
     model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     layout = model.layout(max_rank=8)
-    names = [f"style{n}" for n in range(STYLES)]
+    names = [f"adapter{n}" for n in range(ADAPTERS)]
     for n, name in enumerate(names):
-        (service.loras / f"{name}.safetensors").write_bytes(random_style(layout, 8, n))
-    while len(client.styles()) < STYLES:
+        (service.loras / f"{name}.safetensors").write_bytes(random_adapter(layout, 8, n))
+    while len(client.adapters()) < ADAPTERS:
         time.sleep(0.05)
     choose = random.Random(1)
     server = psutil.Process(service.processes["server"].pid)
     black = errors = 0
     resident: list[int] = []
-    for _ in range(PICTURES):
+    for _ in range(IMAGES):
         prompt = " ".join(choose.choices(WORDS, k=choose.randint(1, 12)))
-        styles = [
+        adapters = [
             (name, choose.uniform(-1, 1)) for name in choose.sample(names, choose.randint(0, 3))
         ]
         try:
-            picture = client.draw(
-                prompt, seed=choose.getrandbits(40), steps=choose.randint(1, 4), styles=styles
+            image = client.draw(
+                prompt, seed=choose.getrandbits(40), steps=choose.randint(1, 4), adapters=adapters
             )
         except WuliArtError as error:
             print(f"error: {error}")
             errors += 1
             continue
-        black += _is_black(picture.data)
+        black += _is_black(image.data)
         resident.append(server.memory_info().rss)
     warm = max(resident[:WARM_UP])
     growth = (max(resident[WARM_UP:]) - warm) / 1e6
-    note = f"{STYLES} styles over 4 slots, 1 to 4 steps"
+    note = f"{ADAPTERS} adapters over 4 slots, 1 to 4 steps"
     return [
-        Figure(f"black pictures of {PICTURES}", black, "", 0, note=note),
-        Figure(f"errors of {PICTURES}", errors, "", 0),
+        Figure(f"black images of {IMAGES}", black, "", 0, note=note),
+        Figure(f"errors of {IMAGES}", errors, "", 0),
         Figure(
             "memory growth after warm-up",
             growth,
             "MB",
             10,
-            note=f"peak after {WARM_UP} pictures against peak before; {warm / 1e6:.0f} MB resident",
+            note=f"peak after {WARM_UP} images against peak before; {warm / 1e6:.0f} MB resident",
         ),
     ]
 

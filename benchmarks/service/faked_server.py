@@ -3,7 +3,7 @@
     python -m benchmarks.service.faked_server [wuliart-server's own arguments]
 
 Owns the engine; everything else is `inference_server`'s own main program: listeners, scheduler,
-slots, sockets. A picture takes `$FAKED_SECONDS` (0.05) of the device whatever its steps are, and is
+slots, sockets. An image takes `$FAKED_SECONDS` (0.05) of the device whatever its steps are, and is
 one colour, which its seed decides. Knows nothing of who calls.
 """
 
@@ -37,7 +37,7 @@ class Prompt:
 
 @dataclass
 class Drawing:
-    """A picture that is only waited for."""
+    """An image that is only waited for."""
 
     seed: int
     steps: int
@@ -66,13 +66,13 @@ class FakedEngine:
         return True
 
     def begin(self, prompt: Prompt, seed: int, steps: int, adapters: Sequence[Any]) -> Drawing:
-        """From now on the picture's time runs."""
+        """From now on the image's time runs."""
         return Drawing(seed, steps, time.perf_counter())
 
     def step(self, drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
         """Waits until the step would be done.
 
-        A device does not wait for Python between its steps: the end is counted from the picture's
+        A device does not wait for Python between its steps: the end is counted from the image's
         beginning, so that what the service needs in between is not paid for twice.
         """
         for drawing in drawings:

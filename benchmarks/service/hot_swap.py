@@ -1,4 +1,4 @@
-"""How soon a dropped file can be drawn with, and what switching styles costs."""
+"""How soon a dropped file can be generated with, and what switching adapters costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.figure import Figure, percentile
-from benchmarks.service.lora_files import random_style
+from benchmarks.service.lora_files import random_adapter
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
@@ -40,7 +40,7 @@ def measure() -> list[Figure]:
 
 
 def _rank_for(layout: SegmentLayout, size: int) -> int:
-    per_rank = len(random_style(layout, 8, 0)) / 8
+    per_rank = len(random_adapter(layout, 8, 0)) / 8
     return min(layout.parameters.max_rank, int(size / per_rank))
 
 
@@ -67,7 +67,7 @@ def _drop(layout: SegmentLayout) -> Figure:
         1000 * percentile(times, 0.95),
         "ms",
         210,
-        note=f"{size / 1e6:.1f} MB files, {len(times)} of them, drawing all the while; "
+        note=f"{size / 1e6:.1f} MB files, {len(times)} of them, generating all the while; "
         f"median {1000 * statistics.median(times):.0f} ms",
     )
 
@@ -80,7 +80,7 @@ def _drop_files(
     def draw() -> None:
         with suppress(Cancelled):
             while not stop.is_set():
-                client.draw("drawing all the while", seed=1)
+                client.draw("generating all the while", seed=1)
 
     drawing = threading.Thread(target=draw)
     drawing.start()
@@ -89,9 +89,9 @@ def _drop_files(
         with client.watch() as changes:
             next(changes)
             for n in range(FILES):
-                data = random_style(layout, rank, seed=n)
+                data = random_adapter(layout, rank, seed=n)
                 size = len(data)
-                path = folder / f"style{n}.safetensors"
+                path = folder / f"adapter{n}.safetensors"
                 with path.open("wb") as file:
                     file.write(data)
                     file.flush()
@@ -99,7 +99,7 @@ def _drop_files(
                 _await_resident(changes, path.stem)
                 times.append(time.perf_counter() - closed)
                 if n >= 4:
-                    (folder / f"style{n - 4}.safetensors").unlink()
+                    (folder / f"adapter{n - 4}.safetensors").unlink()
     finally:
         stop.set()
         drawing.join()
@@ -122,7 +122,7 @@ def _switch(engine: Engine) -> list[Figure]:
     segment = AdapterSegment(layout, 2, torch.device("cpu"))
     gated = []
     for slot in range(2):
-        adapter = parse_lora(random_style(layout, 16, slot), module_shapes(layout), 32)
+        adapter = parse_lora(random_adapter(layout, 16, slot), module_shapes(layout), 32)
         image = build_image(adapter, layout, engine.model.conditioning.numpy())
         segment.shared_bytes(slot)[: len(image.data)] = torch.from_numpy(image.data)
         gated.append(GatedAdapter(segment.tensors(slot, image.packed_rank, image.sites), 1.0))
@@ -148,14 +148,14 @@ def _switch(engine: Engine) -> list[Figure]:
     extra = statistics.median(alternating) - statistics.median(same)
     return [
         Figure(
-            "switching styles between requests",
+            "switching adapters between requests",
             100 * max(0.0, extra) / step,
             "% of a step",
             1,
             note=f"alternating two against one, {SWITCHES} each",
         ),
         Figure(
-            "a step with one rank-16 style on all layers",
+            "a step with one rank-16 adapter on all layers",
             100 * (step / statistics.median(plain) - 1),
             "% more",
             20,

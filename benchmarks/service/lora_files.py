@@ -8,7 +8,7 @@ from safetensors.numpy import save
 from wuliart_lora.slot_layout import LowRankSite, SegmentLayout
 
 
-def random_style(layout: SegmentLayout, rank: int, seed: int, scale: float = 0.02) -> bytes:
+def random_adapter(layout: SegmentLayout, rank: int, seed: int, scale: float = 0.02) -> bytes:
     """A PEFT-style file that acts on every module of the layout."""
     random = np.random.default_rng(seed)
     tensors = {}

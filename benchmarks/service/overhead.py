@@ -1,4 +1,4 @@
-"""What the service costs over the engine: per picture, per step event, per cancel."""
+"""What the service costs over the engine: per image, per step event, per cancel."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from inference_server.service import image_generation
 from inference_server.service.backend import Backend
 from wuliart_client import Client, Completed, Step
 
-PICTURES = 25
+IMAGES = 25
 CANCELS = 20
 
 
 def measure() -> list[Figure]:
-    """Draws through gRPC and compares with the clock of the device thread."""
+    """Generates through gRPC and compares with the clock of the device thread."""
     with (
         tempfile.TemporaryDirectory(prefix="wuliart-bench-") as folder,
         live_server(Path(folder)) as (address, backend),
         Client(address) as client,
     ):
         client.draw("warm-up")
-        return [*_pictures(client), *_cancel(client, backend)]
+        return [*_images(client), *_cancel(client, backend)]
 
 
-def _pictures(client: Client) -> list[Figure]:
+def _images(client: Client) -> list[Figure]:
     ended: list[float] = []
     convert = image_generation.message_of
 
@@ -43,15 +43,15 @@ def _pictures(client: Client) -> list[Figure]:
     image_generation.message_of = spy  # type: ignore[assignment]
     overheads, lags = [], []
     try:
-        for n in range(PICTURES):
+        for n in range(IMAGES):
             ended.clear()
             received: list[float] = []
             began = time.perf_counter()
-            for event in client.generate(f"picture {n}", seed=n, preview=n % 2 == 0):
+            for event in client.generate(f"image {n}", seed=n, preview=n % 2 == 0):
                 if isinstance(event, Step):
                     received.append(time.perf_counter())
                 elif isinstance(event, Completed):
-                    t = event.picture.timings
+                    t = event.image.timings
                     engine = t.text_encode + t.denoise + t.decode + t.jpeg_encode
                     overheads.append(time.perf_counter() - began - engine)
             lags += [got - end for got, end in zip(received, ended, strict=True)]
@@ -59,11 +59,11 @@ def _pictures(client: Client) -> list[Figure]:
         image_generation.message_of = convert
     return [
         Figure(
-            "gRPC over the engine, per picture",
+            "gRPC over the engine, per image",
             1000 * statistics.median(overheads),
             "ms",
             5,
-            note=f"client's wall time less the engine's stages, median of {PICTURES}",
+            note=f"client's wall time less the engine's stages, median of {IMAGES}",
         ),
         Figure(
             "step event after the step's end, p99",

@@ -1,7 +1,7 @@
 """Our engine against the stock diffusers pipeline on the embedded checkpoint.
 
-Each side draws in a process of its own, so that peak memory is its own; the sides take turns, so
-that a busy moment of the machine meets both.
+Each side generates in a process of its own, so that peak memory is its own; the sides take turns,
+so that a busy moment of the machine meets both.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import sys
 from benchmarks.figure import Figure
 
 ROUNDS = 3
-PICTURES = 3
+IMAGES = 3
 
 
 def measure() -> list[Figure]:
-    """Time per picture as a ratio, and both peaks."""
+    """Time per image as a ratio, and both peaks."""
     results: dict[str, list[dict[str, float]]] = {"ours": [], "stock": []}
     for _ in range(ROUNDS):
         for side, kept in results.items():
@@ -28,7 +28,7 @@ def measure() -> list[Figure]:
     drawing = {s: statistics.median([r["drawing_mb"] for r in kept]) for s, kept in results.items()}
     return [
         Figure(
-            "engine against stock diffusers, per picture",
+            "engine against stock diffusers, per image",
             seconds["stock"] / seconds["ours"],
             "× faster",
             2,
@@ -41,13 +41,13 @@ def measure() -> list[Figure]:
             "of stock's",
             1,
             note=f"whole process {peaks['ours']:.0f} MB against {peaks['stock']:.0f} MB; while "
-            f"drawing +{drawing['ours']:.0f} MB against +{drawing['stock']:.0f} MB",
+            f"generating +{drawing['ours']:.0f} MB against +{drawing['stock']:.0f} MB",
         ),
     ]
 
 
 def _run(side: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.service.stock_side", side, str(PICTURES)]
+    command = [sys.executable, "-m", "benchmarks.service.stock_side", side, str(IMAGES)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result

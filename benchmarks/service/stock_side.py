@@ -1,4 +1,6 @@
-"""One side of the comparison in a process of its own: `python -m benchmarks.service.stock_side SIDE N`."""
+"""One side of the comparison in a process of its own: `python -m benchmarks.service.stock_side
+SIDE N`.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ def _resident_mb() -> float:
 
 
 def main() -> None:
-    """Loads, draws once to warm up, then draws and prints one JSON line."""
+    """Loads, generates once to warm up, then generates and prints one JSON line."""
     draw = {"ours": _ours, "stock": _stock}[sys.argv[1]]()
     loaded = _resident_mb()
     draw(0)

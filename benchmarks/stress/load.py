@@ -1,4 +1,4 @@
-"""More callers than a queue has room for, and one caller beside one who asks for a hundred.
+"""More clients than a queue has room for, and one client beside one who asks for a hundred.
 
 Owns the calls, on real connections of their own, and what became of each. Knows nothing of the
 server but its address.
@@ -24,18 +24,18 @@ from wuliart.v1.image_generation_pb2 import GenerateImageRequest, GetServerInfoR
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 from wuliart_contract.limits import MAX_RESPONSE_BYTES
 
-CALLERS = 500
+CLIENTS = 500
 CONNECTIONS = (500, 1)
-"""One for each caller, and one for all: the server tells callers apart by them."""
+"""One for each client, and one for all: the server tells clients apart by them."""
 
 QUEUE = 64
-PICTURE_SECONDS = 0.05
+IMAGE_SECONDS = 0.05
 
 DEADLINE = 60.0
 """A call that has not ended by then hangs: the longest queue takes a tenth of it."""
 
 SEEDS = 16
-"""Few, so that each picture can be compared with the first of its seed."""
+"""Few, so that each image can be compared with the first of its seed."""
 
 MANY = 100
 ROUNDS = 10
@@ -62,7 +62,7 @@ async def stubs(address: str, connections: int) -> AsyncIterator[list[Any]]:
 class Tally:
     """What became of the calls."""
 
-    pictures: int = 0
+    images: int = 0
     wrong: int = 0
     refused: int = 0
     moved_back: int = 0
@@ -70,16 +70,16 @@ class Tally:
     hung: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     ratios: list[float] = field(default_factory=list)
-    """Of each picture: how long it took, by how long its place in the queue takes."""
+    """Of each image: how long it took, by how long its place in the queue takes."""
     late: list[float] = field(default_factory=list)
     """The same as a difference in seconds."""
     seen: dict[int, bytes] = field(default_factory=dict)
 
     def take(self, seed: int, image: bytes, position: int, seconds: float) -> None:
-        """One picture, which had `position` others before it."""
-        self.pictures += 1
+        """One image, which had `position` others before it."""
+        self.images += 1
         self.wrong += self.seen.setdefault(seed, image) != image
-        ideal = (position + 1) * PICTURE_SECONDS
+        ideal = (position + 1) * IMAGE_SECONDS
         self.ratios.append(seconds / ideal)
         self.late.append(seconds - ideal)
 
@@ -105,7 +105,7 @@ async def _call(stub: Any, tally: Tally) -> bool:
         tally.failed[f"{error.code().name}: {error.details()}"] += 1
         return False
     if not image:
-        tally.failed["ended without a picture"] += 1
+        tally.failed["ended without an image"] += 1
         return False
     first = positions[0] if positions else 0
     tally.moved_back += max(positions, default=0) > first
@@ -113,7 +113,7 @@ async def _call(stub: Any, tally: Tally) -> bool:
     return False
 
 
-async def _caller(stub: Any, tally: Tally, ends: float) -> None:
+async def _client(stub: Any, tally: Tally, ends: float) -> None:
     while time.monotonic() < ends:
         if await _call(stub, tally):
             # As the refusal asks for; not all at once again.
@@ -124,10 +124,10 @@ async def _load(address: str, connections: int, seconds: float) -> Tally:
     tally = Tally()
     ends = time.monotonic() + seconds
     async with stubs(address, connections) as made:
-        callers = [
-            asyncio.create_task(_caller(made[n % connections], tally, ends)) for n in range(CALLERS)
+        clients = [
+            asyncio.create_task(_client(made[n % connections], tally, ends)) for n in range(CLIENTS)
         ]
-        done, late = await asyncio.wait(callers, timeout=seconds + 2 * DEADLINE)
+        done, late = await asyncio.wait(clients, timeout=seconds + 2 * DEADLINE)
         tally.hung += len(late)
         for task in done:
             task.result()
@@ -135,7 +135,7 @@ async def _load(address: str, connections: int, seconds: float) -> Tally:
 
 
 def load(seconds: float) -> list[Figure]:
-    """500 callers, for that long in each way of connecting."""
+    """500 clients, for that long in each way of connecting."""
     return [figure for connections in CONNECTIONS for figure in _loaded(connections, seconds)]
 
 
@@ -145,9 +145,9 @@ def _loaded(connections: int, seconds: float) -> list[Figure]:
     for what, count in tally.failed.items():
         print(f"  {count} x {what}")
     others = sum(tally.failed.values())
-    calls = tally.pictures + tally.refused + others
+    calls = tally.images + tally.refused + others
     note = (
-        f"{tally.pictures} pictures, {tally.refused} refused for now; median "
+        f"{tally.images} images, {tally.refused} refused for now; median "
         f"{percentile(tally.ratios, 0.5):.3f}, worst {max(tally.ratios):.3f}; behind the ideal by "
         f"{1000 * percentile(tally.late, 0.99):.0f} ms at p99; {tally.moved_back} were overtaken"
     )
@@ -155,7 +155,7 @@ def _loaded(connections: int, seconds: float) -> list[Figure]:
     return [
         Figure(f"{what}: other endings of {calls} calls", others, "", 0),
         Figure(f"{what}: hung calls", tally.hung, "", 0),
-        Figure(f"{what}: wrong pictures", tally.wrong, "", 0),
+        Figure(f"{what}: wrong images", tally.wrong, "", 0),
         Figure(
             f"{what}: p99 of admitted", percentile(tally.ratios, 0.99), "x ideal", 1.2, note=note
         ),
@@ -164,21 +164,21 @@ def _loaded(connections: int, seconds: float) -> list[Figure]:
 
 
 async def _others_first(address: str) -> tuple[int, int]:
-    """Pictures of the one who asked for many that come before the other's only one.
+    """Images of the one who asked for many that come before the other's only one.
 
-    And how many ticks were stolen meanwhile: what comes then is not what was drawn then.
+    And how many ticks were stolen meanwhile: what comes then is not what was generated then.
     """
     tally, alone = Tally(), Tally()
     async with stubs(address, 2) as (greedy, modest):
-        # Connected already: pictures that are drawn meanwhile are not before it in any line.
+        # Connected already: images that are generated meanwhile are not before it in any line.
         await modest.GetServerInfo(GetServerInfoRequest())
         many = [asyncio.create_task(_call(greedy, tally)) for _ in range(MANY)]
         await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
-        before, ticks = tally.pictures, stolen()
+        before, ticks = tally.images, stolen()
         await _call(modest, alone)
-        first, ticks = tally.pictures - before, stolen() - ticks
+        first, ticks = tally.images - before, stolen() - ticks
         await asyncio.gather(*many)
-    if tally.pictures != MANY or alone.pictures != 1:
+    if tally.images != MANY or alone.images != 1:
         raise RuntimeError(
             f"{tally.failed + alone.failed}, {tally.refused + alone.refused} refused"
         )
@@ -186,13 +186,13 @@ async def _others_first(address: str) -> tuple[int, int]:
 
 
 def fairness() -> list[Figure]:
-    """One connection asks for 100 pictures, then another for one."""
+    """One connection asks for 100 images, then another for one."""
     with faked_service("--queue", str(MANY)) as (address, _):
         rounds = [asyncio.run(_others_first(address)) for _ in range(ROUNDS)]
     judged = [first for first, ticks in rounds if not ticks]
     note = (
-        f"the one being drawn included; worst of {len(judged)} rounds without a stolen tick, of "
+        f"the running one included; worst of {len(judged)} rounds without a stolen tick, of "
         f"all {ROUNDS} {max(first for first, _ in rounds)}"
     )
     worst = max(judged, default=MANY)
-    return [Figure(f"fairness: of {MANY}, drawn before the one", worst, "", 2, note=note)]
+    return [Figure(f"fairness: of {MANY}, generated before the one", worst, "", 2, note=note)]

@@ -53,7 +53,7 @@ def stolen() -> int:
 
 @contextmanager
 def faked_service(*arguments: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Yields the address (TCP, so that each connection is a caller) and the server's process."""
+    """Yields the address (TCP, so that each connection is a client) and the server's process."""
     with tempfile.TemporaryDirectory(prefix="wuliart-stress-") as name:
         folder = Path(name)
         service = FakedService(

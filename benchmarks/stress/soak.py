@@ -1,4 +1,4 @@
-"""Drawing, swapping and cancelling on the embedded model, for as long as one likes.
+"""Generating, swapping and cancelling on the embedded model, for as long as one likes.
 
 Owns what is done at random and what the two processes take meanwhile; knows nothing of the inside
 of either.
@@ -19,15 +19,15 @@ import torch
 
 from benchmarks.figure import Figure
 from benchmarks.service.endurance import WORDS
-from benchmarks.service.lora_files import random_style
+from benchmarks.service.lora_files import random_adapter
 from benchmarks.stress.processes import Gauge
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.loading.load import load_model, open_source
 from scripts.processes import Service
 from wuliart_client import Client, WuliArtError
 
-CALLERS = 3
-STYLES = 6
+CLIENTS = 3
+ADAPTERS = 6
 RANK = 8
 CONTENTS = 8
 SWAP_SECONDS = 1.5
@@ -36,7 +36,7 @@ PROMPTS = 40
 """So few that the server soon knows all: it keeps 64 MB of them, and would grow by that."""
 
 CANCELLED = 0.3
-"""Share of the calls whose caller leaves at a random event."""
+"""Share of the calls whose client leaves at a random event."""
 
 TIMEOUT = 120.0
 MEGABYTES = 10.0
@@ -46,7 +46,7 @@ MEGABYTES = 10.0
 class Done:
     """What was done, and how calls failed."""
 
-    pictures: int = 0
+    images: int = 0
     cancelled: int = 0
     swaps: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -57,20 +57,20 @@ def _draw(client: Client, names: list[str], done: Done, over: threading.Event, s
     few = random.Random(PROMPTS)
     prompts = [" ".join(few.choices(WORDS, k=few.randint(1, 12))) for _ in range(PROMPTS)]
     while not over.is_set():
-        styles = [(n, choose.uniform(-1, 1)) for n in choose.sample(names, choose.randint(0, 3))]
+        adapters = [(n, choose.uniform(-1, 1)) for n in choose.sample(names, choose.randint(0, 3))]
         leaves = choose.randint(0, 5) if choose.random() < CANCELLED else None
         prompt = choose.choice(prompts)
         steps, preview = choose.randint(1, 4), choose.random() < 0.5
         try:
             with client.generate(
-                prompt, steps=steps, styles=styles, preview=preview, timeout=TIMEOUT
+                prompt, steps=steps, adapters=adapters, preview=preview, timeout=TIMEOUT
             ) as events:
                 for n, _ in enumerate(events):
                     if n == leaves:
                         done.cancelled += 1
                         break
                 else:
-                    done.pictures += 1
+                    done.images += 1
         except WuliArtError as error:
             done.failed[f"{type(error).__name__}: {error.message}"] += 1
 
@@ -83,11 +83,11 @@ def _swap(folder: Path, names: list[str], contents: list[bytes], done: Done) -> 
 
 
 def soak(seconds: float) -> list[Figure]:
-    """Three callers and a file that changes every second and a half."""
+    """Three clients and a file that changes every second and a half."""
     model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     layout = model.layout(RANK)
-    contents = [random_style(layout, RANK, n) for n in range(CONTENTS)]
-    names = [f"style{n}" for n in range(STYLES)]
+    contents = [random_adapter(layout, RANK, n) for n in range(CONTENTS)]
+    names = [f"adapter{n}" for n in range(ADAPTERS)]
     done, over = Done(), threading.Event()
     with tempfile.TemporaryDirectory(prefix="wuliart-stress-") as folder:
         service = Service(Path(folder) / "run", Path(folder) / "loras")
@@ -99,12 +99,12 @@ def soak(seconds: float) -> list[Figure]:
         try:
             service.wait_until_ready()
             with Client(service.listen) as client:
-                while len(client.styles()) < STYLES:
+                while len(client.adapters()) < ADAPTERS:
                     time.sleep(0.05)
                 processes = [psutil.Process(service.processes[n].pid) for n in _PROCESSES]
                 threads = [
                     threading.Thread(target=_draw, args=(client, names, done, over, n))
-                    for n in range(CALLERS)
+                    for n in range(CLIENTS)
                 ]
                 with Gauge(processes[0]) as server, Gauge(processes[1]) as manager:
                     for thread in threads:
@@ -122,7 +122,7 @@ def soak(seconds: float) -> list[Figure]:
             service.stop()
     for what, count in done.failed.items():
         print(f"  {count} x {what}")
-    note = f"{done.pictures} pictures, {done.cancelled} cancelled, {done.swaps} files changed"
+    note = f"{done.images} images, {done.cancelled} cancelled, {done.swaps} files changed"
     return [
         Figure("soak: failed calls", sum(done.failed.values()), "", 0, note=note),
         *server.figures("soak, server", MEGABYTES),

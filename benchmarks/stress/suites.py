@@ -24,7 +24,7 @@ FULL_FAULTS = 200
 FULL_SECONDS = 600.0
 
 MARGIN_SECONDS = 600
-"""For the golden pictures before, and for the last fault's end after."""
+"""For the golden images before, and for the last fault's end after."""
 
 
 def _pytest(path: str, *options: str, **variables: str) -> tuple[int, str]:
@@ -65,7 +65,7 @@ def chaos(seconds: float) -> list[Figure]:
         Figure("chaos: faults", told["faults"], "", wanted, at_most=False, note=told["kinds"]),
         Figure("chaos: lost requests", told["lost"], "", 0, note=note),
         Figure("chaos: hung requests", told["hung"], "", 0),
-        Figure("chaos: wrong pictures", told["wrong"], "", 0, note=f"{told['pictures']} compared"),
+        Figure("chaos: wrong images", told["wrong"], "", 0, note=f"{told['images']} compared"),
         Figure("chaos: recovery, worst", told["recovery"], "s", 5, note=slow),
         Figure("chaos: failed checks", int(code != 0), "", 0),
     ]

@@ -1,7 +1,7 @@
 """Binds a request's adapters to exact versions, having absent ones loaded first.
 
 Owns what a request waits for and for how long, and what becomes of an adapter that cannot be used:
-the request fails, or is drawn without it. Knows nothing of who writes slots: it asks the store.
+the request fails, or is generated without it. Knows nothing of who writes slots: it asks the store.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from inference_server.adapters import binding_errors
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.metrics import Count, Duration
-from inference_server.adapters.records import AdapterState, Skipped, Wanted
+from inference_server.adapters.records import AdapterState, AdapterWeight, Skipped
 from inference_server.adapters.slots import Pin
 from inference_server.adapters.store import AdapterStore
 from inference_server.errors import RequestError
@@ -35,20 +35,21 @@ less than a second."""
 
 
 class Binder:
-    """The pictures' side of an `AdapterStore`.
+    """The images' side of an `AdapterStore`.
 
     Args:
         store: what is bound.
-        skip_bad: whether a picture is drawn without an adapter that does not exist or was refused.
-            What passes by itself (no manager, no free slot, a file being read) stays a failure.
+        skip_bad: whether an image is generated without an adapter that does not exist or was
+            refused. What passes by itself (no manager, no free slot, a file being read) stays a
+            failure.
     """
 
     def __init__(self, store: AdapterStore, skip_bad: bool = False) -> None:
         self._store = store
         self._skip_bad = skip_bad
 
-    def check(self, wanted: Sequence[Wanted]) -> None:
-        """Refuses at once what cannot be drawn.
+    def check(self, wanted: Sequence[AdapterWeight]) -> None:
+        """Refuses at once what cannot be generated.
 
         Raises:
             RequestError: ADAPTER_NOT_FOUND, ADAPTER_REFUSED, MANAGER_UNAVAILABLE, or, for more
@@ -63,7 +64,7 @@ class Binder:
         if len(drawn) > room:
             raise binding_errors.too_many(len(drawn), room)
 
-    def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
+    def try_bind(self, wanted: Sequence[AdapterWeight]) -> Binding | None:
         """Pins one exact version of each adapter if all are resident; None if one is not."""
         try:
             wanted = self._spelled(wanted)
@@ -76,7 +77,7 @@ class Binder:
         pins = {w.name: pin for w in wanted if (pin := self._store.slots.pin(w.name))}
         return _binding(wanted, pins, skipped)
 
-    async def bind(self, wanted: Sequence[Wanted]) -> Binding:
+    async def bind(self, wanted: Sequence[AdapterWeight]) -> Binding:
         """Pins one exact version of each adapter, having absent ones loaded first.
 
         Raises:
@@ -106,7 +107,7 @@ class Binder:
                 for name in missing:
                     absent_since.setdefault(name, now)
                     self._ask_for(name, asked, now)
-                if self._wait_is_for_pictures(missing, len(pins)):
+                if self._wait_is_for_images(missing, len(pins)):
                     deadline = now + PROMOTION_SECONDS
                 if now >= deadline:
                     if self._store.slots.can_reserve(missing[0]):
@@ -128,14 +129,14 @@ class Binder:
             raise
 
     def release(self, binding: Binding) -> None:
-        """The binding's picture has done its last work on the device."""
+        """The binding's image has done its last work on the device."""
         for pin in binding.pins:
             self._store.slots.release(pin)
         self._store.notify()
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _spelled(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+    def _spelled(self, wanted: Sequence[AdapterWeight]) -> list[AdapterWeight]:
         """The same adapters under the names that their files have.
 
         Raises:
@@ -148,7 +149,7 @@ class Binder:
         return [replace(adapter, name=name) for adapter, name in zip(wanted, names, strict=True)]
 
     def _look_at(
-        self, absent: Sequence[Wanted], patient: bool = False
+        self, absent: Sequence[AdapterWeight], patient: bool = False
     ) -> tuple[list[str], list[Skipped]]:
         """Of adapters that are not resident: the names to be loaded, and those to do without.
 
@@ -194,8 +195,8 @@ class Binder:
         self._store.metrics.count(Count.PROMOTED)
         self._store.metrics.observe(Duration.PROMOTION_WAIT, seconds)
 
-    def _wait_is_for_pictures(self, missing: Sequence[str], own_pins: int) -> bool:
-        # Pictures end by themselves, however long they take; only a manager can be stuck.
+    def _wait_is_for_images(self, missing: Sequence[str], own_pins: int) -> bool:
+        # Images end by themselves, however long they take; only a manager can be stuck.
         others = self._store.slots.pin_count > own_pins
         return others and not any(self._store.slots.can_reserve(name) for name in missing)
 
@@ -212,9 +213,9 @@ class Binder:
 
 
 def _binding(
-    wanted: Sequence[Wanted], pins: Mapping[str, Pin], skipped: Sequence[Skipped]
+    wanted: Sequence[AdapterWeight], pins: Mapping[str, Pin], skipped: Sequence[Skipped]
 ) -> Binding:
     for adapter in skipped:
-        log.warning("a picture is drawn without an adapter: %s", adapter.message)
+        log.warning("an image is generated without an adapter: %s", adapter.message)
     used = tuple(w for w in wanted if w.name in pins)
     return Binding(used, tuple(pins[w.name] for w in used), tuple(skipped))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference_server.adapters.records import Skipped, Wanted
+from inference_server.adapters.records import AdapterWeight, Skipped
 from inference_server.adapters.slots import Pin
 from inference_server.model.kernels.low_rank import GatedAdapter
 
@@ -16,7 +16,7 @@ class Binding:
     `pins` belong to `wanted`, one each; what was asked for and cannot be used is in `skipped`.
     """
 
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[AdapterWeight, ...]
     pins: tuple[Pin, ...]
     skipped: tuple[Skipped, ...] = ()
 

@@ -14,7 +14,7 @@ def not_found(name: str, nearest: str | None) -> RequestError:
     hint = f"; did you mean {nearest!r}?" if nearest else ""
     return RequestError(
         Reason.ADAPTER_NOT_FOUND,
-        f"there is no style {name!r}{hint}",
+        f"there is no adapter {name!r}{hint}",
         metadata={"adapter": name, **({"nearest": nearest} if nearest else {})},
     )
 
@@ -23,7 +23,7 @@ def refused(name: str, reason: str) -> RequestError:
     """The manager refused the file."""
     return RequestError(
         Reason.ADAPTER_REFUSED,
-        f"style {name!r} cannot be used: {reason}",
+        f"adapter {name!r} cannot be used: {reason}",
         metadata={"adapter": name},
     )
 
@@ -32,14 +32,14 @@ def not_finished(name: str, reason: str) -> RequestError:
     """The manager waits for the file to be finished, which may be never."""
     return RequestError(
         Reason.ADAPTER_REFUSED,
-        f"style {name!r} cannot be used yet: {reason}",
+        f"adapter {name!r} cannot be used yet: {reason}",
         metadata={"adapter": name},
     )
 
 
 def repeated(name: str) -> RequestError:
     """The request names it twice, its letters encoded in two ways."""
-    text = f"names style {name!r} twice; name each at most once"
+    text = f"names adapter {name!r} twice; name each at most once"
     return RequestError(
         Reason.INVALID_REQUEST, f"adapters {text}", violations=[Violation("adapters", text)]
     )
@@ -47,7 +47,7 @@ def repeated(name: str) -> RequestError:
 
 def too_many(named: int, room: int) -> RequestError:
     """They would not fit into the slots at once, however long one waits."""
-    text = f"has {named} styles; this server keeps {room} in memory at once beside those it pins"
+    text = f"has {named} adapters; this server keeps {room} in memory at once beside those it pins"
     return RequestError(
         Reason.INVALID_REQUEST,
         f"adapters {text}; name fewer, or start it with more --slots",
@@ -59,7 +59,7 @@ def no_manager(name: str) -> RequestError:
     """It would have to be loaded, and nobody is there to do it."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
-        f"style {name!r} is not in memory and no LoRA manager is running to load it; "
+        f"adapter {name!r} is not in memory and no LoRA manager is running to load it; "
         "start wuliart-lora-manager",
         metadata={"adapter": name},
     )
@@ -69,8 +69,8 @@ def none_reported(name: str) -> RequestError:
     """Nobody has told yet which adapters there are."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
-        f"style {name!r} is not known: no LoRA manager has told this server yet which styles there "
-        "are; try again in a moment, or start wuliart-lora-manager",
+        f"adapter {name!r} is not known: no LoRA manager has told this server yet which adapters "
+        "there are; try again in a moment, or start wuliart-lora-manager",
         metadata={"adapter": name},
     )
 
@@ -79,7 +79,7 @@ def being_read(name: str) -> RequestError:
     """The file is there; the manager has not judged it yet."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
-        f"the file of style {name!r} is still being read; try again in a moment",
+        f"the file of adapter {name!r} is still being read; try again in a moment",
         metadata={"adapter": name},
     )
 
@@ -88,7 +88,7 @@ def not_loaded(name: str, seconds: float) -> RequestError:
     """The manager was asked and did not deliver."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
-        f"the LoRA manager did not load style {name!r} within {seconds:.0f} s; see its log",
+        f"the LoRA manager did not load adapter {name!r} within {seconds:.0f} s; see its log",
         metadata={"adapter": name},
     )
 
@@ -97,7 +97,7 @@ def no_slot(name: str) -> RequestError:
     """No slot came free."""
     return RequestError(
         Reason.NO_FREE_SLOT,
-        f"style {name!r} needs a slot and all of them are in use; try again shortly",
+        f"adapter {name!r} needs a slot and all of them are in use; try again shortly",
         metadata={"adapter": name},
         retry_after=1.0,
     )

@@ -1,7 +1,7 @@
 """Figures of the adapters' life: how often each thing happened, and how long it took.
 
 Owns the names, the counts and the durations. Plain memory without I/O: whoever exports the figures
-reads the same object. Knows nothing of clocks, slots or gRPC; the event loop is its only caller.
+reads the same object. Knows nothing of clocks, slots or gRPC; the event loop is its only client.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Count(StrEnum):
     REFUSED = "refused"
     """A file came, or changed, and the manager refused it."""
     PROMOTED = "promoted"
-    """An adapter became resident while a picture waited for it."""
+    """An adapter became resident while an image waited for it."""
     EVICTED = "evicted"
     """An idle adapter made room for another name."""
     DRAINED = "drained"
-    """A version's last picture was done and its slot came free."""
+    """A version's last image was done and its slot came free."""
     CHECKSUM_FAILURES = "checksum_failures"
     """A slot did not hold what was committed."""
     LEASE_EXPIRIES = "lease_expiries"
@@ -40,9 +40,9 @@ class Duration(StrEnum):
     VERIFY = "verify_seconds"
     """From a commit to the end of its checksum, and of the copy to the device."""
     DRAIN = "drain_seconds"
-    """From the moment a version lost its name until its last picture was done."""
+    """From the moment a version lost its name until its last image was done."""
     PROMOTION_WAIT = "promotion_wait_seconds"
-    """From the moment a picture's turn found an adapter absent until it was resident."""
+    """From the moment an image's turn found an adapter absent until it was resident."""
 
 
 class AdapterMetrics:

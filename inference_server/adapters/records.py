@@ -75,7 +75,7 @@ class Resident:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AdapterWeight:
     """An adapter as a request names it."""
 
     name: str
@@ -84,7 +84,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An adapter that a request names and its picture is drawn without."""
+    """An adapter that a request names and its image is generated without."""
 
     name: str
     reason: Reason

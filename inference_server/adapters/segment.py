@@ -3,7 +3,7 @@
 Owns the sealed memfd that the LoRA manager writes, and the arena of the same size that the
 transformer reads and no other process can reach. A manager that can map the GPU's memory writes
 into the arena itself; then there is nothing to stage. Knows nothing of the life of slots. Nothing
-in shared memory is trusted: no metadata lies there, and a slot is drawn with only after its
+in shared memory is trusted: no metadata lies there, and a slot is generated with only after its
 checksum was verified.
 """
 
@@ -35,8 +35,8 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class AdapterSegment:
     """`slots` slots of one layout.
 
-    A committed slot is copied to the arena, on a GPU on a stream of its own, so that a picture
-    being drawn does not wait; or the manager has written it there.
+    A committed slot is copied to the arena, on a GPU on a stream of its own, so that an image
+    being generated does not wait; or the manager has written it there.
     """
 
     def __init__(self, layout: SegmentLayout, slots: int, device: torch.device) -> None:

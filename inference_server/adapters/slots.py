@@ -8,7 +8,7 @@
 
 Owns generations, leases, pins, who is evicted, and the one map from a name to the slot that is
 published under it; publishing is one assignment to that map. Knows nothing of memory, files, clocks
-or threads: the event loop is its only caller, time comes in through `clock`.
+or threads: the event loop is its only client, time comes in through `clock`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class SlotTable:
 
     @property
     def pin_count(self) -> int:
-        """Pins held by pictures, over all slots."""
+        """Pins held by images, over all slots."""
         return sum(slot.pins for slot in self.slots)
 
     def can_reserve(self, name: str) -> bool:
@@ -210,7 +210,7 @@ class SlotTable:
             self._reclaim(slot)
 
     def unpublish(self, name: str) -> None:
-        """Takes the name away; pictures that use the content go on with it."""
+        """Takes the name away; images that use the content go on with it."""
         index = self._published.pop(name, None)
         if index is not None:
             self._drain(self.slots[index])

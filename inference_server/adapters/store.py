@@ -171,7 +171,7 @@ class AdapterStore:
             except ValueError as error:
                 raise RequestError(Reason.INVALID_REQUEST, str(error)) from None
             if reach > written_bytes:
-                # Bytes behind the checksum's reach must never be drawn with.
+                # Bytes behind the checksum's reach must never be generated with.
                 raise RequestError(
                     Reason.INVALID_REQUEST, "the commit's sites reach beyond its written bytes"
                 )
@@ -201,7 +201,7 @@ class AdapterStore:
     async def _verified(self, index: int, nbytes: int, checksum: bytes) -> bool:
         """Whether the slot holds what was committed; if so, it is where the transformer reads it.
 
-        A caller that leaves must not have the slot freed under the worker: its end is waited for.
+        A client that leaves must not have the slot freed under the worker: its end is waited for.
         """
         work = asyncio.ensure_future(asyncio.to_thread(self._verify, index, nbytes, checksum))
         try:
@@ -252,7 +252,7 @@ class AdapterStore:
         self.catalog.replace(listed.values())
         self.notify()
 
-    # -- for pictures ------------------------------------------------------------------------
+    # -- for images ------------------------------------------------------------------------
 
     def spelled(self, name: str) -> str:
         """The adapter's name as its file has it; see `Changes.spelled`."""
@@ -295,7 +295,7 @@ class AdapterStore:
             self.reported = True
             there = set(map(same_name, (*listed, *self.pending)))
             for name in sorted(self.pinned - there):
-                log.warning("--pin-style %s: there is no such style so far", name)
+                log.warning("--pin-adapter %s: there is no such adapter so far", name)
 
     def _check(self, session_id: str) -> None:
         if self._session is None or self._session.id != session_id:

@@ -1,1 +1,1 @@
-"""One picture: prompt to embedding, embedding and noise to latents, latents to pixels."""
+"""One image: prompt to embedding, embedding and noise to latents, latents to pixels."""

@@ -1,7 +1,7 @@
-"""Draws one picture step by step.
+"""Generates one image step by step.
 
-Owns the life of one picture's tensors, the cache of prompt embeddings and the promise that no
-picture is ever black by accident: a non-finite value is an error that names the step. Knows nothing
+Owns the life of one image's tensors, the cache of prompt embeddings and the promise that no
+image is ever black by accident: a non-finite value is an error that names the step. Knows nothing
 of queues, slots or gRPC. Not thread-safe: one device thread calls it.
 """
 
@@ -25,7 +25,7 @@ from inference_server.model.offload.pinned_memory import sent
 from inference_server.model.prompt import PREFIX_TOKENS
 from inference_server.model.rope import Rotation
 from inference_server.model.tiles import decode_in_tiles
-from inference_server.model.transformer import Picture, StepModulation
+from inference_server.model.transformer import ImageInputs, StepModulation
 from wuliart_contract.status import Reason
 
 
@@ -46,7 +46,7 @@ class PromptEmbedding:
 
 
 class Drawing:
-    """One picture between its noise and its pixels."""
+    """One image between its noise and its pixels."""
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class Drawing:
 
     @property
     def total_steps(self) -> int:
-        """Steps this picture takes."""
+        """Steps this image takes."""
         return len(self.sigmas) - 1
 
 
 class Engine:
-    """Draws pictures on one device with one loaded model."""
+    """Generates images on one device with one loaded model."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
@@ -82,7 +82,9 @@ class Engine:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Draws what makes every library choose its kernels: nobody should wait for that later."""
+        """Generates what makes every library choose its kernels: nobody should wait for that
+        later.
+        """
         m = self.model
         some = self.encode("warm-up").states[:1]
         for tokens in m.transformer.prompt_lengths:
@@ -91,7 +93,7 @@ class Engine:
             drawing = self.begin(prompt, 0, 1)
             self.step([drawing])
             self.check(drawing)
-        jpeg.encode_picture(self.decode(drawing))
+        jpeg.encode_image(self.decode(drawing))
         self.rest()
 
     @torch.inference_mode()
@@ -127,13 +129,13 @@ class Engine:
     def begin(
         self, prompt: PromptEmbedding, seed: int, steps: int, adapters: Sequence[GatedAdapter] = ()
     ) -> Drawing:
-        """A picture at its noise.
+        """An image at its noise.
 
         Args:
             prompt: from `encode`.
             seed: 0 to 2**64 - 1.
             steps: one of the schedule's step counts.
-            adapters: whose tensors must stay untouched until the picture's last step is done.
+            adapters: whose tensors must stay untouched until the image's last step is done.
         """
         m = self.model
         m.transformer.blocks.take_headroom()
@@ -149,13 +151,13 @@ class Engine:
 
     @torch.inference_mode()
     def step(self, drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
-        """Runs the next step of every picture, each at its own noise level.
+        """Runs the next step of every image, each at its own noise level.
 
         x' = x + (sigma' - sigma) * v; the clean latent is x - sigma * v.
 
         Args:
             drawings: at least one.
-            prompts: of pictures to come. They are encoded between the blocks: where weights are
+            prompts: of images to come. They are encoded between the blocks: where weights are
                 streamed, their copies and the blocks' take turns behind the compute.
         """
         work = chain.from_iterable(map(self._encoding, prompts))
@@ -167,7 +169,7 @@ class Engine:
 
         velocities = self.model.transformer.forward(
             [
-                Picture(
+                ImageInputs(
                     drawing.latents.to(self.model.dtype),
                     drawing.prompt.states,
                     drawing.prompt.rotation,
@@ -188,7 +190,7 @@ class Engine:
 
     @torch.inference_mode()
     def check(self, drawing: Drawing) -> None:
-        """Waits for the picture's last step and looks at what it made.
+        """Waits for the image's last step and looks at what it made.
 
         Raises:
             RequestError: NON_FINITE, naming the step.
@@ -197,7 +199,9 @@ class Engine:
             raise _non_finite(f"step {drawing.step} of {drawing.total_steps}", drawing)
 
     def rest(self) -> None:
-        """No picture is being drawn or waits: gives back to the device what only drawing needs."""
+        """No image is being generated or waits: gives back to the device what only generating
+        needs.
+        """
         on_gpu = self.model.device.type == "cuda"
         if on_gpu:
             torch.cuda.synchronize(self.model.device)
@@ -208,13 +212,13 @@ class Engine:
 
     @torch.inference_mode()
     def preview(self, drawing: Drawing) -> Tensor:
-        """[latent size, latent size, 3] uint8 on the CPU: roughly what the picture will be."""
+        """[latent size, latent size, 3] uint8 on the CPU: roughly what the image will be."""
         size = self.model.latent_size
         return self.model.preview(unpack(drawing.clean, size, size)).cpu()
 
     @torch.inference_mode()
     def decode(self, drawing: Drawing) -> Tensor:
-        """[1024, 1024, 3] uint8, where `encode_picture` takes it.
+        """[1024, 1024, 3] uint8, where `encode_image` takes it.
 
         Raises:
             RequestError: NON_FINITE, naming the decode.
@@ -227,18 +231,18 @@ class Engine:
             pixels = vae.decode(latents)[0]
         if not torch.isfinite(pixels).all():
             raise _non_finite("the decode", drawing)
-        picture = to_bytes(pixels.permute(1, 2, 0))
-        return picture if jpeg.on_gpu() else picture.cpu()
+        image = to_bytes(pixels.permute(1, 2, 0))
+        return image if jpeg.on_gpu() else image.cpu()
 
 
 def _non_finite(where: str, drawing: Drawing) -> RequestError:
     advice = (
-        "one of its styles may be broken: draw again without them"
+        "one of its adapters may be broken: generate again without them"
         if drawing.adapters
         else "this is a fault of the model or the device: see the server's log"
     )
     return RequestError(
         Reason.NON_FINITE,
-        f"the model produced a non-finite value in {where}, so there is no picture; {advice}",
+        f"the model produced a non-finite value in {where}, so there is no image; {advice}",
         metadata={"stage": where},
     )

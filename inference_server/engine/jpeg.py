@@ -1,7 +1,7 @@
 """Pixels to JPEG. Owns the encoder's settings and where a text goes; knows nothing of either.
 
-A GPU encodes a picture in a millisecond with nvJPEG, which comes with torchvision; without it, and
-on a CPU, Pillow does. Both write full chroma: drawn text and line art stay sharp.
+A GPU encodes an image in a millisecond with nvJPEG, which comes with torchvision; without it, and
+on a CPU, Pillow does. Both write full chroma: generated text and line art stay sharp.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ START, JFIF, EXIF = b"\xff\xd8", b"\xff\xe0", b"\xff\xe1"
 
 @cache
 def on_gpu() -> bool:
-    """Whether pictures may stay on the GPU until they are encoded: nvJPEG is there and works."""
+    """Whether images may stay on the GPU until they are encoded: nvJPEG is there and works."""
     if not torch.cuda.is_available():
         return False
     try:
@@ -33,8 +33,8 @@ def on_gpu() -> bool:
     return True
 
 
-def encode_picture(pixels: Tensor, comment: str = "") -> bytes:
-    """A final picture: quality 95, no chroma subsampling.
+def encode_image(pixels: Tensor, comment: str = "") -> bytes:
+    """A final image: quality 95, no chroma subsampling.
 
     Args:
         pixels: [height, width, 3] uint8, on the CPU, or on a GPU if `on_gpu`.
@@ -64,7 +64,7 @@ def _encode_on_gpu(pixels: Tensor) -> bytes:
 
 
 def _with_comment(jpeg: bytes, comment: str) -> bytes:
-    """The same picture with a text: a segment after the file's own header."""
+    """The same image with a text: a segment after the file's own header."""
     exif = Image.Exif()
     text = b"UNICODE\0" + comment.encode("utf-16-be")
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = text

@@ -27,7 +27,7 @@ USUAL = AdapterRoom(4, 32)
 """Where memory is not planned."""
 
 CHOICES = (AdapterRoom(8, 64), AdapterRoom(4, 64), USUAL, AdapterRoom(2, 32), AdapterRoom(2, 16))
-"""Best first. Two is the least: a style and the one that is tried beside it stay warm."""
+"""Best first. Two is the least: an adapter and the one that is tried beside it stay warm."""
 
 SHARE = 1 / 16
 """Of the budget. At Qwen-Image's size, 18.7 GB have two slots of rank 16 (0.77 GB with the spare),

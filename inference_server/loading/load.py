@@ -1,6 +1,6 @@
-"""From a checkpoint folder to everything one picture needs, on one device.
+"""From a checkpoint folder to everything one image needs, on one device.
 
-Owns the order of loading and the sizes that follow from the fixed picture size; knows nothing of
+Owns the order of loading and the sizes that follow from the fixed image size; knows nothing of
 requests.
 """
 
@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint ready to draw."""
+    """A checkpoint ready to generate."""
 
     name: str
     parameters: int
@@ -69,7 +69,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     latent_size: int
-    """Latent pixels along one side of the picture."""
+    """Latent pixels along one side of the image."""
     plan: MemoryPlan
     transformer: Transformer
     modulation: ModulationTable
@@ -95,7 +95,7 @@ class Memory(NamedTuple):
     """What the operator allows."""
 
     budget: int | None
-    """Most bytes on the device while pictures are drawn; None: as much as it takes."""
+    """Most bytes on the device while images are generated; None: as much as it takes."""
     idle: int | None
     """Most bytes between them; None: the plan decides."""
     slots: int | None = None
@@ -158,7 +158,7 @@ def load_model(
     memory: Memory = UNLIMITED,
     weights: WeightKind | None = None,
 ) -> LoadedModel:
-    """Loads everything a picture needs and nothing else, where the memory plan puts it.
+    """Loads everything an image needs and nothing else, where the memory plan puts it.
 
     Raises:
         ModelError: a component is missing, damaged, or of another model; or the budget is too

@@ -1,6 +1,6 @@
 """How a budget of device memory is divided, once, at start.
 
-Owns the arithmetic: what is always there, what is there while pictures are drawn, and how many
+Owns the arithmetic: what is always there, what is there while images are generated, and how many
 layers are left for host memory. Knows sizes only; allocates nothing. No segment borrows from
 another, so a plan that fits at start fits for ever.
 """
@@ -22,7 +22,7 @@ SLOTS, HEADROOM, SCRATCH = "adapter slots", "headroom", "scratch"
 """Names of the segments whose use changes."""
 
 IDLE_SHARE = 0.6
-"""Of the budget, while no picture is drawn; the mission's 11.2 of 18.7 GB."""
+"""Of the budget, while no image is generated; the mission's 11.2 of 18.7 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class MemoryPlan:
     resident_blocks: int
     """Always on the device."""
     staying_blocks: int
-    """On the device while pictures are drawn."""
+    """On the device while images are generated."""
     text_resident: bool
     tiles: bool
-    """Whether pictures are decoded in tiles."""
+    """Whether images are decoded in tiles."""
     ring: int = 0
 
     @property
     def scratch(self) -> int:
-        """While pictures are drawn."""
+        """While images are generated."""
         return self.demand.scratch if self.tiles else self.demand.scratch_whole
 
     @property
@@ -99,12 +99,12 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        """While pictures are drawn."""
+        """While images are generated."""
         return sum(segment.nbytes for segment in self.segments())
 
     @property
     def idle(self) -> int:
-        """Between pictures."""
+        """Between images."""
         return self.peak - self.headroom - self.scratch
 
 
@@ -113,7 +113,7 @@ def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> Me
 
     Args:
         demand: of the model.
-        budget: most bytes while pictures are drawn; None: as much as it takes.
+        budget: most bytes while images are generated; None: as much as it takes.
         idle: most bytes between them; None: the budget, or IDLE_SHARE of it if blocks must stream.
 
     Raises:
@@ -144,7 +144,7 @@ def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> Me
         idle = max(bare.idle, round(IDLE_SHARE * budget))
     if bare.idle > idle:
         raise ModelError(
-            f"--idle-vram {_gb(idle)} is too small for this model: between pictures it needs "
+            f"--idle-vram {_gb(idle)} is too small for this model: between images it needs "
             f"{_gb(bare.idle)}"
         )
     resident = min(d.blocks, (idle - bare.idle) // d.block, (budget - bare.peak) // d.block)

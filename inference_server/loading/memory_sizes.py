@@ -18,7 +18,7 @@ WORKSPACE_BYTES = 300_000_000
 """What cuBLAS and cuDNN take through PyTorch, for each stream, and never give back."""
 
 SCRATCH_BYTES = 600_000_000
-"""Activations of four pictures with long prompts, or the decode in tiles (0.25 GB)."""
+"""Activations of four images with long prompts, or the decode in tiles (0.25 GB)."""
 
 WHOLE_DECODE_BYTES = 900_000_000
 """The same with the decode of 1024 x 1024 in one piece (0.71 GB)."""

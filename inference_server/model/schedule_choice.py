@@ -1,7 +1,8 @@
-"""Which schedule a model is drawn with: the operator's, its few-step LoRA's, or the checkpoint's.
+"""Which schedule a model is generated with: the operator's, its few-step LoRA's, or the
+checkpoint's.
 
 A few-step LoRA is recognised by what its publishers gave it: its name, the layout of its keys, its
-alpha and rank. Nothing is drawn at noise levels that were merely inherited: a LoRA that is not
+alpha and rank. Nothing is generated at noise levels that were merely inherited: a LoRA that is not
 recognised, over the published scheduler config, is an error that lists the choices.
 """
 
@@ -33,7 +34,7 @@ UNDISTILLED: Final = (
     "steps and come out unfinished here. Give --turbo-lora or, for a checkpoint with one fused in, "
     "its --schedule"
 )
-"""Warning of a base model that is drawn in a few steps."""
+"""Warning of a base model that is generated in a few steps."""
 
 _STEPS: Final = re.compile(r"(?<!\d)(\d{1,2})[-_ ]?steps?(?![a-z])")
 _LIGHTNING_NAME: Final = re.compile(r"(?<![a-z])lightning(?![a-z])")

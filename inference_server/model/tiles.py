@@ -1,6 +1,6 @@
 """The decode in four overlapping quarters, for when memory is worth more than time.
 
-Owns where the quarters lie and how they are blended; what decodes them is the caller's. At
+Owns where the quarters lie and how they are blended; what decodes them is the client's. At
 1024 x 1024 a quarter is 560 px wide: 1.2 times the work of the whole, at a third of its memory.
 """
 
@@ -35,14 +35,14 @@ def decode_in_tiles(decode: Callable[[Tensor], Tensor], latents: Tensor, factor:
     rise = (torch.arange(across * factor, device=latents.device) + 0.5) / (across * factor)
     rising = torch.cat([rise, torch.ones((tile - across) * factor, device=latents.device)])
     weights = (rising.flip(0), rising)
-    picture: Tensor | None = None
+    image: Tensor | None = None
     for y, down in zip(starts, weights, strict=True):
         for x, along in zip(starts, weights, strict=True):
             part = decode(latents[..., y : y + tile, x : x + tile]).float()
             part *= down[:, None] * along
-            if picture is None:
-                picture = part.new_zeros(1, part.shape[1], edge * factor, edge * factor)
+            if image is None:
+                image = part.new_zeros(1, part.shape[1], edge * factor, edge * factor)
             rows, columns = slice(y * factor, None), slice(x * factor, None)
-            picture[..., rows, columns][..., : tile * factor, : tile * factor] += part
-    assert picture is not None
-    return picture
+            image[..., rows, columns][..., : tile * factor, : tile * factor] += part
+    assert image is not None
+    return image

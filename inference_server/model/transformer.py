@@ -1,9 +1,9 @@
 """The double-stream diffusion transformer of Qwen-Image, as weights and functions.
 
-Owns one forward pass of one or more pictures; knows nothing of sampling, prompts or requests. The
+Owns one forward pass of one or more images; knows nothing of sampling, prompts or requests. The
 timestep reaches it only as rows of a modulation table (see `modulation`), q, k and v of a stream
 are one product, and the weights of a block lie in one flat buffer, so that a block can be moved
-with one copy. Several pictures go through a block one after another: at 4,096 tokens each fills
+with one copy. Several images go through a block one after another: at 4,096 tokens each fills
 the device alone, so they share the reading of weights and nothing else, and each keeps its own
 noise level, prompt length and adapters without padding. What a block does is in `block`. Source of
 the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
@@ -38,8 +38,8 @@ class StepModulation(NamedTuple):
     """[2, D]: 1 + scale, shift."""
 
 
-class Picture(NamedTuple):
-    """One picture's part of a forward pass."""
+class ImageInputs(NamedTuple):
+    """One image's part of a forward pass."""
 
     latents: Tensor
     """[image tokens, in_channels], packed, in the model's dtype."""
@@ -67,7 +67,7 @@ class Transformer:
         config: its shape.
         edges: weights before and after the blocks.
         blocks: their weights, wherever they lie.
-        grid: (rows, columns) of image tokens; fixed, as the picture's size is.
+        grid: (rows, columns) of image tokens; fixed, as the image's size is.
         ops: what lies between the products.
         fold: where adapters become part of the products; None if blocks have no room for them.
     """
@@ -104,70 +104,70 @@ class Transformer:
         return Rotation(*(sent(t, self._edges.img_in.device) for t in rotation))
 
     def forward(
-        self, pictures: Sequence[Picture], between: Callable[[], None] = lambda: None
+        self, images: Sequence[ImageInputs], between: Callable[[], None] = lambda: None
     ) -> list[Tensor]:
-        """Predicts the velocity of each picture at its own noise level.
+        """Predicts the velocity of each image at its own noise level.
 
         Args:
-            pictures: at least one.
+            images: at least one.
             between: called after each block; may begin other work on the device.
 
         Returns:
             [image tokens, patch * patch * out_channels] each, packed.
         """
-        # One set for the whole pass: a picture with other adapters adds them by itself.
+        # One set for the whole pass: an image with other adapters adds them by itself.
         if self._fold is not None:
-            styled = (picture.adapters for picture in pictures if picture.adapters)
-            any(self._fold.hold(adapters) for adapters in styled)
-        streams = [self.begin(picture) for picture in pictures]
+            adapterd = (image.adapters for image in images if image.adapters)
+            any(self._fold.hold(adapters) for adapters in adapterd)
+        streams = [self.begin(image) for image in images]
         for index, weights in enumerate(self.blocks):
-            for picture, (img, txt) in zip(pictures, streams, strict=True):
-                self.through(index, weights, picture, img, txt)
+            for image, (img, txt) in zip(images, streams, strict=True):
+                self.through(index, weights, image, img, txt)
             between()
         e = self._edges
         return [
             adapted_linear(
-                cast(Tensor, img.normed), e.proj_out, e.proj_out_bias, "proj_out", picture.adapters
+                cast(Tensor, img.normed), e.proj_out, e.proj_out_bias, "proj_out", image.adapters
             )
-            for picture, (img, _) in zip(pictures, streams, strict=True)
+            for image, (img, _) in zip(images, streams, strict=True)
         ]
 
-    def begin(self, picture: Picture) -> tuple[Stream, Stream]:
+    def begin(self, image: ImageInputs) -> tuple[Stream, Stream]:
         """The image's and the text's stream before the first block."""
-        e, adapters = self._edges, picture.adapters
-        img = adapted_linear(picture.latents, e.img_in, e.img_in_bias, "img_in", adapters)
-        txt = F.rms_norm(picture.prompt, (picture.prompt.shape[-1],), e.txt_norm, EPS)
+        e, adapters = self._edges, image.adapters
+        img = adapted_linear(image.latents, e.img_in, e.img_in_bias, "img_in", adapters)
+        txt = F.rms_norm(image.prompt, (image.prompt.shape[-1],), e.txt_norm, EPS)
         txt = adapted_linear(txt, e.txt_in, e.txt_in_bias, "txt_in", adapters)
-        first, norm = picture.modulation.blocks[0], self._ops.modulated_norm
-        room = fold.room if (fold := self._folded(picture)) else 0
+        first, norm = image.modulation.blocks[0], self._ops.modulated_norm
+        room = fold.room if (fold := self._folded(image)) else 0
         return (
             Stream(img, norm(img, first[0, 0], first[0, 1], False, room)),
             Stream(txt, norm(txt, first[1, 0], first[1, 1], False, room)),
         )
 
-    def _folded(self, picture: Picture) -> Fold | None:
-        """Where the picture's adapters are part of the products, if they are."""
+    def _folded(self, image: ImageInputs) -> Fold | None:
+        """Where the image's adapters are part of the products, if they are."""
         fold = self._fold
-        return fold if fold and picture.adapters and fold.holds(picture.adapters) else None
+        return fold if fold and image.adapters and fold.holds(image.adapters) else None
 
     def through(
-        self, index: int, w: BlockWeights, picture: Picture, img: Stream, txt: Stream
+        self, index: int, w: BlockWeights, image: ImageInputs, img: Stream, txt: Stream
     ) -> None:
         """One block; nothing reads the text stream after the last one.
 
         A text is so short that its products wait for memory, while the image's keep the arithmetic
         busy: they run beside each other.
         """
-        block = Block(index, self._ops, self._fork, picture.adapters, self._folded(picture))
-        rotations = (self._image_rotation, picture.prompt_rotation)
+        block = Block(index, self._ops, self._fork, image.adapters, self._folded(image))
+        rotations = (self._image_rotation, image.prompt_rotation)
         img_attended, txt_attended = block.attend(w, img, txt, rotations)
-        mod, final = picture.modulation.blocks[index], picture.modulation.final
+        mod, final = image.modulation.blocks[index], image.modulation.final
         if index == self.config.blocks - 1:
             block.after_attention(
                 "img", img, img_attended, w.img, mod[0], (final[1], final[0]), True
             )
             return
-        then = picture.modulation.blocks[index + 1]
+        then = image.modulation.blocks[index + 1]
         self._fork.part()
         block.after_attention("img", img, img_attended, w.img, mod[0], (then[0, 0], then[0, 1]))
         with self._fork:

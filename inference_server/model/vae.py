@@ -2,7 +2,7 @@
 
 Owns the decode of packed latents to pixels; the encoder is never read. For one frame every causal
 3-D convolution pads with zeros in front, so only the last time slice of its kernel meets the
-picture: it is exactly a 2-D convolution with a third of the weights. `time_conv` layers act from
+image: it is exactly a 2-D convolution with a third of the weights. `time_conv` layers act from
 the second frame on and are dropped. Source of the arithmetic: diffusers
 `autoencoder_kl_qwenimage.py`, 0.42.
 """
@@ -217,7 +217,7 @@ class VaeDecoder:
         self._dtype = dtype
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels of one picture.
+        """Pixels of one image.
 
         Args:
             latents: [1, z, h, w] float32, normalised (mean 0, std 1 per channel).

@@ -36,17 +36,17 @@ class ReplicaSettings(BaseModel, extra="forbid"):
     server: list[str] = Field(default_factory=list)
     """Options of `wuliart-server` about the model and its memory."""
     loras: str = "loras"
-    """The folder of styles, on every machine of the fleet under this path."""
+    """The folder of adapters, on every machine of the fleet under this path."""
     manager: list[str] = Field(default_factory=list)
     """More options of `wuliart-lora-manager`."""
     slots: int = 2
-    """Styles in memory at each replica; given to `wuliart-server --slots`."""
+    """Adapters in memory at each replica; given to `wuliart-server --slots`."""
     min_replicas: int = 1
     max_replicas: int = 1
     upscale_delay_s: float = 10
     """More requests than two for each replica, for so long, start another."""
     downscale_delay_s: float = 300
-    """Fewer, for so long, end one; it draws what it has first."""
+    """Fewer, for so long, end one; it generates what it has first."""
     gpus: float = 1
     """Of each replica; 0 on machines without."""
     cpus: float = 1
@@ -60,7 +60,7 @@ def front(args: dict[str, Any]) -> Application:
 
 
 def replicas(args: dict[str, Any]) -> Application:
-    """All that draws; Serve calls it with the `args` of its configuration: `ReplicaSettings`."""
+    """Builds the replicas; Serve passes the `args` of its configuration (`ReplicaSettings`)."""
     return build_replicas(ReplicaSettings.model_validate(args))
 
 
@@ -82,12 +82,12 @@ def build_front(settings: FrontSettings) -> Application:
 def build_replicas(
     settings: ReplicaSettings, replica: type[Any] = Replica, router: type[Any] = AffinityRouter
 ) -> Application:
-    """All that draws.
+    """All that generates.
 
     Args:
         settings: of the fleet.
         replica: what each GPU runs.
-        router: chooses the replica of each picture.
+        router: chooses the replica of each image.
     """
     routing: dict[str, Any] = {
         "request_router_class": router,
@@ -103,7 +103,7 @@ def build_replicas(
             min_replicas=settings.min_replicas,
             initial_replicas=settings.min_replicas,
             max_replicas=settings.max_replicas,
-            # Two: one is drawn and one is at hand. More waiting is what another GPU is for.
+            # Two: one is generated and one is at hand. More waiting is what another GPU is for.
             target_ongoing_requests=2,
             upscale_delay_s=settings.upscale_delay_s,
             downscale_delay_s=settings.downscale_delay_s,

@@ -32,7 +32,7 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
     """The servicer.
 
     Args:
-        replicas: who draws.
+        replicas: who generates.
         managed: says of each replica whether its LoRA manager runs.
         queue: requests that may wait here while every replica has as many as it takes.
     """
@@ -56,7 +56,7 @@ class FleetImages(rpc.ImageGenerationServiceServicer):
         """See the .proto file."""
         take_up(context.invocation_metadata())
         try:
-            # Whichever replica draws, and however often it is given to one: the same picture.
+            # Whichever replica generates, and however often it is given to one: the same image.
             request.seed = validate(request, ANY_STEPS).seed
             self._admit()
         except RequestError as error:

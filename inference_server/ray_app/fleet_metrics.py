@@ -29,7 +29,7 @@ def metrics_of_front(fleet: Fleet, calls: ReplicaCalls, queue: int) -> Iterator[
     counts = calls.counts
     counters = {
         "requests": ("Requests that a replica has taken.", counts.requests),
-        "resident": ("Of them, those that found all their styles in memory.", counts.resident),
+        "resident": ("Of them, those that found all their adapters in memory.", counts.resident),
         "again": ("Requests given to another replica because theirs has died.", counts.again),
     }
     for name, (text, value) in counters.items():

@@ -3,7 +3,7 @@
 Serve's own gRPC ingress cannot keep what a failed call says (its trailing metadata are lost with
 the exception), has no initial metadata and no `grpc.health.v1`; so this is a deployment that
 listens by itself, with the single server's own listener. Owns what a request goes through before
-and after its replica; which one draws is the router's choice.
+and after its replica; which one generates is the router's choice.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Front:
             self._stack.push_async_callback(asyncio.to_thread, stop)
         images = FleetImages(self._replicas, self._managed, config.queue)
         self._listener = PublicListener(
-            config.network, images, Adapters(self._styles), images.refused
+            config.network, images, Adapters(self._adapters), images.refused
         )
         await self._listener.start()
         self._stack.push_async_callback(self._listener.stop, GRACE_SECONDS)
@@ -118,7 +118,7 @@ class Front:
     def _managed(self) -> list[bool]:
         return [heard.managed for heard in self._heard.values()]
 
-    def _styles(self) -> tuple[Changes, str]:
+    def _adapters(self) -> tuple[Changes, str]:
         if not self._serving:
             raise starting()
         return self._fleet, self._fleet.epoch

@@ -15,8 +15,9 @@ class Name(NamedTuple):
 
 
 AT_ONCE: Final = 6
-"""Requests at a replica: one is drawn, one stands by, and the rest let a style's holder be asked
-although others have less to do. All others wait in the front, where any replica can take them."""
+"""Requests at a replica: one is generated, one stands by, and the rest let an adapter's holder be
+asked although others have less to do. All others wait in the front, where any replica can take
+them."""
 
 FRONT: Final = Name("Front", "wuliart")
 REPLICA: Final = Name("Replica", "wuliart-replicas")

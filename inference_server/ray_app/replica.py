@@ -1,6 +1,6 @@
 """One GPU of the fleet: an engine, its segment and its LoRA manager, as a replica of Ray Serve.
 
-Owns the life of all three, and what the front is told of its styles. Requests come from the front
+Owns the life of all three, and what the front is told of its adapters. Requests come from the front
 and are handed to the same scheduler that a single server has; who may call is the front's business.
 """
 
@@ -49,7 +49,7 @@ class Replica:
     Args:
         arguments: of `wuliart-server`: the model and its memory. What it says of the network is the
             front's.
-        loras: the directory of styles.
+        loras: the directory of adapters.
         manager_arguments: of `wuliart-lora-manager`.
     """
 
@@ -80,25 +80,25 @@ class Replica:
         self,
         request: bytes,
         metadata: Iterable[tuple[str, str]],
-        caller: str,
-        styles: Sequence[str],
+        client: str,
+        adapters: Sequence[str],
     ) -> AsyncIterator[Taken | Event | Failed]:
-        """One picture.
+        """One image.
 
         Args:
             request: a serialized `GenerateImageRequest`, its seed filled in.
             metadata: the id and the trace that it goes by.
-            caller: who asks; callers take turns.
-            styles: names of the request's adapters; for the router.
+            client: who asks; clients take turns.
+            adapters: names of the request's adapters; for the router.
         """
         take_up(metadata)
         slots = self._backend.adapters.slots
-        yield Taken(self._name, all(slots.published(name) is not None for name in styles))
+        yield Taken(self._name, all(slots.published(name) is not None for name in adapters))
         try:
             job = self._backend.scheduler.submit(
                 validate(GenerateImageRequest.FromString(request), self._backend.counts),
                 REQUEST_ID.get(),
-                caller,
+                client,
             )
         except RequestError as error:
             log.info("refused: %s", error.reason)
@@ -120,18 +120,18 @@ class Replica:
         return message
 
     def record_routing_stats(self) -> dict[str, Any]:
-        """What Serve tells routers: names of the styles in memory."""
+        """What Serve tells routers: names of the adapters in memory."""
         return {"resident": [a.entry.name for a in self._resident()]}
 
     def check_health(self) -> None:
         """Serve starts another replica if this raises."""
         if self._reporting.done():
-            raise ServerError("this replica no longer reports its styles; see its log")
+            raise ServerError("this replica no longer reports its adapters; see its log")
 
     async def __del__(self) -> None:
         await self._stack.aclose()
 
-    # -- styles -----------------------------------------------------------------------------
+    # -- adapters -----------------------------------------------------------------------------
 
     def _resident(self) -> list[Adapter]:
         adapters = self._backend.adapters.catalog.adapters
@@ -141,11 +141,11 @@ class Replica:
         store = self._backend.adapters
         try:
             async with asyncio.timeout(FIRST_REPORT_SECONDS):
-                # What other replicas draw must not be "still being read" here.
+                # What other replicas generate must not be "still being read" here.
                 while not store.reported or store.pending:
                     await store.changed.wait()
         except TimeoutError:
-            log.warning("no LoRA manager yet; drawing without styles until it is there")
+            log.warning("no LoRA manager yet; generating without adapters until it is there")
 
     async def _report(self) -> None:
         """Tells the front at each change, and now and then."""

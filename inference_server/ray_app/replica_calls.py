@@ -1,6 +1,6 @@
-"""The replicas as one that draws.
+"""The replicas as one that generates.
 
-Owns what becomes of a picture whose replica dies, and what is counted of it. Knows nothing of who
+Owns what becomes of an image whose replica dies, and what is counted of it. Knows nothing of who
 asks, nor of how a replica is chosen.
 """
 
@@ -19,9 +19,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from inference_server.errors import RequestError
-from inference_server.ray_app.resumption import OtherPictureError, Telling
+from inference_server.ray_app.resumption import OtherImageError, Telling
 from inference_server.ray_app.wire import Failed, Taken
-from inference_server.service.clients import CALLER
+from inference_server.service.clients import CLIENT
 from inference_server.service.request_ids import handed_on
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart_contract.status import Reason
@@ -32,10 +32,10 @@ ATTEMPTS: Final = 4
 """Replicas that one request is given to, one after another, each after the last one's death."""
 
 BEGINNINGS: Final = 2
-"""Replicas that begin to draw it: what has killed two may well be the request itself."""
+"""Replicas that begin to generate it: what has killed two may well be the request itself."""
 
 TELL_SECONDS: Final = 0.25
-"""Between two positions that a caller is told."""
+"""Between two positions that a client is told."""
 
 GONE: Final = (RayActorError, DeploymentUnavailableError)
 
@@ -47,7 +47,7 @@ class Counts:
     requests: int = 0
     """Given to a replica; those given to a second one count twice."""
     resident: int = 0
-    """Of them, those that found all their styles in memory."""
+    """Of them, those that found all their adapters in memory."""
     again: int = 0
     """Requests given to another replica because theirs has died."""
     errors: Counter[Reason] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Counts:
 
 
 class ReplicaCalls:
-    """Draws pictures.
+    """Generates images.
 
     Args:
         replicas: handle of the deployment.
@@ -83,13 +83,13 @@ class ReplicaCalls:
             ) from None
 
     async def draw(self, request: pb.GenerateImageRequest) -> AsyncIterator[Any]:
-        """The responses; of a picture that has to be drawn again, each is told once.
+        """The responses; of an image that has to be generated again, each is told once.
 
         Args:
-            request: with its seed, so that whoever draws it draws the same picture.
+            request: with its seed, so that whoever generates it generates the same image.
 
         Raises:
-            RequestError: there is no picture.
+            RequestError: there is no image.
         """
         arrived, began, telling = time.monotonic(), 0, Telling()
         for attempt in range(1, ATTEMPTS + 1):
@@ -106,8 +106,8 @@ class ReplicaCalls:
                     raise self._lost(error, "has died") from None
                 self.counts.again += 1
                 log.info("a replica died: asking another")
-            except OtherPictureError as error:
-                raise self._lost(error, "has died, and a style has changed since") from None
+            except OtherImageError as error:
+                raise self._lost(error, "has died, and an adapter has changed since") from None
             except RayTaskError:
                 self.counts.errors[Reason.INTERNAL] += 1
                 log.exception("a replica failed")
@@ -119,7 +119,7 @@ class ReplicaCalls:
         self.counts.errors[Reason.REPLICA_LOST] += 1
         log.warning("a replica is gone: %s", error)
         return RequestError(
-            Reason.REPLICA_LOST, f"the replica that was drawing this picture {how}; try again"
+            Reason.REPLICA_LOST, f"the replica that was generating this image {how}; try again"
         )
 
     async def _asked(self, request: pb.GenerateImageRequest, arrived: float) -> AsyncIterator[Any]:
@@ -128,8 +128,8 @@ class ReplicaCalls:
         stream = self._draw.remote(
             request.SerializeToString(),
             metadata=handed_on(),
-            caller=CALLER.get(),
-            styles=names,
+            client=CLIENT.get(),
+            adapters=names,
         )
         try:
             async for position in self._taken(stream):
@@ -143,7 +143,7 @@ class ReplicaCalls:
                     _add_waiting(response.completed.timings, waited)
                 yield response
         finally:
-            # Reached when the caller leaves, too; harmless where all has been read.
+            # Reached when the client leaves, too; harmless where all has been read.
             stream.cancel()
 
     async def _taken(self, stream: Any) -> AsyncIterator[int]:

@@ -12,12 +12,12 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 from inference_server.ray_app.affinity import Affinity
 
-STYLES = "styles"
+ADAPTERS = "adapters"
 """Keyword of `Replica.draw` that the router reads."""
 
 
 class AffinityRouter(RequestRouter):
-    """Sends a picture to a replica that holds its styles, if it is free enough."""
+    """Sends an image to a replica that holds its adapters, if it is free enough."""
 
     def initialize_state(self, **kwargs: Any) -> None:
         """See `ray.serve.config.RequestRouterConfig`; takes `slots`."""
@@ -38,18 +38,18 @@ class AffinityRouter(RequestRouter):
         for name, replica in by_id.items():
             self._affinity.told(name, replica.routing_stats.get("resident", ()))
         loads = {name: self._load(replica) for name, replica in by_id.items()}
-        return [[by_id[name]] for name in self._affinity.order(loads, _styles(pending_request))]
+        return [[by_id[name]] for name in self._affinity.order(loads, _adapters(pending_request))]
 
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any
     ) -> None:
-        """The replica has taken it, and will hold its styles."""
-        self._affinity.given(replica_id.unique_id, _styles(pending_request))
+        """The replica has taken it, and will hold its adapters."""
+        self._affinity.given(replica_id.unique_id, _adapters(pending_request))
 
     def _load(self, replica: RunningReplica) -> int:
         known = self.replica_queue_len_cache.get(replica.replica_id)
         return replica.max_ongoing_requests if known is None else known
 
 
-def _styles(request: PendingRequest | None) -> list[str]:
-    return [] if request is None else list(request.kwargs.get(STYLES, ()))
+def _adapters(request: PendingRequest | None) -> list[str]:
+    return [] if request is None else list(request.kwargs.get(ADAPTERS, ()))

@@ -18,7 +18,7 @@ class Taken:
 
     replica: str
     resident: bool
-    """Whether all its styles were in memory already."""
+    """Whether all its adapters were in memory already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Who draws when: the bounded queue, the device thread, and the events a picture's caller sees."""
+"""Schedules images: the bounded queue, the batch, the device thread, and a request's events."""

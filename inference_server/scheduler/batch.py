@@ -1,7 +1,7 @@
-"""The pictures in flight: all device work, step by step, on the device thread.
+"""The images in flight: all device work, step by step, on the device thread.
 
-Owns the order of a picture's stages, their times, who shares a step, and the looks at cancellation
-between steps. A newcomer joins at the next step and a finished or cancelled picture leaves, whoever
+Owns the order of an image's stages, their times, who shares a step, and the looks at cancellation
+between steps. A newcomer joins at the next step and a finished or cancelled image leaves, whoever
 else is in flight. Who boards a full flight stands by, and has the next free seat without anybody
 else being asked: the device never waits for the event loop. Knows nothing of the queue.
 """
@@ -19,19 +19,19 @@ from typing import Any
 from inference_server.adapters.binding import Binding
 from inference_server.engine.jpeg import encode_preview
 from inference_server.scheduler.events import AdapterUse, PreviewImage, Started, StepDone
-from inference_server.scheduler.interfaces import DrawingEngine
+from inference_server.scheduler.interfaces import ImageEngine
 from inference_server.scheduler.request import Job
 
 log = logging.getLogger(__name__)
 
 
-class CallerGoneError(Exception):
-    """What became of a picture whose job was cancelled; nobody is left to read it."""
+class ClientGoneError(Exception):
+    """What became of an image whose job was cancelled; nobody is left to read it."""
 
 
 @dataclass(eq=False, slots=True)
 class Passenger:
-    """One picture on its way to pixels."""
+    """One image on its way to pixels."""
 
     job: Job
     binding: Binding
@@ -53,20 +53,20 @@ Landed = Callable[[Passenger, Any], None]
 """Told of each passenger once, from the device thread: its pixels, or the exception it ended in."""
 
 Stepped = Callable[[float, int], None]
-"""Told of each step, from the device thread: its seconds, and how many pictures shared it."""
+"""Told of each step, from the device thread: its seconds, and how many images shared it."""
 
 
 class Flight:
     """Everybody in flight.
 
     Args:
-        engine: draws; only `fly` calls it.
-        seats: pictures that may share a step.
+        engine: generates; only `fly` calls it.
+        seats: images that may share a step.
         landed: see `Landed`.
         stepped: see `Stepped`.
     """
 
-    def __init__(self, engine: DrawingEngine, seats: int, landed: Landed, stepped: Stepped) -> None:
+    def __init__(self, engine: ImageEngine, seats: int, landed: Landed, stepped: Stepped) -> None:
         self._engine = engine
         self._seats = seats
         self._landed = landed
@@ -77,7 +77,7 @@ class Flight:
         self._passengers: list[Passenger] = []
 
     def expect(self, prompt: str) -> None:
-        """A picture of that prompt comes soon; from any thread."""
+        """An image of that prompt comes soon; from any thread."""
         self._expected.put(prompt)
 
     @property
@@ -174,7 +174,7 @@ class Flight:
         """One step of everybody who is still wanted."""
         for passenger in list(self._passengers):
             if passenger.job.cancelled:
-                self._land(passenger, CallerGoneError())
+                self._land(passenger, ClientGoneError())
         together = list(self._passengers)
         if not together:
             return
@@ -196,7 +196,7 @@ class Flight:
                 self._land(passenger, error)
 
     def _is_sound(self, passenger: Passenger) -> bool:
-        """Whether the step left the picture whole; one that is not lands."""
+        """Whether the step left the image whole; one that is not lands."""
         try:
             self._engine.check(passenger.drawing)
         except Exception as error:
@@ -244,11 +244,11 @@ class Flight:
 
 def _go_on(job: Job) -> None:
     if job.cancelled:
-        raise CallerGoneError
+        raise ClientGoneError
 
 
 def uses_of(binding: Binding) -> tuple[AdapterUse, ...]:
-    """The exact adapter versions of a picture."""
+    """The exact adapter versions of an image."""
     return tuple(
         AdapterUse(w.name, w.weight, entry.content_hash, pin.content.generation, entry.autov3)
         for w, pin in zip(binding.wanted, binding.pins, strict=True)

@@ -32,6 +32,6 @@ def device_thread() -> ThreadPoolExecutor:
 
 
 def _be_nice() -> None:
-    # A container may forbid it; then the pictures are drawn all the same.
+    # A container may forbid it; then the images are generated all the same.
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

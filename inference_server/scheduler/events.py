@@ -1,23 +1,23 @@
-"""What a picture's caller is told while it is drawn. Plain values; knows nothing of gRPC."""
+"""What an image's client is told while it is generated. Plain values; knows nothing of gRPC."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference_server.adapters.records import Skipped, Wanted
+from inference_server.adapters.records import AdapterWeight, Skipped
 
 
 @dataclass(frozen=True, slots=True)
-class DrawRequest:
+class ImageRequest:
     """A validated request."""
 
     prompt: str
     seed: int
     steps: int
-    adapters: tuple[Wanted, ...] = ()
+    adapters: tuple[AdapterWeight, ...] = ()
     preview: bool = False
     recipe: bool = True
-    """Whether the picture carries what it was made from."""
+    """Whether the image carries what it was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class AdapterUse:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds per stage of one picture."""
+    """Seconds per stage of one image."""
 
     queued: float
     text_encode: float
@@ -46,14 +46,14 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """How many requests are served first, the one being drawn included."""
+    """How many requests are served first, the one being generated included."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Everything that decides the picture is fixed."""
+    """Everything that decides the image is fixed."""
 
     seed: int
     steps: int
@@ -61,7 +61,7 @@ class Started:
     prompt_tokens: int
     prompt_tokens_ignored: int
     skipped: tuple[Skipped, ...]
-    """Adapters of the request that the picture is drawn without."""
+    """Adapters of the request that the image is generated without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class StepDone:
     step: int
     total_steps: int
     elapsed: float
-    """Seconds since drawing began."""
+    """Seconds since generating began."""
     ended_at: float
     """`time.perf_counter()` at the step's end; lets a benchmark see how late the event is."""
     preview: PreviewImage | None
@@ -88,7 +88,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The picture."""
+    """The image."""
 
     image: bytes
     seed: int

@@ -1,6 +1,6 @@
-"""Who waits, in the order of their turns: callers take turns, however much each of them asks for.
+"""Who waits, in the order of their turns: clients take turns, however much each of them asks for.
 
-Owns the order alone. Callers stand in a ring, each with its jobs behind it: whoever has a turn goes
+Owns the order alone. Clients stand in a ring, each with its jobs behind it: whoever has a turn goes
 to the end, and so does whoever comes anew. So nobody is overtaken by those who came later, but by
 their own further jobs' worth. Knows nothing of what jobs are.
 """
@@ -19,16 +19,16 @@ class Line(Generic[T]):
 
     def __init__(self) -> None:
         self._ring: dict[str, list[T]] = {}
-        """The jobs of each caller, the caller whose turn it is first."""
+        """The jobs of each client, the client whose turn it is first."""
         self._served = ""
         """Who had the last turn: whoever comes anew goes before it."""
 
-    def join(self, job: T, caller: str) -> None:
-        """Behind the caller's others, or as a newcomer at the end of the ring."""
-        if caller in self._ring:
-            self._ring[caller].append(job)
+    def join(self, job: T, client: str) -> None:
+        """Behind the client's others, or as a newcomer at the end of the ring."""
+        if client in self._ring:
+            self._ring[client].append(job)
             return
-        self._ring[caller] = [job]
+        self._ring[client] = [job]
         self._to_the_end(self._served)
 
     def take(self, job: T) -> None:
@@ -41,34 +41,34 @@ class Line(Generic[T]):
         self._to_the_end(self._served)
 
     def leave(self, job: T) -> None:
-        """Gives the place up: what was not drawn is not held against its caller.
+        """Gives the place up: what was not generated is not held against its client.
 
         Raises:
             ValueError: the job is not in line.
         """
         self._remove(job)
 
-    def waits(self, caller: str) -> bool:
-        """Whether a job of the caller's is in line."""
-        return caller in self._ring
+    def waits(self, client: str) -> bool:
+        """Whether a job of the client's is in line."""
+        return client in self._ring
 
     def clear(self) -> None:
         """Everybody leaves."""
         self._ring.clear()
         self._served = ""
 
-    def _to_the_end(self, caller: str) -> None:
-        if (jobs := self._ring.pop(caller, None)) is not None:
-            self._ring[caller] = jobs
+    def _to_the_end(self, client: str) -> None:
+        if (jobs := self._ring.pop(client, None)) is not None:
+            self._ring[client] = jobs
 
     def _remove(self, job: T) -> str:
-        """Takes a job out; its caller goes with its last one."""
-        for caller, jobs in self._ring.items():
+        """Takes a job out; its client goes with its last one."""
+        for client, jobs in self._ring.items():
             if job in jobs:
                 jobs.remove(job)
                 if not jobs:
-                    del self._ring[caller]
-                return caller
+                    del self._ring[client]
+                return client
         raise ValueError("this job does not wait")
 
     def __contains__(self, job: object) -> bool:

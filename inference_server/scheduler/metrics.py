@@ -1,7 +1,7 @@
-"""Figures of the pictures: how they ended, why they failed, and how long each part took.
+"""Figures of the images: how they ended, why they failed, and how long each part took.
 
 Owns the names, the counts and the buckets. Plain memory without I/O: whoever exports the figures
-reads the same object. Knows nothing of clocks, jobs or gRPC; the event loop is its only caller.
+reads the same object. Knows nothing of clocks, jobs or gRPC; the event loop is its only client.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wuliart_contract.status import Reason
 
 
 class Stage(StrEnum):
-    """What is timed of a picture; the fields of `events.Timings`."""
+    """What is timed of an image; the fields of `events.Timings`."""
 
     QUEUED = "queued"
     TEXT_ENCODE = "text_encode"
@@ -34,38 +34,38 @@ STAGE_SECONDS: Final = (
 BATCHES: Final = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
-class PictureMetrics:
+class ImageMetrics:
     """All figures, from 0 at the server's start."""
 
     def __init__(self) -> None:
         self.completed = 0
-        """Pictures whose JPEG was handed to the caller."""
+        """Images whose JPEG was handed to the client."""
         self.cancelled = 0
-        """Accepted requests whose caller left before the end."""
+        """Accepted requests whose client left before the end."""
         self.errors: dict[Reason, int] = dict.fromkeys(Reason, 0)
         """Requests that failed, before they were accepted or after."""
         self.stages = {stage: Histogram(STAGE_SECONDS) for stage in Stage}
-        """Seconds, of completed pictures."""
+        """Seconds, of completed images."""
         self.steps = Histogram(STAGE_SECONDS)
         """Seconds that a step took all who shared it."""
         self.batches = Histogram(BATCHES)
-        """Pictures that shared a step."""
+        """Images that shared a step."""
 
     def complete(self, seconds: Mapping[Stage, float]) -> None:
-        """A picture is done."""
+        """An image is done."""
         self.completed += 1
         for stage, took in seconds.items():
             self.stages[stage].observe(took)
 
     def cancel(self) -> None:
-        """A caller left."""
+        """A client left."""
         self.cancelled += 1
 
     def fail(self, reason: Reason) -> None:
-        """A request ended without a picture."""
+        """A request ended without an image."""
         self.errors[reason] += 1
 
-    def step(self, seconds: float, pictures: int) -> None:
+    def step(self, seconds: float, images: int) -> None:
         """A step is done."""
         self.steps.observe(seconds)
-        self.batches.observe(pictures)
+        self.batches.observe(images)

@@ -1,7 +1,7 @@
 """What became of each accepted request: counted, logged as one line, and traced.
 
 Owns that this happens once per job, whatever comes after its end, and what such a line says. Knows
-nothing of why a job ended there. A prompt is a caller's own business: it is left out unless the
+nothing of why a job ended there. A prompt is a client's own business: it is left out unless the
 operator asked for it.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from inference_server.scheduler import spans
 from inference_server.scheduler.events import Timings
-from inference_server.scheduler.metrics import PictureMetrics, Stage
+from inference_server.scheduler.metrics import ImageMetrics, Stage
 from inference_server.scheduler.request import Job
 from wuliart_contract.status import Reason
 
@@ -28,25 +28,25 @@ class Ledger:
         log_prompts: whether a line may say what was asked for.
     """
 
-    def __init__(self, metrics: PictureMetrics, log_prompts: bool) -> None:
+    def __init__(self, metrics: ImageMetrics, log_prompts: bool) -> None:
         self._metrics = metrics
         self._log_prompts = log_prompts
 
     def completed(self, job: Job, timings: Timings, nbytes: int) -> None:
-        """Its picture is handed over, of that many bytes as a JPEG."""
+        """Its image is handed over, of that many bytes as a JPEG."""
         if self._ends(job):
             seconds = {stage: float(getattr(timings, stage)) for stage in Stage}
             self._metrics.complete(seconds)
             self._write(job, "completed", seconds, bytes=nbytes)
 
     def cancelled(self, job: Job) -> None:
-        """Its caller has left."""
+        """Its client has left."""
         if self._ends(job):
             self._metrics.cancel()
             self._write(job, "cancelled", _so_far(job))
 
     def failed(self, job: Job, reason: Reason) -> None:
-        """It ends without a picture."""
+        """It ends without an image."""
         if self._ends(job):
             self._metrics.fail(reason)
             self._write(job, "failed", _so_far(job), reason=reason.value)
@@ -67,11 +67,11 @@ class Ledger:
             "request_id": job.id,
             "outcome": outcome,
             "steps": request.steps,
-            "styles": [wanted.name for wanted in request.adapters],
+            "adapters": [wanted.name for wanted in request.adapters],
             **{f"{stage}_seconds": round(took, 6) for stage, took in seconds.items()},
             **facts,
         }
-        log.info("picture %s", outcome, extra=fields)
+        log.info("image %s", outcome, extra=fields)
         spans.write(job, outcome, seconds, str(facts.get("reason", "")))
 
 

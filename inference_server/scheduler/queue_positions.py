@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from inference_server.scheduler.request import Job
 
 TELL_SECONDS = 0.25
-"""Between two numbers that one caller is told; its first comes at once."""
+"""Between two numbers that one client is told; its first comes at once."""
 
 
 class Positions:

@@ -1,7 +1,7 @@
-"""One accepted request and the channel its caller reads events from.
+"""One accepted request and the channel its client reads events from.
 
 Owns its id, cancellation (the event loop cancels, the device thread looks at it between stages) and
-what the caller was last told of its position. Knows nothing of the queue it stands in.
+what the client was last told of its position. Knows nothing of the queue it stands in.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from collections.abc import AsyncIterator
 from contextvars import Context, copy_context
 
 from inference_server.logs import REQUEST_ID
-from inference_server.scheduler.events import Completed, DrawRequest, Event, Queued
+from inference_server.scheduler.events import Completed, Event, ImageRequest, Queued
 
 ID_BYTES = 8
 
 
 class Job:
-    """A request on its way to a picture. Created and read on the event loop.
+    """A request on its way to an image. Created and read on the event loop.
 
     Args:
-        request: what is to be drawn.
-        request_id: what the caller calls it; empty: a random one.
-        caller: who asks.
+        request: what is to be generated.
+        request_id: what the client calls it; empty: a random one.
+        client: who asks.
     """
 
-    def __init__(self, request: DrawRequest, request_id: str = "", caller: str = "") -> None:
+    def __init__(self, request: ImageRequest, request_id: str = "", client: str = "") -> None:
         self.id = request_id or secrets.token_hex(ID_BYTES)
         self.request = request
-        self.caller = caller
+        self.client = client
         self.arrived_at = time.perf_counter()
         self.overtaken = 0
-        """How many jobs that came later were drawn first."""
+        """How many jobs that came later were generated first."""
         self.ended = False
         """Whether it has been told what became of it."""
         self.position = 0
@@ -47,11 +47,11 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller has gone; safe to read from any thread."""
+        """Whether the client has gone; safe to read from any thread."""
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """The caller has gone: stop before the next step, skip the decode. On the event loop."""
+        """The client has gone: stop before the next step, skip the decode. On the event loop."""
         self._cancelled.set()
 
     def context(self) -> Context:
@@ -59,11 +59,11 @@ class Job:
         return self._context.copy()
 
     def post(self, event: Event | Exception) -> None:
-        """Hands an event to the caller; an exception ends the stream. From the event loop only."""
+        """Hands an event to the client; an exception ends the stream. From the event loop only."""
         self._events.put_nowait(event)
 
     def tell_position(self, position: int) -> None:
-        """Tells the caller how many come first, if that has changed."""
+        """Tells the client how many come first, if that has changed."""
         if position != self.position:
             self.position = position
             self.post(Queued(position))
@@ -73,10 +73,10 @@ class Job:
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def events(self) -> AsyncIterator[Event]:
-        """Events until the picture is complete.
+        """Events until the image is complete.
 
         Raises:
-            Exception: whatever ended the job without a picture.
+            Exception: whatever ended the job without an image.
         """
         while True:
             event = await self._events.get()

@@ -1,13 +1,13 @@
-"""The queue, and who draws next.
+"""The queue, and who generates next.
 
 Owns the order of jobs and the hand-over to the device thread; knows nothing of
 gRPC, and of the engine and the adapters only the protocols in `interfaces`.
 
 A job moves from `waiting` (a bounded queue) to the flight, its adapters pinned, where as many as
 the batch allows share each step and one more stands by. One job at a time may have absent adapters
-loaded; jobs behind it whose adapters are resident overtake it meanwhile, so that a style that will
-not load costs nobody else the device. Everything but the device work happens on the event loop, and
-every change ends in `_advance`, which moves whatever can move.
+loaded; jobs behind it whose adapters are resident overtake it meanwhile, so that an adapter that
+will not load costs nobody else the device. Everything but the device work happens on the event
+loop, and every change ends in `_advance`, which moves whatever can move.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from contextlib import suppress
 from typing import Any
 
 from inference_server.adapters.binding import Binding
-from inference_server.engine.jpeg import encode_picture
+from inference_server.engine.jpeg import encode_image
 from inference_server.errors import RequestError
-from inference_server.scheduler.batch import CallerGoneError, Flight, Passenger
-from inference_server.scheduler.events import AdapterUse, Completed, DrawRequest, Timings
+from inference_server.scheduler.batch import ClientGoneError, Flight, Passenger
+from inference_server.scheduler.events import AdapterUse, Completed, ImageRequest, Timings
 from inference_server.scheduler.fair_queue import Line
-from inference_server.scheduler.interfaces import AdapterBinder, DrawingEngine
-from inference_server.scheduler.metrics import PictureMetrics
+from inference_server.scheduler.interfaces import AdapterBinder, ImageEngine
+from inference_server.scheduler.metrics import ImageMetrics
 from inference_server.scheduler.outcomes import Ledger
 from inference_server.scheduler.queue_positions import Positions
 from inference_server.scheduler.request import Job
@@ -35,33 +35,33 @@ from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 
-Describe = Callable[[DrawRequest, tuple[AdapterUse, ...]], str]
-"""A picture's recipe as text."""
+Describe = Callable[[ImageRequest, tuple[AdapterUse, ...]], str]
+"""An image's recipe as text."""
 
 REST_SECONDS = 2.0
-"""Without a picture, after which memory that only drawing needs is given back."""
+"""Without an image, after which memory that only generating needs is given back."""
 
 MAX_OVERTAKES = 8
-"""Times a job may be overtaken: pictures that keep every slot pinned must not starve it."""
+"""Times a job may be overtaken: images that keep every slot pinned must not starve it."""
 
 
 class Scheduler:
     """Serves jobs in the order they came, as far as their adapters allow.
 
     Args:
-        engine: draws.
+        engine: generates.
         adapters: binds.
-        capacity: jobs that may wait, the first of all not counted. A caller of whom none waits is
+        capacity: jobs that may wait, the first of all not counted. A client of whom none waits is
             let in beyond it, up to as many again: one who fills the queue keeps nobody else out.
         device: the one thread that calls the engine; shut down by `drain`.
-        describe: the text that a picture carries.
-        batch: pictures that may share a step.
+        describe: the text that an image carries.
+        batch: images that may share a step.
         log_prompts: whether the log may say what was asked for.
     """
 
     def __init__(
         self,
-        engine: DrawingEngine,
+        engine: ImageEngine,
         adapters: AdapterBinder,
         capacity: int,
         device: ThreadPoolExecutor,
@@ -70,7 +70,7 @@ class Scheduler:
         log_prompts: bool = False,
     ) -> None:
         self.capacity = capacity
-        self.metrics = PictureMetrics()
+        self.metrics = ImageMetrics()
         self._engine = engine
         self._adapters = adapters
         self._device = device
@@ -95,16 +95,16 @@ class Scheduler:
 
     @property
     def queue_length(self) -> int:
-        """Jobs waiting or being drawn."""
+        """Jobs waiting or being generated."""
         return len(self._waiting) + len(self._drawing)
 
-    def submit(self, request: DrawRequest, request_id: str = "", caller: str = "") -> Job:
+    def submit(self, request: ImageRequest, request_id: str = "", client: str = "") -> Job:
         """Accepts a request.
 
         Args:
-            request: what is to be drawn.
-            request_id: what the caller calls it; empty: the job gets a random one.
-            caller: who asks; callers take turns.
+            request: what is to be generated.
+            request_id: what the client calls it; empty: the job gets a random one.
+            client: who asks; clients take turns.
 
         Raises:
             RequestError: QUEUE_FULL or DRAINING, or its adapters cannot be used.
@@ -114,25 +114,25 @@ class Scheduler:
             raise RequestError(
                 Reason.DRAINING, "the server is shutting down; try another one or try again later"
             )
-        room = self.capacity if self._waits(caller) else 2 * self.capacity
+        room = self.capacity if self._waits(client) else 2 * self.capacity
         if self.queue_length > room:
             raise RequestError(
                 Reason.QUEUE_FULL,
                 f"{room} requests are waiting already, which is as many as this server queues",
                 retry_after=max(1.0, self._mean_seconds),
             )
-        job = Job(request, request_id, caller)
-        self._waiting.join(job, caller)
+        job = Job(request, request_id, client)
+        self._waiting.join(job, client)
         self._idle.clear()
         self._advance()
         return job
 
-    def _waits(self, caller: str) -> bool:
-        standing_by = any(job.caller == caller for job in self._standing_by())
-        return standing_by or self._waiting.waits(caller)
+    def _waits(self, client: str) -> bool:
+        standing_by = any(job.client == client for job in self._standing_by())
+        return standing_by or self._waiting.waits(client)
 
     def cancel(self, job: Job) -> None:
-        """The job's caller has gone. Harmless if the job is done."""
+        """The job's client has gone. Harmless if the job is done."""
         job.cancel()
         self._ledger.cancelled(job)
         if job in self._waiting:
@@ -143,7 +143,7 @@ class Scheduler:
             self._adapters.release(binding)
         boarded = next((p for p in self._drawing if p.job is job), None)
         if boarded is not None and self._flight.leave(boarded):
-            self._landed(boarded, CallerGoneError())
+            self._landed(boarded, ClientGoneError())
         self._advance()
 
     async def drain(self, grace: float) -> None:
@@ -155,9 +155,7 @@ class Scheduler:
         left = [*self._waiting, *(passenger.job for passenger in self._drawing)]
         self._waiting.clear()
         for job in left:
-            self._fail(
-                job, RequestError(Reason.DRAINING, "the server shut down before the picture")
-            )
+            self._fail(job, RequestError(Reason.DRAINING, "the server shut down before the image"))
             self.cancel(job)
         await asyncio.gather(*self._draws, *self._loads.values(), return_exceptions=True)
         if self._resting is not None:
@@ -236,7 +234,7 @@ class Scheduler:
     def _standing_by(self) -> list[Job]:
         return [passenger.job for passenger in self._drawing if not passenger.began]
 
-    # -- the picture ------------------------------------------------------------------------
+    # -- the image ------------------------------------------------------------------------
 
     def _fly(self) -> None:
         """Sees to it that the device thread is there for whoever boards."""
@@ -261,8 +259,8 @@ class Scheduler:
     def _landed_on_device(self, passenger: Passenger, outcome: Any) -> None:
         self._loop.call_soon_threadsafe(self._landed, passenger, outcome)
 
-    def _stepped_on_device(self, seconds: float, pictures: int) -> None:
-        self._loop.call_soon_threadsafe(self.metrics.step, seconds, pictures)
+    def _stepped_on_device(self, seconds: float, images: int) -> None:
+        self._loop.call_soon_threadsafe(self.metrics.step, seconds, images)
 
     def _landed(self, passenger: Passenger, outcome: Any) -> None:
         future = self._drawing.pop(passenger)
@@ -274,26 +272,26 @@ class Scheduler:
         self._advance()
 
     async def _draw(self, passenger: Passenger, landing: asyncio.Future[Any]) -> None:
-        """One picture from its boarding to its JPEG."""
+        """One image from its boarding to its JPEG."""
         job, uses = passenger.job, passenger.uses
         try:
             pixels = await landing
             began = time.perf_counter()
             text = self._describe(job.request, uses) if job.request.recipe else ""
-            image = await self._loop.run_in_executor(self._jpeg, encode_picture, pixels, text)
+            image = await self._loop.run_in_executor(self._jpeg, encode_image, pixels, text)
             ended = time.perf_counter()
             total, stages = ended - job.arrived_at, passenger.stages
             self._learn(total - stages["queued"])
             timings = Timings(**stages, jpeg_encode=ended - began, total=total)
             self._ledger.completed(job, timings, len(image))
             job.post(Completed(image, job.request.seed, timings))
-        except CallerGoneError:
+        except ClientGoneError:
             pass  # whoever cancelled it has written that down
         except RequestError as error:
             log.warning("%s: %s", error.reason, error.message)
             self._fail(job, error)
         except Exception as error:
-            log.exception("drawing failed")
+            log.exception("generating failed")
             self._fail(job, error)
 
     def _drawn(self, task: asyncio.Task[None]) -> None:
@@ -306,6 +304,6 @@ class Scheduler:
         job.post(error)
 
     def _learn(self, seconds: float) -> None:
-        # A moving average; what a refused caller is told to wait.
+        # A moving average; what a refused client is told to wait.
         before = self._mean_seconds or seconds
         self._mean_seconds = 0.8 * before + 0.2 * seconds

@@ -1,4 +1,4 @@
-"""A picture's spans, written at its end from the times that were taken anyway.
+"""An image's spans, written at its end from the times that were taken anyway.
 
 Owns their names and attributes; knows nothing of where they go. Without OpenTelemetry's SDK this
 does nothing.
@@ -16,11 +16,11 @@ from inference_server.scheduler.metrics import Stage
 from inference_server.scheduler.request import Job
 
 IN_TURN = (Stage.QUEUED, Stage.TEXT_ENCODE, Stage.DENOISE, Stage.DECODE)
-"""Each begins as the one before it ends. The JPEG's encode ends with the picture."""
+"""Each begins as the one before it ends. The JPEG's encode ends with the image."""
 
 
 def write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str = "") -> None:
-    """One span for the picture, in its caller's trace, and one for each stage that is known."""
+    """One span for the image, in its client's trace, and one for each stage that is known."""
     job.context().run(_write, job, outcome, seconds, error)
 
 
@@ -28,20 +28,20 @@ def _write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str) -
     tracer = trace.get_tracer("wuliart.server")
     end = time.time_ns()
     begin = end - _nanoseconds(seconds[Stage.TOTAL])
-    picture = tracer.start_span(
-        "picture",
+    image = tracer.start_span(
+        "image",
         kind=SpanKind.SERVER,
         start_time=begin,
         attributes={
             "request_id": job.id,
             "outcome": outcome,
             "steps": job.request.steps,
-            "styles": [wanted.name for wanted in job.request.adapters],
+            "adapters": [wanted.name for wanted in job.request.adapters],
         },
     )
     if error:
-        picture.set_status(StatusCode.ERROR, error)
-    inside = trace.set_span_in_context(picture)
+        image.set_status(StatusCode.ERROR, error)
+    inside = trace.set_span_in_context(image)
     for stage in IN_TURN:
         if (took := seconds.get(stage)) is not None:
             until = begin + _nanoseconds(took)
@@ -50,7 +50,7 @@ def _write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str) -
     if (took := seconds.get(Stage.JPEG_ENCODE)) is not None:
         began = end - _nanoseconds(took)
         tracer.start_span(Stage.JPEG_ENCODE, inside, start_time=began).end(end)
-    picture.end(end)
+    image.end(end)
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -36,18 +36,18 @@ class Adapters(rpc.AdapterServiceServicer):
     """The servicer.
 
     Args:
-        styles: where they are listed, and what tells this list from an earlier life's; raises
+        adapters: where they are listed, and what tells this list from an earlier life's; raises
             RequestError while there is none.
     """
 
-    def __init__(self, styles: Callable[[], tuple[Changes, str]]) -> None:
-        self._styles = styles
+    def __init__(self, adapters: Callable[[], tuple[Changes, str]]) -> None:
+        self._adapters = adapters
 
     async def ListAdapters(
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
         """See the .proto file."""
-        catalog, _ = self._styles()
+        catalog, _ = self._adapters()
         after = pages.after(request.page_size, request.page_token)
         adapters = catalog.adapters
         first = bisect_right(adapters, after, key=_name) if after is not None else 0
@@ -62,7 +62,7 @@ class Adapters(rpc.AdapterServiceServicer):
         self, request: pb.WatchAdaptersRequest, context: Context
     ) -> AsyncIterator[pb.WatchAdaptersResponse]:
         """See the .proto file."""
-        catalog, epoch = self._styles()
+        catalog, epoch = self._adapters()
         since = _revision_of(request.resume_token, epoch)
         async with aclosing(catalog.watch(since)) as changes:
             async for change in changes:

@@ -73,7 +73,7 @@ class BackendSlot:
         if self._backend is not None:
             self._backend.scheduler.metrics.fail(reason)
 
-    def styles(self) -> tuple[Changes, str]:
+    def adapters(self) -> tuple[Changes, str]:
         """The catalogue and its epoch; raises as `ready`."""
         adapters = self.ready.adapters
         return adapters.catalog, adapters.epoch

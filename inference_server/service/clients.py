@@ -18,15 +18,15 @@ from inference_server.service.revocation import Revocation
 from wuliart_contract.status import Reason
 from wuliart_process.tokens import TokenFile, bearer
 
-CALLER: Final[ContextVar[str]] = ContextVar("caller", default="")
-"""Name of the caller whose call is being handled."""
+CLIENT: Final[ContextVar[str]] = ContextVar("client", default="")
+"""Name of the client whose call is being handled."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
 WINDOW_SECONDS: Final = 60.0
 
 
-class Callers:
+class Clients:
     """Tells clients apart: by their token's name or, where no tokens are required, by connection.
 
     Args:
@@ -107,19 +107,19 @@ class ConnectionLimits:
 
 @dataclass(slots=True)
 class _Use:
-    """What one caller has asked for."""
+    """What one client has asked for."""
 
     running: int = 0
     begun: deque[float] = field(default_factory=deque)
-    """When the pictures of the last minute were asked for."""
+    """When the images of the last minute were asked for."""
 
 
-class CallerLimits:
-    """How many pictures one caller may have under way, and ask for in a minute.
+class ClientLimits:
+    """How many images one client may have under way, and ask for in a minute.
 
     Args:
         at_once: waiting ones included; None: as many as there is room for.
-        per_minute: None: as many as can be drawn.
+        per_minute: None: as many as can be generated.
         clock: monotonic seconds.
     """
 
@@ -132,13 +132,13 @@ class CallerLimits:
         self._uses: dict[str, _Use] = {}
 
     @contextmanager
-    def drawing(self, caller: str) -> Iterator[None]:
-        """As long as a picture of the caller's is under way.
+    def drawing(self, client: str) -> Iterator[None]:
+        """As long as an image of the client's is under way.
 
         Raises:
             RequestError: RATE_LIMITED.
         """
-        use = self._uses.setdefault(caller, _Use())
+        use = self._uses.setdefault(client, _Use())
         self._forget_old(use)
         try:
             self._check(use)
@@ -153,21 +153,21 @@ class CallerLimits:
         finally:
             # Whoever asks for nothing costs no memory, however many there were.
             if not use.running and not use.begun:
-                self._uses.pop(caller, None)
+                self._uses.pop(client, None)
 
     def _check(self, use: _Use) -> None:
         if self._at_once is not None and use.running >= self._at_once:
             raise RequestError(
                 Reason.RATE_LIMITED,
-                f"{use.running} pictures of yours are under way, which is as many as this server "
-                "draws for one caller at once; wait for one of them",
+                f"{use.running} images of yours are under way, which is as many as this server "
+                "generates for one client at once; wait for one of them",
                 retry_after=1.0,
             )
         if self._per_minute is not None and len(use.begun) >= self._per_minute:
             wait = max(0.1, use.begun[0] + WINDOW_SECONDS - self._clock())
             raise RequestError(
                 Reason.RATE_LIMITED,
-                f"{self._per_minute} pictures in a minute are as many as one caller may ask for; "
+                f"{self._per_minute} images in a minute are as many as one client may ask for; "
                 f"ask again in {wait:.0f} s",
                 retry_after=wait,
             )

@@ -23,14 +23,14 @@ def counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"wuliart_{name}", text, value)
 
 
-def queue_length(pictures: int) -> Metric:
+def queue_length(images: int) -> Metric:
     """Of the scheduler, or of all that the front has let in."""
-    return gauge("queue_length", "Pictures waiting or being drawn.", pictures)
+    return gauge("queue_length", "Images waiting or being generated.", images)
 
 
-def queue_capacity(pictures: int) -> Metric:
+def queue_capacity(images: int) -> Metric:
     """Of `--queue`."""
-    return gauge("queue_capacity", "Pictures that may wait.", pictures)
+    return gauge("queue_capacity", "Images that may wait.", images)
 
 
 def adapter_watchers(streams: int) -> Metric:
@@ -39,7 +39,7 @@ def adapter_watchers(streams: int) -> Metric:
 
 
 def errors(counts: Mapping[Reason, int]) -> Metric:
-    """Requests that ended in an error, by the reason that their callers were told."""
+    """Requests that ended in an error, by the reason that their clients were told."""
     family = CounterMetricFamily("wuliart_errors", "Failed requests.", labels=["reason"])
     for reason, count in counts.items():
         family.add_metric([reason.value], count)

@@ -1,7 +1,7 @@
 """Stands before every public call: what a client without credentials sends is not even read.
 
 Owns which methods are open to every client, what a refused call is answered with, and the writing
-of responses. The names and limits are `callers`'.
+of responses. The names and limits are `clients`'.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grpc import aio
 
 from inference_server.errors import RequestError
 from inference_server.service import health
-from inference_server.service.clients import CALLER, CallerLimits, Callers, ConnectionLimits
+from inference_server.service.clients import CLIENT, ClientLimits, Clients, ConnectionLimits
 from inference_server.service.receiving import Stream, as_stream
 from inference_server.service.status import abort
 from wuliart_contract.status import Reason
@@ -36,15 +36,15 @@ class Guard(aio.ServerInterceptor):
     """Comes before everything else that looks at a call.
 
     Args:
-        callers: the clients' names.
+        clients: the clients' names.
         limits: of each client.
         refused: called with the reason of each call that is turned away.
     """
 
     def __init__(
-        self, callers: Callers, limits: CallerLimits, refused: Callable[[Reason], None]
+        self, clients: Clients, limits: ClientLimits, refused: Callable[[Reason], None]
     ) -> None:
-        self._callers = callers
+        self._clients = clients
         self._limits = limits
         self._strangers = ConnectionLimits(OPEN_AT_ONCE)
         self._refused = refused
@@ -86,13 +86,13 @@ class Guard(aio.ServerInterceptor):
         Raises:
             RequestError: UNAUTHENTICATED or RATE_LIMITED.
         """
-        if method in OPEN and self._callers.strangers:
+        if method in OPEN and self._clients.strangers:
             with self._strangers.one(context.peer()):
                 yield
             return
         metadata: Any = context.invocation_metadata() or ()
-        async with self._callers.identified(metadata, context.peer()) as name:
-            CALLER.set(name)
+        async with self._clients.identified(metadata, context.peer()) as name:
+            CLIENT.set(name)
             if method != DRAWS:
                 yield
                 return

@@ -1,7 +1,7 @@
 """`wuliart.v1.ImageGenerationService`: requests to jobs, events to messages.
 
-Owns the translation both ways and the end of a call (a caller that leaves cancels its job); knows
-nothing of how pictures are drawn.
+Owns the translation both ways and the end of a call (a client that leaves cancels its job); knows
+nothing of how images are generated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inference_server.errors import RequestError
 from inference_server.logs import REQUEST_ID
 from inference_server.scheduler import events
 from inference_server.service.backend import Backend, BackendSlot
-from inference_server.service.clients import CALLER
+from inference_server.service.clients import CLIENT
 from inference_server.service.request_ids import take_up, told
 from inference_server.service.validation import validate
 from wuliart.v1 import image_generation_pb2 as pb
@@ -49,7 +49,7 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
             backend = self._backend.ready
             draw = validate(request, backend.counts)
             scheduler = backend.scheduler
-            job = scheduler.submit(draw, REQUEST_ID.get(), CALLER.get())
+            job = scheduler.submit(draw, REQUEST_ID.get(), CLIENT.get())
         except RequestError as error:
             self._refused(error)
             raise
@@ -57,7 +57,7 @@ class ImageGeneration(rpc.ImageGenerationServiceServicer):
             async for event in told(job.events(), context):
                 yield message_of(event)
         finally:
-            # Reached when the caller cancels, its deadline passes or its connection breaks, too.
+            # Reached when the client cancels, its deadline passes or its connection breaks, too.
             scheduler.cancel(job)
 
     def _refused(self, error: RequestError) -> None:

@@ -20,7 +20,7 @@ from inference_server.errors import ServerError
 from inference_server.network import Network
 from inference_server.service import health
 from inference_server.service.certificates import CertificateFiles, Certificates
-from inference_server.service.clients import CallerLimits, Callers
+from inference_server.service.clients import ClientLimits, Clients
 from inference_server.service.grpc_log import limit_grpc
 from inference_server.service.guard import Guard
 from inference_server.service.health import Health
@@ -53,8 +53,8 @@ class PublicListener:
 
     Args:
         network: where, and who may call.
-        images: the servicer that draws.
-        adapters: the servicer that lists styles.
+        images: the servicer that generates.
+        adapters: the servicer that lists adapters.
         refused: told the reason of each call that is turned away at the door.
     """
 
@@ -65,8 +65,8 @@ class PublicListener:
         adapters: adapter_pb2_grpc.AdapterServiceServicer,
         refused: Callable[[Reason], None],
     ) -> None:
-        limits = CallerLimits(network.per_caller, network.per_minute, time.monotonic)
-        guard = Guard(Callers(_tokens(network)), limits, refused)
+        limits = ClientLimits(network.per_client, network.per_minute, time.monotonic)
+        guard = Guard(Clients(_tokens(network)), limits, refused)
         limit_grpc()
         self._server = public_server([guard, StatusInterceptor()])
         self._health = Health(SERVICES)

@@ -1,4 +1,4 @@
-"""What a picture says of itself: a request and its exact styles as the contract's recipe.
+"""What an image says of itself: a request and its exact adapters as the contract's recipe.
 
 Owns the translation; the text's form is the contract package's, its place the JPEG encoder's.
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from inference_server import VERSION
-from inference_server.scheduler.events import AdapterUse, DrawRequest
+from inference_server.scheduler.events import AdapterUse, ImageRequest
 from inference_server.scheduler.scheduler import Describe
-from wuliart_contract.recipe import Recipe, RecipeStyle
+from wuliart_contract.recipe import Recipe, RecipeAdapter
 
 
 def describer(model: str, schedule: str) -> Describe:
     """Writes recipes of images that the model of that name generates with that schedule."""
 
-    def describe(request: DrawRequest, uses: tuple[AdapterUse, ...]) -> str:
-        styles = tuple(RecipeStyle(u.name, _shortest(u.weight), u.content_hash) for u in uses)
+    def describe(request: ImageRequest, uses: tuple[AdapterUse, ...]) -> str:
+        adapters = tuple(RecipeAdapter(u.name, _shortest(u.weight), u.content_hash) for u in uses)
         what = request.prompt, request.seed, request.steps
-        recipe = Recipe(*what, styles, model, schedule, VERSION)
+        recipe = Recipe(*what, adapters, model, schedule, VERSION)
         return recipe.text({u.name: u.autov3 for u in uses})
 
     return describe

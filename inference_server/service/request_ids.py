@@ -1,4 +1,4 @@
-"""The id that a request goes by: from its metadata into its log records and back to its caller.
+"""The id that a request goes by: from its metadata into its log records and back to its client.
 
 Owns that, and the trace that the call belongs to. Knows nothing of what is asked for.
 """
@@ -51,7 +51,7 @@ async def told(
 
 
 def request_id(metadata: Iterable[tuple[str, str]]) -> str:
-    """The caller's own id if it sent one that can go into a log as it is; else a random one."""
+    """The client's own id if it sent one that can go into a log as it is; else a random one."""
     for key, value in metadata:
         if key == KEY and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
             return value

@@ -18,7 +18,7 @@ from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.adapters.slots import SlotState
 from inference_server.adapters.store import AdapterStore
 from inference_server.histogram import Histogram
-from inference_server.scheduler.metrics import PictureMetrics
+from inference_server.scheduler.metrics import ImageMetrics
 from inference_server.service import common_metrics as common
 from inference_server.service.backend import Backend
 from inference_server.service.common_metrics import counter, gauge
@@ -26,9 +26,9 @@ from inference_server.service.common_metrics import counter, gauge
 COUNTS: Final = {
     Count.LOADS: "Adapter versions verified and published.",
     Count.REFUSED: "Adapter files that came, or changed, and were refused.",
-    Count.PROMOTED: "Adapters that became resident while a picture waited for them.",
+    Count.PROMOTED: "Adapters that became resident while an image waited for them.",
     Count.EVICTED: "Idle adapters that made room for another name.",
-    Count.DRAINED: "Adapter versions whose last picture was done and whose slot came free.",
+    Count.DRAINED: "Adapter versions whose last image was done and whose slot came free.",
     Count.CHECKSUM_FAILURES: "Slots that did not hold what was committed.",
     Count.LEASE_EXPIRIES: "Reservations of slots that were not committed in time.",
 }
@@ -37,8 +37,8 @@ DURATIONS: Final = {
     Duration.DETECT_TO_READY: "From the manager's seeing a file until its adapter was published.",
     Duration.COPY: "What the manager took to write a slot.",
     Duration.VERIFY: "From a commit to the end of its checksum, and of the copy to the device.",
-    Duration.DRAIN: "From the moment a version lost its name until its last picture was done.",
-    Duration.PROMOTION_WAIT: "From a picture's finding an adapter absent until it was resident.",
+    Duration.DRAIN: "From the moment a version lost its name until its last image was done.",
+    Duration.PROMOTION_WAIT: "From an image's finding an adapter absent until it was resident.",
 }
 
 
@@ -56,20 +56,20 @@ def metrics_of(backend: Backend) -> Iterator[Metric]:
     scheduler = backend.scheduler
     yield common.queue_length(scheduler.queue_length)
     yield common.queue_capacity(scheduler.capacity)
-    yield from _pictures(scheduler.metrics)
+    yield from _images(scheduler.metrics)
     yield from _memory(backend)
     yield from _slots(backend.adapters)
     yield from _adapters(backend.adapters.metrics)
 
 
-def _pictures(metrics: PictureMetrics) -> Iterator[Metric]:
-    yield counter("pictures_completed", "Pictures handed to their callers.", metrics.completed)
-    yield counter("pictures_cancelled", "Pictures whose caller left.", metrics.cancelled)
+def _images(metrics: ImageMetrics) -> Iterator[Metric]:
+    yield counter("images_completed", "Images handed to their clients.", metrics.completed)
+    yield counter("images_cancelled", "Images whose client left.", metrics.cancelled)
     yield common.errors(metrics.errors)
     stages = {stage.value: histogram for stage, histogram in metrics.stages.items()}
-    yield _histograms("stage_seconds", "Completed pictures, by stage.", "stage", stages)
+    yield _histograms("stage_seconds", "Completed images, by stage.", "stage", stages)
     yield _histogram("step_seconds", "What a step took all who shared it.", metrics.steps)
-    yield _histogram("step_pictures", "Pictures that shared a step.", metrics.batches)
+    yield _histogram("step_images", "Images that shared a step.", metrics.batches)
 
 
 def _memory(backend: Backend) -> Iterator[Metric]:
@@ -90,7 +90,7 @@ def _slots(store: AdapterStore) -> Iterator[Metric]:
     for state in SlotState:
         slots.add_metric([state.value], states[state])
     yield slots
-    yield gauge("adapter_pins", "Slots' uses by pictures under way.", store.slots.pin_count)
+    yield gauge("adapter_pins", "Slots' uses by images under way.", store.slots.pin_count)
     attached = int(store.manager_attached)
     yield gauge("manager_attached", "Whether a LoRA manager is attached.", attached)
     yield common.adapter_watchers(store.catalog.watchers)

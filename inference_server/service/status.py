@@ -1,7 +1,7 @@
 """Turns a failure into a gRPC status, once, at the edge.
 
 Owns the details a status carries (ErrorInfo, BadRequest, RetryInfo) and the guard around every
-handler: what is not a `RequestError` reaches the caller as a plain INTERNAL and the log in full.
+handler: what is not a `RequestError` reaches the client as a plain INTERNAL and the log in full.
 """
 
 from __future__ import annotations

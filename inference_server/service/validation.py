@@ -9,9 +9,9 @@ import math
 import secrets
 import unicodedata
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError, Violation
-from inference_server.scheduler.events import DrawRequest
+from inference_server.scheduler.events import ImageRequest
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart_contract.limits import (
     MAX_ADAPTER_NAME_CHARACTERS,
@@ -33,7 +33,7 @@ RANDOM_SEED_BITS = 32
 TEXT_CONTROLS = frozenset("\t\n\r")
 
 
-def validate(message: GenerateImageRequest, counts: range) -> DrawRequest:
+def validate(message: GenerateImageRequest, counts: range) -> ImageRequest:
     """The request with its defaults filled in.
 
     Args:
@@ -50,9 +50,9 @@ def validate(message: GenerateImageRequest, counts: range) -> DrawRequest:
         raise RequestError(Reason.INVALID_REQUEST, listed, violations=violations)
     seed = message.seed if message.HasField("seed") else secrets.randbits(RANDOM_SEED_BITS)
     adapters = tuple(
-        Wanted(a.name, a.weight if a.HasField("weight") else 1.0) for a in message.adapters
+        AdapterWeight(a.name, a.weight if a.HasField("weight") else 1.0) for a in message.adapters
     )
-    return DrawRequest(
+    return ImageRequest(
         message.prompt, seed, steps, adapters, message.preview, recipe=not message.omit_recipe
     )
 
@@ -69,7 +69,7 @@ def _prompt(prompt: str) -> list[Violation]:
     if categories & {"Cc", "Cs"}:
         return [Violation("prompt", "contains control characters; it must be text")]
     if is_blank(prompt):
-        return [Violation("prompt", "is empty; say what the picture shows")]
+        return [Violation("prompt", "is empty; say what the image shows")]
     return []
 
 

@@ -20,16 +20,16 @@ from tests.browser.visitor import PATIENCE, Visitor, chromium, eventually
 from tests.support.whole_service import whole_service
 from wuliart_client import Client
 
-STYLES = Path(__file__).parents[2] / "loras"
+ADAPTERS = Path(__file__).parents[2] / "loras"
 
 
 class Site:
-    """Server, manager and page, running; files in `loras` are styles."""
+    """Server, manager and page, running; files in `loras` are adapters."""
 
     def __init__(self, folder: Path) -> None:
         self.service = whole_service(folder)
-        shutil.copy(STYLES / "neon.safetensors", self.service.loras)
-        shutil.copy(STYLES / "ink.safetensors", self.service.loras)
+        shutil.copy(ADAPTERS / "neon.safetensors", self.service.loras)
+        shutil.copy(ADAPTERS / "ink.safetensors", self.service.loras)
         self.client = Client(self.service.listen)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
@@ -53,7 +53,7 @@ class Site:
         )
 
     def add(self, name: str, data: bytes) -> Path:
-        """Puts a style file in as a careful program does: written aside, then renamed."""
+        """Puts an adapter file in as a careful program does: written aside, then renamed."""
         aside = self.service.loras.parent / "aside"
         aside.write_bytes(data)
         return aside.rename(self.service.loras / f"{name}.safetensors")

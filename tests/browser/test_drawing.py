@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import STYLES, Site
+from tests.browser.conftest import ADAPTERS, Site
 from tests.browser.visitor import Visitor, eventually
 from wuliart_client import read_recipe
 
@@ -36,11 +36,11 @@ def test_save_gives_the_servers_own_file(visit: Visit, tmp_path: Path) -> None:
         assert f'filename="{name}"' in answer.headers["Content-Disposition"]
         assert address.endswith(f"/{name}")
         assert answer.read() == (tmp_path / "saved.jpg").read_bytes()
-    picture = Image.open(tmp_path / "saved.jpg")
-    assert (picture.format, picture.size) == ("JPEG", (1024, 1024))
+    image = Image.open(tmp_path / "saved.jpg")
+    assert (image.format, image.size) == ("JPEG", (1024, 1024))
     usual = io.BytesIO()
     Image.new("RGB", (8, 8)).save(usual, "JPEG", quality=95)
-    assert picture.quantization == Image.open(usual).quantization  # type: ignore[attr-defined]
+    assert image.quantization == Image.open(usual).quantization  # type: ignore[attr-defined]
     recipe = read_recipe(tmp_path / "saved.jpg")
     assert (recipe.prompt, recipe.steps) == ("a fox on a purple background", 4)
     assert not visitor.errors
@@ -48,34 +48,34 @@ def test_save_gives_the_servers_own_file(visit: Visit, tmp_path: Path) -> None:
     assert visitor.hosts == {visitor.page.url.split("/")[2]}
 
 
-def test_a_file_that_comes_is_a_style_and_one_that_goes_is_none(visit: Visit, site: Site) -> None:
+def test_a_file_that_comes_is_a_adapter_and_one_that_goes_is_none(visit: Visit, site: Site) -> None:
     visitor = visit()
     visitor.open_more()
     visitor.steps(1)
-    assert sorted(visitor.styles()) == ["Ink", "Neon"]
-    file = site.add("fresh", (STYLES / "pixel.safetensors").read_bytes())
-    eventually(lambda: len(visitor.styles()) == 3, "the new style in the list")
-    visitor.choose(next(s for s in visitor.styles() if s not in ("Ink", "Neon")))
+    assert sorted(visitor.adapters()) == ["Ink", "Neon"]
+    file = site.add("fresh", (ADAPTERS / "pixel.safetensors").read_bytes())
+    eventually(lambda: len(visitor.adapters()) == 3, "the new adapter in the list")
+    visitor.choose(next(s for s in visitor.adapters() if s not in ("Ink", "Neon")))
     visitor.choose("Ink", which=1)
     address = visitor.draw("a red boat")
     with urllib.request.urlopen(visitor.page.url.rstrip("/") + address) as answer:
         recipe = read_recipe(answer.read())
-    assert [style.name for style in recipe.styles] == ["fresh", "ink"]
+    assert [adapter.name for adapter in recipe.adapters] == ["fresh", "ink"]
 
     bad = site.add("bad", b"no tensors here")
     eventually(lambda: "“bad” cannot be used" in visitor.notices, "why the file was refused")
     bad.unlink()
     file.unlink()
-    eventually(lambda: len(visitor.styles()) == 2, "the style gone")
+    eventually(lambda: len(visitor.adapters()) == 2, "the adapter gone")
     eventually(lambda: visitor.notices == "", "nothing more to say")
-    # It was chosen: nobody gets a picture without it unasked.
+    # It was chosen: nobody gets an image without it unasked.
     visitor.begin("a red boat")
-    expect(visitor.line).to_contain_text("There is no such style any more")
+    expect(visitor.line).to_contain_text("There is no such adapter any more")
     visitor.choose("No style")
     visitor.draw("a red boat")
 
 
-def test_a_small_picture_gives_its_settings_back(visit: Visit) -> None:
+def test_a_small_image_gives_its_settings_back(visit: Visit) -> None:
     visitor = visit()
     visitor.open_more()
     visitor.steps(1)
@@ -92,12 +92,12 @@ def test_a_small_picture_gives_its_settings_back(visit: Visit) -> None:
     visitor.strip.nth(1).click()
     expect(visitor.prompt).to_have_value("a red boat")
     expect(visitor.seed).to_have_value(seed)
-    expect(visitor.picture).to_have_attribute("src", first)
-    assert visitor.style_box().input_value() == "Neon"
-    assert visitor.style_box(1).input_value() == "No style"
+    expect(visitor.image).to_have_attribute("src", first)
+    assert visitor.adapter_box().input_value() == "Neon"
+    assert visitor.adapter_box(1).input_value() == "No style"
     assert visitor.page.locator("#steps input").nth(0).is_checked()
     assert visitor.lock.is_checked()
-    # The same picture again, and its name is another all the same.
+    # The same image again, and its name is another all the same.
     third = visitor.draw("a red boat")
     assert len({first, second, third}) == 3
     files = []
@@ -138,7 +138,7 @@ def test_wheel_zooms_at_the_pointer_drag_pans_and_double_click_leaves_full_scree
     page.wait_for_function("document.fullscreenElement?.id === 'shown'")
 
     def box() -> tuple[float, float, float]:
-        found = visitor.picture.bounding_box()
+        found = visitor.image.bounding_box()
         assert found is not None
         return found["x"], found["y"], found["width"]
 
@@ -149,7 +149,7 @@ def test_wheel_zooms_at_the_pointer_drag_pans_and_double_click_leaves_full_scree
     page.keyboard.down("Control")
     page.mouse.wheel(0, -300)
     page.keyboard.up("Control")
-    eventually(lambda: box()[2] > size * 1.5, "the picture larger")
+    eventually(lambda: box()[2] > size * 1.5, "the image larger")
     now = box()
     assert abs((x - now[0]) / now[2] - 1 / 4) < 0.01 and abs((y - now[1]) / now[2] - 1 / 3) < 0.01
     page.mouse.down()
@@ -160,14 +160,14 @@ def test_wheel_zooms_at_the_pointer_drag_pans_and_double_click_leaves_full_scree
     page.keyboard.press("Tab")
     visitor.page.locator(".whole").focus()
     page.keyboard.press("0")
-    eventually(lambda: abs(box()[2] - size) < 1, "all of the picture")
+    eventually(lambda: abs(box()[2] - size) < 1, "all of the image")
     page.mouse.dblclick(left + size / 2, top + size / 2)
     assert page.evaluate("document.fullscreenElement !== null")
     page.mouse.dblclick(left / 2, top + size / 2)
     page.wait_for_function("document.fullscreenElement === null")
 
 
-def test_two_visitors_do_not_see_each_others_pictures(visit: Visit) -> None:
+def test_two_visitors_do_not_see_each_others_images(visit: Visit) -> None:
     one, other = visit(), visit()
     for visitor in (one, other):
         visitor.open_more()
@@ -175,13 +175,13 @@ def test_two_visitors_do_not_see_each_others_pictures(visit: Visit) -> None:
     one.begin("a red boat")
     other.begin("a green apple")
     first, second = one.wait_drawn(), other.wait_drawn()
-    assert one.picture.get_attribute("alt") == "a red boat"
-    assert other.picture.get_attribute("alt") == "a green apple"
+    assert one.image.get_attribute("alt") == "a red boat"
+    assert other.image.get_attribute("alt") == "a green apple"
     for visitor, foreign in ((one, second), (other, first)):
         expect(visitor.strip).to_have_count(1)
         assert foreign not in visitor.page.content()
     late = visit()
-    assert "/pictures/" not in late.page.content()
+    assert "/images/" not in late.page.content()
 
 
 def test_a_prompt_of_2000_characters_is_drawn_and_what_is_not_read_is_told(visit: Visit) -> None:
@@ -199,7 +199,7 @@ def test_markup_in_a_prompt_is_text(visit: Visit) -> None:
     visitor.open_more()
     visitor.steps(2)
     visitor.draw(evil)
-    assert visitor.picture.get_attribute("alt") == evil
+    assert visitor.image.get_attribute("alt") == evil
     assert evil in (visitor.strip.first.get_attribute("aria-label") or "")
     visitor.prompt.fill("")
     visitor.strip.first.click()
@@ -211,5 +211,5 @@ def test_markup_in_a_prompt_is_text(visit: Visit) -> None:
 def test_an_empty_box_asks_for_words(visit: Visit) -> None:
     visitor = visit()
     visitor.begin("   ")
-    expect(visitor.line).to_contain_text("Say what to draw")
+    expect(visitor.line).to_contain_text("Say what to generate")
     expect(visitor.page.locator("#draw")).to_be_enabled()

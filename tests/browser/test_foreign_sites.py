@@ -27,7 +27,7 @@ ATTACK = """async (page) => {
   const json = { "content-type": "application/json" };
   await read("page", page);
   await read("opaque page", page, { mode: "no-cors" });
-  await read("styles", page + "v1/models");
+  await read("adapters", page + "v1/models");
   await read("join", page + "gradio_api/queue/join",
              { method: "POST", headers: json, body: '{"data":[]}', credentials: "include" });
   await read("plain post", page + "v1/images/generations",
@@ -91,7 +91,7 @@ def test_another_sites_page_reads_nothing_and_causes_nothing(
     for host in ("127.0.0.1", EVIL, "localhost"):
         page.goto(attacker.replace("127.0.0.1", host))
         told = page.evaluate(ATTACK, site.address)
-        assert told["page"] == told["styles"] == told["join"] == "blocked", told
+        assert told["page"] == told["adapters"] == told["join"] == "blocked", told
         # Sent without asking first, and refused; the browser may not see even the refusal.
         assert told["opaque page"] == told["plain post"] == "blocked", told
     assert site.client.info().queue_length == drawn

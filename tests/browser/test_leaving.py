@@ -38,7 +38,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 async def draw(browser: Browser, address: str, prompt: str) -> Page:
-    """A visitor who has asked for a picture."""
+    """A visitor who has asked for an image."""
     page = await (await browser.new_context(locale="en-US")).new_page()
     await page.goto(address)
     await page.locator("#shown .line").wait_for()
@@ -65,7 +65,7 @@ async def test_each_step_is_shown_and_stop_in_the_second_frees_the_device(
     server.engine.free()
     await page.locator("#draw").click()
     await expect(line).to_contain_text("Done in")
-    # Two steps of the first picture, four of the second: nothing went on behind the page's back.
+    # Two steps of the first image, four of the second: nothing went on behind the page's back.
     assert (server.engine.entered("step"), server.engine.entered("decode")) == (6, 1)
 
 
@@ -94,7 +94,7 @@ async def test_who_waits_is_told_how_many_come_before(
     for n, prompt in enumerate(("first", "second", "third")):
         pages.append(await draw(browser, address, prompt))
         await server.accepted(n + 1)
-    await expect(pages[2].locator("#shown .line")).to_contain_text("Waiting… 2 pictures")
+    await expect(pages[2].locator("#shown .line")).to_contain_text("Waiting… 2 images")
     await expect(pages[1].locator("#shown .line")).to_contain_text("You are next")
     # Who waits may leave, too.
     await pages[2].locator("#stop").click()
@@ -121,5 +121,5 @@ async def test_a_page_that_is_closed_frees_the_device(
     await server.let_go(0)
     server.engine.free()
     await (await draw(browser, address, "a boat")).locator("#shown img.finished").wait_for()
-    # Of the first: the steps that were let, the one that was held, and no picture.
+    # Of the first: the steps that were let, the one that was held, and no image.
     assert (server.engine.entered("step"), server.engine.entered("decode")) == (let + 1 + 4, 1)

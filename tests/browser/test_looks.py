@@ -39,9 +39,9 @@ def assert_accessible(visitor: Visitor) -> None:
     assert not bad
 
 
-def draw_three(visitor: Visitor, prompts: list[str], styles: list[str]) -> None:
-    for prompt, style in zip(prompts, styles, strict=True):
-        visitor.choose(style)
+def draw_three(visitor: Visitor, prompts: list[str], adapters: list[str]) -> None:
+    for prompt, adapter in zip(prompts, adapters, strict=True):
+        visitor.choose(adapter)
         visitor.draw(prompt)
 
 
@@ -89,9 +89,9 @@ def test_phone(visit: Visit) -> None:
     visitor.page.get_by_role("button", name="More").click()
     visitor.draw("a fox on a purple background")
     assert_accessible(visitor)
-    # Nothing lies beside the screen, and the picture has come into view by itself.
+    # Nothing lies beside the screen, and the image has come into view by itself.
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
-    expect(visitor.picture).to_be_in_viewport()
+    expect(visitor.image).to_be_in_viewport()
     visitor.page.get_by_role("button", name="More").click()
     shoot(visitor, "page-phone", full_page=True)
 
@@ -110,14 +110,16 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     visitor.page.reload()
     expect(visitor.prompt).to_be_focused()
     keys.type("a red boat")
-    eventually(lambda: len(visitor.styles()) == 2, "the styles")
+    eventually(lambda: len(visitor.adapters()) == 2, "the adapters")
     visitor.prompt.focus()
-    tab_to(".style input")
-    for style in ("Ink", "Neon"):
+    tab_to(".adapter input")
+    for adapter in ("Ink", "Neon"):
         keys.press("ArrowDown")
-        expect(visitor.page.locator("[role=option].active")).to_have_attribute("aria-label", style)
+        expect(visitor.page.locator("[role=option].active")).to_have_attribute(
+            "aria-label", adapter
+        )
     keys.press("Enter")
-    expect(visitor.style_box()).to_have_value("Neon")
+    expect(visitor.adapter_box()).to_have_value("Neon")
     tab_to("#draw")
     keys.press("Enter")
     expect(visitor.page.locator("#stop")).to_be_focused()
@@ -136,4 +138,4 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     expect(visitor.prompt).to_be_focused()
     tab_to("#strip button")
     keys.press("Enter")
-    expect(visitor.line).to_contain_text("Drawn before")
+    expect(visitor.line).to_contain_text("Generated before")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import STYLES, Site
+from tests.browser.conftest import ADAPTERS, Site
 from tests.browser.visitor import Visitor, eventually
 from wuliart_client import AdapterState
 from wuliart_web.page import labelled
@@ -19,9 +19,9 @@ def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
     visitor.open_more()
     visitor.steps(1)
     for name in ("flat", "pixel", "more"):
-        site.add(name, (STYLES / f"{name.replace('more', 'flat')}.safetensors").read_bytes())
-    eventually(lambda: len(visitor.styles()) == 5, "more styles than there are places")
-    known = site.client.styles()
+        site.add(name, (ADAPTERS / f"{name.replace('more', 'flat')}.safetensors").read_bytes())
+    eventually(lambda: len(visitor.adapters()) == 5, "more adapters than there are places")
+    known = site.client.adapters()
     absent = next(a.name for a in known if a.state is AdapterState.AVAILABLE)
     label = next(label for label, name in labelled(known) if name == absent)
     site.service.kill("manager")
@@ -30,7 +30,7 @@ def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
     visitor.choose(label)
     visitor.begin("a red boat")
     expect(visitor.line).to_contain_text("has to be loaded, but the LoRA manager does not run")
-    # A style in memory, or none, needs no manager.
+    # An adapter in memory, or none, needs no manager.
     visitor.choose("No style")
     visitor.draw("a red boat")
     visitor.choose(label)
@@ -39,7 +39,7 @@ def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
     visitor.draw("a green apple")
 
 
-def test_the_server_is_killed_in_a_picture_and_the_page_goes_on_when_it_is_back(
+def test_the_server_is_killed_in_a_image_and_the_page_goes_on_when_it_is_back(
     visit: Visit, site: Site
 ) -> None:
     visitor = visit()
@@ -61,9 +61,9 @@ def test_the_server_is_killed_in_a_picture_and_the_page_goes_on_when_it_is_back(
     site.wait_managed(True)
     for each in (visitor, late):
         eventually(lambda each=each: each.notices == "", "nothing more to say")
-        eventually(lambda each=each: len(each.styles()) == 5, "the styles")
+        eventually(lambda each=each: len(each.adapters()) == 5, "the adapters")
     # What was chosen is chosen still.
-    assert visitor.style_box().input_value() == "Neon"
+    assert visitor.adapter_box().input_value() == "Neon"
     visitor.draw("a red boat")
     assert not visitor.errors
 

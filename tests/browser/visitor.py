@@ -48,9 +48,9 @@ class Visitor:
         page.on("request", self._requested)
         page.on("console", self._said)
         page.goto(address)
-        # The styles have come: everything on the page is alive.
+        # The adapters have come: everything on the page is alive.
         self.line.wait_for()
-        eventually(lambda: self.styles() or self.notices, "the styles, or why there are none")
+        eventually(lambda: self.adapters() or self.notices, "the adapters, or why there are none")
 
     def _said(self, message: object) -> None:
         # The page needs nothing that its own policy forbids.
@@ -66,12 +66,12 @@ class Visitor:
 
     @property
     def line(self) -> Locator:
-        """What is said above the picture."""
+        """What is said above the image."""
         return self.page.locator("#shown .line")
 
     @property
-    def picture(self) -> Locator:
-        """The finished picture."""
+    def image(self) -> Locator:
+        """The finished image."""
         return self.page.locator("#shown img.finished")
 
     @property
@@ -88,20 +88,20 @@ class Visitor:
 
     @property
     def strip(self) -> Locator:
-        """The small pictures of this visit."""
+        """The small images of this visit."""
         return self.page.locator("#strip button")
 
     @property
     def notices(self) -> str:
         return self.page.locator("#notices").inner_text()
 
-    def style_box(self, which: int = 0) -> Locator:
-        """The first list of styles, or the second one."""
-        return self.page.locator(".style input[role=combobox]").nth(which)
+    def adapter_box(self, which: int = 0) -> Locator:
+        """The first list of adapters, or the second one."""
+        return self.page.locator(".adapter input[role=combobox]").nth(which)
 
-    def styles(self) -> list[str]:
-        """What the first list of styles offers, the empty choice left out."""
-        box = self.style_box()
+    def adapters(self) -> list[str]:
+        """What the first list of adapters offers, the empty choice left out."""
+        box = self.adapter_box()
         box.click()
         # In one go: the list may change while it is read.
         names: list[str] = self._offered(box).evaluate_all("all => all.map(o => o.ariaLabel)")
@@ -117,30 +117,30 @@ class Visitor:
         self.page.get_by_role("button", name="More").click()
         self.seed.wait_for()
 
-    def choose(self, style: str, which: int = 0) -> None:
-        box = self.style_box(which)
+    def choose(self, adapter: str, which: int = 0) -> None:
+        box = self.adapter_box(which)
         box.click()
-        self._offered(box).and_(self.page.get_by_label(style, exact=True)).click()
+        self._offered(box).and_(self.page.get_by_label(adapter, exact=True)).click()
 
     def steps(self, n: int) -> None:
         """Chooses how many; the fold must be open."""
         self.page.locator("#steps label").nth(n - 1).click()
 
     def begin(self, prompt: str) -> None:
-        """Asks for a picture and waits for none."""
+        """Asks for an image and waits for none."""
         self.prompt.fill(prompt)
         self.page.locator("#draw").click()
 
     def draw(self, prompt: str) -> str:
-        """Draws to the end; the picture's address."""
+        """Generates to the end; the image's address."""
         before = self.strip.count()
         self.begin(prompt)
         return self.wait_drawn(before + 1)
 
-    def wait_drawn(self, pictures: int = 1) -> str:
-        """Waits until this visit has that many pictures; the last one's address."""
-        expect(self.strip).to_have_count(pictures)
-        self.picture.wait_for()
-        address = self.picture.get_attribute("src")
+    def wait_drawn(self, images: int = 1) -> str:
+        """Waits until this visit has that many images; the last one's address."""
+        expect(self.strip).to_have_count(images)
+        self.image.wait_for()
+        address = self.image.get_attribute("src")
         assert address is not None
         return address

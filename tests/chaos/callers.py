@@ -1,7 +1,7 @@
-"""Callers of every door, and how each of their requests ended.
+"""Clients of every door, and how each of their requests ended.
 
 Owns the threads that ask without a pause, over gRPC and over the page's OpenAI door, and the
-verdict on every ending: a picture, compared with the golden one of its version; a named error; or
+verdict on every ending: an image, compared with the golden one of its version; a named error; or
 what must not be, a request that is lost or hangs. Knows nothing of what is done meanwhile.
 """
 
@@ -26,14 +26,14 @@ from PIL import Image
 from tests.chaos.world import PATIENCE, PROMPT, World
 from wuliart_client import DeadlineExceeded, ProtocolError, WuliArtError
 
-GRPC_CALLERS = 1
+GRPC_CLIENTS = 1
 
 LATE = PATIENCE + 5
 """Seconds after which a call hangs: its own deadline has passed."""
 
 
 def pixels(jpeg: bytes) -> bytes:
-    """What a picture shows, whatever is written in its header."""
+    """What an image shows, whatever is written in its header."""
     return np.asarray(Image.open(io.BytesIO(jpeg))).tobytes()
 
 
@@ -44,15 +44,15 @@ def _where(thread: threading.Thread) -> str:
     return f"{thread.name} never returned:\n{stack}"
 
 
-class Callers:
-    """Use as a context manager; inside, pictures in the styles are asked for in turn.
+class Clients:
+    """Use as a context manager; inside, images in the adapters are asked for in turn.
 
     Args:
-        world: the server and its golden pictures.
-        web_port: of the page; its caller asks for the first style alone, whose version is
+        world: the server and its golden images.
+        web_port: of the page; its client asks for the first adapter alone, whose version is
             `golden`: the door does not tell versions.
-        golden: content hash of the first style.
-        names: of styles.
+        golden: content hash of the first adapter.
+        names: of adapters.
     """
 
     def __init__(self, world: World, web_port: int, golden: str, *names: str) -> None:
@@ -65,7 +65,7 @@ class Callers:
         self._lock = threading.Lock()
         self._asking: dict[threading.Thread, tuple[Callable[[], None], float]] = {}
         """Who asks, for what, and since when."""
-        self.pictures = 0
+        self.images = 0
         self.endings: Counter[str] = Counter()
         """Named errors."""
         self.wrong: list[str] = []
@@ -73,7 +73,7 @@ class Callers:
         self.hung: list[str] = []
 
     def __enter__(self) -> Self:
-        for ask in (*[self._by_grpc] * GRPC_CALLERS, self._by_web):
+        for ask in (*[self._by_grpc] * GRPC_CLIENTS, self._by_web):
             self._begin(ask)
         return self
 
@@ -83,7 +83,7 @@ class Callers:
         thread.start()
 
     def replace_hung(self) -> None:
-        """A caller whose call outlives its own deadline is given up; another takes its place."""
+        """A client whose call outlives its own deadline is given up; another takes its place."""
         for thread, (ask, began) in list(self._asking.items()):
             if time.monotonic() - began > LATE:
                 self.hung.append(_where(thread))
@@ -103,14 +103,14 @@ class Callers:
 
     @property
     def requests(self) -> int:
-        return sum((self.pictures, *map(len, (self.lost, self.hung)), *self.endings.values()))
+        return sum((self.images, *map(len, (self.lost, self.hung)), *self.endings.values()))
 
     def check(self) -> None:
         """Every request ended as it should, and there were some."""
         assert not self.lost, f"{len(self.lost)} requests lost: {self.lost[:3]}"
         assert not self.hung, f"{len(self.hung)} requests hung: {self.hung[:3]}"
-        assert not self.wrong, f"{len(self.wrong)} of {self.pictures} wrong: {self.wrong[:3]}"
-        assert self.pictures > 0
+        assert not self.wrong, f"{len(self.wrong)} of {self.images} wrong: {self.wrong[:3]}"
+        assert self.images > 0
 
     def _again(self, ask: Callable[[], None]) -> None:
         me = threading.current_thread()
@@ -125,7 +125,7 @@ class Callers:
             except WuliArtError as error:
                 self._ended(f"{type(error).__name__} {error.reason or ''}".strip())
             except httpx.TransportError as error:
-                # The page's own process is gone; this is all that a caller can be told of it.
+                # The page's own process is gone; this is all that a client can be told of it.
                 self._ended(f"web: {type(error).__name__}")
             except Exception as error:
                 self.lost.append(repr(error))
@@ -138,16 +138,16 @@ class Callers:
 
     def _drawn(self, right: bool, what: str) -> None:
         with self._lock:
-            self.pictures += 1
+            self.images += 1
             if not right:
                 self.wrong.append(what)
 
     def _by_grpc(self) -> None:
         with self._lock:
             name = next(self._names)
-        picture = self._world.picture(name)
-        (use,) = picture.adapters
-        right = picture.data == self._world.golden.get(use.content_hash)
+        image = self._world.image(name)
+        (use,) = image.adapters
+        right = image.data == self._world.golden.get(use.content_hash)
         self._drawn(right, f"{name} {use.content_hash[:8]} gen {use.generation}")
 
     def _by_web(self) -> None:

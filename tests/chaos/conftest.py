@@ -64,7 +64,7 @@ def make_world(
 
 @pytest.fixture(scope="session")
 def shared(make_world: Callable[[], World]) -> World:
-    """The one server, with the golden picture of every version."""
+    """The one server, with the golden image of every version."""
     world = make_world()
     world.start_manager()
     world.wait_attached()
@@ -75,7 +75,7 @@ def shared(make_world: Callable[[], World]) -> World:
 
 @pytest.fixture(scope="session")
 def versions(shared: World) -> list[Version]:
-    """Contents of a style whose golden pictures are known."""
+    """Contents of an adapter whose golden images are known."""
     return [shared.version(seed) for seed in range(VERSIONS)]
 
 

@@ -1,7 +1,7 @@
-"""Pictures drawn without a pause while something is done to the processes.
+"""Images generated without a pause while something is done to the processes.
 
-Owns the threads that draw, the comparison of every picture with the golden one of the version that
-its `started` event names, and the count. Knows nothing of what is done meanwhile.
+Owns the threads that generate, the comparison of every image with the golden one of the version
+that its `started` event names, and the count. Knows nothing of what is done meanwhile.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tests.chaos.world import World
 from wuliart_client import WuliArtError
 
 THREADS = 2
-"""One picture is being drawn and the next one's styles are bound already."""
+"""One image is being generated and the next one's adapters are bound already."""
 
 
 class Drawer:
-    """Use as a context manager; inside, pictures are drawn in the styles in turn."""
+    """Use as a context manager; inside, images are generated in the adapters in turn."""
 
     def __init__(self, world: World, *names: str) -> None:
         self._world = world
@@ -28,7 +28,7 @@ class Drawer:
         self._lock = threading.Lock()
         self._drawn = threading.Condition(self._lock)
         self._threads = [threading.Thread(target=self._draw) for _ in range(THREADS)]
-        self.pictures = 0
+        self.images = 0
         self.wrong: list[str] = []
         self.errors: list[WuliArtError] = []
         self.versions: set[str] = set()
@@ -50,34 +50,34 @@ class Drawer:
         for thread in self._threads:
             thread.join()
 
-    def wait_for_more(self, pictures: int) -> None:
-        """Returns when so many more pictures have been drawn, or have failed."""
+    def wait_for_more(self, images: int) -> None:
+        """Returns when so many more images have been generated, or have failed."""
         with self._lock:
-            wanted = self.pictures + len(self.errors) + pictures
-            self._drawn.wait_for(lambda: self.pictures + len(self.errors) >= wanted, 60)
+            wanted = self.images + len(self.errors) + images
+            self._drawn.wait_for(lambda: self.images + len(self.errors) >= wanted, 60)
 
     def check(self) -> None:
-        """Every picture was drawn, and was that of the version it names."""
-        assert not self.errors, f"{len(self.errors)} pictures failed: {self.errors[0]!r}"
-        assert not self.wrong, f"{len(self.wrong)} of {self.pictures} wrong: {self.wrong[0]}"
-        assert self.pictures > 0
+        """Every image was generated, and was that of the version it names."""
+        assert not self.errors, f"{len(self.errors)} images failed: {self.errors[0]!r}"
+        assert not self.wrong, f"{len(self.wrong)} of {self.images} wrong: {self.wrong[0]}"
+        assert self.images > 0
 
     def _draw(self) -> None:
         while not self._stop.is_set():
             with self._lock:
                 name = next(self._names)
             try:
-                picture = self._world.picture(name)
+                image = self._world.image(name)
             except WuliArtError as error:
                 with self._drawn:
                     self.errors.append(error)
                     self._drawn.notify_all()
                 continue
-            (use,) = picture.adapters
+            (use,) = image.adapters
             with self._drawn:
-                self.pictures += 1
+                self.images += 1
                 self.versions.add(use.content_hash)
-                self.steps.append(picture.timings.denoise / picture.steps)
-                if picture.data != self._world.golden.get(use.content_hash):
+                self.steps.append(image.timings.denoise / image.steps)
+                if image.data != self._world.golden.get(use.content_hash):
                     self.wrong.append(f"{use.name} {use.content_hash[:8]} gen {use.generation}")
                 self._drawn.notify_all()

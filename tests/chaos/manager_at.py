@@ -47,7 +47,7 @@ class Step(StrEnum):
     COMMITTED = "committed"
     """The adapter is published; the catalogue has not been reported."""
     PROMOTED = "promoted"
-    """A picture waits for the style; nothing has been done for it."""
+    """An image waits for the adapter; nothing has been done for it."""
 
 
 AT_START = (Step.INTRODUCED, Step.ATTACHED, Step.MAPPED)

@@ -18,7 +18,7 @@ from inference_server.engine.engine import Engine
 from inference_server.scheduler import batch, scheduler
 
 STAGES = ("encode", "begin", "step", "check", "preview", "decode", "rest")
-ENCODERS = {"encode_preview": batch, "encode_picture": scheduler}
+ENCODERS = {"encode_preview": batch, "encode_image": scheduler}
 """JPEG: where each is called from."""
 
 

@@ -1,7 +1,7 @@
 """What systemd or compose does around the service: whatever has ended is started again.
 
 Owns the watching thread and the three ways in which a process is disturbed. Knows nothing of
-pictures, nor of whether the service has recovered.
+images, nor of whether the service has recovered.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Supervisor:
         return time.monotonic()
 
     def restart(self, name: str) -> float:
-        """As an operator does it: what is being drawn is finished first, see `drains`."""
+        """As an operator does it: what is being generated is finished first, see `drains`."""
         process = self._service.processes[name]
         began = time.monotonic()
         process.terminate()

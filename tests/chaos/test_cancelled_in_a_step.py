@@ -1,4 +1,4 @@
-"""A caller leaves in the middle of a step; the device goes on, and so does its hold on the slot."""
+"""A client leaves in the middle of a step; the device goes on, and so does its hold on the slot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def server() -> AsyncIterator[InProcessServer]:
         yield running
 
 
-async def test_the_slot_of_a_cancelled_picture_is_free_only_when_the_device_is_done(
+async def test_the_slot_of_a_cancelled_image_is_free_only_when_the_device_is_done(
     server: InProcessServer,
 ) -> None:
     async with HandManager(server) as manager:
@@ -35,7 +35,7 @@ async def test_the_slot_of_a_cancelled_picture_is_free_only_when_the_device_is_d
         call.cancel()
         await server.let_go(0)
 
-        # Its style has a new version by now: the step under way still reads the old one.
+        # Its adapter has a new version by now: the step under way still reads the old one.
         await manager.load("ink", seed=2)
         assert (held.state, held.pins, held.generation) == (SlotState.DRAINING, 1, generation)
         failure = await failure_of(manager.reserve("oil", evict=False))

@@ -1,4 +1,4 @@
-"""The time of day is set, by a day to either side, while pictures are drawn and files come."""
+"""The time of day is set, by a day to either side, while images are generated and files come."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def timed(
 
 
 @pytest.mark.parametrize("jump", [DAY, -DAY])
-def test_neither_pictures_nor_files_notice_a_jump_of_the_clock(
+def test_neither_images_nor_files_notice_a_jump_of_the_clock(
     timed: TimedWorld, versions: list[Version], jump: int
 ) -> None:
     first, second, third, _ = versions

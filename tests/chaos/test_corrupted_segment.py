@@ -31,10 +31,10 @@ def segment(world: World) -> Iterator[mmap.mmap]:
 
 
 def slot_of(world: World, name: str) -> slice:
-    """Where a resident style lies."""
-    (style,) = (style for style in world.client.styles() if style.name == name)
-    assert style.slot is not None
-    start = style.slot * world.layout.slot_bytes
+    """Where a resident adapter lies."""
+    (adapter,) = (adapter for adapter in world.client.adapters() if adapter.name == name)
+    assert adapter.slot is not None
+    start = adapter.slot * world.layout.slot_bytes
     return slice(start, start + world.layout.slot_bytes)
 
 
@@ -43,7 +43,7 @@ def written_again(world: World) -> int:
     return world.service.log("manager").read_text().count("does not hold what was committed")
 
 
-def test_a_byte_that_flips_before_the_commit_is_noticed_and_the_style_written_again(
+def test_a_byte_that_flips_before_the_commit_is_noticed_and_the_adapter_written_again(
     world: World, versions: list[Version]
 ) -> None:
     kept, version, *_ = versions

@@ -1,4 +1,4 @@
-"""A process may open no more files: new callers wait or are told, those who are there go on."""
+"""A process may open no more files: new clients wait or are told, those who are there go on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wuliart.v1.adapter_pb2 import ListAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 
 SPARE = 6
-CALLERS = 20
+CLIENTS = 20
 """More than there are descriptors left for."""
 
 TIMEOUT = 3.0
@@ -29,14 +29,14 @@ ASK = ListAdaptersRequest()
 
 @contextmanager
 def connection(world: World) -> Iterator[Any]:
-    """A caller of its own: clients of one process would share one connection."""
+    """A client of its own: clients of one process would share one connection."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(world.service.listen, options=options) as channel:
         yield AdapterServiceStub(channel)
 
 
 def named(error: grpc.RpcError) -> grpc.StatusCode:
-    """What a caller who finds no room is told, by the server or by time."""
+    """What a client who finds no room is told, by the server or by time."""
     code: grpc.StatusCode = error.code()
     assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED), error
     return code
@@ -54,7 +54,7 @@ def few_descriptors(world: World, name: str, spare: int) -> Iterator[None]:
         process.rlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_more_callers_than_descriptors_leave_those_who_are_there_alone(
+def test_more_clients_than_descriptors_leave_those_who_are_there_alone(
     world: World, versions: list[Version]
 ) -> None:
     (version, *_) = versions
@@ -65,10 +65,10 @@ def test_more_callers_than_descriptors_leave_those_who_are_there_alone(
     with Drawer(world, "ink") as drawer, nothing_leaks(world, "server", threads=2):
         drawer.wait_for_more(2)
         with few_descriptors(world, "server", SPARE), ExitStack() as connections:
-            for _ in range(CALLERS):
-                caller = connections.enter_context(connection(world))
+            for _ in range(CLIENTS):
+                client = connections.enter_context(connection(world))
                 try:
-                    caller.ListAdapters(ASK, timeout=0.3 if told else TIMEOUT)
+                    client.ListAdapters(ASK, timeout=0.3 if told else TIMEOUT)
                     answered += 1
                 except grpc.RpcError as error:
                     told[named(error)] += 1
@@ -80,8 +80,8 @@ def test_more_callers_than_descriptors_leave_those_who_are_there_alone(
             freed = time.monotonic()
             while True:
                 try:
-                    with connection(world) as caller:
-                        caller.ListAdapters(ASK, timeout=TIMEOUT)
+                    with connection(world) as client:
+                        client.ListAdapters(ASK, timeout=TIMEOUT)
                     break
                 except grpc.RpcError as error:
                     named(error)

@@ -1,4 +1,4 @@
-"""The device, or the encoder behind it, fails once, at every stage of a picture."""
+"""The device, or the encoder behind it, fails once, at every stage of an image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from wuliart_contract.status import Reason
 from wuliart_lora.slot_layout import SegmentLayout
 
 TOGETHER = 4
-"""Pictures asked for at once: one fails, and the others stand behind it."""
+"""Images asked for at once: one fails, and the others stand behind it."""
 
 UNSEEN = ("rest",)
-"""Stages that are nobody's picture. An `encode` may be one too, when it is done ahead."""
+"""Stages that are nobody's image. An `encode` may be one too, when it is done ahead."""
 
 
 class BrokenWorld(World):
@@ -46,33 +46,33 @@ def broken(
 
 def draw(world: World) -> bytes | GenerationFailed:
     try:
-        picture = world.client.draw(
+        image = world.client.draw(
             PROMPT, seed=1, steps=2, preview=True, metadata=False, timeout=PATIENCE
         )
     except GenerationFailed as error:
         return error
-    return picture.data
+    return image.data
 
 
 @pytest.mark.parametrize("stage", [*STAGES, *ENCODERS])
-def test_one_picture_fails_by_name_and_the_next_is_right(broken: BrokenWorld, stage: str) -> None:
+def test_one_image_fails_by_name_and_the_next_is_right(broken: BrokenWorld, stage: str) -> None:
     golden, life = draw(broken), broken.life
     assert isinstance(golden, bytes)
-    with ThreadPoolExecutor(TOGETHER) as callers:
-        list(callers.map(draw, [broken] * TOGETHER))
+    with ThreadPoolExecutor(TOGETHER) as clients:
+        list(clients.map(draw, [broken] * TOGETHER))
         with nothing_leaks(broken, "server", threads=1):
             (broken.arm / stage).touch()
-            outcomes = list(callers.map(draw, [broken] * TOGETHER))
+            outcomes = list(clients.map(draw, [broken] * TOGETHER))
             # A rest comes when nobody has asked for a while.
             broken.until(lambda: not (broken.arm / stage).exists(), f"{stage} reached")
             failed = time.monotonic()
             assert draw(broken) == golden
-            print(f"\n{stage}: drawing again {time.monotonic() - failed:.2f} s later")
+            print(f"\n{stage}: generating again {time.monotonic() - failed:.2f} s later")
     failures = [outcome for outcome in outcomes if not isinstance(outcome, bytes)]
     assert {o for o in outcomes if isinstance(o, bytes)} == {golden}
     assert len(failures) == 1 or (stage in (*UNSEEN, "encode") and not failures)
     assert all(failure.reason == Reason.INTERNAL for failure in failures)
-    # What went wrong inside is for the log, not for callers.
+    # What went wrong inside is for the log, not for clients.
     assert not any("CUDA" in failure.message for failure in failures)
     assert "CUDA error" in broken.service.log("server").read_text()
     assert broken.life == life

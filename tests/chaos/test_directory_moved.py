@@ -1,4 +1,4 @@
-"""The folder of styles is moved away while pictures are drawn in them, and comes back."""
+"""The folder of adapters is moved away while images are generated in them, and comes back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AWAY_SECONDS = 5.0
 
 
 @pytest.mark.parametrize("emptied", [False, True], ids=["gone", "an empty one instead"])
-def test_styles_stay_while_their_folder_is_away_and_follow_it_when_it_is_back(
+def test_adapters_stay_while_their_folder_is_away_and_follow_it_when_it_is_back(
     world: World, versions: list[Version], emptied: bool
 ) -> None:
     first, second, third, _ = versions
@@ -34,7 +34,7 @@ def test_styles_stay_while_their_folder_is_away_and_follow_it_when_it_is_back(
         began = time.monotonic()
         while time.monotonic() - began < AWAY_SECONDS:
             drawer.wait_for_more(2)
-        states = {style.name: style.state for style in world.client.styles()}
+        states = {adapter.name: adapter.state for adapter in world.client.adapters()}
         assert states == dict.fromkeys(("ink", "oil"), AdapterState.RESIDENT)
         if emptied:
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""No file can be written any more: logs are lost, pictures are not."""
+"""No file can be written any more: logs are lost, images are not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def no_file_may_grow(world: World, *names: str) -> Iterator[None]:
             resource.prlimit(pid, limit, limits)
 
 
-def test_pictures_are_drawn_and_styles_change_while_no_file_can_be_written(
+def test_images_are_drawn_and_adapters_change_while_no_file_can_be_written(
     world: World, versions: list[Version]
 ) -> None:
     first, second, *_ = versions
@@ -57,7 +57,7 @@ def test_pictures_are_drawn_and_styles_change_while_no_file_can_be_written(
 
 @pytest.fixture
 def small_disk(world: World, versions: list[Version]) -> Iterator[Path]:
-    """The folder of styles as a file system of its own, with room for one file and a half."""
+    """The folder of adapters as a file system of its own, with room for one file and a half."""
     path = world.service.loras
     size = 3 * len(versions[0].data) // 2
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)]
@@ -78,7 +78,7 @@ def test_a_file_that_found_no_room_is_refused_and_taken_in_once_it_is_whole(
         with pytest.raises(OSError) as failure:
             (small_disk / "oil.safetensors").write_bytes(second.data)
         assert failure.value.errno == errno.ENOSPC
-        refused = world.await_style("oil", lambda a: a.state is AdapterState.REFUSED)
+        refused = world.await_adapter("oil", lambda a: a.state is AdapterState.REFUSED)
         print(f"\n{refused.refusal_reason}")
         drawer.wait_for_more(2)
         (small_disk / "oil.safetensors").unlink()

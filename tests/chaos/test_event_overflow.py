@@ -34,8 +34,8 @@ def test_a_file_whose_event_is_lost_in_a_flood_is_found_by_the_next_scan(
     os.kill(manager.pid, SIGCONT)
     world.await_resident("changed", versions[1])
     world.await_resident("new", versions[2])
-    world.until(lambda: {a.name for a in world.client.styles()} == {"changed", "new"}, "one gone")
-    assert all(a.state is AdapterState.RESIDENT for a in world.client.styles())
+    world.until(lambda: {a.name for a in world.client.adapters()} == {"changed", "new"}, "one gone")
+    assert all(a.state is AdapterState.RESIDENT for a in world.client.adapters())
     assert world.draws("changed", versions[1])
     # Events that come afterwards are heard again.
     world.drop("changed", versions[3])

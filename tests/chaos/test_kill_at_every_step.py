@@ -1,4 +1,4 @@
-"""The manager dies by SIGKILL at every step of the protocol while pictures are drawn."""
+"""The manager dies by SIGKILL at every step of the protocol while images are generated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def await_death(world: World) -> None:
     assert manager.wait(PATIENCE) == -SIGKILL
 
 
-def test_at_every_step_of_a_swap_no_picture_is_wrong_and_the_swap_is_made_up_for(
+def test_at_every_step_of_a_swap_no_image_is_wrong_and_the_swap_is_made_up_for(
     world: World, versions: list[Version]
 ) -> None:
     turns = cycle(versions)
@@ -57,18 +57,18 @@ def test_at_every_step_of_a_swap_no_picture_is_wrong_and_the_swap_is_made_up_for
     assert world.draws("kept", kept)
 
 
-def test_a_picture_that_waits_for_its_style_gets_it_from_the_next_manager(
+def test_a_image_that_waits_for_its_adapter_gets_it_from_the_next_manager(
     world: World, versions: list[Version]
 ) -> None:
     # One more than there are slots: the first one dropped is not resident any more.
-    names = [f"style{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
+    names = [f"adapter{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
     world.start_manager_at(Step.PROMOTED, SIGKILL)
     world.wait_attached()
     for name in names:
         world.drop(name, versions[0])
         world.await_resident(name, versions[0])
     cold = names[0]
-    world.await_style(cold, lambda adapter: adapter.state is AdapterState.AVAILABLE)
+    world.await_adapter(cold, lambda adapter: adapter.state is AdapterState.AVAILABLE)
     world.arm.touch()
     with ThreadPoolExecutor(1) as beside:
         drawn = beside.submit(world.draws, cold, versions[0])
@@ -78,17 +78,17 @@ def test_a_picture_that_waits_for_its_style_gets_it_from_the_next_manager(
         assert drawn.result(PATIENCE)
 
 
-def test_a_picture_that_waits_for_its_style_in_vain_fails_by_name(
+def test_a_image_that_waits_for_its_adapter_in_vain_fails_by_name(
     world: World, versions: list[Version]
 ) -> None:
-    names = [f"style{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
+    names = [f"adapter{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
     world.start_manager_at(Step.PROMOTED, SIGKILL)
     world.wait_attached()
     for name in names:
         world.drop(name, versions[0])
         world.await_resident(name, versions[0])
-    world.await_style(names[0], lambda adapter: adapter.state is AdapterState.AVAILABLE)
+    world.await_adapter(names[0], lambda adapter: adapter.state is AdapterState.AVAILABLE)
     world.arm.touch()
     with pytest.raises(Unavailable, match="no LoRA manager"):
-        world.picture(names[0])
+        world.image(names[0])
     await_death(world)

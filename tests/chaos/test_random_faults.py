@@ -1,4 +1,4 @@
-"""Server, manager and page are killed, stopped and restarted at random while pictures are drawn."""
+"""Server, manager and page are killed, stopped and restarted while images are generated."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from tests.chaos.clients import Clients
 
 from benchmarks.stress.processes import free_port, stolen
-from tests.chaos.callers import Callers
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
 from wuliart.v1.image_generation_pb2 import (
@@ -55,7 +55,7 @@ HTTP = httpx.Client(timeout=5)
 
 
 def serves(world: World, port: int) -> bool:
-    """Whether all three work together: a picture in a style, a manager, and the page's door."""
+    """Whether all three work together: an image in an adapter, a manager, and the page's door."""
     # A connection of its own, which waits for nothing and tries nothing again.
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), ANY_SIZE]
     request = GenerateImageRequest(
@@ -87,7 +87,7 @@ def timed_look(world: World, port: int) -> float:
 def test_every_request_ends_and_all_is_well_again_after_every_fault(
     make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Drawing leaves a core to those that start again, as drawing on a GPU does.
+    # Generating leaves a core to those that start again, as generating on a GPU does.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     world, port = make_world(), free_port()
     choose = random.Random(20261124)
@@ -106,8 +106,8 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
     plan = [(kind, name) for kind in KINDS for name in NAMES]
     counts: Counter[str] = Counter()
     recoveries: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    asking = Callers(world, port, kept.hash, "kept", "torn")
-    with Supervisor(world, port) as supervisor, asking as callers:
+    asking = Clients(world, port, kept.hash, "kept", "torn")
+    with Supervisor(world, port) as supervisor, asking as clients:
         healthy = [timed_look(world, port) for _ in range(LOOKS)]
         ends = time.monotonic() + duration()
         wanted = FULL_FAULTS if duration() >= FULL_SECONDS else 0
@@ -127,7 +127,7 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
                 while not serves(world, port):
                     assert time.monotonic() - over < PATIENCE, f"{kind} {name}: never recovered"
                     time.sleep(0.05)
-                callers.replace_hung()
+                clients.replace_hung()
                 counts[f"{kind} {name}"] += 1
                 recoveries[f"{kind} {name}"].append((time.monotonic() - over, stolen() - before))
     everything = [fault for some in recoveries.values() for fault in some]
@@ -136,12 +136,12 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
     told = {
         "faults": counts.total(),
         "kinds": ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items())),
-        "requests": callers.requests,
-        "pictures": callers.pictures,
-        "endings": dict(callers.endings),
-        "lost": len(callers.lost),
-        "hung": len(callers.hung),
-        "wrong": len(callers.wrong),
+        "requests": clients.requests,
+        "images": clients.images,
+        "endings": dict(clients.endings),
+        "lost": len(clients.lost),
+        "hung": len(clients.hung),
+        "wrong": len(clients.wrong),
         "drain": round(max(supervisor.drains), 2),
         "look": round(statistics.median(healthy), 2),
         "recovery": round(slowest, 2),
@@ -152,5 +152,5 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
     print(f"\n{json.dumps(told, indent=1)}")
     if out := os.environ.get("WULIART_CHAOS_OUT"):
         Path(out).write_text(json.dumps(told), encoding="utf-8")
-    callers.check()
+    clients.check()
     assert slowest < STATED_SECONDS

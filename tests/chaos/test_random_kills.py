@@ -18,10 +18,10 @@ SWAP_SECONDS = 0.04
 START_SECONDS = 0.6
 
 STATED_SECONDS = 10.0
-"""The style's newest version is back after that long; 1 s is aimed at and reported."""
+"""The adapter's newest version is back after that long; 1 s is aimed at and reported."""
 
 
-def test_after_every_kill_no_picture_is_wrong_and_the_newest_version_comes_back(
+def test_after_every_kill_no_image_is_wrong_and_the_newest_version_comes_back(
     world: World, versions: list[Version], size: Size
 ) -> None:
     choose = random.Random(20261124)
@@ -60,7 +60,7 @@ def test_after_every_kill_no_picture_is_wrong_and_the_newest_version_comes_back(
     world.service.check()
     assert max(back) < STATED_SECONDS
     print(
-        f"\n{size.kills} kills: {drawer.pictures} pictures, {len(drawer.wrong)} wrong, "
+        f"\n{size.kills} kills: {drawer.images} images, {len(drawer.wrong)} wrong, "
         f"{len(drawer.errors)} failed; attached again after {statistics.median(attached):.2f} s "
         f"(worst {max(attached):.2f} s), newest version back after {statistics.median(back):.2f} s "
         f"(worst {max(back):.2f} s)"

@@ -23,7 +23,7 @@ def test_the_memory_of_a_dead_server_is_let_go_before_the_next_one_needs_its_own
     world.start_manager()
     manager = world.service.processes["manager"]
     for n, version in enumerate(versions[:3]):
-        world.drop(f"style{n}", version)
+        world.drop(f"adapter{n}", version)
     lives = set()
     for life in range(1 + size.restarts):
         if life:
@@ -32,8 +32,8 @@ def test_the_memory_of_a_dead_server_is_let_go_before_the_next_one_needs_its_own
             world.service.start_server()
             world.service.wait_until_ready()
         for n, version in enumerate(versions[:3]):
-            world.await_resident(f"style{n}", version)
-            assert world.draws(f"style{n}", version)
+            world.await_resident(f"adapter{n}", version)
+            assert world.draws(f"adapter{n}", version)
         assert mapped_segments(manager.pid) == 1
         lives.add(world.life)
     assert len(lives) == 1 + size.restarts

@@ -1,4 +1,4 @@
-"""One file is rewritten again and again while pictures are drawn in its style."""
+"""One file is rewritten again and again while images are generated in its adapter."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ WARM_UP = 0.2
 """Share of the swaps after which memory must not grow any more."""
 
 GROWTH_BYTES = 64 << 20
-"""More than an allocator's moods, far less than a leak of a picture or an image per swap."""
+"""More than an allocator's moods, far less than a leak of an image or an image per swap."""
 
 RUSH = 0.1
 """Share of the swaps that do not wait for the one before to be in a slot."""
 
 DRAWN = 0.5
-"""Share of the swaps that a picture is awaited after; the others follow within milliseconds."""
+"""Share of the swaps that an image is awaited after; the others follow within milliseconds."""
 
-IDLE_PICTURES = 20
+IDLE_IMAGES = 20
 
 
-def test_every_picture_is_that_of_the_version_it_names_and_memory_stays_flat(
+def test_every_image_is_that_of_the_version_it_names_and_memory_stays_flat(
     world: World, versions: list[Version], size: Size
 ) -> None:
     choose = random.Random(20261124)
@@ -35,7 +35,7 @@ def test_every_picture_is_that_of_the_version_it_names_and_memory_stays_flat(
     world.start_manager()
     world.await_resident("ink", current)
     with Drawer(world, "ink") as idle:
-        idle.wait_for_more(IDLE_PICTURES)
+        idle.wait_for_more(IDLE_IMAGES)
     idle.check()
 
     processes = [psutil.Process(world.service.processes[n].pid) for n in ("server", "manager")]
@@ -55,14 +55,14 @@ def test_every_picture_is_that_of_the_version_it_names_and_memory_stays_flat(
             memory.append([process.memory_info().rss for process in processes])
         drawer.wait_for_more(4)
     drawer.check()
-    assert len(drawer.versions) > 1, "the style never changed under a picture"
+    assert len(drawer.versions) > 1, "the adapter never changed under an image"
     assert world.draws("ink", current)
     world.service.check()
 
     warm = max(1, int(WARM_UP * len(memory)))
     growth = [max(after) - max(first) for first, after in _split(memory, warm)]
     print(
-        f"\n{size.swaps} swaps: {drawer.pictures} pictures, {len(drawer.wrong)} wrong, "
+        f"\n{size.swaps} swaps: {drawer.images} images, {len(drawer.wrong)} wrong, "
         f"{len(drawer.errors)} failed; peak memory after warm-up against before: "
         f"server {growth[0] / 1e6:+.1f} MB, manager {growth[1] / 1e6:+.1f} MB; "
         f"step while idle {_spread(idle.steps)}, while swapping {_spread(drawer.steps)}"

@@ -22,7 +22,7 @@ PIECE_SECONDS = 0.05
 
 
 class Hashes:
-    """Every content that the server was ever told of a style, refused or not."""
+    """Every content that the server was ever told of an adapter, refused or not."""
 
     def __init__(self, world: World, name: str) -> None:
         self._changes = world.client.watch(timeout=PATIENCE)
@@ -58,7 +58,7 @@ def ready(world: World) -> World:
     return world
 
 
-def test_a_file_that_is_made_at_full_size_and_filled_later_is_never_a_style_of_zeros(
+def test_a_file_that_is_made_at_full_size_and_filled_later_is_never_a_adapter_of_zeros(
     ready: World, versions: list[Version]
 ) -> None:
     (version, *_) = versions
@@ -66,13 +66,13 @@ def test_a_file_that_is_made_at_full_size_and_filled_later_is_never_a_style_of_z
     with ready.path("ink").open("wb", buffering=0) as file:
         os.posix_fallocate(file.fileno(), 0, len(version.data))
         # A download that stands still is not finished while it is open, or while there are holes.
-        held = ready.await_style("ink", lambda a: a.state is AdapterState.WAITING)
+        held = ready.await_adapter("ink", lambda a: a.state is AdapterState.WAITING)
         assert "open for writing" in held.waiting_reason
         half = len(version.data) // 2
         os.pwrite(file.fileno(), version.data[:half], 0)
-    held = ready.await_style("ink", lambda a: "zero" in a.waiting_reason)
+    held = ready.await_adapter("ink", lambda a: "zero" in a.waiting_reason)
     with pytest.raises(AdapterRefused, match="cannot be used yet"):
-        ready.picture("ink")
+        ready.image("ink")
     with ready.path("ink").open("r+b", buffering=0) as file:
         write_slowly(file.fileno(), version.data)
     news.read_until(version.hash)
@@ -100,17 +100,17 @@ def test_a_file_that_is_rewritten_where_it_lies_is_the_old_one_until_it_is_the_n
     assert ready.draws("ink", new)
 
 
-def test_a_style_that_is_cut_off_where_it_lies_is_refused_and_comes_back(
+def test_a_adapter_that_is_cut_off_where_it_lies_is_refused_and_comes_back(
     ready: World, versions: list[Version]
 ) -> None:
     (version, *_) = versions
     ready.drop("ink", version)
     ready.await_resident("ink", version)
     os.truncate(ready.path("ink"), len(version.data) - 1000)
-    refused = ready.await_style("ink", lambda a: a.state is AdapterState.REFUSED)
+    refused = ready.await_adapter("ink", lambda a: a.state is AdapterState.REFUSED)
     assert "truncated" in refused.refusal_reason
     with pytest.raises(AdapterRefused, match="truncated"):
-        ready.picture("ink")
+        ready.image("ink")
     with ready.path("ink").open("ab") as file:
         file.write(version.data[-1000:])
     ready.await_resident("ink", version)
@@ -155,12 +155,12 @@ def test_what_is_done_to_a_file_while_it_is_read_is_what_counts(
         assert world.draws("ink", other)
     elif deed is delete:
         world.until(
-            lambda: "ink" not in {adapter.name for adapter in world.client.styles()}, "ink gone"
+            lambda: "ink" not in {adapter.name for adapter in world.client.adapters()}, "ink gone"
         )
         with pytest.raises(AdapterNotFound):
-            world.picture("ink")
+            world.image("ink")
     else:
-        refused = world.await_style("ink", lambda a: a.state is AdapterState.REFUSED)
+        refused = world.await_adapter("ink", lambda a: a.state is AdapterState.REFUSED)
         assert "truncated" in refused.refusal_reason
     assert manager.poll() is None
 

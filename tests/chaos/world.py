@@ -1,6 +1,7 @@
-"""One server and its manager as processes, known versions of a style, and what each must draw.
+"""One server and its manager as processes, known versions of an adapter, and what each must
+generate.
 
-Owns starting, the folder of styles, and waiting for what becomes of a file. Knows nothing of what
+Owns starting, the folder of adapters, and waiting for what becomes of a file. Knows nothing of what
 is done to either process.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from scripts.processes import Service
 from tests.chaos.manager_at import Step
 from tests.support.lora_files import make_lora
-from wuliart_client import Adapter, AdapterState, Client, Picture
+from wuliart_client import Adapter, AdapterState, Client, GeneratedImage
 from wuliart_lora.slot_layout import SegmentLayout
 
 PATIENCE = 60.0
@@ -49,11 +50,11 @@ class World:
         self.layout = layout
         self.client = Client(self.service.listen)
         self.golden: dict[str, bytes] = {}
-        """Content hash -> the picture that is drawn with exactly this version."""
+        """Content hash -> the image that is generated with exactly this version."""
         self.arm = folder / "armed"
 
     def version(self, seed: int) -> Version:
-        """A style strong enough to change every picture."""
+        """An adapter strong enough to change every image."""
         data = make_lora(self.layout, rank=RANK, seed=seed, scale=0.1)
         return Version(data, hashlib.sha256(data).hexdigest())
 
@@ -98,14 +99,14 @@ class World:
         aside.rename(self.path(name))
 
     def clear(self) -> None:
-        """No file, no style, no manager: as it was before the first test."""
+        """No file, no adapter, no manager: as it was before the first test."""
         self._end_manager()
         for path in self.service.loras.iterdir():
             path.unlink()
         self.arm.unlink(missing_ok=True)
         # What a manager never said is gone, the server keeps.
         self.start_manager()
-        self.until(lambda: not self.client.styles(), "all styles gone")
+        self.until(lambda: not self.client.adapters(), "all adapters gone")
         self._end_manager()
 
     def _end_manager(self) -> None:
@@ -113,44 +114,44 @@ class World:
             self.service.kill("manager")
         self.wait_attached(False)
 
-    def await_style(self, name: str, accept: Callable[[Adapter], bool]) -> Adapter:
-        """The style as soon as it is acceptable; told by the server, not asked for."""
+    def await_adapter(self, name: str, accept: Callable[[Adapter], bool]) -> Adapter:
+        """The adapter as soon as it is acceptable; told by the server, not asked for."""
         with self.client.watch(timeout=PATIENCE) as changes:
             for change in changes:
                 for adapter in change.adapters:
                     if adapter.name == name and accept(adapter):
                         return adapter
-        raise AssertionError(f"style {name!r} never became what was waited for")
+        raise AssertionError(f"adapter {name!r} never became what was waited for")
 
     def await_resident(self, name: str, version: Version) -> Adapter:
-        """The style once it lies in a slot with exactly this content."""
-        return self.await_style(
+        """The adapter once it lies in a slot with exactly this content."""
+        return self.await_adapter(
             name, lambda a: a.state is AdapterState.RESIDENT and a.content_hash == version.hash
         )
 
-    # -- pictures ---------------------------------------------------------------------------
+    # -- images ---------------------------------------------------------------------------
 
-    def picture(self, *styles: str, steps: int = 1) -> Picture:
-        """A picture without its recipe, so that equal pixels are equal bytes."""
+    def image(self, *adapters: str, steps: int = 1) -> GeneratedImage:
+        """An image without its recipe, so that equal pixels are equal bytes."""
         return self.client.draw(
-            PROMPT, seed=1, steps=steps, styles=styles, metadata=False, timeout=PATIENCE
+            PROMPT, seed=1, steps=steps, adapters=adapters, metadata=False, timeout=PATIENCE
         )
 
     def draws(self, name: str, version: Version) -> bool:
-        """Whether a picture in the style names this version and is its golden picture."""
-        picture = self.picture(name)
-        used = picture.adapters[0].content_hash
-        return used == version.hash and picture.data == self.golden[version.hash]
+        """Whether an image in the adapter names this version and is its golden image."""
+        image = self.image(name)
+        used = image.adapters[0].content_hash
+        return used == version.hash and image.data == self.golden[version.hash]
 
     def make_golden(self, versions: Sequence[Version]) -> None:
-        """Draws with each version alone and at rest."""
-        plain = self.picture().data
+        """Generates with each version alone and at rest."""
+        plain = self.image().data
         for version in versions:
             name = f"golden-{version.hash[:8]}"
             self.drop(name, version)
             self.await_resident(name, version)
-            self.golden[version.hash] = self.picture(name).data
-            assert self.picture(name).data == self.golden[version.hash], "drawing is repeatable"
+            self.golden[version.hash] = self.image(name).data
+            assert self.image(name).data == self.golden[version.hash], "generating is repeatable"
             self.path(name).unlink()
         assert len({plain, *self.golden.values()}) == len(versions) + 1
 

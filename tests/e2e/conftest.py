@@ -36,7 +36,7 @@ class Live:
         return self.service.loras
 
     def adapter_file(self, seed: int, rank: int = 4, scale: float = 0.3) -> bytes:
-        """A style strong enough to see."""
+        """An adapter strong enough to see."""
         return make_lora(self.layout, rank=rank, seed=seed, scale=scale)
 
     def drop(self, name: str, data: bytes) -> None:
@@ -48,7 +48,7 @@ class Live:
         aside.rename(target)
 
     def adapter(self, name: str) -> Adapter | None:
-        return next((a for a in self.client.styles() if a.name == name), None)
+        return next((a for a in self.client.adapters() if a.name == name), None)
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -65,15 +65,17 @@ class Live:
                 and content_hash in ("", adapter.content_hash)
             )
 
-        self.wait(usable, f"style {name} usable")
+        self.wait(usable, f"adapter {name} usable")
         adapter = self.adapter(name)
         assert adapter is not None
         return adapter
 
-    def draw(self, *styles: object, seed: int = 1, steps: int = 1, prompt: str = "a boat") -> bytes:
-        """A picture without its recipe, so that equal pixels are equal files."""
+    def draw(
+        self, *adapters: object, seed: int = 1, steps: int = 1, prompt: str = "a boat"
+    ) -> bytes:
+        """An image without its recipe, so that equal pixels are equal files."""
         return self.client.draw(
-            prompt, seed=seed, steps=steps, styles=styles, metadata=False, timeout=PATIENCE
+            prompt, seed=seed, steps=steps, adapters=adapters, metadata=False, timeout=PATIENCE
         ).data
 
     def wait_attached(self, attached: bool = True) -> None:
@@ -90,7 +92,7 @@ def layout_of(model: Path) -> SegmentLayout:
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model's pictures take two seconds, almost all of them for their size."""
+    """The embedded model's images take two seconds, almost all of them for their size."""
     return EMBEDDED_MODEL if FLEET else make_checkpoint(tmp_path_factory.mktemp("small") / "model")
 
 
@@ -117,11 +119,11 @@ def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pa
 
 @pytest.fixture
 def live(make_live: Callable[[Path], Live], small_model: Path) -> Live:
-    """On the small model: of its pictures only their bytes are looked at."""
+    """On the small model: of its images only their bytes are looked at."""
     return make_live(small_model)
 
 
 @pytest.fixture
 def trained(make_live: Callable[[Path], Live]) -> Live:
-    """On the embedded model: slow enough to do something in the middle of a picture."""
+    """On the embedded model: slow enough to do something in the middle of an image."""
     return make_live(EMBEDDED_MODEL)

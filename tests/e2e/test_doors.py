@@ -22,26 +22,26 @@ from wuliart_client import read_recipe
 
 
 @pytest.fixture
-def styled(trained: Live) -> Live:
+def adapterd(trained: Live) -> Live:
     trained.drop("ink", trained.adapter_file(1))
     trained.wait_usable("ink")
     return trained
 
 
 @pytest.fixture
-def door(styled: Live) -> openai.OpenAI:
+def door(adapterd: Live) -> openai.OpenAI:
     port = free_port()
-    styled.service.start_web(port)
+    adapterd.service.start_web(port)
 
     def answers() -> bool:
-        styled.service.check()
+        adapterd.service.check()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
                 return True
         except urllib.error.URLError:
             return False
 
-    styled.wait(answers, "the page answers")
+    adapterd.wait(answers, "the page answers")
     return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0)
 
 
@@ -52,13 +52,13 @@ def opened(b64: str | None) -> bytes:
     return data
 
 
-def test_the_openai_package_draws(styled: Live, door: openai.OpenAI) -> None:
+def test_the_openai_package_draws(adapterd: Live, door: openai.OpenAI) -> None:
     assert [model.id for model in door.models.list()] == ["embedded", "ink"]
     bare: dict[str, Any] = {"seed": 7, "steps": 1}
     (plain,) = door.images.generate(prompt="灯塔", extra_body=bare).data or ()
     (ink,) = door.images.generate(prompt="灯塔", model="ink", extra_body=bare).data or ()
     recipe = read_recipe(opened(ink.b64_json))
-    assert (recipe.prompt, recipe.seed, recipe.styles[0].name) == ("灯塔", 7, "ink")
+    assert (recipe.prompt, recipe.seed, recipe.adapters[0].name) == ("灯塔", 7, "ink")
     assert Image.open(io.BytesIO(opened(plain.b64_json))) != Image.open(
         io.BytesIO(opened(ink.b64_json))
     )
@@ -77,7 +77,7 @@ def test_the_openai_package_is_told_what_is_wrong(door: openai.OpenAI) -> None:
     assert empty.value.param == "prompt"
 
 
-def test_the_command_draws_lists_and_explains(styled: Live, tmp_path: Path) -> None:
+def test_the_command_draws_lists_and_explains(adapterd: Live, tmp_path: Path) -> None:
     def wuliart(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [Path(sys.executable).with_name("wuliart"), *arguments, "--target", listen],
@@ -88,15 +88,15 @@ def test_the_command_draws_lists_and_explains(styled: Live, tmp_path: Path) -> N
             check=False,
         )
 
-    listen = styled.service.listen
+    listen = adapterd.service.listen
     drawn = wuliart("generate", "a fox", "--seed", "7", "--style", "ink:0.5", "--json")
     assert drawn.returncode == 0, drawn.stderr
     told = json.loads(drawn.stdout)
     assert "Step 4/4" in drawn.stderr and (told["seed"], told["steps"]) == (7, 4)
     again = wuliart("generate", "--like", told["path"], "--json")
-    pictures = [Path(tmp_path, json.loads(run.stdout)["path"]) for run in (drawn, again)]
-    assert pictures[0].read_bytes() == pictures[1].read_bytes()
-    assert "ink" in wuliart("styles").stdout
+    images = [Path(tmp_path, json.loads(run.stdout)["path"]) for run in (drawn, again)]
+    assert images[0].read_bytes() == images[1].read_bytes()
+    assert "ink" in wuliart("adapters").stdout
     assert "embedded" in wuliart("info").stdout
     wrong = wuliart("generate", "a fox", "--style", "imk")
     assert wrong.returncode == 1

@@ -45,6 +45,6 @@ def test_examples_draw_and_save(trained: Live, tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert "ImageGenerationService" in told.stdout and "completed" in told.stdout
 
-    pictures = list((tmp_path / "outputs").iterdir())
-    assert len(pictures) == 3
-    assert all(picture.read_bytes()[:2] == b"\xff\xd8" for picture in pictures)
+    images = list((tmp_path / "outputs").iterdir())
+    assert len(images) == 3
+    assert all(image.read_bytes()[:2] == b"\xff\xd8" for image in images)

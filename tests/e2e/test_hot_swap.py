@@ -1,4 +1,4 @@
-"""Files come, change and go while two real processes serve pictures."""
+"""Files come, change and go while two real processes serve images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_file_becomes_a_style_changes_moves_and_goes(live: Live) -> None:
+def test_a_file_becomes_a_adapter_changes_moves_and_goes(live: Live) -> None:
     plain = live.draw()
     first, second = live.adapter_file(1), live.adapter_file(2)
 
@@ -32,7 +32,7 @@ def test_a_file_becomes_a_style_changes_moves_and_goes(live: Live) -> None:
     with_second = live.draw("ink")
     assert with_second not in (plain, with_first)
 
-    # Back again: the first version's picture, by a new generation.
+    # Back again: the first version's image, by a new generation.
     live.drop("ink", first)
     adapter = live.wait_usable("ink", sha256(first))
     assert live.draw("ink") == with_first
@@ -46,13 +46,13 @@ def test_a_file_becomes_a_style_changes_moves_and_goes(live: Live) -> None:
         live.draw("ink")
 
     (live.loras / "brush.safetensors").unlink()
-    live.wait(lambda: live.adapter("brush") is None, "the style gone")
+    live.wait(lambda: live.adapter("brush") is None, "the adapter gone")
     with pytest.raises(AdapterNotFound):
         live.draw("brush")
     assert live.draw() == plain
 
 
-def test_a_picture_is_drawn_with_exactly_one_version(live: Live) -> None:
+def test_a_image_is_drawn_with_exactly_one_version(live: Live) -> None:
     versions = [live.adapter_file(seed) for seed in (1, 2, 3)]
     golden: dict[str, bytes] = {}
     for data in versions:
@@ -74,25 +74,25 @@ def test_a_picture_is_drawn_with_exactly_one_version(live: Live) -> None:
     seen = set()
     try:
         for _ in range(40):
-            picture = live.client.draw("a boat", seed=1, steps=2, styles=["ink"], metadata=False)
-            used = picture.adapters[0].content_hash
+            image = live.client.draw("a boat", seed=1, steps=2, adapters=["ink"], metadata=False)
+            used = image.adapters[0].content_hash
             seen.add(used)
-            assert picture.data == golden[used]
+            assert image.data == golden[used]
     finally:
         stop.set()
         writer.join()
-    assert len(seen) > 1, "the file never changed under a picture; the test showed nothing"
+    assert len(seen) > 1, "the file never changed under an image; the test showed nothing"
 
 
-def test_more_styles_than_slots_all_draw(live: Live) -> None:
-    names = [f"style{n}" for n in range(6)]
+def test_more_adapters_than_slots_all_draw(live: Live) -> None:
+    names = [f"adapter{n}" for n in range(6)]
     for n, name in enumerate(names):
         live.drop(name, live.adapter_file(n))
-    live.wait(lambda: len(live.client.styles()) == len(names), "all listed")
+    live.wait(lambda: len(live.client.adapters()) == len(names), "all listed")
     first = [live.draw(name) for name in names]
     assert len(set(first)) == len(names)
     assert [live.draw(name) for name in reversed(names)] == list(reversed(first))
-    states = [adapter.state for adapter in live.client.styles()]
+    states = [adapter.state for adapter in live.client.adapters()]
     assert states.count(AdapterState.RESIDENT) == 4
     # Four at once, some of them cold.
     assert live.draw(*names[:4]) == live.draw(*names[:4])
@@ -106,11 +106,11 @@ def test_bad_files_are_refused_with_a_reason_and_hurt_nobody(live: Live) -> None
         live.drop(f"bad/{name}", bad.make(live.layout))
     live.wait(
         lambda: (
-            sum(a.state is AdapterState.REFUSED for a in live.client.styles()) == len(BAD_FILES)
+            sum(a.state is AdapterState.REFUSED for a in live.client.adapters()) == len(BAD_FILES)
         ),
         "all refused",
     )
-    for adapter in live.client.styles():
+    for adapter in live.client.adapters():
         if adapter.state is AdapterState.REFUSED:
             assert adapter.refusal_reason
             with pytest.raises(AdapterRefused) as caught:
@@ -118,7 +118,7 @@ def test_bad_files_are_refused_with_a_reason_and_hurt_nobody(live: Live) -> None
             assert adapter.refusal_reason in str(caught.value)
     assert live.draw("good") == before
 
-    # A style that is overwritten with rubbish stops being one, and comes back when mended.
+    # An adapter that is overwritten with rubbish stops being one, and comes back when mended.
     live.drop("good", b"rubbish" * 100)
     live.wait(
         lambda: (a := live.adapter("good")) is not None and a.state is AdapterState.REFUSED,

@@ -9,23 +9,23 @@ import time
 import pytest
 
 from tests.e2e.conftest import Live
-from wuliart_client import AdapterState, Picture, Unavailable, WuliArtError
+from wuliart_client import AdapterState, GeneratedImage, Unavailable, WuliArtError
 
 
-def test_manager_killed_while_pictures_are_drawn(trained: Live) -> None:
+def test_manager_killed_while_images_are_drawn(trained: Live) -> None:
     trained.drop("ink", trained.adapter_file(1))
     trained.wait_usable("ink")
     golden = trained.draw("ink", steps=4)
 
-    pictures: list[bytes] = []
-    drawing = threading.Thread(target=lambda: pictures.append(trained.draw("ink", steps=4)))
+    images: list[bytes] = []
+    drawing = threading.Thread(target=lambda: images.append(trained.draw("ink", steps=4)))
     drawing.start()
     trained.service.kill("manager")
     drawing.join()
-    assert pictures == [golden]
+    assert images == [golden]
     trained.wait_attached(False)
 
-    # Without a manager: what is resident draws on, what is not is a named error.
+    # Without a manager: what is resident generates on, what is not is a named error.
     assert trained.draw("ink", steps=4) == golden
     trained.drop("late", trained.adapter_file(2))
     with pytest.raises(WuliArtError):
@@ -69,9 +69,9 @@ def test_manager_stopped_and_continued(live: Live) -> None:
 
 def test_server_killed_and_started_again(live: Live) -> None:
     for n in range(3):
-        live.drop(f"style{n}", live.adapter_file(n))
-        live.wait_usable(f"style{n}")
-    golden = [live.draw(f"style{n}") for n in range(3)]
+        live.drop(f"adapter{n}", live.adapter_file(n))
+        live.wait_usable(f"adapter{n}")
+    golden = [live.draw(f"adapter{n}") for n in range(3)]
     manager = live.service.processes["manager"]
     live.service.kill("server")
     with pytest.raises(Unavailable):
@@ -80,8 +80,8 @@ def test_server_killed_and_started_again(live: Live) -> None:
     live.service.wait_until_ready()
     live.wait_attached()
     for n in range(3):
-        live.wait_usable(f"style{n}")
-    assert [live.draw(f"style{n}") for n in range(3)] == golden
+        live.wait_usable(f"adapter{n}")
+    assert [live.draw(f"adapter{n}") for n in range(3)] == golden
     assert live.service.processes["manager"] is manager
     assert manager.poll() is None
 
@@ -103,9 +103,9 @@ def test_second_manager_waits_and_takes_over(live: Live) -> None:
     assert live.adapter("ink") is not None
 
 
-def test_a_running_picture_survives_a_polite_stop(trained: Live) -> None:
+def test_a_running_image_survives_a_polite_stop(trained: Live) -> None:
     golden = trained.draw(steps=4)
-    finished: list[Picture] = []
+    finished: list[GeneratedImage] = []
     started = threading.Event()
 
     def draw() -> None:
@@ -121,25 +121,25 @@ def test_a_running_picture_survives_a_polite_stop(trained: Live) -> None:
     codes = trained.service.stop()
     drawing.join()
     assert codes == {"manager": 0, "server": 0}
-    assert [picture.data for picture in finished] == [golden]
+    assert [image.data for image in finished] == [golden]
 
 
 def test_states_after_a_restart_of_the_manager_are_the_same(live: Live) -> None:
     for n in range(5):
-        live.drop(f"style{n}", live.adapter_file(n))
+        live.drop(f"adapter{n}", live.adapter_file(n))
     live.drop("broken", b"{}")
-    live.wait(lambda: len(live.client.styles()) == 6, "all listed")
+    live.wait(lambda: len(live.client.adapters()) == 6, "all listed")
     live.service.kill("manager")
     live.service.start_manager()
     live.wait_attached()
     live.wait(
         lambda: (
-            [a.state for a in live.client.styles()].count(AdapterState.REFUSED) == 1
-            and len(live.client.styles()) == 6
+            [a.state for a in live.client.adapters()].count(AdapterState.REFUSED) == 1
+            and len(live.client.adapters()) == 6
         ),
         "the same catalogue",
     )
-    assert len({live.draw(f"style{n}") for n in range(5)}) == 5
+    assert len({live.draw(f"adapter{n}") for n in range(5)}) == 5
 
 
 def test_a_stopped_manager_makes_room_and_comes_back_harmless(live: Live) -> None:

@@ -63,15 +63,15 @@ def demo(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_demo_draws_adds_a_style_and_draws_again(tmp_path: Path) -> None:
+def test_demo_draws_adds_a_adapter_and_draws_again(tmp_path: Path) -> None:
     result = demo(tmp_path, PROMPT="红色的船", SEED="5")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "红色的船" in result.stdout
     assert "seed 5" in result.stdout
     assert result.stdout.count("Step 4/4 → Done") == 2
-    pictures = list((tmp_path / "outputs").iterdir())
-    assert len(pictures) == 2 and all(f"outputs/{path.name}" in result.stdout for path in pictures)
-    contents = [path.read_bytes() for path in pictures]
+    images = list((tmp_path / "outputs").iterdir())
+    assert len(images) == 2 and all(f"outputs/{path.name}" in result.stdout for path in images)
+    contents = [path.read_bytes() for path in images]
     assert all(data[:2] == b"\xff\xd8" for data in contents)
     assert contents[0] != contents[1]
 

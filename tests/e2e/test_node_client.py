@@ -71,7 +71,7 @@ def test_the_package_is_found_under_a_make_that_names_its_folders(
 def test_its_own_tests_pass_against_a_running_server(package: Path, trained: Live) -> None:
     trained.drop("ink", trained.adapter_file(seed=1))
     trained.wait_usable("ink")
-    environment = {"WULIART_TARGET": trained.service.listen, "WULIART_STYLE": "ink"}
+    environment = {"WULIART_TARGET": trained.service.listen, "WULIART_ADAPTER": "ink"}
     run("npm", "test", "--silent", cwd=CLIENT, **environment)
 
 
@@ -81,6 +81,6 @@ def test_the_progress_bar_example_draws_and_saves(
     example = str(CLIENT / "examples" / "progress.mjs")
     output = run("node", example, "一只狐狸", cwd=tmp_path, WULIART_TARGET=live.service.listen)
     assert "████ step 4/4" in output
-    (picture,) = (tmp_path / "outputs").iterdir()
-    assert f"saved outputs/{picture.name}" in output
-    assert picture.read_bytes()[:2] == b"\xff\xd8"
+    (image,) = (tmp_path / "outputs").iterdir()
+    assert f"saved outputs/{image.name}" in output
+    assert image.read_bytes()[:2] == b"\xff\xd8"

@@ -1,4 +1,4 @@
-"""A server with less memory than its model: refused, or the same pictures, several at once."""
+"""A server with less memory than its model: refused, or the same images, several at once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_plan_is_told(small: Client) -> None:
     assert {segment.location for segment in segments.values()} == {"host"}
 
 
-def test_four_at_once_get_the_pictures_they_get_alone(small: Client, trained: Live) -> None:
+def test_four_at_once_get_the_images_they_get_alone(small: Client, trained: Live) -> None:
     def draw(client: Client, prompt: str) -> bytes:
         return client.draw(prompt, seed=5, steps=3, metadata=False, timeout=PATIENCE).data
 

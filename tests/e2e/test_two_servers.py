@@ -41,8 +41,8 @@ def cards(tmp_path: Path, small_model: Path) -> Iterator[list[Live]]:
 
 
 def drawn(live: Live) -> int:
-    """Pictures that this server has completed."""
-    return live.service.log("server").read_text().count("picture completed")
+    """Images that this server has completed."""
+    return live.service.log("server").read_text().count("image completed")
 
 
 def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -> None:
@@ -54,21 +54,21 @@ def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -
     with Client(everyone) as client:
 
         def draw() -> bytes:
-            return client.draw("a boat", seed=1, steps=1, styles=["ink"], metadata=False).data
+            return client.draw("a boat", seed=1, steps=1, adapters=["ink"], metadata=False).data
 
         # Turns begin when both are connected; until then one may get more.
-        pictures = {draw()}
+        images = {draw()}
         while not all(drawn(live) for live in cards):
-            pictures.add(draw())
+            images.add(draw())
         before = [drawn(live) for live in cards]
-        pictures |= {draw() for _ in range(4)}
-        # Whoever draws it, it is the same picture.
-        assert len(pictures) == 1
+        images |= {draw() for _ in range(4)}
+        # Whoever generates it, it is the same image.
+        assert len(images) == 1
         assert [drawn(live) for live in cards] == [count + 2 for count in before]
 
         first.service.kill("server")
         for _ in range(2):
-            client.draw("a boat", steps=1, styles=["ink"], timeout=PATIENCE)
+            client.draw("a boat", steps=1, adapters=["ink"], timeout=PATIENCE)
         assert drawn(second) == before[1] + 4
 
     wuliart = Path(sys.executable).with_name("wuliart")

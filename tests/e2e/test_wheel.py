@@ -76,5 +76,5 @@ def test_the_installed_server_draws(installed: Path, tmp_path: Path) -> None:
     finally:
         server.terminate()
         assert server.wait(60) == 0
-    (picture,) = (tmp_path / "outputs").iterdir()
-    assert picture.read_bytes()[:2] == b"\xff\xd8"
+    (image,) = (tmp_path / "outputs").iterdir()
+    assert image.read_bytes()[:2] == b"\xff\xd8"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.support.bad_lora_files import BAD_FILES
-from tests.support.lora_files import STYLES, make_lora, module_features, peft_metadata
+from tests.support.lora_files import CONVENTIONS, make_lora, module_features, peft_metadata
 from wuliart_lora import LoraAdapter, LoraRefused, parse_lora, threads
 from wuliart_lora.keys import Role, canonicalise
 from wuliart_lora.slot_image import build_image
@@ -66,10 +66,12 @@ def run_keys(data: bytes) -> None:
 
 
 def seeds() -> dict[str, bytes]:
-    """A small good file of every style, and every kind of bad one."""
+    """A small good file of every convention, and every kind of bad one."""
     good = {
-        f"style_{style}": make_lora(LAYOUTS[0], rank=2, modules=USED, style=style)
-        for style in STYLES
+        f"convention_{convention}": make_lora(
+            LAYOUTS[0], rank=2, modules=USED, convention=convention
+        )
+        for convention in CONVENTIONS
     }
     notes = {
         "title": "Ink",
@@ -79,21 +81,21 @@ def seeds() -> dict[str, bytes]:
         ),
     }
     good["noted"] = make_lora(LAYOUTS[0], rank=2, modules=USED, metadata=notes)
-    good["half"] = make_lora(LAYOUTS[0], rank=1, modules=USED, style="kohya", dtype="BF16")
+    good["half"] = make_lora(LAYOUTS[0], rank=1, modules=USED, convention="kohya", dtype="BF16")
     bad = {f"bad_{name}": bad.make(LAYOUTS[0]) for name, bad in BAD_FILES.items()}
     return {name: data for name, data in (good | bad).items() if len(data) <= MAX_SEED_BYTES}
 
 
 def key_seeds() -> dict[str, bytes]:
-    """The names of each style."""
+    """The names of each convention."""
     return {
         name: "\n".join(
             pattern.format(m=module, f=module.replace(".", "_"))
             for module in USED
-            for pattern in (style.down, style.up, style.alpha)
+            for pattern in (convention.down, convention.up, convention.alpha)
             if pattern is not None
         ).encode()
-        for name, style in STYLES.items()
+        for name, convention in CONVENTIONS.items()
     }
 
 

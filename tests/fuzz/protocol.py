@@ -1,9 +1,9 @@
 """Fuzz target `protocol`: a LoRA manager that says anything, in any order, to the real servicer.
 
-Owns the sequences and what must hold after each step: no slot is drawn with whose bytes were not
-summed, pins and names agree with the slots, and nothing but RequestError is raised. The clock and
-the worker thread are stood in for, so that leases run out and verifications overlap as the bytes
-decide. Knows nothing of sockets.
+Owns the sequences and what must hold after each step: no slot is generated with whose bytes were
+not summed, pins and names agree with the slots, and nothing but RequestError is raised. The clock
+and the worker thread are stood in for, so that leases run out and verifications overlap as the
+bytes decide. Knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Descriptors:
 
 
 class Play:
-    """One life of a server, its managers and its pictures."""
+    """One life of a server, its managers and its images."""
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
@@ -234,7 +234,7 @@ class Play:
         self.store.expire()
 
     async def pin(self) -> None:
-        """A picture takes an adapter, or asks for one that is not there."""
+        """An image takes an adapter, or asks for one that is not there."""
         name = self.choices.pick(NAMES)
         pin = self.store.slots.pin(name)
         if pin is None:
@@ -243,7 +243,7 @@ class Play:
             self.pins.append(pin)
 
     async def release(self) -> None:
-        """A picture is done."""
+        """An image is done."""
         if self.pins:
             self.store.slots.release(self.pins.pop(self.choices.below(len(self.pins))))
 

@@ -7,8 +7,8 @@ shown, or a recipe that survives being written again and that a request can carr
 from __future__ import annotations
 
 from wuliart_client import read_recipe
-from wuliart_client._requests import Style, build_generate_request
-from wuliart_contract.recipe import Recipe, RecipeError, RecipeStyle
+from wuliart_client._requests import AdapterWeight, build_generate_request
+from wuliart_contract.recipe import Recipe, RecipeAdapter, RecipeError
 
 HASH = "0123456789abcdef" * 4
 PIXELS = b"\xff\xc0\0\x0b\x08\0\1\0\1\1\1\x11\0\xff\xda\0\2"
@@ -61,8 +61,8 @@ def _read(data: bytes) -> None:
 def check(recipe: Recipe) -> None:
     """What holds of every recipe that was read."""
     assert Recipe.parse(recipe.text()) == recipe
-    styles = [Style(style.name, style.weight) for style in recipe.styles]
-    build_generate_request(recipe.prompt, recipe.seed, recipe.steps, styles, False, True)
+    adapters = [AdapterWeight(adapter.name, adapter.weight) for adapter in recipe.adapters]
+    build_generate_request(recipe.prompt, recipe.seed, recipe.steps, adapters, False, True)
 
 
 def _check_reason(error: RecipeError) -> None:
@@ -73,9 +73,9 @@ def _check_reason(error: RecipeError) -> None:
 
 def seeds() -> dict[str, bytes]:
     """Files and texts, good ones and near misses."""
-    styles = (RecipeStyle('a "b", c: d\n', -0.5, HASH), RecipeStyle("一", 2.0, HASH))
+    adapters = (RecipeAdapter('a "b", c: d\n', -0.5, HASH), RecipeAdapter("一", 2.0, HASH))
     recipe = Recipe(
-        'a fox, "red": 1\nand more', 2**64 - 1, 4, styles, 'm "1", n', "shift=3,steps=4", "0.1.0"
+        'a fox, "red": 1\nand more', 2**64 - 1, 4, adapters, 'm "1", n', "shift=3,steps=4", "0.1.0"
     )
     text = Recipe("x", 0, 1, (), "embedded", "turbo", "0.1.0").text()
     return {
@@ -85,8 +85,8 @@ def seeds() -> dict[str, bytes]:
         "little": jpeg(text.encode("utf-16-be"), "<"),
         "behind": jpeg(text.encode("utf-16-be"), before=b"\xff\xe0\0\4ab\xff\xff\1\xff\xe1\0\3x"),
         "other": b"a fox\nSteps: 20, Sampler: DPM++ 2M, Seed: 1, Version: v1.9.0",
-        "deep": b'a\nSteps: 1, Seed: 1, Model: m, Styles: "[[[[[[", Version: WuliArt 1',
-        "large": b'a\nSteps: 1, Seed: 99999999999999999999, Styles: "[]", Version: WuliArt 1',
-        "weight": b'a\nSteps: 1, Styles: "[[\\"a\\", 1e999, \\"\\"]]", Version: WuliArt 1',
-        "half": b'a\nSteps: 1, Seed: 1, Model: "\\ud800", Styles: "[]", Version: WuliArt 1',
+        "deep": b'a\nSteps: 1, Seed: 1, Model: m, Adapters: "[[[[[[", Version: WuliArt 1',
+        "large": b'a\nSteps: 1, Seed: 99999999999999999999, Adapters: "[]", Version: WuliArt 1',
+        "weight": b'a\nSteps: 1, Adapters: "[[\\"a\\", 1e999, \\"\\"]]", Version: WuliArt 1',
+        "half": b'a\nSteps: 1, Seed: 1, Model: "\\ud800", Adapters: "[]", Version: WuliArt 1',
     }

@@ -120,7 +120,7 @@ def test_a_server_that_freezes_ends_a_stream_and_is_found_again(server: Freezing
         message = told(lambda: next(events))
         assert message.startswith(f"the server at {server.target} stopped answering: ")
         server.thaw()
-        assert client.styles(timeout=PATIENCE) == []
+        assert client.adapters(timeout=PATIENCE) == []
 
 
 async def test_a_server_that_freezes_ends_an_asynchronous_stream(server: FreezingServer) -> None:
@@ -133,12 +133,12 @@ async def test_a_server_that_freezes_ends_an_asynchronous_stream(server: Freezin
 
 def test_a_server_that_is_frozen_already_ends_every_kind_of_call(server: FreezingServer) -> None:
     with Client(server.target) as client:
-        client.styles(timeout=PATIENCE)  # connected before
+        client.adapters(timeout=PATIENCE)  # connected before
         server.freeze()
         calls: list[Callable[[], object]] = [
             lambda: client.draw("a lighthouse"),
             lambda: client.info(timeout=None),
-            lambda: client.styles(timeout=None),
+            lambda: client.adapters(timeout=None),
             lambda: next(client.watch()),
         ]
         for call in calls:
@@ -174,7 +174,7 @@ def test_the_server_takes_as_many_pings_as_clients_send() -> None:
 
 def test_what_only_reads_has_a_timeout_unless_none_is_asked_for() -> None:
     for client in (Client, AsyncClient):
-        for method in (client.info, client.styles):
+        for method in (client.info, client.adapters):
             assert inspect.signature(method).parameters["timeout"].default == 30.0
 
 

@@ -186,7 +186,7 @@ async def test_a_pair_that_does_not_fit_is_said_at_the_start(tmp_path: Path) -> 
 
 
 def test_connections_that_are_open_keep_their_certificate(tmp_path: Path) -> None:
-    """A renewal takes nothing away from a client that draws."""
+    """A renewal takes nothing away from a client that generates."""
     files, authority = Files(tmp_path), trustme.CA()
     files.write(files.issue(authority))
 

@@ -38,7 +38,7 @@ BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHON
 @pytest.fixture
 def fake() -> Iterator[FakeImageServer]:
     with FakeImageServer() as server:
-        server.adapters = [adapter(f"style-{n}") for n in range(50)]
+        server.adapters = [adapter(f"adapter-{n}") for n in range(50)]
         yield server
 
 
@@ -78,7 +78,7 @@ def test_help_that_cannot_be_written(program: str, tmp_path: Path) -> None:
     assert nowhere.code == 2
 
 
-@pytest.mark.parametrize("command", ["styles", "styles --json", "generate p", "watch", "info"])
+@pytest.mark.parametrize("command", ["adapters", "adapters --json", "generate p", "watch", "info"])
 def test_results_that_cannot_be_written(
     fake: FakeImageServer, tmp_path: Path, command: str
 ) -> None:
@@ -152,10 +152,10 @@ def test_an_image_that_does_not_fit_is_named_and_removed(
 def test_a_token_file_is_bounded(fake: FakeImageServer, tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for file, why in (("/dev/zero", "no token"), ("bytes", "ASCII"), (".", "Is a directory")):
-        ended = shell(["wuliart_client"], f"styles --token-file {file}", tmp_path, fake.target)
+        ended = shell(["wuliart_client"], f"adapters --token-file {file}", tmp_path, fake.target)
         assert ended.code == 1 and ended.stderr.count("\n") == 1
         assert why in ended.stderr and file in ended.stderr
     ended = shell(
-        ["wuliart_client"], "styles --token-file <(echo 0123456789abcdef)", tmp_path, fake.target
+        ["wuliart_client"], "adapters --token-file <(echo 0123456789abcdef)", tmp_path, fake.target
     )
     assert ended.code == 0, ended.stderr

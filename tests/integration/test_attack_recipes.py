@@ -30,8 +30,8 @@ def text_file(text: str) -> bytes:
     return jpeg(text.encode("utf-16-be"))
 
 
-def styles(value: str) -> bytes:
-    return text_file(f"{HEAD}Styles: {json.dumps(value)}{TAIL}")
+def adapters(value: str) -> bytes:
+    return text_file(f"{HEAD}Adapters: {json.dumps(value)}{TAIL}")
 
 
 def long_name(length: int) -> bytes:
@@ -90,24 +90,24 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "many pixels": (large_bitmap, "no recipe"),
     "a million markers": (lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 1_000_000, "more than 1,000"),
     "a million fill bytes": (lambda: b"\xff\xd8" + b"\xff" * 1_000_000, "not a complete JPEG"),
-    "deep": (lambda: styles("[" * 12_000), "damaged"),
-    "a huge weight": (lambda: styles(f'[["a", 1{"0" * 4000}, "{"ab" * 32}"]]'), "weight"),
-    "an endless weight": (lambda: styles(f'[["a", 1e999, "{"ab" * 32}"]]'), "weight"),
-    "a number too many": (lambda: styles(f'[["a", 1{"0" * 9000}, "{"ab" * 32}"]]'), "damaged"),
-    "no number": (lambda: styles(f'[["a", NaN, "{"ab" * 32}"]]'), "weight"),
-    "names that are none": (lambda: styles('[[["a"], 1, {}]]'), "name"),
-    "a table": (lambda: styles('{"abc": 1}'), "not a list"),
-    "many styles": (lambda: styles(json.dumps([["a", 1, "ab" * 32]] * 5)), "5 styles"),
+    "deep": (lambda: adapters("[" * 12_000), "damaged"),
+    "a huge weight": (lambda: adapters(f'[["a", 1{"0" * 4000}, "{"ab" * 32}"]]'), "weight"),
+    "an endless weight": (lambda: adapters(f'[["a", 1e999, "{"ab" * 32}"]]'), "weight"),
+    "a number too many": (lambda: adapters(f'[["a", 1{"0" * 9000}, "{"ab" * 32}"]]'), "damaged"),
+    "no number": (lambda: adapters(f'[["a", NaN, "{"ab" * 32}"]]'), "weight"),
+    "names that are none": (lambda: adapters('[[["a"], 1, {}]]'), "name"),
+    "a table": (lambda: adapters('{"abc": 1}'), "not a list"),
+    "many adapters": (lambda: adapters(json.dumps([["a", 1, "ab" * 32]] * 5)), "5 adapters"),
     "a large seed": (
-        lambda: text_file(f'a\nSteps: 4, Seed: {"9" * 5000}, Model: m, Styles: "[]"{TAIL}'),
+        lambda: text_file(f'a\nSteps: 4, Seed: {"9" * 5000}, Model: m, Adapters: "[]"{TAIL}'),
         "Seed",
     ),
     "many steps": (
-        lambda: text_file(f'a\nSteps: 1000000000, Seed: 1, Model: m, Styles: "[]"{TAIL}'),
+        lambda: text_file(f'a\nSteps: 1000000000, Seed: 1, Model: m, Adapters: "[]"{TAIL}'),
         "Steps",
     ),
     "half a character": (
-        lambda: text_file(f'a\nSteps: 4, Seed: 1, Model: "\\ud800", Styles: "[]"{TAIL}'),
+        lambda: text_file(f'a\nSteps: 4, Seed: 1, Model: "\\ud800", Adapters: "[]"{TAIL}'),
         "damaged",
     ),
 }
@@ -131,13 +131,13 @@ def assert_refused(ended: Ended, path: Path, why: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_hostile_file(name: str, tmp_path: Path) -> None:
     make, why = FILES[name]
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(make())
     assert_refused(ask(["generate", "--like"], path), path, why)
 
 
 def test_a_file_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(b"\xff\xd8\xff\xda\0\2")
     os.truncate(path, 1 << 30)
     for command in (["info"], ["info", "--json"], ["generate", "--like"]):

@@ -106,16 +106,16 @@ def drive(request, fake):
     return request.param(fake.target)
 
 
-def test_a_whole_picture(fake, drive, tmp_path):
+def test_a_whole_image(fake, drive, tmp_path):
     seen = []
-    picture = drive.call(
-        "draw", "灯塔 in ink", seed=7, steps=4, styles=[("ink", 0.8)], on_event=seen.append
+    image = drive.call(
+        "draw", "灯塔 in ink", seed=7, steps=4, adapters=[("ink", 0.8)], on_event=seen.append
     )
     assert [type(event) for event in seen] == [Queued] * 2 + [Started] + [Step] * 4 + [Completed]
-    assert seen[-1].picture == picture
-    assert (picture.data, picture.media_type, picture.width) == (JPEG, "image/jpeg", 1024)
-    assert picture.adapters[0].content_hash == HASH
-    assert picture.save(tmp_path / "new").read_bytes() == JPEG
+    assert seen[-1].image == image
+    assert (image.data, image.media_type, image.width) == (JPEG, "image/jpeg", 1024)
+    assert image.adapters[0].content_hash == HASH
+    assert image.save(tmp_path / "new").read_bytes() == JPEG
     (request,) = fake.requests
     assert request.prompt == "灯塔 in ink"
     assert (request.seed, request.steps, request.preview) == (7, 4, False)
@@ -132,22 +132,22 @@ def test_what_is_not_given_is_not_sent(fake, drive):
 
 
 def test_previews(fake, drive):
-    fake.pictures.append([started(steps=2), step(1, 2, b"one"), step(2, 2), completed()])
+    fake.images.append([started(steps=2), step(1, 2, b"one"), step(2, 2), completed()])
     events = drive.take("generate", "p", preview=True)
     assert [event.preview for event in events if isinstance(event, Step)] == [b"one", None]
     assert fake.requests[0].preview
 
 
-def test_a_picture_beyond_grpcs_own_limit_of_4_mib(fake, drive):
+def test_a_image_beyond_grpcs_own_limit_of_4_mib(fake, drive):
     image = bytes(6 << 20)
-    fake.pictures.append([started(), completed(image=image)])
+    fake.images.append([started(), completed(image=image)])
     assert drive.call("draw", "p").data == image
 
 
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
-        (Fail(Reason.ADAPTER_REFUSED, "style 'x' was refused: it holds NaN"), AdapterRefused),
+        (Fail(Reason.ADAPTER_REFUSED, "adapter 'x' was refused: it holds NaN"), AdapterRefused),
         (Fail(Reason.NON_FINITE, "non-finite latent after step 2"), GenerationFailed),
         (Fail(Reason.INTERNAL, "an error inside the server"), GenerationFailed),
         (Fail(Reason.SESSION_LOST, "the session is gone"), ProtocolError),
@@ -155,7 +155,7 @@ def test_a_picture_beyond_grpcs_own_limit_of_4_mib(fake, drive):
     ids=lambda value: value.reason if isinstance(value, Fail) else "",
 )
 def test_a_reason_becomes_its_exception_with_the_servers_words(fake, drive, failure, kind):
-    fake.pictures.append([failure])
+    fake.images.append([failure])
     with pytest.raises(kind) as caught:
         drive.call("draw", "p")
     assert type(caught.value) is kind
@@ -174,7 +174,7 @@ def test_a_server_that_stays_unavailable_is_tried_four_times(fake, drive, reason
 
 def test_every_violation_is_listed(fake, drive):
     violations = (("prompt", "must not be empty"), ("steps", "must be from 1 to 4, not 5"))
-    fake.pictures.append([Fail(Reason.INVALID_REQUEST, "bad", violations=violations)])
+    fake.images.append([Fail(Reason.INVALID_REQUEST, "bad", violations=violations)])
     with pytest.raises(InvalidRequest) as caught:
         drive.call("draw", "", steps=5)
     assert caught.value.violations == violations
@@ -182,12 +182,14 @@ def test_every_violation_is_listed(fake, drive):
     assert len(fake.requests) == 1
 
 
-def test_an_unknown_style_names_the_nearest(fake, drive):
-    fake.pictures.append(
-        [Fail(Reason.ADAPTER_NOT_FOUND, "no style 'inc'", metadata={"nearest": "ink"})]
+def test_an_unknown_adapter_names_the_nearest(fake, drive):
+    fake.images.append(
+        [Fail(Reason.ADAPTER_NOT_FOUND, "no adapter 'inc'", metadata={"nearest": "ink"})]
     )
-    with pytest.raises(AdapterNotFound, match=r"^no style 'inc'; did you mean 'ink'\?$") as caught:
-        drive.call("draw", "p", styles=["inc"])
+    with pytest.raises(
+        AdapterNotFound, match=r"^no adapter 'inc'; did you mean 'ink'\?$"
+    ) as caught:
+        drive.call("draw", "p", adapters=["inc"])
     assert caught.value.nearest == "ink"
 
 
@@ -195,7 +197,7 @@ def test_an_unknown_style_names_the_nearest(fake, drive):
     ("reason", "kind"), [(Reason.QUEUE_FULL, QueueFull), (Reason.NO_FREE_SLOT, NoFreeSlot)]
 )
 def test_a_busy_server_says_when_to_try_again(fake, drive, reason, kind):
-    fake.pictures.append([Fail(reason, "8 requests wait", retry_after=2.5)])
+    fake.images.append([Fail(reason, "8 requests wait", retry_after=2.5)])
     with pytest.raises(kind) as caught:
         drive.call("draw", "p")
     assert caught.value.retry_after == 2.5
@@ -217,14 +219,14 @@ def test_a_busy_server_says_when_to_try_again(fake, drive, reason, kind):
     ids=["invalid", "cancelled", "unimplemented", "unknown reason", "foreign domain"],
 )
 def test_a_status_that_is_not_ours_goes_by_its_code(fake, drive, failure, kind):
-    fake.pictures.append([failure])
+    fake.images.append([failure])
     with pytest.raises(kind) as caught:
         drive.call("draw", "p")
     assert type(caught.value) is kind
 
 
 def test_unavailable_before_the_first_event_is_tried_again(fake, drive):
-    fake.pictures.extend([[Fail(Reason.STARTING)], [Fail(Reason.STARTING)]])
+    fake.images.extend([[Fail(Reason.STARTING)], [Fail(Reason.STARTING)]])
     assert drive.call("draw", "p").data == JPEG
     assert len(fake.requests) == 3
     fake.unary_failures.append(Fail(Reason.STARTING))
@@ -232,7 +234,7 @@ def test_unavailable_before_the_first_event_is_tried_again(fake, drive):
 
 
 def test_unavailable_after_the_first_event_is_not_tried_again(fake, drive):
-    fake.pictures.append([started(), Fail(Reason.DRAINING)])
+    fake.images.append([started(), Fail(Reason.DRAINING)])
     with pytest.raises(Unavailable):
         drive.call("draw", "p")
     assert len(fake.requests) == 1
@@ -247,40 +249,40 @@ def test_a_server_that_is_not_there(fake, drive):
 
 
 def test_a_server_that_dies_while_drawing(fake, drive):
-    fake.pictures.append([started(), step(1), Drop()])
+    fake.images.append([started(), step(1), Drop()])
     with pytest.raises((Unavailable, Cancelled)) as caught:
         drive.call("draw", "p", timeout=DEADLINE)
     assert "is it running" not in str(caught.value)
 
 
 def test_a_stream_that_ends_too_early(fake, drive):
-    fake.pictures.append([started(), step(1)])
-    with pytest.raises(ProtocolError, match="before the picture was complete"):
+    fake.images.append([started(), step(1)])
+    with pytest.raises(ProtocolError, match="before the image was complete"):
         drive.call("draw", "p")
 
 
 def test_an_event_out_of_order_ends_the_call(fake, drive):
-    fake.pictures.append([step(1), Hold()])
+    fake.images.append([step(1), Hold()])
     with pytest.raises(ProtocolError):
         drive.call("draw", "p")
     assert fake.cancelled.wait(DEADLINE)
 
 
 def test_the_timeout_ends_the_call_on_both_sides(fake, drive):
-    fake.pictures.append([started(), Hold()])
+    fake.images.append([started(), Hold()])
     with pytest.raises(DeadlineExceeded, match="within 1 s"):
         drive.call("draw", "p", timeout=1)
     assert fake.cancelled.wait(DEADLINE)
 
 
 def test_leaving_the_block_cancels_the_call(fake, drive):
-    fake.pictures.append([started(), step(1), Hold()])
+    fake.images.append([started(), step(1), Hold()])
     assert len(drive.take("generate", "p", count=2)) == 2
     assert fake.cancelled.wait(DEADLINE)
 
 
 def test_an_error_in_on_event_cancels_the_call_and_is_passed_on(fake, drive):
-    fake.pictures.append([started(), Hold()])
+    fake.images.append([started(), Hold()])
 
     def on_event(event):
         raise KeyError("mine")
@@ -290,32 +292,32 @@ def test_an_error_in_on_event_cancels_the_call_and_is_passed_on(fake, drive):
     assert fake.cancelled.wait(DEADLINE)
 
 
-def test_what_is_left_out_is_told_with_the_start_and_the_picture(fake, drive):
+def test_what_is_left_out_is_told_with_the_start_and_the_image(fake, drive):
     left_out = {"name": "stone", "reason": "ADAPTER_NOT_FOUND", "message": "there is none"}
     fake.default = [started(steps=1, skipped=[left_out]), step(1, 1), completed()]
-    first, *_ = drive.take("generate", "p", styles=["stone"])
-    picture = drive.call("draw", "p", styles=["stone"])
-    assert first.skipped == picture.skipped == (SkippedAdapter(**left_out),)
+    first, *_ = drive.take("generate", "p", adapters=["stone"])
+    image = drive.call("draw", "p", adapters=["stone"])
+    assert first.skipped == image.skipped == (SkippedAdapter(**left_out),)
 
 
-def test_styles(fake, drive):
+def test_adapters(fake, drive):
     resident = adapter("b", state=adapter_pb2.ADAPTER_STATE_RESIDENT, generation=5, slot=0)
     resident.resident_since.FromJsonString("2024-05-21T14:23:05Z")
     refused = adapter("c", state=adapter_pb2.ADAPTER_STATE_REFUSED, refusal_reason="truncated")
     fake.adapters = [adapter("a", pinned=True), resident, refused, adapter("d", state=99)]
-    styles = drive.call("styles")
-    assert [(one.name, one.state) for one in styles] == [
+    adapters = drive.call("adapters")
+    assert [(one.name, one.state) for one in adapters] == [
         ("a", AdapterState.AVAILABLE),
         ("b", AdapterState.RESIDENT),
         ("c", AdapterState.REFUSED),
         ("d", AdapterState.UNKNOWN),
     ]
-    assert styles[0].trigger_words == ("ink wash",)
-    assert styles[0].resident_since is None
-    assert styles[1].resident_since.isoformat() == "2024-05-21T14:23:05+00:00"
-    assert styles[2].refusal_reason == "truncated"
-    assert [one.slot for one in styles] == [None, 0, None, None]
-    assert [one.pinned for one in styles] == [True, False, False, False]
+    assert adapters[0].trigger_words == ("ink wash",)
+    assert adapters[0].resident_since is None
+    assert adapters[1].resident_since.isoformat() == "2024-05-21T14:23:05+00:00"
+    assert adapters[2].refusal_reason == "truncated"
+    assert [one.slot for one in adapters] == [None, 0, None, None]
+    assert [one.pinned for one in adapters] == [True, False, False, False]
 
 
 def test_watch_and_resume(fake, drive):

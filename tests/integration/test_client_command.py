@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference_server.engine.jpeg import encode_picture
+from inference_server.engine.jpeg import encode_image
 from tests.support.fake_image_server import (
     DEADLINE,
     HASH,
@@ -31,10 +31,10 @@ from tests.support.fake_image_server import (
     snapshot,
     started,
     step,
-    whole_picture,
+    whole_image,
 )
 from wuliart.v1 import adapter_pb2, image_generation_pb2
-from wuliart_contract.recipe import Recipe, RecipeStyle
+from wuliart_contract.recipe import Recipe, RecipeAdapter
 from wuliart_contract.status import Reason
 
 COMMAND = [sys.executable, "-m", "wuliart_client"]
@@ -104,7 +104,7 @@ def test_generate_json_keeps_stdout_clean(wuliart, tmp_path):
 
 def test_generate_previews_replace_each_other(fake, wuliart, tmp_path):
     for content in (b"old", b"new"):
-        fake.pictures.append([started(), step(1, 2, content), step(2, 2, content), completed()])
+        fake.images.append([started(), step(1, 2, content), step(2, 2, content), completed()])
         assert wuliart("generate", "p", "--preview-dir", "previews").returncode == 0
     assert fake.requests[0].preview
     previews = sorted((tmp_path / "previews").iterdir())
@@ -114,21 +114,21 @@ def test_generate_previews_replace_each_other(fake, wuliart, tmp_path):
 
 
 def test_a_prompt_that_is_cut_is_told(fake, wuliart):
-    fake.pictures.append([started(ignored=9), step(1, 1), completed()])
+    fake.images.append([started(ignored=9), step(1, 1), completed()])
     assert "last 9 tokens were not read" in wuliart("generate", "p").stderr
 
 
-def test_a_style_that_was_left_out_is_a_warning(fake, wuliart):
+def test_a_adapter_that_was_left_out_is_a_warning(fake, wuliart):
     left_out = {"name": "stone", "reason": "ADAPTER_NOT_FOUND", "message": "no\x1b\nstone"}
     fake.default = [started(skipped=[left_out]), step(1, 1), completed()]
     result = wuliart("generate", "p")
     assert result.returncode == 0
-    assert result.stderr == "wuliart: warning: a style is left out: no\\x1b stone\n"
+    assert result.stderr == "wuliart: warning: an adapter is left out: no\\x1b stone\n"
     assert json.loads(wuliart("generate", "p", "--json").stdout)["skipped"] == [left_out]
 
 
 def test_a_failure_is_one_line_and_exit_code_1(fake, wuliart, tmp_path):
-    fake.pictures.append(
+    fake.images.append(
         [Fail(Reason.INVALID_REQUEST, violations=(("prompt", "a\n\x1b[31mb"), ("steps", "[red]")))]
     )
     result = wuliart("generate", "p")
@@ -138,18 +138,18 @@ def test_a_failure_is_one_line_and_exit_code_1(fake, wuliart, tmp_path):
 
 def test_no_server_is_one_line_and_exit_code_1(fake, wuliart):
     fake.stop()
-    for command in (["generate", "p"], ["styles"], ["watch"], ["info"]):
+    for command in (["generate", "p"], ["adapters"], ["watch"], ["info"]):
         assert_one_line_error(wuliart(*command), "start it with wuliart-server")
 
 
-def test_a_folder_that_cannot_be_made_costs_no_picture(fake, wuliart, tmp_path):
+def test_a_folder_that_cannot_be_made_costs_no_image(fake, wuliart, tmp_path):
     (tmp_path / "file").touch()
     assert_one_line_error(wuliart("generate", "p", "--out", "file/x"), "cannot write file/x")
     assert fake.requests == []
 
 
 def test_timeout(fake, wuliart):
-    fake.pictures.append([Hold()])
+    fake.images.append([Hold()])
     assert_one_line_error(wuliart("generate", "p", "--timeout", "1"), "within 1 s")
 
 
@@ -162,15 +162,17 @@ def test_wrong_usage_is_exit_code_2(wuliart):
 
 @pytest.fixture
 def drawn(tmp_path):
-    """A picture that says how it was drawn."""
-    styles = (RecipeStyle("ink", 0.8, HASH), RecipeStyle("neon", 1.0, "cd" * 32))
-    text = Recipe('一只狐狸, "red"', 2**64 - 1, 3, styles, "embedded", "lightning", "0.1.0").text()
+    """An image that says how it was generated."""
+    adapters = (RecipeAdapter("ink", 0.8, HASH), RecipeAdapter("neon", 1.0, "cd" * 32))
+    text = Recipe(
+        '一只狐狸, "red"', 2**64 - 1, 3, adapters, "embedded", "lightning", "0.1.0"
+    ).text()
     path = tmp_path / "drawn.jpg"
-    path.write_bytes(encode_picture(torch.zeros(16, 16, 3, dtype=torch.uint8), text))
+    path.write_bytes(encode_image(torch.zeros(16, 16, 3, dtype=torch.uint8), text))
     return path
 
 
-def test_info_of_a_picture_needs_no_server(fake, wuliart, drawn):
+def test_info_of_a_image_needs_no_server(fake, wuliart, drawn):
     fake.stop()
     result = wuliart("info", str(drawn))
     assert result.returncode == 0, result.stderr
@@ -185,14 +187,14 @@ def test_info_of_a_picture_needs_no_server(fake, wuliart, drawn):
     ):
         assert text in result.stdout
     report = json.loads(wuliart("info", str(drawn), "--json").stdout)
-    assert report["styles"][1] == {"name": "neon", "weight": 1.0, "content_hash": "cd" * 32}
+    assert report["adapters"][1] == {"name": "neon", "weight": 1.0, "content_hash": "cd" * 32}
     plain = drawn.with_name("plain.jpg")
     plain.write_bytes(JPEG)
     assert_one_line_error(wuliart("info", str(plain)), f"{plain}: it is not a complete JPEG file")
     assert_one_line_error(wuliart("info", "gone.jpg"), "cannot read gone.jpg: No such file")
 
 
-def test_like_asks_for_the_same_picture_again(fake, wuliart, drawn):
+def test_like_asks_for_the_same_image_again(fake, wuliart, drawn):
     model = {"name": "embedded", "schedule": "lightning"}
     fake.info = image_generation_pb2.GetServerInfoResponse(model=model)
     result = wuliart("generate", "--like", str(drawn))
@@ -206,18 +208,18 @@ def test_like_asks_for_the_same_picture_again(fake, wuliart, drawn):
     assert result.stderr == ""
     fake.info.model.schedule = "turbo"
     told = wuliart("generate", "--like", str(drawn)).stderr
-    assert "drawn with the schedule lightning, this server has turbo" in told
+    assert "generated with the schedule lightning, this server has turbo" in told
 
 
 def test_like_says_what_is_not_the_same_any_more(fake, wuliart, drawn):
     fake.info = image_generation_pb2.GetServerInfoResponse(model={"name": "Qwen-Image"})
-    fake.pictures.append(
+    fake.images.append(
         [started(adapters=[adapter_use("neon", 1.0)]), *(step(n) for n in range(1, 5)), completed()]
     )
     result = wuliart("generate", "--like", str(drawn), "--json")
     assert result.returncode == 0, result.stderr
     assert "the model embedded, this server has Qwen-Image" in result.stderr
-    assert "the file of the style neon has changed" in result.stderr
+    assert "the file of the adapter neon has changed" in result.stderr
     assert json.loads(result.stdout)["seed"] == 7
 
 
@@ -235,7 +237,7 @@ def test_what_is_given_takes_the_place_of_the_recipes(fake, wuliart, drawn):
 
 @pytest.mark.parametrize("script", [[queued(1), Hold()], [started(), step(1), Hold()]])
 def test_ctrl_c_cancels(fake, tmp_path, script):
-    fake.pictures.append(script)
+    fake.images.append(script)
     process = subprocess.Popen(
         [*COMMAND, "--target", fake.target, "generate", "p"],
         env=ENVIRONMENT,
@@ -256,7 +258,7 @@ def test_ctrl_c_cancels(fake, tmp_path, script):
 
 
 def test_a_terminal_gets_a_bar(fake, tmp_path):
-    fake.pictures.append(whole_picture())
+    fake.images.append(whole_image())
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "--target", fake.target, "generate", "p"],
@@ -278,7 +280,7 @@ def test_a_terminal_gets_a_bar(fake, tmp_path):
     assert b"saved outputs/" in shown
 
 
-def test_styles(fake, wuliart):
+def test_adapters(fake, wuliart):
     long_name = "folder/" * 20 + "end"
     resident = {"state": adapter_pb2.ADAPTER_STATE_RESIDENT, "slot": 3, "pinned": True}
     fake.adapters = [
@@ -290,7 +292,7 @@ def test_styles(fake, wuliart):
             refusal_reason="rank 999 is larger than 64",
         ),
     ]
-    result = wuliart("styles")
+    result = wuliart("adapters")
     assert result.returncode == 0, result.stderr
     first, second = (line for line in result.stdout.splitlines() if "abababababab" in line)
     assert re.search(r"resident, pinned +3 +2023-11-1[45] \d\d:\d\d:20 ", first)
@@ -299,14 +301,14 @@ def test_styles(fake, wuliart):
     for text in (long_name, r"[bold]t\x1b[2J", "refused", "rank 999 is larger than 64"):
         assert text in second
     assert "\x1b" not in result.stdout
-    entries = [json.loads(line) for line in wuliart("styles", "--json").stdout.splitlines()]
+    entries = [json.loads(line) for line in wuliart("adapters", "--json").stdout.splitlines()]
     assert [entry["state"] for entry in entries] == ["resident", "refused"]
     assert [(entry["slot"], entry["pinned"]) for entry in entries] == [(3, True), (None, False)]
     assert entries[1]["title"] == "[bold]t\x1b[2J"
 
 
-def test_no_styles_says_what_to_do(wuliart):
-    assert "copy a .safetensors file" in wuliart("styles").stderr
+def test_no_adapters_says_what_to_do(wuliart):
+    assert "copy a .safetensors file" in wuliart("adapters").stderr
 
 
 def test_info(fake, wuliart):
@@ -377,7 +379,7 @@ def test_watch_prints_lines(fake):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE)
     assert lines == [
-        "snapshot  no styles",
+        "snapshot  no adapters",
         "added     ink  available, rank 16, 24.3 MB, abababababab",
         "refused   bad  refused: it holds NaN",
     ]

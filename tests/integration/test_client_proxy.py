@@ -84,7 +84,7 @@ def test_the_command_reaches_it_too(
     proxy: Proxy, fake: FakeImageServer, port: int, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "http_proxy": proxy.url, "https_proxy": proxy.url}
-    for part in (["styles", "--json"], ["generate", "a fox"]):
+    for part in (["adapters", "--json"], ["generate", "a fox"]):
         result = subprocess.run(
             [sys.executable, "-m", "wuliart_client", "--target", f"127.0.0.1:{port}", *part],
             env=environment,

@@ -38,7 +38,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(np.mean((a - b) ** 2), 1e-9)))
 
 
-def test_a_seed_gives_the_same_picture_on_every_device() -> None:
+def test_a_seed_gives_the_same_image_on_every_device() -> None:
     reference = draw(load("cpu", torch.float32))
     in_float32 = psnr(draw(load("cuda:0", torch.float32)), reference)
     in_bfloat16 = psnr(draw(load("cuda:0", torch.bfloat16)), reference)
@@ -47,14 +47,14 @@ def test_a_seed_gives_the_same_picture_on_every_device() -> None:
     assert in_bfloat16 > 25
 
 
-def test_a_picture_encoded_on_the_gpu_is_the_picture() -> None:
+def test_a_image_encoded_on_the_gpu_is_the_image() -> None:
     if not jpeg.on_gpu():
         pytest.skip("needs torchvision")
     rng = np.random.default_rng(0)
     smooth = np.kron(rng.integers(0, 256, (16, 16, 3)), np.ones((64, 64, 1)))
     pixels = torch.tensor(smooth.astype(np.uint8))
     there, here = (
-        Image.open(io.BytesIO(jpeg.encode_picture(x, "text"))) for x in (pixels.cuda(), pixels)
+        Image.open(io.BytesIO(jpeg.encode_image(x, "text"))) for x in (pixels.cuda(), pixels)
     )
     assert there.size == here.size == (1024, 1024)
     assert there.layer == here.layer  # type: ignore[attr-defined] # components and their sampling
@@ -63,7 +63,7 @@ def test_a_picture_encoded_on_the_gpu_is_the_picture() -> None:
         assert psnr(np.asarray(image).astype(np.float32), smooth.astype(np.float32)) > 35
 
 
-def test_no_prompts_length_has_anything_compiled_after_the_first_picture() -> None:
+def test_no_prompts_length_has_anything_compiled_after_the_first_image() -> None:
     from inference_server.model.kernels import triton_attention, triton_norms, triton_ops
 
     modules = (triton_attention, triton_norms, triton_ops)
@@ -103,10 +103,10 @@ def test_server_and_manager_with_staged_slots(tmp_path: Path) -> None:
                     assert change.adapters[0].state is not AdapterState.REFUSED
                     if change.adapters[0].state is AdapterState.RESIDENT:
                         break
-            styled = client.draw(PROMPT, seed=1, styles=["ink"], metadata=False)
+            adapterd = client.draw(PROMPT, seed=1, adapters=["ink"], metadata=False)
             again = client.draw(PROMPT, seed=1, metadata=False)
-            print(plain.timings, styled.timings)
-        assert styled.data != plain.data
+            print(plain.timings, adapterd.timings)
+        assert adapterd.data != plain.data
         assert again.data == plain.data
     finally:
         codes = service.stop()

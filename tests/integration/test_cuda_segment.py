@@ -27,8 +27,8 @@ LAYOUT = SegmentLayout(LayoutParameters(16, 1024, 4096, 64, 64, 48, 10, 32, "bfl
 PROMPT = "a red lighthouse 在海边 at dusk"
 
 
-def draw_styled(folder: Path, inject: str, kill: bool = False) -> bytes:
-    """A picture with a style that the real manager brought in, whose log says how."""
+def draw_adapterd(folder: Path, inject: str, kill: bool = False) -> bytes:
+    """An image with an adapter that the real manager brought in, whose log says how."""
     service = Service(
         folder / "run",
         folder / "loras",
@@ -55,20 +55,20 @@ def draw_styled(folder: Path, inject: str, kill: bool = False) -> bytes:
                 service.processes["manager"].kill()
                 service.processes["manager"].wait()
                 del service.processes["manager"]
-            styled = client.draw(PROMPT, seed=1, styles=["ink"], metadata=False)
-            assert styled.data != plain.data
+            adapterd = client.draw(PROMPT, seed=1, adapters=["ink"], metadata=False)
+            assert adapterd.data != plain.data
     finally:
         service.stop()
     log = (service.runtime_dir / "manager.log").read_text(encoding="utf-8")
     assert ("into the GPU's memory" in log) == (inject == "direct")
-    return styled.data
+    return adapterd.data
 
 
-def test_both_ways_to_inject_draw_the_same_picture_and_a_killed_manager_takes_nothing_along(
+def test_both_ways_to_inject_draw_the_same_image_and_a_killed_manager_takes_nothing_along(
     tmp_path: Path,
 ) -> None:
-    staged = draw_styled(tmp_path / "staged", "staged")
-    assert draw_styled(tmp_path / "direct", "direct", kill=True) == staged
+    staged = draw_adapterd(tmp_path / "staged", "staged")
+    assert draw_adapterd(tmp_path / "direct", "direct", kill=True) == staged
 
 
 async def test_a_writer_on_the_device_and_the_checksum_of_what_it_wrote() -> None:

@@ -61,7 +61,7 @@ async def test_a_server_that_did_nothing(exporter: Exporter) -> None:
     assert {labels for name, labels in scrape.samples if name == "wuliart_errors_total"} == {
         (reason.value,) for reason in Reason
     }
-    assert scrape("pictures_completed_total") == scrape("pictures_cancelled_total") == 0
+    assert scrape("images_completed_total") == scrape("images_cancelled_total") == 0
     assert scrape("queue_length") == scrape("manager_attached") == 0
     assert scrape("queue_capacity") == 1
     assert scrape.by_label("adapter_slots") == {"free": 3}
@@ -72,19 +72,19 @@ async def test_a_server_that_did_nothing(exporter: Exporter) -> None:
     assert scrape.types["wuliart_errors"] == "counter"
 
 
-async def test_pictures(server: InProcessServer, exporter: Exporter) -> None:
+async def test_images(server: InProcessServer, exporter: Exporter) -> None:
     await kinds(server.generate(steps=3))
     await kinds(server.generate(steps=1))
     scrape = await exporter.scrape()
-    assert scrape("pictures_completed_total") == 2
+    assert scrape("images_completed_total") == 2
     for stage in Stage:
         assert scrape("stage_seconds_count", stage.value) == 2
         assert scrape("stage_seconds_bucket", "+Inf", stage.value) == 2
         assert scrape("stage_seconds_sum", stage.value) > 0
     parts = sum(scrape("stage_seconds_sum", s.value) for s in Stage if s is not Stage.TOTAL)
     assert parts <= scrape("stage_seconds_sum", "total")
-    assert scrape("step_seconds_count") == scrape("step_pictures_count") == 4
-    assert scrape("step_pictures_bucket", "1.0") == scrape("step_pictures_sum") == 4
+    assert scrape("step_seconds_count") == scrape("step_images_count") == 4
+    assert scrape("step_images_bucket", "1.0") == scrape("step_images_sum") == 4
 
 
 async def test_the_queue_and_who_leaves_it(server: InProcessServer, exporter: Exporter) -> None:
@@ -105,8 +105,8 @@ async def test_the_queue_and_who_leaves_it(server: InProcessServer, exporter: Ex
     await until(lambda: server.scheduler.queue_length == 0)
     idle = await exporter.scrape()
     assert idle("queue_length") == 0
-    assert idle("pictures_cancelled_total") == 2
-    assert idle("pictures_completed_total") == 0
+    assert idle("images_cancelled_total") == 2
+    assert idle("images_completed_total") == 0
     assert idle.by_label("errors_total") == {"QUEUE_FULL": 1}
     assert idle("memory_used_bytes", "host", "scratch") == 0
 
@@ -234,7 +234,7 @@ async def test_writers_that_fail(
         scrape = await exporter.scrape()
         assert adapter_counts(scrape) == {"checksum_failures": 1, "lease_expiries": 1}
         assert scrape.by_label("adapter_slots") == {"quarantine": 1, "free": 2}
-        assert scrape.by_label("errors_total") == {}, "those are of pictures"
+        assert scrape.by_label("errors_total") == {}, "those are of images"
 
 
 async def test_every_state_of_a_slot_is_told(exporter: Exporter) -> None:

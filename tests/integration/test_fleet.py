@@ -39,7 +39,7 @@ local_fleet = pytest.importorskip("benchmarks.fleet.local_fleet", reason="needs 
 REPLICAS = 2
 QUEUE = 4
 METRICS = free_port()
-STYLES = ("ink", "neon", "pixel")
+ADAPTERS = ("ink", "neon", "pixel")
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 STORE = Path(__file__).parents[2] / "loras"
 PATIENCE = 60.0
@@ -57,7 +57,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("loras")
-    for name in STYLES:
+    for name in ADAPTERS:
         shutil.copy(STORE / f"{name}.safetensors", folder)
     running = local_fleet.LocalFleet(
         folder,
@@ -90,15 +90,15 @@ def request(*names: str) -> GenerateImageRequest:
     return GenerateImageRequest(prompt="a boat", seed=1, steps=4, adapters=adapters)
 
 
-def test_a_picture_with_its_events_and_its_recipe(client: Client) -> None:
-    events = list(client.generate("a boat", seed=7, styles=["ink"], preview=True))
+def test_a_image_with_its_events_and_its_recipe(client: Client) -> None:
+    events = list(client.generate("a boat", seed=7, adapters=["ink"], preview=True))
     assert [type(e).__name__ for e in events if type(e).__name__ != "Queued"] == [
         "Started", "Step", "Step", "Step", "Step", "Completed",
     ]  # fmt: skip
     started = next(e for e in events if isinstance(e, Started))
     assert (started.seed, started.adapters[0].name) == (7, "ink")
     last = events[-1]
-    assert isinstance(last, Completed) and last.picture.data[:2] == b"\xff\xd8"
+    assert isinstance(last, Completed) and last.image.data[:2] == b"\xff\xd8"
 
 
 def test_what_a_failed_call_says_is_kept(client: Client) -> None:
@@ -106,7 +106,7 @@ def test_what_a_failed_call_says_is_kept(client: Client) -> None:
         client.draw("", steps=9)
     assert {field for field, _ in bad.value.violations} == {"prompt", "steps"}
     with pytest.raises(AdapterNotFound) as unknown:
-        client.draw("a boat", styles=["inc"])
+        client.draw("a boat", adapters=["inc"])
     assert unknown.value.reason == Reason.ADAPTER_NOT_FOUND
     assert unknown.value.metadata == {"adapter": "inc", "nearest": "ink"}
 
@@ -127,12 +127,12 @@ def test_a_request_id_goes_through_and_comes_back(images: Any) -> None:
     assert [e.WhichOneof("event") for e in call][-1] == "completed"
 
 
-def test_more_styles_than_one_replica_holds_are_all_drawn_and_listed_once(client: Client) -> None:
-    names = [a.name for a in client.styles()]
-    assert names == sorted(STYLES)
+def test_more_adapters_than_one_replica_holds_are_all_drawn_and_listed_once(client: Client) -> None:
+    names = [a.name for a in client.adapters()]
+    assert names == sorted(ADAPTERS)
     for _ in range(2):
-        for name in STYLES:
-            assert client.draw("a boat", styles=[name]).adapters[0].name == name
+        for name in ADAPTERS:
+            assert client.draw("a boat", adapters=[name]).adapters[0].name == name
 
 
 def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
@@ -154,7 +154,7 @@ def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
     with pytest.raises(InvalidRequest):
         client.draw("")
     with pytest.raises(AdapterNotFound):
-        client.draw("a boat", styles=["inc"])
+        client.draw("a boat", adapters=["inc"])
 
     def more(name: str, label: str = "") -> dict[str, float]:
         """By who counted it: the front, or a replica."""
@@ -166,13 +166,13 @@ def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
             if count and value == label
         }
 
-    until(lambda: more("wuliart_pictures_completed_total") == {"replica": 1}, "a picture")
+    until(lambda: more("wuliart_images_completed_total") == {"replica": 1}, "an image")
     until(lambda: more("wuliart_errors_total", "ADAPTER_NOT_FOUND") == {"replica": 1}, "a refusal")
     assert more("wuliart_errors_total", "INVALID_REQUEST") == {"front": 1}
     assert more("wuliart_fleet_requests_total") == {"front": 2}
 
     after = scrape()
-    replicas = {replica for replica, _ in after["wuliart_pictures_completed_total"]}
+    replicas = {replica for replica, _ in after["wuliart_images_completed_total"]}
     assert len(replicas) == REPLICAS and "front" not in replicas
     assert after["wuliart_fleet_replicas"]["front", ""] == REPLICAS
     assert after["wuliart_queue_capacity"]["front", ""] == QUEUE
@@ -188,22 +188,22 @@ def test_files_come_and_go_for_the_whole_fleet(fleet: Any, client: Client) -> No
         shutil.copy(STORE / "ink.safetensors", aside)
         aside.rename(fleet.loras / "new.safetensors")
         assert any(a.name == "new" for change in changes for a in change.adapters)
-        # Listed means that any replica can draw it: both are asked.
-        calls = [client.generate("a boat", styles=["new"]) for _ in range(4)]
+        # Listed means that any replica can generate it: both are asked.
+        calls = [client.generate("a boat", adapters=["new"]) for _ in range(4)]
         assert all(isinstance(list(call)[-1], Completed) for call in calls)
     (fleet.loras / "new.safetensors").unlink()
-    until(lambda: "new" not in [a.name for a in client.styles()], "the style gone")
+    until(lambda: "new" not in [a.name for a in client.adapters()], "the adapter gone")
     with pytest.raises(AdapterNotFound):
-        client.draw("a boat", styles=["new"])
+        client.draw("a boat", adapters=["new"])
 
 
-def test_requests_go_where_their_style_is(fleet: Any, client: Client) -> None:
+def test_requests_go_where_their_adapter_is(fleet: Any, client: Client) -> None:
     for name in ("ink", "neon"):
-        client.draw("a boat", styles=[name])
+        client.draw("a boat", adapters=[name])
     before = fleet.figures()
     for _ in range(3):
         for name in ("ink", "neon"):
-            client.draw("a boat", styles=[name])
+            client.draw("a boat", adapters=[name])
     after = fleet.figures()
     assert after["requests"] - before["requests"] == 6
     assert after["resident"] - before["resident"] == 6
@@ -217,7 +217,7 @@ def test_who_leaves_frees_the_replica(images: Any) -> None:
         call.cancel()
     began = time.monotonic()
     assert [e.WhichOneof("event") for e in images.GenerateImage(request())][-1] == "completed"
-    # A fourth behind three whole pictures on two replicas would take twice as long at least.
+    # A fourth behind three whole images on two replicas would take twice as long at least.
     assert time.monotonic() - began < 30
 
 
@@ -234,7 +234,7 @@ def test_a_full_fleet_refuses_with_a_time_to_try_again(fleet: Any, images: Any) 
     assert endings.count("completed") == room
 
 
-def test_the_pictures_of_a_killed_replica_are_drawn_by_another(fleet: Any, images: Any) -> None:
+def test_the_images_of_a_killed_replica_are_drawn_by_another(fleet: Any, images: Any) -> None:
     calls = [images.GenerateImage(request()) for _ in range(4)]
     told: list[list[GenerateImageResponse]] = [[] for _ in calls]
     while not (told[0] and told[0][-1].HasField("step")):
@@ -251,8 +251,8 @@ def test_the_pictures_of_a_killed_replica_are_drawn_by_another(fleet: Any, image
     assert fleet.figures()["again"] > again
     until(lambda: len(fleet.pids()) == REPLICAS and before[0] not in fleet.pids(), "it is back")
     with Client(fleet.listen) as client:
-        for name in STYLES:
-            client.draw("a boat", styles=[name], timeout=PATIENCE)
+        for name in ADAPTERS:
+            client.draw("a boat", adapters=[name], timeout=PATIENCE)
 
 
 def test_an_update_fails_no_request_nor_does_a_replica_that_comes_or_leaves(
@@ -264,16 +264,16 @@ def test_an_update_fails_no_request_nor_does_a_replica_that_comes_or_leaves(
     deadline = time.monotonic() + PATIENCE
     while before & set(fleet.pids()) or len(fleet.pids()) < REPLICAS:
         assert time.monotonic() < deadline, "the replicas were never replaced"
-        client.draw("a boat", styles=["ink"], timeout=PATIENCE)
+        client.draw("a boat", adapters=["ink"], timeout=PATIENCE)
         drawn += 1
     assert drawn > 0
 
     until(lambda: fleet.figures()["replicas"] == REPLICAS, "the old ones are forgotten")
     # As many as one replica and the queue have room for: the front may not know all of them yet.
-    with Load(fleet.listen, callers=8, styles=STYLES) as many:
+    with Load(fleet.listen, clients=8, adapters=ADAPTERS) as many:
         until(
-            lambda: fleet.figures()["replicas"] == REPLICAS + 1, "a replica more for many callers"
+            lambda: fleet.figures()["replicas"] == REPLICAS + 1, "a replica more for many clients"
         )
-    with Load(fleet.listen, callers=1, styles=STYLES) as one:
+    with Load(fleet.listen, clients=1, adapters=ADAPTERS) as one:
         until(lambda: len(fleet.pids()) == REPLICAS, "a replica less for one")
     assert many.endings.keys() == one.endings.keys() == {"completed"}

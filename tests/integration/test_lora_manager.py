@@ -78,13 +78,13 @@ async def test_a_dropped_file_becomes_resident(
     server: FakeSegmentServer, manager: ManagerProcess, loras: Path
 ) -> None:
     data = lora_bytes(1, title="Ink wash")
-    (loras / "styles").mkdir()
-    (loras / "styles/ink.safetensors").write_bytes(data)
-    await server.until(lambda: resident_hash(server, "styles/ink") == sha(data))
-    await server.until(lambda: ["styles/ink"] in server.reports)
-    entry = server.catalog["styles/ink"]
+    (loras / "adapters").mkdir()
+    (loras / "adapters/ink.safetensors").write_bytes(data)
+    await server.until(lambda: resident_hash(server, "adapters/ink") == sha(data))
+    await server.until(lambda: ["adapters/ink"] in server.reports)
+    entry = server.catalog["adapters/ink"]
     assert (entry.title, entry.rank, entry.size_bytes) == ("Ink wash", 4, len(data))
-    await server.until(lambda: manager.said('added "styles/ink" rank 4'))
+    await server.until(lambda: manager.said('added "adapters/ink" rank 4'))
 
 
 async def test_a_replaced_file_replaces_the_adapter_without_a_gap(

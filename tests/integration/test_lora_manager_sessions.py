@@ -50,27 +50,27 @@ async def test_at_start_the_newest_files_are_resident_and_all_are_listed(
     server: FakeSegmentServer, loras: Path
 ) -> None:
     for n in range(5):
-        put(loras, f"style{n}", seed=n, seconds_old=60 - n)
+        put(loras, f"adapter{n}", seed=n, seconds_old=60 - n)
     async with manager(server, loras):
         await server.until_judged()
-        assert server.reports[-1] == [f"style{n}" for n in range(5)]
-        assert [name for name, _ in server.commits] == ["style4", "style3"]
+        assert server.reports[-1] == [f"adapter{n}" for n in range(5)]
+        assert [name for name, _ in server.commits] == ["adapter4", "adapter3"]
         assert all(not entry.refusal_reason for entry in server.catalog.values())
-        assert server.catalog["style0"].rank == 4
+        assert server.catalog["adapter0"].rank == 4
 
 
 async def test_a_cold_adapter_is_promoted_on_request(
     server: FakeSegmentServer, loras: Path
 ) -> None:
     for n in range(3):
-        put(loras, f"style{n}", seed=n, seconds_old=60 - n)
+        put(loras, f"adapter{n}", seed=n, seconds_old=60 - n)
     async with manager(server, loras) as process:
         await server.until_judged()
-        assert "style0" not in server.resident
-        server.promote("style0")
-        await server.until(lambda: "style0" in server.resident)
+        assert "adapter0" not in server.resident
+        server.promote("adapter0")
+        await server.until(lambda: "adapter0" in server.resident)
         assert len(server.resident) == 2
-        await server.until(lambda: process.said('promoted "style0"'))
+        await server.until(lambda: process.said('promoted "adapter0"'))
 
 
 async def test_a_promotion_of_what_is_not_there_brings_a_new_report(
@@ -86,7 +86,7 @@ async def test_a_dropped_file_evicts_and_a_burst_leaves_the_newest(
     server: FakeSegmentServer, loras: Path
 ) -> None:
     for n in range(2):
-        put(loras, f"style{n}", seed=n)
+        put(loras, f"adapter{n}", seed=n)
     async with manager(server, loras):
         await server.until(lambda: len(server.resident) == 2)
         (loras / "new.safetensors").write_bytes(lora_bytes(9))
@@ -149,20 +149,20 @@ async def test_a_killed_manager_is_succeeded_without_taking_names_away(
     server: FakeSegmentServer, loras: Path
 ) -> None:
     for n in range(3):
-        put(loras, f"style{n}", seed=n, seconds_old=60 - n)
+        put(loras, f"adapter{n}", seed=n, seconds_old=60 - n)
     async with manager(server, loras) as first:
         await server.until_judged()
-        assert server.resident.keys() == {"style1", "style2"}
+        assert server.resident.keys() == {"adapter1", "adapter2"}
         first.process.send_signal(signal.SIGKILL)
         await server.until(lambda: server.writer_gone.is_set() and not server.session)
-    (loras / "style2.safetensors").unlink()
+    (loras / "adapter2.safetensors").unlink()
     reports = len(server.reports)
     async with manager(server, loras):
         await server.until(lambda: len(server.reports) > reports)
-        await server.until(lambda: server.reports[-1] == ["style0", "style1"])
+        await server.until(lambda: server.reports[-1] == ["adapter0", "adapter1"])
         for listed, pending in zip(server.reports[reports:], server.pending[reports:], strict=True):
-            assert sorted(listed + pending) == ["style0", "style1"]
-        assert "style1" in server.resident and "style2" not in server.resident
+            assert sorted(listed + pending) == ["adapter0", "adapter1"]
+        assert "adapter1" in server.resident and "adapter2" not in server.resident
 
 
 async def test_a_second_manager_is_refused_and_takes_over_later(

@@ -24,7 +24,7 @@ from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 STOCK_BYTES = 4 << 20
 """What a gRPC client accepts unless told otherwise."""
 
-NAMES = [f"style-{n:05}" for n in range(MAX_LISTED_ADAPTERS)]
+NAMES = [f"adapter-{n:05}" for n in range(MAX_LISTED_ADAPTERS)]
 
 
 def usual(name: str) -> FileEntry:
@@ -142,13 +142,13 @@ async def test_the_clients_and_the_page_put_them_together(server: InProcessServe
 
     def synchronously() -> tuple[int, int]:
         with Client(server.target) as client, client.watch() as events:
-            return len(client.styles()), len(next(events).adapters)
+            return len(client.adapters()), len(next(events).adapters)
 
     async with AsyncClient(server.target) as client, client.watch() as events:
         event = await anext(events)
         assert event.kind is AdapterEventKind.SNAPSHOT and event.resume_token
         assert [a.name for a in event.adapters] == NAMES
-        assert [a.name for a in await client.styles()] == NAMES
+        assert [a.name for a in await client.adapters()] == NAMES
     assert await asyncio.to_thread(synchronously) == (len(NAMES), len(NAMES))
     async with (
         open_web(server.target) as port,

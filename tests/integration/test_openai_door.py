@@ -49,9 +49,9 @@ def opened(b64: str) -> Image.Image:
 
 
 def assert_drawn_from(b64: str, seed: int) -> None:
-    picture = opened(b64)
-    assert (picture.format, picture.size) == ("JPEG", (1024, 1024))
-    pixel: Any = picture.getpixel((500, 500))
+    image = opened(b64)
+    assert (image.format, image.size) == ("JPEG", (1024, 1024))
+    pixel: Any = image.getpixel((500, 500))
     assert all(abs(a - b) < 6 for a, b in zip(pixel, colour(seed), strict=True))
 
 
@@ -69,10 +69,10 @@ async def refusal(
     return caught.value
 
 
-# -- pictures ------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------
 
 
-async def test_one_picture(server: InProcessServer, door: AsyncOpenAI) -> None:
+async def test_one_image(server: InProcessServer, door: AsyncOpenAI) -> None:
     answer = await draw(door, "灯塔", extra_body={"seed": 7, "steps": 2})
     (image,) = answer.data
     assert_drawn_from(image.b64_json, 7)
@@ -92,7 +92,7 @@ async def test_a_seed_draws_the_same_bytes_again(door: AsyncOpenAI) -> None:
     assert again.b64_json == first.b64_json
 
 
-async def test_several_pictures_count_their_seeds_on(
+async def test_several_images_count_their_seeds_on(
     server: InProcessServer, door: AsyncOpenAI
 ) -> None:
     last = 2**64 - 1
@@ -105,12 +105,12 @@ async def test_several_pictures_count_their_seeds_on(
     assert answer.usage.input_tokens == len("a lighthouse")
 
 
-async def test_more_pictures_than_the_queue_holds(door: AsyncOpenAI) -> None:
+async def test_more_images_than_the_queue_holds(door: AsyncOpenAI) -> None:
     answer = await draw(door, n=10, extra_body={"steps": 1})
     assert len({image.b64_json for image in answer.data}) == 10
 
 
-async def test_one_failed_picture_fails_all_and_the_rest_is_not_asked_for(
+async def test_one_failed_image_fails_all_and_the_rest_is_not_asked_for(
     server: InProcessServer, door: AsyncOpenAI
 ) -> None:
     server.engine.fail("decode", RuntimeError("boom"))
@@ -129,39 +129,39 @@ async def test_what_is_true_anyway_is_accepted(door: AsyncOpenAI) -> None:
         assert len(answer.data) == 1
 
 
-# -- styles and models ---------------------------------------------------------------------------
+# -- adapters and models ---------------------------------------------------------------------------
 
 
-async def test_styles_by_model_and_by_list(
+async def test_adapters_by_model_and_by_list(
     server: InProcessServer, door: AsyncOpenAI, manager: HandManager
 ) -> None:
     for name in ("ink", "sub/aurora"):
         await manager.load(name)
     both = [{"name": "ink", "weight": -0.5}, {"name": "sub/aurora"}]
-    await draw(door, model="sub/aurora", extra_body={"styles": both[:1]})
-    await draw(door, extra_body={"styles": both})
+    await draw(door, model="sub/aurora", extra_body={"adapters": both[:1]})
+    await draw(door, extra_body={"adapters": both})
     used = [[adapter.gate for adapter in d.adapters] for d in server.engine.drawings]
     assert used == [[1.0, -0.5], [-0.5, 1.0]]
-    # The style given as the model is the first that the server counts, so `styles` begins at 0.
+    # The adapter given as the model is the first that the server counts, so `adapters` begins at 0.
     error = await refusal(
-        door, model="ink", extra_body={"styles": [{"name": "sub/aurora", "weight": 3}]}
+        door, model="ink", extra_body={"adapters": [{"name": "sub/aurora", "weight": 3}]}
     )
-    assert error.param == "styles[0].weight" and "styles[0].weight is 3;" in error.message
-    error = await refusal(door, model="ink", extra_body={"styles": [{"name": "ink"}]})
-    assert error.param == "styles[0].name"
+    assert error.param == "adapters[0].weight" and "adapters[0].weight is 3;" in error.message
+    error = await refusal(door, model="ink", extra_body={"adapters": [{"name": "ink"}]})
+    assert error.param == "adapters[0].name"
 
 
-async def test_styles_that_cannot_be_used(door: AsyncOpenAI, manager: HandManager) -> None:
+async def test_adapters_that_cannot_be_used(door: AsyncOpenAI, manager: HandManager) -> None:
     await manager.load("ink")
     await manager.report(
         entry_of("ink", manager.content()), entry_of("bad", refusal_reason="it holds NaN")
     )
-    error = await refusal(door, extra_body={"styles": [{"name": "inc"}]})
-    assert (error.param, error.code) == ("styles", "style_not_found")
+    error = await refusal(door, extra_body={"adapters": [{"name": "inc"}]})
+    assert (error.param, error.code) == ("adapters", "style_not_found")
     assert "did you mean 'ink'" in error.message
     for fields, param in (
         ({"model": "bad"}, "model"),
-        ({"extra_body": {"styles": [{"name": "bad"}]}}, "styles"),
+        ({"extra_body": {"adapters": [{"name": "bad"}]}}, "adapters"),
     ):
         error = await refusal(door, **fields)
         assert (error.param, error.code) == (param, "style_refused")
@@ -185,7 +185,7 @@ async def test_models(door: AsyncOpenAI, manager: HandManager) -> None:
 # -- streams -------------------------------------------------------------------------------------
 
 
-def test_partial_pictures_are_spread_and_end_late() -> None:
+def test_partial_images_are_spread_and_end_late() -> None:
     assert [partial_steps(4, wanted) for wanted in range(4)] == [(), (3,), (2, 3), (1, 2, 3)]
     assert [partial_steps(steps, 3) for steps in (1, 2, 3)] == [(), (1,), (1, 2)]
 
@@ -210,7 +210,7 @@ async def test_a_stream(server: InProcessServer, door: AsyncOpenAI, wanted: int)
     assert server.stages.count("preview") == (4 if wanted else 0)
 
 
-async def test_a_partial_picture_comes_before_the_next_step_ends(
+async def test_a_partial_image_comes_before_the_next_step_ends(
     server: InProcessServer, door: AsyncOpenAI
 ) -> None:
     server.engine.hold()
@@ -296,14 +296,14 @@ async def test_leaving_before_the_answer_cancels(
         ("n", 0, "greater than or equal to 1"),
         ("n", 11, "less than or equal to 10"),
         ("n", True, "valid integer"),
-        ("size", "512x512", "every picture is 1024x1024. You gave '512x512'"),
-        ("output_format", "png", "every picture is a JPEG"),
+        ("size", "512x512", "every image is 1024x1024. You gave '512x512'"),
+        ("output_format", "png", "every image is a JPEG"),
         ("output_compression", 80, "quality 95"),
         ("output_compression", 95.0, "quality 95"),
         ("response_format", "url", "no URL"),
         ("quality", "low", "steps"),
         ("background", "transparent", "no transparency"),
-        ("style", "vivid", "use 'styles'"),
+        ("style", "vivid", "use 'adapters'"),
         ("moderation", "strict", "nothing is filtered"),
         ("partial_images", 4, "less than or equal to 3"),
         ("partial_images", 2, "only sent in a stream"),
@@ -312,8 +312,8 @@ async def test_leaving_before_the_answer_cancels(
         ("seed", "7", "valid integer"),
         ("steps", 5, "steps is 5; it must be 1 to 4"),
         ("steps", -1, "cannot be sent"),
-        ("styles", "ink", "valid list"),
-        ("prompt", " ", "say what the picture shows"),
+        ("adapters", "ink", "valid list"),
+        ("prompt", " ", "say what the image shows"),
         ("prompt", "x" * 2001, "2000 are allowed"),
     ],
 )
@@ -331,13 +331,13 @@ async def test_refusals(
 async def test_unknown_and_missing_fields(door: AsyncOpenAI) -> None:
     error = await refusal(door, extra_body={"sede": 7})
     assert (error.param, error.code) == ("sede", "unknown_parameter")
-    error = await refusal(door, extra_body={"styles": [{"name": "ink", "wieght": 1}]})
-    assert (error.param, error.code) == ("styles[0].wieght", "unknown_parameter")
+    error = await refusal(door, extra_body={"adapters": [{"name": "ink", "wieght": 1}]})
+    assert (error.param, error.code) == ("adapters[0].wieght", "unknown_parameter")
     with pytest.raises(openai.BadRequestError) as caught:
         await door.post("/images/generations", body={"n": 1}, cast_to=object)
     assert (caught.value.param, caught.value.code) == ("prompt", "missing_required_parameter")
     error = await refusal(door, stream=True, n=2)
-    assert error.param == "n" and "a stream draws one picture" in error.message
+    assert error.param == "n" and "a stream generates one image" in error.message
 
 
 async def test_an_unknown_model(

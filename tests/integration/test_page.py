@@ -21,9 +21,9 @@ from tests.support.harness import InProcessServer, running_server
 from tests.support.openai_door import name_model, open_web
 from tests.support.page_calls import PageCalls, usual
 from wuliart_client import AsyncClient
-from wuliart_web.adapters import Known, Styles
+from wuliart_web.adapters import Adapters, Known
 from wuliart_web.generation import Asked, Button, draw
-from wuliart_web.images import Pictures
+from wuliart_web.images import Images
 from wuliart_web.page import buttons
 from wuliart_web.words import spoken
 
@@ -50,17 +50,17 @@ async def drawn(page: str, **others: Any) -> list[str]:
         return [outputs[0] for outputs in await PageCalls(http).call("draw", usual(**others))]
 
 
-async def test_a_picture_from_rendering_to_its_file(page: str) -> None:
+async def test_a_image_from_rendering_to_its_file(page: str) -> None:
     shown = await drawn(page)
     said = [re.sub("<[^>]*>", " ", html) for html in shown]
     assert "Rendering" in said[0]
     assert any("Step 2/4" in line for line in said) and "Done" in said[-1] and "seed 7" in said[-1]
-    found = re.search(r'src="/(pictures/[^"]+/(\d{8}_\d{6}\.jpg))"', shown[-1])
+    found = re.search(r'src="/(images/[^"]+/(\d{8}_\d{6}\.jpg))"', shown[-1])
     assert found
     async with httpx.AsyncClient() as http:
         answer = await http.get(page + found[1])
-    picture = Image.open(io.BytesIO(answer.content))
-    assert (picture.format, picture.size) == ("JPEG", (1024, 1024))
+    image = Image.open(io.BytesIO(answer.content))
+    assert (image.format, image.size) == ("JPEG", (1024, 1024))
     assert found[2] in answer.headers["content-disposition"]
 
 
@@ -69,21 +69,21 @@ async def test_the_button_says_generating_then_offers_stop_then_draws_again(
 ) -> None:
     asked = Asked("a fox", 7, 4, ())
     async with AsyncClient(server.target) as client:
-        shown = [now async for now in draw(client, Pictures(), asked, 0, spoken("en"))]
+        shown = [now async for now in draw(client, Images(), asked, 0, spoken("en"))]
     first, *between, last = [now.button for now in shown]
     assert (first, set(between), last) == (Button.GENERATING, {Button.STOP}, Button.DRAW)
     for which in Button:
         assert [button.visible for button in buttons(which)] == [b is which for b in Button]
 
 
-async def test_an_empty_box_and_a_wrong_style_are_told_in_words(
+async def test_an_empty_box_and_a_wrong_adapter_are_told_in_words(
     page: str, server: InProcessServer
 ) -> None:
-    assert "Say what to draw" in (await drawn(page, prompt="  "))[-1]
-    assert "LoRA manager" in (await drawn(page, style="no-such"))[-1]
+    assert "Say what to generate" in (await drawn(page, prompt="  "))[-1]
+    assert "LoRA manager" in (await drawn(page, adapter="no-such"))[-1]
     async with HandManager(server) as manager:
         await manager.report()
-        assert "no-such" in (await drawn(page, style="no-such"))[-1]
+        assert "no-such" in (await drawn(page, adapter="no-such"))[-1]
 
 
 async def test_the_seed_is_another_unless_it_is_kept(page: str) -> None:
@@ -105,7 +105,7 @@ async def test_who_leaves_frees_the_device(page: str, server: InProcessServer) -
     assert server.engine.entered("decode") == 1
 
 
-async def test_styles_come_with_their_files(page: str, server: InProcessServer) -> None:
+async def test_adapters_come_with_their_files(page: str, server: InProcessServer) -> None:
     async with (
         HandManager(server) as manager,
         httpx.AsyncClient(timeout=10, base_url=page) as http,
@@ -115,7 +115,7 @@ async def test_styles_come_with_their_files(page: str, server: InProcessServer) 
             return await PageCalls(http).call("look", [None])
 
         before = await look()
-        async with http.stream("GET", "/styles/news") as news:
+        async with http.stream("GET", "/adapters/news") as news:
             told = (line async for line in news.aiter_lines() if line.startswith("data:"))
             await anext(told)
             await manager.load("ink")
@@ -126,8 +126,8 @@ async def test_styles_come_with_their_files(page: str, server: InProcessServer) 
 
 
 async def test_one_watch_serves_all_pages_and_begins_again_when_the_server_is_back() -> None:
-    def names(styles: Styles) -> list[str]:
-        return [adapter.name for adapter in styles.known.adapters]
+    def names(adapters: Adapters) -> list[str]:
+        return [adapter.name for adapter in adapters.known.adapters]
 
     with FakeImageServer() as fake:
         fake.watches += [
@@ -135,17 +135,17 @@ async def test_one_watch_serves_all_pages_and_begins_again_when_the_server_is_ba
             [snapshot(1, adapter("flat")), Hold()],
         ]
         async with AsyncClient(fake.target) as client:
-            styles = Styles(client)
+            adapters = Adapters(client)
             told: list[list[Known]] = [[], [], []]
 
             async def look(page: list[Known]) -> None:
-                async for known in styles.changes():
+                async for known in adapters.changes():
                     page[:] = [known]
 
-            async with styles.following():
+            async with adapters.following():
                 pages = [asyncio.create_task(look(page)) for page in told]
-                await until(lambda: names(styles) == ["flat"])
-                await until(lambda: all(page == [styles.known] for page in told))
+                await until(lambda: names(adapters) == ["flat"])
+                await until(lambda: all(page == [adapters.known] for page in told))
                 for task in pages:
                     task.cancel()
         assert len(fake.resume_tokens) == 2
@@ -154,7 +154,7 @@ async def test_one_watch_serves_all_pages_and_begins_again_when_the_server_is_ba
 async def test_the_curl_example_draws(page: str, tmp_path: Path) -> None:
     async def run(prompt: str) -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(
-            str(CURL_EXAMPLE), prompt, "picture.jpg",
+            str(CURL_EXAMPLE), prompt, "image.jpg",
             cwd=tmp_path,
             env=os.environ | {"WULIART_WEB": page.rstrip("/")},
             stdout=asyncio.subprocess.PIPE,
@@ -163,7 +163,7 @@ async def test_the_curl_example_draws(page: str, tmp_path: Path) -> None:
         output, _ = await process.communicate()
         return process.returncode, output.decode()
 
-    assert await run("一只红狐狸") == (0, "saved picture.jpg\n")
-    assert Image.open(tmp_path / "picture.jpg").size == (1024, 1024)
+    assert await run("一只红狐狸") == (0, "saved image.jpg\n")
+    assert Image.open(tmp_path / "image.jpg").size == (1024, 1024)
     code, output = await run("x" * 3000)
     assert code == 1 and '"error"' in output

@@ -24,11 +24,11 @@ from tests.support.openai_door import name_model, page_client
 from tests.support.page_calls import PageCalls, usual
 from wuliart_client import AsyncClient
 from wuliart_web import page as page_module
-from wuliart_web.adapters import Styles
+from wuliart_web.adapters import Adapters
 from wuliart_web.app import create_app
 from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
 from wuliart_web.guard_error import GuardError
-from wuliart_web.images import Pictures
+from wuliart_web.images import Images
 from wuliart_web.login import clients
 from wuliart_web.routes import is_allowed
 
@@ -142,7 +142,7 @@ async def test_odd_spellings_of_a_path_reach_nothing(http: httpx.AsyncClient) ->
         "//gradio_api/upload", "/gradio_api/../gradio_api/upload", "/assets/../config",
         "/assets/..%2f..%2fetc/passwd", "/static/%2e%2e/%2e%2e/etc/passwd", "/static/./x",
         "/gradio_api/file%3d/etc/passwd", "/gradio_api/queue/join/", "/CONFIG", "/config%00",
-        "/pictures/x/../../config", "/assets/.hidden", "/gradio_api/heartbeat/../../config",
+        "/images/x/../../config", "/assets/.hidden", "/gradio_api/heartbeat/../../config",
         "/docs", "/redoc", "/openapi.json", "/gradio_api/openapi.json", "/monitoring",
     ):  # fmt: skip
         request = http.build_request("GET", "/")
@@ -190,7 +190,7 @@ async def test_misshapen_calls_end_at_the_guard_and_log_no_prompt(
         for path in (JOIN, CANCEL, RESET):
             assert (await http.post(path, content=content)).status_code == 422, content[:9]
     assert (await http.post(CANCEL, json={"event_id": PROMPT})).status_code == 422
-    # A picture that has left the strip, and one that never was in it.
+    # An image that has left the strip, and one that never was in it.
     for number in (0, -1, 10**30):
         await calls.call("_restored", [None], event_data={"number": number})
     assert "Done" in (await calls.call("draw", usual(prompt=PROMPT)))[-1][0]
@@ -228,7 +228,7 @@ def test_no_nested_value_passes_and_nothing_else_than_a_guard_error_is_raised(
 def calls() -> GradioCalls:
     client = AsyncClient("unix:/nowhere")
     return GradioCalls(
-        page_module.build(clients(client, None), Pictures(), Styles(client)), lambda: (4,)
+        page_module.build(clients(client, None), Images(), Adapters(client)), lambda: (4,)
     )
 
 

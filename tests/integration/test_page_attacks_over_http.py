@@ -22,7 +22,7 @@ from wuliart_contract.limits import MAX_REQUEST_BYTES
 from wuliart_process.tokens import TokenFile
 from wuliart_web import bodies
 from wuliart_web.answer_headers import page_policy
-from wuliart_web.images import Pictures
+from wuliart_web.images import Images
 
 ANN, BOB = "ann-" + "a" * 28, "bob-" + "b" * 28
 JSON = {"content-type": "application/json"}
@@ -56,8 +56,8 @@ async def guarded(server: InProcessServer, tokens: Path) -> AsyncIterator[httpx.
 
 
 EVERYWHERE = [
-    "/", "/theme.css", "/styles/news", "/v1/models", "/viewer.js", "/healthz", "/config",
-    "/gradio_api/queue/data?session_hash=abc", "/pictures/x/20260101_000000.jpg",
+    "/", "/theme.css", "/adapters/news", "/v1/models", "/viewer.js", "/healthz", "/config",
+    "/gradio_api/queue/data?session_hash=abc", "/images/x/20260101_000000.jpg",
 ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ async def test_no_other_site_may_read_or_cause_anything(http: httpx.AsyncClient)
     # What only browsers send, and no page can forge.
     for site in ("cross-site", "same-site"):
         foreign = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
-        assert (await http.get("/styles/news", headers=foreign)).status_code == 403
+        assert (await http.get("/adapters/news", headers=foreign)).status_code == 403
         link = {"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
         assert (await http.get("/", headers=link)).status_code == 200
         assert (await http.post("/v1/images/generations", headers=link)).status_code == 403
@@ -117,7 +117,7 @@ async def test_no_other_site_may_read_or_cause_anything(http: httpx.AsyncClient)
 async def test_every_answer_says_what_a_browser_may_do_with_it(
     http: httpx.AsyncClient, guarded: httpx.AsyncClient
 ) -> None:
-    answers = [await http.get(path) for path in EVERYWHERE if "styles" not in path]
+    answers = [await http.get(path) for path in EVERYWHERE if "adapters" not in path]
     answers += [
         await http.get("/", headers={"host": "evil.example"}),
         await http.post("/v1/images/generations", json={"prompt": "a fox"}),
@@ -127,7 +127,7 @@ async def test_every_answer_says_what_a_browser_may_do_with_it(
         await guarded.get("/", headers={"accept": "text/html"}),
         await guarded.post("/login", data={"token": ANN}),
     ]
-    async with http.stream("GET", "/styles/news") as news:
+    async with http.stream("GET", "/adapters/news") as news:
         answers.append(news)
     for answer in answers:
         given = answer.headers
@@ -251,9 +251,9 @@ async def test_a_revoked_token_ends_open_streams_too(
         ended.append(name)
 
     open_streams = [
-        asyncio.create_task(follow("ann", ann, "/styles/news")),
+        asyncio.create_task(follow("ann", ann, "/adapters/news")),
         asyncio.create_task(follow("ann", ann, "/gradio_api/heartbeat/abc")),
-        asyncio.create_task(follow("bob", bob, "/styles/news")),
+        asyncio.create_task(follow("bob", bob, "/adapters/news")),
     ]
     await asyncio.sleep(0.5)
     assert not ended
@@ -267,15 +267,15 @@ async def test_a_revoked_token_ends_open_streams_too(
     server.engine.free()
 
 
-# -- names of pictures -------------------------------------------------------------------------
+# -- names of images -------------------------------------------------------------------------
 
 
-def test_a_clock_that_was_ahead_names_no_later_picture() -> None:
+def test_a_clock_that_was_ahead_names_no_later_image() -> None:
     now = datetime(2026, 5, 21, 14, 23, 5)
-    pictures = Pictures(lambda: now)
+    images = Images(lambda: now)
 
     def name() -> str:
-        return pictures.add(b"x").rsplit("/", 1)[1]
+        return images.add(b"x").rsplit("/", 1)[1]
 
     assert [name(), name()] == ["20260521_142305.jpg", "20260521_142306.jpg"]
     now += timedelta(days=400)

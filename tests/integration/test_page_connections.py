@@ -168,7 +168,7 @@ def test_a_connection_that_asks_for_nothing_is_closed(tmp_path: Path) -> None:
                     pass  # ends when the page closes it; the socket's timeout fails the test
         # A stream that is open longer than that goes on.
         with socket.create_connection(("127.0.0.1", port), 30) as connection:
-            connection.sendall(b"GET /styles/news HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.sendall(b"GET /adapters/news HTTP/1.1\r\nHost: localhost\r\n\r\n")
             time.sleep(1.5)
             assert b"200 OK" in connection.recv(1 << 16)
             assert not is_closed(connection)

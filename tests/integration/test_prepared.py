@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def draw(
     folder: Path, turbo: Path | None, weights: WeightKind | None = None, *, decoded: bool = True
 ) -> torch.Tensor:
-    """A picture in bf16, in which weights are stored; or its latents, in half the time."""
+    """An image in bf16, in which weights are stored; or its latents, in half the time."""
     source = open_source(folder, turbo)
     engine = Engine(load_model(source, CPU, torch.bfloat16, weights=weights))
     drawing = engine.begin(engine.encode("紫色背景上的火箭"), 1, 2)
@@ -51,7 +51,7 @@ def draw(
     return engine.decode(drawing) if decoded else drawing.latents
 
 
-def test_the_same_picture_to_the_bit(folder: Path) -> None:
+def test_the_same_image_to_the_bit(folder: Path) -> None:
     assert torch.equal(draw(folder, None), draw(EMBEDDED_MODEL, EMBEDDED_TURBO))
 
 

@@ -1,4 +1,4 @@
-"""A request's id on its way from the caller to the log and back."""
+"""A request's id on its way from the client to the log and back."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def lines(output: io.StringIO, request_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("request_id", ["a", "A.b_c-9", "x" * 64])
-async def test_a_callers_id_comes_back_and_is_in_the_log(
+async def test_a_clients_id_comes_back_and_is_in_the_log(
     server: InProcessServer, output: io.StringIO, request_id: str
 ) -> None:
     call = calling(server, request_id)
@@ -67,7 +67,7 @@ async def test_a_callers_id_comes_back_and_is_in_the_log(
     assert (await kinds(call))[-1] == "completed"
     assert server.scheduler.submitted[0].id == request_id
     (line,) = lines(output, request_id)
-    assert "picture completed" in line and "outcome=completed" in line
+    assert "image completed" in line and "outcome=completed" in line
     assert PROMPT not in output.getvalue()
 
 
@@ -92,9 +92,9 @@ async def test_what_fails_later_is_in_the_log_under_the_id(
     call = calling(server, "mine")
     assert (await failure_of(call)).reason == "INTERNAL"
     found = lines(output, "mine")
-    assert any("drawing failed" in line for line in found)
+    assert any("generating failed" in line for line in found)
     assert any("a handler failed" in line for line in found)
-    assert any("picture failed" in line and "reason=INTERNAL" in line for line in found)
+    assert any("image failed" in line and "reason=INTERNAL" in line for line in found)
     assert PROMPT not in output.getvalue()
 
 

@@ -56,23 +56,23 @@ async def test_the_list_is_sorted_and_tells_everything(
     resident = await manager.load("ink")
     await manager.report(
         resident,
-        entry_of("sub/style", b"abc", title="Style", trigger_words=["x", "y"]),
+        entry_of("sub/adapter", b"abc", title="AdapterWeight", trigger_words=["x", "y"]),
         entry_of("broken", refusal_reason="zero matching tensors"),
     )
     response = await listed(server)
-    assert [a.name for a in response.adapters] == ["broken", "ink", "sub/style"]
-    broken, ink, style = response.adapters
+    assert [a.name for a in response.adapters] == ["broken", "ink", "sub/adapter"]
+    broken, ink, adapter = response.adapters
     assert broken.state == pb.ADAPTER_STATE_REFUSED
     assert broken.refusal_reason == "zero matching tensors"
     assert ink.state == pb.ADAPTER_STATE_RESIDENT
     assert ink.content_hash == resident.content_hash
     assert ink.generation > 0 and ink.HasField("resident_since")
     assert ink.HasField("slot") and not ink.pinned
-    assert style.state == pb.ADAPTER_STATE_AVAILABLE
-    assert (style.title, list(style.trigger_words)) == ("Style", ["x", "y"])
-    assert (style.rank, style.size_bytes) == (4, 3)
-    assert style.generation == 0 and not style.HasField("resident_since")
-    assert not style.HasField("slot")
+    assert adapter.state == pb.ADAPTER_STATE_AVAILABLE
+    assert (adapter.title, list(adapter.trigger_words)) == ("AdapterWeight", ["x", "y"])
+    assert (adapter.rank, adapter.size_bytes) == (4, 3)
+    assert adapter.generation == 0 and not adapter.HasField("resident_since")
+    assert not adapter.HasField("slot")
     assert response.revision > 0
 
 
@@ -142,7 +142,7 @@ async def test_eviction_is_news(server: InProcessServer, manager: HandManager) -
     ]
 
 
-async def test_a_pinned_style_stays_and_says_so() -> None:
+async def test_a_pinned_adapter_stays_and_says_so() -> None:
     async with running_server(pinned=("a",)) as server, HandManager(server) as manager:
         for name in "abc":
             entry = await manager.load(name)
@@ -153,7 +153,7 @@ async def test_a_pinned_style_stays_and_says_so() -> None:
             "c": (pb.ADAPTER_STATE_RESIDENT, False),
         }
         async with wuliart_client.AsyncClient(server.target) as client:
-            pinned, _, other = await client.styles()
+            pinned, _, other = await client.adapters()
         assert (pinned.pinned, other.pinned) == (True, False)
         assert sorted([pinned.slot or 0, other.slot or 0]) in ([0, 1], [0, 2], [1, 2])
         await manager.report(entry)
@@ -223,7 +223,7 @@ async def test_a_token_of_very_many_digits_begins_with_a_snapshot(server: InProc
 async def test_a_change_while_the_snapshot_is_being_sent_is_not_lost(
     server: InProcessServer, manager: HandManager
 ) -> None:
-    many = [entry_of(f"style-{n:04}", title="t" * 4000) for n in range(3000)]
+    many = [entry_of(f"adapter-{n:04}", title="t" * 4000) for n in range(3000)]
     await manager.report(*many)
     call = watch(server)
     # The snapshot is on its way, and far larger than what the connection takes in unread.
@@ -258,8 +258,8 @@ async def test_adapters_outlive_their_manager(server: InProcessServer) -> None:
     (ink,) = (await listed(server)).adapters
     assert ink.state == pb.ADAPTER_STATE_RESIDENT
     async with wuliart_client.AsyncClient(server.target) as client:
-        picture = await client.draw("a cat", styles=["ink"])
-    assert [(use.name, use.generation) for use in picture.adapters] == [("ink", ink.generation)]
+        image = await client.draw("a cat", adapters=["ink"])
+    assert [(use.name, use.generation) for use in image.adapters] == [("ink", ink.generation)]
 
 
 async def test_the_client_package_lists_and_watches(
@@ -270,7 +270,7 @@ async def test_the_client_package_lists_and_watches(
             assert (await anext(news_stream)).adapters == ()
             await manager.load("ink")
             event = await anext(news_stream)
-        (style,) = await client.styles()
+        (adapter,) = await client.adapters()
         assert event.kind is wuliart_client.AdapterEventKind.ADDED
-        assert event.adapter == style
-        assert style.state is wuliart_client.AdapterState.RESIDENT
+        assert event.adapter == adapter
+        assert adapter.state is wuliart_client.AdapterState.RESIDENT

@@ -25,7 +25,7 @@ async def server() -> AsyncIterator[InProcessServer]:
         yield running
 
 
-def styles(*names: str, **fields: Any) -> list[AdapterWeight]:
+def adapters(*names: str, **fields: Any) -> list[AdapterWeight]:
     return [AdapterWeight(name=name, **fields) for name in names]
 
 
@@ -40,15 +40,15 @@ BAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "zero width": ({"prompt": "\u200b\u200d\ufeff"}, {"prompt"}),
     "no steps": ({"steps": 0}, {"steps"}),
     "five steps": ({"steps": 5}, {"steps"}),
-    "weight NaN": ({"adapters": styles("a", weight=math.nan)}, {"adapters[0].weight"}),
-    "weight inf": ({"adapters": styles("a", weight=math.inf)}, {"adapters[0].weight"}),
-    "weight 2.1": ({"adapters": styles("a", weight=2.1)}, {"adapters[0].weight"}),
-    "weight -2.1": ({"adapters": styles("a", weight=-2.1)}, {"adapters[0].weight"}),
-    "five adapters": ({"adapters": styles(*"abcde")}, {"adapters"}),
-    "twice the same": ({"adapters": styles("a", "b", "a")}, {"adapters[2].name"}),
-    "unnamed": ({"adapters": styles("")}, {"adapters[0].name"}),
+    "weight NaN": ({"adapters": adapters("a", weight=math.nan)}, {"adapters[0].weight"}),
+    "weight inf": ({"adapters": adapters("a", weight=math.inf)}, {"adapters[0].weight"}),
+    "weight 2.1": ({"adapters": adapters("a", weight=2.1)}, {"adapters[0].weight"}),
+    "weight -2.1": ({"adapters": adapters("a", weight=-2.1)}, {"adapters[0].weight"}),
+    "five adapters": ({"adapters": adapters(*"abcde")}, {"adapters"}),
+    "twice the same": ({"adapters": adapters("a", "b", "a")}, {"adapters[2].name"}),
+    "unnamed": ({"adapters": adapters("")}, {"adapters[0].name"}),
     "all at once": (
-        {"prompt": "", "steps": 5, "adapters": styles("a", "a", "b", "c", "d", weight=-math.inf)},
+        {"prompt": "", "steps": 5, "adapters": adapters("a", "a", "b", "c", "d", weight=-math.inf)},
         {"prompt", "steps", "adapters", "adapters[1].name"}
         | {f"adapters[{n}].weight" for n in range(5)},
     ),
@@ -75,7 +75,7 @@ async def test_bad_fields(server: InProcessServer, name: str) -> None:
         b"\x0a\xff\xff\xff\xff\x0f",
         b"\x0a",
     ],
-    ids=["prompt not UTF-8", "style not UTF-8", "garbage", "length beyond the end", "cut off"],
+    ids=["prompt not UTF-8", "adapter not UTF-8", "garbage", "length beyond the end", "cut off"],
 )
 async def test_bytes_that_are_no_message(server: InProcessServer, data: bytes) -> None:
     raw: Any = server.channel().unary_stream(METHOD)
@@ -98,15 +98,15 @@ async def test_very_many_violations_still_arrive_as_a_bad_request(
     server: InProcessServer, count: int
 ) -> None:
     """A status travels in the trailers, for which clients have a limit of 8 KiB."""
-    names = [f"style {n}" for n in range(count)]
-    failure = await failure_of(server.generate(adapters=styles(*names, weight=math.nan)))
+    names = [f"adapter {n}" for n in range(count)]
+    failure = await failure_of(server.generate(adapters=adapters(*names, weight=math.nan)))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert failure.bad_requests == 1
     assert "adapters" in failure.violations
 
 
 async def test_long_names_still_arrive_as_a_bad_request(server: InProcessServer) -> None:
-    failure = await failure_of(server.generate(adapters=styles(*["🐈" * 200] * 5, weight=3)))
+    failure = await failure_of(server.generate(adapters=adapters(*["🐈" * 200] * 5, weight=3)))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "adapters[4].name" in failure.violations
 
@@ -115,7 +115,7 @@ async def test_a_long_unknown_name_is_still_not_found(server: InProcessServer) -
     async with HandManager(server) as manager:
         await manager.report(entry_of("🐈" * 199 + "x"))
         images = server.images()
-        request = GenerateImageRequest(prompt="a cat", adapters=styles("🐈" * 200))
+        request = GenerateImageRequest(prompt="a cat", adapters=adapters("🐈" * 200))
         # What lies between gRPC's soft limit of 8 KiB and its hard one of 16 is refused at random.
         for _ in range(100):
             failure = await failure_of(images.GenerateImage(request))
@@ -135,41 +135,41 @@ async def test_good_prompts_reach_the_engine_as_they_are(
     assert server.prompts == [prompt]
 
 
-async def test_an_unknown_style_names_the_nearest(server: InProcessServer) -> None:
+async def test_an_unknown_adapter_names_the_nearest(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
         refused = entry_of("watercolour", refusal_reason="broken")
         await manager.report(entry_of("Watercolor"), entry_of("ink"), refused)
-        failure = await failure_of(server.generate(adapters=styles("watercolur")))
+        failure = await failure_of(server.generate(adapters=adapters("watercolur")))
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert failure.reason == "ADAPTER_NOT_FOUND"
     assert failure.metadata == {"adapter": "watercolur", "nearest": "Watercolor"}
     assert "'watercolur'" in failure.message and "'Watercolor'" in failure.message
 
 
-async def test_an_unknown_style_with_nothing_near(server: InProcessServer) -> None:
+async def test_an_unknown_adapter_with_nothing_near(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
         await manager.report()
-        failure = await failure_of(server.generate(adapters=styles("ink")))
+        failure = await failure_of(server.generate(adapters=adapters("ink")))
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert failure.metadata == {"adapter": "ink"}
 
 
-async def test_before_a_manager_has_reported_no_style_is_known_to_be_missing(
+async def test_before_a_manager_has_reported_no_adapter_is_known_to_be_missing(
     server: InProcessServer,
 ) -> None:
     """A server that was just started will know it in a moment."""
-    failure = await failure_of(server.generate(adapters=styles("ink")))
+    failure = await failure_of(server.generate(adapters=adapters("ink")))
     assert failure.code is grpc.StatusCode.UNAVAILABLE
     assert failure.reason == "MANAGER_UNAVAILABLE"
     assert failure.metadata == {"adapter": "ink"}
     assert "wuliart-lora-manager" in failure.message
 
 
-async def test_a_refused_style_gives_the_managers_reason(server: InProcessServer) -> None:
+async def test_a_refused_adapter_gives_the_managers_reason(server: InProcessServer) -> None:
     reason = "to_q has shape [4, 7] where the model needs [4, 32]"
     async with HandManager(server) as manager:
         await manager.report(entry_of("broken", refusal_reason=reason))
-        failure = await failure_of(server.generate(adapters=styles("broken")))
+        failure = await failure_of(server.generate(adapters=adapters("broken")))
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert failure.reason == "ADAPTER_REFUSED"
     assert reason in failure.message
@@ -179,17 +179,17 @@ async def test_a_refused_style_gives_the_managers_reason(server: InProcessServer
 async def test_a_long_reason_does_not_hide_the_refusal(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
         await manager.report(entry_of("broken", refusal_reason="不" * 3000))
-        failure = await failure_of(server.generate(adapters=styles("broken")))
+        failure = await failure_of(server.generate(adapters=adapters("broken")))
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
     assert "不不不" in failure.message
 
 
-async def test_a_style_without_a_manager_to_load_it(server: InProcessServer) -> None:
+async def test_a_adapter_without_a_manager_to_load_it(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
         await manager.report(entry_of("ink"))
         manager.detach()
         await until(lambda: not server.store.manager_attached)
-        failure = await failure_of(server.generate(adapters=styles("ink")))
+        failure = await failure_of(server.generate(adapters=adapters("ink")))
     assert failure.code is grpc.StatusCode.UNAVAILABLE
     assert failure.reason == "MANAGER_UNAVAILABLE"
 
@@ -201,15 +201,15 @@ async def test_the_client_package_says_the_same(server: InProcessServer) -> None
     ):
         await manager.report(entry_of("ink"), entry_of("bad", refusal_reason="NaN in to_q"))
         with pytest.raises(wuliart_client.InvalidRequest) as invalid:
-            await client.draw("", steps=7, styles=[("ink", 9.0)])
+            await client.draw("", steps=7, adapters=[("ink", 9.0)])
         assert {field for field, _ in invalid.value.violations} == {
             "prompt", "steps", "adapters[0].weight",
         }  # fmt: skip
         with pytest.raises(wuliart_client.AdapterNotFound) as unknown:
-            await client.draw("a cat", styles=["imk"])
+            await client.draw("a cat", adapters=["imk"])
         assert unknown.value.nearest == "ink"
         with pytest.raises(wuliart_client.AdapterRefused, match="NaN in to_q"):
-            await client.draw("a cat", styles=["bad"])
+            await client.draw("a cat", adapters=["bad"])
 
 
 async def test_a_request_above_the_message_bound_is_refused(server: InProcessServer) -> None:

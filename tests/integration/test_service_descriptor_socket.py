@@ -153,7 +153,7 @@ async def test_resident_adapters_outlive_the_connection(server: InProcessServer)
 async def test_managers_may_come_and_go_many_times(server: InProcessServer) -> None:
     for n in range(4):
         async with HandManager(server) as manager:
-            await manager.load(f"style-{n}")
+            await manager.load(f"adapter-{n}")
             await manager.reserve("unfinished")
         await until(lambda: not server.store.manager_attached)
         await until(lambda: free_slots(server) == 2)

@@ -1,4 +1,4 @@
-"""Callers that leave, deadlines that pass, and a queue that is full."""
+"""Clients that leave, deadlines that pass, and a queue that is full."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 
 async def queue(server: InProcessServer, count: int) -> list[Any]:
-    """Calls of which the first is being drawn and the others wait, in this order."""
+    """Calls of which the first is being generated and the others wait, in this order."""
     calls = []
     for n in range(count):
-        calls.append(server.generate(f"picture {n}"))
+        calls.append(server.generate(f"image {n}"))
         await server.accepted(n + 1)
         if n == 0:
             await until(lambda: server.engine.entered("step") > 0)
@@ -126,11 +126,11 @@ async def test_who_leaves_the_queue_frees_a_place(server: InProcessServer) -> No
     server.engine.free()
     for call in (drawn, waits, newcomer):
         assert (await kinds(call))[-1] == "completed"
-    assert server.prompts == ["picture 0", "picture 1", "newcomer"]
+    assert server.prompts == ["image 0", "image 1", "newcomer"]
 
 
 async def test_the_next_in_line_frees_its_place_at_once(server: InProcessServer) -> None:
-    """While the picture before it is still being drawn, not only when that one is done."""
+    """While the image before it is still being generated, not only when that one is done."""
     drawn, leaver, waits = await queue(server, 3)
     leaver.cancel()
     await server.let_go(1)
@@ -140,7 +140,7 @@ async def test_the_next_in_line_frees_its_place_at_once(server: InProcessServer)
     server.engine.free()
     for call in (drawn, waits, newcomer):
         assert (await kinds(call))[-1] == "completed"
-    assert server.prompts == ["picture 0", "picture 2", "newcomer"]
+    assert server.prompts == ["image 0", "image 2", "newcomer"]
 
 
 async def test_everybody_leaves(server: InProcessServer) -> None:
@@ -151,5 +151,5 @@ async def test_everybody_leaves(server: InProcessServer) -> None:
         await server.let_go(n)
     server.engine.free()
     await until(lambda: server.scheduler.queue_length == 0)
-    assert server.prompts == ["picture 0"]
+    assert server.prompts == ["image 0"]
     assert (await kinds(server.generate()))[-1] == "completed"

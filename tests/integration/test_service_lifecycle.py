@@ -170,7 +170,7 @@ async def test_the_public_port_does_not_serve_the_manager() -> None:
         assert not server.store.manager_attached
 
 
-async def test_the_managers_port_does_not_serve_pictures() -> None:
+async def test_the_managers_port_does_not_serve_images() -> None:
     async with running_server() as server:
         method: Any = server.channel(server.control_target).unary_stream(
             "/wuliart.v1.ImageGenerationService/GenerateImage"
@@ -182,7 +182,7 @@ async def test_the_managers_port_does_not_serve_pictures() -> None:
 
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_error() -> None:
     slot = BackendSlot()
-    images, adapters = ImageGeneration(slot), Adapters(slot.styles)
+    images, adapters = ImageGeneration(slot), Adapters(slot.adapters)
     with pytest.raises(ServerError, match="/nowhere/at/all"):
         PublicListener(Network("unix:/nowhere/at/all/public.sock"), images, adapters, slot.refused)
 

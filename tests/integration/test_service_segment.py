@@ -74,7 +74,7 @@ async def test_a_wrong_checksum_publishes_nothing(
 async def test_what_lies_beyond_the_checksum_is_not_read(
     server: InProcessServer, manager: HandManager
 ) -> None:
-    """A site that reaches past `written_bytes` would be drawn with unverified bytes."""
+    """A site that reaches past `written_bytes` would be generated with unverified bytes."""
     content = manager.content()
     entry, image = entry_of("ink", content), manager.image(content)
     reservation = await manager.reserve("ink")

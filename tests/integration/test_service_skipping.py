@@ -1,4 +1,6 @@
-"""A server that draws without bad styles says so to every client, and writes it nowhere else."""
+"""A server that generates without bad adapters says so to every client, and writes it nowhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from tests.support.harness import InProcessServer, failure_of, read_until, runni
 from tests.support.openai_door import name_model, open_door
 from wuliart.v1.image_generation_pb2 import AdapterWeight
 from wuliart_web.generation import Asked, draw
-from wuliart_web.images import Pictures
+from wuliart_web.images import Images
 from wuliart_web.words import spoken
 
 
@@ -38,11 +40,11 @@ async def test_started_names_what_is_skipped(server: InProcessServer, manager: H
     started = (await read_until(call, "started")).started
     assert [(use.name, use.content_hash) for use in started.adapters] == [("ink", ink.content_hash)]
     assert [(s.name, s.reason, s.message) for s in started.skipped_adapters] == [
-        ("oil", "ADAPTER_REFUSED", "style 'oil' cannot be used: rank 99 at img_in"),
-        ("inc", "ADAPTER_NOT_FOUND", "there is no style 'inc'; did you mean 'ink'?"),
+        ("oil", "ADAPTER_REFUSED", "adapter 'oil' cannot be used: rank 99 at img_in"),
+        ("inc", "ADAPTER_NOT_FOUND", "there is no adapter 'inc'; did you mean 'ink'?"),
     ]
     completed = (await read_until(call, "completed")).completed
-    assert [s.name for s in wuliart_client.read_recipe(completed.image).styles] == ["ink"]
+    assert [s.name for s in wuliart_client.read_recipe(completed.image).adapters] == ["ink"]
 
 
 async def test_the_client_package_passes_it_on(
@@ -51,15 +53,15 @@ async def test_the_client_package_passes_it_on(
     await manager.report()
     async with wuliart_client.AsyncClient(server.target) as client:
         events: list[wuliart_client.Event] = []
-        picture = await client.draw("a cat", styles=["gone"], on_event=events.append)
+        image = await client.draw("a cat", adapters=["gone"], on_event=events.append)
         plain = await client.draw("a cat", timeout=DEADLINE)
     (started,) = [event for event in events if isinstance(event, wuliart_client.Started)]
-    gone = wuliart_client.SkippedAdapter("gone", "ADAPTER_NOT_FOUND", "there is no style 'gone'")
-    assert started.skipped == picture.skipped == (gone,)
-    assert picture.adapters == plain.skipped == ()
+    gone = wuliart_client.SkippedAdapter("gone", "ADAPTER_NOT_FOUND", "there is no adapter 'gone'")
+    assert started.skipped == image.skipped == (gone,)
+    assert image.adapters == plain.skipped == ()
 
 
-async def test_the_openai_door_names_it_beside_each_picture(
+async def test_the_openai_door_names_it_beside_each_image(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("oil", refusal_reason="rank 99"))
@@ -69,22 +71,22 @@ async def test_the_openai_door_names_it_beside_each_picture(
         stream = await door.images.generate(prompt="a cat", model="oil", stream=True)
         completed = [e async for e in stream if e.type == "image_generation.completed"]
         plain = await door.images.generate(prompt="a cat")
-    expected = [{"name": "oil", "reason": "style 'oil' cannot be used: rank 99"}]
+    expected = [{"name": "oil", "reason": "adapter 'oil' cannot be used: rank 99"}]
     told: Any
     for told in (*(answer.data or ()), *completed):
-        assert told.skipped_styles == expected
-    assert all("skipped_styles" not in told.model_extra for told in plain.data or ())
+        assert told.skipped_adapters == expected
+    assert all("skipped_adapters" not in told.model_extra for told in plain.data or ())
 
 
-async def test_the_page_says_so_beside_the_picture(
+async def test_the_page_says_so_beside_the_image(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("<b>oil</b>", refusal_reason="rank 99"))
-    asked = Asked("a cat", 1, 4, (wuliart_client.Style("<b>oil</b>", 1.0),))
+    asked = Asked("a cat", 1, 4, (wuliart_client.AdapterWeight("<b>oil</b>", 1.0),))
     async with wuliart_client.AsyncClient(server.target) as client:
-        shown = [now async for now in draw(client, Pictures(), asked, 0, spoken("en"))]
+        shown = [now async for now in draw(client, Images(), asked, 0, spoken("en"))]
     assert shown[-1].drawn
-    assert "drawn without “&lt;b&gt;oil&lt;/b&gt;”" in shown[-1].html
+    assert "generated without “&lt;b&gt;oil&lt;/b&gt;”" in shown[-1].html
 
 
 async def test_what_passes_by_itself_still_fails(

@@ -1,4 +1,4 @@
-"""A server at a round trip of two seconds: every client connects, draws, watches and asks.
+"""A server at a round trip of two seconds: every client connects, generates, watches and asks.
 
 No time is scaled down: what is tested is that the product's own limits leave room for it.
 """
@@ -25,7 +25,7 @@ from tests.support.openai_door import open_web
 from tests.support.page_calls import PageCalls, usual
 from tests.support.slow_path import slow_path
 from wuliart_client import TLS, AsyncClient, Client
-from wuliart_web.adapters import Styles
+from wuliart_web.adapters import Adapters
 
 DELAY = 1.0
 """Seconds, each way."""
@@ -68,14 +68,14 @@ async def test_the_synchronous_client(far: Far) -> None:
             with client.watch(timeout=PATIENCE) as events:
                 return next(events).adapters[0].name
 
-        drawn, watched, info, styles = await asyncio.gather(
+        drawn, watched, info, adapters = await asyncio.gather(
             asyncio.to_thread(client.draw, "a fox", seed=5, timeout=PATIENCE),
             asyncio.to_thread(watch),
             asyncio.to_thread(client.info),
-            asyncio.to_thread(client.styles),
+            asyncio.to_thread(client.adapters),
         )
     assert (drawn.seed, watched, info.model.name) == (5, "ink", "qwen-image")
-    assert [style.name for style in styles] == ["ink"]
+    assert [adapter.name for adapter in adapters] == ["ink"]
 
 
 async def test_the_asynchronous_client(far: Far) -> None:
@@ -85,11 +85,14 @@ async def test_the_asynchronous_client(far: Far) -> None:
             async with client.watch(timeout=PATIENCE) as events:
                 return (await anext(events)).adapters[0].name
 
-        drawn, watched, info, styles = await asyncio.gather(
-            client.draw("a fox", seed=5, timeout=PATIENCE), watch(), client.info(), client.styles()
+        drawn, watched, info, adapters = await asyncio.gather(
+            client.draw("a fox", seed=5, timeout=PATIENCE),
+            watch(),
+            client.info(),
+            client.adapters(),
         )
     assert (drawn.seed, watched, info.model.name) == (5, "ink", "qwen-image")
-    assert [style.name for style in styles] == ["ink"]
+    assert [adapter.name for adapter in adapters] == ["ink"]
 
 
 @pytest.mark.parametrize("far", [True], indirect=True, ids=["tls"])
@@ -115,11 +118,11 @@ async def test_the_command(far: Far, tmp_path: Path) -> None:
                 process.kill()
                 await process.wait()
 
-    drawn, watched, info, styles = await asyncio.gather(
-        run("generate", "a fox", "--seed", "5"), run("watch"), run("info"), run("styles")
+    drawn, watched, info, adapters = await asyncio.gather(
+        run("generate", "a fox", "--seed", "5"), run("watch"), run("info"), run("adapters")
     )
     assert "seed 5" in drawn and "saved outputs" in drawn
-    assert watched.startswith("snapshot  ink") and "qwen-image" in info and "ink" in styles
+    assert watched.startswith("snapshot  ink") and "qwen-image" in info and "ink" in adapters
 
 
 @pytest.mark.parametrize("far", [True], indirect=True, ids=["tls"])
@@ -130,13 +133,13 @@ async def test_the_page(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
         open_web(far.target) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http,
     ):
-        outputs = await PageCalls(http).call("draw", usual(style="ink"))
+        outputs = await PageCalls(http).call("draw", usual(adapter="ink"))
     assert "seed 7" in re.sub("<[^>]*>", " ", outputs[-1][0])
     async with AsyncClient(far.target) as client:
-        styles = Styles(client)
-        async with styles.following():
-            await until(lambda: [a.name for a in styles.known.adapters] == ["ink"])
-            assert styles.known.managed
+        adapters = Adapters(client)
+        async with adapters.following():
+            await until(lambda: [a.name for a in adapters.known.adapters] == ["ink"])
+            assert adapters.known.managed
             far.manager.detach()
-            await until(lambda: not styles.known.managed)
-            assert styles.known.failure is None
+            await until(lambda: not adapters.known.managed)
+            assert adapters.known.failure is None

@@ -1,4 +1,4 @@
-"""Whole pictures against the stock `QwenImagePipeline` (and peft) on the embedded checkpoint.
+"""Whole images against the stock `QwenImagePipeline` (and peft) on the embedded checkpoint.
 
 Same weights, noise and sigmas, in float32: final latents within 1e-3 relative, and where they are
 decoded as well (on a CPU stock takes ten seconds for it), PSNR >= 50 dB.
@@ -157,7 +157,7 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
         "everything, twice",
     ],
 )
-def test_picture(name: str, engine: Engine, pipeline: QwenImagePipeline, tmp_path: Path) -> None:
+def test_image(name: str, engine: Engine, pipeline: QwenImagePipeline, tmp_path: Path) -> None:
     case = cases(engine.model.layout(max_rank=16))[name]
     stock_latents, stock_pixels = draw_stock(pipeline, case, tmp_path)
     drawing = draw_ours(engine, case)
@@ -166,7 +166,7 @@ def test_picture(name: str, engine: Engine, pipeline: QwenImagePipeline, tmp_pat
     assert error < 1e-3
     if stock_pixels is not None:
         decibels = psnr(engine.decode(drawing).numpy().astype(np.float32), stock_pixels)
-        print(f"{name}: picture {decibels:.1f} dB")
+        print(f"{name}: image {decibels:.1f} dB")
         assert decibels >= 50
     if case.loras:
         plain = draw_ours(engine, Case(steps=case.steps))

@@ -1,4 +1,4 @@
-"""Who is not known does not get in: every RPC and every door, one by one; how much callers may ask.
+"""Who is not known does not get in: every RPC and every door, one by one; how much clients may ask.
 
 Every method of every public service is found by its descriptor, so that a new one cannot be
 forgotten; the list of those that are open is written here, and nothing else is.
@@ -54,7 +54,7 @@ def tokens(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def server(tmp_path: Path, tokens: Path) -> AsyncIterator[InProcessServer]:
-    network = Network(f"unix:{tmp_path}/s", tokens=tokens, per_caller=2)
+    network = Network(f"unix:{tmp_path}/s", tokens=tokens, per_client=2)
     async with running_server(network=network) as running:
         name_model(running, "qwen-image")
         yield running
@@ -120,23 +120,23 @@ async def test_with_a_token_everything_is_as_without_tokens(
     where = target(server, tmp_path)
     async with AsyncClient(where, token=ANN) as client:
         assert (await client.info()).model.name == "qwen-image"
-        assert await client.styles() == []
+        assert await client.adapters() == []
         assert (await client.draw("a cat", seed=1)).seed == 1
-        await client.with_token(BOB).styles()
+        await client.with_token(BOB).adapters()
         with pytest.raises(Unauthenticated, match="not known here"):
-            await client.with_token("c" * 32).styles()
+            await client.with_token("c" * 32).adapters()
     with pytest.raises(Unauthenticated, match="asks for a token"):
-        await AsyncClient(where).styles()
+        await AsyncClient(where).adapters()
     monkeypatch.setenv("WULIART_TOKEN", BOB)
     async with AsyncClient(where) as client:
-        await client.styles()
+        await client.adapters()
 
 
 async def test_the_command_sends_what_a_file_holds(
     server: InProcessServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(token: str | None) -> tuple[int, str]:
-        arguments = ["--target", target(server, tmp_path), "styles"]
+        arguments = ["--target", target(server, tmp_path), "adapters"]
         if token is not None:
             (tmp_path / "mine").write_text(f"{token}\n")
             arguments += ["--token-file", str(tmp_path / "mine")]
@@ -147,27 +147,27 @@ async def test_the_command_sends_what_a_file_holds(
         code, said = await asyncio.to_thread(run, token)
         assert code == 1 and "token" in said and len(said.splitlines()) == 1
     (tmp_path / "mine").unlink()
-    arguments = ["styles", "--token-file", str(tmp_path / "mine")]
+    arguments = ["adapters", "--token-file", str(tmp_path / "mine")]
     assert cli.main(arguments) == 1
     assert "cannot read" in capsys.readouterr().err
 
 
-async def test_one_caller_may_draw_only_so_many_at_once_whoever_else_draws(
+async def test_one_client_may_draw_only_so_many_at_once_whoever_else_draws(
     server: InProcessServer, tmp_path: Path
 ) -> None:
     server.engine.hold()
     async with AsyncClient(target(server, tmp_path), token=ANN) as ann:
         drawing = [asyncio.create_task(ann.draw("a cat", seed=n)) for n in range(2)]
         await server.accepted(2)
-        with pytest.raises(wuliart_client.RateLimited, match="2 pictures of yours") as caught:
+        with pytest.raises(wuliart_client.RateLimited, match="2 images of yours") as caught:
             await ann.draw("one more")
         assert caught.value.retry_after == 1.0
         bob = asyncio.create_task(ann.with_token(BOB).draw("a dog", seed=9))
         await server.accepted(3)
         assert server.scheduler.metrics.errors[Reason.RATE_LIMITED] == 1
         server.engine.free()
-        pictures = await asyncio.gather(*drawing, bob)
-        assert [p.seed for p in pictures] == [0, 1, 9]
+        images = await asyncio.gather(*drawing, bob)
+        assert [p.seed for p in images] == [0, 1, 9]
         await ann.draw("one more")
 
 
@@ -224,8 +224,8 @@ DOORS = [
     ("GET", "/config"),
     ("GET", "/gradio_api/info"),
     ("POST", "/gradio_api/queue/join"),
-    ("GET", "/styles/news"),
-    ("GET", "/pictures/x/20260101_000000.jpg"),
+    ("GET", "/adapters/news"),
+    ("GET", "/images/x/20260101_000000.jpg"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/v1/models"),
@@ -238,7 +238,7 @@ DOORS = [
 async def test_without_a_token_every_door_is_shut(
     server: InProcessServer, tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WULIART_TOKEN", BOB)  # the page's own, for its list of styles
+    monkeypatch.setenv("WULIART_TOKEN", BOB)  # the page's own, for its list of adapters
     async with (
         open_web(target(server, tmp_path), TokenFile(tokens)) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
@@ -275,7 +275,7 @@ async def test_the_openai_door_draws_in_the_name_of_whoever_has_the_key(
     async with open_door(target(server, tmp_path), TokenFile(tokens), ANN) as door:
         drawing = [asyncio.create_task(door.images.generate(prompt="a cat")) for _ in range(2)]
         await server.accepted(2)
-        with pytest.raises(openai.RateLimitError, match="2 pictures of yours"):
+        with pytest.raises(openai.RateLimitError, match="2 images of yours"):
             await door.images.generate(prompt="one more")
         server.engine.free()
         await asyncio.gather(*drawing)

@@ -1,4 +1,4 @@
-"""A model in a budget smaller than itself draws the same picture as one that lies there whole."""
+"""A model in a budget smaller than itself generates the same image as one that lies there whole."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def demand(whole: Engine) -> Demand:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_the_same_pictures_to_the_bit(whole: Engine, demand: Demand, share: float) -> None:
+def test_the_same_images_to_the_bit(whole: Engine, demand: Demand, share: float) -> None:
     assert demand.block < whole.model.plan.demand.block
     least = least_for(demand)
     engine = load(least + int(share * demand.blocks * demand.block), least - demand.scratch)
@@ -68,7 +68,7 @@ def test_a_budget_too_small_is_refused() -> None:
         load(1_000_000)
 
 
-def test_a_picture_in_tiles_is_the_picture(whole: Engine) -> None:
+def test_a_image_in_tiles_is_the_image(whole: Engine) -> None:
     drawing = whole.begin(whole.encode(PROMPTS[0]), 1, 4)
     for _ in range(4):
         whole.step([drawing])

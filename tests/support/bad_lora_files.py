@@ -150,11 +150,13 @@ BAD_FILES: Mapping[str, BadFile] = {
     "nan_bfloat16": BadFile(lambda layout: _poisoned(layout, np.nan, "BF16"), "not a number"),
     "inf_float16": BadFile(lambda layout: _poisoned(layout, -np.inf, "F16"), "infinite"),
     "nan_alpha": BadFile(
-        lambda layout: make_lora(layout, style="kohya", alpha=np.nan), "alpha is nan"
+        lambda layout: make_lora(layout, convention="kohya", alpha=np.nan), "alpha is nan"
     ),
-    "zero_alpha": BadFile(lambda layout: make_lora(layout, style="kohya", alpha=0), "alpha is 0"),
+    "zero_alpha": BadFile(
+        lambda layout: make_lora(layout, convention="kohya", alpha=0), "alpha is 0"
+    ),
     "absurd_alpha": BadFile(
-        lambda layout: make_lora(layout, style="kohya", alpha=1e30), r"alpha is 1e\+30"
+        lambda layout: make_lora(layout, convention="kohya", alpha=1e30), r"alpha is 1e\+30"
     ),
     "alpha_matrix": BadFile(
         lambda layout: _with(layout, f"{_Q}.alpha"), r"single number.*\[4, 4\]"
@@ -224,7 +226,7 @@ BAD_FILES: Mapping[str, BadFile] = {
         lambda layout: _with(layout, "lora_te_layers_0_q_proj.lora_down.weight"), "text encoder"
     ),
     "checkpoint": BadFile(lambda layout: _with(layout, f"{_Q}.weight"), "the whole weight"),
-    "two_styles_of_one_tensor": BadFile(
+    "two_adapters_of_one_tensor": BadFile(
         lambda layout: _with(
             layout, "diffusion_model.transformer_blocks.0.attn.to_q.lora_A.weight"
         ),

@@ -1,7 +1,7 @@
 """Compiles the GPU kernels as they run at full size, for cards that need not be here.
 
-`python -m tests.support.compile_kernels`: a line for each. A process of its own, because Triton decides
-when it is imported whether it compiles or interprets.
+`python -m tests.support.compile_kernels`: a line for each. A process of its own, because Triton
+decides when it is imported whether it compiles or interprets.
 """
 
 from __future__ import annotations

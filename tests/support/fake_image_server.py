@@ -1,7 +1,7 @@
 """A fake of the two public services on a temporary Unix socket, for the client's tests.
 
 Each GenerateImage and WatchAdapters call plays one script: responses, and `Fail`, `Hold` or
-`Drop` among them. Owns the status details that a real server would send; draws nothing.
+`Drop` among them. Owns the status details that a real server would send; generates nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from wuliart_contract.status import CODES, DOMAIN, Reason
 DEADLINE = 30.0
 """Seconds after which whatever waits here gives up, so that no test hangs."""
 
-JPEG = b"\xff\xd8 a picture \xff\xd9"
+JPEG = b"\xff\xd8 an image \xff\xd9"
 HASH = "ab" * 32
 
 
@@ -140,7 +140,7 @@ def completed(seed: int = 7, image: bytes = JPEG) -> image_generation_pb2.Genera
     )
 
 
-def whole_picture(seed: int = 7) -> list[Any]:
+def whole_image(seed: int = 7) -> list[Any]:
     return [
         queued(2),
         queued(1),
@@ -180,14 +180,14 @@ class FakeImageServer(
     image_generation_pb2_grpc.ImageGenerationServiceServicer,
     adapter_pb2_grpc.AdapterServiceServicer,
 ):
-    """The fake. Fill `pictures` and `watches` with scripts; a call beyond them plays `default`."""
+    """The fake. Fill `images` and `watches` with scripts; a call beyond them plays `default`."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="wuliart-fake-"))
         self.socket = self.directory / "s"
         self.target = f"unix:{self.socket}"
-        self.default: list[Any] = whole_picture()
-        self.pictures: deque[list[Any]] = deque()
+        self.default: list[Any] = whole_image()
+        self.images: deque[list[Any]] = deque()
         self.watches: deque[list[Any]] = deque()
         self.unary_failures: deque[Fail] = deque()
         self.adapters: list[adapter_pb2.Adapter] = []
@@ -253,7 +253,7 @@ class FakeImageServer(
 
     def GenerateImage(self, request: Any, context: Any) -> Iterator[Any]:
         self.requests.append(request)
-        yield from self._play(self.pictures.popleft() if self.pictures else self.default, context)
+        yield from self._play(self.images.popleft() if self.images else self.default, context)
 
     def WatchAdapters(self, request: Any, context: Any) -> Iterator[Any]:
         self.resume_tokens.append(request.resume_token)

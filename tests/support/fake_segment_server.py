@@ -2,7 +2,7 @@
 
 A real gRPC server on a real Unix socket, a real sealed memfd handed over a real descriptor
 socket. It checks checksums over the slot itself and knows slots, leases and names as the contract
-describes them, but draws nothing. Tests reach into its fields and inject failures.
+describes them, but generates nothing. Tests reach into its fields and inject failures.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ async def _abort(context: grpc.aio.ServicerContext, reason: Reason, text: str) -
 
 
 def lora_bytes(seed: int, *, rank: int = 4, title: str = "") -> bytes:
-    """A small valid adapter for PARAMETERS in the diffusers key style."""
+    """A small valid adapter for PARAMETERS in the diffusers key adapter."""
     rng = np.random.default_rng(seed)
     path, width = "transformer.transformer_blocks.0.attn.to_q", PARAMETERS.width
     tensors = {

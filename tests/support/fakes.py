@@ -1,5 +1,5 @@
-"""Stand-ins for the parts around the scheduler: an engine that draws nothing, a binder that pins
-nothing, and a way to wait for what they see. Every stage can be held, let go and made to fail.
+"""Stand-ins for the parts around the scheduler: an engine that generates nothing, a binder that
+pins nothing, and a way to wait for what they see. Every stage can be held, let go and made to fail.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inference_server.adapters.binding import Binding
-from inference_server.adapters.records import FileEntry, Resident, Wanted
+from inference_server.adapters.records import AdapterWeight, FileEntry, Resident
 from inference_server.adapters.slots import Pin
 from inference_server.loading.memory_plan import Demand, make_plan
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter
@@ -52,7 +52,7 @@ class FakePrompt:
 
 @dataclass
 class FakeDrawing:
-    """A picture of one colour."""
+    """An image of one colour."""
 
     prompt: FakePrompt
     seed: int
@@ -72,7 +72,7 @@ class Call:
 
 @dataclass
 class FakeEngine:
-    """`scheduler.DrawingEngine` without a model.
+    """`scheduler.ImageEngine` without a model.
 
     `step_seconds` is slept in every step. `hold` makes a stage wait for `let` or `free`; `fail`
     makes the stage's next call raise, once.
@@ -180,7 +180,7 @@ def planned_memory() -> dict[str, Any]:
 
 
 def colour(seed: int) -> tuple[int, int, int]:
-    """The colour of the seed's picture; seeds side by side get colours far apart."""
+    """The colour of the seed's image; seeds side by side get colours far apart."""
     mixed = seed * 2654435761 % (1 << 32)
     return mixed >> 24, mixed >> 16 & 255, mixed >> 8 & 255
 
@@ -197,7 +197,7 @@ class FakeBinder:
     """
 
     cancel_seconds: float = 0.0
-    asked: list[tuple[Wanted, ...]] = field(default_factory=list)
+    asked: list[tuple[AdapterWeight, ...]] = field(default_factory=list)
     bound: list[Binding] = field(default_factory=list)
     released: list[Binding] = field(default_factory=list)
     cancelled: int = 0
@@ -217,7 +217,7 @@ class FakeBinder:
         """Binds no longer wait."""
         self._open.set()
 
-    def _waits(self, wanted: Sequence[Wanted]) -> bool:
+    def _waits(self, wanted: Sequence[AdapterWeight]) -> bool:
         touched = not self._held or any(w.name in self._held for w in wanted)
         return touched and not self._open.is_set()
 
@@ -230,16 +230,16 @@ class FakeBinder:
         """Whether every binding came back exactly once."""
         return sorted(map(id, self.bound)) == sorted(map(id, self.released))
 
-    def check(self, wanted: Sequence[Wanted]) -> None:
+    def check(self, wanted: Sequence[AdapterWeight]) -> None:
         """Everything can be bound."""
 
-    def try_bind(self, wanted: Sequence[Wanted]) -> Binding | None:
+    def try_bind(self, wanted: Sequence[AdapterWeight]) -> Binding | None:
         if self._waits(wanted) or self._failure is not None:
             return None
         self.asked.append(tuple(wanted))
         return self._bind(wanted)
 
-    async def bind(self, wanted: Sequence[Wanted]) -> Binding:
+    async def bind(self, wanted: Sequence[AdapterWeight]) -> Binding:
         self.asked.append(tuple(wanted))
         try:
             if self._waits(wanted):
@@ -254,7 +254,7 @@ class FakeBinder:
             raise error
         return self._bind(wanted)
 
-    def _bind(self, wanted: Sequence[Wanted]) -> Binding:
+    def _bind(self, wanted: Sequence[AdapterWeight]) -> Binding:
         binding = Binding(tuple(wanted), tuple(_pin(w.name, n) for n, w in enumerate(wanted)))
         self.bound.append(binding)
         return binding

@@ -30,7 +30,7 @@ from inference_server.model.schedule import FAMILIES, ScheduleTable
 from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.network import Network
 from inference_server.scheduler.device_thread import device_thread
-from inference_server.scheduler.events import DrawRequest
+from inference_server.scheduler.events import ImageRequest
 from inference_server.scheduler.request import Job
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.adapters import Adapters
@@ -64,8 +64,8 @@ class WatchedScheduler(Scheduler):
         super().__init__(engine, binder, capacity, device_thread(), describer("fake", "lightning"))
         self.submitted: list[Job] = []
 
-    def submit(self, request: DrawRequest, request_id: str = "", caller: str = "") -> Job:
-        job = super().submit(request, request_id, caller)
+    def submit(self, request: ImageRequest, request_id: str = "", client: str = "") -> Job:
+        job = super().submit(request, request_id, client)
         self.submitted.append(job)
         return job
 
@@ -91,7 +91,7 @@ class InProcessServer:
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts that came to be drawn, in order."""
+        """The prompts that came to be generated, in order."""
         return [drawing.prompt.text for drawing in self.engine.drawings]
 
     @property
@@ -134,7 +134,7 @@ class InProcessServer:
         await until(lambda: len(self.scheduler.submitted) == count)
 
     async def let_go(self, n: int) -> None:
-        """Waits until the service has noticed that the n-th request's caller is gone."""
+        """Waits until the service has noticed that the n-th request's client is gone."""
         await until(lambda: self.scheduler.submitted[n].cancelled)
 
     async def become_ready(self) -> None:
@@ -182,7 +182,7 @@ async def running_server(
             directory / "control.sock", Segment(store, descriptors, CONDITIONING.tobytes())
         )
         where = network or Network(f"unix:{directory}/public.sock")
-        public = PublicListener(where, ImageGeneration(slot), Adapters(slot.styles), slot.refused)
+        public = PublicListener(where, ImageGeneration(slot), Adapters(slot.adapters), slot.refused)
         server = InProcessServer(
             directory, engine, store, scheduler, public, control, descriptors, slot
         )

@@ -1,4 +1,4 @@
-"""Makes good LoRA files for tests, in every style found in the wild.
+"""Makes good LoRA files for tests, in every convention found in the wild.
 
 Writes the container itself, so that no library stands between a test and the bytes; what a file
 means is `truth`, computed here in float32 and independent of the code under test. Files that must
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Style:
+class Convention:
     """How a trainer names its tensors: `{m}` is the module path, `{f}` the same underscored."""
 
     down: str
@@ -29,23 +29,23 @@ class Style:
     alpha: str | None = None
 
 
-def _ab(prefix: str, *, alpha: bool = False, default: str = "") -> Style:
-    return Style(
+def _ab(prefix: str, *, alpha: bool = False, default: str = "") -> Convention:
+    return Convention(
         f"{prefix}{{m}}.lora_A{default}.weight",
         f"{prefix}{{m}}.lora_B{default}.weight",
         f"{prefix}{{m}}.alpha" if alpha else None,
     )
 
 
-def _down_up(prefix: str, path: str = "{m}", middle: str = "lora_") -> Style:
-    return Style(
+def _down_up(prefix: str, path: str = "{m}", middle: str = "lora_") -> Convention:
+    return Convention(
         f"{prefix}{path}.{middle}down.weight",
         f"{prefix}{path}.{middle}up.weight",
         f"{prefix}{path}.alpha",
     )
 
 
-STYLES: Mapping[str, Style] = {
+CONVENTIONS: Mapping[str, Convention] = {
     "peft": _ab("transformer."),
     "peft_alpha": _ab("transformer.", alpha=True),
     "diffusion_model": _ab("diffusion_model."),
@@ -63,9 +63,11 @@ STYLES: Mapping[str, Style] = {
     "kohya": _down_up("lora_unet_", "{f}"),
     "kohya_transformer": _down_up("lora_transformer_", "{f}"),
     "lycoris": _down_up("lycoris_", "{f}"),
-    "old_diffusers": Style("transformer.{m}.lora.down.weight", "transformer.{m}.lora.up.weight"),
+    "old_diffusers": Convention(
+        "transformer.{m}.lora.down.weight", "transformer.{m}.lora.up.weight"
+    ),
 }
-"""Styles with an alpha tensor get one; with `alpha` given, the others get PEFT's metadata."""
+"""Adapters with an alpha tensor get one; with `alpha` given, the others get PEFT's metadata."""
 
 
 def module_features(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
@@ -126,14 +128,14 @@ def lora_tensors(
     *,
     rank: int | Mapping[str, int] = 4,
     modules: Sequence[str] | None = None,
-    style: str = "peft",
+    convention: str = "peft",
     alpha: float | None = None,
     seed: int = 0,
     scale: float = 0.05,
     dtype: str = "F32",
 ) -> dict[str, RawTensor]:
     """Name -> tensor of a good file; `rank` may be given per module."""
-    names = STYLES[style]
+    names = CONVENTIONS[convention]
     features = module_features(layout)
     random = np.random.default_rng(seed)
     tensors: dict[str, RawTensor] = {}
@@ -162,7 +164,7 @@ def make_lora(
     *,
     rank: int | Mapping[str, int] = 4,
     modules: Sequence[str] | None = None,
-    style: str = "peft",
+    convention: str = "peft",
     alpha: float | None = None,
     seed: int = 0,
     scale: float = 0.05,
@@ -171,21 +173,22 @@ def make_lora(
 ) -> bytes:
     """The bytes of a good LoRA file over `modules` (default: all of the layout's).
 
-    `alpha` is written where the style keeps it; styles with alpha tensors default to rank / 2,
-    the others to none, which means a scale of 1. `scale` is the standard deviation of the factors.
+    `alpha` is written where the convention keeps it; conventions with alpha tensors default to
+    rank / 2, the others to none, which means a scale of 1. `scale` is the standard deviation of
+    the factors.
     """
     tensors = lora_tensors(
         layout,
         rank=rank,
         modules=modules,
-        style=style,
+        convention=convention,
         alpha=alpha,
         seed=seed,
         scale=scale,
         dtype=dtype,
     )
     notes = dict(metadata or {})
-    if alpha is not None and STYLES[style].alpha is None:
+    if alpha is not None and CONVENTIONS[convention].alpha is None:
         if not isinstance(rank, int):
             raise ValueError("alpha in the metadata needs one rank for all modules")
         targets = list(module_features(layout) if modules is None else modules)
@@ -207,7 +210,7 @@ def truth(layout: SegmentLayout, **choices: Any) -> dict[str, Array]:
     """
     choices.pop("metadata", None)
     tensors = lora_tensors(layout, **choices)
-    names, alpha = STYLES[choices.get("style", "peft")], choices.get("alpha")
+    names, alpha = CONVENTIONS[choices.get("convention", "peft")], choices.get("alpha")
     deltas: dict[str, Array] = {}
     for module in choices.get("modules") or module_features(layout):
         paths = {"m": module, "f": module.replace(".", "_")}

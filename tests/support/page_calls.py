@@ -13,7 +13,7 @@ import httpx
 
 def usual(**others: Any) -> list[Any]:
     """The values of the controls, in the order in which the page sends them."""
-    fields = {"prompt": "a fox", "style": "", "weight": 1, "second": "", "second_weight": 1}
+    fields = {"prompt": "a fox", "adapter": "", "weight": 1, "second": "", "second_weight": 1}
     return [*(fields | {"seed": 7, "keep": True, "steps": 4, "visit": None} | others).values()]
 
 

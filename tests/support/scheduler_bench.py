@@ -1,4 +1,4 @@
-"""A scheduler over fakes, and callers that write down what they hear."""
+"""A scheduler over fakes, and clients that write down what they hear."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import threading
 from types import TracebackType
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.scheduler.device_thread import device_thread
-from inference_server.scheduler.events import Completed, DrawRequest, Event, Queued
+from inference_server.scheduler.events import Completed, Event, ImageRequest, Queued
 from inference_server.scheduler.request import Job
 from inference_server.scheduler.scheduler import Scheduler
 from tests.support.fakes import DEADLINE, FakeBinder, FakeEngine
 
 
-class Caller:
+class Client:
     """Reads one job's events, as the service does, until they end or it leaves."""
 
     def __init__(self, scheduler: Scheduler, job: Job) -> None:
@@ -24,7 +24,7 @@ class Caller:
         self.error: Exception | None = None
         self._scheduler = scheduler
         self._job = job
-        self._reading = asyncio.create_task(self._read(), name="caller")
+        self._reading = asyncio.create_task(self._read(), name="client")
 
     async def _read(self) -> None:
         try:
@@ -48,8 +48,8 @@ class Caller:
         return [event.position for event in self.events if isinstance(event, Queued)]
 
     @property
-    def picture(self) -> Completed:
-        """The last event, which must be the picture."""
+    def image(self) -> Completed:
+        """The last event, which must be the image."""
         assert isinstance(self.events[-1], Completed), self.error
         return self.events[-1]
 
@@ -94,16 +94,16 @@ class Bench:
         *,
         prompt: str = "a cat",
         steps: int = 4,
-        adapters: tuple[Wanted, ...] = (),
+        adapters: tuple[AdapterWeight, ...] = (),
         preview: bool = False,
         request_id: str = "",
-    ) -> Caller:
-        request = DrawRequest(prompt, seed, steps, adapters, preview)
-        return Caller(self.scheduler, self.scheduler.submit(request, request_id))
+    ) -> Client:
+        request = ImageRequest(prompt, seed, steps, adapters, preview)
+        return Client(self.scheduler, self.scheduler.submit(request, request_id))
 
     def drain(self, grace: float) -> asyncio.Task[None]:
         """Drains the scheduler meanwhile."""
-        return asyncio.create_task(self.scheduler.drain(grace), name="caller")
+        return asyncio.create_task(self.scheduler.drain(grace), name="client")
 
     def new_threads(self) -> set[threading.Thread]:
         """Threads that run now and did not before."""
@@ -111,7 +111,7 @@ class Bench:
 
     @staticmethod
     def tasks() -> set[str]:
-        """Names of the tasks that live, the test's own and the callers' not counted."""
+        """Names of the tasks that live, the test's own and the clients' not counted."""
         mine = asyncio.current_task()
         tasks = {task for task in asyncio.all_tasks() if task is not mine}
-        return {task.get_name() for task in tasks if task.get_name() != "caller"}
+        return {task.get_name() for task in tasks if task.get_name() != "client"}

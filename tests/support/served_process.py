@@ -1,9 +1,10 @@
 """The public listener in a process of its own, so that its memory and its log can be looked at.
 
-    python -m tests.support.served_process [wuliart-server's options of who may call] [--metrics HOST:PORT]
+    python -m tests.support.served_process [wuliart-server's options of who may call] [--metrics
+    HOST:PORT]
 
 Prints a line "port N" (0 for a Unix socket) when it serves; its log goes to stderr. The engine
-is a fake that draws at once. Ends with its standard input.
+is a fake that generates at once. Ends with its standard input.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A checkpoint of the full architecture that draws a picture in a tenth of a second.
+"""A checkpoint of the full architecture that generates an image in a tenth of a second.
 
 Transformer and VAE are random and tiny; text encoder, tokenizer and schedule are the embedded
-model's own. What it draws means nothing, but every byte depends on every adapter.
+model's own. What it generates means nothing, but every byte depends on every adapter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def make_checkpoint(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in SHARED:
         shutil.copytree(EMBEDDED_MODEL / name, folder / name)
-    # The embedded text encoder is 192 wide. Five halvings leave 256 tokens of a 1024-pixel picture.
+    # The embedded text encoder is 192 wide. Five halvings leave 256 tokens of a 1024-pixel image.
     transformer: Any = QwenImageTransformer2DModel(**TRANSFORMER | {"joint_attention_dim": 192})
     vae: Any = AutoencoderKLQwenImage(
         **VAE | {"dim_mult": [1, 1, 1, 2, 2, 2], "temperal_downsample": [False] * 5}

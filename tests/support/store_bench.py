@@ -14,7 +14,7 @@ import torch
 
 from inference_server.adapters.binder import Binder
 from inference_server.adapters.binding import Binding
-from inference_server.adapters.records import AdapterState, FileEntry, Wanted
+from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.slots import Slot, SlotState
 from inference_server.adapters.store import AdapterStore, Session
@@ -49,7 +49,7 @@ def entry(name: str, version: int = 0, refusal: str = "") -> FileEntry:
 
 @dataclass
 class Bench:
-    """A store, the manager that is attached to it, and what pictures bind through.
+    """A store, the manager that is attached to it, and what images bind through.
 
     `version` picks one of `IMAGES`, and the content hash that goes with it.
     """
@@ -98,7 +98,7 @@ class Bench:
         return os.pread(self.store.segment.descriptor, LAYOUT.slot_bytes, offset)
 
     def binding(self, *names: str) -> asyncio.Task[Binding]:
-        return asyncio.create_task(self.binder.bind([Wanted(name, 1.0) for name in names]))
+        return asyncio.create_task(self.binder.bind([AdapterWeight(name, 1.0) for name in names]))
 
     async def bind(self, *names: str) -> Binding:
         return await asyncio.wait_for(self.binding(*names), 5)

@@ -50,12 +50,14 @@ class _Fleet(Service):
                 path.relative_to(self.loras).with_suffix("").as_posix()
                 for path in self.loras.rglob("*.safetensors")
             }
-            while {adapter.name for adapter in client.styles()} != names:
-                assert time.monotonic() < deadline, "the styles listed are not those of the folder"
+            while {adapter.name for adapter in client.adapters()} != names:
+                assert time.monotonic() < deadline, (
+                    "the adapters listed are not those of the folder"
+                )
                 time.sleep(0.1)
 
     def stop(self) -> dict[str, int]:
-        """Leaves it as it was found, without styles."""
+        """Leaves it as it was found, without adapters."""
         codes = super().stop()
         for path in self.loras.rglob("*.safetensors"):
             path.unlink()
@@ -64,7 +66,7 @@ class _Fleet(Service):
 
 @functools.cache
 def _fleet() -> tuple[Path, str]:
-    """Started once; its folder of styles, and where it listens."""
+    """Started once; its folder of adapters, and where it listens."""
     replicas, slots = os.environ["WULIART_FLEET"].split(",")
     loras = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
     process = subprocess.Popen(

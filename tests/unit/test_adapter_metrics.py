@@ -54,7 +54,7 @@ def test_buckets_hold_their_own_bound_and_everything_shorter() -> None:
     assert histogram.sum == pytest.approx(SECONDS[0] * 2.01 + SECONDS[-1] * 2 + 1)
 
 
-def test_a_drain_lasts_until_the_last_picture_is_done() -> None:
+def test_a_drain_lasts_until_the_last_image_is_done() -> None:
     bench = SlotBench()
     bench.publish("a")
     first, second = bench.pin("a"), bench.pin("a")

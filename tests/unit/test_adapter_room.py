@@ -28,7 +28,7 @@ def test_a_larger_card_has_more_slots_of_a_larger_rank(
     assert chosen.allocated * slot_bytes(chosen.max_rank) <= SHARE * budget * GB
 
 
-def test_two_styles_stay_warm_on_the_smallest_budget() -> None:
+def test_two_adapters_stay_warm_on_the_smallest_budget() -> None:
     assert choose_room(1, slot_bytes) == AdapterRoom(2, 16)
 
 
@@ -38,7 +38,7 @@ def test_what_the_operator_says_is_done() -> None:
     assert choose_room(round(18.7 * GB), slot_bytes, max_rank=64) == AdapterRoom(2, 64)
 
 
-def test_pinned_styles_leave_a_slot_for_the_others() -> None:
+def test_pinned_adapters_leave_a_slot_for_the_others() -> None:
     assert choose_room(round(18.7 * GB), slot_bytes, pinned=3) == AdapterRoom(4, 16)
     assert choose_room(None, slot_bytes, pinned=5) == AdapterRoom(6, 32)
 

@@ -243,7 +243,7 @@ async def test_many_watchers_of_every_pace_end_up_knowing_the_same(bench: Bench)
     await asyncio.sleep(0)
     while bench.catalog.revision < last:
         n = bench.catalog.revision
-        bench.catalog.put(entry(f"style {n % 11}", n, "broken" if n % 5 == 0 else ""))
+        bench.catalog.put(entry(f"adapter {n % 11}", n, "broken" if n % 5 == 0 else ""))
         if n % 3 == 0:
             await asyncio.sleep(0)
     truth = {a.entry.name: (a.entry.content_hash, a.state) for a in bench.catalog.adapters}
@@ -278,10 +278,10 @@ async def test_a_watcher_that_leaves_does_not_disturb_the_others(bench: Bench) -
 )
 async def test_the_nearest_name(bench: Bench, asked: str, nearest: str | None) -> None:
     names = ("watercolor", "anime/Ghibli", "水墨画", "赛博朋克", "straße")
-    refused = entry("broken style", refusal="broken")
+    refused = entry("broken adapter", refusal="broken")
     bench.catalog.replace([*(entry(name) for name in names), refused])
     assert bench.catalog.nearest(asked) == nearest
 
 
-async def test_without_styles_there_is_no_nearest(bench: Bench) -> None:
+async def test_without_adapters_there_is_no_nearest(bench: Bench) -> None:
     assert bench.catalog.nearest("anything") is None

@@ -9,30 +9,30 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from wuliart_client import Adapter, AdapterState, Style
+from wuliart_client import Adapter, AdapterState, AdapterWeight
 from wuliart_client.cli import build_parser, main
 from wuliart_client.cli_adapters import adapter_table, describe
-from wuliart_client.cli_generate import parse_style
+from wuliart_client.cli_generate import parse_adapter
 from wuliart_client.cli_terminal import as_json, visible
 
 
 @pytest.mark.parametrize(
-    ("text", "style"),
+    ("text", "adapter"),
     [
-        ("ink", Style("ink")),
-        ("ink:0.8", Style("ink", 0.8)),
-        ("ink:-2", Style("ink", -2)),
-        ("ink:.5", Style("ink", 0.5)),
-        ("ink:1e-1", Style("ink", 0.1)),
-        ("a:b", Style("a:b")),
-        ("a:b:0.5", Style("a:b", 0.5)),
-        ("ink:", Style("ink:")),
-        ("ink:nan", Style("ink:nan")),
-        ("水墨/old:1.5", Style("水墨/old", 1.5)),
+        ("ink", AdapterWeight("ink")),
+        ("ink:0.8", AdapterWeight("ink", 0.8)),
+        ("ink:-2", AdapterWeight("ink", -2)),
+        ("ink:.5", AdapterWeight("ink", 0.5)),
+        ("ink:1e-1", AdapterWeight("ink", 0.1)),
+        ("a:b", AdapterWeight("a:b")),
+        ("a:b:0.5", AdapterWeight("a:b", 0.5)),
+        ("ink:", AdapterWeight("ink:")),
+        ("ink:nan", AdapterWeight("ink:nan")),
+        ("水墨/old:1.5", AdapterWeight("水墨/old", 1.5)),
     ],
 )
-def test_a_weight_is_a_number_after_the_last_colon(text, style):
-    assert parse_style(text) == style
+def test_a_weight_is_a_number_after_the_last_colon(text, adapter):
+    assert parse_adapter(text) == adapter
 
 
 @pytest.mark.parametrize("arguments", [["--target", "h:1", "info"], ["info", "--target", "h:1"]])
@@ -81,14 +81,14 @@ def test_a_table_takes_neither_markup_nor_escapes_from_a_server():
     assert "\x1b]" not in text
 
 
-def test_a_watched_style_says_where_it_is_and_that_it_stays():
+def test_a_watched_adapter_says_where_it_is_and_that_it_stays():
     since = datetime(2026, 5, 21, 14, 23, 5).astimezone()
-    style = Adapter("ink", "Ink", (), 4, 2_000_000, "f" * 64, AdapterState.RESIDENT, "", 9, since)
-    said = describe(dataclasses.replace(style, slot=0, pinned=True))
+    adapter = Adapter("ink", "Ink", (), 4, 2_000_000, "f" * 64, AdapterState.RESIDENT, "", 9, since)
+    said = describe(dataclasses.replace(adapter, slot=0, pinned=True))
     assert said == (
         "resident, slot 0 since 2026-05-21 14:23:05, pinned, rank 4, 2.0 MB, ffffffffffff"
     )
-    absent = dataclasses.replace(style, state=AdapterState.AVAILABLE, resident_since=None)
+    absent = dataclasses.replace(adapter, state=AdapterState.AVAILABLE, resident_since=None)
     assert describe(absent) == "available, rank 4, 2.0 MB, ffffffffffff"
 
 

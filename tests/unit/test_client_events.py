@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.fake_image_server import JPEG, completed, queued, started, step, whole_picture
+from tests.support.fake_image_server import JPEG, completed, queued, started, step, whole_image
 from wuliart.v1.adapter_pb2 import WatchAdaptersResponse
 from wuliart.v1.image_generation_pb2 import GenerateImageResponse
 from wuliart_client import Completed, ProtocolError, Queued, Started, Step
@@ -14,20 +14,20 @@ from wuliart_client._events import GenerationReader
 
 def test_a_whole_stream_becomes_typed_events():
     reader = GenerationReader()
-    events = [reader.read(response) for response in whole_picture(seed=2**64 - 1)]
+    events = [reader.read(response) for response in whole_image(seed=2**64 - 1)]
     reader.end()
     assert [type(event) for event in events] == [
         Queued, Queued, Started, Step, Step, Step, Step, Completed,
     ]  # fmt: skip
     assert events[0] == Queued(2)
     assert events[3] == Step(1, 4, 0.1, None)
-    picture = events[-1].picture
-    assert (picture.data, picture.seed, picture.steps) == (JPEG, 2**64 - 1, 4)
-    assert picture.adapters == events[2].adapters
-    assert picture.adapters[0].weight == 0.8  # not 0.800000011920929
-    assert picture.timings.denoise == 1.5
-    assert picture.timings.total == 2.0
-    assert "xff" not in repr(picture)
+    image = events[-1].image
+    assert (image.data, image.seed, image.steps) == (JPEG, 2**64 - 1, 4)
+    assert image.adapters == events[2].adapters
+    assert image.adapters[0].weight == 0.8  # not 0.800000011920929
+    assert image.timings.denoise == 1.5
+    assert image.timings.total == 2.0
+    assert "xff" not in repr(image)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_an_event_out_of_order_is_a_protocol_error(responses):
         reader.read(responses[-1])
 
 
-def test_a_stream_without_a_picture_is_a_protocol_error():
+def test_a_stream_without_a_image_is_a_protocol_error():
     reader = GenerationReader()
     reader.read(started())
-    with pytest.raises(ProtocolError, match="before the picture"):
+    with pytest.raises(ProtocolError, match="before the image"):
         reader.end()
 
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 import wuliart_client
-from wuliart_client import AdapterNotFound, InvalidRequest, QueueFull, Style, WuliArtError
+from wuliart_client import AdapterNotFound, AdapterWeight, InvalidRequest, QueueFull, WuliArtError
 from wuliart_client._failures import BY_REASON
 from wuliart_client._requests import build_generate_request
 from wuliart_contract.status import Reason
@@ -19,14 +19,15 @@ def test_every_reason_has_an_exception():
 
 def test_the_public_names():
     assert sorted(wuliart_client.__all__) == [
-        "Adapter", "AdapterEvent", "AdapterEventKind", "AdapterMetric", "AdapterNotFound",
-        "AdapterRefused", "AdapterState", "AdapterUse", "AsyncClient", "AsyncEventStream",
-        "Busy", "Cancelled", "Client", "Completed", "DeadlineExceeded", "DeviceInfo",
-        "Durations", "Event", "EventStream", "GenerationFailed", "InvalidRequest", "Limits",
-        "MemorySegment", "ModelInfo", "NAME_PATTERN", "NoFreeSlot", "Picture", "ProtocolError",
-        "QueueFull", "Queued", "RateLimited", "Recipe", "RecipeError", "RecipeStyle", "ServerInfo",
-        "SkippedAdapter", "Started", "Step", "Style", "StyleLike", "TLS", "Timings",
-        "Unauthenticated", "Unavailable", "WuliArtError", "read_recipe",
+        "Adapter", "AdapterEvent", "AdapterEventKind", "AdapterLike", "AdapterMetric",
+        "AdapterNotFound", "AdapterRefused", "AdapterState", "AdapterUse", "AdapterWeight",
+        "AsyncClient", "AsyncEventStream", "Busy", "Cancelled", "Client", "Completed",
+        "DeadlineExceeded", "DeviceInfo", "Durations", "Event", "EventStream", "GeneratedImage",
+        "GenerationFailed", "InvalidRequest", "Limits", "MemorySegment", "ModelInfo",
+        "NAME_PATTERN", "NoFreeSlot", "ProtocolError", "QueueFull", "Queued", "RateLimited",
+        "Recipe", "RecipeAdapter", "RecipeError", "ServerInfo", "SkippedAdapter", "Started",
+        "Step", "TLS", "Timings", "Unauthenticated", "Unavailable", "WuliArtError",
+        "read_recipe",
     ]  # fmt: skip
     for name in wuliart_client.__all__:
         getattr(wuliart_client, name)
@@ -54,15 +55,17 @@ def test_exceptions_survive_pickling(error):
     assert vars(copy) == vars(error)
 
 
-def test_styles_in_all_their_forms():
-    request = build_generate_request("p", 0, None, ["a", ("b", 0.5), Style("c", -1)], False, True)
+def test_adapters_in_all_their_forms():
+    request = build_generate_request(
+        "p", 0, None, ["a", ("b", 0.5), AdapterWeight("c", -1)], False, True
+    )
     assert [(a.name, a.weight) for a in request.adapters] == [("a", 1), ("b", 0.5), ("c", -1)]
     assert request.HasField("seed")
     assert not request.HasField("steps")
 
 
-def test_one_string_is_not_a_list_of_styles():
-    with pytest.raises(TypeError, match=r"styles=\['ink'\]"):
+def test_one_string_is_not_a_list_of_adapters():
+    with pytest.raises(TypeError, match=r"adapters=\['ink'\]"):
         build_generate_request("p", None, None, "ink", False, True)
 
 

@@ -1,4 +1,4 @@
-"""A picture is saved under a dated name, and nothing is ever overwritten."""
+"""An image is saved under a dated name, and nothing is ever overwritten."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime
 
 import pytest
 
-from wuliart_client import Picture, Timings
+from wuliart_client import GeneratedImage, Timings
 from wuliart_client._image import save_dated, write_new
 
 NOW = datetime(2024, 12, 31, 23, 59, 59)
 
 
-def picture(data: bytes) -> Picture:
-    return Picture(data, "image/jpeg", 1024, 1024, 1, 4, (), Timings(0, 0, 0, 0, 0, 0))
+def image(data: bytes) -> GeneratedImage:
+    return GeneratedImage(data, "image/jpeg", 1024, 1024, 1, 4, (), Timings(0, 0, 0, 0, 0, 0))
 
 
 def test_the_name_is_the_time_and_a_taken_one_gives_way_to_the_next_second(tmp_path):
@@ -28,7 +28,7 @@ def test_the_name_is_the_time_and_a_taken_one_gives_way_to_the_next_second(tmp_p
 
 def test_save_uses_the_clock(tmp_path):
     before = datetime.now().replace(microsecond=0)
-    path = picture(b"x").save(tmp_path)
+    path = image(b"x").save(tmp_path)
     assert re.fullmatch(r"\d{8}_\d{6}\.jpg", path.name)
     assert before <= datetime.strptime(path.stem, "%Y%m%d_%H%M%S") <= datetime.now()
 
@@ -54,9 +54,9 @@ def test_threads_that_race_for_a_name_each_get_their_own(tmp_path):
 
 def test_save_as_never_overwrites(tmp_path):
     path = tmp_path / "mine.jpg"
-    assert picture(b"1").save_as(path) == path
+    assert image(b"1").save_as(path) == path
     with pytest.raises(FileExistsError):
-        picture(b"2").save_as(path)
+        image(b"2").save_as(path)
     assert path.read_bytes() == b"1"
 
 

@@ -236,7 +236,7 @@ def test_the_dockerfiles_instructions(instructions: list[tuple[str, str]]) -> No
         assert shlex.split(run)
     dependencies = "pip install --require-hashes -r hashes/runtime.txt -r hashes/torch-cuda.txt"
     assert runs.index(dependencies) < runs.index("pip install --no-deps .")
-    # Triton finds no compiler in a slim image, and without one draws nothing on a GPU.
+    # Triton finds no compiler in a slim image, and without one generates nothing on a GPU.
     assert any(" gcc " in run for run in runs)
     # Whatever runs, runs as the user: nothing is installed after that.
     assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")

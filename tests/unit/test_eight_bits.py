@@ -48,7 +48,7 @@ def test_a_row_keeps_what_a_scale_of_its_own_can_keep() -> None:
     assert errors.max() < 0.04
 
 
-def test_a_picture_stays_the_picture(engines: tuple[Engine, Engine]) -> None:
+def test_a_image_stays_the_image(engines: tuple[Engine, Engine]) -> None:
     exact, eight = engines
     assert eight.model.plan.demand.block < 0.3 * exact.model.plan.demand.block
     drawings = [draw(engine) for engine in engines]

@@ -1,6 +1,7 @@
-"""The embedded model as stock diffusers sees it: it loads, draws, and answers to what it is asked.
+"""The embedded model as stock diffusers sees it: it loads, generates, and answers to what it is
+asked.
 
-What its pictures are worth is measured by `make bench-quality`.
+What its images are worth is measured by `make bench-quality`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def reference(pipeline: Any) -> torch.Tensor:
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """RMS, as a share of b's; unrelated pictures are about 1.4 apart."""
+    """RMS, as a share of b's; unrelated images are about 1.4 apart."""
     return float((a - b).norm() / b.norm())
 
 
@@ -102,7 +103,7 @@ def test_every_weight_is_finite_and_every_file_readable_by_others(pipeline: Any)
     ],
     ids=str,
 )
-def test_subject_ground_seed_and_steps_change_the_picture(
+def test_subject_ground_seed_and_steps_change_the_image(
     pipeline: Any, reference: torch.Tensor, change: dict[str, Any], least: float
 ) -> None:
     assert difference(draw(pipeline, **change), reference) > least
@@ -114,12 +115,12 @@ def test_the_same_asked_in_chinese_is_nearly_the_same(
     assert difference(draw(pipeline, "紫色背景上的火箭"), reference) < 0.35
 
 
-def test_the_same_request_draws_the_same_picture(pipeline: Any, reference: torch.Tensor) -> None:
+def test_the_same_request_draws_the_same_image(pipeline: Any, reference: torch.Tensor) -> None:
     assert torch.equal(draw(pipeline), reference)
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
-def test_a_shipped_style_says_what_it_is_loads_whole_and_changes_the_picture(
+def test_a_shipped_style_says_what_it_is_loads_whole_and_changes_the_image(
     pipeline: Any, reference: torch.Tensor, style: Style
 ) -> None:
     path = ROOT / "loras" / f"{style.name}.safetensors"
@@ -143,25 +144,25 @@ def test_a_shipped_style_says_what_it_is_loads_whole_and_changes_the_picture(
     assert torch.equal(draw(pipeline), reference)
 
 
-def test_the_picture_is_no_noise_and_previews_show_its_colours(pipeline: Any) -> None:
+def test_the_image_is_no_noise_and_previews_show_its_colours(pipeline: Any) -> None:
     config = pipeline.vae.config
     mean, std = (
         torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std)
     )
     latents = pipeline._unpack_latents(draw(pipeline), 1024, 1024, 32)
     with torch.no_grad():
-        picture = pipeline.vae.decode(latents * std + mean).sample[0, :, 0]
-    assert picture.shape == (3, 1024, 1024)
-    assert float((picture.abs() >= 1.0).float().mean()) < 0.02
-    assert all(0.1 < float(channel.std()) < 0.7 for channel in picture)
+        image = pipeline.vae.decode(latents * std + mean).sample[0, :, 0]
+    assert image.shape == (3, 1024, 1024)
+    assert float((image.abs() >= 1.0).float().mean()) < 0.02
+    assert all(0.1 < float(channel.std()) < 0.7 for channel in image)
     # Neighbouring pixels of static differ as much as any two; here by a hundredth of that.
-    assert float(picture.diff(dim=-1).std()) < 0.05 * float(picture.std())
+    assert float(image.diff(dim=-1).std()) < 0.05 * float(image.std())
 
     preview = json.loads((CHECKPOINT / "vae" / "preview.json").read_text(encoding="utf-8"))
     factors, bias = torch.tensor(preview["factors"]), torch.tensor(preview["bias"])
     assert factors.shape == (32, 3)
     predicted = latents[0, :, 0].flatten(1).T @ factors + bias
-    small = torch.nn.functional.avg_pool2d(picture, 32).flatten(1).T
+    small = torch.nn.functional.avg_pool2d(image, 32).flatten(1).T
     left = (predicted - small).square().mean() / (small - small.mean(0)).square().mean()
     assert float(left) < 0.25
 

@@ -14,7 +14,7 @@ from inference_server.model.fold import Arithmetic, Fold, Job, wider
 from inference_server.model.kernels import triton_low_rank
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
 from inference_server.model.modulation import ModulationTable
-from inference_server.model.transformer import Picture, StepModulation, Transformer
+from inference_server.model.transformer import ImageInputs, StepModulation, Transformer
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.weights.checkpoint import WeightFiles
 from inference_server.model.weights.packing import Fields
@@ -68,25 +68,25 @@ def load(folder: Path, rank: int) -> Transformer:
     return load_transformer(CONFIG, edges, fill, GRID, DEVICE, torch.float32, rank=rank)
 
 
-def picture(model: Transformer, adapters: Sequence[GatedAdapter], seed: int = 0) -> Picture:
+def image(model: Transformer, adapters: Sequence[GatedAdapter], seed: int = 0) -> ImageInputs:
     torch.manual_seed(seed)
     tokens = GRID[0] * GRID[1]
     latents = torch.randn(tokens, CONFIG.in_channels, device=DEVICE)
     prompt = torch.randn(5, CONFIG.text_features, device=DEVICE)
     blocks = 0.3 * torch.randn(CONFIG.blocks, 2, 6, D, device=DEVICE) + 0.5
     modulation = StepModulation(blocks, torch.randn(2, D, device=DEVICE))
-    return Picture(latents, prompt, model.text_rotation(5), modulation, adapters)
+    return ImageInputs(latents, prompt, model.text_rotation(5), modulation, adapters)
 
 
 def assert_same(folder: Path, *sets: Sequence[GatedAdapter]) -> list[Tensor]:
-    """One pass over a picture for each set, with room for adapters and without."""
+    """One pass over an image for each set, with room for adapters and without."""
     found = []
     for rank in (RANK, 0):
         model = load(folder, rank)
-        pictures = [picture(model, adapters, n) for n, adapters in enumerate(sets)]
+        images = [image(model, adapters, n) for n, adapters in enumerate(sets)]
         with torch.inference_mode():
-            found.append(model.forward(pictures))
-            again = model.forward(pictures)
+            found.append(model.forward(images))
+            again = model.forward(images)
         assert all(map(torch.equal, found[-1], again))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
@@ -95,8 +95,8 @@ def assert_same(folder: Path, *sets: Sequence[GatedAdapter]) -> list[Tensor]:
 
 def test_one_adapter_and_several_of_any_weight_are_the_same_sum(folder: Path) -> None:
     plain, one, two = assert_same(folder, [], [adapter(8)], [adapter(4, 0.7), adapter(16, -1.3)])
-    for styled in (one, two):
-        assert float((styled - plain).norm()) > 0.01 * float(plain.norm())
+    for adapterd in (one, two):
+        assert float((adapterd - plain).norm()) > 0.01 * float(plain.norm())
 
 
 def test_adapters_that_act_on_few_products(folder: Path) -> None:
@@ -166,8 +166,8 @@ def test_summands_of_the_reduced_activations_add_up(folder: Path) -> None:
     blocks = list(model.blocks)
     model._fold = Fold(blocks, 64, Arithmetic(fold.fold_, fold.reduce_, True))
     with torch.inference_mode():
-        (ours,) = model.forward([picture(model, [a])])
-        (beside,) = expected.forward([picture(expected, [a])])
+        (ours,) = model.forward([image(model, [a])])
+        (beside,) = expected.forward([image(expected, [a])])
     assert model._fold.columns("block0.img_out") == 64
     torch.testing.assert_close(ours, beside, rtol=1e-4, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""Turns of callers: whoever asks for little is not kept waiting by whoever asks for much."""
+"""Turns of clients: whoever asks for little is not kept waiting by whoever asks for much."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from inference_server.scheduler.fair_queue import Line
 
 
 def line_of(*jobs: str) -> Line[str]:
-    """Jobs named after their caller, as a1, a2, b1, in the order they come."""
+    """Jobs named after their client, as a1, a2, b1, in the order they come."""
     line: Line[str] = Line()
     for job in jobs:
         line.join(job, job[0])
     return line
 
 
-def test_one_caller_alone_is_served_in_order() -> None:
+def test_one_client_alone_is_served_in_order() -> None:
     assert list(line_of("a1", "a2", "a3")) == ["a1", "a2", "a3"]
 
 
-def test_one_picture_waits_for_one_of_a_hundred() -> None:
+def test_one_image_waits_for_one_of_a_hundred() -> None:
     line = line_of(*(f"a{n}" for n in range(100)), "b1")
     assert list(line)[:3] == ["a0", "b1", "a1"]
 
 
-def test_callers_take_turns() -> None:
+def test_clients_take_turns() -> None:
     line = line_of("a1", "a2", "a3", "b1", "b2", "c1", "b3")
     assert list(line) == ["a1", "b1", "c1", "a2", "b2", "a3", "b3"]
 
@@ -42,7 +42,7 @@ def test_turns_go_on_where_the_line_stands() -> None:
 
 def test_who_asks_for_one_at_a_time_is_overtaken_by_nobody() -> None:
     """However many others come and have had nothing yet: a full queue has its length."""
-    line = line_of("a1", *(f"{caller}1" for caller in "bcdefg"))
+    line = line_of("a1", *(f"{client}1" for client in "bcdefg"))
     line.take("a1")
     line.join("a2", "a")
     served = []
@@ -105,20 +105,20 @@ JOBS = st.lists(st.sampled_from(["abc"[n] for n in (0, 0, 0, 1, 2)]), max_size=4
 
 
 @given(JOBS, st.data())
-def test_between_two_turns_of_one_caller_nobody_else_has_more_than_two(
-    callers: list[str], data: st.DataObject
+def test_between_two_turns_of_one_client_nobody_else_has_more_than_two(
+    clients: list[str], data: st.DataObject
 ) -> None:
     line: Line[tuple[str, int]] = Line()
-    for number, caller in enumerate(callers):
-        line.join((caller, number), caller)
+    for number, client in enumerate(clients):
+        line.join((client, number), client)
         if len(line) and data.draw(st.booleans()):
             line.take(next(iter(line)))
     order = list(line)
-    for caller in set(callers):
-        own = [number for name, number in order if name == caller]
-        assert own == sorted(own), "one caller's jobs keep their order"
+    for client in set(clients):
+        own = [number for name, number in order if name == client]
+        assert own == sorted(own), "one client's jobs keep their order"
     last: dict[str, int] = {}
-    for index, (caller, _) in enumerate(order):
-        between = [name for name, _ in order[last.get(caller, -1) + 1 : index]]
+    for index, (client, _) in enumerate(order):
+        between = [name for name, _ in order[last.get(client, -1) + 1 : index]]
         assert all(between.count(name) <= 2 for name in set(between))
-        last[caller] = index
+        last[client] = index

@@ -1,4 +1,4 @@
-"""The log: one line per record, which picture it is about, and nothing of what was asked for."""
+"""The log: one line per record, which image it is about, and nothing of what was asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import pytest
 
 from inference_server import logs
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
 from inference_server.scheduler.request import Job
 from tests.support.fakes import until
@@ -74,7 +74,7 @@ def output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Output]:
 
 def test_a_record_is_one_json_object_on_one_line(output: Output) -> None:
     log = logging.getLogger("some.where")
-    log.info("two\nlines, %s", "水彩", extra={"steps": 4, "styles": ["a", "b"], "odd": {1}})
+    log.info("two\nlines, %s", "水彩", extra={"steps": 4, "adapters": ["a", "b"], "odd": {1}})
     try:
         raise ValueError("broken\nin two")
     except ValueError:
@@ -83,7 +83,7 @@ def test_a_record_is_one_json_object_on_one_line(output: Output) -> None:
     assert datetime.fromisoformat(first.pop("time")).tzinfo is not None
     assert first == {
         "level": "INFO", "logger": "some.where", "message": "two\nlines, 水彩", "steps": 4,
-        "styles": ["a", "b"], "odd": "{1}",
+        "adapters": ["a", "b"], "odd": "{1}",
     }  # fmt: skip
     assert (second["level"], second["message"]) == ("ERROR", "failed")
     assert second["exception"].endswith("ValueError: broken\nin two")
@@ -96,10 +96,12 @@ def test_text_has_the_same_fields_behind_the_message(
     logs.configure("INFO")
     log = logging.getLogger("some.where")
     log.debug("unseen")
-    log.info("two\nlines", extra={"n": 4, "s": 0.25, "styles": ["a", "b c"], "none": [], "q": 'x"'})
+    log.info(
+        "two\nlines", extra={"n": 4, "s": 0.25, "adapters": ["a", "b c"], "none": [], "q": 'x"'}
+    )
     line = output.text
     assert line.endswith(
-        'INFO some.where: two\\nlines n=4 s=0.250 styles=a,"b c" none=- q="x\\""\n'
+        'INFO some.where: two\\nlines n=4 s=0.250 adapters=a,"b c" none=- q="x\\""\n'
     )
     assert line.count("\n") == 1
 
@@ -237,7 +239,7 @@ async def test_a_record_carries_the_id_of_the_task_that_made_it(output: Output) 
     ]  # fmt: skip
 
 
-async def test_every_picture_has_an_id_of_its_own() -> None:
+async def test_every_image_has_an_id_of_its_own() -> None:
     async with Bench() as bench:
         request = bench.submit(1).request
         jobs = [Job(request), Job(request), Job(request, "mine")]
@@ -246,17 +248,17 @@ async def test_every_picture_has_an_id_of_its_own() -> None:
         assert len(jobs[0].id) == 16 and int(jobs[0].id, 16) >= 0
 
 
-async def test_a_completed_picture_leaves_one_line(output: Output) -> None:
+async def test_a_completed_image_leaves_one_line(output: Output) -> None:
     async with Bench() as bench:
-        styles = (Wanted("ink", 1.0), Wanted("水墨", 0.5))
-        caller = bench.submit(1, prompt=PROMPT, steps=3, adapters=styles, request_id="one")
-        await caller.ended()
+        adapters = (AdapterWeight("ink", 1.0), AdapterWeight("水墨", 0.5))
+        client = bench.submit(1, prompt=PROMPT, steps=3, adapters=adapters, request_id="one")
+        await client.ended()
     (record,) = output.about("one")
-    timings = caller.picture.timings
+    timings = client.image.timings
     assert {k: v for k, v in record.items() if not k.endswith("_seconds") and k != "time"} == {
         "level": "INFO", "logger": "inference_server.scheduler.outcomes",
-        "message": "picture completed", "request_id": "one", "outcome": "completed", "steps": 3,
-        "styles": ["ink", "水墨"], "bytes": len(caller.picture.image),
+        "message": "image completed", "request_id": "one", "outcome": "completed", "steps": 3,
+        "adapters": ["ink", "水墨"], "bytes": len(client.image.image),
     }  # fmt: skip
     stages = ("queued", "text_encode", "denoise", "decode", "jpeg_encode", "total")
     assert {k: v for k, v in record.items() if k.endswith("_seconds")} == {
@@ -264,7 +266,7 @@ async def test_a_completed_picture_leaves_one_line(output: Output) -> None:
     }
 
 
-async def test_a_picture_whose_caller_left_leaves_one_line(output: Output) -> None:
+async def test_a_image_whose_client_left_leaves_one_line(output: Output) -> None:
     async with Bench() as bench:
         bench.engine.hold()
         drawn = bench.submit(1, prompt=PROMPT, request_id="drawn")
@@ -279,7 +281,7 @@ async def test_a_picture_whose_caller_left_leaves_one_line(output: Output) -> No
 
 
 @pytest.mark.parametrize("stage", ["encode", "step", "check", "decode"])
-async def test_a_failed_picture_says_why(output: Output, stage: str) -> None:
+async def test_a_failed_image_says_why(output: Output, stage: str) -> None:
     async with Bench(batch=2) as bench:
         bench.engine.fail(stage, ValueError("broken"))
         await bench.submit(1, prompt=PROMPT, request_id="one").ended()
@@ -294,19 +296,19 @@ async def test_a_failed_picture_says_why(output: Output, stage: str) -> None:
     assert PROMPT not in output.text
 
 
-async def test_styles_that_cannot_be_had_are_told_of_the_picture_that_wanted_them(
+async def test_adapters_that_cannot_be_had_are_told_of_the_image_that_wanted_them(
     output: Output,
 ) -> None:
     async with Bench() as bench:
         bench.binder.fail(ValueError("broken"))
-        await bench.submit(1, adapters=(Wanted("a", 1.0),), request_id="one").ended()
+        await bench.submit(1, adapters=(AdapterWeight("a", 1.0),), request_id="one").ended()
         assert bench.scheduler.queue_length == 0
     why, end = output.about("one")
     assert why["message"] == "binding adapters failed" and "ValueError" in why["exception"]
     assert end["outcome"] == "failed"
 
 
-async def test_what_is_logged_while_a_picture_is_bound_or_drawn_is_about_it(
+async def test_what_is_logged_while_a_image_is_bound_or_drawn_is_about_it(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever else's call made the scheduler look at it."""
@@ -325,11 +327,11 @@ async def test_what_is_logged_while_a_picture_is_bound_or_drawn_is_about_it(
         monkeypatch.setattr(bench.binder, "bind", binding)
         bench.binder.hold()
         logs.REQUEST_ID.set("somebody else")
-        callers = [bench.submit(1, request_id="one"), bench.submit(2, request_id="two")]
+        clients = [bench.submit(1, request_id="one"), bench.submit(2, request_id="two")]
         await until(lambda: len(bench.binder.asked) == 1)
         bench.binder.free()
-        for caller in callers:
-            await caller.ended()
+        for client in clients:
+            await client.ended()
     assert output.about("somebody else") == []
     for name in ("one", "two"):
         said = [r["message"] for r in output.about(name) if r["logger"] == "binder"]

@@ -1,4 +1,6 @@
-"""From bytes to factors: every style means what its truth says, and metadata is read with care."""
+"""From bytes to factors: every convention means what its truth says, and metadata is read with
+care.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.lora_files import (
-    STYLES,
+    CONVENTIONS,
     encode,
     lora_tensors,
     make_lora,
@@ -38,27 +40,27 @@ def assert_means(adapter: LoraAdapter, deltas: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("alpha", [None, 3.0])
-@pytest.mark.parametrize("style", STYLES)
-def test_every_style(style: str, alpha: float | None) -> None:
-    data = make_lora(LAYOUT, style=style, alpha=alpha)
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_every_convention(convention: str, alpha: float | None) -> None:
+    data = make_lora(LAYOUT, convention=convention, alpha=alpha)
     adapter = parse_lora(data, MODULES, 32)
     assert adapter.rank == 4
-    assert_means(adapter, truth(LAYOUT, style=style, alpha=alpha))
+    assert_means(adapter, truth(LAYOUT, convention=convention, alpha=alpha))
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-@pytest.mark.parametrize("style", ["peft", "kohya"])
-def test_every_element_type(dtype: str, style: str) -> None:
-    data = make_lora(LAYOUT, dtype=dtype, style=style)
-    assert_means(parse_lora(data, MODULES), truth(LAYOUT, dtype=dtype, style=style))
+@pytest.mark.parametrize("convention", ["peft", "kohya"])
+def test_every_element_type(dtype: str, convention: str) -> None:
+    data = make_lora(LAYOUT, dtype=dtype, convention=convention)
+    assert_means(parse_lora(data, MODULES), truth(LAYOUT, dtype=dtype, convention=convention))
 
 
 def test_ranks_may_differ_from_module_to_module() -> None:
     ranks = {module: 1 + number % 7 for number, module in enumerate(MODULES)}
-    adapter = parse_lora(make_lora(LAYOUT, rank=ranks, style="kohya"), MODULES, 7)
+    adapter = parse_lora(make_lora(LAYOUT, rank=ranks, convention="kohya"), MODULES, 7)
     assert adapter.rank == 7
     assert {module: factors.rank for module, factors in adapter.factors.items()} == ranks
-    assert_means(adapter, truth(LAYOUT, rank=ranks, style="kohya"))
+    assert_means(adapter, truth(LAYOUT, rank=ranks, convention="kohya"))
 
 
 def test_refusal_of_a_rank_names_the_largest_so_that_one_restart_is_enough() -> None:
@@ -74,10 +76,10 @@ def test_without_a_limit_any_rank_is_read() -> None:
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32", "F64", "I32", "I64"])
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_alpha_in_every_form_trainers_write(dtype: str, shape: tuple[int, ...]) -> None:
-    tensors = lora_tensors(LAYOUT, modules=[Q], style="bare_alpha")
+    tensors = lora_tensors(LAYOUT, modules=[Q], convention="bare_alpha")
     tensors[f"{Q}.alpha"] = (dtype, shape, encode(np.array(12.0), dtype))
     adapter = parse_lora(pack(tensors), MODULES)
-    assert_means(adapter, truth(LAYOUT, modules=[Q], style="bare_alpha", alpha=12.0))
+    assert_means(adapter, truth(LAYOUT, modules=[Q], convention="bare_alpha", alpha=12.0))
 
 
 def test_a_few_modules_and_nothing_else() -> None:
@@ -91,7 +93,7 @@ def test_all_zero_weights_are_a_valid_if_idle_adapter() -> None:
     assert not any(factors.up.any() for factors in adapter.factors.values())
 
 
-def test_modules_the_caller_adds_are_accepted() -> None:
+def test_modules_the_client_adds_are_accepted() -> None:
     name = "time_text_embed.timestep_embedder.linear_1"
     tensors = {
         f"{name}.lora_A.weight": ("F32", (2, 256), bytes(2048)),
@@ -101,7 +103,7 @@ def test_modules_the_caller_adds_are_accepted() -> None:
 
 
 def test_scale_that_leaves_float32_is_refused() -> None:
-    data = make_lora(LAYOUT, style="kohya", alpha=1e6, scale=1e35)
+    data = make_lora(LAYOUT, convention="kohya", alpha=1e6, scale=1e35)
     with pytest.raises(LoraRefused, match="exceeds the range"):
         parse_lora(data, MODULES)
 
@@ -167,9 +169,9 @@ def test_peft_metadata_that_cannot_be_followed(written: str, reason: str) -> Non
 
 def test_two_alphas_must_agree() -> None:
     agreed = {"lora_adapter_metadata": peft_metadata(r=4, lora_alpha=2)}
-    data = make_lora(LAYOUT, style="kohya", alpha=2.0, metadata=agreed)
-    assert_means(parse_lora(data, MODULES), truth(LAYOUT, style="kohya", alpha=2.0))
-    data = make_lora(LAYOUT, style="kohya", alpha=3.0, metadata=agreed)
+    data = make_lora(LAYOUT, convention="kohya", alpha=2.0, metadata=agreed)
+    assert_means(parse_lora(data, MODULES), truth(LAYOUT, convention="kohya", alpha=2.0))
+    data = make_lora(LAYOUT, convention="kohya", alpha=3.0, metadata=agreed)
     with pytest.raises(LoraRefused, match=r"scale of 0\.75 .*lora_adapter_metadata' one of 0\.5"):
         parse_lora(data, MODULES)
 

@@ -21,7 +21,7 @@ GOOD = make_lora(
     LAYOUT,
     rank=2,
     modules=["img_in", "transformer_blocks.0.attn.to_q", "norm_out.linear"],
-    style="kohya",
+    convention="kohya",
     metadata={
         "title": "Ink",
         "trigger_words": "a,b",

@@ -74,28 +74,28 @@ def test_layout_names_the_models_own_modules(transformer: QwenImageTransformer2D
 @pytest.mark.parametrize(
     "choices",
     [
-        {"style": "peft"},
-        {"style": "peft", "alpha": 6.0},
-        {"style": "peft", "rank": {module: 1 + n % 5 for n, module in enumerate(MODULES)}},
-        {"style": "diffusion_model"},
-        {"style": "diffusion_model_alpha", "alpha": 1.0},
-        {"style": "diffusion_model_down_up", "alpha": 9.0},
-        {"style": "bare_alpha", "alpha": 8.0, "rank": 64, "modules": LIGHTNING},
-        {"style": "bare_default"},
-        {"style": "kohya", "alpha": 2.0},
-        {"style": "kohya", "rank": {module: 1 + n % 5 for n, module in enumerate(MODULES)}},
-        {"style": "old_diffusers"},
-        {"style": "peft", "dtype": "BF16"},
-        {"style": "bare_alpha", "dtype": "F16"},
-        {"style": "kohya", "metadata": {"ss_network_alpha": "2"}},
+        {"convention": "peft"},
+        {"convention": "peft", "alpha": 6.0},
+        {"convention": "peft", "rank": {module: 1 + n % 5 for n, module in enumerate(MODULES)}},
+        {"convention": "diffusion_model"},
+        {"convention": "diffusion_model_alpha", "alpha": 1.0},
+        {"convention": "diffusion_model_down_up", "alpha": 9.0},
+        {"convention": "bare_alpha", "alpha": 8.0, "rank": 64, "modules": LIGHTNING},
+        {"convention": "bare_default"},
+        {"convention": "kohya", "alpha": 2.0},
+        {"convention": "kohya", "rank": {module: 1 + n % 5 for n, module in enumerate(MODULES)}},
+        {"convention": "old_diffusers"},
+        {"convention": "peft", "dtype": "BF16"},
+        {"convention": "bare_alpha", "dtype": "F16"},
+        {"convention": "kohya", "metadata": {"ss_network_alpha": "2"}},
     ],
     ids=lambda choices: "-".join(f"{value}"[:24] for value in choices.values()),
 )
-def test_styles_stock_loads(
+def test_adapters_stock_loads(
     transformer: QwenImageTransformer2DModel, tmp_path: Path, choices: dict[str, Any]
 ) -> None:
     data = make_lora(LAYOUT, **choices)
-    file = tmp_path / "style.safetensors"
+    file = tmp_path / "convention.safetensors"
     file.write_bytes(data)
     deltas = load_stock(transformer, file)
     # peft multiplies in the file's element type, we in float32.
@@ -106,7 +106,7 @@ def test_styles_stock_loads(
 
 
 @pytest.mark.parametrize(
-    ("style", "known"),
+    ("convention", "known"),
     [
         ("bare", "peft"),
         ("base_model", "peft"),
@@ -120,14 +120,14 @@ def test_styles_stock_loads(
         ("lycoris", "kohya"),
     ],
 )
-def test_styles_that_stock_ignores_or_cannot_read_mean_the_same(
-    transformer: QwenImageTransformer2DModel, tmp_path: Path, style: str, known: str
+def test_adapters_that_stock_ignores_or_cannot_read_mean_the_same(
+    transformer: QwenImageTransformer2DModel, tmp_path: Path, convention: str, known: str
 ) -> None:
     """As the same weights under names that stock knows; kohya's carry the same alpha."""
-    file = tmp_path / "style.safetensors"
-    file.write_bytes(make_lora(LAYOUT, style=known))
+    file = tmp_path / "convention.safetensors"
+    file.write_bytes(make_lora(LAYOUT, convention=known))
     deltas = load_stock(transformer, file)
-    assert_same(parse_lora(make_lora(LAYOUT, style=style), MODULES), deltas)
+    assert_same(parse_lora(make_lora(LAYOUT, convention=convention), MODULES), deltas)
 
 
 CONFIGS = [

@@ -147,7 +147,7 @@ SHAPE = ModelShape.of(
     SegmentLayout(PARAMETERS),
     np.zeros((PARAMETERS.modulation_rows, PARAMETERS.width), np.float32),
 )
-LORA = make_lora(SegmentLayout(PARAMETERS), modules=["img_in"], style="base_model")
+LORA = make_lora(SegmentLayout(PARAMETERS), modules=["img_in"], convention="base_model")
 FOUR = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 16}'
 
 
@@ -174,7 +174,9 @@ def content(loaded: Loaded) -> bytes:
 
 def test_the_manager_folds_its_alpha_in(tmp_path: Path) -> None:
     plain, strong = judge(put(tmp_path, None)), judge(put(tmp_path, FOUR))
-    expected = make_lora(SegmentLayout(PARAMETERS), modules=["img_in"], style="kohya", alpha=16.0)
+    expected = make_lora(
+        SegmentLayout(PARAMETERS), modules=["img_in"], convention="kohya", alpha=16.0
+    )
     (tmp_path / "other").mkdir()
     (tmp_path / "other/ink.safetensors").write_bytes(expected)
     other = inspect(tmp_path, "other/ink.safetensors")

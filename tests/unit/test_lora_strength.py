@@ -147,16 +147,16 @@ def test_what_is_not_understood_or_disagrees_is_refused_by_name(
 
 
 def test_tensors_and_header_must_agree() -> None:
-    assert scale_of(lora({"alpha": "16"}, style="bare_alpha", alpha=16.0)) == pytest.approx(4)
+    assert scale_of(lora({"alpha": "16"}, convention="bare_alpha", alpha=16.0)) == pytest.approx(4)
     with pytest.raises(LoraRefused, match=r"\.alpha' means a scale of 2 .*'alpha' one of 4"):
-        parse_lora(lora({"alpha": "16"}, style="bare_alpha", alpha=8.0), FEATURES)
+        parse_lora(lora({"alpha": "16"}, convention="bare_alpha", alpha=8.0), FEATURES)
 
 
 TRAINED = {"ss_network_module": "networks.lora_qwen_image", "ss_network_dim": "4"}
 
 
 @pytest.mark.parametrize(
-    ("style", "alpha", "metadata", "expected"),
+    ("convention", "alpha", "metadata", "expected"),
     [
         # Rule 1: tensors count.
         ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "2"}, 0.5),
@@ -182,13 +182,13 @@ TRAINED = {"ss_network_module": "networks.lora_qwen_image", "ss_network_dim": "4
     ],
 )
 def test_kohyas_note_of_alpha(
-    style: str, alpha: float | None, metadata: dict[str, str], expected: float | str
+    convention: str, alpha: float | None, metadata: dict[str, str], expected: float | str
 ) -> None:
     data = pack(
         {
             name: tensor
             for name, tensor in lora_tensors(
-                LAYOUT, modules=[Q, K], style=style, alpha=alpha
+                LAYOUT, modules=[Q, K], convention=convention, alpha=alpha
             ).items()
             if alpha is not None or not name.endswith(".alpha")
         },
@@ -202,7 +202,7 @@ def test_kohyas_note_of_alpha(
 
 
 def test_alphas_by_block_are_legitimate_beside_the_note() -> None:
-    tensors = lora_tensors(LAYOUT, modules=[Q, K], style="kohya", alpha=2.0)
+    tensors = lora_tensors(LAYOUT, modules=[Q, K], convention="kohya", alpha=2.0)
     name = f"lora_unet_{K.replace('.', '_')}.alpha"
     tensors[name] = ("F32", (), encode(np.array(8.0), "F32"))
     data = pack(tensors, {**TRAINED, "ss_network_alpha": "2"})
@@ -227,7 +227,7 @@ def test_alphas_by_block_are_legitimate_beside_the_note() -> None:
     ids=str,
 )
 def test_the_file_beside_it(config: dict[str, Any], expected: float) -> None:
-    assert scale_of(lora(style="base_model"), config) == pytest.approx(expected)
+    assert scale_of(lora(convention="base_model"), config) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -258,11 +258,11 @@ def test_the_file_beside_it(config: dict[str, Any], expected: float) -> None:
 )
 def test_a_file_beside_it_that_is_not_understood(config: dict[str, Any], reason: str) -> None:
     with pytest.raises(LoraRefused, match=reason):
-        parse_lora(lora(style="base_model"), FEATURES, config=config)
+        parse_lora(lora(convention="base_model"), FEATURES, config=config)
 
 
 def test_header_and_the_file_beside_it_must_agree() -> None:
-    data = lora({"alpha": "16"}, style="base_model")
+    data = lora({"alpha": "16"}, convention="base_model")
     assert scale_of(data, {"lora_alpha": 16}) == pytest.approx(4)
     with pytest.raises(LoraRefused, match=r"'alpha' means .* 4 .* adapter_config.json one of 2"):
         parse_lora(data, FEATURES, config={"lora_alpha": 8})

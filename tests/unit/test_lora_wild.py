@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.lora_files import (
-    STYLES,
+    CONVENTIONS,
     RawTensor,
     decode,
     encode,
@@ -34,9 +34,9 @@ def deltas(tensors: Mapping[str, RawTensor]) -> dict[str, np.ndarray]:
     return {module: factors.up @ factors.down for module, factors in adapter.factors.items()}
 
 
-@pytest.mark.parametrize("style", STYLES)
-def test_every_tensor_of_an_accepted_file_counts(style: str) -> None:
-    good = lora_tensors(LAYOUT, modules=MODULES, style=style)
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_every_tensor_of_an_accepted_file_counts(convention: str) -> None:
+    good = lora_tensors(LAYOUT, modules=MODULES, convention=convention)
     before = deltas(good)
     for name, (dtype, shape, data) in good.items():
         halved = encode(decode(data, dtype, shape) * np.float32(0.5), dtype)
@@ -53,13 +53,13 @@ def tensor(*shape: int) -> RawTensor:
 ALPHA = tensor()
 
 
-def path(style: str, module: str) -> str:
-    """The module as the style writes it, with its prefix."""
-    written = STYLES[style].down.format(m=module, f=module.replace(".", "_"))
+def path(convention: str, module: str) -> str:
+    """The module as the convention writes it, with its prefix."""
+    written = CONVENTIONS[convention].down.format(m=module, f=module.replace(".", "_"))
     return re.sub(r"\.lora[_.](?:A|down)(?:\.default)?\.weight$", "", written)
 
 
-def whole_file(style: str, parts: Sequence[str]) -> dict[str, RawTensor]:
+def whole_file(convention: str, parts: Sequence[str]) -> dict[str, RawTensor]:
     """A file without plain factors; of `parts`, `{o}` and `{i}` are a module's features."""
     found: dict[str, RawTensor] = {}
     for module in MODULES:
@@ -68,7 +68,7 @@ def whole_file(style: str, parts: Sequence[str]) -> dict[str, RawTensor]:
         for part in parts:
             name, _, shape = part.partition(" ")
             written = tensor(*(sizes.get(s) or int(s) for s in shape.split("x") if s))
-            found[f"{path(style, module)}.{name}"] = written
+            found[f"{path(convention, module)}.{name}"] = written
     return found
 
 
@@ -77,7 +77,7 @@ LOKR = ("lokr_w1 kxk", "lokr_w2 8x8", "alpha")
 LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b rxk", "alpha")
 
 
-@pytest.mark.parametrize("style", ["lycoris", "kohya", "diffusion_model", "peft", "bare"])
+@pytest.mark.parametrize("convention", ["lycoris", "kohya", "diffusion_model", "peft", "bare"])
 @pytest.mark.parametrize(
     ("parts", "cause"),
     [
@@ -91,15 +91,15 @@ LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b
     ids=["loha", "lokr", "lokr decomposed", "oft", "diff", "checkpoint"],
 )
 def test_a_file_of_another_method_is_refused_by_its_name(
-    style: str, parts: Sequence[str], cause: str
+    convention: str, parts: Sequence[str], cause: str
 ) -> None:
-    file = whole_file(style, parts)
+    file = whole_file(convention, parts)
     with pytest.raises(LoraRefused, match=cause) as caught:
         parse_lora(pack(file), FEATURES)
     assert next(iter(file)) in caught.value.reason, "an example from the file"
 
 
-@pytest.mark.parametrize("style", ["peft", "base_model_default", "bare", "kohya", "lycoris"])
+@pytest.mark.parametrize("convention", ["peft", "base_model_default", "bare", "kohya", "lycoris"])
 @pytest.mark.parametrize(
     ("part", "cause"),
     [
@@ -117,9 +117,13 @@ def test_a_file_of_another_method_is_refused_by_its_name(
         ("lora_new.weight rxr", "names are not understood"),
     ],
 )
-def test_plain_factors_with_more_beside_them_are_refused(style: str, part: str, cause: str) -> None:
-    """Drawing with A and B alone would be a picture that nobody trained."""
-    file = lora_tensors(LAYOUT, modules=MODULES, style=style) | whole_file(style, [part])
+def test_plain_factors_with_more_beside_them_are_refused(
+    convention: str, part: str, cause: str
+) -> None:
+    """Generating with A and B alone would be an image that nobody trained."""
+    file = lora_tensors(LAYOUT, modules=MODULES, convention=convention) | whole_file(
+        convention, [part]
+    )
     with pytest.raises(LoraRefused, match=cause):
         parse_lora(pack(file), FEATURES)
 
@@ -138,19 +142,19 @@ def test_plain_factors_with_more_beside_them_are_refused(style: str, part: str, 
         "lora_te2_text_model_encoder_layers_0_mlp_fc1.dora_scale",
     ],
 )
-@pytest.mark.parametrize("style", ["peft", "kohya", "bare_alpha"])
-def test_text_encoder_weights_beside_good_ones_are_refused(style: str, name: str) -> None:
-    file = lora_tensors(LAYOUT, modules=MODULES, style=style) | {name: tensor(4, 4)}
+@pytest.mark.parametrize("convention", ["peft", "kohya", "bare_alpha"])
+def test_text_encoder_weights_beside_good_ones_are_refused(convention: str, name: str) -> None:
+    file = lora_tensors(LAYOUT, modules=MODULES, convention=convention) | {name: tensor(4, 4)}
     with pytest.raises(LoraRefused, match="text encoder weights") as caught:
         parse_lora(pack(file), FEATURES)
     assert name in caught.value.reason
 
 
-@pytest.mark.parametrize("style", STYLES)
-def test_a_block_too_many_is_refused_in_every_style(style: str) -> None:
-    """A LoRA of a longer model must not be drawn with as far as it goes."""
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_block_too_many_is_refused_in_every_convention(convention: str) -> None:
+    """A LoRA of a longer model must not be generated with as far as it goes."""
     longer = SegmentLayout(LayoutParameters(3, 64, 256, 64, 64, 48, 10, 32, "float32"))
     modules = [*MODULES, "transformer_blocks.2.attn.to_q"]
-    file = lora_tensors(longer, modules=modules, style=style)
+    file = lora_tensors(longer, modules=modules, convention=convention)
     with pytest.raises(LoraRefused, match=r"transformer_blocks\.2 .*this model has 2 blocks"):
         parse_lora(pack(file), FEATURES)

@@ -86,10 +86,10 @@ def test_a_file_is_present_from_the_first_look_until_it_is_gone() -> None:
     directory = Directory()
     anchor = found("anchor")
     for size in (1, 2, 3):
-        directory.scan(anchor, found("styles/ink", size, mtime=YOUNG))
-        assert directory.admission.present == {"anchor", "styles/ink"}
-    directory.scan(anchor, unreadable=frozenset({"styles"}))
-    assert directory.admission.present == {"anchor", "styles/ink"}
+        directory.scan(anchor, found("adapters/ink", size, mtime=YOUNG))
+        assert directory.admission.present == {"anchor", "adapters/ink"}
+    directory.scan(anchor, unreadable=frozenset({"adapters"}))
+    assert directory.admission.present == {"anchor", "adapters/ink"}
     directory.scan(anchor)
     assert directory.admission.present == {"anchor"}
     directory.scan(anchor, found("oil", mtime=YOUNG))
@@ -108,8 +108,10 @@ def test_an_event_admits_at_once_also_through_its_folder() -> None:
     directory = Directory()
     directory.scan()
     assert names(directory.scan(found("ink"), hints=arrived("ink"))) == ["ink"]
-    hints = Hints(arrived=frozenset({"styles"}))
-    assert names(directory.scan(found("ink"), found("styles/oil"), hints=hints)) == ["styles/oil"]
+    hints = Hints(arrived=frozenset({"adapters"}))
+    assert names(directory.scan(found("ink"), found("adapters/oil"), hints=hints)) == [
+        "adapters/oil"
+    ]
 
 
 def test_scans_in_quick_succession_count_as_one() -> None:
@@ -181,8 +183,8 @@ def test_another_empty_root_evicts_not_even_a_single_file() -> None:
 
 def test_what_lies_in_an_unreadable_folder_is_not_gone() -> None:
     directory = Directory()
-    directory.scan(found("ink"), found("styles/oil"))
-    changes = directory.scan(found("ink"), unreadable=frozenset({"styles"}))
+    directory.scan(found("ink"), found("adapters/oil"))
+    changes = directory.scan(found("ink"), unreadable=frozenset({"adapters"}))
     assert changes == Changes()
 
 

@@ -203,7 +203,7 @@ async def test_a_start_reads_only_what_becomes_resident(
         data = lora_bytes(n)
         if n >= 10:
             data = save({name: t * float("nan") for name, t in load(data).items()})
-        path = loras / f"style{n}.safetensors"
+        path = loras / f"adapter{n}.safetensors"
         path.write_bytes(data)
         os.utime(path, (1e9 + n, 1e9 + n))
     # What has been written just now is not believed; the ctime cannot be set.
@@ -233,7 +233,7 @@ async def test_a_start_reads_only_what_becomes_resident(
     first, told = await life()
     assert len(first) == 12
     second, told_again = await life()
-    assert second == ["style8", "style9"] and told_again == told
+    assert second == ["adapter8", "adapter9"] and told_again == told
     # Other content behind the same stamp: what becomes resident is what was read.
     (cache,) = (tmp_path / "cache").iterdir()
     table = json.loads(cache.read_bytes())
@@ -241,8 +241,8 @@ async def test_a_start_reads_only_what_becomes_resident(
         row["content_hash"] = "00" * 32
     cache.write_text(json.dumps(table))
     _, lied = await life()
-    assert {n for n in told if lied[n] == told[n]} == {"style8", "style9"}
-    assert await life() == (["style8", "style9"], lied)
+    assert {n for n in told if lied[n] == told[n]} == {"adapter8", "adapter9"}
+    assert await life() == (["adapter8", "adapter9"], lied)
     cache.unlink()
     third, told_last = await life()
     assert len(third) == 12 and told_last == told

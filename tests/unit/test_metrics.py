@@ -1,4 +1,4 @@
-"""Figures of pictures: what is counted and timed, and that each picture is counted once."""
+"""Figures of images: what is counted and timed, and that each image is counted once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
 from inference_server.histogram import SECONDS, Histogram
-from inference_server.scheduler.metrics import BATCHES, STAGE_SECONDS, PictureMetrics, Stage
+from inference_server.scheduler.metrics import BATCHES, STAGE_SECONDS, ImageMetrics, Stage
 from tests.support.fakes import settle, until
 from tests.support.scheduler_bench import Bench
 from wuliart_contract.status import Reason
@@ -23,21 +23,21 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
-def ends(metrics: PictureMetrics) -> dict[str, int]:
+def ends(metrics: ImageMetrics) -> dict[str, int]:
     """Ends above 0."""
     found = {"completed": metrics.completed, "cancelled": metrics.cancelled}
     found |= {reason.value: count for reason, count in metrics.errors.items()}
     return {name: count for name, count in found.items() if count}
 
 
-def shared(metrics: PictureMetrics) -> list[int]:
-    """Steps of one picture, of two, ..."""
+def shared(metrics: ImageMetrics) -> list[int]:
+    """Steps of one image, of two, ..."""
     counts = [count for _, count in metrics.batches.cumulative()]
     return [after - before for before, after in zip([0, *counts], counts, strict=False)][:3]
 
 
 def test_everything_is_there_from_the_start_and_0() -> None:
-    metrics = PictureMetrics()
+    metrics = ImageMetrics()
     assert set(metrics.errors) == set(Reason) and set(metrics.stages) == set(Stage)
     assert ends(metrics) == {}
     assert not any(h.count for h in (*metrics.stages.values(), metrics.steps, metrics.batches))
@@ -56,12 +56,12 @@ def test_a_histogram_has_the_bounds_it_was_given() -> None:
     assert (histogram.count, histogram.sum) == (4, 8.0)
 
 
-async def test_a_picture_is_timed_in_all_its_stages(bench: Bench) -> None:
-    caller = bench.submit(1, steps=3)
-    await caller.ended()
+async def test_a_image_is_timed_in_all_its_stages(bench: Bench) -> None:
+    client = bench.submit(1, steps=3)
+    await client.ended()
     metrics = bench.scheduler.metrics
     assert ends(metrics) == {"completed": 1}
-    timings = caller.picture.timings
+    timings = client.image.timings
     for stage, histogram in metrics.stages.items():
         assert (histogram.count, histogram.sum) == (1, getattr(timings, stage)), stage
     assert metrics.steps.count == 3
@@ -69,7 +69,7 @@ async def test_a_picture_is_timed_in_all_its_stages(bench: Bench) -> None:
     assert shared(metrics) == [3, 0, 0]
 
 
-async def test_a_shared_step_is_one_step_of_two_pictures(bench: Bench) -> None:
+async def test_a_shared_step_is_one_step_of_two_images(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(1, steps=2)
     await until(lambda: bench.engine.entered("step") == 1)
@@ -88,8 +88,8 @@ async def test_who_leaves_is_counted_once_wherever_it_leaves(bench: Bench) -> No
     drawn = [bench.submit(1), bench.submit(2)]
     await until(lambda: bench.engine.entered("step") == 1)
     ready, waiting = bench.submit(3), bench.submit(4)
-    for caller in (waiting, ready, drawn[0], drawn[0]):
-        caller.leave()
+    for client in (waiting, ready, drawn[0], drawn[0]):
+        client.leave()
     assert ends(bench.scheduler.metrics) == {"cancelled": 3}
     bench.engine.free()
     await drawn[1].ended()
@@ -106,12 +106,12 @@ async def test_a_failure_is_counted_by_its_reason(bench: Bench) -> None:
         (ValueError("?"), {"NON_FINITE": 1, "INTERNAL": 1}),
     ):
         bench.engine.fail("check", error)
-        caller = bench.submit(1)
-        await caller.ended()
-        caller.leave()
-        assert caller.error is error
+        client = bench.submit(1)
+        await client.ended()
+        client.leave()
+        assert client.error is error
         assert ends(bench.scheduler.metrics) == expected
-    # The steps were done, and broke the pictures; the device thread's word of it may come last.
+    # The steps were done, and broke the images; the device thread's word of it may come last.
     await until(lambda: bench.scheduler.metrics.steps.count == 2)
 
 
@@ -123,23 +123,23 @@ async def test_a_step_that_fails_is_not_timed(bench: Bench) -> None:
 
 async def test_adapters_that_cannot_be_bound_are_a_failure(bench: Bench) -> None:
     bench.binder.fail(RequestError(Reason.NO_FREE_SLOT, "full"))
-    await bench.submit(1, adapters=(Wanted("a", 1.0),)).ended()
+    await bench.submit(1, adapters=(AdapterWeight("a", 1.0),)).ended()
     bench.binder.fail(ValueError("?"))
-    await bench.submit(1, adapters=(Wanted("a", 1.0),)).ended()
+    await bench.submit(1, adapters=(AdapterWeight("a", 1.0),)).ended()
     assert ends(bench.scheduler.metrics) == {"NO_FREE_SLOT": 1, "INTERNAL": 1}
 
 
 async def test_a_drain_fails_what_is_left_and_cancels_nothing() -> None:
     async with Bench() as bench:
         bench.engine.hold()
-        callers = [bench.submit(seed) for seed in range(3)]
+        clients = [bench.submit(seed) for seed in range(3)]
         await until(lambda: bench.engine.entered("step") == 1)
         bench.engine.let()
         await until(lambda: bench.engine.entered("step") == 2)
         draining = bench.drain(0)
-        for caller in callers:
-            await caller.ended()
-            caller.leave()
+        for client in clients:
+            await client.ended()
+            client.leave()
         bench.engine.free()
         await draining
         assert ends(bench.scheduler.metrics) == {"DRAINING": 3}

@@ -22,7 +22,7 @@ from inference_server.model.text_encoder import (
     load_text_encoder,
     reader,
 )
-from inference_server.model.transformer import Picture
+from inference_server.model.transformer import ImageInputs
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.model.weights.checkpoint import WeightFiles
@@ -88,7 +88,7 @@ def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
             return_dict=False,
         )[0][0]
         (modulation,) = table.select([row], [], torch.float32)
-        (got,) = ours.forward([Picture(x, text, ours.text_rotation(tokens), modulation)])
+        (got,) = ours.forward([ImageInputs(x, text, ours.text_rotation(tokens), modulation)])
     assert relative(got, expected) < 1e-5
 
 

@@ -1,4 +1,4 @@
-"""The quality figures' arithmetic on made-up pictures whose faults are known."""
+"""The quality figures' arithmetic on made-up images whose faults are known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHITE, RED, BLUE = (next(i for i, c in enumerate(COLOURS) if c.english[0] == nam
 TABLE = concepts.read()
 
 
-def picture(
+def image(
     ground: int, left: int = 96, top: int = 96, width: int = 64, height: int = 64, edge: int = 256
 ) -> Tensor:
     """A dark green rectangle on a named background."""
@@ -33,10 +33,10 @@ def picture(
 
 REFERENCES = torch.stack(
     [
-        picture(WHITE),
-        picture(WHITE, width=120, left=68),
-        picture(WHITE, height=120, top=68),
-        picture(WHITE, left=20),
+        image(WHITE),
+        image(WHITE, width=120, left=68),
+        image(WHITE, height=120, top=68),
+        image(WHITE, left=20),
     ]
 )
 
@@ -71,14 +71,14 @@ def test_pooling_averages_areas() -> None:
 
 @pytest.mark.parametrize("ground", range(len(COLOURS)))
 def test_the_border_says_the_background(ground: int) -> None:
-    shown = picture(ground, left=0, top=100, width=200, height=40)
+    shown = image(ground, left=0, top=100, width=200, height=40)
     assert measures.nearest_colour(measures.border_median(shown), PALETTE) == ground
 
 
 def test_only_the_outer_border_says_the_background() -> None:
-    frame = picture(RED, left=6, top=6, width=244, height=244)
+    frame = image(RED, left=6, top=6, width=244, height=244)
     assert measures.nearest_colour(measures.border_median(frame), PALETTE) == RED
-    sides = picture(BLUE)
+    sides = image(BLUE)
     sides[:, :, :6] = sides[:, :, -6:] = PALETTE[RED][:, None, None]
     sides[:, :6] = PALETTE[RED][:, None, None]
     assert measures.nearest_colour(measures.border_median(sides), PALETTE) == RED
@@ -95,11 +95,11 @@ def test_only_the_outer_border_says_the_background() -> None:
     ],
 )
 def test_a_shifted_subject_is_off_centre(place: dict[str, int], offset: float) -> None:
-    assert measures.off_centre(picture(WHITE, **place)) == pytest.approx(offset)
+    assert measures.off_centre(image(WHITE, **place)) == pytest.approx(offset)
 
 
 def test_what_hardly_differs_is_no_subject() -> None:
-    plain = picture(WHITE, width=0)
+    plain = image(WHITE, width=0)
     assert measures.off_centre(plain) is None
     plain[:, 6:26, 6:26] -= 0.1
     assert measures.off_centre(plain) is None
@@ -107,14 +107,14 @@ def test_what_hardly_differs_is_no_subject() -> None:
     assert measures.off_centre(plain) == pytest.approx(0.5 - 16 / 256)
 
 
-def test_what_fills_the_whole_picture_is_not_centred() -> None:
+def test_what_fills_the_whole_image_is_not_centred() -> None:
     noise = torch.rand(3, 256, 256, generator=torch.manual_seed(0))
     assert measures.off_centre(noise) is None
-    assert measures.off_centre(picture(WHITE, left=0, width=256)) is None
+    assert measures.off_centre(image(WHITE, left=0, width=256)) is None
 
 
 def test_blur_lowers_sharpness_and_noise_raises_it() -> None:
-    right = picture(WHITE)
+    right = image(WHITE)
     blurred = torch.nn.functional.interpolate(
         measures.pooled(right[None], 16), size=256, mode="bilinear"
     )[0]
@@ -129,8 +129,8 @@ def test_black_is_dark_or_without_any_difference() -> None:
     black = next(i for i, c in enumerate(COLOURS) if c.english[0] == "black")
     assert measures.is_black(torch.zeros(3, 256, 256))
     assert measures.is_black(torch.full((3, 256, 256), 0.5))
-    assert not measures.is_black(picture(black))
-    assert not measures.is_black(picture(WHITE))
+    assert not measures.is_black(image(black))
+    assert not measures.is_black(image(WHITE))
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -138,7 +138,7 @@ def test_psnr_of_a_known_error() -> None:
     assert measures.psnr(truth + 0.1, truth) == pytest.approx(20, abs=1e-3)
 
 
-def test_scores_count_a_missing_picture_as_a_miss() -> None:
+def test_scores_count_a_missing_image_as_a_miss() -> None:
     good = Mark(rank=0, distance=0.1, colour=True, sharpness=1.0, plain=0.2)
     poor = Mark(rank=4, distance=0.3, colour=False, sharpness=0.5, plain=0.2)
     scores = Scores.of([good, poor, Mark(5, 0.2, True, 0.6, 0.2), None])
@@ -158,7 +158,7 @@ def test_prompts_are_fixed_distinct_and_use_all_colours() -> None:
     assert len({p.seed for p in ten}) == 10
 
 
-def test_other_weights_never_find_kept_pictures(tmp_path: Path) -> None:
+def test_other_weights_never_find_kept_images(tmp_path: Path) -> None:
     weights = tmp_path / "checkpoint"
     weights.mkdir()
     (weights / "a").write_bytes(b"1")
@@ -167,8 +167,8 @@ def test_other_weights_never_find_kept_pictures(tmp_path: Path) -> None:
     store = Store(tmp_path / "kept", fresh=False)
     store.write(before, "fox", kept)
     found = store.read(before, "fox")
-    assert found is not None and found.picture is not None
-    assert found.facts == kept.facts and (found.picture == kept.picture).all()
+    assert found is not None and found.image is not None
+    assert found.facts == kept.facts and (found.image == kept.image).all()
     assert store.read(before, "owl") is None
     assert Store(tmp_path / "kept", fresh=True).read(before, "fox") is None
 

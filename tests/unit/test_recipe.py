@@ -1,4 +1,4 @@
-"""A recipe survives its text and its picture, whatever stands in a prompt or a style's name."""
+"""A recipe survives its text and its image, whatever stands in a prompt or an adapter's name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from inference_server.engine.jpeg import encode_picture
+from inference_server.engine.jpeg import encode_image
 from wuliart_client import read_recipe
-from wuliart_contract.recipe import Recipe, RecipeError, RecipeStyle
+from wuliart_contract.recipe import Recipe, RecipeAdapter, RecipeError
 
 HASH = "0123456789abcdef" * 4
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=60)
@@ -24,21 +24,21 @@ PROMPTS = st.text(
     max_size=200,
 )
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
-STYLES = st.builds(RecipeStyle, TEXTS, st.floats(-2, 2, width=32), HASHES)
+ADAPTERS = st.builds(RecipeAdapter, TEXTS, st.floats(-2, 2, width=32), HASHES)
 RECIPES = st.builds(
     Recipe,
     PROMPTS,
     st.integers(0, 2**64 - 1),
     st.integers(1, 4),
-    st.lists(STYLES, max_size=4).map(tuple),
+    st.lists(ADAPTERS, max_size=4).map(tuple),
     TEXTS,
     TEXTS,
     st.just("0.1.0"),
 )
 
 
-def picture(comment: str) -> bytes:
-    return encode_picture(torch.zeros(32, 32, 3, dtype=torch.uint8), comment)
+def image(comment: str) -> bytes:
+    return encode_image(torch.zeros(32, 32, 3, dtype=torch.uint8), comment)
 
 
 @given(RECIPES)
@@ -47,17 +47,17 @@ def test_what_is_written_is_read(recipe: Recipe) -> None:
 
 
 @given(RECIPES)
-def test_it_lies_in_the_pictures_exif(recipe: Recipe) -> None:
-    assert read_recipe(picture(recipe.text())) == recipe
+def test_it_lies_in_the_images_exif(recipe: Recipe) -> None:
+    assert read_recipe(image(recipe.text())) == recipe
 
 
 def test_the_text_is_what_image_browsers_of_the_field_expect() -> None:
-    styles = (
-        RecipeStyle("neon", 0.8, HASH),
-        RecipeStyle("old", 0.5, HASH),
-        RecipeStyle("ink", 1.0, HASH),
+    adapters = (
+        RecipeAdapter("neon", 0.8, HASH),
+        RecipeAdapter("old", 0.5, HASH),
+        RecipeAdapter("ink", 1.0, HASH),
     )
-    recipe = Recipe("a fox, <b>bold</b>", 7, 4, styles, "embedded", "shift=3,steps=4", "0.1.0")
+    recipe = Recipe("a fox, <b>bold</b>", 7, 4, adapters, "embedded", "shift=3,steps=4", "0.1.0")
     text = recipe.text({"neon": "aa0123456789", "ink": "bb0123456789", "old": ""})
     assert Recipe.parse(text) == recipe
     assert text == (
@@ -65,7 +65,7 @@ def test_the_text_is_what_image_browsers_of_the_field_expect() -> None:
         'Steps: 4, Sampler: Euler, Schedule type: "shift=3,steps=4", CFG scale: 1, '
         "Seed: 7, Size: 1024x1024, Model: embedded, "
         'Lora hashes: "neon: aa0123456789, ink: bb0123456789", '
-        f'Styles: "[[\\"neon\\", 0.8, \\"{HASH}\\"], [\\"old\\", 0.5, \\"{HASH}\\"], '
+        f'Adapters: "[[\\"neon\\", 0.8, \\"{HASH}\\"], [\\"old\\", 0.5, \\"{HASH}\\"], '
         f'[\\"ink\\", 1.0, \\"{HASH}\\"]]", '
         "Version: WuliArt 0.1.0"
     )
@@ -77,7 +77,7 @@ def test_the_text_is_what_image_browsers_of_the_field_expect() -> None:
 
 
 def test_the_comment_is_utf_16_in_exif_and_the_pixels_stay() -> None:
-    with_text, without = picture("狐狸 🦊"), picture("")
+    with_text, without = image("狐狸 🦊"), image("")
     exif = Image.open(io.BytesIO(with_text)).getexif().get_ifd(0x8769)
     assert exif[0x9286] == b"UNICODE\0" + "狐狸 🦊".encode("utf-16-be")
     assert not Image.open(io.BytesIO(without)).getexif()
@@ -91,21 +91,21 @@ def test_the_comment_is_utf_16_in_exif_and_the_pixels_stay() -> None:
     [
         (b"", "not a JPEG file"),
         (b"\xff\xd8 broken", "not a complete JPEG file"),
-        (picture(""), "no recipe"),
-        (picture("a fox\nSteps: 20, Sampler: DPM++ 2M, Seed: 1, Version: v1.9.0"), "not written"),
-        (picture("no settings at all"), "not written"),
-        (picture('a fox\nSteps: x, Seed: 1, Styles: "[]", Version: WuliArt 1'), "damaged"),
-        (picture('a fox\nSteps: 4, Seed: 1, Styles: "[[1]]", Version: WuliArt 1'), "damaged"),
+        (image(""), "no recipe"),
+        (image("a fox\nSteps: 20, Sampler: DPM++ 2M, Seed: 1, Version: v1.9.0"), "not written"),
+        (image("no settings at all"), "not written"),
+        (image('a fox\nSteps: x, Seed: 1, Adapters: "[]", Version: WuliArt 1'), "damaged"),
+        (image('a fox\nSteps: 4, Seed: 1, Adapters: "[[1]]", Version: WuliArt 1'), "damaged"),
     ],
 )
-def test_a_picture_without_a_recipe_says_why(data: bytes, why: str) -> None:
+def test_a_image_without_a_recipe_says_why(data: bytes, why: str) -> None:
     with pytest.raises(RecipeError, match=why):
         read_recipe(data)
 
 
 @given(st.binary(max_size=300))
 def test_hostile_bytes_are_only_refused(data: bytes) -> None:
-    for hostile in (data, picture("x")[:40] + data, picture(data.decode("latin-1"))):
+    for hostile in (data, image("x")[:40] + data, image(data.decode("latin-1"))):
         with pytest.raises(RecipeError):
             read_recipe(hostile)
 

@@ -1,4 +1,4 @@
-"""What becomes of a picture whose replica dies: another draws it, within limits."""
+"""What becomes of an image whose replica dies: another generates it, within limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAKEN = Taken("a", resident=True)
 QUEUED = Response(queued=pb.QueuedEvent(position=1))
 STARTED = Response(started=pb.StartedEvent(seed=7, steps=4))
 STEP = Response(step=pb.StepEvent(step=1, total_steps=4))
-COMPLETED = Response(completed=pb.CompletedEvent(image=b"picture"))
+COMPLETED = Response(completed=pb.CompletedEvent(image=b"image"))
 
 
 class Dies:
@@ -90,7 +90,7 @@ def kinds(responses: list[Response]) -> list[str | None]:
     return [response.WhichOneof("event") for response in responses]
 
 
-async def test_a_picture_of_one_replica() -> None:
+async def test_a_image_of_one_replica() -> None:
     responses, calls, replicas = await drawn([TAKEN, QUEUED, STARTED, STEP, COMPLETED])
     assert kinds(responses) == ["queued", "started", "step", "completed"]
     assert calls.counts == Counts(requests=1, resident=1)
@@ -120,7 +120,7 @@ async def test_deaths_without_a_beginning_are_borne_longer() -> None:
     assert await reason(*before, [Dies()]) is Reason.REPLICA_LOST
 
 
-async def test_a_style_that_changed_in_between_is_no_silent_change() -> None:
+async def test_a_adapter_that_changed_in_between_is_no_silent_change() -> None:
     use = pb.AdapterUse(name="ink", weight=1, content_hash="b")
     other = Response(started=pb.StartedEvent(seed=7, steps=4, adapters=[use]))
     assert await reason([TAKEN, STARTED, Dies()], [TAKEN, other]) is Reason.REPLICA_LOST

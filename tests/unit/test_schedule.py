@@ -197,7 +197,7 @@ def test_a_lora_that_is_not_recognised_is_refused_over_the_published_config(
     with pytest.raises(ModelError, match="--schedule: lightning, lightning-8, turbo") as caught:
         choose(None, path, TOKENS, PUBLISHED_SCHEDULER)
     assert name in str(caught.value) and "\n" not in str(caught.value)
-    # Said, it is drawn with; and a config that somebody has set for it is believed.
+    # Said, it is generated with; and a config that somebody has set for it is believed.
     assert choose("shift=4", path, TOKENS, PUBLISHED_SCHEDULER).schedule.shift == 4
     own = choose(None, path, TOKENS, PUBLISHED_SCHEDULER | LN3)
     assert own.schedule.sigmas(4) == pytest.approx((1, 0.9, 0.75, 0.5, 0))

@@ -1,4 +1,4 @@
-"""The queue and the device thread: who is next, what callers hear, and what runs beside what."""
+"""The queue and the device thread: who is next, what clients hear, and what runs beside what."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from PIL import Image
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
 from inference_server.scheduler import queue_positions as positions_module
 from inference_server.scheduler import scheduler as scheduler_module
@@ -25,11 +25,11 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
-async def test_a_picture_from_its_start_to_its_end(bench: Bench) -> None:
-    caller = bench.submit(5, steps=3)
-    await caller.ended()
-    assert caller.error is None
-    started, *steps, completed = caller.events
+async def test_a_image_from_its_start_to_its_end(bench: Bench) -> None:
+    client = bench.submit(5, steps=3)
+    await client.ended()
+    assert client.error is None
+    started, *steps, completed = client.events
     assert isinstance(started, Started)
     assert (started.seed, started.steps, started.adapters) == (5, 3, ())
     assert [(s.step, s.total_steps, s.preview) for s in steps if isinstance(s, StepDone)] == [
@@ -47,23 +47,23 @@ async def test_a_picture_from_its_start_to_its_end(bench: Bench) -> None:
     assert bench.engine.entered("preview") == 0
 
 
-async def test_the_picture_is_that_of_its_seed(bench: Bench) -> None:
-    callers = [bench.submit(seed) for seed in (3, 2**64 - 1)]
-    for caller in callers:
-        await caller.ended()
-        picture = Image.open(io.BytesIO(caller.picture.image))
-        assert (picture.format, picture.size) == ("JPEG", (1024, 1024))
-        found = picture.convert("RGB").getpixel((500, 500))
+async def test_the_image_is_that_of_its_seed(bench: Bench) -> None:
+    clients = [bench.submit(seed) for seed in (3, 2**64 - 1)]
+    for client in clients:
+        await client.ended()
+        image = Image.open(io.BytesIO(client.image.image))
+        assert (image.format, image.size) == ("JPEG", (1024, 1024))
+        found = image.convert("RGB").getpixel((500, 500))
         assert isinstance(found, tuple)
-        expected = colour(caller.seed)
+        expected = colour(client.seed)
         assert all(abs(a - b) <= 3 for a, b in zip(found, expected, strict=True))
 
 
 async def test_the_start_names_what_is_used(bench: Bench) -> None:
-    wanted = (Wanted("ink", 0.5), Wanted("水墨", 0.0))
-    caller = bench.submit(1, prompt="x" * 600, adapters=wanted)
-    await caller.ended()
-    started = caller.events[0]
+    wanted = (AdapterWeight("ink", 0.5), AdapterWeight("水墨", 0.0))
+    client = bench.submit(1, prompt="x" * 600, adapters=wanted)
+    await client.ended()
+    started = client.events[0]
     assert isinstance(started, Started)
     assert started.adapters == (
         AdapterUse("ink", 0.5, "hash of ink", 100), AdapterUse("水墨", 0.0, "hash of 水墨", 101),
@@ -74,9 +74,9 @@ async def test_the_start_names_what_is_used(bench: Bench) -> None:
 
 
 async def test_previews_come_with_every_step_if_asked_for(bench: Bench) -> None:
-    caller = bench.submit(1, steps=2, preview=True)
-    await caller.ended()
-    previews = [e.preview for e in caller.events if isinstance(e, StepDone)]
+    client = bench.submit(1, steps=2, preview=True)
+    await client.ended()
+    previews = [e.preview for e in client.events if isinstance(e, StepDone)]
     assert len(previews) == 2
     for preview in previews:
         assert preview is not None
@@ -84,10 +84,10 @@ async def test_previews_come_with_every_step_if_asked_for(bench: Bench) -> None:
         assert Image.open(io.BytesIO(preview.image)).size == (48, 32)
 
 
-async def test_pictures_are_drawn_in_the_order_they_came(bench: Bench) -> None:
-    callers = [bench.submit(seed) for seed in range(3)]
-    for caller in callers:
-        await caller.ended()
+async def test_images_are_drawn_in_the_order_they_came(bench: Bench) -> None:
+    clients = [bench.submit(seed) for seed in range(3)]
+    for client in clients:
+        await client.ended()
     assert [drawing.seed for drawing in bench.engine.drawings] == [0, 1, 2]
     assert bench.binder.balanced
 
@@ -104,14 +104,14 @@ async def test_a_queue_that_moves_fast_tells_numbers_now_and_then(
 ) -> None:
     monkeypatch.setattr(positions_module, "TELL_SECONDS", 0.1)
     bench.engine.hold()
-    callers = [bench.submit(seed) for seed in range(4)]
+    clients = [bench.submit(seed) for seed in range(4)]
     await settle()
-    assert [caller.positions for caller in callers] == [[], [1], [2], [3]]
-    for caller in callers[1:3]:
-        caller.leave()
+    assert [client.positions for client in clients] == [[], [1], [2], [3]]
+    for client in clients[1:3]:
+        client.leave()
     await settle()
-    assert callers[3].positions == [3], "a moment ago it was told one"
-    await until(lambda: callers[3].positions == [3, 1])
+    assert clients[3].positions == [3], "a moment ago it was told one"
+    await until(lambda: clients[3].positions == [3, 1])
 
 
 async def test_positions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,15 +122,15 @@ async def test_positions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = [bench.submit(seed) for seed in (1, 2, 3)]
     await settle()
     assert bench.scheduler.queue_length == 4
-    assert [caller.positions for caller in waiting] == [[1], [2], [3]]
+    assert [client.positions for client in waiting] == [[1], [2], [3]]
     bench.engine.free()
-    for caller in (drawing, *waiting):
-        await caller.ended()
+    for client in (drawing, *waiting):
+        await client.ended()
     assert drawing.positions == []
-    assert [caller.positions for caller in waiting] == [[1], [2, 1], [3, 2, 1]]
-    for caller in waiting:
-        kinds = [type(event) for event in caller.events]
-        assert kinds.index(Started) == len(caller.positions), "nobody is queued once started"
+    assert [client.positions for client in waiting] == [[1], [2, 1], [3, 2, 1]]
+    for client in waiting:
+        kinds = [type(event) for event in client.events]
+        assert kinds.index(Started) == len(client.positions), "nobody is queued once started"
 
 
 @pytest.mark.parametrize("leaver", [1, 2, 3])
@@ -144,66 +144,66 @@ async def test_who_leaves_moves_up_those_behind_and_no_others(bench: Bench, leav
     waiting.pop(leaver).leave()
     await until(lambda: bench.scheduler.queue_length == 3 or leaver == 1)
     bench.engine.free()
-    for caller in waiting.values():
-        await caller.ended()
-        assert caller.positions == sorted(set(caller.positions), reverse=True)
-        assert caller.positions[0] == caller.seed
+    for client in waiting.values():
+        await client.ended()
+        assert client.positions == sorted(set(client.positions), reverse=True)
+        assert client.positions[0] == client.seed
     assert bench.engine.entered("begin", leaver) == 0
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back(bench: Bench) -> None:
     bench.engine.hold()
-    callers = [bench.submit(0)]
+    clients = [bench.submit(0)]
     await until(lambda: bench.engine.entered("step") == 1)
-    callers += [bench.submit(seed) for seed in (1, 2, 3)]
+    clients += [bench.submit(seed) for seed in (1, 2, 3)]
     await settle()
     with pytest.raises(RequestError, match="3 requests are waiting") as caught:
         bench.submit(4)
     assert caught.value.reason is Reason.QUEUE_FULL
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1
-    callers.pop(2).leave()
-    callers.append(bench.submit(5))
+    clients.pop(2).leave()
+    clients.append(bench.submit(5))
     bench.engine.free()
-    for caller in callers:
-        await caller.ended()
-        assert caller.error is None
+    for client in clients:
+        await client.ended()
+        assert client.error is None
 
 
 async def test_an_idle_server_takes_as_many_at_once_as_a_busy_one(bench: Bench) -> None:
     """The first of them does not wait: the queue's capacity is for the others."""
-    callers = [bench.submit(seed) for seed in range(bench.scheduler.capacity + 1)]
+    clients = [bench.submit(seed) for seed in range(bench.scheduler.capacity + 1)]
     with pytest.raises(RequestError):
         bench.submit(99)
-    for caller in callers:
-        await caller.ended()
-        assert caller.error is None
+    for client in clients:
+        await client.ended()
+        assert client.error is None
 
 
 async def test_the_next_ones_adapters_are_bound_while_the_current_draws(bench: Bench) -> None:
     bench.engine.hold()
-    first = bench.submit(1, adapters=(Wanted("a", 1.0),))
+    first = bench.submit(1, adapters=(AdapterWeight("a", 1.0),))
     await until(lambda: bench.engine.entered("step") == 1)
-    second = bench.submit(2, adapters=(Wanted("b", 1.0),))
-    third = bench.submit(3, adapters=(Wanted("c", 1.0),))
+    second = bench.submit(2, adapters=(AdapterWeight("b", 1.0),))
+    third = bench.submit(3, adapters=(AdapterWeight("c", 1.0),))
     await until(lambda: len(bench.binder.bound) == 2)
     await settle()
     assert [w.name for binding in bench.binder.bound for w in binding.wanted] == ["a", "b"]
     assert bench.binder.released == []
     bench.engine.free()
-    for caller in (first, second, third):
-        await caller.ended()
+    for client in (first, second, third):
+        await client.ended()
     assert bench.binder.balanced
 
 
-async def test_adapters_are_kept_until_the_pictures_last_device_work(bench: Bench) -> None:
+async def test_adapters_are_kept_until_the_images_last_device_work(bench: Bench) -> None:
     bench.engine.hold("decode")
-    caller = bench.submit(1, adapters=(Wanted("a", 1.0),))
+    client = bench.submit(1, adapters=(AdapterWeight("a", 1.0),))
     await until(lambda: bench.engine.entered("decode") == 1)
     await settle()
     assert bench.binder.released == []
     bench.engine.free()
-    await caller.ended()
+    await client.ended()
     assert bench.binder.balanced
 
 
@@ -217,7 +217,7 @@ async def test_the_next_is_drawn_while_the_last_becomes_a_jpeg(
         leave.wait(10)
         return b"jpeg"
 
-    monkeypatch.setattr(scheduler_module, "encode_picture", slowly)
+    monkeypatch.setattr(scheduler_module, "encode_image", slowly)
     first, second = bench.submit(1), bench.submit(2)
     await until(encoding.is_set)
     await until(lambda: bench.engine.entered("decode", 2) == 1)
@@ -229,23 +229,23 @@ async def test_the_next_is_drawn_while_the_last_becomes_a_jpeg(
 
 async def test_steps_are_told_as_they_happen(bench: Bench) -> None:
     bench.engine.hold()
-    caller = bench.submit(1)
+    client = bench.submit(1)
     for step in range(1, 5):
         await until(lambda step=step: bench.engine.entered("step") == step)  # type: ignore[misc]
-        await until(lambda step=step: len(caller.events) == step)  # type: ignore[misc]
-        assert not any(isinstance(e, StepDone) and e.step >= step for e in caller.events)
+        await until(lambda step=step: len(client.events) == step)  # type: ignore[misc]
+        assert not any(isinstance(e, StepDone) and e.step >= step for e in client.events)
         bench.engine.let(1)
-    await caller.ended()
+    await client.ended()
 
 
 async def test_what_cannot_be_bound_is_refused_before_it_is_queued(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(wanted: Sequence[Wanted]) -> None:
-        assert wanted == (Wanted("gone", 1.0),)
-        raise RequestError(Reason.ADAPTER_NOT_FOUND, "there is no style 'gone'")
+    def check(wanted: Sequence[AdapterWeight]) -> None:
+        assert wanted == (AdapterWeight("gone", 1.0),)
+        raise RequestError(Reason.ADAPTER_NOT_FOUND, "there is no adapter 'gone'")
 
     monkeypatch.setattr(bench.binder, "check", check)
-    with pytest.raises(RequestError, match="no style 'gone'"):
-        bench.submit(1, adapters=(Wanted("gone", 1.0),))
+    with pytest.raises(RequestError, match="no adapter 'gone'"):
+        bench.submit(1, adapters=(AdapterWeight("gone", 1.0),))
     assert (bench.scheduler.queue_length, bench.binder.asked) == (0, [])

@@ -1,4 +1,4 @@
-"""Several pictures in flight: they share steps, come and go at them, and fail alone."""
+"""Several images in flight: they share steps, come and go at them, and fail alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import Started, StepDone
 from tests.support.fakes import settle, until
-from tests.support.scheduler_bench import Bench, Caller
+from tests.support.scheduler_bench import Bench, Client
 from wuliart_contract.status import Reason
 
 
@@ -20,8 +20,8 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
-def steps(caller: Caller) -> int:
-    return sum(isinstance(event, StepDone) for event in caller.events)
+def steps(client: Client) -> int:
+    return sum(isinstance(event, StepDone) for event in client.events)
 
 
 async def test_a_newcomer_joins_at_the_next_step_and_a_finished_one_leaves(bench: Bench) -> None:
@@ -43,7 +43,7 @@ async def test_a_newcomer_joins_at_the_next_step_and_a_finished_one_leaves(bench
     bench.engine.let(2)
     await first.ended()
     await second.ended()
-    assert first.picture.seed == 1 and second.picture.seed == 2
+    assert first.image.seed == 1 and second.image.seed == 2
     await until(lambda: bench.engine.entered("step", 3) == 1)
     bench.engine.free()
     await third.ended()
@@ -52,54 +52,54 @@ async def test_a_newcomer_joins_at_the_next_step_and_a_finished_one_leaves(bench
     assert len(bench.binder.released) == 3
 
 
-async def test_a_cancelled_picture_leaves_and_the_other_goes_on(bench: Bench) -> None:
+async def test_a_cancelled_image_leaves_and_the_other_goes_on(bench: Bench) -> None:
     bench.engine.hold()
     stays, leaves = bench.submit(1), bench.submit(2)
     await until(lambda: bench.engine.entered("step") == 1)
     leaves.leave()
     bench.engine.free()
     await stays.ended()
-    assert stays.picture.seed == 1
+    assert stays.image.seed == 1
     assert bench.engine.entered("step", 2) <= 1
     assert bench.engine.entered("decode", 2) == 0
     assert len(bench.binder.released) == 2
 
 
-async def test_a_picture_that_breaks_breaks_alone(bench: Bench) -> None:
+async def test_a_image_that_breaks_breaks_alone(bench: Bench) -> None:
     bench.engine.hold()
-    callers = [bench.submit(1), bench.submit(2)]
+    clients = [bench.submit(1), bench.submit(2)]
     await until(lambda: bench.engine.entered("step") == 1)
     bench.engine.fail("check", RequestError(Reason.NON_FINITE, "step 1 of 4"))
     bench.engine.free()
-    for caller in callers:
-        await caller.ended()
-    broken, whole = callers
+    for client in clients:
+        await client.ended()
+    broken, whole = clients
     assert isinstance(broken.error, RequestError) and broken.error.reason is Reason.NON_FINITE
-    assert whole.picture.seed == 2
+    assert whole.image.seed == 2
 
 
 async def test_a_device_error_ends_all_in_flight_and_nobody_after(bench: Bench) -> None:
     bench.engine.hold()
-    callers = [bench.submit(1), bench.submit(2), bench.submit(3)]
+    clients = [bench.submit(1), bench.submit(2), bench.submit(3)]
     await until(lambda: bench.engine.entered("step", 1) == 1)
     bench.engine.let(2)
     await until(lambda: bench.engine.entered("step", 2) == 1)
     bench.engine.fail("step", RuntimeError("CUDA error"))
     bench.engine.free()
-    for caller in callers:
-        await caller.ended()
-    assert [str(caller.error) for caller in callers[:2]] == ["CUDA error"] * 2
-    assert callers[2].picture.seed == 3
+    for client in clients:
+        await client.ended()
+    assert [str(client.error) for client in clients[:2]] == ["CUDA error"] * 2
+    assert clients[2].image.seed == 3
     assert len(bench.binder.released) == 3
 
 
 @pytest.mark.parametrize("stage", ["encode", "begin", "decode"])
-async def test_a_stage_of_one_picture_fails_it_alone(bench: Bench, stage: str) -> None:
+async def test_a_stage_of_one_image_fails_it_alone(bench: Bench, stage: str) -> None:
     bench.engine.fail(stage, RuntimeError("broken"))
-    callers = [bench.submit(1), bench.submit(2)]
-    for caller in callers:
-        await caller.ended()
-    assert [str(caller.error) for caller in callers] == ["broken", "None"]
+    clients = [bench.submit(1), bench.submit(2)]
+    for client in clients:
+        await client.ended()
+    assert [str(client.error) for client in clients] == ["broken", "None"]
 
 
 async def test_memory_is_given_back_once_nobody_has_drawn_for_a_while(
@@ -115,7 +115,7 @@ async def test_memory_is_given_back_once_nobody_has_drawn_for_a_while(
     assert bench.engine.calls[-1].stage == "decode"
 
 
-async def test_the_next_pictures_prompt_is_encoded_beside_the_present_ones_steps() -> None:
+async def test_the_next_images_prompt_is_encoded_beside_the_present_ones_steps() -> None:
     async with Bench(batch=1) as bench:
         bench.engine.cold = {"a dog"}
         bench.engine.hold()

@@ -1,4 +1,4 @@
-"""The scheduler's end: accepted pictures are finished or told why not, and nothing stays behind."""
+"""The scheduler's end: accepted images are finished or told why not, and nothing stays behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.device_thread import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from tests.support.fakes import FakeBinder, FakeEngine, settle, until
-from tests.support.scheduler_bench import Bench, Caller
+from tests.support.scheduler_bench import Bench, Client
 from wuliart_contract.status import Reason
 
 
@@ -28,9 +28,9 @@ def assert_nothing_is_left(bench: Bench) -> None:
     assert bench.new_threads() == set()
 
 
-def assert_draining(caller: Caller) -> None:
-    assert isinstance(caller.error, RequestError)
-    assert caller.error.reason is Reason.DRAINING
+def assert_draining(client: Client) -> None:
+    assert isinstance(client.error, RequestError)
+    assert client.error.reason is Reason.DRAINING
 
 
 async def test_an_idle_scheduler_ends_at_once(bench: Bench) -> None:
@@ -44,11 +44,11 @@ async def test_one_that_never_started_ends_too() -> None:
     await asyncio.wait_for(scheduler.drain(1000), 5)
 
 
-async def test_accepted_pictures_are_finished_and_new_ones_refused(bench: Bench) -> None:
+async def test_accepted_images_are_finished_and_new_ones_refused(bench: Bench) -> None:
     bench.engine.hold()
-    callers = [bench.submit(seed) for seed in range(3)]
+    clients = [bench.submit(seed) for seed in range(3)]
     await until(lambda: bench.engine.entered("step") == 1)
-    drain = asyncio.create_task(bench.scheduler.drain(1000), name="caller")
+    drain = asyncio.create_task(bench.scheduler.drain(1000), name="client")
     await settle()
     with pytest.raises(RequestError) as caught:
         bench.submit(9)
@@ -56,10 +56,10 @@ async def test_accepted_pictures_are_finished_and_new_ones_refused(bench: Bench)
     assert not drain.done()
     bench.engine.free()
     await asyncio.wait_for(drain, 10)
-    for caller in callers:
-        await caller.ended()
-        assert caller.error is None
-        assert caller.picture.seed == caller.seed
+    for client in clients:
+        await client.ended()
+        assert client.error is None
+        assert client.image.seed == client.seed
     await settle()
     assert_nothing_is_left(bench)
 
@@ -74,25 +74,25 @@ async def test_the_last_jpeg_is_awaited(bench: Bench, monkeypatch: pytest.Monkey
         return b"jpeg"
 
     loop, encoding, go = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr(scheduler_module, "encode_picture", slowly)
-    caller = bench.submit(1)
+    monkeypatch.setattr(scheduler_module, "encode_image", slowly)
+    client = bench.submit(1)
     await until(encoding.is_set)
-    drain = asyncio.create_task(bench.scheduler.drain(1000), name="caller")
+    drain = asyncio.create_task(bench.scheduler.drain(1000), name="client")
     await settle()
     assert not drain.done()
     go.set()
     await asyncio.wait_for(drain, 10)
-    await caller.ended()
-    assert caller.picture.image == b"jpeg"
+    await client.ended()
+    assert client.image.image == b"jpeg"
 
 
 async def test_whoever_leaves_last_lets_the_drain_end(bench: Bench) -> None:
     bench.binder.hold()
-    caller = bench.submit(1)
+    client = bench.submit(1)
     await until(lambda: len(bench.binder.asked) == 1)
-    drain = asyncio.create_task(bench.scheduler.drain(1000), name="caller")
+    drain = asyncio.create_task(bench.scheduler.drain(1000), name="client")
     await settle()
-    caller.leave()
+    client.leave()
     await asyncio.wait_for(drain, 10)
     await settle()
     assert_nothing_is_left(bench)
@@ -106,10 +106,10 @@ async def test_after_the_grace_the_rest_is_ended(bench: Bench) -> None:
     others = [bench.submit(seed) for seed in (1, 2)]
     await until(lambda: len(bench.binder.bound) == 2)
     await settle()
-    drain = asyncio.create_task(bench.scheduler.drain(0), name="caller")
-    for caller in (drawing, *others):
-        await caller.ended()
-        assert_draining(caller)
+    drain = asyncio.create_task(bench.scheduler.drain(0), name="client")
+    for client in (drawing, *others):
+        await client.ended()
+        assert_draining(client)
     assert not drain.done(), "the step in progress still uses its adapters"
     bench.engine.free()
     await asyncio.wait_for(drain, 10)
@@ -121,12 +121,12 @@ async def test_after_the_grace_the_rest_is_ended(bench: Bench) -> None:
 
 async def test_after_the_grace_a_bind_is_given_up(bench: Bench) -> None:
     bench.binder.hold()
-    callers = [bench.submit(seed) for seed in (0, 1)]
+    clients = [bench.submit(seed) for seed in (0, 1)]
     await until(lambda: len(bench.binder.asked) == 1)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
-    for caller in callers:
-        await caller.ended()
-        assert_draining(caller)
+    for client in clients:
+        await client.ended()
+        assert_draining(client)
     await settle()
     assert bench.binder.cancelled == 1
     assert_nothing_is_left(bench)
@@ -135,13 +135,13 @@ async def test_after_the_grace_a_bind_is_given_up(bench: Bench) -> None:
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_bind_that_ends_with_the_grace_is_released(bench: Bench, turns: int) -> None:
     bench.binder.hold()
-    caller = bench.submit(0)
+    client = bench.submit(0)
     await until(lambda: len(bench.binder.asked) == 1)
     bench.binder.free()
     for _ in range(turns):
         await asyncio.sleep(0)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
-    await caller.ended()
+    await client.ended()
     await settle()
     assert_nothing_is_left(bench)
 
@@ -149,9 +149,9 @@ async def test_a_bind_that_ends_with_the_grace_is_released(bench: Bench, turns: 
 async def test_a_drain_while_a_cancelled_bind_ends_stops_the_dispatcher(bench: Bench) -> None:
     bench.binder.hold()
     bench.binder.cancel_seconds = 0.2
-    caller = bench.submit(0)
+    client = bench.submit(0)
     await until(lambda: len(bench.binder.asked) == 1)
-    caller.leave()
+    client.leave()
     await until(lambda: bench.binder.cancelled == 1)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
     await until(lambda: bench.tasks() <= {"dispatcher"})

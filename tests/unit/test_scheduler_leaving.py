@@ -1,4 +1,4 @@
-"""Callers that leave and pictures that fail, at every stage: nobody else notices."""
+"""Clients that leave and images that fail, at every stage: nobody else notices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from inference_server.adapters.binding import Binding
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
 from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import Completed, Queued
@@ -42,7 +42,7 @@ async def test_who_leaves_the_queue_is_never_drawn(bench: Bench) -> None:
 
 async def test_who_leaves_while_adapters_are_bound_frees_the_way(bench: Bench) -> None:
     bench.binder.hold()
-    leaver = bench.submit(1, adapters=(Wanted("a", 1.0),))
+    leaver = bench.submit(1, adapters=(AdapterWeight("a", 1.0),))
     await until(lambda: len(bench.binder.asked) == 1)
     following = bench.submit(2)
     leaver.leave()
@@ -138,7 +138,7 @@ async def test_who_leaves_while_the_prompt_is_encoded_gets_no_step(bench: Bench)
     assert bench.binder.balanced
 
 
-async def test_leaving_after_the_picture_is_harmless(bench: Bench) -> None:
+async def test_leaving_after_the_image_is_harmless(bench: Bench) -> None:
     first = bench.submit(1)
     await first.ended()
     first.leave()
@@ -159,21 +159,21 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 @pytest.mark.parametrize("stage", STAGES)
-async def test_a_failure_reaches_its_caller_and_nobody_else(
+async def test_a_failure_reaches_its_client_and_nobody_else(
     bench: Bench, stage: str, failure: Exception
 ) -> None:
     bench.engine.fail(stage, failure)
-    callers = [bench.submit(seed, preview=True) for seed in (1, 2)]
-    for caller in callers:
-        await caller.ended()
-    assert callers[0].error is failure
-    assert not any(isinstance(event, Completed) for event in callers[0].events)
-    assert callers[1].error is None
+    clients = [bench.submit(seed, preview=True) for seed in (1, 2)]
+    for client in clients:
+        await client.ended()
+    assert clients[0].error is failure
+    assert not any(isinstance(event, Completed) for event in clients[0].events)
+    assert clients[1].error is None
     assert bench.binder.balanced
     assert bench.scheduler.queue_length == 0
 
 
-async def test_a_failure_of_the_jpeg_reaches_its_caller(
+async def test_a_failure_of_the_jpeg_reaches_its_client(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(pixels: object, text: str) -> bytes:
@@ -181,7 +181,7 @@ async def test_a_failure_of_the_jpeg_reaches_its_caller(
 
     failure = OSError("encoder error -2")
     with monkeypatch.context() as patched:
-        patched.setattr(scheduler_module, "encode_picture", fail)
+        patched.setattr(scheduler_module, "encode_image", fail)
         first = bench.submit(1)
         await first.ended()
     second = bench.submit(2)
@@ -193,7 +193,7 @@ async def test_a_failure_of_the_jpeg_reaches_its_caller(
 @pytest.mark.parametrize(
     "failure", [RequestError(Reason.ADAPTER_REFUSED, "rank 99"), KeyError("a fault")]
 )
-async def test_a_failure_to_bind_reaches_its_caller(bench: Bench, failure: Exception) -> None:
+async def test_a_failure_to_bind_reaches_its_client(bench: Bench, failure: Exception) -> None:
     bench.binder.fail(failure)
     first, second = bench.submit(1), bench.submit(2)
     await first.ended()
@@ -220,20 +220,20 @@ async def test_a_failure_to_bind_moves_up_those_behind(bench: Bench) -> None:
     assert last.error is None
 
 
-async def test_many_callers_of_every_temper(bench: Bench) -> None:
-    """Some leave, some fail; every other one gets its own picture and nothing is left over."""
+async def test_many_clients_of_every_temper(bench: Bench) -> None:
+    """Some leave, some fail; every other one gets its own image and nothing is left over."""
     bench.scheduler.capacity = 100
     bench.engine.step_seconds = 0.001
-    callers = []
+    clients = []
     for seed in range(30):
-        callers.append(bench.submit(seed, steps=2, adapters=(Wanted("a", 1.0),)))
+        clients.append(bench.submit(seed, steps=2, adapters=(AdapterWeight("a", 1.0),)))
         if seed % 5 == 3:
             await asyncio.sleep(0.002)
-            callers.pop(seed % len(callers)).leave()
-    for caller in callers:
-        await caller.ended()
-        assert caller.error is None
-        assert caller.picture.seed == caller.seed
-        assert all(isinstance(event, Queued) for event in caller.events[: len(caller.positions)])
+            clients.pop(seed % len(clients)).leave()
+    for client in clients:
+        await client.ended()
+        assert client.error is None
+        assert client.image.seed == client.seed
+        assert all(isinstance(event, Queued) for event in client.events[: len(client.positions)])
     await until(lambda: bench.binder.balanced)
     assert bench.scheduler.queue_length == 0

@@ -1,4 +1,4 @@
-"""A style that will not load costs nobody else the device."""
+"""An adapter that will not load costs nobody else the device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
 from inference_server.scheduler.events import Queued
 from inference_server.scheduler.scheduler import MAX_OVERTAKES
@@ -14,8 +14,8 @@ from tests.support.fakes import settle, until
 from tests.support.scheduler_bench import Bench
 from wuliart_contract.status import Reason
 
-COLD = (Wanted("cold", 1.0),)
-COLDER = (Wanted("colder", 1.0),)
+COLD = (AdapterWeight("cold", 1.0),)
+COLDER = (AdapterWeight("colder", 1.0),)
 
 
 @pytest.fixture
@@ -28,17 +28,17 @@ async def bench() -> AsyncIterator[Bench]:
 async def test_jobs_whose_adapters_are_there_go_first(bench: Bench) -> None:
     cold = bench.submit(1, adapters=COLD)
     plain = [bench.submit(seed) for seed in (2, 3)]
-    for caller in plain:
-        await caller.ended()
-        assert caller.error is None
+    for client in plain:
+        await client.ended()
+        assert client.error is None
     assert {type(event) for event in cold.events} == {Queued}
     bench.binder.free()
     await cold.ended()
-    assert cold.picture.seed == 1
+    assert cold.image.seed == 1
     assert bench.binder.balanced
 
 
-async def test_while_a_style_is_loaded_an_idle_device_encodes_the_prompt(bench: Bench) -> None:
+async def test_while_a_adapter_is_loaded_an_idle_device_encodes_the_prompt(bench: Bench) -> None:
     bench.engine.cold.add("two words")
     cold = bench.submit(1, adapters=COLD, prompt="two words")
     await until(lambda: bench.engine.entered("encode", "two words") == 1)
@@ -46,10 +46,10 @@ async def test_while_a_style_is_loaded_an_idle_device_encodes_the_prompt(bench: 
     assert not cold.events
     bench.binder.free()
     await cold.ended()
-    assert cold.picture.seed == 1
+    assert cold.image.seed == 1
 
 
-async def test_a_prompt_that_cannot_be_encoded_ahead_fails_its_own_picture_alone(
+async def test_a_prompt_that_cannot_be_encoded_ahead_fails_its_own_image_alone(
     bench: Bench,
 ) -> None:
     bench.engine.cold.add("two words")
@@ -71,9 +71,9 @@ async def test_what_was_loaded_goes_before_those_that_came_later(bench: Bench) -
     bench.binder.free()
     await settle()
     bench.engine.free()
-    for caller in (drawing, cold, ready, later):
-        await caller.ended()
-    # One was ready already when the style came; nobody else went first.
+    for client in (drawing, cold, ready, later):
+        await client.ended()
+    # One was ready already when the adapter came; nobody else went first.
     assert [call.subject for call in bench.engine.calls if call.stage == "decode"] == [0, 2, 1, 3]
 
 
@@ -82,12 +82,12 @@ async def test_a_job_is_overtaken_only_so_often(bench: Bench) -> None:
     plain = [bench.submit(seed) for seed in range(1, MAX_OVERTAKES + 4)]
     await plain[MAX_OVERTAKES - 1].ended()
     await settle()
-    assert all(not caller.events[-1:] or caller.error is None for caller in plain)
+    assert all(not client.events[-1:] or client.error is None for client in plain)
     assert bench.engine.entered("decode") == MAX_OVERTAKES
     bench.binder.free()
     await cold.ended()
-    for caller in plain:
-        await caller.ended()
+    for client in plain:
+        await client.ended()
     assert bench.binder.balanced
 
 

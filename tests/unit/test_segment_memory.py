@@ -167,7 +167,7 @@ def test_what_the_manager_wrote_is_what_is_read(
     """Every module gets the file's up @ down, or its table; checked against the factors."""
     layout = segment.layout
     modules = None if isinstance(rank, int) else list(rank)
-    adapter, image = make_image(layout, rank=rank, modules=modules, style="kohya")
+    adapter, image = make_image(layout, rank=rank, modules=modules, convention="kohya")
     os.pwrite(segment.descriptor, b"\x7f" * layout.slot_bytes, segment.offset(2))
     write(segment, 2, image)
     segment.stage(2, image.data.size)

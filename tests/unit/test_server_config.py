@@ -39,21 +39,21 @@ def test_defaults() -> None:
     assert config.turbo_lora == EMBEDDED_TURBO
     assert EMBEDDED_TURBO.is_file()
     assert config.log_level == "INFO"
-    assert (config.pinned_styles, config.on_bad_adapter) == ((), OnBadAdapter.FAIL)
+    assert (config.pinned_adapters, config.on_bad_adapter) == ((), OnBadAdapter.FAIL)
 
 
 def test_everything_can_be_set(tmp_path: Path) -> None:
     arguments = [
         "--model", "/m", "--turbo-lora", "/t", "--listen", "unix:/s", "--runtime-dir",
         str(tmp_path), "--device", "cuda:1", "--dtype", "bfloat16", "--slots", "8", "--max-rank",
-        "64", "--queue", "3", "--grace", "0.5", "--log-level", "DEBUG", "--pin-style", "ink",
-        "--pin-style", "sub/水墨", "--pin-style", "ink", "--on-bad-adapter", "skip",
+        "64", "--queue", "3", "--grace", "0.5", "--log-level", "DEBUG", "--pin-adapter", "ink",
+        "--pin-adapter", "sub/水墨", "--pin-adapter", "ink", "--on-bad-adapter", "skip",
     ]  # fmt: skip
     config = parse_arguments(arguments)
     assert config == Config(
         model=Path("/m"), turbo_lora=Path("/t"), network=Network("unix:/s"), runtime_dir=tmp_path,
         device="cuda:1", dtype="bfloat16", slots=8, max_rank=64, queue=3, grace=0.5,
-        log_level="DEBUG", pinned_styles=("ink", "sub/水墨"), on_bad_adapter=OnBadAdapter.SKIP,
+        log_level="DEBUG", pinned_adapters=("ink", "sub/水墨"), on_bad_adapter=OnBadAdapter.SKIP,
     )  # fmt: skip
     assert not config.embedded
     assert parse_arguments(["--model", "/m"]).turbo_lora is None
@@ -116,11 +116,11 @@ BAD_ARGUMENTS = [
     (["--log-level", "LOUD"], "--log-level"),
     (["--runtime-dir", "/tmp/" + "x" * 100], "is too long for a Unix socket"),
     (["--on-bad-adapter", "ignore"], "--on-bad-adapter"),
-    (["--slots", "2", "--pin-style", "a", "--pin-style", "b"], "use --slots 3 or more"),
-    (["--slots", "5", "--pin-style", ""], "--pin-style needs a name"),
+    (["--slots", "2", "--pin-adapter", "a", "--pin-adapter", "b"], "use --slots 3 or more"),
+    (["--slots", "5", "--pin-adapter", ""], "--pin-adapter needs a name"),
     (["--tls-cert", "/c"], "--tls-cert and --tls-key belong together"),
     (["--tls-client-ca", "/c"], "--tls-client-ca needs --tls-cert"),
-    (["--per-caller", "0"], "--per-caller must be at least 1"),
+    (["--per-client", "0"], "--per-client must be at least 1"),
     (["--per-minute", "0"], "--per-minute must be at least 1"),
     (["--listen", "0.0.0.0:1"], "no TLS (--tls-cert, --tls-key) and no tokens (--tokens)"),
     (["--listen", "[::]:1", "--tokens", "/t"], "has no TLS (--tls-cert, --tls-key); add"),

@@ -52,12 +52,12 @@ def read_module(image: SlotImage, layout: SegmentLayout, module: str) -> np.ndar
 
 
 @pytest.mark.parametrize(("layout", "tolerance"), [(FLOAT32, 1e-5), (BFLOAT16, 2e-2)])
-@pytest.mark.parametrize("style", ["peft", "kohya"])
-def test_every_module_reads_back(layout: SegmentLayout, tolerance: float, style: str) -> None:
-    image = build(layout, make_lora(layout, style=style, rank=5))
+@pytest.mark.parametrize("convention", ["peft", "kohya"])
+def test_every_module_reads_back(layout: SegmentLayout, tolerance: float, convention: str) -> None:
+    image = build(layout, make_lora(layout, convention=convention, rank=5))
     assert image.packed_rank == 5
     assert image.sites == (*layout.low_rank_sites, *layout.delta_sites)
-    for module, delta in truth(layout, style=style, rank=5).items():
+    for module, delta in truth(layout, convention=convention, rank=5).items():
         site, _ = layout.modules[module]
         expected = delta if isinstance(site, LowRankSite) else CONDITIONING @ delta.T
         np.testing.assert_allclose(

@@ -44,7 +44,7 @@ def test_from_free_to_ready_and_back(bench: Bench) -> None:
 def test_generations_are_never_reused(bench: Bench) -> None:
     seen = []
     for turn in range(20):
-        slot = bench.reserve(f"style {turn % 3}")
+        slot = bench.reserve(f"adapter {turn % 3}")
         seen.append(slot.generation)
         if turn % 4 == 0:
             bench.table.abandon(ME, slot.index, slot.generation)
@@ -240,7 +240,7 @@ def test_a_draining_slot_is_free_exactly_when_its_last_pin_goes(bench: Bench) ->
 
 
 def test_a_rewrite_there_and_back_again(bench: Bench) -> None:
-    """A -> B -> A: each picture keeps its version, and the second A is not the first."""
+    """A -> B -> A: each image keeps its version, and the second A is not the first."""
     first = bench.publish("a")
     old = bench.pin("a")
     bench.publish("a")
@@ -294,7 +294,7 @@ def test_what_is_kept_makes_no_room_for_others() -> None:
     assert [n for n in "abcdefgh" if bench.table.published(n)] == list("afgh")
 
 
-def test_among_pictures_and_what_is_kept_there_is_no_room() -> None:
+def test_among_images_and_what_is_kept_there_is_no_room() -> None:
     bench = Bench(kept=("a",))
     for name in "abcd":
         bench.publish(name)
@@ -316,7 +316,7 @@ def test_an_update_replaces_what_is_kept() -> None:
 
 
 def test_an_update_may_take_the_kept_versions_own_slot() -> None:
-    """The spare one and all others are in use: without, the update would wait for pictures."""
+    """The spare one and all others are in use: without, the update would wait for images."""
     bench = Bench(kept=("a",))
     for name in "abcd":
         bench.publish(name)

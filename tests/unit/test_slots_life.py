@@ -1,5 +1,5 @@
 """What must hold of slots whatever happens in whatever order: a state machine of managers that
-come, write, stall and die, and of pictures that pin.
+come, write, stall and die, and of images that pin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Held:
 
 
 class SlotLife(RuleBasedStateMachine):
-    """Managers and pictures on one table.
+    """Managers and images on one table.
 
     `memory` is what lies in each slot: the generation that was written there last, 0 for zeros.
     Writers go on writing for as long as their process lives, lease or not.

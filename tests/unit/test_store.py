@@ -1,4 +1,4 @@
-"""Slots, memory and catalogue together: what a manager may do to them, and what pictures get."""
+"""Slots, memory and catalogue together: what a manager may do to them, and what images get."""
 
 # A slot changes under a test's eyes; mypy remembers what an assert before said of it.
 # mypy: disable-error-code="comparison-overlap"
@@ -16,7 +16,7 @@ import torch
 
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.changes import ChangeKind
-from inference_server.adapters.records import AdapterState, FileEntry, Wanted
+from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
 from inference_server.adapters.slots import SlotState
 from inference_server.errors import RequestError
 from tests.support.store_bench import IMAGES, LAYOUT, Bench, entry, make_bench, refused
@@ -33,8 +33,8 @@ async def test_a_published_adapter_is_listed_and_bound(bench: Bench) -> None:
     slot = await bench.publish("a")
     assert bench.states() == {"a": AdapterState.RESIDENT}
     assert bench.store.resident_bytes() == LAYOUT.slot_bytes
-    bench.binder.check([Wanted("a", 1.0)])
-    binding = await bench.binder.bind([Wanted("a", 0.5)])
+    bench.binder.check([AdapterWeight("a", 1.0)])
+    binding = await bench.binder.bind([AdapterWeight("a", 0.5)])
     (pin,), (gated,) = binding.pins, binding.gated
     assert (pin.content.entry, pin.content.generation) == (entry("a"), slot.generation)
     assert gated.gate == 0.5
@@ -54,13 +54,13 @@ async def test_no_adapters_bind_to_nothing(bench: Bench) -> None:
 async def test_a_weight_of_zero_takes_no_part_but_is_named(bench: Bench) -> None:
     for name in "ab":
         await bench.publish(name)
-    binding = await bench.binder.bind([Wanted("b", 0.0), Wanted("a", -2.0)])
+    binding = await bench.binder.bind([AdapterWeight("b", 0.0), AdapterWeight("a", -2.0)])
     assert [pin.content.entry.name for pin in binding.pins] == ["b", "a"]
     assert [gated.gate for gated in binding.gated] == [-2.0]
 
 
 async def test_a_binding_keeps_its_version_while_the_file_changes(bench: Bench) -> None:
-    """A -> B -> A: every picture is drawn with exactly one version from its start to its end."""
+    """A -> B -> A: every image is generated with exactly one version from its start to its end."""
     bindings = []
     for version in (0, 1, 0):
         await bench.publish("a", version)
@@ -289,7 +289,7 @@ async def test_what_cannot_be_drawn_is_refused_at_once(bench: Bench) -> None:
     bench.report(entry("水墨画"), entry("bad", refusal="rank 99 is too large"))
 
     def check(name: str) -> Callable[[], None]:
-        return lambda: bench.binder.check([Wanted("水墨画", 1.0), Wanted(name, 1.0)])
+        return lambda: bench.binder.check([AdapterWeight("水墨画", 1.0), AdapterWeight(name, 1.0)])
 
     error = await refused(Reason.ADAPTER_NOT_FOUND, check("水墨"))
     assert error.metadata == {"adapter": "水墨", "nearest": "水墨画"}
@@ -318,9 +318,9 @@ async def test_a_pending_name_keeps_what_was_known_of_it(bench: Bench) -> None:
 
 async def test_binding_without_waiting_is_all_or_nothing(bench: Bench) -> None:
     await bench.publish("a")
-    assert bench.binder.try_bind([Wanted("a", 1.0), Wanted("absent", 1.0)]) is None
+    assert bench.binder.try_bind([AdapterWeight("a", 1.0), AdapterWeight("absent", 1.0)]) is None
     assert bench.pins() == 0
-    binding = bench.binder.try_bind([Wanted("a", 0.5)])
+    binding = bench.binder.try_bind([AdapterWeight("a", 0.5)])
     assert binding is not None
     assert bench.pins() == 1
     assert binding.gated[0].gate == 0.5

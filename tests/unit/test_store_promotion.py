@@ -1,4 +1,4 @@
-"""Pictures that name an adapter which is not resident: what they wait for, and how it ends."""
+"""Images that name an adapter which is not resident: what they wait for, and how it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from inference_server.adapters import binder as binder_module
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.adapters.slots import SlotState
 from tests.support.fakes import settle, until
 from tests.support.store_bench import Bench, entry, make_bench, refused
@@ -79,7 +79,7 @@ async def end_by(bench: Bench, how: str) -> None:
     ("how", "reason", "said"),
     [
         ("refused", Reason.ADAPTER_REFUSED, "NaN in img_in"),
-        ("removed", Reason.ADAPTER_NOT_FOUND, "no style 'a'"),
+        ("removed", Reason.ADAPTER_NOT_FOUND, "no adapter 'a'"),
         ("manager gone", Reason.MANAGER_UNAVAILABLE, "wuliart-lora-manager"),
     ],
 )
@@ -141,12 +141,12 @@ async def test_more_adapters_than_are_kept_at_once_are_refused_before_they_are_q
 ) -> None:
     bench = make_bench(3, pinned=("kept",))
     bench.report(*map(entry, ["kept", *"abc"]))
-    wanted = [Wanted(name, 1.0) for name in names]
+    wanted = [AdapterWeight(name, 1.0) for name in names]
     if fits:
         bench.binder.check(wanted)
         return
     error = await refused(Reason.INVALID_REQUEST, lambda: bench.binder.check(wanted))
-    assert "has 3 styles; this server keeps 2" in error.message
+    assert "has 3 adapters; this server keeps 2" in error.message
     assert [v.field for v in error.violations] == ["adapters"]
 
 
@@ -179,7 +179,7 @@ async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(
     bench.binder.release(binding)
 
 
-async def test_pictures_being_drawn_are_awaited_however_long_they_take(
+async def test_images_being_drawn_are_awaited_however_long_they_take(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request was accepted: that the device is slow is no reason to end it."""
@@ -232,7 +232,7 @@ async def test_a_reservation_on_its_way_is_no_free_slot(bench: Bench) -> None:
     bench.binder.release(drawing)
 
 
-async def test_a_lost_lease_is_noticed_while_pictures_wait(
+async def test_a_lost_lease_is_noticed_while_images_wait(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 0.02)
@@ -258,7 +258,7 @@ def report_again(bench: Bench) -> None:
 async def test_a_cancelled_bind_gives_its_pins_back(
     bench: Bench, news: Callable[[Bench], None], turns: int
 ) -> None:
-    """Whatever else happens in the same moment: the caller has gone."""
+    """Whatever else happens in the same moment: the client has gone."""
     await bench.publish("here")
     bench.report(entry("here"), entry("a"))
     waiting = bench.binding("here", "a")
@@ -278,7 +278,7 @@ async def test_a_cancelled_bind_gives_its_pins_back(
 
 
 async def test_many_wait_and_leave_in_any_order(bench: Bench) -> None:
-    names = [f"style {n}" for n in range(9)]
+    names = [f"adapter {n}" for n in range(9)]
     bench.report(*map(entry, names))
 
     async def manager() -> None:
@@ -287,7 +287,7 @@ async def test_many_wait_and_leave_in_any_order(bench: Bench) -> None:
             if bench.store.slots.published(name) is None and bench.store.slots.can_reserve(name):
                 await bench.publish(name)
 
-    async def picture(n: int) -> None:
+    async def image(n: int) -> None:
         binding = await bench.bind(names[n % 9], names[(n * 4 + 1) % 9])
         for _ in range(n % 4):
             await asyncio.sleep(0)
@@ -296,7 +296,7 @@ async def test_many_wait_and_leave_in_any_order(bench: Bench) -> None:
     def one_after_the_other(numbers: range) -> Awaitable[None]:
         async def serve() -> None:
             for n in numbers:
-                await picture(n)
+                await image(n)
 
         return serve()
 

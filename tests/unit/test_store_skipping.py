@@ -1,4 +1,4 @@
-"""Pictures drawn without a bad adapter: which are skipped, and which failures stay failures."""
+"""Images generated without a bad adapter: which are skipped, and which failures stay failures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from inference_server.adapters.binding import Binding
-from inference_server.adapters.records import Skipped, Wanted
+from inference_server.adapters.records import AdapterWeight, Skipped
 from tests.support.store_bench import Bench, entry, make_bench, refused
 from wuliart_contract.status import Reason
 
-NO_SUCH = Skipped("stone", Reason.ADAPTER_NOT_FOUND, "there is no style 'stone'")
-REFUSED = Skipped("bad", Reason.ADAPTER_REFUSED, "style 'bad' cannot be used: rank 99")
-WANTED = [Wanted("stone", 1.0), Wanted("good", 0.5), Wanted("bad", 0.0)]
+NO_SUCH = Skipped("stone", Reason.ADAPTER_NOT_FOUND, "there is no adapter 'stone'")
+REFUSED = Skipped("bad", Reason.ADAPTER_REFUSED, "adapter 'bad' cannot be used: rank 99")
+WANTED = [AdapterWeight("stone", 1.0), AdapterWeight("good", 0.5), AdapterWeight("bad", 0.0)]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_what_is_bad_is_left_out_and_told_in_the_requests_order(bench: Ben
     assert [gated.gate for gated in binding.gated] == [0.5]
 
 
-async def test_a_picture_of_which_nothing_is_left_is_drawn_without(bench: Bench) -> None:
+async def test_a_image_of_which_nothing_is_left_is_drawn_without(bench: Bench) -> None:
     binding = bench.binder.try_bind([WANTED[0], WANTED[2]])
     assert binding is not None
     assert (binding.wanted, binding.pins) == ((), ())
@@ -85,7 +85,9 @@ async def test_without_a_manager_a_good_one_still_fails_and_a_bad_one_does_not(
 
 
 async def test_before_the_first_report_nothing_is_known_to_be_missing() -> None:
-    """A server that was just started must not draw without a style it will have in a second."""
+    """A server that was just started must not generate without an adapter it will have in a
+    second.
+    """
     bench = make_bench(skip_bad=True)
     await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.binder.check(WANTED[:1]))
     await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.bind("stone"))
@@ -98,7 +100,7 @@ async def test_a_file_that_is_being_read_is_not_missing(skip_bad: bool) -> None:
     bench = make_bench(skip_bad=skip_bad)
     bench.store.report(bench.session.id, [], pending=["new"])
     error = await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.bind("new"))
-    assert error.message == "the file of style 'new' is still being read; try again in a moment"
+    assert error.message == "the file of adapter 'new' is still being read; try again in a moment"
     bench.report(entry("new"))
     waiting = bench.binding("new")
     await bench.publish("new")
@@ -108,5 +110,5 @@ async def test_a_file_that_is_being_read_is_not_missing(skip_bad: bool) -> None:
 async def test_a_server_that_does_not_skip_fails() -> None:
     bench = make_bench()
     bench.report(entry("bad", refusal="rank 99"))
-    assert bench.binder.try_bind([Wanted("bad", 1.0)]) is None
-    await refused(Reason.ADAPTER_REFUSED, lambda: bench.binder.check([Wanted("bad", 1.0)]))
+    assert bench.binder.try_bind([AdapterWeight("bad", 1.0)]) is None
+    await refused(Reason.ADAPTER_REFUSED, lambda: bench.binder.check([AdapterWeight("bad", 1.0)]))

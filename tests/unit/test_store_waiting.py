@@ -12,7 +12,7 @@ from rich.console import Console
 
 from inference_server.adapters.changes import ChangeKind
 from inference_server.adapters.metrics import Count
-from inference_server.adapters.records import AdapterState, FileEntry, Wanted
+from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
 from inference_server.service.adapters import _adapter
 from inference_server.service.segment import _waiting
 from tests.support.store_bench import Bench, entry, make_bench, refused
@@ -46,8 +46,10 @@ async def test_a_file_that_was_never_judged_is_listed_as_waiting_and_cannot_be_u
 ) -> None:
     report(bench, entry("oil"), waits=(waiting("ink"),))
     assert bench.states() == {"ink": AdapterState.WAITING, "oil": AdapterState.AVAILABLE}
-    error = await refused(Reason.ADAPTER_REFUSED, lambda: bench.binder.check([Wanted("ink", 1.0)]))
-    assert error.message == f"style 'ink' cannot be used yet: {WHY}"
+    error = await refused(
+        Reason.ADAPTER_REFUSED, lambda: bench.binder.check([AdapterWeight("ink", 1.0)])
+    )
+    assert error.message == f"adapter 'ink' cannot be used yet: {WHY}"
     assert bench.store.catalog.nearest("inks") is None
     report(bench, entry("ink"), entry("oil"))
     assert bench.states()["ink"] is AdapterState.AVAILABLE
@@ -69,7 +71,9 @@ async def test_what_is_no_longer_waited_for_and_not_judged_yet_is_not_listed(ben
     report(bench, waits=(waiting("ink"),))
     bench.store.report(bench.session.id, [], ["ink"])
     assert bench.states() == {}
-    await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.binder.check([Wanted("ink", 1.0)]))
+    await refused(
+        Reason.MANAGER_UNAVAILABLE, lambda: bench.binder.check([AdapterWeight("ink", 1.0)])
+    )
 
 
 async def test_watchers_are_told_and_a_refusal_is_counted_once(bench: Bench) -> None:
@@ -105,11 +109,11 @@ async def test_a_client_sees_the_state_and_the_reason(bench: Bench) -> None:
 async def test_a_name_is_found_in_either_encoding_and_shown_as_it_is(file: str, typed: str) -> None:
     bench = make_bench(pinned=(typed,))
     await bench.publish(file)
-    bench.binder.check([Wanted(typed, 1.0)])
+    bench.binder.check([AdapterWeight(typed, 1.0)])
     binding = await bench.bind(typed)
     assert [pin.content.entry.name for pin in binding.pins] == [file]
     bench.binder.release(binding)
-    assert bench.binder.try_bind([Wanted(typed, 1.0)]) is not None
+    assert bench.binder.try_bind([AdapterWeight(typed, 1.0)]) is not None
     (adapter,) = bench.store.catalog.adapters
     assert adapter.entry.name == file and adapter.pinned
     for name in "abcd":
@@ -121,9 +125,9 @@ async def test_one_adapter_named_in_both_encodings_is_named_twice(bench: Bench) 
     await bench.publish(NFD)
     error = await refused(
         Reason.INVALID_REQUEST,
-        lambda: bench.binder.check([Wanted(NFC, 1.0), Wanted(NFD, 1.0)]),
+        lambda: bench.binder.check([AdapterWeight(NFC, 1.0), AdapterWeight(NFD, 1.0)]),
     )
     assert "twice" in error.message
     report(bench, waits=())
     bench.store.report(bench.session.id, [], [NFD])
-    await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.binder.check([Wanted(NFC, 1.0)]))
+    await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.binder.check([AdapterWeight(NFC, 1.0)]))

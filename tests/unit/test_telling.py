@@ -1,10 +1,10 @@
-"""A picture that is drawn twice is told once, or not at all if it became another."""
+"""An image that is generated twice is told once, or not at all if it became another."""
 
 from __future__ import annotations
 
 import pytest
 
-from inference_server.ray_app.resumption import OtherPictureError, Telling
+from inference_server.ray_app.resumption import OtherImageError, Telling
 from wuliart.v1 import image_generation_pb2 as pb
 
 Response = pb.GenerateImageResponse
@@ -23,7 +23,7 @@ def step(n: int) -> Response:
     return Response(step=pb.StepEvent(step=n, total_steps=4))
 
 
-COMPLETED = Response(completed=pb.CompletedEvent(image=b"picture"))
+COMPLETED = Response(completed=pb.CompletedEvent(image=b"image"))
 
 
 def told(*responses: Response) -> list[Response]:
@@ -47,13 +47,13 @@ def test_a_third_is_no_different() -> None:
     assert told(*again, started(), step(1), *again, step(3)) == [*again, step(3)]
 
 
-def test_a_picture_that_had_not_begun_is_told_from_its_start() -> None:
+def test_a_image_that_had_not_begun_is_told_from_its_start() -> None:
     assert told(queued(2), queued(1), started()) == [queued(2), queued(1), started()]
 
 
 @pytest.mark.parametrize("other", [started(content_hash="b"), started(steps=3)])
-def test_another_picture_is_none(other: Response) -> None:
+def test_another_image_is_none(other: Response) -> None:
     telling = Telling()
     assert telling.is_news(started())
-    with pytest.raises(OtherPictureError):
+    with pytest.raises(OtherImageError):
         telling.is_news(other)

@@ -29,7 +29,7 @@ def test_tiles_that_differ_are_blended_without_a_step() -> None:
     def decode(x: Tensor) -> Tensor:
         return torch.full((1, 3, 8 * x.shape[-2], 8 * x.shape[-1]), next(values))
 
-    picture = decode_in_tiles(decode, torch.zeros(1, 16, 128, 128), 8)
-    assert picture[..., :400].max() < 1e-6 and picture[..., 600:].min() > 1 - 1e-6
-    assert picture.diff(dim=-1).abs().max() == pytest.approx(1 / 96, rel=1e-3)
-    assert picture.diff(dim=-2).abs().max() < 1e-6
+    image = decode_in_tiles(decode, torch.zeros(1, 16, 128, 128), 8)
+    assert image[..., :400].max() < 1e-6 and image[..., 600:].min() > 1 - 1e-6
+    assert image.diff(dim=-1).abs().max() == pytest.approx(1 / 96, rel=1e-3)
+    assert image.diff(dim=-2).abs().max() < 1e-6

@@ -1,4 +1,4 @@
-"""A picture's spans: their order, their parent, and how the trace travels."""
+"""An image's spans: their order, their parent, and how the trace travels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
 from tests.support.harness import InProcessServer, failure_of, kinds, running_server
 from tests.support.scheduler_bench import Bench
@@ -39,50 +39,50 @@ async def server() -> AsyncIterator[InProcessServer]:
         yield running
 
 
-async def test_the_stages_of_a_picture_follow_each_other(spans: InMemorySpanExporter) -> None:
+async def test_the_stages_of_a_image_follow_each_other(spans: InMemorySpanExporter) -> None:
     async with Bench() as bench:
-        caller = bench.submit(
-            1, prompt=PROMPT, steps=2, adapters=(Wanted("ink", 1.0),), request_id="one"
+        client = bench.submit(
+            1, prompt=PROMPT, steps=2, adapters=(AdapterWeight("ink", 1.0),), request_id="one"
         )
-        await caller.ended()
-    *stages, picture = spans.get_finished_spans()
-    assert [span.name for span in stages] == STAGES and picture.name == "picture"
-    assert dict(picture.attributes or {}) == {
-        "request_id": "one", "outcome": "completed", "steps": 2, "styles": ("ink",),
+        await client.ended()
+    *stages, image = spans.get_finished_spans()
+    assert [span.name for span in stages] == STAGES and image.name == "image"
+    assert dict(image.attributes or {}) == {
+        "request_id": "one", "outcome": "completed", "steps": 2, "adapters": ("ink",),
     }  # fmt: skip
-    assert all(span.parent == picture.context for span in stages) and picture.parent is None
+    assert all(span.parent == image.context for span in stages) and image.parent is None
     for before, after in pairwise(stages[:4]):
         assert before.end_time == after.start_time
-    assert picture.start_time == stages[0].start_time
-    assert picture.end_time == stages[-1].end_time
+    assert image.start_time == stages[0].start_time
+    assert image.end_time == stages[-1].end_time
     for span, name in zip(stages, STAGES, strict=True):
         assert span.start_time is not None and span.end_time is not None
         took = (span.end_time - span.start_time) / 1e9
-        assert took == pytest.approx(getattr(caller.picture.timings, name), abs=1e-6)
+        assert took == pytest.approx(getattr(client.image.timings, name), abs=1e-6)
     assert PROMPT not in "".join(span.to_json() for span in spans.get_finished_spans())
 
 
-async def test_a_picture_belongs_to_its_callers_trace(
+async def test_a_image_belongs_to_its_clients_trace(
     server: InProcessServer, spans: InMemorySpanExporter
 ) -> None:
     assert outgoing_metadata() == ()
-    with trace.get_tracer("test").start_as_current_span("caller") as mine:
+    with trace.get_tracer("test").start_as_current_span("client") as mine:
         call = server.images().GenerateImage(
             GenerateImageRequest(prompt=PROMPT), metadata=outgoing_metadata()
         )
         await kinds(call)
-    (picture,) = [span for span in spans.get_finished_spans() if span.name == "picture"]
-    assert picture.parent is not None
-    assert picture.parent.span_id == mine.get_span_context().span_id
-    assert picture.parent.is_remote
+    (image,) = [span for span in spans.get_finished_spans() if span.name == "image"]
+    assert image.parent is not None
+    assert image.parent.span_id == mine.get_span_context().span_id
+    assert image.parent.is_remote
 
 
 async def test_one_that_fails_says_so(server: InProcessServer, spans: InMemorySpanExporter) -> None:
     server.engine.fail("step", RequestError(Reason.NON_FINITE, "broken"))
     await failure_of(server.generate())
-    (picture,) = spans.get_finished_spans()
-    assert (picture.attributes or {})["outcome"] == "failed"
-    assert picture.status.description == "NON_FINITE"
+    (image,) = spans.get_finished_spans()
+    assert (image.attributes or {})["outcome"] == "failed"
+    assert image.status.description == "NON_FINITE"
 
 
 async def test_a_header_that_is_none_is_ignored(

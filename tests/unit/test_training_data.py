@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import captions, concepts, fetch, pictures, render
+from training.data import captions, concepts, fetch, images, render
 from training.data.captions import COLOURS, caption, with_article
 from training.data.concepts import Concept, TableError
 from training.data.icons import IconError, IconSet
@@ -155,7 +155,7 @@ def test_an_unknown_language_is_refused_by_name() -> None:
         caption(BY_NAME["fox"], None, "fr", random.Random(0))
 
 
-def test_packs_keep_pictures_exactly_and_can_be_continued(tmp_path: Path) -> None:
+def test_packs_keep_images_exactly_and_can_be_continued(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     first = rng.integers(0, 256, (16, 16, 4), np.uint8)
     first[..., 3] |= 1
@@ -170,11 +170,11 @@ def test_packs_keep_pictures_exactly_and_can_be_continued(tmp_path: Path) -> Non
         np.testing.assert_array_equal(pack.read("1F408"), first[::-1])
 
 
-def test_compose_lays_the_picture_over_the_background() -> None:
-    picture = np.zeros((1, 3, 4), np.uint8)
-    picture[0, :, 0] = 200
-    picture[0, :, 3] = (0, 51, 255)
-    out = render.compose(picture, (0, 100, 0))
+def test_compose_lays_the_image_over_the_background() -> None:
+    image = np.zeros((1, 3, 4), np.uint8)
+    image[0, :, 0] = 200
+    image[0, :, 3] = (0, 51, 255)
+    out = render.compose(image, (0, 100, 0))
     np.testing.assert_array_equal(out[0], [[0, 100, 0], [40, 80, 0], [200, 0, 0]])
 
 
@@ -225,9 +225,9 @@ def test_every_package_has_a_pinned_digest_and_a_licence() -> None:
 
 def test_a_complete_pack_is_left_alone(tmp_path: Path) -> None:
     fox = BY_NAME["fox"]
-    path = pictures.pack_path(tmp_path, "noto", 16)
+    path = images.pack_path(tmp_path, "noto", 16)
     with render.Pack(path) as pack:
         pack.add(fox.code, np.full((16, 16, 4), 255, np.uint8))
     before, steps = path.read_bytes(), []
-    assert pictures.draw_set([fox], "noto", 16, tmp_path, lambda: steps.append(1)) == path
+    assert images.draw_set([fox], "noto", 16, tmp_path, lambda: steps.append(1)) == path
     assert path.read_bytes() == before and steps == [1]

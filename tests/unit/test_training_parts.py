@@ -55,7 +55,7 @@ def test_the_trainable_transformer_is_the_stock_one() -> None:
     assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
 
 
-def test_the_stock_vae_gives_the_latents_and_pictures_of_training(tmp_path: Path) -> None:
+def test_the_stock_vae_gives_the_latents_and_images_of_training(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Autoencoder()
     x = torch.rand(2, 3, 128, 128) * 2 - 1
@@ -147,7 +147,7 @@ def test_packing_is_the_stock_pipelines() -> None:
 
 
 class Guide(nn.Module):
-    """Leads straight to one picture from wherever it is, but for an error at one noise level."""
+    """Leads straight to one image from wherever it is, but for an error at one noise level."""
 
     def __init__(self, goal: Tensor, error: float = 0.0, at: float = 0.5) -> None:
         super().__init__()
@@ -371,24 +371,24 @@ def test_placing_moves_and_shrinks_as_told() -> None:
 
 def test_the_exam_counts_what_lies_nearer_and_sees_the_ground() -> None:
     references = torch.rand(14, 6, 3, 64, 64)
-    picture = (references[2, 4] * 0.9 + references[2, 1] * 0.1).roll((2, -2), (1, 2))
+    image = (references[2, 4] * 0.9 + references[2, 1] * 0.1).roll((2, -2), (1, 2))
     concept, colour = torch.tensor([4, 1]), torch.tensor([2, 2])
-    ranks, distances = evaluation.rank(torch.stack([picture] * 2), references, concept, colour)
+    ranks, distances = evaluation.rank(torch.stack([image] * 2), references, concept, colour)
     assert ranks.tolist() == [0, 1]
     assert distances[0] < distances[1]
     grounds = latents.colours(torch.device("cpu"))
-    pictures = grounds[:, :, None, None].repeat(1, 1, 128, 128)
-    pictures[:, :, 30:100, 30:100] = 0.5
-    assert evaluation.ground_of(pictures).tolist() == list(range(14))
+    images = grounds[:, :, None, None].repeat(1, 1, 128, 128)
+    images[:, :, 30:100, 30:100] = 0.5
+    assert evaluation.ground_of(images).tolist() == list(range(14))
 
 
-def test_a_picture_in_another_place_is_still_the_same() -> None:
+def test_a_image_in_another_place_is_still_the_same() -> None:
     references = torch.zeros(3, 3, 64, 64)
     for number, reference in enumerate(references):
         reference[:, 20:40, 20 : 30 + 5 * number] = 1
     for x, y in ((2, -2), (-2, 2), (-2, -2)):
-        picture = references[1].roll((y, x), (1, 2))
-        distances = evaluation.nearest_place(references, picture)
+        image = references[1].roll((y, x), (1, 2))
+        distances = evaluation.nearest_place(references, image)
         assert distances[1] == 0
         assert distances[0] > 0.1 and distances[2] > 0.1
     assert evaluation.nearest_place(references, references[1].roll(6, 2))[1] > 0.1
@@ -408,8 +408,8 @@ def test_preview_factors_recover_a_linear_decoder() -> None:
     torch.manual_seed(0)
     z, factors = torch.randn(3, 32, 8, 8), torch.randn(32, 3) * 0.1
     colour = torch.einsum("nchw,cd->ndhw", z, factors) + 0.05
-    pictures = (colour.repeat_interleave(4, 2).repeat_interleave(4, 3) + 1) / 2
-    found = fit_preview(z, pictures)
+    images = (colour.repeat_interleave(4, 2).repeat_interleave(4, 3) + 1) / 2
+    found = fit_preview(z, images)
     assert torch.allclose(torch.tensor(found["factors"]), factors, atol=1e-4)
     assert torch.allclose(torch.tensor(found["bias"]), torch.tensor(0.05), atol=1e-4)
 

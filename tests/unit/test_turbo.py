@@ -18,7 +18,7 @@ TARGETS = ("attn.to_q", "attn.to_out.0", "attn.add_k_proj", "img_mlp.net.0.proj"
 
 
 def write_turbo(model: torch.nn.Module, path: Path, *, alpha: float | None) -> None:
-    """Lightning's style with an alpha, PEFT's without; modulation and time embedding included."""
+    """Lightning's adapter with an alpha, PEFT's without; modulation and time embedding included."""
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for name, layer in model.named_modules():

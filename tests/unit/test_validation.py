@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from inference_server.adapters.records import Wanted
+from inference_server.adapters import records
 from inference_server.errors import RequestError
 from inference_server.service.validation import RANDOM_SEED_BITS, validate
 from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
@@ -36,7 +36,7 @@ def test_defaults_are_filled_in() -> None:
     draw = validate(request(adapters=[AdapterWeight(name="ink")]), COUNTS)
     assert draw.prompt == "a cat"
     assert draw.steps == 4
-    assert draw.adapters == (Wanted("ink", 1.0),)
+    assert draw.adapters == (records.AdapterWeight("ink", 1.0),)
     assert draw.preview is False
     assert 0 <= draw.seed < 2**RANDOM_SEED_BITS
 
@@ -49,7 +49,7 @@ def test_what_is_given_is_kept() -> None:
     adapters = [AdapterWeight(name="b", weight=-2.0), AdapterWeight(name="a", weight=0.0)]
     draw = validate(request(seed=0, steps=1, adapters=adapters, preview=True), COUNTS)
     assert (draw.seed, draw.steps, draw.preview) == (0, 1, True)
-    assert draw.adapters == (Wanted("b", -2.0), Wanted("a", 0.0))
+    assert draw.adapters == (records.AdapterWeight("b", -2.0), records.AdapterWeight("a", 0.0))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
@@ -58,7 +58,7 @@ def test_every_seed_is_taken(seed: int) -> None:
 
 
 def test_steps_are_the_schedules() -> None:
-    """A LoRA of two steps draws two, and no more; one with levels of its own no fewer, either."""
+    """A two-step LoRA takes at most two steps; a written-out schedule takes no fewer."""
     assert validate(request(), range(1, 3)).steps == 2
     for counts, given, told in ((range(1, 3), 4, "1 to 2"), (range(2, 3), 1, "must be 2")):
         with pytest.raises(RequestError, match=told):

@@ -15,40 +15,40 @@ from wuliart_client._failures import BY_REASON
 from wuliart_contract.status import Reason
 from wuliart_web import failures, viewer, words
 from wuliart_web.adapters import Known
-from wuliart_web.images import KEPT, Pictures
+from wuliart_web.images import KEPT, Images
 from wuliart_web.page import _notes, _step_label, labelled
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123)
 
 
 def test_names_of_one_second_go_on_with_the_next() -> None:
-    pictures = Pictures(now=lambda: NOON)
-    names = [pictures.add(b"x").rsplit("/", 1)[1] for _ in range(3)]
+    images = Images(now=lambda: NOON)
+    names = [images.add(b"x").rsplit("/", 1)[1] for _ in range(3)]
     assert names == ["20261124_120000.jpg", "20261124_120001.jpg", "20261124_120002.jpg"]
 
 
 def test_a_clock_that_goes_back_repeats_no_name() -> None:
     times = iter([NOON, NOON - timedelta(hours=1)])
-    pictures = Pictures(now=lambda: next(times))
-    assert len({pictures.add(b"x").rsplit("/", 1)[1] for _ in range(2)}) == 2
+    images = Images(now=lambda: next(times))
+    assert len({images.add(b"x").rsplit("/", 1)[1] for _ in range(2)}) == 2
 
 
 def test_who_has_the_address_gets_the_file_and_nobody_else() -> None:
-    pictures = Pictures(now=lambda: NOON)
+    images = Images(now=lambda: NOON)
     app = FastAPI()
-    app.include_router(pictures.router())
+    app.include_router(images.router())
     browser = TestClient(app)
-    address = pictures.add(b"\xff\xd8picture")
+    address = images.add(b"\xff\xd8image")
     answer = browser.get(address)
-    assert (answer.status_code, answer.content) == (200, b"\xff\xd8picture")
+    assert (answer.status_code, answer.content) == (200, b"\xff\xd8image")
     assert answer.headers["content-type"] == "image/jpeg"
     assert 'filename="20261124_120000.jpg"' in answer.headers["content-disposition"]
     assert "private" in answer.headers["cache-control"]
     _, _, token, name = address.split("/")
     assert len(token) >= 20
-    assert browser.get(f"/pictures/{token[:-1]}/{name}").status_code == 404
+    assert browser.get(f"/images/{token[:-1]}/{name}").status_code == 404
     for _ in range(KEPT):
-        pictures.add(b"y")
+        images.add(b"y")
     assert browser.get(address).status_code == 404
 
 
@@ -58,7 +58,7 @@ def test_markup_is_shown_as_text() -> None:
         viewer.view(evil),
         viewer.note(evil),
         viewer.preview("data:x", evil),
-        viewer.picture("/a/b.jpg", evil, evil, evil),
+        viewer.image("/a/b.jpg", evil, evil, evil),
         viewer.tools("/a/b.jpg", {"save": evil, "whole": evil}),
         viewer.strip([(0, "/a/b.jpg", evil)], evil),
     ):
@@ -66,7 +66,7 @@ def test_markup_is_shown_as_text() -> None:
         assert "alert(1)" in html
 
 
-def test_two_styles_of_one_title_are_told_apart() -> None:
+def test_two_adapters_of_one_title_are_told_apart() -> None:
     def adapter(name: str, title: str) -> Adapter:
         return Adapter(name, title, (), 4, 1, "", AdapterState.RESIDENT, "", 1, None)
 
@@ -84,7 +84,7 @@ def test_every_failure_has_words_that_say_what_to_do(
     kind = Unavailable if reason is None else BY_REASON[reason]
     told = failures.told(kind("it is so.", reason and reason.value), said)
     assert "{" not in told and ".." not in told
-    assert re.search("again|goes on|then draw|再绘制|自动继续|再绘制一次", told), told
+    assert re.search("again|goes on|then generate|再绘制|自动继续|再绘制一次", told), told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Fetches, checks and draws everything: `python -m training.data [--size 512] [--sets noto]`.
 
-Owns the command line and the progress bar; the work is in fetch, concepts and pictures.
+Owns the command line and the progress bar; the work is in fetch, concepts and images.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.data import concepts, fetch, icons, pictures
+from training.data import concepts, fetch, icons, images
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m training.data", description=__doc__)
-    parser.add_argument("--size", type=int, default=512, help="edge of the pictures in px")
+    parser.add_argument("--size", type=int, default=512, help="edge of the images in px")
     parser.add_argument("--sets", nargs="+", choices=concepts.SET_NAMES, default=concepts.SET_NAMES)
     parser.add_argument("--cache", type=Path, default=fetch.CACHE, help="folder for all files")
     return parser.parse_args(argv)
@@ -34,14 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     options.cache.mkdir(parents=True, exist_ok=True)
     try:
         table = concepts.read()
-        pictures.collect_svgs(table, options.cache)
+        images.collect_svgs(table, options.cache)
         paths = []
         columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn()) as progress:
             for name in options.sets:
                 task = progress.add_task(name, total=len(table))
                 paths.append(
-                    pictures.draw_set(
+                    images.draw_set(
                         table, name, options.size, options.cache, partial(progress.advance, task)
                     )
                 )
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{path.stat().st_size / 1e6:7.1f} MB  {path}")
     total = sum(path.stat().st_size for path in paths) / 1e6
     print(f"{len(table)} concepts, {total:.1f} MB, {time.monotonic() - started:.0f} s\n")
-    print("Licences, to be named wherever the pictures or what learned from them goes:")
+    print("Licences, to be named wherever the images or what learned from them goes:")
     print(fetch.licences())
     return 0
 

@@ -1,4 +1,4 @@
-"""Captions for pictures of a concept on a plain background, in English and Chinese.
+"""Captions for images of a concept on a plain background, in English and Chinese.
 
 Owns the background colours and the templates. Deterministic given a `random.Random`. Knows
 concepts and words, not pixels.
@@ -53,7 +53,7 @@ ENGLISH = (
     "{name}, {colour} background",
     "{colour} background, {a}",
     "{a} against {a_colour} backdrop",
-    "a picture of {a} on {colour}",
+    "an image of {a} on {colour}",
     "a drawing of {a} on {a_colour} background",
     "an illustration of {a} with {a_colour} background",
     "draw {a} on {a_colour} background",
@@ -71,9 +71,9 @@ CHINESE = (
     "{name}的插图，背景为{colour}",
     "{colour}背景前的{name}",
 )
-BARE_ENGLISH = ("{name}", "{a}", "a picture of {a}", "draw {a}")
+BARE_ENGLISH = ("{name}", "{a}", "an image of {a}", "draw {a}")
 BARE_CHINESE = ("{name}", "{one}", "{name}的图片", "画{one}")
-"""For a prompt that leaves the background open; the picture then has any colour."""
+"""For a prompt that leaves the background open; the image then has any colour."""
 
 ENGLISH_ADJECTIVES = (
     *("cute", "beautiful", "little", "small", "big", "shiny", "pretty", "single", "simple"),

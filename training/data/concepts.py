@@ -1,4 +1,4 @@
-"""The table of concepts: what a picture can show, named in English and Chinese.
+"""The table of concepts: what an image can show, named in English and Chinese.
 
 Owns the layout of concepts.tsv and its rules. The file is written by select_concepts and read
 by everybody else; nothing here knows emojibase, icon files or pixels.
@@ -29,7 +29,7 @@ class TableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """One thing that a picture can show.
+    """One thing that an image can show.
 
     `code` is its code points as in emojibase ("1F98A"), the key everywhere. `kind` says which
     article the English name and its tags take: "one" a/an, "some" none (plurals and stuff),

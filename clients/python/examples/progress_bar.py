@@ -1,4 +1,4 @@
-"""A progress bar in your app: python clients/python/examples/progress_bar.py PROMPT [STYLE]."""
+"""A progress bar in your app: python clients/python/examples/progress_bar.py PROMPT [ADAPTER]."""
 
 import sys
 
@@ -7,7 +7,7 @@ from rich.progress import Progress
 from wuliart_client import Client, Event, Queued, Step, WuliArtError
 
 prompt = sys.argv[1] if len(sys.argv) > 1 else "a red fox on a white background"
-styles = sys.argv[2:]
+adapters = sys.argv[2:]
 
 try:
     with Client() as client, Progress() as progress:  # $WULIART_TARGET, else 127.0.0.1:50051
@@ -21,7 +21,7 @@ try:
                 label = f"step {event.step}/{event.total_steps}"
                 progress.update(task, completed=event.step, description=label)
 
-        picture = client.draw(prompt, styles=styles, on_event=show)
+        image = client.draw(prompt, adapters=adapters, on_event=show)
 except WuliArtError as error:
     sys.exit(error.message)
-print(f"seed {picture.seed}, saved {picture.save('outputs')}")
+print(f"seed {image.seed}, saved {image.save('outputs')}")

@@ -1,4 +1,4 @@
-"""Two pictures at once, without threads: python clients/python/examples/two_at_once.py."""
+"""Two images at once, without threads: python clients/python/examples/two_at_once.py."""
 
 import asyncio
 
@@ -6,17 +6,17 @@ from wuliart_client import AsyncClient, Completed, Step
 
 
 async def watch(client: AsyncClient, prompt: str) -> None:
-    """Prints one picture's progress; leaving the loop early would cancel it on the server."""
+    """Prints one image's progress; leaving the loop early would cancel it on the server."""
     async with client.generate(prompt, preview=True) as events:
         async for event in events:
             if isinstance(event, Step) and event.preview:
                 print(f"{prompt}: step {event.step}, a preview of {len(event.preview)} bytes")
             elif isinstance(event, Completed):
-                print(f"{prompt}: saved {event.picture.save('outputs')}")
+                print(f"{prompt}: saved {event.image.save('outputs')}")
 
 
 async def main() -> None:
-    """Both share one connection; the server draws one after the other."""
+    """Both share one connection; the server generates one after the other."""
     async with AsyncClient() as client:
         await asyncio.gather(watch(client, "a red fox"), watch(client, "一座灯塔"))
 

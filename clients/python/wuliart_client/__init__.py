@@ -3,8 +3,8 @@
     from wuliart_client import Client
 
     with Client("127.0.0.1:50051") as client:
-        picture = client.draw("a lighthouse in ink", styles=["ink"], on_event=print)
-        print(picture.save("outputs"))
+        image = client.generate("a lighthouse in ink", adapters=["ink"], on_event=print)
+        print(image.save("outputs"))
 
 `Client` and `AsyncClient` are twins. Everything public is named here; the modules with an
 underscore are private. The command `wuliart` is this package at the shell.
@@ -30,9 +30,9 @@ from wuliart_client._exceptions import (
     Unavailable,
     WuliArtError,
 )
-from wuliart_client._image import NAME_PATTERN, AdapterUse, Picture, SkippedAdapter, Timings
+from wuliart_client._image import NAME_PATTERN, AdapterUse, GeneratedImage, SkippedAdapter, Timings
 from wuliart_client._recipe import read_recipe
-from wuliart_client._requests import Style, StyleLike
+from wuliart_client._requests import AdapterLike, AdapterWeight
 from wuliart_client._server_info import (
     AdapterMetric,
     DeviceInfo,
@@ -43,7 +43,7 @@ from wuliart_client._server_info import (
     ServerInfo,
 )
 from wuliart_client._streams import AsyncEventStream, EventStream
-from wuliart_contract.recipe import Recipe, RecipeError, RecipeStyle
+from wuliart_contract.recipe import Recipe, RecipeAdapter, RecipeError
 from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
 
 __all__ = [
@@ -52,11 +52,13 @@ __all__ = [
     "Adapter",
     "AdapterEvent",
     "AdapterEventKind",
+    "AdapterLike",
     "AdapterMetric",
     "AdapterNotFound",
     "AdapterRefused",
     "AdapterState",
     "AdapterUse",
+    "AdapterWeight",
     "AsyncClient",
     "AsyncEventStream",
     "Busy",
@@ -68,26 +70,24 @@ __all__ = [
     "Durations",
     "Event",
     "EventStream",
+    "GeneratedImage",
     "GenerationFailed",
     "InvalidRequest",
     "Limits",
     "MemorySegment",
     "ModelInfo",
     "NoFreeSlot",
-    "Picture",
     "ProtocolError",
     "QueueFull",
     "Queued",
     "RateLimited",
     "Recipe",
+    "RecipeAdapter",
     "RecipeError",
-    "RecipeStyle",
     "ServerInfo",
     "SkippedAdapter",
     "Started",
     "Step",
-    "Style",
-    "StyleLike",
     "Timings",
     "Unauthenticated",
     "Unavailable",

@@ -61,7 +61,7 @@ class Adapter:
 
     @property
     def usable(self) -> bool:
-        """Whether a picture can be drawn with it."""
+        """Whether an image can be generated with it."""
         return self.state in (AdapterState.RESIDENT, AdapterState.AVAILABLE)
 
 

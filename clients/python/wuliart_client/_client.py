@@ -27,10 +27,10 @@ from wuliart_client._channel import (
     resolve_target,
     resolve_tls,
 )
-from wuliart_client._events import Event, GenerationReader, finished_picture
+from wuliart_client._events import Event, GenerationReader, finished_image
 from wuliart_client._failures import CallContext
-from wuliart_client._image import Picture
-from wuliart_client._requests import StyleLike, build_generate_request
+from wuliart_client._image import GeneratedImage
+from wuliart_client._requests import AdapterLike, build_generate_request
 from wuliart_client._server_info import ServerInfo, read_server_info
 from wuliart_client._streams import AsyncEventStream, EventStream
 from wuliart_client._tracing import outgoing_metadata
@@ -78,19 +78,19 @@ class Client:
         *,
         seed: int | None = None,
         steps: int | None = None,
-        styles: Iterable[StyleLike] = (),
+        adapters: Iterable[AdapterLike] = (),
         preview: bool = False,
         metadata: bool = True,
         timeout: float | None = None,
     ) -> EventStream[Event]:
-        """Ask for a picture; the request is sent at once, its events come as you iterate.
+        """Ask for an image; the request is sent at once, its events come as you iterate.
 
         `seed` None: the server picks one and reports it. `steps` None: what the model was made for.
-        `styles`: up to 4 adapters, each a name, a (name, weight) or a `Style`. `preview`: whether
-        each `Step` carries a small JPEG. `metadata`: whether the picture carries its recipe, see
-        `read_recipe`.
+        `adapters`: up to 4 adapters, each a name, a (name, weight) or a `AdapterWeight`.
+        `preview`: whether each `Step` carries a small JPEG. `metadata`: whether the image carries
+        its recipe, see `read_recipe`.
         """
-        request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
+        request = build_generate_request(prompt, seed, steps, adapters, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(
             request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
         )
@@ -102,13 +102,13 @@ class Client:
         *,
         seed: int | None = None,
         steps: int | None = None,
-        styles: Iterable[StyleLike] = (),
+        adapters: Iterable[AdapterLike] = (),
         preview: bool = False,
         metadata: bool = True,
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
-    ) -> Picture:
-        """Ask for a picture and wait for it; arguments as for `generate`.
+    ) -> GeneratedImage:
+        """Ask for an image and wait for it; arguments as for `generate`.
 
         `on_event` is called with every event. What it raises cancels the call and is passed on.
         """
@@ -116,7 +116,7 @@ class Client:
             prompt,
             seed=seed,
             steps=steps,
-            styles=styles,
+            adapters=adapters,
             preview=preview,
             metadata=metadata,
             timeout=timeout,
@@ -125,9 +125,9 @@ class Client:
             for event in events:
                 if on_event is not None:
                     on_event(event)
-        return finished_picture(event)
+        return finished_image(event)
 
-    def styles(self, *, timeout: float | None = UNARY_SECONDS) -> list[Adapter]:
+    def adapters(self, *, timeout: float | None = UNARY_SECONDS) -> list[Adapter]:
         """All adapters by name, refused ones included."""
         pages, clock = ListReader(), Countdown(timeout)
         with CallContext(self.target, timeout).errors():
@@ -219,13 +219,13 @@ class AsyncClient:
         *,
         seed: int | None = None,
         steps: int | None = None,
-        styles: Iterable[StyleLike] = (),
+        adapters: Iterable[AdapterLike] = (),
         preview: bool = False,
         metadata: bool = True,
         timeout: float | None = None,
     ) -> AsyncEventStream[Event]:
         """As `Client.generate`."""
-        request = build_generate_request(prompt, seed, steps, styles, preview, metadata)
+        request = build_generate_request(prompt, seed, steps, adapters, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(
             request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
         )
@@ -237,18 +237,18 @@ class AsyncClient:
         *,
         seed: int | None = None,
         steps: int | None = None,
-        styles: Iterable[StyleLike] = (),
+        adapters: Iterable[AdapterLike] = (),
         preview: bool = False,
         metadata: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, also for the server
         on_event: Callable[[Event], object] | None = None,
-    ) -> Picture:
+    ) -> GeneratedImage:
         """As `Client.draw`."""
         async with self.generate(
             prompt,
             seed=seed,
             steps=steps,
-            styles=styles,
+            adapters=adapters,
             preview=preview,
             metadata=metadata,
             timeout=timeout,
@@ -257,14 +257,14 @@ class AsyncClient:
             async for event in events:
                 if on_event is not None:
                     on_event(event)
-        return finished_picture(event)
+        return finished_image(event)
 
-    async def styles(
+    async def adapters(
         self,
         *,
         timeout: float | None = UNARY_SECONDS,  # noqa: ASYNC109 - the call's, also for the server
     ) -> list[Adapter]:
-        """As `Client.styles`."""
+        """As `Client.adapters`."""
         pages, clock = ListReader(), Countdown(timeout)
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())

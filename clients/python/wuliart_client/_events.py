@@ -1,4 +1,4 @@
-"""The events of a picture's life, and the reader that makes them from messages.
+"""The events of an image's life, and the reader that makes them from messages.
 
 Knows the order in which the contract promises them; knows nothing of channels.
 """
@@ -12,22 +12,24 @@ from google.protobuf.duration_pb2 import Duration
 
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart_client._exceptions import ProtocolError
-from wuliart_client._image import AdapterUse, Picture, SkippedAdapter, Timings
+from wuliart_client._image import AdapterUse, GeneratedImage, SkippedAdapter, Timings
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The request waits; `position` requests are served before it, the one being drawn included."""
+    """The request waits; `position` requests are served before it, the one being generated
+    included.
+    """
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Drawing begins; everything that decides the picture is fixed from here on.
+    """Generating begins; everything that decides the image is fixed from here on.
 
     `prompt_tokens_ignored` tokens at the prompt's end are not read because it is too long.
-    `skipped` are adapters of the request that the picture is drawn without; always empty unless
+    `skipped` are adapters of the request that the image is generated without; always empty unless
     the server was started with --on-bad-adapter=skip.
     """
 
@@ -54,9 +56,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The picture is done."""
+    """The image is done."""
 
-    picture: Picture
+    image: GeneratedImage
 
 
 Event = Queued | Started | Step | Completed
@@ -124,19 +126,19 @@ class GenerationReader:
             elif kind == "step":
                 return _read_step(response.step)
             elif kind == "completed":
-                return Completed(_read_picture(response.completed, self._started))
+                return Completed(_read_image(response.completed, self._started))
         raise ProtocolError(f"the server sent {kind!r} out of order")
 
     def end(self) -> None:
-        """The server ended the stream with OK; ProtocolError if no picture came."""
-        finished_picture(self._last)
+        """The server ended the stream with OK; ProtocolError if no image came."""
+        finished_image(self._last)
 
 
-def finished_picture(last: Event | None) -> Picture:
-    """The picture in the last event of a stream; ProtocolError if there is none."""
+def finished_image(last: Event | None) -> GeneratedImage:
+    """The image in the last event of a stream; ProtocolError if there is none."""
     if not isinstance(last, Completed):
-        raise ProtocolError("the server ended the stream before the picture was complete")
-    return last.picture
+        raise ProtocolError("the server ended the stream before the image was complete")
+    return last.image
 
 
 def _read_started(started: pb.StartedEvent) -> Started:
@@ -158,8 +160,8 @@ def _read_step(step: pb.StepEvent) -> Step:
     return Step(step.step, step.total_steps, _seconds(step.elapsed), preview)
 
 
-def _read_picture(completed: pb.CompletedEvent, started: Started) -> Picture:
-    return Picture(
+def _read_image(completed: pb.CompletedEvent, started: Started) -> GeneratedImage:
+    return GeneratedImage(
         data=completed.image,
         media_type=completed.media_type,
         width=completed.width,

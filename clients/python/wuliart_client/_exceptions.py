@@ -6,8 +6,8 @@ WuliArtError
   ├── AdapterRefused      the adapter's file was refused; the message says why
   ├── Busy                worth trying again after `.retry_after` seconds
   │     ├── QueueFull     as many requests wait as the server lets wait
-  │     ├── NoFreeSlot    every adapter slot is in use by a picture being drawn
-  │     └── RateLimited   as many pictures as one caller may ask for
+  │     ├── NoFreeSlot    every adapter slot is in use by an image being generated
+  │     └── RateLimited   as many images as one caller may ask for
   ├── Unauthenticated     the server asks for a token that it knows
   ├── Unavailable         not reachable, starting, draining, or without its LoRA manager
   ├── DeadlineExceeded    the timeout passed
@@ -93,11 +93,11 @@ class QueueFull(Busy):
 
 
 class NoFreeSlot(Busy):
-    """Every adapter slot is in use by a picture being drawn."""
+    """Every adapter slot is in use by an image being generated."""
 
 
 class RateLimited(Busy):
-    """One caller may not ask for more pictures now."""
+    """One caller may not ask for more images now."""
 
 
 class Unauthenticated(WuliArtError):

@@ -1,4 +1,4 @@
-"""A finished picture, and how it is saved without overwriting anything. Knows nothing of gRPC."""
+"""A finished image, and how it is saved without overwriting anything. Knows nothing of gRPC."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 NAME_PATTERN: Final = "%Y%m%d_%H%M%S.jpg"
-"""File name of a saved picture: local time, to the second."""
+"""File name of a saved image: local time, to the second."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterUse:
-    """One exact version of an adapter, as used by one picture.
+    """One exact version of an adapter, as used by one image.
 
     `content_hash` is the file's SHA-256, 64 hexadecimal digits; `generation` counts the server's
     slot writes.
@@ -42,7 +42,7 @@ class SkippedAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds per stage of one picture; `total` from the call's arrival to the encoded picture."""
+    """Seconds per stage of one image; `total` from the call's arrival to the encoded image."""
 
     queued: float
     text_encode: float
@@ -53,10 +53,10 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A finished picture: `data` is a whole file of `media_type`; width and height in pixels.
+class GeneratedImage:
+    """A finished image: `data` is a whole file of `media_type`; width and height in pixels.
 
-    `skipped` are adapters that it was drawn without, on a server that skips bad ones.
+    `skipped` are adapters that it was generated without, on a server that skips bad ones.
     """
 
     data: bytes = field(repr=False)

@@ -1,4 +1,4 @@
-"""Reads the recipe out of a picture's file. Owns where it lies in the file; its form is shared.
+"""Reads the recipe out of an image's file. Owns where it lies in the file; its form is shared.
 
 The file may come from anywhere. Of a JPEG only the headers of its segments and the one EXIF segment
 (at most 64 KiB) are read, never pixels, and of EXIF only the two entries that lead to the text.
@@ -31,19 +31,19 @@ _OFFSETS, _BYTES = (4, 13), (1, 2, 7)
 """TIFF's types of the two entries: LONG or IFD; BYTE, ASCII or UNDEFINED."""
 
 
-def read_recipe(picture: str | Path | bytes) -> Recipe:
+def read_recipe(image: str | Path | bytes) -> Recipe:
     """The recipe of a JPEG, by its path or as bytes.
 
-    Raises RecipeError, saying why, when the picture has none (it was drawn without, another
-    program wrote it anew, or it is no picture of this service), and OSError if the file cannot be
+    Raises RecipeError, saying why, when the image has none (it was generated without, another
+    program wrote it anew, or it is no image of this service), and OSError if the file cannot be
     read or is not a regular file.
     """
-    with io.BytesIO(picture) if isinstance(picture, bytes) else open_regular(Path(picture)) as file:
+    with io.BytesIO(image) if isinstance(image, bytes) else open_regular(Path(image)) as file:
         exif = _exif_segment(file)
     try:
         comment = b"" if exif is None else _user_comment(exif)
         if not comment.startswith(_UNICODE):
-            raise RecipeError("it carries no recipe; was it drawn with --no-metadata?")
+            raise RecipeError("it carries no recipe; was it generated with --no-metadata?")
         text = comment.removeprefix(_UNICODE).decode("utf-16-be")
     except (UnicodeDecodeError, struct.error):
         raise RecipeError("its EXIF data are damaged") from None

@@ -17,41 +17,43 @@ from wuliart_contract.status import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class AdapterWeight:
     """An adapter and how strongly it acts: `weight` from -2 to 2."""
 
     name: str
     weight: float = 1.0
 
 
-StyleLike = str | tuple[str, float] | Style
-"""A style by its name alone, by name and weight, or as a `Style`."""
+AdapterLike = str | tuple[str, float] | AdapterWeight
+"""An adapter by its name alone, by name and weight, or as a `AdapterWeight`."""
 
 
-def _as_style(style: StyleLike) -> Style:
-    if isinstance(style, Style):
-        return style
-    if isinstance(style, str):
-        return Style(style)
-    name, weight = style
-    return Style(name, weight)
+def _as_adapter(adapter: AdapterLike) -> AdapterWeight:
+    if isinstance(adapter, AdapterWeight):
+        return adapter
+    if isinstance(adapter, str):
+        return AdapterWeight(adapter)
+    name, weight = adapter
+    return AdapterWeight(name, weight)
 
 
 def build_generate_request(
     prompt: str,
     seed: int | None,
     steps: int | None,
-    styles: Iterable[StyleLike],
+    adapters: Iterable[AdapterLike],
     preview: bool,
     metadata: bool,
 ) -> GenerateImageRequest:
-    """The request that asks for a picture.
+    """The request that asks for an image.
 
     Raises TypeError for an argument of the wrong type, and InvalidRequest, listing every
     violation, for values that do not fit into the message (a negative seed, a lone surrogate).
     """
-    if isinstance(styles, str):
-        raise TypeError(f"styles must be a list of styles, not a str: write styles=[{styles!r}]")
+    if isinstance(adapters, str):
+        raise TypeError(
+            f"adapters must be a list of adapters, not a str: write adapters=[{adapters!r}]"
+        )
     request = GenerateImageRequest(preview=preview, omit_recipe=not metadata)
     violations: list[tuple[str, str]] = []
 
@@ -66,7 +68,7 @@ def build_generate_request(
         put(request, "seed", seed, "seed")
     if steps is not None:
         put(request, "steps", steps, "steps")
-    for n, chosen in enumerate(map(_as_style, styles)):
+    for n, chosen in enumerate(map(_as_adapter, adapters)):
         adapter = request.adapters.add()
         put(adapter, "name", chosen.name, f"adapters[{n}].name")
         put(adapter, "weight", chosen.weight, f"adapters[{n}].weight")

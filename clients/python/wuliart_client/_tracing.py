@@ -1,4 +1,4 @@
-"""Lets a picture's spans belong to the caller's trace. Knows nothing of where spans are sent."""
+"""Lets an image's spans belong to the caller's trace. Knows nothing of where spans are sent."""
 
 from __future__ import annotations
 

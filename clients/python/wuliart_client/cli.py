@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
             f"--tls-{name}", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=text
         )
     parser = argparse.ArgumentParser(
-        prog="wuliart", description="Draw pictures with a WuliArt server.", parents=[target]
+        prog="wuliart", description="Generate images with a WuliArt server.", parents=[target]
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -76,12 +76,17 @@ def build_parser() -> argparse.ArgumentParser:
         arguments(command)
         command.set_defaults(run=run)
 
-    add("generate", "Draw a picture.", cli_generate.add_arguments, cli_generate.run)
-    add("styles", "List the styles.", cli_adapters.add_arguments, cli_adapters.run_styles)
-    add("watch", "Print styles as they change.", cli_adapters.add_arguments, cli_adapters.run_watch)
+    add("generate", "Generate an image.", cli_generate.add_arguments, cli_generate.run)
+    add("adapters", "List the adapters.", cli_adapters.add_arguments, cli_adapters.run_adapters)
+    add(
+        "watch",
+        "Print adapters as they change.",
+        cli_adapters.add_arguments,
+        cli_adapters.run_watch,
+    )
     add(
         "info",
-        "Describe the server, or how a picture was drawn.",
+        "Describe the server, or how an image was generated.",
         cli_info.add_arguments,
         cli_info.run,
     )

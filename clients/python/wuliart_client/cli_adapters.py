@@ -1,4 +1,4 @@
-"""`wuliart styles` and `wuliart watch`: which styles there are, now and as they change."""
+"""`wuliart adapters` and `wuliart watch`: which adapters there are, now and as they change."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ HASH_DIGITS: Final = 12
 HEADINGS: Final = (
     "name", "title", "state", "slot", "since", "rank", "size", "trigger words", "hash", "reason",
 )  # fmt: skip
-"""Of `wuliart styles`; the slot, and since when, are those of a resident style."""
+"""Of `wuliart adapters`; the slot, and since when, are those of a resident adapter."""
 
 RECONNECT_SECONDS: Final = 1.0
 """Between two attempts to go on watching, on top of the channel's own retries."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `wuliart styles` and `wuliart watch`."""
+    """Declare the arguments of `wuliart adapters` and `wuliart watch`."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each")
 
 
-def run_styles(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Print all styles."""
-    adapters = client.styles()
+def run_adapters(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    """Print all adapters."""
+    adapters = client.adapters()
     if arguments.json:
         for adapter in adapters:
             terminal.line(as_json(adapter))
     elif adapters:
         terminal.table(adapter_table(adapters))
     else:
-        terminal.note("there are no styles: copy a .safetensors file into the LoRA folder")
+        terminal.note("there are no adapters: copy a .safetensors file into the LoRA folder")
 
 
 def adapter_table(adapters: list[Adapter]) -> Table:
@@ -94,7 +94,7 @@ def show(event: AdapterEvent, arguments: argparse.Namespace, terminal: Terminal)
         terminal.line(as_json(event))
         return
     if event.kind is AdapterEventKind.SNAPSHOT and not event.adapters:
-        terminal.line("snapshot  no styles")
+        terminal.line("snapshot  no adapters")
     for adapter in event.adapters:
         terminal.line(f"{event.kind.value:<9} {adapter.name}  {describe(adapter)}")
 

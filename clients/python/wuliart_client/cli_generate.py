@@ -1,4 +1,4 @@
-"""`wuliart generate`: one picture from a prompt to a file."""
+"""`wuliart generate`: one image from a prompt to a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wuliart_client import cli_recipe
 from wuliart_client._client import Client
 from wuliart_client._events import Event, Started, Step
 from wuliart_client._image import naming
-from wuliart_client._requests import Style
+from wuliart_client._requests import AdapterWeight
 from wuliart_client.cli_progress import progress_on
 from wuliart_client.cli_terminal import Terminal, as_json
 from wuliart_contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
@@ -22,10 +22,14 @@ from wuliart_contract.limits import MAX_PROMPT_TOKENS, MAX_STEPS, MIN_STEPS
 _WEIGHT: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 
 
-def parse_style(text: str) -> Style:
+def parse_adapter(text: str) -> AdapterWeight:
     """`NAME` or `NAME:WEIGHT`; a name may hold colons, so only a number after the last is one."""
     name, colon, weight = text.rpartition(":")
-    return Style(name, float(weight)) if colon and _WEIGHT.fullmatch(weight) else Style(text)
+    return (
+        AdapterWeight(name, float(weight))
+        if colon and _WEIGHT.fullmatch(weight)
+        else AdapterWeight(text)
+    )
 
 
 def parse_seed(text: str) -> int:
@@ -50,15 +54,15 @@ def parse_timeout(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `wuliart generate`."""
-    parser.add_argument("prompt", nargs="?", help="what the picture shows, in English or Chinese")
+    parser.add_argument("prompt", nargs="?", help="what the image shows, in English or Chinese")
     parser.add_argument(
         "--like",
         type=Path,
         metavar="FILE",
-        help="draw this picture again; what else is given here takes its place",
+        help="generate this image again; what else is given here takes its place",
     )
     parser.add_argument(
-        "--seed", type=parse_seed, help="draw this noise (default: the server picks a seed)"
+        "--seed", type=parse_seed, help="generate this noise (default: the server picks a seed)"
     )
     parser.add_argument(
         "--steps",
@@ -70,19 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--style",
-        dest="styles",
+        dest="adapters",
         metavar="NAME[:WEIGHT]",
-        type=parse_style,
+        type=parse_adapter,
         action="append",
         default=[],
-        help="use this style, with a weight from -2 to 2 (default 1); up to four times",
+        help="use this adapter, with a weight from -2 to 2 (default 1); up to four times",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("outputs"),
         metavar="DIR",
-        help="folder of the picture (default: outputs); nothing in it is overwritten",
+        help="folder of the image (default: outputs); nothing in it is overwritten",
     )
     parser.add_argument(
         "--preview", action="store_true", help="ask for a preview of each step, without keeping it"
@@ -97,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-metadata",
         dest="metadata",
         action="store_false",
-        help="leave prompt, seed and styles out of the picture's file",
+        help="leave prompt, seed and adapters out of the image's file",
     )
     parser.add_argument(
         "--timeout", type=parse_timeout, metavar="S", help="give up after this many seconds"
@@ -135,11 +139,11 @@ def make_folder(path: Path) -> None:
 
 
 def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Draw the picture, save it, and say where it is."""
+    """Generate the image, save it, and say where it is."""
     recipe = cli_recipe.load(arguments.like) if arguments.like else None
     if recipe is not None:
         cli_recipe.fill(arguments, recipe)
-    # Before the drawing: a folder that cannot be written must not cost a picture.
+    # Before the generating: a folder that cannot be written must not cost an image.
     make_folder(arguments.out)
     preview_directory: Path | None = arguments.preview_dir
     if preview_directory is not None:
@@ -156,37 +160,37 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             elif isinstance(event, Step) and preview_directory is not None:
                 write_preview(preview_directory, event)
 
-        picture = client.draw(
+        image = client.draw(
             arguments.prompt,
             seed=arguments.seed,
             steps=arguments.steps,
-            styles=arguments.styles,
+            adapters=arguments.adapters,
             preview=arguments.preview or preview_directory is not None,
             metadata=arguments.metadata,
             timeout=arguments.timeout,
             on_event=on_event,
         )
-    path = picture.save(arguments.out)
-    for adapter in picture.skipped:
-        terminal.note(f"warning: a style is left out: {adapter.message}")
+    path = image.save(arguments.out)
+    for adapter in image.skipped:
+        terminal.note(f"warning: an adapter is left out: {adapter.message}")
     if ignored_tokens:
         terminal.note(
             f"the prompt's last {ignored_tokens} tokens were not read: "
             f"the model reads {MAX_PROMPT_TOKENS}; shorten the prompt"
         )
     if recipe is not None:
-        for change in cli_recipe.changes(recipe, picture, client.info().model):
-            terminal.note(f"this may not be the same picture: {change}")
+        for change in cli_recipe.changes(recipe, image, client.info().model):
+            terminal.note(f"this may not be the same image: {change}")
     if arguments.json:
         report = {
             "path": str(path),
-            "seed": picture.seed,
-            "steps": picture.steps,
-            "adapters": [dataclasses.asdict(use) for use in picture.adapters],
-            "skipped": [dataclasses.asdict(adapter) for adapter in picture.skipped],
-            "timings": dataclasses.asdict(picture.timings),
+            "seed": image.seed,
+            "steps": image.steps,
+            "adapters": [dataclasses.asdict(use) for use in image.adapters],
+            "skipped": [dataclasses.asdict(adapter) for adapter in image.skipped],
+            "timings": dataclasses.asdict(image.timings),
         }
         terminal.line(as_json(report))
     else:
-        terminal.line(f"seed {picture.seed}")
+        terminal.line(f"seed {image.seed}")
         terminal.line(f"saved {path}")

@@ -1,4 +1,4 @@
-"""`wuliart info`: what the server says about itself, or a picture about how it was drawn."""
+"""`wuliart info`: what the server says about itself, or an image about how it was generated."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from wuliart_client.cli_terminal import Terminal, as_json, visible
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `wuliart info`."""
     parser.add_argument(
-        "picture", type=Path, nargs="?", metavar="FILE", help="describe this picture instead"
+        "image", type=Path, nargs="?", metavar="FILE", help="describe this image instead"
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Print the server's or the picture's description."""
-    if arguments.picture is not None:
-        recipe = cli_recipe.load(arguments.picture)
+    """Print the server's or the image's description."""
+    if arguments.image is not None:
+        recipe = cli_recipe.load(arguments.image)
         if arguments.json:
             terminal.line(as_json(recipe))
         else:
@@ -48,7 +48,7 @@ def info_table(target: str, info: ServerInfo) -> Table:
         ("parameters", f"{model.transformer_parameters:,}"),
         ("turbo LoRA", model.turbo_lora or "none"),
         ("device", f"{device.name} ({device.kind}, {device.dtype})"),
-        ("picture", f"{limits.width}x{limits.height}, JPEG quality {limits.jpeg_quality}"),
+        ("image", f"{limits.width}x{limits.height}, JPEG quality {limits.jpeg_quality}"),
         ("steps", f"{limits.min_steps} to {limits.max_steps}, default {limits.default_steps}"),
         ("schedule", f"{model.schedule}: {model.schedule_reason}"),
         *(("warning", warning) for warning in model.warnings),
@@ -62,8 +62,8 @@ def info_table(target: str, info: ServerInfo) -> Table:
             f"{limits.max_prompt_tokens} tokens are read",
         ),
         (
-            "styles",
-            f"up to {limits.max_adapters} a picture, weight ±{limits.max_adapter_weight:g}, "
+            "adapters",
+            f"up to {limits.max_adapters} an image, weight ±{limits.max_adapter_weight:g}, "
             f"rank up to {limits.max_adapter_rank}, {limits.adapter_slots} slots",
         ),
         ("queue", f"{info.queue_length} now, up to {limits.queue_capacity} waiting"),

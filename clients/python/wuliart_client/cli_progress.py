@@ -1,4 +1,4 @@
-"""Progress of one picture: a bar on a terminal, lines elsewhere. Knows nothing of the call."""
+"""Progress of one image: a bar on a terminal, lines elsewhere. Knows nothing of the call."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from wuliart_client._events import Completed, Event, Queued, Started, Step
 
 
-class PictureProgress(Protocol):
-    """Shows the events of one picture; a context manager around them."""
+class ImageProgress(Protocol):
+    """Shows the events of one image; a context manager around them."""
 
     def show(self, event: Event) -> None:
         """Show an event."""
@@ -27,7 +27,7 @@ class PictureProgress(Protocol):
     ) -> None: ...
 
 
-def progress_on(console: Console) -> PictureProgress:
+def progress_on(console: Console) -> ImageProgress:
     """What suits the console."""
     return BarProgress(console) if console.is_interactive else PlainProgress(console)
 

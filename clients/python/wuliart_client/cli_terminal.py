@@ -1,6 +1,6 @@
 """What the command writes, and where. Owns how text of unknown origin is made harmless.
 
-Knows nothing of pictures or styles.
+Knows nothing of images or adapters.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 # WULIART_WEB is the page's address, http://127.0.0.1:7860 if it is not set.
 set -eu
 prompt=${1:?say what to draw}
-file=${2:-picture.jpg}
+file=${2:-image.jpg}
 
 answer=$(curl -sS "${WULIART_WEB:-http://127.0.0.1:7860}/v1/images/generations" \
   -H "Content-Type: application/json" \

@@ -23,7 +23,7 @@ from wuliart_process.standard_streams import standard_streams
 from wuliart_process.tokens import TokenFile, TokenFileError
 from wuliart_web.quick_import import quick_import
 
-_SECRETS: Final = re.compile(r"(?<=/pictures/)[^/]+|(?<=/heartbeat/)[^/?]+|(?<=\?).*")
+_SECRETS: Final = re.compile(r"(?<=/images/)[^/]+|(?<=/heartbeat/)[^/?]+|(?<=\?).*")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _for_the_log(record: logging.LogRecord) -> bool:
     """Takes from uvicorn's records their form for terminals, and addresses that open things.
 
-    Who knows a picture's address, or a session's name, may look at it.
+    Who knows an image's address, or a session's name, may look at it.
     """
     vars(record).pop("color_message", None)
     if record.name == "uvicorn.access" and isinstance(record.args, tuple):

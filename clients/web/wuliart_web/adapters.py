@@ -1,4 +1,4 @@
-"""What styles there are, for every page of this process: one subscription, told to many.
+"""What adapters there are, for every page of this process: one subscription, told to many.
 
 Owns the one watch of the service and the stream that tells browsers of a change. Knows nothing of
 how a page shows them.
@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from wuliart_client import Adapter, AdapterEventKind, AsyncClient, WuliArtError
 from wuliart_contract.limits import DEFAULT_STEPS, MIN_STEPS
 
-NEWS: Final = "/styles/news"
+NEWS: Final = "/adapters/news"
 _AGAIN: Final = 0.5
 """Seconds until a server that is gone is asked again."""
 _ASK: Final = 2.0
@@ -44,8 +44,8 @@ class Known:
     warnings: tuple[str, ...] = ()
 
 
-class Styles:
-    """Follows the service's styles for as long as `following` is entered."""
+class Adapters:
+    """Follows the service's adapters for as long as `following` is entered."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client

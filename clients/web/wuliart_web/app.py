@@ -14,10 +14,10 @@ from fastapi import FastAPI, Response
 from wuliart_client import AsyncClient
 from wuliart_process.tokens import TokenFile
 from wuliart_web import login, openai_images, page
-from wuliart_web.adapters import Styles
+from wuliart_web.adapters import Adapters
 from wuliart_web.gradio_calls import GradioCalls
 from wuliart_web.guard import Guard
-from wuliart_web.images import Pictures
+from wuliart_web.images import Images
 from wuliart_web.routes import VIEWER
 from wuliart_web.sessions import Sessions
 from wuliart_web.words import I18N
@@ -34,18 +34,18 @@ def create_app(
             none.
         allowed_hosts: names by which visitors may address the page; see `guard.Guard`.
     """
-    styles, pictures = Styles(client), Pictures()
+    adapters, images = Adapters(client), Images()
     client_for = login.clients(client, tokens)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with client, styles.following():
+        async with client, adapters.following():
             yield
 
     app = FastAPI(
         title="WuliArt Turbo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    blocks = page.build(client_for, pictures, styles)
+    blocks = page.build(client_for, images, adapters)
     sessions = Sessions(blocks)
     viewer_script = (page.ASSETS / "viewer.js").read_bytes()
 
@@ -54,7 +54,7 @@ def create_app(
         # A file of its own: inline, Gradio would insert it where no policy can name it.
         return Response(viewer_script, media_type="text/javascript")
 
-    for router in (openai_images.router(client_for), pictures.router(), styles.router()):
+    for router in (openai_images.router(client_for), images.router(), adapters.router()):
         app.include_router(router)
     gr.mount_gradio_app(
         app,
@@ -66,7 +66,7 @@ def create_app(
         css_paths=page.ASSETS / "page.css",
         head=f'<script src="{VIEWER}"></script>',
         footer_links=[],
-        # Gradio would keep what was drawn in the browser and offer to send it to a bucket.
+        # Gradio would keep what was generated in the browser and offer to send it to a bucket.
         run_history=False,
         ssr_mode=False,
     )
@@ -74,5 +74,5 @@ def create_app(
     # that it has launched itself, which a mounted app never does.
     blocks.has_launched = True
     return Guard(
-        app, tokens, allowed_hosts, GradioCalls(blocks, lambda: styles.known.counts), sessions
+        app, tokens, allowed_hosts, GradioCalls(blocks, lambda: adapters.known.counts), sessions
     )

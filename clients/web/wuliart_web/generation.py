@@ -1,6 +1,6 @@
-"""One picture from the click to its file, event by event, and the pictures of one visit.
+"""One image from the click to its file, event by event, and the images of one visit.
 
-Owns what the right half shows while a picture is drawn, and how a finished one is shown again.
+Owns what the right half shows while an image is generated, and how a finished one is shown again.
 Knows the gRPC client and the page's words; where on the page things stand is `page`'s.
 """
 
@@ -12,29 +12,38 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from wuliart_client import AsyncClient, Completed, Event, Queued, Started, Step, Style, WuliArtError
+from wuliart_client import (
+    AdapterWeight,
+    AsyncClient,
+    Completed,
+    Event,
+    Queued,
+    Started,
+    Step,
+    WuliArtError,
+)
 from wuliart_web import failures, viewer
-from wuliart_web.images import Pictures
+from wuliart_web.images import Images
 
 _STRIP: Final = 24
-"""Pictures in a strip, the newest."""
+"""Images in a strip, the newest."""
 
 Said = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a visitor asked for; `seed` is the one it is drawn with."""
+    """What a visitor asked for; `seed` is the one it is generated with."""
 
     prompt: str
     seed: int
     steps: int
-    styles: tuple[Style, ...]
+    adapters: tuple[AdapterWeight, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A finished picture of this visit; `number` counts them from 0."""
+    """A finished image of this visit; `number` counts them from 0."""
 
     number: int
     address: str
@@ -51,7 +60,7 @@ class Button(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The right half as HTML, the big button, and the picture once it is there."""
+    """The right half as HTML, the big button, and the image once it is there."""
 
     html: str
     button: Button
@@ -59,20 +68,20 @@ class Shown:
 
 
 async def draw(
-    client: AsyncClient, pictures: Pictures, asked: Asked, number: int, said: Said
+    client: AsyncClient, images: Images, asked: Asked, number: int, said: Said
 ) -> AsyncIterator[Shown]:
-    """Everything that is shown of one picture, in order; a failure is shown too, not raised."""
+    """Everything that is shown of one image, in order; a failure is shown too, not raised."""
     nothing = (0, asked.steps)
     yield Shown(viewer.view(said["asking"], steps=nothing), Button.GENERATING)
     before, remarks = "", list[str]()
     began = time.monotonic()
     try:
         async with client.generate(
-            asked.prompt, seed=asked.seed, steps=asked.steps, styles=asked.styles, preview=True
+            asked.prompt, seed=asked.seed, steps=asked.steps, adapters=asked.adapters, preview=True
         ) as events:
             async for event in events:
                 if isinstance(event, Completed):
-                    drawn = Drawn(number, pictures.add(event.picture.data), asked)
+                    drawn = Drawn(number, images.add(event.image.data), asked)
                     line = said["done"].format(seconds=time.monotonic() - began, seed=asked.seed)
                     line = " · ".join([line, *remarks])
                     yield Shown(finished(drawn, line, said, before), Button.DRAW, drawn)
@@ -88,7 +97,7 @@ async def draw(
 
 
 def _remarks(started: Started, said: Said) -> list[str]:
-    """How the picture differs from what was asked for."""
+    """How the image differs from what was asked for."""
     remarks = [said["skipped"].format(name=adapter.name) for adapter in started.skipped]
     if started.prompt_tokens_ignored:
         remarks.append(said["ignored"].format(count=started.prompt_tokens_ignored))
@@ -110,18 +119,18 @@ def _under_way(event: Event, asked: Asked, before: str, said: Said) -> Shown:
 
 
 def finished(drawn: Drawn, line: str, said: Said, before: str = "") -> str:
-    """The right half with a finished picture under a line of text."""
-    inner = viewer.picture(drawn.address, drawn.asked.prompt, said["zoom"], before)
+    """The right half with a finished image under a line of text."""
+    inner = viewer.image(drawn.address, drawn.asked.prompt, said["zoom"], before)
     return viewer.view(line, inner, viewer.tools(drawn.address, said))
 
 
 def kept(visit: Sequence[Drawn], drawn: Drawn) -> list[Drawn]:
-    """The pictures of a visit with one more, the newest first."""
+    """The images of a visit with one more, the newest first."""
     return [drawn, *visit][:_STRIP]
 
 
 def strip(visit: Sequence[Drawn], said: Said) -> str:
-    """The strip of a visit's pictures."""
+    """The strip of a visit's images."""
     named = (
         (d.number, d.address, said["thumb"].format(prompt=d.asked.prompt, seed=d.asked.seed))
         for d in visit

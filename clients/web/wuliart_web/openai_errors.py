@@ -1,6 +1,6 @@
 """What an OpenAI-shaped error is, and which one each failure becomes.
 
-Owns the statuses, types and codes. Knows nothing of requests, nor of how pictures are drawn.
+Owns the statuses, types and codes. Knows nothing of requests, nor of how images are generated.
 """
 
 from __future__ import annotations
@@ -137,42 +137,42 @@ def _told(error: ErrorDetails) -> str:
 
 
 def _path(location: Sequence[int | str]) -> str:
-    """('styles', 0, 'name') -> 'styles[0].name'."""
+    """('adapters', 0, 'name') -> 'adapters[0].name'."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     # A name from the request may hold lone surrogates, which no answer can carry.
     return path.removeprefix(".").encode("utf-8", "backslashreplace").decode()
 
 
-def translated(error: WuliArtError, model_style: str | None = None) -> DoorError:
-    """The answer to a failed call; `model_style` is the style that was named as the model."""
+def translated(error: WuliArtError, model_adapter: str | None = None) -> DoorError:
+    """The answer to a failed call; `model_adapter` is the adapter that was named as the model."""
     named = error.metadata.get("adapter")
-    if isinstance(error, AdapterNotFound) and named is not None and named == model_style:
+    if isinstance(error, AdapterNotFound) and named is not None and named == model_adapter:
         return model_not_found(named)
     _, status, kind, code = next(row for row in _STATUSES if isinstance(error, row[0]))
     message, param, retry_after = error.message, None, None
     if isinstance(error, InvalidRequest) and error.violations:
-        fields = [(_field(path, model_style), what) for path, what in error.violations]
+        fields = [(_field(path, model_adapter), what) for path, what in error.violations]
         message = "; ".join(f"{field} {what}" for field, what in fields)
         param = fields[0][0]
     elif isinstance(error, Busy):
         retry_after = error.retry_after
     elif named is not None:
-        param = "model" if named == model_style else "styles"
+        param = "model" if named == model_adapter else "adapters"
     return DoorError(status, message, kind=kind, param=param, code=code, retry_after=retry_after)
 
 
-def _field(path: str, model_style: str | None) -> str:
-    """The door's name for a field of the contract: adapters[1].name -> styles[1].name."""
+def _field(path: str, model_adapter: str | None) -> str:
+    """The door's name for a field of the contract: adapters[1].name -> adapters[1].name."""
 
     def renamed(found: re.Match[str]) -> str:
-        if model_style is None:
-            return f"styles[{found[1]}]"
-        return "model" if found[1] == "0" else f"styles[{int(found[1]) - 1}]"
+        if model_adapter is None:
+            return f"adapters[{found[1]}]"
+        return "model" if found[1] == "0" else f"adapters[{int(found[1]) - 1}]"
 
     field = _ADAPTER_FIELD.sub(renamed, path)
     if field.startswith("model"):
         return "model"
-    return "styles" if field == "adapters" else field
+    return "adapters" if field == "adapters" else field
 
 
 class DoorRoute(APIRoute):

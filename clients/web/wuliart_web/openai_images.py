@@ -1,4 +1,4 @@
-"""The door for apps that speak OpenAI's images API: pictures and models under /v1.
+"""The door for apps that speak OpenAI's images API: images and models under /v1.
 
 Owns the routes and what `model` means here. Knows nothing of the web page, nor of which process
 serves it; everything is asked of the gRPC service, in the name of who asks.
@@ -12,13 +12,20 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from wuliart_client import AsyncClient, Completed, Picture, ProtocolError, Started, WuliArtError
+from wuliart_client import (
+    AsyncClient,
+    Completed,
+    GeneratedImage,
+    ProtocolError,
+    Started,
+    WuliArtError,
+)
 from wuliart_web.login import ClientFor
 from wuliart_web.openai_errors import DoorError, DoorRoute, model_not_found, translated
 from wuliart_web.openai_request import SEEDS, ImageRequest, read_image_request
 from wuliart_web.openai_stream import (
     LOOK,
-    PictureStream,
+    ImageStream,
     begun,
     ours,
     text_of,
@@ -42,25 +49,25 @@ def router(client_for: ClientFor) -> APIRouter:
 
     @routes.post("/images/generations")
     async def generate(request: Request) -> Response:
-        """Draw pictures from a prompt; see `ImageRequest` for the fields."""
+        """Generate images from a prompt; see `ImageRequest` for the fields."""
         asked = await read_image_request(request)
         client = client_for(request.headers)
-        style = await _style_of(client, asked.model)
+        adapter = await _adapter_of(client, asked.model)
         try:
             if asked.stream:
-                return await _streamed(client, asked, style, request)
-            drawn = await unless_gone(request.receive, _draw_all(client, asked, style))
+                return await _streamed(client, asked, adapter, request)
+            drawn = await unless_gone(request.receive, _draw_all(client, asked, adapter))
         except WuliArtError as error:
-            raise translated(error, style) from error
+            raise translated(error, adapter) from error
         return JSONResponse(drawn)
 
     @routes.get("/models")
     async def models(request: Request) -> Response:
-        """The base model, then every style that can be drawn with."""
+        """The base model, then every adapter that can be generated with."""
         names = await _names(client_for(request.headers))
         return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
 
-    # A style in a subfolder has a slash in its name.
+    # An adapter in a subfolder has a slash in its name.
     @routes.get("/models/{name:path}")
     async def model(name: str, request: Request) -> Response:
         """One of them, by name."""
@@ -82,10 +89,10 @@ def router(client_for: ClientFor) -> APIRouter:
 
 
 async def _names(client: AsyncClient) -> list[str]:
-    """The base's name, then the drawable styles'."""
+    """The base's name, then the drawable adapters'."""
     base = (await client.info()).model.name
-    styles = [style.name for style in await client.styles() if style.usable]
-    return [base, *(name for name in styles if name != base)]
+    adapters = [adapter.name for adapter in await client.adapters() if adapter.usable]
+    return [base, *(name for name in adapters if name != base)]
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -93,53 +100,55 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "wuliart"}
 
 
-async def _style_of(client: AsyncClient, model: str | None) -> str | None:
-    """The style that `model` names, None for the base; whether there is one, drawing tells."""
+async def _adapter_of(client: AsyncClient, model: str | None) -> str | None:
+    """The adapter that `model` names, None for the base; whether there is one, generating tells."""
     if model is None or model == BASE or model == (await client.info()).model.name:
         return None
     return model
 
 
-async def _draw_all(client: AsyncClient, asked: ImageRequest, style: str | None) -> dict[str, Any]:
-    """OpenAI's answer with all pictures; what `ours` says of each is our addition.
+async def _draw_all(
+    client: AsyncClient, asked: ImageRequest, adapter: str | None
+) -> dict[str, Any]:
+    """OpenAI's answer with all images; what `ours` says of each is our addition.
 
     One after the other: others that wait get their turn in between, and a request alone can
-    never fill the queue. The n-th seed is the first plus n, so that the first draws all again.
+    never fill the queue. The n-th seed is the first plus n, so that the first generates all again.
     """
     data: list[dict[str, Any]] = []
     seed = asked.seed
-    for _ in range(asked.pictures):
-        started, picture = await _draw(client, asked, style, seed)
-        data.append({"b64_json": text_of(picture.data), **ours(picture)})
-        seed = (picture.seed + 1) % SEEDS
-    # The same for each picture: the prompt is read once, however many are drawn of it.
+    for _ in range(asked.images):
+        started, image = await _draw(client, asked, adapter, seed)
+        data.append({"b64_json": text_of(image.data), **ours(image)})
+        seed = (image.seed + 1) % SEEDS
+    # The same for each image: the prompt is read once, however many are generated of it.
     return {"created": int(time.time()), "data": data, "usage": usage(started), **LOOK}
 
 
 async def _draw(
-    client: AsyncClient, asked: ImageRequest, style: str | None, seed: int | None
-) -> tuple[Started, Picture]:
+    client: AsyncClient, asked: ImageRequest, adapter: str | None, seed: int | None
+) -> tuple[Started, GeneratedImage]:
     async with client.generate(
-        asked.prompt, seed=seed, steps=asked.steps, styles=asked.all_styles(style)
+        asked.prompt, seed=seed, steps=asked.steps, adapters=asked.all_adapters(adapter)
     ) as drawing:
         started = await begun(drawing)
         async for event in drawing:
             if isinstance(event, Completed):
-                return started, event.picture
-    raise ProtocolError("the server ended the stream before the picture was complete")
+                return started, event.image
+    raise ProtocolError("the server ended the stream before the image was complete")
 
 
 async def _streamed(
-    client: AsyncClient, asked: ImageRequest, style: str | None, request: Request
+    client: AsyncClient, asked: ImageRequest, adapter: str | None, request: Request
 ) -> Response:
-    """The answer begins when drawing does, so that what fails before has a status of its own."""
+    """The answer begins when generating does, so that what fails before has a status of its own."""
     wanted = asked.partial_images or 0
     drawing = client.generate(
         asked.prompt,
         seed=asked.seed,
         steps=asked.steps,
-        styles=asked.all_styles(style),
+        adapters=asked.all_adapters(adapter),
         preview=wanted > 0,
     )
     started = await unless_gone(request.receive, begun(drawing))
-    return PictureStream(drawing, started, wanted, style)
+    return ImageStream(drawing, started, wanted, adapter)

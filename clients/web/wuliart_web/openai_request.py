@@ -1,7 +1,7 @@
 """The body of POST /v1/images/generations: which fields there are and what they may say.
 
-Owns what is refused because no picture of ours could honour it. The limits of prompt, steps and
-styles are the server's own; knows nothing of them, nor of which models exist.
+Owns what is refused because no image of ours could honour it. The limits of prompt, steps and
+adapters are the server's own; knows nothing of them, nor of which models exist.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Final, Self
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from wuliart_client import Style
+from wuliart_client import AdapterWeight
 from wuliart_contract.limits import IMAGE_SIZE, JPEG_QUALITY
 from wuliart_web.openai_errors import DoorError, invalid_fields, shown
 
@@ -20,7 +20,7 @@ SIZE: Final = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 FORMAT: Final = "jpeg"
 QUALITY: Final = "high"
 BACKGROUND: Final = "opaque"
-"""What every picture is, in OpenAI's words."""
+"""What every image is, in OpenAI's words."""
 
 SEEDS: Final = 1 << 64
 """Seeds are below this; counting up from the last goes on at 0."""
@@ -39,8 +39,8 @@ def _only(*allowed: str | int, why: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-class StyleField(BaseModel):
-    """One of `styles`: a name as GET /v1/models lists it, and its weight from -2 to 2."""
+class AdapterField(BaseModel):
+    """One of `adapters`: a name as GET /v1/models lists it, and its weight from -2 to 2."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -49,7 +49,7 @@ class StyleField(BaseModel):
 
 
 class ImageRequest(BaseModel):
-    """What may be asked for. Null means absent; `seed`, `steps` and `styles` are our own."""
+    """What may be asked for. Null means absent; `seed`, `steps` and `adapters` are our own."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -60,16 +60,16 @@ class ImageRequest(BaseModel):
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] | None = None
     steps: int | None = None
-    styles: list[StyleField] | None = None
+    adapters: list[AdapterField] | None = None
 
-    # Only what is true of every picture anyway is accepted.
-    size: Annotated[str | None, _only(SIZE, "auto", why=f"every picture is {SIZE}")] = None
-    output_format: Annotated[str | None, _only(FORMAT, why="every picture is a JPEG")] = None
+    # Only what is true of every image anyway is accepted.
+    size: Annotated[str | None, _only(SIZE, "auto", why=f"every image is {SIZE}")] = None
+    output_format: Annotated[str | None, _only(FORMAT, why="every image is a JPEG")] = None
     output_compression: Annotated[
         int | None, _only(JPEG_QUALITY, why=f"every JPEG has quality {JPEG_QUALITY}")
     ] = None
     response_format: Annotated[
-        str | None, _only("b64_json", why="pictures are sent, not stored, so they have no URL")
+        str | None, _only("b64_json", why="images are sent, not stored, so they have no URL")
     ] = None
     quality: Annotated[
         str | None, _only("auto", "standard", QUALITY, why="use 'steps' (1 to 4) for drafts")
@@ -78,7 +78,7 @@ class ImageRequest(BaseModel):
         str | None, _only("auto", BACKGROUND, why="a JPEG has no transparency")
     ] = None
     style: Annotated[
-        None, _only(why="is not offered: use 'styles', or a style's name as 'model'")
+        None, _only(why="is not offered: use 'adapters', or an adapter's name as 'model'")
     ] = None
 
     # These say who asks, which changes nothing here, and how strictly a filter that we do not
@@ -89,10 +89,10 @@ class ImageRequest(BaseModel):
 
     @model_validator(mode="after")
     def _streams_one(self) -> Self:
-        if self.stream and self.pictures > 1:
+        if self.stream and self.images > 1:
             raise DoorError(
                 400,
-                f"Invalid value for 'n': a stream draws one picture, not {self.pictures}: leave "
+                f"Invalid value for 'n': a stream generates one image, not {self.images}: leave "
                 "'n' out, or ask without 'stream'.",
                 param="n",
                 code="invalid_value",
@@ -108,14 +108,16 @@ class ImageRequest(BaseModel):
         return self
 
     @property
-    def pictures(self) -> int:
-        """How many pictures to draw."""
+    def images(self) -> int:
+        """How many images to generate."""
         return self.n or 1
 
-    def all_styles(self, model_style: str | None) -> list[Style]:
-        """The style that was named as the model, then the others."""
-        first = [] if model_style is None else [Style(model_style)]
-        return first + [Style(style.name, style.weight) for style in self.styles or ()]
+    def all_adapters(self, model_adapter: str | None) -> list[AdapterWeight]:
+        """The adapter that was named as the model, then the others."""
+        first = [] if model_adapter is None else [AdapterWeight(model_adapter)]
+        return first + [
+            AdapterWeight(adapter.name, adapter.weight) for adapter in self.adapters or ()
+        ]
 
 
 async def read_image_request(request: Request) -> ImageRequest:
@@ -126,7 +128,7 @@ async def read_image_request(request: Request) -> ImageRequest:
     Raises:
         DoorError: it is not as it must be.
     """
-    # Without this, any web page could make a visitor's browser draw here: browsers ask first
+    # Without this, any web page could make a visitor's browser generate here: browsers ask first
     # only before they send this type.
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != "application/json":

@@ -1,6 +1,6 @@
-"""One picture as OpenAI's server-sent events, and the watch for clients that leave.
+"""One image as OpenAI's server-sent events, and the watch for clients that leave.
 
-Owns the events' shapes and which previews become partial pictures. Knows nothing of requests'
+Owns the events' shapes and which previews become partial images. Knows nothing of requests'
 fields, nor of how a model is chosen.
 """
 
@@ -18,7 +18,15 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from wuliart_client import AsyncEventStream, Completed, Event, Picture, Started, Step, WuliArtError
+from wuliart_client import (
+    AsyncEventStream,
+    Completed,
+    Event,
+    GeneratedImage,
+    Started,
+    Step,
+    WuliArtError,
+)
 from wuliart_web.openai_errors import translated
 from wuliart_web.openai_request import BACKGROUND, FORMAT, QUALITY, SIZE
 
@@ -30,7 +38,7 @@ LOOK: Final = {
     "background": BACKGROUND,
     "output_format": FORMAT,
 }
-"""What OpenAI's answers repeat about every picture."""
+"""What OpenAI's answers repeat about every image."""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -57,18 +65,18 @@ async def _left(receive: Receive) -> None:
 
 
 def text_of(data: bytes) -> str:
-    """A picture as `b64_json`."""
+    """An image as `b64_json`."""
     return b64encode(data).decode("ascii")
 
 
-def ours(picture: Picture) -> dict[str, Any]:
+def ours(image: GeneratedImage) -> dict[str, Any]:
     """What OpenAI's answers have no field for; its clients keep fields that they do not know."""
-    left_out = [{"name": adapter.name, "reason": adapter.message} for adapter in picture.skipped]
-    return {"seed": picture.seed, **({"skipped_styles": left_out} if left_out else {})}
+    left_out = [{"name": adapter.name, "reason": adapter.message} for adapter in image.skipped]
+    return {"seed": image.seed, **({"skipped_adapters": left_out} if left_out else {})}
 
 
 def usage(started: Started) -> dict[str, Any]:
-    """The prompt's tokens that the model read; pictures are not made of output tokens."""
+    """The prompt's tokens that the model read; images are not made of output tokens."""
     return {
         "input_tokens": started.prompt_tokens,
         "input_tokens_details": {"text_tokens": started.prompt_tokens, "image_tokens": 0},
@@ -79,9 +87,9 @@ def usage(started: Started) -> dict[str, Any]:
 
 
 def partial_steps(steps: int, wanted: int) -> tuple[int, ...]:
-    """After which steps to send a partial picture: evenly spread, the last as late as possible.
+    """After which steps to send a partial image: evenly spread, the last as late as possible.
 
-    Never after the last step, whose picture follows at once; so there may be fewer than wanted.
+    Never after the last step, whose image follows at once; so there may be fewer than wanted.
     """
     there = steps - 1
     count = min(there, wanted)
@@ -90,15 +98,15 @@ def partial_steps(steps: int, wanted: int) -> tuple[int, ...]:
 
 
 async def begun(drawing: AsyncEventStream[Event]) -> Started:
-    """Reads on until drawing begins."""
+    """Reads on until generating begins."""
     event = await anext(drawing)
     while not isinstance(event, Started):
         event = await anext(drawing)
     return event
 
 
-class PictureStream(StreamingResponse):
-    """The rest of a drawing that has begun, as it comes; the client's leaving cancels it."""
+class ImageStream(StreamingResponse):
+    """The rest of a generating that has begun, as it comes; the client's leaving cancels it."""
 
     media_type = "text/event-stream"
 
@@ -107,10 +115,10 @@ class PictureStream(StreamingResponse):
         drawing: AsyncEventStream[Event],
         started: Started,
         partial_images: int,
-        model_style: str | None,
+        model_adapter: str | None,
     ) -> None:
         self._drawing = drawing
-        events = _events(drawing, started, partial_images, model_style)
+        events = _events(drawing, started, partial_images, model_adapter)
         # X-Accel-Buffering: proxies like nginx must not hold events back.
         super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
@@ -127,23 +135,23 @@ async def _events(
     drawing: AsyncEventStream[Event],
     started: Started,
     partial_images: int,
-    model_style: str | None,
+    model_adapter: str | None,
 ) -> AsyncIterator[bytes]:
     chosen = partial_steps(started.steps, partial_images)
     try:
         async for event in drawing:
             if isinstance(event, Step) and event.step in chosen and event.preview is not None:
                 index = chosen.index(event.step)
-                yield _picture("partial_image", event.preview, partial_image_index=index)
+                yield _image("partial_image", event.preview, partial_image_index=index)
             elif isinstance(event, Completed):
-                picture = event.picture
-                yield _picture("completed", picture.data, usage=usage(started), **ours(picture))
+                image = event.image
+                yield _image("completed", image.data, usage=usage(started), **ours(image))
     except WuliArtError as error:
         # The status has been sent; this is what OpenAI's clients raise APIError for.
-        yield _sent("error", translated(error, model_style).body())
+        yield _sent("error", translated(error, model_adapter).body())
 
 
-def _picture(kind: str, data: bytes, **more: object) -> bytes:
+def _image(kind: str, data: bytes, **more: object) -> bytes:
     fields = {"b64_json": text_of(data), "created_at": int(time.time()), **LOOK, **more}
     return _sent(f"image_generation.{kind}", fields)
 

@@ -1,8 +1,8 @@
-"""The page: one box, one button, a picture that sharpens in place.
+"""The page: one box, one button, an image that sharpens in place.
 
 Owns what stands where and what each control does. Every word is `words`', the HTML of the right
-half `viewer`'s, what is shown while a picture is drawn `drawing`'s, styles `styles`'. Nothing of
-a visitor is kept here: what one is shown lives in that one's session.
+half `viewer`'s, what is shown while an image is generated `drawing`'s, adapters `adapters`'.
+Nothing of a visitor is kept here: what one is shown lives in that one's session.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 
 import gradio as gr
 
-from wuliart_client import Adapter, AdapterState, Style
+from wuliart_client import Adapter, AdapterState, AdapterWeight
 from wuliart_contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS
 from wuliart_web import failures, generation, viewer
-from wuliart_web.adapters import NEWS, Known, Styles
+from wuliart_web.adapters import NEWS, Adapters, Known
 from wuliart_web.generation import Asked, Button, Drawn
-from wuliart_web.images import Pictures
+from wuliart_web.images import Images
 from wuliart_web.login import ClientFor
 from wuliart_web.words import I18N, spoken
 
@@ -51,7 +51,7 @@ SEEDS: Final = 2**32
 _QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 
 
-def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Blocks:
+def build(client_for: ClientFor, images: Images, adapters: Adapters) -> gr.Blocks:
     """The page, not yet served."""
     t = I18N
     page: gr.Blocks
@@ -68,14 +68,14 @@ def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Block
                     autofocus=True,
                     elem_id="prompt",
                 )
-                style, weight = _style(t("style"))
+                adapter, weight = _adapter(t("style"))
                 draw = gr.Button(t("draw"), variant="primary", elem_id="draw")
                 generating = gr.Button(
                     t("generating"), interactive=False, visible=False, elem_id="generating"
                 )
                 stop = gr.Button(t("stop"), variant="stop", visible=False, elem_id="stop")
                 with gr.Accordion(t("more"), open=False):
-                    second, second_weight = _style(t("second"))
+                    second, second_weight = _adapter(t("second"))
                     with gr.Row(elem_id="seeds"):
                         seed = gr.Number(
                             value=_thrown,
@@ -90,8 +90,8 @@ def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Block
                         dice = gr.Button(t("dice"), size="md", min_width=90, elem_id="dice")
                         keep = gr.Checkbox(label=t("keep"), min_width=90, elem_id="keep")
                     steps = gr.Radio(
-                        [(str(n), n) for n in styles.known.counts],
-                        value=styles.known.counts[-1],
+                        [(str(n), n) for n in adapters.known.counts],
+                        value=adapters.known.counts[-1],
                         label=t("steps"),
                         elem_id="steps",
                     )
@@ -103,9 +103,9 @@ def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Block
 
         page.load(_welcome, None, shown, **_QUIET)
         three = [draw, generating, stop]
-        asked = [prompt, style, weight, second, second_weight, seed, keep, steps]
+        asked = [prompt, adapter, weight, second, second_weight, seed, keep, steps]
         drawing_one = draw.click(
-            _drawing(client_for, pictures),
+            _drawing(client_for, images),
             [*asked, visit],
             [shown, *three, seed, strip, visit],
             concurrency_limit=None,
@@ -117,17 +117,17 @@ def build(client_for: ClientFor, pictures: Pictures, styles: Styles) -> gr.Block
         seed.input(lambda: True, None, keep, **_QUIET)
         strip.restore(_restored, visit, [shown, *asked], **_QUIET)
         notices.news(
-            _look(styles),
+            _look(adapters),
             offered,
-            [style, second, steps, offered, notices],
+            [adapter, second, steps, offered, notices],
             concurrency_limit=None,
             **_QUIET,
         )
     return page
 
 
-def _style(label: Any) -> tuple[gr.Dropdown, gr.Slider]:
-    """A list of styles and the weight beside it."""
+def _adapter(label: Any) -> tuple[gr.Dropdown, gr.Slider]:
+    """A list of adapters and the weight beside it."""
     with gr.Row(elem_classes="style"):
         # Any name may be asked for: one that is gone by then is told of by the server.
         choice = gr.Dropdown(
@@ -158,7 +158,7 @@ def _welcome(request: gr.Request) -> str:
 
 
 def _blank(said: dict[str, str], key: str) -> str:
-    """The right half without a picture."""
+    """The right half without an image."""
     return viewer.view(said[key], viewer.note(said["here"]))
 
 
@@ -171,10 +171,10 @@ def buttons(which: Button) -> list[Any]:
     return [gr.Button(visible=which is button) for button in Button]
 
 
-def _drawing(client_for: ClientFor, pictures: Pictures) -> Any:
+def _drawing(client_for: ClientFor, images: Images) -> Any:
     async def draw(
         prompt: str,
-        style: str | None,
+        adapter: str | None,
         weight: float,
         second: str | None,
         second_weight: float,
@@ -184,21 +184,21 @@ def _drawing(client_for: ClientFor, pictures: Pictures) -> Any:
         visit: list[Drawn],
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
-        """Everything of one picture that the page shows."""
+        """Everything of one image that the page shows."""
         said = _said(request)
         if not prompt.strip():
             yield _blank(said, "empty"), *buttons(Button.DRAW), seed, gr.skip(), gr.skip()
             return
-        chosen = ((style, weight), (second, second_weight))
+        chosen = ((adapter, weight), (second, second_weight))
         asked = Asked(
             prompt,
             seed if keep and seed is not None else _thrown(),
             steps,
-            tuple(Style(name, strength) for name, strength in chosen if name),
+            tuple(AdapterWeight(name, strength) for name, strength in chosen if name),
         )
         number = visit[0].number + 1 if visit else 0
         client = client_for(request.headers)
-        async for now in generation.draw(client, pictures, asked, number, said):
+        async for now in generation.draw(client, images, asked, number, said):
             strip, kept = gr.skip(), gr.skip()
             if now.drawn is not None:
                 kept = generation.kept(visit, now.drawn)
@@ -209,7 +209,7 @@ def _drawing(client_for: ClientFor, pictures: Pictures) -> Any:
 
 
 def _restored(visit: list[Drawn], event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-    """A picture of this visit again, and every control as it was; the seed is locked."""
+    """An image of this visit again, and every control as it was; the seed is locked."""
     said = _said(request)
     number = getattr(event, "number", None)
     drawn = next((d for d in visit if d.number == number), None)
@@ -218,16 +218,16 @@ def _restored(visit: list[Drawn], event: gr.EventData, request: gr.Request) -> t
         return (gr.skip(),) * 9
     asked = drawn.asked
     line = said["again"].format(seed=asked.seed)
-    styles: list[Any] = [part for s in asked.styles for part in (s.name, s.weight)]
-    styles += ["", 1] * (2 - len(asked.styles))
+    adapters: list[Any] = [part for s in asked.adapters for part in (s.name, s.weight)]
+    adapters += ["", 1] * (2 - len(asked.adapters))
     shown = generation.finished(drawn, line, said)
-    return shown, asked.prompt, *styles, asked.seed, True, asked.steps
+    return shown, asked.prompt, *adapters, asked.seed, True, asked.steps
 
 
 class Offered(NamedTuple):
-    """What one visitor's lists hold now: styles as (label, name), and numbers of steps."""
+    """What one visitor's lists hold now: adapters as (label, name), and numbers of steps."""
 
-    styles: list[tuple[str, str]]
+    adapters: list[tuple[str, str]]
     counts: range
 
 
@@ -238,26 +238,28 @@ def _step_label(count: int, counts: range, said: dict[str, str]) -> str:
     return f"{count} · {said[uses[count]]}" if count in uses else str(count)
 
 
-def _look(styles: Styles) -> Any:
+def _look(adapters: Adapters) -> Any:
     async def look(offered: Offered | None, request: gr.Request) -> tuple[Any, ...]:
-        """The lists of styles, if they have changed, and what there is to say of them.
+        """The lists of adapters, if they have changed, and what there is to say of them.
 
-        A chosen style that has gone stays chosen: a picture without it would not be what was asked
+        A chosen adapter that has gone stays chosen: an image without it would not be what was asked
         for, and the server says so; it comes back with its file.
         """
-        said, known = _said(request), styles.known
+        said, known = _said(request), adapters.known
         notes = "".join(map(viewer.note, _notes(known, said)))
         if known.failure is not None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), notes
         usable = [a for a in known.adapters if a.usable]
         now = Offered([(said["none"], ""), *labelled(usable)], known.counts)
         before = offered or Offered([], range(0))
-        style = gr.skip() if now.styles == before.styles else gr.Dropdown(choices=now.styles)
+        adapter = (
+            gr.skip() if now.adapters == before.adapters else gr.Dropdown(choices=now.adapters)
+        )
         steps = gr.skip()
         if now.counts != before.counts:
             choices = [(_step_label(n, now.counts, said), n) for n in now.counts]
             steps = gr.Radio(choices=choices, value=now.counts[-1])
-        return style, style, steps, now, notes
+        return adapter, adapter, steps, now, notes
 
     return look
 

@@ -37,8 +37,8 @@ ALLOWED: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
     (("POST",), re.compile("|".join(map(re.escape, (JOIN, CANCEL, RESET))))),
     (("GET",), re.compile(rf"{re.escape(STREAM)}|{HEARTBEAT.pattern}")),
     # Ours.
-    (("GET",), re.compile(r"/styles/news")),
-    (_READ, re.compile(r"/pictures/[\w-]+/[\w.]+")),
+    (("GET",), re.compile(r"/adapters/news")),
+    (_READ, re.compile(r"/images/[\w-]+/[\w.]+")),
 )
 """Methods and the whole path; below `DOOR` the door itself answers what it does not know."""
 

@@ -1,4 +1,4 @@
-"""The right half of the page as HTML: what is said, the picture, the strip of a visit's pictures.
+"""The right half of the page as HTML: what is said, the image, the strip of a visit's images.
 
 Knows no Gradio and no gRPC. Everything that a visitor or a server wrote goes in as plain text.
 """
@@ -36,18 +36,18 @@ def jpeg_source(jpeg: bytes) -> str:
 
 
 def preview(source: str, prompt: str) -> str:
-    """What a step has made, small and soft, at the size of the picture."""
+    """What a step has made, small and soft, at the size of the image."""
     return f'<img class="preview" src="{escape(source)}" alt="{escape(prompt)}">' if source else ""
 
 
-def picture(address: str, prompt: str, zoom: str, before: str = "") -> str:
-    """The finished picture.
+def image(address: str, prompt: str, zoom: str, before: str = "") -> str:
+    """The finished image.
 
     Args:
         address: ends in its file name.
         prompt: what it shows, for who cannot see it.
         zoom: says which keys zoom.
-        before: address of the last preview, seen until the picture is there.
+        before: address of the last preview, seen until the image is there.
     """
     under = f" style=\"background-image: url('{escape(before)}')\"" if before else ""
     return (
@@ -68,11 +68,11 @@ def tools(address: str, said: Mapping[str, str]) -> str:
     )
 
 
-def strip(pictures: Iterable[tuple[int, str, str]], heading: str) -> str:
-    """Small pictures to choose from, the newest first and chosen.
+def strip(images: Iterable[tuple[int, str, str]], heading: str) -> str:
+    """Small images to choose from, the newest first and chosen.
 
     Args:
-        pictures: for each its number, its address, and what it is called.
+        images: for each its number, its address, and what it is called.
         heading: what they all are.
     """
     thumbs = [
@@ -80,7 +80,7 @@ def strip(pictures: Iterable[tuple[int, str, str]], heading: str) -> str:
         f'aria-label="{escape(name)}" aria-current="{"true" if chosen else "false"}">'
         f'<img src="{escape(address)}" alt=""></button>'
         for number, address, name, chosen in (
-            (*entry, place == 0) for place, entry in enumerate(pictures)
+            (*entry, place == 0) for place, entry in enumerate(images)
         )
     ]
     return (

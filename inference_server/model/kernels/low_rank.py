@@ -1,6 +1,6 @@
 """Low-rank additions to a matrix product: what an adapter is to the transformer.
 
-Owns the arithmetic; knows nothing of slots, files or names of styles.
+Owns the arithmetic; knows nothing of slots, files or names of adapters.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AdapterTensors:
 
 @dataclass(frozen=True, slots=True)
 class GatedAdapter:
-    """An adapter and the strength it acts with in one picture."""
+    """An adapter and the strength it acts with in one image."""
 
     tensors: AdapterTensors
     gate: float
@@ -57,7 +57,7 @@ def adapted_linear(
         weight: [parts * out, in], the base's matrices of all parts stacked.
         bias: [parts * out].
         site: which product of the layout this is.
-        adapters: those active in this picture; ones that do not act on the site cost nothing.
+        adapters: those active in this image; ones that do not act on the site cost nothing.
         out: where the result goes, if it has a place.
 
     Returns:

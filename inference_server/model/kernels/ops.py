@@ -1,7 +1,7 @@
 """What networks do between their products, as plain PyTorch: the definition, used on a CPU.
 
 Owns the arithmetic that `triton_ops` does with fewer trips to memory; `ops_on` chooses between the
-two modules. Nothing here knows of blocks, adapters or pictures. T text and I image tokens, D width,
+two modules. Nothing here knows of blocks, adapters or images. T text and I image tokens, D width,
 H heads of E features.
 """
 
@@ -110,7 +110,7 @@ def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
 
 
 def attention(qkv: Tensor, heads: int, texts: int, images: int, room: int = 0) -> Tensor:
-    """Every token attends to every token, without a mask: one picture has no padding.
+    """Every token attends to every token, without a mask: one image has no padding.
 
     Args:
         qkv: [P + T + I, 3 D]; P rows in front round the number of rows up to a multiple of

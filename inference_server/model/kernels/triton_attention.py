@@ -142,7 +142,7 @@ def with_sums(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _fastest(size: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Any]:
-    """CuDNN's where it can, else flash attention; chosen at the first picture."""
+    """CuDNN's where it can, else flash attention; chosen at the first image."""
     probe = torch.empty(1, 1, QUERIES, size, dtype=dtype, device="cuda")
     if can_use_cudnn_attention(SDPAParams(probe, probe, probe, None, 0.0, False, False)):
         return lambda q, k, v: torch.ops.aten._scaled_dot_product_cudnn_attention(

@@ -1,7 +1,7 @@
 """The functions of `ops` as fused GPU kernels: one trip to memory each, in float32 inside.
 
 Owns those that are neither norms nor attention, and the whole set. Token counts are run-time values
-that nothing is specialised on: no prompt has anything compiled after the first picture.
+that nothing is specialised on: no prompt has anything compiled after the first image.
 """
 
 from __future__ import annotations

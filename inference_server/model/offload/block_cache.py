@@ -1,4 +1,4 @@
-"""Device memory that is idle between pictures. Owns what lies in it and since when."""
+"""Device memory that is idle between images. Owns what lies in it and since when."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ W = TypeVar("W")
 
 
 class Headroom(Generic[W]):
-    """Device memory that is idle between pictures: streamed layers stay in it while one is drawn.
+    """Device memory that is idle between images: streamed layers stay in it while one is generated.
 
     Args:
         lane: copies.
@@ -42,7 +42,7 @@ class Headroom(Generic[W]):
         return self._arena is not None
 
     def take(self) -> None:
-        """Before a picture; harmless if it is taken already."""
+        """Before an image; harmless if it is taken already."""
         if self._arena is not None or not self._layers:
             return
         shape = (len(self._layers), len(self._layers[0]))
@@ -50,7 +50,7 @@ class Headroom(Generic[W]):
         self._views = [self._view(row) for row in self._arena]
 
     def give_back(self) -> None:
-        """After the last picture, and after all that was begun is done."""
+        """After the last image, and after all that was begun is done."""
         self._arena, self._views = None, []
         self._arrived.clear()
 

@@ -2,7 +2,7 @@
 
 Owns which layers stream and their order; the ring they share is `ring`'s, the memory in which some
 stay is `headroom`'s. A layer is
-a flat buffer of bytes here; what it means is the caller's view of it. Nothing is ever copied back:
+a flat buffer of bytes here; what it means is the client's view of it. Nothing is ever copied back:
 weights do not change. Only the device thread calls.
 """
 
@@ -32,10 +32,10 @@ class Layers(Protocol[W_co]):
 
     @property
     def headroom_taken(self) -> bool:
-        """Whether memory is taken that only drawing needs."""
+        """Whether memory is taken that only generating needs."""
 
     def take_headroom(self) -> None:
-        """Before a picture."""
+        """Before an image."""
 
     def give_back_headroom(self) -> None:
         """After the last one."""

@@ -49,7 +49,7 @@ class Lane:
         )
 
     def wait(self, event: torch.cuda.Event | None) -> None:
-        """The compute that follows waits for `event`; the caller does not."""
+        """The compute that follows waits for `event`; the client does not."""
         if event is not None:
             torch.cuda.current_stream(self._device).wait_event(event)
 

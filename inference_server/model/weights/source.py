@@ -59,7 +59,7 @@ class Source(Protocol):
     parameters: int
     """Of the transformer as it was published."""
     schedule: ChosenSchedule
-    """The noise levels that it is drawn at."""
+    """The noise levels that it is generated at."""
     kind: WeightKind | None
     """How the blocks' matrices are stored; None: as it is asked for."""
 

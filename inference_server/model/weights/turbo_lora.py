@@ -1,7 +1,7 @@
 """Fuses a Turbo LoRA into the base while it is read: in float32, then cast.
 
 Owns W + B A; the file format is the contract package's. Fusing before anything is folded makes
-the Turbo LoRA the base of every picture: it costs nothing per step and reaches the modulation
+the Turbo LoRA the base of every image: it costs nothing per step and reaches the modulation
 table as well.
 """
 
@@ -38,7 +38,7 @@ class FusedWeights:
 
     Args:
         weights: the transformer's weight files.
-        turbo_lora: a LoRA file in any of the key styles `wuliart_lora` understands, or None. An
+        turbo_lora: a LoRA file in any of the key adapters `wuliart_lora` understands, or None. An
             adapter_config.json beside it that belongs to it by the rule of `wuliart_lora.sidecar`
             is read too.
 

@@ -1,4 +1,4 @@
-// The picture: Ctrl+wheel zooms at the pointer, drag pans, keys do both, double-click on the empty
+// The image: Ctrl+wheel zooms at the pointer, drag pans, keys do both, double-click on the empty
 // area leaves full screen. And what a keyboard needs of the big button. Draws nothing itself.
 (() => {
   const MOST = 16; // times
@@ -59,7 +59,7 @@
     event.preventDefault();
   });
 
-  // The part that stays while pictures come and go, so that drawing goes on in full screen.
+  // The part that stays while images come and go, so that drawing goes on in full screen.
   document.addEventListener("click", (event) => {
     if (event.target.closest?.("button.full")) {
       if (document.fullscreenElement) document.exitFullscreen();
@@ -74,7 +74,7 @@
         !event.target.closest("img, .tools")) document.exitFullscreen();
   });
 
-  // A big button that gives way to another hands its focus on, and the line above the picture is
+  // A big button that gives way to another hands its focus on, and the line above the image is
   // read aloud from one place that stays: what is put in anew is not read.
   let handing = false;
   document.addEventListener("focusin", (event) => {

@@ -1,4 +1,4 @@
-"""Pictures with adapters: what is drawn with, what is pinned, what is asked for and waited for."""
+"""Images with adapters: which are used, which are pinned, which are waited for."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ async def test_a_recipe_names_the_hash_that_other_programs_compare(
     await manager.commit(reservation, entry, image)
     completed = (await read_until(drawing(server, "ink"), "completed")).completed
     text = completed.image.partition(b"UNICODE\0")[2][:4000].decode("utf-16-be", "replace")
-    assert f"Model: fake, {written}Styles: " in text
-    (style,) = read_recipe(completed.image).styles
-    assert style.content_hash == entry.content_hash, "for --like"
+    assert f"Model: fake, {written}Adapters: " in text
+    (adapter,) = read_recipe(completed.image).adapters
+    assert adapter.content_hash == entry.content_hash, "for --like"
 
 
 async def test_what_was_committed_is_what_is_drawn_with(
@@ -83,8 +83,8 @@ async def test_what_was_committed_is_what_is_drawn_with(
     assert (use.name, use.weight) == ("ink", -0.5)
     assert (use.content_hash, use.generation) == (entry.content_hash, reservation.generation)
     completed = (await read_until(call, "completed")).completed
-    (style,) = read_recipe(completed.image).styles
-    assert (style.name, style.weight, style.content_hash) == ("ink", -0.5, entry.content_hash)
+    (adapter,) = read_recipe(completed.image).adapters
+    assert (adapter.name, adapter.weight, adapter.content_hash) == ("ink", -0.5, entry.content_hash)
 
     # The event is out before the device thread has begun.
     await until(lambda: server.engine.drawings)
@@ -115,7 +115,7 @@ async def test_an_adapter_of_weight_0_is_named_but_not_applied(
     assert not server.engine.drawings[0].adapters
 
 
-async def test_pictures_keep_their_slots(server: InProcessServer, manager: HandManager) -> None:
+async def test_images_keep_their_slots(server: InProcessServer, manager: HandManager) -> None:
     for name in ("a", "b"):
         await manager.load(name)
     server.engine.hold()
@@ -128,7 +128,7 @@ async def test_pictures_keep_their_slots(server: InProcessServer, manager: HandM
     await manager.load("c")
 
 
-async def test_a_picture_is_drawn_with_one_version(
+async def test_a_image_is_drawn_with_one_version(
     server: InProcessServer, manager: HandManager
 ) -> None:
     old = await manager.load("ink", seed=1)
@@ -204,7 +204,7 @@ async def test_an_absent_adapter_that_turns_out_bad(
     assert "truncated" in failure.message
 
 
-async def test_a_caller_that_leaves_while_its_adapter_is_loaded(
+async def test_a_client_that_leaves_while_its_adapter_is_loaded(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("ink"))

@@ -44,7 +44,7 @@ def collect_svgs(concepts: list[Concept], cache: Path) -> Path:
 
 
 def pack_path(cache: Path, set_name: str, size: int) -> Path:
-    """Where a set's pack of `size` px pictures lies."""
+    """Where a set's pack of `size` px images lies."""
     return cache / f"{set_name}-{size}.zip"
 
 
@@ -57,7 +57,7 @@ def draw_set(
 ) -> Path:
     """The set's pack with all concepts, drawing those that it lacks; `advance` after each.
 
-    Pictures are drawn into `.partial` and the file is renamed when complete, so an interrupted
+    Images are drawn into `.partial` and the file is renamed when complete, so an interrupted
     run goes on where it stopped and a pack under its own name is whole.
     """
     done = pack_path(cache, set_name, size)
@@ -72,7 +72,7 @@ def draw_set(
         done.replace(partial)
     with zipfile.ZipFile(collect_svgs(concepts, cache)) as svgs:
         for start in range(0, len(concepts), 25):
-            # Closing writes the zip's directory: at most 25 pictures are lost when killed.
+            # Closing writes the zip's directory: at most 25 images are lost when killed.
             with Pack(partial) as pack:
                 for concept in concepts[start : start + 25]:
                     if concept.code not in pack:

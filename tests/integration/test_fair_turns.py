@@ -1,4 +1,4 @@
-"""Callers take turns over real connections, and one who fills the queue keeps nobody else out."""
+"""Clients take turns over real connections, and one who fills the queue keeps nobody else out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def images(server: InProcessServer) -> Any:
 
 
 async def ask_often(server: InProcessServer, count: int) -> list[Any]:
-    """Of one caller, each after the one before has come in."""
+    """Of one client, each after the one before has come in."""
     stub, calls = images(server), []
     for n in range(count):
         calls.append(ask(stub, f"greedy {n}"))
@@ -41,7 +41,7 @@ async def ask_often(server: InProcessServer, count: int) -> list[Any]:
     return calls
 
 
-async def test_one_picture_is_drawn_within_two_of_somebody_elses_many(
+async def test_one_image_is_drawn_within_two_of_somebody_elses_many(
     server: InProcessServer,
 ) -> None:
     server.engine.hold()
@@ -50,7 +50,7 @@ async def test_one_picture_is_drawn_within_two_of_somebody_elses_many(
     await server.accepted(9)
     server.engine.free()
     await asyncio.gather(*(kinds(call) for call in (*many, one)))
-    # One is drawn already, one is ready to follow it.
+    # One is generated already, one is ready to follow it.
     assert server.prompts.index("modest") == 2
     assert [p for p in server.prompts if p != "modest"] == [f"greedy {n}" for n in range(8)]
 

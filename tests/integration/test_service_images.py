@@ -1,4 +1,4 @@
-"""What one picture's stream consists of, and how a failing engine ends it."""
+"""What one image's stream consists of, and how a failing engine ends it."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ async def test_the_stream_of_a_request_that_names_only_a_prompt(server: InProces
     assert server.stages == ["encode", "begin", *["step"] * 4, "decode"]
 
 
-async def test_the_picture_is_a_1024_jpeg_of_quality_95(server: InProcessServer) -> None:
+async def test_the_image_is_a_1024_jpeg_of_quality_95(server: InProcessServer) -> None:
     received = await events(server, prompt="a lighthouse", seed=77, steps=1)
-    picture = Image.open(io.BytesIO(received[-1].completed.image))
-    assert picture.format == "JPEG"
-    assert picture.size == (1024, 1024)
-    assert picture.mode == "RGB"
-    assert picture.quantization == quality_95_tables()  # type: ignore[attr-defined]
+    image = Image.open(io.BytesIO(received[-1].completed.image))
+    assert image.format == "JPEG"
+    assert image.size == (1024, 1024)
+    assert image.mode == "RGB"
+    assert image.quantization == quality_95_tables()  # type: ignore[attr-defined]
     # The pixels are the engine's: a mix-up of channels or a lossy step in between would show.
-    assert np.abs(np.asarray(picture, int) - colour(77)).max() <= 2
+    assert np.abs(np.asarray(image, int) - colour(77)).max() <= 2
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -94,8 +94,8 @@ async def test_previews_come_if_asked_for(server: InProcessServer) -> None:
     for response in received[1:-1]:
         preview = response.step.preview
         assert (preview.media_type, preview.width, preview.height) == ("image/jpeg", 48, 32)
-        picture = Image.open(io.BytesIO(preview.image))
-        assert (picture.format, picture.size) == ("JPEG", (48, 32))
+        image = Image.open(io.BytesIO(preview.image))
+        assert (image.format, image.size) == ("JPEG", (48, 32))
 
 
 @pytest.mark.parametrize("seed", [0, 42, 2**64 - 1])
@@ -131,7 +131,7 @@ async def test_positions_count_down_to_the_start(
     server.engine.hold()
     calls = []
     for n in range(4):
-        calls.append(server.generate(f"picture {n}", steps=1))
+        calls.append(server.generate(f"image {n}", steps=1))
         await server.accepted(n + 1)
     await read_until(calls[0], "started")
     server.engine.free()
@@ -139,7 +139,7 @@ async def test_positions_count_down_to_the_start(
         received = await rest_of(call)
         positions = [r.queued.position for r in received if r.WhichOneof("event") == "queued"]
         assert positions == list(range(n, 0, -1))
-    assert server.prompts == [f"picture {n}" for n in range(4)]
+    assert server.prompts == [f"image {n}" for n in range(4)]
 
 
 async def test_a_position_is_sent_again_only_when_it_changes(
@@ -149,7 +149,7 @@ async def test_a_position_is_sent_again_only_when_it_changes(
     server.engine.hold()
     calls = []
     for n in range(5):
-        calls.append(server.generate(f"picture {n}", steps=1))
+        calls.append(server.generate(f"image {n}", steps=1))
         await server.accepted(n + 1)
     await read_until(calls[0], "started")
     calls[3].cancel()
@@ -215,24 +215,24 @@ async def test_an_unexpected_exception_in_a_unary_call(
 async def test_the_client_package_draws(server: InProcessServer) -> None:
     seen: list[wuliart_client.Event] = []
     async with wuliart_client.AsyncClient(server.target) as client:
-        picture = await client.draw("a lighthouse", seed=5, preview=True, on_event=seen.append)
+        image = await client.draw("a lighthouse", seed=5, preview=True, on_event=seen.append)
     assert [type(event).__name__ for event in seen] == ["Started", *["Step"] * 4, "Completed"]
-    assert picture.seed == 5
-    assert Image.open(io.BytesIO(picture.data)).size == (1024, 1024)
+    assert image.seed == 5
+    assert Image.open(io.BytesIO(image.data)).size == (1024, 1024)
 
 
-async def test_many_pictures_at_once_all_arrive(server: InProcessServer) -> None:
-    calls = [server.generate(f"picture {n}", seed=n, steps=1) for n in range(8)]
+async def test_many_images_at_once_all_arrive(server: InProcessServer) -> None:
+    calls = [server.generate(f"image {n}", seed=n, steps=1) for n in range(8)]
     for n, call in enumerate(calls):
         assert (await read_until(call, "completed")).completed.seed == n
     assert server.scheduler.queue_length == 0
 
 
-async def test_a_picture_carries_its_recipe_unless_it_must_not(server: InProcessServer) -> None:
+async def test_a_image_carries_its_recipe_unless_it_must_not(server: InProcessServer) -> None:
     received = await events(server, prompt="一只狐狸, \n quickly", seed=2**64 - 1, steps=3)
     recipe = wuliart_client.read_recipe(received[-1].completed.image)
     assert (recipe.prompt, recipe.seed, recipe.steps) == ("一只狐狸, \n quickly", 2**64 - 1, 3)
-    assert (recipe.styles, recipe.model) == ((), "fake")
+    assert (recipe.adapters, recipe.model) == ((), "fake")
 
     received = await events(server, prompt="a fox", omit_recipe=True)
     with pytest.raises(wuliart_client.RecipeError, match="no recipe"):
