@@ -8,7 +8,7 @@ import sys
 # As the server's own entry point does, before anything loads torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks.figure import report
+from benchmarks.report import print_table
 from benchmarks.service import endurance, hot_swap, overhead, stock
 
 BENCHMARKS = {
@@ -28,7 +28,7 @@ def main() -> None:
             sys.exit(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         figures += BENCHMARKS[name]()
-    report(figures)
+    print_table(figures)
     sys.exit(not all(figure.holds for figure in figures))
 
 

@@ -1,13 +1,13 @@
-"""Starts server, LoRA manager and web page as processes and stops them again.
+"""Starts server, LoRA manager and web page as processes, and stops them again.
 
-Owns their lives; used by `make up`, `make demo`, the benchmarks and the end-to-end tests. Knows
-nothing of images.
+Used by `make up`, `make demo`, the benchmarks and the end-to-end tests.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,21 +23,36 @@ STARTUP_SECONDS = 180.0
 STOP_SECONDS = 40.0
 
 _NO_PROXY = [("grpc.enable_http_proxy", 0)]
-"""What is started here is on this machine, whatever proxy the environment names."""
+"""The processes run on this machine: a proxy named by the environment does not apply."""
+
+
+def free_port() -> int:
+    """Returns a TCP port of 127.0.0.1 that no process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def stolen_ticks() -> int:
+    """Returns the time the hypervisor has withheld from this machine's processors, in 10 ms ticks.
+
+    Source: the eighth counter of /proc/stat's first line (proc_stat(5)).
+    """
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8])
 
 
 class ProcessDiedError(RuntimeError):
-    """A process ended by itself; the message has the end of its log."""
+    """A process ended by itself. The message holds the end of its log."""
 
 
 @dataclass
 class Service:
-    """The processes over one folder of runtime files.
+    """The processes that share one folder of runtime files.
 
     Args:
-        runtime_dir: sockets go here; logs too, unless `inherit_output`.
-        loras: the directory the manager watches.
-        listen: where the server listens; by default a socket in `runtime_dir`.
+        runtime_dir: folder of the sockets, and of the logs unless `inherit_output`.
+        loras: the folder the manager watches.
+        listen: the server's address; by default a socket in `runtime_dir`.
     """
 
     runtime_dir: Path
@@ -75,7 +90,7 @@ class Service:
     def _run(self, name: str, module: str, arguments: Sequence[str | Path]) -> None:
         command = [sys.executable, "-m", module, *arguments]
         output: IO[bytes] | None = None if self.inherit_output else self.log(name).open("ab")
-        # A session of its own: Ctrl-C reaches this process alone, which then stops all in order.
+        # In a session of its own, so that Ctrl-C reaches only the parent, which stops all in order.
         self.processes[name] = subprocess.Popen(
             command, stdout=output, stderr=output, start_new_session=True
         )
@@ -83,7 +98,7 @@ class Service:
             output.close()
 
     def log(self, name: str) -> Path:
-        """Where a process's output goes."""
+        """Returns the file of a process's output."""
         return self.runtime_dir / f"{name}.log"
 
     def wait_until_ready(self, timeout: float = STARTUP_SECONDS) -> None:
@@ -91,7 +106,7 @@ class Service:
 
         Raises:
             ProcessDiedError: a process ended instead.
-            TimeoutError: it did not happen in time.
+            TimeoutError: the server was not ready in time.
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -121,13 +136,17 @@ class Service:
         os.kill(self.processes[name].pid, number)
 
     def kill(self, name: str) -> None:
-        """Ends one process at once, as a crash would."""
+        """Kills one process, as a crash would."""
         process = self.processes.pop(name)
         process.kill()
         process.wait()
 
     def stop(self) -> dict[str, int]:
-        """Asks all to end, server last; returns their exit codes (-9: had to be killed)."""
+        """Terminates all processes, the server last.
+
+        Returns:
+            Their exit codes; -9 for one that had to be killed.
+        """
         codes: dict[str, int] = {}
         for name in ("web", "manager", "server"):
             process = self.processes.pop(name, None)

@@ -9,7 +9,6 @@ An image takes 200 ms of a replica, so that what is measured is everything else.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,12 @@ import psutil
 from ray import serve
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from benchmarks.figure import Figure, percentile
-from benchmarks.fleet.load import Call, Load, call, open_loop
-from benchmarks.fleet.local_fleet import FakedReplica, LocalFleet
-from benchmarks.stress.__main__ import line_of
-from benchmarks.stress.processes import faked_service, stolen
+from benchmarks.report import Figure, Series, percentile
+from benchmarks.stress.processes import faked_service
 from inference_server.ray_app.names import FRONT, REPLICA
+from scripts.load import Call, Load, call, open_loop
+from scripts.local_fleet import FakedReplica, LocalFleet
+from scripts.processes import stolen_ticks
 
 IMAGE_SECONDS = 0.2
 STEPS = 4
@@ -91,8 +89,8 @@ def cost(seconds: float) -> list[Figure]:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             for address, calls in found.items():
-                before, told = stolen(), call(address)
-                calls.append((stolen() - before, told))
+                before, told = stolen_ticks(), call(address)
+                calls.append((stolen_ticks() - before, told))
     every = [[c for _, c in calls] for calls in found.values()]
     own = [[c for taken, c in calls if not taken] for calls in found.values()]
 
@@ -250,16 +248,11 @@ def main() -> None:
 
 
 def _measure(name: str, seconds: float, out: Path | None) -> bool:
-    """Prints and keeps the figures; whether one is missed."""
+    """Runs one benchmark; returns True if a figure is missed."""
     print(f"{name} ...", file=sys.stderr, flush=True)
-    figures = MEASURES[name](seconds)
-    for figure in figures:
-        print(line_of(figure), flush=True)
-    if out:
-        told: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {}
-        told[name] = [asdict(f) | {"holds": f.holds} for f in figures]
-        out.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return not all(figure.holds for figure in figures)
+    series = Series(out)
+    series.add(name, MEASURES[name](seconds))
+    return series.missed
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figure import percentile
+from benchmarks.report import percentile
 from inference_server.ray_app.affinity import Affinity
 
 IMAGE_SECONDS: Final = {"H200": 0.50, "24 GB card": 3.0}

@@ -17,8 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.report import Report
-from benchmarks.stress.processes import free_port
-from scripts.processes import Service
+from scripts.processes import Service, free_port
 from wuliart_client import Client
 
 CLIENTS = 3

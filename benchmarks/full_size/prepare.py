@@ -23,8 +23,8 @@ from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from benchmarks.figure import Figure, report
 from benchmarks.full_size.random_model import QWEN_VL
+from benchmarks.report import Figure, print_table
 from inference_server.config import EMBEDDED_MODEL
 
 RANK = 64
@@ -109,7 +109,7 @@ def main() -> None:
     shutil.rmtree(root / "stock")
     turbo.unlink()
     note = f"{read:.1f} GB of sparse zeros to {size:.1f} GB in {seconds:.0f} s"
-    report([Figure("prepare, peak host memory", peak, "GB", 8, note=note)])
+    print_table([Figure("prepare, peak host memory", peak, "GB", 8, note=note)])
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from benchmarks.figure import percentile
 from benchmarks.full_size.__main__ import Bench
-from benchmarks.report import Report
+from benchmarks.report import Report, percentile
 from inference_server.adapters.records import AdapterState
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore

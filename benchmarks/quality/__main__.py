@@ -19,11 +19,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.figure import report
 from benchmarks.quality import exam, gallery, prompts, reconstruction, results, sheet
 from benchmarks.quality.artist import Artist, Drawn, Order
 from benchmarks.quality.references import LOOKS, References
 from benchmarks.quality.store import Store
+from benchmarks.report import print_table
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.errors import ModelError
 from training.data import concepts as table
@@ -102,7 +102,7 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
         sheet.save(gallery.rows(series, images, references, titles), SHEET)
 
     figures = results.figures(found)
-    report(figures)
+    print_table(figures)
     results.print_steps(found)
     facts = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",

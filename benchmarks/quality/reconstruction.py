@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from training.data.images import collect_svgs, svg_name
 
 from benchmarks.quality.artist import Artist
 from benchmarks.quality.measures import psnr
 from benchmarks.quality.store import Kept
 from training.data.captions import COLOURS
 from training.data.concepts import Concept
+from training.data.images import collect_svgs, svg_name
 from training.data.render import compose, render
 from training.styles import PLAIN
 from wuliart_contract.limits import IMAGE_SIZE

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from training.data.images import draw_set
 
 from benchmarks.quality.measures import pooled
 from benchmarks.quality.store import Kept, Store, fingerprint
 from training import latents, styles
 from training.data.concepts import Concept
+from training.data.images import draw_set
 from training.data.render import Pack
 from training.latents import centred, colours
 from training.styles import STYLES, Paint

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figure import Figure
 from benchmarks.quality import exam
 from benchmarks.quality.exam import ROWS, Examiner, Images, Mark, Scores, Series
 from benchmarks.quality.references import PLAIN
+from benchmarks.report import Figure
 from training.data.concepts import Concept
 
 IN_A_ROW = 50

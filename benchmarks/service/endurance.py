@@ -13,7 +13,7 @@ import psutil
 import torch
 from PIL import Image
 
-from benchmarks.figure import Figure
+from benchmarks.report import Figure
 from benchmarks.service.lora_files import random_adapter
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.loading.load import load_model, open_source

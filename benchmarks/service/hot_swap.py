@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.figure import Figure, percentile
+from benchmarks.report import Figure, percentile
 from benchmarks.service.lora_files import random_adapter
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL

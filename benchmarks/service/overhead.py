@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.figure import Figure, percentile
+from benchmarks.report import Figure, percentile
 from benchmarks.service.live_server import live_server
 from inference_server.engine.engine import Drawing
 from inference_server.scheduler import events

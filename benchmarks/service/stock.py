@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 
-from benchmarks.figure import Figure
+from benchmarks.report import Figure
 
 ROUNDS = 3
 IMAGES = 3

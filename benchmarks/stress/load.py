@@ -18,8 +18,9 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from benchmarks.figure import Figure, percentile
-from benchmarks.stress.processes import Gauge, faked_service, stolen
+from benchmarks.report import Figure, percentile
+from benchmarks.stress.processes import Gauge, faked_service
+from scripts.processes import stolen_ticks
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest, GetServerInfoRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 from wuliart_contract.limits import MAX_RESPONSE_BYTES
@@ -174,9 +175,9 @@ async def _others_first(address: str) -> tuple[int, int]:
         await modest.GetServerInfo(GetServerInfoRequest())
         many = [asyncio.create_task(_call(greedy, tally)) for _ in range(MANY)]
         await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
-        before, ticks = tally.images, stolen()
+        before, ticks = tally.images, stolen_ticks()
         await _call(modest, alone)
-        first, ticks = tally.images - before, stolen() - ticks
+        first, ticks = tally.images - before, stolen_ticks() - ticks
         await asyncio.gather(*many)
     if tally.images != MANY or alone.images != 1:
         raise RuntimeError(

@@ -7,7 +7,6 @@ Knows nothing of what is asked of them.
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import tempfile
 import threading
@@ -21,8 +20,8 @@ from typing import Self
 
 import psutil
 
-from benchmarks.figure import Figure
-from scripts.processes import Service
+from benchmarks.report import Figure
+from scripts.processes import Service, free_port
 
 SAMPLE_SECONDS = 0.5
 
@@ -36,19 +35,7 @@ class FakedService(Service):
     def start_server(self) -> None:
         """Starts the server without waiting for it."""
         arguments = ["--listen", self.listen, *self.server_arguments]
-        self._start("server", "benchmarks.service.faked_server", arguments)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def stolen() -> int:
-    """Ticks of 10 ms that the hypervisor has kept this machine's processors from it."""
-    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8])
+        self._start("server", "scripts.stub_server", arguments)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from benchmarks.figure import Figure
+from benchmarks.report import Figure
 from benchmarks.service.endurance import WORDS
 from benchmarks.service.lora_files import random_adapter
 from benchmarks.stress.processes import Gauge

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from grpc import aio
 
-from benchmarks.figure import Figure
+from benchmarks.report import Figure
 from benchmarks.stress.load import OPTIONS
 from benchmarks.stress.processes import faked_service, share_of_a_core
 from wuliart.v1.adapter_pb2 import WatchAdaptersRequest

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from tests.chaos.clients import Clients
 
-from benchmarks.stress.processes import free_port, stolen
+from scripts.processes import free_port, stolen_ticks
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
 from wuliart.v1.image_generation_pb2 import (
@@ -119,7 +119,7 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
                 if choose.random() < 0.5:
                     world.drop("torn", next(turns))
                     time.sleep(choose.uniform(0, 0.1))
-                before = stolen()
+                before = stolen_ticks()
                 if kind == "stop":
                     over = supervisor.stop(name, choose.uniform(*STOP_SECONDS))
                 else:
@@ -129,7 +129,9 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
                     time.sleep(0.05)
                 clients.replace_hung()
                 counts[f"{kind} {name}"] += 1
-                recoveries[f"{kind} {name}"].append((time.monotonic() - over, stolen() - before))
+                recoveries[f"{kind} {name}"].append(
+                    (time.monotonic() - over, stolen_ticks() - before)
+                )
     everything = [fault for some in recoveries.values() for fault in some]
     slowest, ticks = max(everything)
     worst = {kind: round(max(some)[0], 2) for kind, some in sorted(recoveries.items())}

@@ -16,7 +16,7 @@ import openai
 import pytest
 from PIL import Image
 
-from benchmarks.stress.processes import free_port
+from scripts.processes import free_port
 from tests.e2e.conftest import Live
 from wuliart_client import read_recipe
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stress.processes import free_port
-from scripts.processes import Service
+from scripts.processes import Service, free_port
 from tests.e2e.conftest import PATIENCE, Live, layout_of
 from wuliart_client import Client
 

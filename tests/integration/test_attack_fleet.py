@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.stress.processes import free_port
 from inference_server.service.rpc_server import MAX_STREAMS, WINDOW_BYTES
+from scripts.processes import free_port
 from tests.support.http2_client import (
     END_HEADERS,
     END_STREAM,
@@ -35,7 +35,7 @@ from tests.support.ray_alone import ray_alone
 from wuliart_contract.limits import MAX_REQUEST_BYTES
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
-local_fleet = pytest.importorskip("benchmarks.fleet.local_fleet", reason="needs the extra ray")
+local_fleet = pytest.importorskip("scripts.local_fleet", reason="needs the extra ray")
 
 TOKEN = "t" * 32
 PATIENCE = 60.0

@@ -21,8 +21,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.fleet.load import Load
-from benchmarks.stress.processes import free_port
+from scripts.load import Load
+from scripts.processes import free_port
 from tests.support.ray_alone import ray_alone
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
@@ -34,7 +34,7 @@ from wuliart_client import AdapterNotFound, Client, Completed, InvalidRequest, S
 from wuliart_contract.status import Reason
 
 AT_ONCE = 6
-local_fleet = pytest.importorskip("benchmarks.fleet.local_fleet", reason="needs the extra ray")
+local_fleet = pytest.importorskip("scripts.local_fleet", reason="needs the extra ray")
 
 REPLICAS = 2
 QUEUE = 4

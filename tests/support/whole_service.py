@@ -70,7 +70,7 @@ def _fleet() -> tuple[Path, str]:
     replicas, slots = os.environ["WULIART_FLEET"].split(",")
     loras = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.fleet.local_fleet", str(loras), replicas, slots],
+        [sys.executable, "-m", "scripts.local_fleet", str(loras), replicas, slots],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -15,10 +15,10 @@ from ray._common.utils import import_attr
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
-from benchmarks.fleet.local_fleet import ENVIRONMENT
 from inference_server.config import parse_arguments
 from inference_server.ray_app.app import FrontSettings, ReplicaSettings
 from inference_server.ray_app.names import FRONT, REPLICA
+from scripts.local_fleet import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERAY = list(yaml.safe_load_all((ROOT / "docs" / "k8s" / "rayservice.yaml").read_text()))

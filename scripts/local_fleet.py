@@ -20,8 +20,6 @@ import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray import serve
 
-from benchmarks.service.faked_server import FakedEngine
-from benchmarks.stress.processes import free_port
 from inference_server import assembly
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
@@ -34,8 +32,10 @@ from inference_server.ray_app.app import (
 from inference_server.ray_app.names import FRONT, REPLICA, Name
 from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
+from scripts.processes import free_port
+from scripts.stub_server import FakedEngine
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PATHS = (ROOT, ROOT / "protos", ROOT / "clients" / "python")
 
 READY_SECONDS = 120.0
@@ -184,7 +184,7 @@ class LocalFleet:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m benchmarks.fleet.local_fleet LORAS REPLICAS [SLOTS]`: until a line comes on
+    """`python -m scripts.local_fleet LORAS REPLICAS [SLOTS]`: until a line comes on
     stdin.
     """
     loras, replicas, *slots = arguments or sys.argv[1:]

@@ -1,6 +1,6 @@
 """The real server with an engine that takes its time and computes nothing.
 
-    python -m benchmarks.service.faked_server [wuliart-server's own arguments]
+    python -m scripts.stub_server [wuliart-server's own arguments]
 
 Owns the engine; everything else is `inference_server`'s own main program: listeners, scheduler,
 slots, sockets. An image takes `$FAKED_SECONDS` (0.05) of the device whatever its steps are, and is
