@@ -56,7 +56,7 @@ def draw(client: Client, prompt: str, seed: int, adapters: tuple[str, ...] = ())
     """Generates with progress on the screen."""
     with_adapter = f" in adapter {', '.join(adapters)}" if adapters else ""
     print(f"Generating “{prompt}”{with_adapter} ...")
-    image = client.draw(prompt, seed=seed, adapters=adapters, on_event=show)
+    image = client.generate_image(prompt, seed=seed, adapters=adapters, on_event=show)
     if (image.width, image.height) != (1024, 1024) or image.data[:2] != b"\xff\xd8":
         raise DemoError("the server sent something other than a 1024x1024 JPEG")
     return image

@@ -49,10 +49,10 @@ def images(target: str, clients: int, seconds: float) -> float:
 
     def ask(client: Client, seed: int) -> None:
         for _ in range(2):
-            client.draw(PROMPT, seed=seed)
+            client.generate_image(PROMPT, seed=seed)
         warm.wait()
         while time.monotonic() < ends:
-            client.draw(PROMPT, seed=seed)
+            client.generate_image(PROMPT, seed=seed)
             with lock:
                 counted[0] += time.monotonic() < ends
 

@@ -71,7 +71,7 @@ def _draw(client: Client, service: Service) -> list[Figure]:
             (name, choose.uniform(-1, 1)) for name in choose.sample(names, choose.randint(0, 3))
         ]
         try:
-            image = client.draw(
+            image = client.generate_image(
                 prompt, seed=choose.getrandbits(40), steps=choose.randint(1, 4), adapters=adapters
             )
         except WuliArtError as error:

@@ -80,7 +80,7 @@ def _drop_files(
     def draw() -> None:
         with suppress(Cancelled):
             while not stop.is_set():
-                client.draw("generating all the while", seed=1)
+                client.generate_image("generating all the while", seed=1)
 
     drawing = threading.Thread(target=draw)
     drawing.start()

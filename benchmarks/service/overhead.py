@@ -27,7 +27,7 @@ def measure() -> list[Figure]:
         live_server(Path(folder)) as (address, backend),
         Client(address) as client,
     ):
-        client.draw("warm-up")
+        client.generate_image("warm-up")
         return [*_images(client), *_cancel(client, backend)]
 
 

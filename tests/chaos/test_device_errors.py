@@ -46,7 +46,7 @@ def broken(
 
 def draw(world: World) -> bytes | GenerationFailed:
     try:
-        image = world.client.draw(
+        image = world.client.generate_image(
             PROMPT, seed=1, steps=2, preview=True, metadata=False, timeout=PATIENCE
         )
     except GenerationFailed as error:

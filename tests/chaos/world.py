@@ -133,7 +133,7 @@ class World:
 
     def image(self, *adapters: str, steps: int = 1) -> GeneratedImage:
         """An image without its recipe, so that equal pixels are equal bytes."""
-        return self.client.draw(
+        return self.client.generate_image(
             PROMPT, seed=1, steps=steps, adapters=adapters, metadata=False, timeout=PATIENCE
         )
 

@@ -74,7 +74,7 @@ class Live:
         self, *adapters: object, seed: int = 1, steps: int = 1, prompt: str = "a boat"
     ) -> bytes:
         """An image without its recipe, so that equal pixels are equal files."""
-        return self.client.draw(
+        return self.client.generate_image(
             prompt, seed=seed, steps=steps, adapters=adapters, metadata=False, timeout=PATIENCE
         ).data
 

@@ -89,7 +89,7 @@ def test_the_command_draws_lists_and_explains(adapterd: Live, tmp_path: Path) ->
         )
 
     listen = adapterd.service.listen
-    drawn = wuliart("generate", "a fox", "--seed", "7", "--style", "ink:0.5", "--json")
+    drawn = wuliart("generate", "a fox", "--seed", "7", "--adapter", "ink:0.5", "--json")
     assert drawn.returncode == 0, drawn.stderr
     told = json.loads(drawn.stdout)
     assert "Step 4/4" in drawn.stderr and (told["seed"], told["steps"]) == (7, 4)
@@ -98,6 +98,6 @@ def test_the_command_draws_lists_and_explains(adapterd: Live, tmp_path: Path) ->
     assert images[0].read_bytes() == images[1].read_bytes()
     assert "ink" in wuliart("adapters").stdout
     assert "embedded" in wuliart("info").stdout
-    wrong = wuliart("generate", "a fox", "--style", "imk")
+    wrong = wuliart("generate", "a fox", "--adapter", "imk")
     assert wrong.returncode == 1
     assert wrong.stderr.count("\n") == 1 and "ink" in wrong.stderr

@@ -74,7 +74,9 @@ def test_a_image_is_drawn_with_exactly_one_version(live: Live) -> None:
     seen = set()
     try:
         for _ in range(40):
-            image = live.client.draw("a boat", seed=1, steps=2, adapters=["ink"], metadata=False)
+            image = live.client.generate_image(
+                "a boat", seed=1, steps=2, adapters=["ink"], metadata=False
+            )
             used = image.adapters[0].content_hash
             seen.add(used)
             assert image.data == golden[used]

@@ -110,7 +110,7 @@ def test_a_running_image_survives_a_polite_stop(trained: Live) -> None:
 
     def draw() -> None:
         finished.append(
-            trained.client.draw(
+            trained.client.generate_image(
                 "a boat", seed=1, steps=4, metadata=False, on_event=lambda _: started.set()
             )
         )

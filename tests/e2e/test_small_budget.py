@@ -58,7 +58,7 @@ def test_the_plan_is_told(small: Client) -> None:
 
 def test_four_at_once_get_the_images_they_get_alone(small: Client, trained: Live) -> None:
     def draw(client: Client, prompt: str) -> bytes:
-        return client.draw(prompt, seed=5, steps=3, metadata=False, timeout=PATIENCE).data
+        return client.generate_image(prompt, seed=5, steps=3, metadata=False, timeout=PATIENCE).data
 
     with ThreadPoolExecutor(len(PROMPTS)) as pool:
         together = list(pool.map(lambda prompt: draw(small, prompt), PROMPTS))

@@ -53,7 +53,9 @@ def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -
     with Client(everyone) as client:
 
         def draw() -> bytes:
-            return client.draw("a boat", seed=1, steps=1, adapters=["ink"], metadata=False).data
+            return client.generate_image(
+                "a boat", seed=1, steps=1, adapters=["ink"], metadata=False
+            ).data
 
         # Turns begin when both are connected; until then one may get more.
         images = {draw()}
@@ -67,7 +69,7 @@ def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -
 
         first.service.kill("server")
         for _ in range(2):
-            client.draw("a boat", steps=1, adapters=["ink"], timeout=PATIENCE)
+            client.generate_image("a boat", steps=1, adapters=["ink"], timeout=PATIENCE)
         assert drawn(second) == before[1] + 4
 
     wuliart = Path(sys.executable).with_name("wuliart")

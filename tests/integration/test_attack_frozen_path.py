@@ -136,7 +136,7 @@ def test_a_server_that_is_frozen_already_ends_every_kind_of_call(server: Freezin
         client.adapters(timeout=PATIENCE)  # connected before
         server.freeze()
         calls: list[Callable[[], object]] = [
-            lambda: client.draw("a lighthouse"),
+            lambda: client.generate_image("a lighthouse"),
             lambda: client.info(timeout=None),
             lambda: client.adapters(timeout=None),
             lambda: next(client.watch()),
@@ -155,14 +155,14 @@ def test_a_connection_that_never_comes_about_ends_the_call(
             f"the server at {target} does not answer: no connection within 10 s; "
             "see whether it runs and can be reached, then try again"
         )
-        assert "does not answer" in told(lambda: client.draw("a lighthouse"))
+        assert "does not answer" in told(lambda: client.generate_image("a lighthouse"))
 
 
 async def test_a_connection_that_never_comes_about_ends_an_asynchronous_call() -> None:
     with mute() as target:
         async with AsyncClient(target) as client:
             with pytest.raises(Unavailable, match="does not answer: no connection within 10 s"):
-                await asyncio.wait_for(client.draw("a lighthouse"), PATIENCE)
+                await asyncio.wait_for(client.generate_image("a lighthouse"), PATIENCE)
 
 
 def test_the_server_takes_as_many_pings_as_clients_send() -> None:

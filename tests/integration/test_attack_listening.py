@@ -37,7 +37,7 @@ async def test_a_second_server_does_not_take_the_address_of_a_first(tmp_path: Pa
 
 def draw(address: str, tls: TLS | None = None) -> int:
     with Client(address, tls=tls) as client:
-        return client.draw("a cat", seed=5, timeout=DEADLINE).seed
+        return client.generate_image("a cat", seed=5, timeout=DEADLINE).seed
 
 
 def test_what_a_dead_server_has_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_connections_that_are_open_keep_their_certificate(tmp_path: Path) -> Non
         async with running_server(network=files.network()) as server:
             where = f"localhost:{server.public.port}"
             async with wuliart_client.AsyncClient(where, tls=TLS(files.ca)) as client:
-                assert (await client.draw("a cat", seed=1)).seed == 1
+                assert (await client.generate_image("a cat", seed=1)).seed == 1
                 files.write(files.issue(trustme.CA()))
-                assert (await client.draw("a cat", seed=2)).seed == 2
+                assert (await client.generate_image("a cat", seed=2)).seed == 2
 
     asyncio.run(run())

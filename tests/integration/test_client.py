@@ -294,10 +294,10 @@ def test_an_error_in_on_event_cancels_the_call_and_is_passed_on(fake, drive):
 
 def test_what_is_left_out_is_told_with_the_start_and_the_image(fake, drive):
     left_out = {"name": "stone", "reason": "ADAPTER_NOT_FOUND", "message": "there is none"}
-    fake.default = [started(steps=1, skipped=[left_out]), step(1, 1), completed()]
+    fake.default = [started(steps=1, skipped_adapters=[left_out]), step(1, 1), completed()]
     first, *_ = drive.take("generate", "p", adapters=["stone"])
     image = drive.call("draw", "p", adapters=["stone"])
-    assert first.skipped == image.skipped == (SkippedAdapter(**left_out),)
+    assert first.skipped_adapters == image.skipped_adapters == (SkippedAdapter(**left_out),)
 
 
 def test_adapters(fake, drive):

@@ -85,7 +85,7 @@ async def test_async_cancel_by_another_task(fake):
 
 async def test_cancelling_the_task_cancels_the_call(fake):
     async with AsyncClient(fake.target) as client:
-        task = asyncio.create_task(client.draw("p"))
+        task = asyncio.create_task(client.generate_image("p"))
         assert await asyncio.to_thread(fake.holding.wait, DEADLINE)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -97,7 +97,7 @@ async def test_asyncio_timeout_cancels_the_call(fake):
     async with AsyncClient(fake.target) as client:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await client.draw("p")
+                await client.generate_image("p")
         assert await cancelled_at(fake)
 
 

@@ -75,7 +75,7 @@ def assert_one_line_error(result: subprocess.CompletedProcess[str], text: str) -
 
 
 def test_generate_plain(fake, wuliart, tmp_path):
-    result = wuliart("generate", "p", "--seed", "7", "--style", "ink:0.8", "--style", "a:b")
+    result = wuliart("generate", "p", "--seed", "7", "--adapter", "ink:0.8", "--adapter", "a:b")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[:-1] == [
@@ -120,11 +120,11 @@ def test_a_prompt_that_is_cut_is_told(fake, wuliart):
 
 def test_a_adapter_that_was_left_out_is_a_warning(fake, wuliart):
     left_out = {"name": "stone", "reason": "ADAPTER_NOT_FOUND", "message": "no\x1b\nstone"}
-    fake.default = [started(skipped=[left_out]), step(1, 1), completed()]
+    fake.default = [started(skipped_adapters=[left_out]), step(1, 1), completed()]
     result = wuliart("generate", "p")
     assert result.returncode == 0
     assert result.stderr == "wuliart: warning: an adapter is left out: no\\x1b stone\n"
-    assert json.loads(wuliart("generate", "p", "--json").stdout)["skipped"] == [left_out]
+    assert json.loads(wuliart("generate", "p", "--json").stdout)["skipped_adapters"] == [left_out]
 
 
 def test_a_failure_is_one_line_and_exit_code_1(fake, wuliart, tmp_path):
@@ -226,7 +226,15 @@ def test_like_says_what_is_not_the_same_any_more(fake, wuliart, drawn):
 def test_what_is_given_takes_the_place_of_the_recipes(fake, wuliart, drawn):
     fake.info = image_generation_pb2.GetServerInfoResponse(model={"name": "embedded"})
     result = wuliart(
-        "generate", "--like", str(drawn), "a cat", "--seed", "1", "--style", "flat", "--no-metadata"
+        "generate",
+        "--like",
+        str(drawn),
+        "a cat",
+        "--seed",
+        "1",
+        "--adapter",
+        "flat",
+        "--no-metadata",
     )
     assert result.returncode == 0, result.stderr
     request = fake.requests[-1]

@@ -65,7 +65,7 @@ async def test_the_asynchronous_client_and_the_page_reach_it_too(
     monkeypatch.setenv("http_proxy", proxy.url)
     target = f"127.0.0.1:{port}"
     async with AsyncClient(target) as client:
-        assert (await client.draw("a fox", timeout=20)).data
+        assert (await client.generate_image("a fox", timeout=20)).data
     fake.watches.append([snapshot(1, adapter("ink"))])
     async with (
         open_web(target) as page,

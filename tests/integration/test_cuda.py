@@ -94,7 +94,7 @@ def test_server_and_manager_with_staged_slots(tmp_path: Path) -> None:
         with Client(service.listen) as client:
             info = client.info()
             assert (info.device.kind, info.device.dtype) == ("cuda", "bfloat16")
-            plain = client.draw(PROMPT, seed=1, metadata=False)
+            plain = client.generate_image(PROMPT, seed=1, metadata=False)
             with client.watch(timeout=60) as changes:
                 next(changes)
                 data = make_lora(layout, rank=8, scale=0.3)
@@ -103,8 +103,8 @@ def test_server_and_manager_with_staged_slots(tmp_path: Path) -> None:
                     assert change.adapters[0].state is not AdapterState.REFUSED
                     if change.adapters[0].state is AdapterState.RESIDENT:
                         break
-            adapterd = client.draw(PROMPT, seed=1, adapters=["ink"], metadata=False)
-            again = client.draw(PROMPT, seed=1, metadata=False)
+            adapterd = client.generate_image(PROMPT, seed=1, adapters=["ink"], metadata=False)
+            again = client.generate_image(PROMPT, seed=1, metadata=False)
             print(plain.timings, adapterd.timings)
         assert adapterd.data != plain.data
         assert again.data == plain.data

@@ -50,12 +50,12 @@ def draw_adapterd(folder: Path, inject: str, kill: bool = False) -> bytes:
                 assert change.adapters[0].state is not AdapterState.REFUSED
                 if change.adapters[0].state is AdapterState.RESIDENT:
                     break
-            plain = client.draw(PROMPT, seed=1, metadata=False)
+            plain = client.generate_image(PROMPT, seed=1, metadata=False)
             if kill:
                 service.processes["manager"].kill()
                 service.processes["manager"].wait()
                 del service.processes["manager"]
-            adapterd = client.draw(PROMPT, seed=1, adapters=["ink"], metadata=False)
+            adapterd = client.generate_image(PROMPT, seed=1, adapters=["ink"], metadata=False)
             assert adapterd.data != plain.data
     finally:
         service.stop()

@@ -103,10 +103,10 @@ def test_a_image_with_its_events_and_its_recipe(client: Client) -> None:
 
 def test_what_a_failed_call_says_is_kept(client: Client) -> None:
     with pytest.raises(InvalidRequest) as bad:
-        client.draw("", steps=9)
+        client.generate_image("", steps=9)
     assert {field for field, _ in bad.value.violations} == {"prompt", "steps"}
     with pytest.raises(AdapterNotFound) as unknown:
-        client.draw("a boat", adapters=["inc"])
+        client.generate_image("a boat", adapters=["inc"])
     assert unknown.value.reason == Reason.ADAPTER_NOT_FOUND
     assert unknown.value.metadata == {"adapter": "inc", "nearest": "ink"}
 
@@ -132,7 +132,7 @@ def test_more_adapters_than_one_replica_holds_are_all_drawn_and_listed_once(clie
     assert names == sorted(ADAPTERS)
     for _ in range(2):
         for name in ADAPTERS:
-            assert client.draw("a boat", adapters=[name]).adapters[0].name == name
+            assert client.generate_image("a boat", adapters=[name]).adapters[0].name == name
 
 
 def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
@@ -150,11 +150,11 @@ def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
 
     time.sleep(1.5)  # replicas report every second: what earlier tests did is told by now
     before = scrape()
-    client.draw("a boat")
+    client.generate_image("a boat")
     with pytest.raises(InvalidRequest):
-        client.draw("")
+        client.generate_image("")
     with pytest.raises(AdapterNotFound):
-        client.draw("a boat", adapters=["inc"])
+        client.generate_image("a boat", adapters=["inc"])
 
     def more(name: str, label: str = "") -> dict[str, float]:
         """By who counted it: the front, or a replica."""
@@ -194,16 +194,16 @@ def test_files_come_and_go_for_the_whole_fleet(fleet: Any, client: Client) -> No
     (fleet.loras / "new.safetensors").unlink()
     until(lambda: "new" not in [a.name for a in client.adapters()], "the adapter gone")
     with pytest.raises(AdapterNotFound):
-        client.draw("a boat", adapters=["new"])
+        client.generate_image("a boat", adapters=["new"])
 
 
 def test_requests_go_where_their_adapter_is(fleet: Any, client: Client) -> None:
     for name in ("ink", "neon"):
-        client.draw("a boat", adapters=[name])
+        client.generate_image("a boat", adapters=[name])
     before = fleet.figures()
     for _ in range(3):
         for name in ("ink", "neon"):
-            client.draw("a boat", adapters=[name])
+            client.generate_image("a boat", adapters=[name])
     after = fleet.figures()
     assert after["requests"] - before["requests"] == 6
     assert after["resident"] - before["resident"] == 6
@@ -252,7 +252,7 @@ def test_the_images_of_a_killed_replica_are_drawn_by_another(fleet: Any, images:
     until(lambda: len(fleet.pids()) == REPLICAS and before[0] not in fleet.pids(), "it is back")
     with Client(fleet.listen) as client:
         for name in ADAPTERS:
-            client.draw("a boat", adapters=[name], timeout=PATIENCE)
+            client.generate_image("a boat", adapters=[name], timeout=PATIENCE)
 
 
 def test_an_update_fails_no_request_nor_does_a_replica_that_comes_or_leaves(
@@ -264,7 +264,7 @@ def test_an_update_fails_no_request_nor_does_a_replica_that_comes_or_leaves(
     deadline = time.monotonic() + PATIENCE
     while before & set(fleet.pids()) or len(fleet.pids()) < REPLICAS:
         assert time.monotonic() < deadline, "the replicas were never replaced"
-        client.draw("a boat", adapters=["ink"], timeout=PATIENCE)
+        client.generate_image("a boat", adapters=["ink"], timeout=PATIENCE)
         drawn += 1
     assert drawn > 0
 

@@ -258,7 +258,7 @@ async def test_adapters_outlive_their_manager(server: InProcessServer) -> None:
     (ink,) = (await listed(server)).adapters
     assert ink.state == pb.ADAPTER_STATE_RESIDENT
     async with wuliart_client.AsyncClient(server.target) as client:
-        image = await client.draw("a cat", adapters=["ink"])
+        image = await client.generate_image("a cat", adapters=["ink"])
     assert [(use.name, use.generation) for use in image.adapters] == [("ink", ink.generation)]
 
 

@@ -201,15 +201,15 @@ async def test_the_client_package_says_the_same(server: InProcessServer) -> None
     ):
         await manager.report(entry_of("ink"), entry_of("bad", refusal_reason="NaN in to_q"))
         with pytest.raises(wuliart_client.InvalidRequest) as invalid:
-            await client.draw("", steps=7, adapters=[("ink", 9.0)])
+            await client.generate_image("", steps=7, adapters=[("ink", 9.0)])
         assert {field for field, _ in invalid.value.violations} == {
             "prompt", "steps", "adapters[0].weight",
         }  # fmt: skip
         with pytest.raises(wuliart_client.AdapterNotFound) as unknown:
-            await client.draw("a cat", adapters=["imk"])
+            await client.generate_image("a cat", adapters=["imk"])
         assert unknown.value.nearest == "ink"
         with pytest.raises(wuliart_client.AdapterRefused, match="NaN in to_q"):
-            await client.draw("a cat", adapters=["bad"])
+            await client.generate_image("a cat", adapters=["bad"])
 
 
 async def test_a_request_above_the_message_bound_is_refused(server: InProcessServer) -> None:

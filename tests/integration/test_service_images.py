@@ -215,7 +215,9 @@ async def test_an_unexpected_exception_in_a_unary_call(
 async def test_the_client_package_draws(server: InProcessServer) -> None:
     seen: list[wuliart_client.Event] = []
     async with wuliart_client.AsyncClient(server.target) as client:
-        image = await client.draw("a lighthouse", seed=5, preview=True, on_event=seen.append)
+        image = await client.generate_image(
+            "a lighthouse", seed=5, preview=True, on_event=seen.append
+        )
     assert [type(event).__name__ for event in seen] == ["Started", *["Step"] * 4, "Completed"]
     assert image.seed == 5
     assert Image.open(io.BytesIO(image.data)).size == (1024, 1024)

@@ -92,7 +92,7 @@ async def test_a_deadline_that_passes_in_the_queue(server: InProcessServer) -> N
     (first,) = await queue(server, 1)
     async with wuliart_client.AsyncClient(server.target) as client:
         with pytest.raises(wuliart_client.DeadlineExceeded):
-            await client.draw("too late", timeout=0.2)
+            await client.generate_image("too late", timeout=0.2)
     await server.let_go(1)
     server.engine.free()
     await kinds(first)
@@ -108,7 +108,7 @@ async def test_a_full_queue_refuses_before_the_first_event(server: InProcessServ
     assert failure.retry_seconds is not None and failure.retry_seconds > 0
     async with wuliart_client.AsyncClient(server.target) as client:
         with pytest.raises(wuliart_client.QueueFull) as caught:
-            await client.draw("one too many")
+            await client.generate_image("one too many")
     assert caught.value.retry_after == failure.retry_seconds
     server.engine.free()
     for call in calls:

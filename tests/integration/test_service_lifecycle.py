@@ -67,7 +67,7 @@ async def test_the_client_package_waits_out_a_short_start() -> None:
         running_server(ready=False) as server,
         wuliart_client.AsyncClient(server.target) as client,
     ):
-        drawing = asyncio.create_task(client.draw("a cat", timeout=DEADLINE))
+        drawing = asyncio.create_task(client.generate_image("a cat", timeout=DEADLINE))
         # Its first try is answered with STARTING, the second comes 0.2 s after it at most.
         await asyncio.sleep(0.1)
         await server.become_ready()

@@ -53,12 +53,12 @@ async def test_the_client_package_passes_it_on(
     await manager.report()
     async with wuliart_client.AsyncClient(server.target) as client:
         events: list[wuliart_client.Event] = []
-        image = await client.draw("a cat", adapters=["gone"], on_event=events.append)
-        plain = await client.draw("a cat", timeout=DEADLINE)
+        image = await client.generate_image("a cat", adapters=["gone"], on_event=events.append)
+        plain = await client.generate_image("a cat", timeout=DEADLINE)
     (started,) = [event for event in events if isinstance(event, wuliart_client.Started)]
     gone = wuliart_client.SkippedAdapter("gone", "ADAPTER_NOT_FOUND", "there is no adapter 'gone'")
-    assert started.skipped == image.skipped == (gone,)
-    assert image.adapters == plain.skipped == ()
+    assert started.skipped_adapters == image.skipped_adapters == (gone,)
+    assert image.adapters == plain.skipped_adapters == ()
 
 
 async def test_the_openai_door_names_it_beside_each_image(

@@ -69,7 +69,7 @@ async def test_the_synchronous_client(far: Far) -> None:
                 return next(events).adapters[0].name
 
         drawn, watched, info, adapters = await asyncio.gather(
-            asyncio.to_thread(client.draw, "a fox", seed=5, timeout=PATIENCE),
+            asyncio.to_thread(client.generate_image, "a fox", seed=5, timeout=PATIENCE),
             asyncio.to_thread(watch),
             asyncio.to_thread(client.info),
             asyncio.to_thread(client.adapters),
@@ -86,7 +86,7 @@ async def test_the_asynchronous_client(far: Far) -> None:
                 return (await anext(events)).adapters[0].name
 
         drawn, watched, info, adapters = await asyncio.gather(
-            client.draw("a fox", seed=5, timeout=PATIENCE),
+            client.generate_image("a fox", seed=5, timeout=PATIENCE),
             watch(),
             client.info(),
             client.adapters(),

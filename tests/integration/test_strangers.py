@@ -121,7 +121,7 @@ async def test_with_a_token_everything_is_as_without_tokens(
     async with AsyncClient(where, token=ANN) as client:
         assert (await client.info()).model.name == "qwen-image"
         assert await client.adapters() == []
-        assert (await client.draw("a cat", seed=1)).seed == 1
+        assert (await client.generate_image("a cat", seed=1)).seed == 1
         await client.with_token(BOB).adapters()
         with pytest.raises(Unauthenticated, match="not known here"):
             await client.with_token("c" * 32).adapters()
@@ -157,18 +157,18 @@ async def test_one_client_may_draw_only_so_many_at_once_whoever_else_draws(
 ) -> None:
     server.engine.hold()
     async with AsyncClient(target(server, tmp_path), token=ANN) as ann:
-        drawing = [asyncio.create_task(ann.draw("a cat", seed=n)) for n in range(2)]
+        drawing = [asyncio.create_task(ann.generate_image("a cat", seed=n)) for n in range(2)]
         await server.accepted(2)
         with pytest.raises(wuliart_client.RateLimited, match="2 images of yours") as caught:
-            await ann.draw("one more")
+            await ann.generate_image("one more")
         assert caught.value.retry_after == 1.0
-        bob = asyncio.create_task(ann.with_token(BOB).draw("a dog", seed=9))
+        bob = asyncio.create_task(ann.with_token(BOB).generate_image("a dog", seed=9))
         await server.accepted(3)
         assert server.scheduler.metrics.errors[Reason.RATE_LIMITED] == 1
         server.engine.free()
         images = await asyncio.gather(*drawing, bob)
         assert [p.seed for p in images] == [0, 1, 9]
-        await ann.draw("one more")
+        await ann.generate_image("one more")
 
 
 async def test_reflection_can_be_closed(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ async def test_tls_and_certificates_of_clients(tmp_path: Path, authority: trustm
 
         def draw(tls: TLS | None) -> int:
             with Client(where, tls=tls) as client:
-                return client.draw("a cat", seed=5, timeout=DEADLINE).seed
+                return client.generate_image("a cat", seed=5, timeout=DEADLINE).seed
 
         assert await asyncio.to_thread(draw, TLS(ca, *mine)) == 5
         for wrong in (None, TLS(ca), TLS(ca, *theirs), TLS(None, *mine)):

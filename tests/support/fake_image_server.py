@@ -94,7 +94,7 @@ def started(
     steps: int = 4,
     ignored: int = 0,
     adapters: Iterable[dict[str, Any]] = (),
-    skipped: Iterable[dict[str, Any]] = (),
+    skipped_adapters: Iterable[dict[str, Any]] = (),
 ) -> image_generation_pb2.GenerateImageResponse:
     return image_generation_pb2.GenerateImageResponse(
         started={
@@ -103,7 +103,7 @@ def started(
             "adapters": list(adapters),
             "prompt_tokens": 12,
             "prompt_tokens_ignored": ignored,
-            "skipped_adapters": list(skipped),
+            "skipped_adapters": list(skipped_adapters),
         }
     )
 

@@ -21,7 +21,7 @@ try:
                 label = f"step {event.step}/{event.total_steps}"
                 progress.update(task, completed=event.step, description=label)
 
-        image = client.draw(prompt, adapters=adapters, on_event=show)
+        image = client.generate_image(prompt, adapters=adapters, on_event=show)
 except WuliArtError as error:
     sys.exit(error.message)
 print(f"seed {image.seed}, saved {image.save('outputs')}")

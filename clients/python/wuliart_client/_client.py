@@ -96,7 +96,7 @@ class Client:
         )
         return EventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
-    def draw(
+    def generate_image(
         self,
         prompt: str,
         *,
@@ -231,7 +231,7 @@ class AsyncClient:
         )
         return AsyncEventStream(call, GenerationReader(), CallContext(self.target, timeout))
 
-    async def draw(
+    async def generate_image(
         self,
         prompt: str,
         *,
@@ -243,7 +243,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, also for the server
         on_event: Callable[[Event], object] | None = None,
     ) -> GeneratedImage:
-        """As `Client.draw`."""
+        """As `Client.generate_image`."""
         async with self.generate(
             prompt,
             seed=seed,

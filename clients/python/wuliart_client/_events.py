@@ -29,8 +29,8 @@ class Started:
     """Generating begins; everything that decides the image is fixed from here on.
 
     `prompt_tokens_ignored` tokens at the prompt's end are not read because it is too long.
-    `skipped` are adapters of the request that the image is generated without; always empty unless
-    the server was started with --on-bad-adapter=skip.
+    `skipped_adapters` are adapters of the request that the image is generated without; empty unless
+    the server runs with --on-bad-adapter=skip.
     """
 
     seed: int
@@ -38,7 +38,7 @@ class Started:
     adapters: tuple[AdapterUse, ...]
     prompt_tokens: int
     prompt_tokens_ignored: int
-    skipped: tuple[SkippedAdapter, ...] = ()
+    skipped_adapters: tuple[SkippedAdapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _read_started(started: pb.StartedEvent) -> Started:
         adapters=tuple(_read_adapter_use(use) for use in started.adapters),
         prompt_tokens=started.prompt_tokens,
         prompt_tokens_ignored=started.prompt_tokens_ignored,
-        skipped=tuple(
+        skipped_adapters=tuple(
             SkippedAdapter(adapter.name, adapter.reason, adapter.message)
             for adapter in started.skipped_adapters
         ),
@@ -170,5 +170,5 @@ def _read_image(completed: pb.CompletedEvent, started: Started) -> GeneratedImag
         steps=started.steps,
         adapters=started.adapters,
         timings=_read_timings(completed.timings),
-        skipped=started.skipped,
+        skipped_adapters=started.skipped_adapters,
     )

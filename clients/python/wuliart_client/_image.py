@@ -56,7 +56,7 @@ class Timings:
 class GeneratedImage:
     """A finished image: `data` is a whole file of `media_type`; width and height in pixels.
 
-    `skipped` are adapters that it was generated without, on a server that skips bad ones.
+    `skipped_adapters` are adapters that it was generated without, on a server that skips bad ones.
     """
 
     data: bytes = field(repr=False)
@@ -67,7 +67,7 @@ class GeneratedImage:
     steps: int
     adapters: tuple[AdapterUse, ...]
     timings: Timings
-    skipped: tuple[SkippedAdapter, ...] = ()
+    skipped_adapters: tuple[SkippedAdapter, ...] = ()
 
     def save(self, directory: str | Path) -> Path:
         """Write `YYYYMMDD_HHMMSS.jpg` into `directory`, which is created if it is missing.

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "four, 3 are a preview, 2 a draft)",
     )
     parser.add_argument(
-        "--style",
+        "--adapter",
         dest="adapters",
         metavar="NAME[:WEIGHT]",
         type=parse_adapter,
@@ -160,7 +160,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             elif isinstance(event, Step) and preview_directory is not None:
                 write_preview(preview_directory, event)
 
-        image = client.draw(
+        image = client.generate_image(
             arguments.prompt,
             seed=arguments.seed,
             steps=arguments.steps,
@@ -171,7 +171,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             on_event=on_event,
         )
     path = image.save(arguments.out)
-    for adapter in image.skipped:
+    for adapter in image.skipped_adapters:
         terminal.note(f"warning: an adapter is left out: {adapter.message}")
     if ignored_tokens:
         terminal.note(
@@ -187,7 +187,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
             "seed": image.seed,
             "steps": image.steps,
             "adapters": [dataclasses.asdict(use) for use in image.adapters],
-            "skipped": [dataclasses.asdict(adapter) for adapter in image.skipped],
+            "skipped_adapters": [dataclasses.asdict(adapter) for adapter in image.skipped_adapters],
             "timings": dataclasses.asdict(image.timings),
         }
         terminal.line(as_json(report))

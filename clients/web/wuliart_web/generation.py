@@ -98,7 +98,7 @@ async def draw(
 
 def _remarks(started: Started, said: Said) -> list[str]:
     """How the image differs from what was asked for."""
-    remarks = [said["skipped"].format(name=adapter.name) for adapter in started.skipped]
+    remarks = [said["skipped"].format(name=adapter.name) for adapter in started.skipped_adapters]
     if started.prompt_tokens_ignored:
         remarks.append(said["ignored"].format(count=started.prompt_tokens_ignored))
     return remarks

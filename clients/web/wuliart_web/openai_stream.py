@@ -71,7 +71,9 @@ def text_of(data: bytes) -> str:
 
 def ours(image: GeneratedImage) -> dict[str, Any]:
     """What OpenAI's answers have no field for; its clients keep fields that they do not know."""
-    left_out = [{"name": adapter.name, "reason": adapter.message} for adapter in image.skipped]
+    left_out = [
+        {"name": adapter.name, "reason": adapter.message} for adapter in image.skipped_adapters
+    ]
     return {"seed": image.seed, **({"skipped_adapters": left_out} if left_out else {})}
 
 
