@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from wuliart_lora import HEAD_BYTES, LoraRefused, header_bytes, read_header
+from wuliart_lora import HEAD_BYTES, LoraError, header_bytes, read_header
 from wuliart_lora.errors import shown
 from wuliart_lora.reader import Header, Span
 
@@ -49,7 +49,7 @@ def unwritten(descriptor: int, size: int, *, closed: bool) -> str:
     try:
         head = os.pread(descriptor, HEAD_BYTES, 0)
         header = read_header(os.pread(descriptor, header_bytes(head, size), 0), size)
-    except LoraRefused:
+    except LoraError:
         return ""  # the reader of the file reports why
     for begin, end in regions:
         # A hole begins with a page, and what was written may end within the page before.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lora_manager.candidates import Found, Stamp
 from lora_manager.catalog import Entry
 from lora_manager.hashes import FileHashes
-from wuliart_lora import HEAD_BYTES, LoraPlan, LoraRefused, header_bytes, plan_lora, read_header
+from wuliart_lora import HEAD_BYTES, LoraError, LoraPlan, header_bytes, plan_lora, read_header
 from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
 from wuliart_lora.slot_image import SlotImage, build_image, module_shapes
 from wuliart_lora.slot_layout import SegmentLayout
@@ -93,7 +93,7 @@ def load(
         return _judge(found, known, shape, want_image=want_image)
     except (FileChangedError, UnreadableError):
         raise
-    except LoraRefused as refused:
+    except LoraError as refused:
         reason = refused.reason
     except MemoryError:
         reason = (
@@ -116,7 +116,7 @@ def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: 
         try:
             adapter = plan.read(data)
             image = build_image(adapter, shape.layout, shape.conditioning) if want_image else None
-        except LoraRefused as refused:
+        except LoraError as refused:
             refusal = refused.reason
         content_hash, autov3 = hashing.finish(sidecar or b"")
     if known is not None and known.content_hash == content_hash:
@@ -143,7 +143,7 @@ def read_once(
 
     `config` are the fields of its adapter_config.json. Raises FileChangedError if the file is not
     what was admitted or was written to meanwhile, UnreadableError if the operating system refuses,
-    LoraRefused if its header shows that the rest is of no use.
+    LoraError if its header shows that the rest is of no use.
     """
     with _admitted(found.path, found.stamp) as file:
         plan = _plan(file, found.stamp.size, shape, config)

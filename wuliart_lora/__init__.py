@@ -4,7 +4,7 @@ Used by the manager for adapters and by the server for the Turbo LoRA fused at s
 knows nothing of directories, slots or devices.
 """
 
-from wuliart_lora.errors import LoraRefused
+from wuliart_lora.errors import LoraError
 from wuliart_lora.factors import LoraAdapter, LoraFactors
 from wuliart_lora.plan import LoraPlan, parse_lora, plan_lora
 from wuliart_lora.reader import (
@@ -21,9 +21,9 @@ __all__ = [
     "HEAD_BYTES",
     "Header",
     "LoraAdapter",
+    "LoraError",
     "LoraFactors",
     "LoraPlan",
-    "LoraRefused",
     "SafetensorsFile",
     "Tensor",
     "header_bytes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from wuliart_lora.errors import LoraRefused, shown_value
+from wuliart_lora.errors import LoraError, shown_value
 
 MAX_ALPHA: Final = 1e6
 
@@ -20,9 +20,9 @@ _UNSAID: Final = frozenset({"", "none", "null"})
 
 
 def check_alpha(alpha: float, where: str) -> float:
-    """`alpha` if it is usable, else `LoraRefused`; `where` it is written, as a reason names it."""
+    """`alpha` if it is usable, else `LoraError`; `where` it is written, as a reason names it."""
     if not 0 < alpha <= MAX_ALPHA:  # also false for NaN
-        raise LoraRefused(
+        raise LoraError(
             f"alpha is {alpha:g} in {where}; it must be above 0 and at most "
             f"{MAX_ALPHA:,.0f}: export the LoRA again"
         )
@@ -32,7 +32,7 @@ def check_alpha(alpha: float, where: str) -> float:
 def read_number(value: object, where: str) -> float | None:
     """A finite number, also one written as text ("16", "16.0", '"16"'); None if it says nothing.
 
-    Raises `LoraRefused` for anything else; `where` it is written, as a reason names it.
+    Raises `LoraError` for anything else; `where` it is written, as a reason names it.
     """
     if isinstance(value, str):
         text = value.strip().strip("\"'").strip()
@@ -44,14 +44,14 @@ def read_number(value: object, where: str) -> float | None:
         return None
     elif isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(value, where)
-    raise LoraRefused(
+    raise LoraError(
         f"{where} is {shown_value(value)} and should be a number; export the LoRA again"
     )
 
 
 def _finite(value: float, where: str) -> float:
     if not abs(value) <= MAX_ALPHA:  # also false for NaN; an int may be longer than any float
-        raise LoraRefused(
+        raise LoraError(
             f"{where} is out of range: it must be at most {MAX_ALPHA:,.0f}; export the LoRA again"
         )
     return float(value)

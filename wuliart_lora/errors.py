@@ -13,7 +13,7 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 overrides, zero width), lone surrogates, private use, unassigned."""
 
 
-class LoraRefused(ValueError):  # noqa: N818  (a verdict on a file, not a fault of this program)
+class LoraError(ValueError):
     """A file cannot be used as an adapter.
 
     `reason` is one sentence for people: what is wrong, what was given, what to do.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wuliart_lora.alpha import check_alpha
-from wuliart_lora.errors import LoraRefused, shown
+from wuliart_lora.errors import LoraError, shown
 from wuliart_lora.keys import Role
 from wuliart_lora.reader import DTYPE_BYTES, Tensor
 from wuliart_lora.scale import Stated, agree
@@ -129,7 +129,7 @@ def read_pair(
     with np.errstate(over="ignore"):
         finite = np.isfinite(_largest(up_name, up) * np.float32(scale))
     if not finite:
-        raise LoraRefused(
+        raise LoraError(
             f"{shown(up_name)!r} times its scale of {scale:g} exceeds the range of float32; "
             "the LoRA is damaged"
         )
@@ -146,7 +146,7 @@ def _largest(name: str, tensor: Tensor) -> np.float32:
     # All but the sign.
     magnitude = (bits & bits.dtype.type((1 << (8 * bits.itemsize - 1)) - 1)).max()
     if magnitude >= INFINITY[tensor.dtype]:
-        raise LoraRefused(
+        raise LoraError(
             f"{shown(name)!r} holds values that are infinite or not a number; the LoRA is damaged, "
             "usually by training that diverged"
         )

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from wuliart_lora.errors import LoraRefused, shown
+from wuliart_lora.errors import LoraError, shown
 
 
 class Role(StrEnum):
@@ -97,7 +97,7 @@ class _Split(NamedTuple):
 def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, dict[Role, str]]:
     """Module path -> role -> the file's name for that tensor.
 
-    `modules` are the paths that exist in the model. Raises `LoraRefused`, naming what was not
+    `modules` are the paths that exist in the model. Raises `LoraError`, naming what was not
     understood, unless every name was, or if two names mean the same tensor.
     """
     flat = {path.replace(".", "_"): path for path in modules}
@@ -115,16 +115,16 @@ def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, di
             adapters.setdefault(split.adapter, name)
         roles = found.setdefault(path, {})
         if split.role in roles and len(adapters) < 2:
-            raise LoraRefused(
+            raise LoraError(
                 f"{shown(roles[split.role])!r} and {shown(name)!r} both give the {split.role} "
                 f"weights of {path}; export the LoRA in one naming adapter"
             )
         roles[split.role] = name
     if problems:
-        raise LoraRefused(_explain(problems))
+        raise LoraError(_explain(problems))
     if len(adapters) > 1:
         listed = ", ".join(repr(shown(adapter)) for adapter in list(adapters)[:_MAX_PROBLEMS])
-        raise LoraRefused(
+        raise LoraError(
             f"the file holds {len(adapters):,} adapters ({listed}); export one of them alone"
         )
     return found

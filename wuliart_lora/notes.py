@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from wuliart_lora.alpha import read_number
-from wuliart_lora.errors import LoraRefused, shown
+from wuliart_lora.errors import LoraError, shown
 from wuliart_lora.peft_config import PeftConfig, is_set, read_peft_config
 
 _COMPONENT: Final = "transformer."
@@ -35,7 +35,7 @@ _BESIDE_ALPHA: Final = (
 
 
 def read_notes(metadata: Mapping[str, str]) -> list[PeftConfig]:
-    """Every statement of the header about the strength; `LoraRefused` for one not understood."""
+    """Every statement of the header about the strength; `LoraError` for one not understood."""
     fields = {_plain(name): (name, value) for name, value in metadata.items()}
     found = [_config(*fields[field]) for field in _CONFIGS if fields.get(field, ("", ""))[1]]
     return found + _separate(fields)
@@ -53,7 +53,7 @@ def _separate(fields: Mapping[str, tuple[str, str]]) -> list[PeftConfig]:
     others: dict[str, Any] = {f: _value(*fields[f]) for f in _BESIDE_ALPHA if f in fields}
     if not alphas:
         if is_set(others.get("use_rslora")) or is_set(others.get("alpha_pattern")):
-            raise LoraRefused(
+            raise LoraError(
                 "the header gives use_rslora or alpha_pattern and no alpha beside it; export the "
                 "LoRA again"
             )
@@ -62,7 +62,7 @@ def _separate(fields: Mapping[str, tuple[str, str]]) -> list[PeftConfig]:
     ranks = {name: rank for name, rank in ranks.items() if rank is not None}
     if len(set(ranks.values())) > 1:
         said = " and ".join(f"{shown(name)} {rank:g}" for name, rank in list(ranks.items())[:2])
-        raise LoraRefused(f"the header gives two ranks, {said}; export the LoRA again")
+        raise LoraError(f"the header gives two ranks, {said}; export the LoRA again")
     if ranks:
         others["r"] = next(iter(ranks.values()))
     return [
@@ -94,7 +94,7 @@ def _config(name: str, text: str) -> PeftConfig:
         if key.startswith(_COMPONENT)
     } or written
     if "r" not in config and "lora_alpha" not in config:
-        raise LoraRefused(
+        raise LoraError(
             f"{source} gives neither r nor lora_alpha of the transformer; export the LoRA again"
         )
     return read_peft_config(config, source)
@@ -106,11 +106,11 @@ def _table(name: str, text: str) -> dict[str, Any]:
         if isinstance(written, str):  # encoded twice
             written = json.loads(written)
     except (ValueError, RecursionError):
-        raise LoraRefused(
+        raise LoraError(
             f"the header's {shown(name)!r} is unreadable: it is not JSON; export the LoRA again"
         ) from None
     if not isinstance(written, dict):
-        raise LoraRefused(
+        raise LoraError(
             f"the header's {shown(name)!r} is unreadable: it is not a JSON object; export the LoRA "
             "again"
         )

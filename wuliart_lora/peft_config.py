@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wuliart_lora.alpha import check_alpha, read_number
-from wuliart_lora.errors import LoraRefused, shown, shown_value
+from wuliart_lora.errors import LoraError, shown, shown_value
 from wuliart_lora.keys import strip_wrappers
 
 _DEFAULT_ALPHA: Final = 8
@@ -82,11 +82,11 @@ class PeftConfig:
     rank_stabilised: bool
 
     def scale(self, module: str, rank: int) -> float:
-        """Scale of `module`, whose factors have `rank`; `LoraRefused` if the two disagree."""
+        """Scale of `module`, whose factors have `rank`; `LoraError` if the two disagree."""
         said = self.rank_pattern.get(module)
         said = self.rank if said is None else said
         if said is not None and said != rank:
-            raise LoraRefused(
+            raise LoraError(
                 f"{self.source} gives rank {said:g} for {module} and its weights have rank {rank}; "
                 "export the LoRA again"
             )
@@ -103,30 +103,30 @@ def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
         source: where it is written, as a reason names it.
 
     Raises:
-        LoraRefused: a field is unreadable, or makes it anything but plain LoRA.
+        LoraError: a field is unreadable, or makes it anything but plain LoRA.
     """
     kind = config.get("peft_type")
     plain = isinstance(kind, str) and kind.rpartition(".")[2].upper() == "LORA"
     if kind is not None and not plain:
-        raise LoraRefused(
+        raise LoraError(
             f"{source} says that this is {shown_value(kind)}, and only plain LoRA (A and B "
             "matrices) is understood; merge it into a plain LoRA"
         )
     for field, value in config.items():
         known = field in _OTHER_FORMULAS
         if (known or (field.startswith("use_") and field != "use_rslora")) and is_set(value):
-            raise LoraRefused(
+            raise LoraError(
                 f"{source} sets {shown(field)}, and only plain LoRA (A and B matrices) is "
                 "understood; merge it into a plain LoRA"
             )
     if is_set(bias := config.get("bias")):
-        raise LoraRefused(
+        raise LoraError(
             f"{source} sets bias to {shown_value(bias)}, which changes biases too, and only "
             "plain LoRA (A and B matrices) is understood; train it with bias none"
         )
     started = config.get("init_lora_weights")
     if (started.lower() if isinstance(started, str) else started) not in _PLAIN_INITIALISATIONS:
-        raise LoraRefused(
+        raise LoraError(
             f"{source} says that the LoRA was started with {shown_value(started)}, which "
             "changes the base weights too; convert it to a plain LoRA with peft's "
             "path_initial_model_for_weight_conversion"
@@ -154,7 +154,7 @@ def _number(config: Mapping[str, Any], field: str, source: str) -> float | None:
         return None
     number = read_number(config[field], f"{field} of {source}")
     if number is None:
-        raise LoraRefused(f"{field} of {source} is empty; export the LoRA again")
+        raise LoraError(f"{field} of {source} is empty; export the LoRA again")
     return number
 
 
@@ -164,7 +164,7 @@ def _is_true(config: Mapping[str, Any], field: str, source: str) -> bool:
         return False
     text = value.strip().lower() if isinstance(value, str) else value
     if text not in (True, "true", "1"):
-        raise LoraRefused(
+        raise LoraError(
             f"{field} of {source} is {shown_value(value)} and should be true or false; "
             "export the LoRA again"
         )
@@ -174,12 +174,12 @@ def _is_true(config: Mapping[str, Any], field: str, source: str) -> bool:
 def _pattern(config: Mapping[str, Any], field: str, source: str) -> Pattern:
     pattern = config.get(field) or {}
     if not isinstance(pattern, dict):
-        raise LoraRefused(f"{field} of {source} is not a table; export the LoRA again")
+        raise LoraError(f"{field} of {source} is not a table; export the LoRA again")
     entries = {}
     for key, value in pattern.items():
         # peft takes these as regular expressions; one from a stranger's file is never run.
         if not re.fullmatch(r"\^?[\w.]+\$?", key):
-            raise LoraRefused(
+            raise LoraError(
                 f"{field} of {source} holds the expression {shown(key)!r} instead of a module's "
                 "name; export the LoRA with names"
             )

@@ -2,7 +2,7 @@
 
 Owns the check that a file fits a model: names, pairs, shapes, ranks, element types. A file that
 does not is refused before its tensors are read. Every file ends in one of two states: every tensor
-understood, or `LoraRefused` with the reason.
+understood, or `LoraError` with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wuliart_lora.description import read_title, read_trigger_words
-from wuliart_lora.errors import LoraRefused, shown
+from wuliart_lora.errors import LoraError, shown
 from wuliart_lora.factors import INFINITY, LoraAdapter, ModuleFactors, Pair, read_pair
 from wuliart_lora.keys import Role, canonicalise
 from wuliart_lora.reader import Header, Span, read_header
@@ -41,7 +41,7 @@ class LoraPlan:
     def read(self, data: memoryview) -> LoraAdapter:
         """The adapter in `data`, the whole file, which must not change while the result lives.
 
-        Raises `LoraRefused` if a value makes it unusable.
+        Raises `LoraError` if a value makes it unusable.
         """
         tensors = self.header.tensors(data)
 
@@ -71,11 +71,11 @@ def plan_lora(
     `modules` maps each module path of the model to its (in_features, out_features); `max_rank`
     is the largest rank accepted, None for any; `config` are the fields of adapter_config.json
     beside the file, None if there is none. What passes is no larger than an adapter of this rank
-    for all modules. Raises `LoraRefused` and nothing else.
+    for all modules. Raises `LoraError` and nothing else.
     """
     named = canonicalise(header.spans, modules)
     if not named:
-        raise LoraRefused("the file holds no LoRA weights at all; export the LoRA again")
+        raise LoraError("the file holds no LoRA weights at all; export the LoRA again")
     ranks = {
         module: _check_pair(header.spans, module, roles, modules[module])
         for module, roles in named.items()
@@ -83,7 +83,7 @@ def plan_lora(
     largest = max(ranks, key=ranks.__getitem__)
     rank = ranks[largest]
     if max_rank is not None and rank > max_rank:
-        raise LoraRefused(
+        raise LoraError(
             f"rank {rank} at {largest}, this server holds up to {max_rank}; "
             f"start it with --max-rank {rank}, or reduce the LoRA's rank"
         )
@@ -99,7 +99,7 @@ def parse_lora(
 ) -> LoraAdapter:
     """Reads the bytes of a .safetensors file: `plan_lora` and `LoraPlan.read` in one.
 
-    Raises `LoraRefused` and nothing else, whatever the bytes.
+    Raises `LoraError` and nothing else, whatever the bytes.
     """
     view = memoryview(data).cast("B").toreadonly()
     return plan_lora(read_header(view, len(view)), modules, max_rank, config).read(view)
@@ -111,33 +111,33 @@ def _check_pair(
     """The rank of a module's factors, after checking that both are there, fit, and are floats."""
     for role in (Role.DOWN, Role.UP):
         if role not in roles:
-            raise LoraRefused(
+            raise LoraError(
                 f"{module} has {shown(next(iter(roles.values())))!r} but no {role} weights; "
                 "the file is incomplete: export the LoRA again"
             )
     down, up = spans[roles[Role.DOWN]], spans[roles[Role.UP]]
     inner, outer = features
     if len(down.shape) != 2 or len(up.shape) != 2 or (down.shape[1], up.shape[0]) != features:
-        raise LoraRefused(
+        raise LoraError(
             f"the weights of {module} are {list(down.shape)} and {list(up.shape)}, this model "
             f"needs [rank, {inner}] and [{outer}, rank]; use a LoRA made for this model"
         )
     rank = down.shape[0]
     if up.shape[1] != rank:
-        raise LoraRefused(
+        raise LoraError(
             f"the two halves of {module} disagree on the rank, {rank} and {up.shape[1]}; "
             "export the LoRA again"
         )
     if rank == 0:
-        raise LoraRefused(f"the weights of {module} have rank 0; export the LoRA again")
+        raise LoraError(f"the weights of {module} have rank 0; export the LoRA again")
     for role, span in ((Role.DOWN, down), (Role.UP, up)):
         if span.dtype not in INFINITY:
-            raise LoraRefused(
+            raise LoraError(
                 f"{shown(roles[role])!r} has element type {span.dtype}; convert the file to F32, "
                 "BF16, F16 or F8_E4M3"
             )
     if (name := roles.get(Role.ALPHA)) is not None and spans[name].shape not in ((), (1,)):
-        raise LoraRefused(
+        raise LoraError(
             f"{shown(name)!r} should be a single number and has shape {list(spans[name].shape)}; "
             "export the LoRA again"
         )

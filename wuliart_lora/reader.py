@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from wuliart_lora.errors import LoraRefused, shown
+from wuliart_lora.errors import LoraError, shown
 
 MAX_HEADER_BYTES: Final = 8 << 20
 """A header of 1,680 LoRA tensors takes 0.25 MB; trainers' lists of tags can add 5 MB."""
@@ -91,7 +91,7 @@ class SafetensorsFile:
 def read_safetensors(data: bytes | bytearray | memoryview) -> SafetensorsFile:
     """Checks the container and returns views of its tensors.
 
-    Raises `LoraRefused` for anything but a complete, well-formed file within the limits above.
+    Raises `LoraError` for anything but a complete, well-formed file within the limits above.
     """
     view = memoryview(data).cast("B").toreadonly()
     header = read_header(view, len(view))
@@ -101,7 +101,7 @@ def read_safetensors(data: bytes | bytearray | memoryview) -> SafetensorsFile:
 def header_bytes(head: bytes, file_bytes: int) -> int:
     """How many bytes of a file `read_header` needs, its first `HEAD_BYTES` or all being `head`.
 
-    Raises `LoraRefused` if they show that the file is not safetensors, or shorter than its header.
+    Raises `LoraError` if they show that the file is not safetensors, or shorter than its header.
     """
     return _LENGTH_BYTES + _header_length(head, file_bytes)
 
@@ -109,14 +109,14 @@ def header_bytes(head: bytes, file_bytes: int) -> int:
 def read_header(start: bytes | memoryview, file_bytes: int) -> Header:
     """Checks everything about the container, which the header and the file's size decide.
 
-    `start` begins the file and holds at least its header. Raises `LoraRefused`.
+    `start` begins the file and holds at least its header. Raises `LoraError`.
     """
     view = memoryview(start)
     nbytes = _LENGTH_BYTES + _header_length(bytes(view[:HEAD_BYTES]), file_bytes)
     header = _parse_header(bytes(view[_LENGTH_BYTES:nbytes]))
     metadata = _read_metadata(header.pop("__metadata__", None))
     if len(header) > MAX_TENSORS:
-        raise LoraRefused(
+        raise LoraError(
             f"the file lists {len(header):,} tensors and at most {MAX_TENSORS:,} are read; "
             "it is not a LoRA for this model"
         )
@@ -128,15 +128,15 @@ def read_header(start: bytes | memoryview, file_bytes: int) -> Header:
 def _header_length(head: bytes, file_bytes: int) -> int:
     """Length of the JSON header in bytes, after ruling out what is not safetensors at all."""
     if file_bytes == 0:
-        raise LoraRefused("the file is empty; copy it again")
+        raise LoraError("the file is empty; copy it again")
     if not any(head):
-        raise LoraRefused(
+        raise LoraError(
             "the file begins with zeros, as a download or copy does whose space was reserved "
             "before its content arrived; wait for it to finish or copy it again"
         )
     # A safetensors file whose header is 640 bytes long begins with 80 02 too; a brace follows.
     if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and head[8:9] != b"{":
-        raise LoraRefused(_not_safetensors("a pickle, which can run code and is never loaded"))
+        raise LoraError(_not_safetensors("a pickle, which can run code and is never loaded"))
     for magic, what in (
         (b"PK\x03\x04", "a zip archive (PyTorch's .pt and .bin are zipped pickles), never loaded"),
         (b"GGUF", "a GGUF file, which is not read"),
@@ -144,27 +144,27 @@ def _header_length(head: bytes, file_bytes: int) -> int:
         (b"<", "a web page, probably the error page of a failed download"),
     ):
         if head.startswith(magic) and head[8:9] != b"{":
-            raise LoraRefused(_not_safetensors(what))
+            raise LoraError(_not_safetensors(what))
     if file_bytes < _LENGTH_BYTES:
-        raise LoraRefused(
+        raise LoraError(
             f"the file is truncated: it has {file_bytes} bytes, fewer than any header; copy it "
             "again"
         )
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
     if length > FORMAT_HEADER_BYTES:
-        raise LoraRefused(
+        raise LoraError(
             f"the file is not a safetensors file: it would begin with a header of {length:,} bytes "
             f"and the format allows {FORMAT_HEADER_BYTES:,}; get the LoRA itself, as .safetensors"
         )
     if length > MAX_HEADER_BYTES:
-        raise LoraRefused(
+        raise LoraError(
             f"the file has a header of {length:,} bytes, above this service's limit of "
             f"{MAX_HEADER_BYTES:,}; save it with less metadata"
         )
     if file_bytes < _LENGTH_BYTES + length:
-        raise LoraRefused(_truncated(_LENGTH_BYTES + length, file_bytes, at_least="at least "))
+        raise LoraError(_truncated(_LENGTH_BYTES + length, file_bytes, at_least="at least "))
     if length < 2 or head[8:9] != b"{":
-        raise LoraRefused(_not_safetensors("something else"))
+        raise LoraError(_not_safetensors("something else"))
     return length
 
 
@@ -179,8 +179,8 @@ def _truncated(expected: int, actual: int, at_least: str = "") -> str:
     )
 
 
-def _damaged(what: str) -> LoraRefused:
-    return LoraRefused(f"the file's header is damaged: {what}; download or export it again")
+def _damaged(what: str) -> LoraError:
+    return LoraError(f"the file's header is damaged: {what}; download or export it again")
 
 
 def _parse_header(raw: bytes) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _parse_header(raw: bytes) -> dict[str, Any]:
 
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except LoraRefused:
+    except LoraError:
         raise
     except (ValueError, RecursionError) as error:
         raise _damaged("it is not JSON") from error
@@ -231,7 +231,7 @@ def _read_entry(name: str, entry: object) -> Span:
         raise _damaged(f"the entry of {shown(name)!r} is not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise LoraRefused(
+        raise LoraError(
             f"{shown(name)!r} has element type {shown(str(dtype))}; convert the file to F32, BF16, "
             "F16 or F8_E4M3"
         )
@@ -273,9 +273,9 @@ def _check_spans(spans: Mapping[str, Span], start: int, file_bytes: int) -> None
             raise _damaged(f"{shown(name)!r} and {shown(following)!r} {how}")
     expected = start + (ordered[-1][1] if ordered else 0)
     if expected > file_bytes:
-        raise LoraRefused(_truncated(expected, file_bytes))
+        raise LoraError(_truncated(expected, file_bytes))
     if expected < file_bytes:
-        raise LoraRefused(
+        raise LoraError(
             f"{file_bytes - expected:,} bytes follow the last tensor and belong to nothing; "
             "the file is damaged or carries something else: export it again"
         )

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from wuliart_lora.alpha import check_alpha, read_number
-from wuliart_lora.errors import LoraRefused
+from wuliart_lora.errors import LoraError
 from wuliart_lora.keys import Role, is_flat
 from wuliart_lora.notes import read_notes
 from wuliart_lora.peft_config import Pattern, PeftConfig
@@ -75,7 +75,7 @@ def read_strength(
         config: the fields of adapter_config.json, None if there is none.
 
     Raises:
-        LoraRefused: something written is not understood, or two places disagree.
+        LoraError: something written is not understood, or two places disagree.
     """
     sources = read_notes(metadata)
     if config is not None:
@@ -91,9 +91,9 @@ def read_strength(
 
 
 def agree(first: Stated, second: Stated, module: str) -> float:
-    """The scale that both mean; `LoraRefused` if they mean two."""
+    """The scale that both mean; `LoraError` if they mean two."""
     if not math.isclose(first.scale, second.scale, rel_tol=_TOLERANCE):
-        raise LoraRefused(
+        raise LoraError(
             f"{first.source} means a scale of {first.scale:g} for {module} and {second.source} one "
             f"of {second.scale:g}; remove the one that is wrong"
         )
@@ -101,7 +101,7 @@ def agree(first: Stated, second: Stated, module: str) -> float:
 
 
 def check_noted_alpha(noted: float, found: Iterable[tuple[float, int]]) -> None:
-    """Raises `LoraRefused` if kohya's note contradicts the `.alpha` tensors: rule 1.
+    """Raises `LoraError` if kohya's note contradicts the `.alpha` tensors: rule 1.
 
     `found` are the scale and the rank of each module that has one.
     """
@@ -109,7 +109,7 @@ def check_noted_alpha(noted: float, found: Iterable[tuple[float, int]]) -> None:
     agreed = any(math.isclose(scale * rank, noted, rel_tol=_TOLERANCE) for scale, rank in scales)
     if not agreed and any(scale != 1 for scale, _ in scales):
         scale, rank = next(pair for pair in scales if pair[0] != 1)
-        raise LoraRefused(
+        raise LoraError(
             f"the header's {KOHYA_ALPHA!r} says alpha {noted:g} and the .alpha tensors hold "
             f"{scale * rank:g}; remove the one that is wrong"
         )
@@ -148,7 +148,7 @@ def _counts(
     more = any(field.startswith("ss_") and field != KOHYA_ALPHA for field in metadata)
     converted = more or any(name.startswith(_MUSUBI_PREFIX) for name in names)
     if alone and converted and any(rank != alpha for rank in ranks.values()):
-        raise LoraRefused(
+        raise LoraError(
             f"the header's {KOHYA_ALPHA!r} says alpha {alpha:g}, there are no .alpha tensors, and "
             "nothing tells if a converter has multiplied it into the weights already; add .alpha "
             f"tensors, or remove {KOHYA_ALPHA} if it has"

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from wuliart_lora.errors import LoraRefused
+from wuliart_lora.errors import LoraError
 from wuliart_lora.peft_config import PeftConfig, read_peft_config
 
 SIDECAR_NAME: Final = "adapter_config.json"
@@ -32,31 +32,31 @@ def sidecar_owner(names: Iterable[str]) -> str | None:
 
 
 def check_sidecar_size(size: int) -> None:
-    """Raises `LoraRefused` for a size in bytes above the limit."""
+    """Raises `LoraError` for a size in bytes above the limit."""
     if size > MAX_SIDECAR_BYTES:
-        raise LoraRefused(
+        raise LoraError(
             f"{SIDECAR_NAME} beside it has {size:,} bytes and {MAX_SIDECAR_BYTES:,} is the limit; "
             "save the adapter again with peft"
         )
 
 
 def parse_sidecar(data: bytes) -> dict[str, Any]:
-    """The fields in the file's bytes; `LoraRefused` if it is no JSON object."""
+    """The fields in the file's bytes; `LoraError` if it is no JSON object."""
     try:
         config = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise LoraRefused(
+        raise LoraError(
             f"{SIDECAR_NAME} beside it is not a JSON object; save the adapter again with peft"
         )
     return config
 
 
 def read_sidecar(config: Mapping[str, Any]) -> PeftConfig:
-    """The scale that its fields give; `LoraRefused` if they are not understood."""
+    """The scale that its fields give; `LoraError` if they are not understood."""
     if not config.keys() & {"peft_type", "r", "lora_alpha"}:
-        raise LoraRefused(
+        raise LoraError(
             f"{SIDECAR_NAME} beside it gives none of peft_type, r and lora_alpha; move it away if "
             "it belongs to something else"
         )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from wuliart_lora import LoraAdapter, LoraFactors, LoraRefused
+from wuliart_lora import LoraAdapter, LoraError, LoraFactors
 from wuliart_lora.slot_layout import DeltaSite, LowRankSite, SegmentLayout
 from wuliart_lora.threads import in_threads
 
@@ -51,7 +51,7 @@ def build_image(
     """Packs `adapter`, parsed against `module_shapes(layout)`.
 
     `conditioning` is silu(temb), float32 [modulation_rows, width]: what timestep-only layers read.
-    Raises `LoraRefused` if a value does not fit the slot's element type, `ValueError` if the
+    Raises `LoraError` if a value does not fit the slot's element type, `ValueError` if the
     arguments do not belong together.
     """
     parameters = layout.parameters
@@ -117,7 +117,7 @@ def _table(factors: LoraFactors, conditioning: Float32Array, module: str) -> Flo
     with np.errstate(over="ignore", invalid="ignore"):
         table = ((conditioning @ factors.down.T) @ factors.up.T).astype(np.float32, copy=False)
     if not np.isfinite(table).all():
-        raise LoraRefused(
+        raise LoraError(
             f"what the LoRA adds to {module} exceeds the range of float32; the LoRA is damaged"
         )
     return table
@@ -145,7 +145,7 @@ def _encode(values: Float32Array, layout: SegmentLayout, module: str) -> npt.NDA
     rounded >>= np.uint32(16)
     half = rounded.astype(np.uint16)
     if ((half & np.uint16(0x7F80)) == 0x7F80).any():
-        raise LoraRefused(
+        raise LoraError(
             f"the weights of {module} exceed the range of bfloat16; the LoRA is damaged"
         )
     return half

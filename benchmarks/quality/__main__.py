@@ -31,7 +31,7 @@ from training.data.concepts import Concept
 from training.data.fetch import FetchError
 from training.data.icons import IconError
 from training.styles import STYLES
-from wuliart_lora import LoraRefused
+from wuliart_lora import LoraError
 
 TRAINING = Path(".run/training")
 KEPT = Path(".run/quality")
@@ -128,7 +128,7 @@ def main() -> None:
         sys.exit(
             "the renderer is missing: .venv/bin/pip install -r training/requirements-data.lock"
         )
-    except (ModelError, LoraRefused, FetchError, IconError) as error:
+    except (ModelError, LoraError, FetchError, IconError) as error:
         sys.exit(str(error))
     sys.exit(not holds)
 

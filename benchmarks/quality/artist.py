@@ -100,7 +100,7 @@ class Artist:
         """The image of an order. Errors of generating are part of the answer and are not kept.
 
         Raises:
-            ModelError, LoraRefused: weights cannot be loaded.
+            ModelError, LoraError: weights cannot be loaded.
         """
         key, name = self.key(order.hand, order.style), f"{order.steps}:{order.seed}:{order.text}"
         if (kept := self.store.read(key, name)) and kept.image is not None:

@@ -1,7 +1,7 @@
 """Fuzz targets `lora` and `keys`: a stranger's .safetensors file, and the names in one.
 
 Owns what must hold of any file: an adapter whose factors fit the model and are finite, or
-`LoraRefused` with a reason that can be shown. Knows nothing of how files are varied.
+`LoraError` with a reason that can be shown. Knows nothing of how files are varied.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.support.bad_lora_files import BAD_FILES
 from tests.support.lora_files import CONVENTIONS, make_lora, module_features, peft_metadata
-from wuliart_lora import LoraAdapter, LoraRefused, parse_lora, threads
+from wuliart_lora import LoraAdapter, LoraError, parse_lora, threads
 from wuliart_lora.keys import Role, canonicalise
 from wuliart_lora.slot_image import build_image
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
@@ -35,14 +35,14 @@ def run(data: bytes) -> None:
     threads.MOST = 1  # type: ignore[misc]
     try:
         adapter = parse_lora(data, MODULES, 4)
-    except LoraRefused as refusal:
+    except LoraError as refusal:
         _check_reason(refusal)
         return
     _check_adapter(adapter)
     for layout in LAYOUTS:
         try:
             image = build_image(adapter, layout, CONDITIONING)
-        except LoraRefused as refusal:
+        except LoraError as refusal:
             _check_reason(refusal)
             continue
         packing = layout.packing(image.packed_rank, image.sites)
@@ -56,7 +56,7 @@ def run_keys(data: bytes) -> None:
     names = list(dict.fromkeys(data.decode("utf-8", "replace").split("\n")))
     try:
         found = canonicalise(names, MODULES)
-    except LoraRefused as refusal:
+    except LoraError as refusal:
         _check_reason(refusal)
         return
     given = [name for roles in found.values() for name in roles.values()]
@@ -99,7 +99,7 @@ def key_seeds() -> dict[str, bytes]:
     }
 
 
-def _check_reason(refusal: LoraRefused) -> None:
+def _check_reason(refusal: LoraError) -> None:
     assert refusal.reason.isprintable(), ascii(refusal.reason)
     assert 0 < len(refusal.reason) <= MAX_REASON_CHARACTERS
     refusal.reason.encode()

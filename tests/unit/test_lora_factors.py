@@ -21,7 +21,7 @@ from tests.support.lora_files import (
     peft_metadata,
     truth,
 )
-from wuliart_lora import LoraAdapter, LoraRefused, parse_lora
+from wuliart_lora import LoraAdapter, LoraError, parse_lora
 from wuliart_lora.peft_config import Pattern
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
@@ -65,7 +65,7 @@ def test_ranks_may_differ_from_module_to_module() -> None:
 
 def test_refusal_of_a_rank_names_the_largest_so_that_one_restart_is_enough() -> None:
     ranks = dict.fromkeys(MODULES, 40) | {Q: 128}
-    with pytest.raises(LoraRefused, match=r"--max-rank 128"):
+    with pytest.raises(LoraError, match=r"--max-rank 128"):
         parse_lora(make_lora(LAYOUT, rank=ranks), MODULES, 32)
 
 
@@ -104,7 +104,7 @@ def test_modules_the_client_adds_are_accepted() -> None:
 
 def test_scale_that_leaves_float32_is_refused() -> None:
     data = make_lora(LAYOUT, convention="kohya", alpha=1e6, scale=1e35)
-    with pytest.raises(LoraRefused, match="exceeds the range"):
+    with pytest.raises(LoraError, match="exceeds the range"):
         parse_lora(data, MODULES)
 
 
@@ -163,7 +163,7 @@ def test_rank_stabilised_scale() -> None:
 )
 def test_peft_metadata_that_cannot_be_followed(written: str, reason: str) -> None:
     data = make_lora(LAYOUT, metadata={"lora_adapter_metadata": written})
-    with pytest.raises(LoraRefused, match=reason):
+    with pytest.raises(LoraError, match=reason):
         parse_lora(data, MODULES)
 
 
@@ -172,7 +172,7 @@ def test_two_alphas_must_agree() -> None:
     data = make_lora(LAYOUT, convention="kohya", alpha=2.0, metadata=agreed)
     assert_means(parse_lora(data, MODULES), truth(LAYOUT, convention="kohya", alpha=2.0))
     data = make_lora(LAYOUT, convention="kohya", alpha=3.0, metadata=agreed)
-    with pytest.raises(LoraRefused, match=r"scale of 0\.75 .*lora_adapter_metadata' one of 0\.5"):
+    with pytest.raises(LoraError, match=r"scale of 0\.75 .*lora_adapter_metadata' one of 0\.5"):
         parse_lora(data, MODULES)
 
 

@@ -1,4 +1,4 @@
-"""Whatever the bytes, parsing ends in an adapter or in LoraRefused, within bounded memory."""
+"""Whatever the bytes, parsing ends in an adapter or in LoraError, within bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.lora_files import make_lora, module_features, pack, pack_raw, peft_metadata
-from wuliart_lora import LoraAdapter, LoraRefused, parse_lora
+from wuliart_lora import LoraAdapter, LoraError, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(1, 16, 32, 8, 8, 8, 4, 8, "float32"))
@@ -57,7 +57,7 @@ def parse(data: bytes) -> LoraAdapter | None:
     tracemalloc.start()
     try:
         adapter = parse_lora(data, MODULES, 8)
-    except LoraRefused as refusal:
+    except LoraError as refusal:
         assert refusal.reason.isprintable()
         adapter = None
     finally:
@@ -132,7 +132,7 @@ FIELDS = st.sampled_from(
 @settings(max_examples=100)
 @given(st.dictionaries(FIELDS, JSON | st.text(max_size=20)))
 def test_any_file_beside_it(fields: dict[str, object]) -> None:
-    with suppress(LoraRefused):
+    with suppress(LoraError):
         parse_lora(SMALL, MODULES, config=fields)
 
 
@@ -169,5 +169,5 @@ def test_any_description(title: str, words: str) -> None:
 
 def test_as_many_foreign_names_as_a_file_may_hold() -> None:
     names = [f"{'transformer.' * 8}transformer_blocks.{n}.x.lora_A.weight" for n in range(20_000)]
-    with pytest.raises(LoraRefused, match=r"names are not understood \(.*the first is"):
+    with pytest.raises(LoraError, match=r"names are not understood \(.*the first is"):
         parse_lora(pack(dict.fromkeys(names, ("F32", (0,), b""))), MODULES, 8)

@@ -18,7 +18,7 @@ from tests.support.lora_files import (
     pack,
     pack_raw,
 )
-from wuliart_lora import LoraRefused, parse_lora
+from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
@@ -85,14 +85,14 @@ def test_several_adapters_in_one_file_are_refused_by_their_names(same: bool) -> 
     tensors = named({Q: (f"{Q}.lora_A.ink.weight", f"{Q}.lora_B.ink.weight")})
     other = Q if same else OUT
     tensors |= named({other: (f"{other}.lora_A.neon.weight", f"{other}.lora_B.neon.weight")})
-    with pytest.raises(LoraRefused, match="holds 2 adapters \\('ink', 'neon'\\)"):
+    with pytest.raises(LoraError, match="holds 2 adapters \\('ink', 'neon'\\)"):
         parse_lora(pack(tensors), FEATURES)
 
 
 def test_a_wrapped_and_a_bare_name_of_one_tensor_are_refused() -> None:
     tensors = named({Q: (f"{Q}.lora_A.weight", f"{Q}.lora_B.weight")})
     tensors |= named({Q: (f"_orig_mod.{Q}.lora_A.weight", f"_orig_mod.{Q}.lora_B.weight")})
-    with pytest.raises(LoraRefused, match="both give the down weights"):
+    with pytest.raises(LoraError, match="both give the down weights"):
         parse_lora(pack(tensors), FEATURES)
 
 
@@ -121,7 +121,7 @@ def test_the_first_name_that_is_not_understood_is_named_and_nothing_is_guessed(
     name: str, reason: str
 ) -> None:
     tensors = {name: ("F32", (4, 4), bytes(64))} | lora_tensors(LAYOUT, modules=[Q])
-    with pytest.raises(LoraRefused) as caught:
+    with pytest.raises(LoraError) as caught:
         parse_lora(pack(tensors), FEATURES)
     assert reason in caught.value.reason
     assert "checkpoint" not in caught.value.reason
@@ -146,7 +146,7 @@ def test_metadata_that_say_nothing_do_no_harm(metadata: object) -> None:
 
 
 def test_metadata_that_are_no_table_are_called_that() -> None:
-    with pytest.raises(LoraRefused, match="__metadata__ is not a table"):
+    with pytest.raises(LoraError, match="__metadata__ is not a table"):
         parse_lora(with_metadata(["a"]), FEATURES)
 
 
@@ -159,10 +159,10 @@ def test_a_header_of_megabytes_of_tags(mebibytes: int) -> None:
 
 
 def test_a_header_above_the_limit_is_refused_with_the_limit() -> None:
-    with pytest.raises(LoraRefused) as caught:
+    with pytest.raises(LoraError) as caught:
         parse_lora(pack(GOOD, pad=9 << 20), FEATURES)
     assert "has a header of 9,437,184 bytes" in caught.value.reason
     assert "limit of 8,388,608; save it with less metadata" in caught.value.reason
     assert "damaged" not in caught.value.reason
-    with pytest.raises(LoraRefused, match=r"not a safetensors file.* format allows 100,000,000"):
+    with pytest.raises(LoraError, match=r"not a safetensors file.* format allows 100,000,000"):
         parse_lora(pack_raw(b"{}", length=100_000_001), FEATURES)

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from tests.support.bad_lora_files import BAD_FILES
 from tests.support.lora_files import lora_tensors, make_lora, pack, pack_raw
-from wuliart_lora import LoraRefused, parse_lora, read_safetensors
+from wuliart_lora import LoraError, parse_lora, read_safetensors
 from wuliart_lora.slot_image import module_shapes
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
@@ -51,7 +51,7 @@ def test_header_length_that_looks_like_a_pickle_is_read() -> None:
 def test_bad_file_is_refused_with_its_reason(kind: str) -> None:
     bad = BAD_FILES[kind]
     data = bad.make(LAYOUT)
-    with pytest.raises(LoraRefused) as caught:
+    with pytest.raises(LoraError) as caught:
         parse_lora(data, module_shapes(LAYOUT), LAYOUT.parameters.max_rank)
     assert re.search(bad.reason, caught.value.reason)
     assert "\n" not in caught.value.reason
@@ -60,14 +60,14 @@ def test_bad_file_is_refused_with_its_reason(kind: str) -> None:
 
 def test_truncation_names_both_sizes_of_the_file() -> None:
     data = make_lora(LAYOUT)
-    with pytest.raises(LoraRefused, match=f"{len(data):,} bytes expected, {len(data) - 1:,} found"):
+    with pytest.raises(LoraError, match=f"{len(data):,} bytes expected, {len(data) - 1:,} found"):
         read_safetensors(data[:-1])
 
 
 def test_names_from_the_file_cannot_forge_a_log_line() -> None:
     name = "x\n2026-01-01 ERROR \x1b[31mroot\u202e\ud800"
     raw = json.dumps({name: {"dtype": "F8_E8M0", "shape": [1], "data_offsets": [0, 1]}}).encode()
-    with pytest.raises(LoraRefused) as caught:
+    with pytest.raises(LoraError) as caught:
         read_safetensors(pack_raw(raw, b"\0"))
     assert caught.value.reason.isprintable()
     caught.value.reason.encode()
@@ -92,7 +92,7 @@ def test_names_from_the_file_cannot_forge_a_log_line() -> None:
     ],
 )
 def test_damaged_headers_are_refused(header: bytes) -> None:
-    with pytest.raises(LoraRefused):
+    with pytest.raises(LoraError):
         read_safetensors(pack_raw(header, bytes(4)))
 
 
@@ -111,7 +111,7 @@ def test_damaged_headers_are_refused(header: bytes) -> None:
 def test_announced_sizes_are_never_allocated(data: bytes) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(LoraRefused):
+        with pytest.raises(LoraError):
             read_safetensors(data)
         _, peak = tracemalloc.get_traced_memory()
     finally:

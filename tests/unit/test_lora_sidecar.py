@@ -26,7 +26,7 @@ from lora_manager.directory import inspect
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
 from tests.support.lora_files import make_lora, module_features
-from wuliart_lora import LoraRefused, parse_lora
+from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, sidecar_owner
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
@@ -123,7 +123,7 @@ def test_what_peft_saves_of_other_kinds_is_refused(
     tmp_path: Path, config: Any, reason: str
 ) -> None:
     data, fields, _ = saved(config, tmp_path)
-    with pytest.raises(LoraRefused, match=reason):
+    with pytest.raises(LoraError, match=reason):
         parse_lora(data, FEATURES, config=fields)
 
 

@@ -21,7 +21,7 @@ from tests.support.lora_files import (
     module_features,
     pack,
 )
-from wuliart_lora import LoraRefused, parse_lora
+from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
@@ -142,13 +142,13 @@ def test_what_is_no_statement_leaves_a_scale_of_one(metadata: dict[str, Any]) ->
 def test_what_is_not_understood_or_disagrees_is_refused_by_name(
     metadata: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(LoraRefused, match=reason):
+    with pytest.raises(LoraError, match=reason):
         parse_lora(lora(metadata), FEATURES)
 
 
 def test_tensors_and_header_must_agree() -> None:
     assert scale_of(lora({"alpha": "16"}, convention="bare_alpha", alpha=16.0)) == pytest.approx(4)
-    with pytest.raises(LoraRefused, match=r"\.alpha' means a scale of 2 .*'alpha' one of 4"):
+    with pytest.raises(LoraError, match=r"\.alpha' means a scale of 2 .*'alpha' one of 4"):
         parse_lora(lora({"alpha": "16"}, convention="bare_alpha", alpha=8.0), FEATURES)
 
 
@@ -195,7 +195,7 @@ def test_kohyas_note_of_alpha(
         metadata,
     )
     if isinstance(expected, str):
-        with pytest.raises(LoraRefused, match=expected):
+        with pytest.raises(LoraError, match=expected):
             parse_lora(data, FEATURES)
     else:
         assert scale_of(data) == pytest.approx(expected)
@@ -257,12 +257,12 @@ def test_the_file_beside_it(config: dict[str, Any], expected: float) -> None:
     ids=str,
 )
 def test_a_file_beside_it_that_is_not_understood(config: dict[str, Any], reason: str) -> None:
-    with pytest.raises(LoraRefused, match=reason):
+    with pytest.raises(LoraError, match=reason):
         parse_lora(lora(convention="base_model"), FEATURES, config=config)
 
 
 def test_header_and_the_file_beside_it_must_agree() -> None:
     data = lora({"alpha": "16"}, convention="base_model")
     assert scale_of(data, {"lora_alpha": 16}) == pytest.approx(4)
-    with pytest.raises(LoraRefused, match=r"'alpha' means .* 4 .* adapter_config.json one of 2"):
+    with pytest.raises(LoraError, match=r"'alpha' means .* 4 .* adapter_config.json one of 2"):
         parse_lora(data, FEATURES, config={"lora_alpha": 8})

@@ -21,7 +21,7 @@ from tests.support.lora_files import (
     module_features,
     pack,
 )
-from wuliart_lora import LoraRefused, parse_lora
+from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
@@ -94,7 +94,7 @@ def test_a_file_of_another_method_is_refused_by_its_name(
     convention: str, parts: Sequence[str], cause: str
 ) -> None:
     file = whole_file(convention, parts)
-    with pytest.raises(LoraRefused, match=cause) as caught:
+    with pytest.raises(LoraError, match=cause) as caught:
         parse_lora(pack(file), FEATURES)
     assert next(iter(file)) in caught.value.reason, "an example from the file"
 
@@ -124,7 +124,7 @@ def test_plain_factors_with_more_beside_them_are_refused(
     file = lora_tensors(LAYOUT, modules=MODULES, convention=convention) | whole_file(
         convention, [part]
     )
-    with pytest.raises(LoraRefused, match=cause):
+    with pytest.raises(LoraError, match=cause):
         parse_lora(pack(file), FEATURES)
 
 
@@ -145,7 +145,7 @@ def test_plain_factors_with_more_beside_them_are_refused(
 @pytest.mark.parametrize("convention", ["peft", "kohya", "bare_alpha"])
 def test_text_encoder_weights_beside_good_ones_are_refused(convention: str, name: str) -> None:
     file = lora_tensors(LAYOUT, modules=MODULES, convention=convention) | {name: tensor(4, 4)}
-    with pytest.raises(LoraRefused, match="text encoder weights") as caught:
+    with pytest.raises(LoraError, match="text encoder weights") as caught:
         parse_lora(pack(file), FEATURES)
     assert name in caught.value.reason
 
@@ -156,5 +156,5 @@ def test_a_block_too_many_is_refused_in_every_convention(convention: str) -> Non
     longer = SegmentLayout(LayoutParameters(3, 64, 256, 64, 64, 48, 10, 32, "float32"))
     modules = [*MODULES, "transformer_blocks.2.attn.to_q"]
     file = lora_tensors(longer, modules=modules, convention=convention)
-    with pytest.raises(LoraRefused, match=r"transformer_blocks\.2 .*this model has 2 blocks"):
+    with pytest.raises(LoraError, match=r"transformer_blocks\.2 .*this model has 2 blocks"):
         parse_lora(pack(file), FEATURES)

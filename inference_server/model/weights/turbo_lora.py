@@ -20,8 +20,8 @@ from inference_server.model.weights.checkpoint import WeightFiles
 from wuliart_lora import (
     HEAD_BYTES,
     LoraAdapter,
+    LoraError,
     LoraFactors,
-    LoraRefused,
     header_bytes,
     plan_lora,
     read_header,
@@ -63,7 +63,7 @@ class FusedWeights:
             raise ModelError(
                 f"cannot read the Turbo LoRA {turbo_lora}: {error.strerror or error}"
             ) from None
-        except LoraRefused as error:
+        except LoraError as error:
             raise ModelError(f"the Turbo LoRA {turbo_lora} does not fit: {error.reason}") from None
         self._factors = adapter.factors
 
@@ -103,12 +103,12 @@ def _read(
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
-            raise LoraRefused(f"it has {size:,} bytes, at most {MAX_BYTES:,} are read")
+            raise LoraError(f"it has {size:,} bytes, at most {MAX_BYTES:,} are read")
         start = file.read(min(HEAD_BYTES, size))
         start += file.read(header_bytes(start, size) - len(start))
         plan = plan_lora(read_header(start, size), linears, config=config)
         file.seek(0)
         data = file.read(size)
     if len(data) != size:
-        raise LoraRefused(f"it became shorter while it was read, {size:,} bytes before")
+        raise LoraError(f"it became shorter while it was read, {size:,} bytes before")
     return plan.read(memoryview(data))
