@@ -102,7 +102,7 @@ async def running(
     config: Config, engine: Engine, thread: ThreadPoolExecutor
 ) -> AsyncIterator[Backend]:
     """Everything around the engine; at the end accepted images get `config.grace` seconds."""
-    room = engine.model.room
+    room = engine.model.adapter_capacity
     layout = engine.model.layout(room.max_rank)
     segment = await asyncio.to_thread(AdapterSegment, layout, room.allocated, engine.model.device)
     store = AdapterStore(segment, room.slots, config.pinned_adapters)

@@ -104,7 +104,7 @@ def main() -> None:
     model = load_model(source, device, torch.bfloat16, "random", memory, chosen.weights)
     engine = Engine(model)
     # The arena of the adapters, which the server allocates beside the model.
-    nbytes = model.room.allocated * model.layout(RANK).slot_bytes
+    nbytes = model.adapter_capacity.allocated * model.layout(RANK).slot_bytes
     arena = torch.zeros(nbytes, dtype=torch.uint8, device=device)
     line: dict[str, object] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",

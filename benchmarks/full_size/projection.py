@@ -14,7 +14,8 @@ from rich.table import Table
 
 from benchmarks.full_size.__main__ import BUDGET, IDLE
 from benchmarks.full_size.random_model import full_demand
-from inference_server.loading.memory_plan import MemoryPlan, make_plan
+from inference_server.engine.memory_plan import MemoryPlan
+from inference_server.loading.memory_plan import make_plan
 from inference_server.weight_kind import WeightKind
 
 PRODUCTS, ATTENTION = 55.7e12, 12.8e12

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKLQwenImage
 from torch import Tensor
 
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.loading.memory_plan import Demand
+from inference_server.engine.memory_plan import Demand
 from inference_server.loading.memory_sizes import SCRATCH_BYTES, WHOLE_DECODE_BYTES, runtime_bytes
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule import FAMILIES

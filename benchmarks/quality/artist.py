@@ -150,7 +150,7 @@ class Artist:
     def _adapter(self, engine: Engine, style: str) -> GatedAdapter:
         """A style, packed as the LoRA manager packs it, in a segment of its own."""
         if style not in self._adapters:
-            rank = engine.model.room.max_rank
+            rank = engine.model.adapter_capacity.max_rank
             layout = engine.model.layout(rank)
             data = self.style_file(style).read_bytes()
             parsed = parse_lora(data, module_shapes(layout), rank)

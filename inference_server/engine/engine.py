@@ -9,40 +9,22 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
 from inference_server.engine import jpeg
+from inference_server.engine.loaded_model import LoadedModel
+from inference_server.engine.prompt_embedding import PROMPT_CACHE_BYTES, PromptEmbedding
 from inference_server.errors import RequestError
-from inference_server.loading.load import LoadedModel
-from inference_server.loading.memory_sizes import PROMPT_CACHE_BYTES
 from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.latents import noise, pack, to_bytes, unpack
 from inference_server.model.offload.pinned_memory import sent
 from inference_server.model.prompt import PREFIX_TOKENS
-from inference_server.model.rope import Rotation
 from inference_server.model.tiles import decode_in_tiles
 from inference_server.model.transformer import ImageInputs, StepModulation
 from wuliart_contract.status import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class PromptEmbedding:
-    """What the transformer reads of a prompt."""
-
-    states: Tensor
-    """[tokens, text_features] in the model's dtype."""
-    rotation: Rotation
-    tokens: int
-    tokens_ignored: int
-
-    @property
-    def nbytes(self) -> int:
-        """Of its tensors."""
-        return self.states.nbytes + sum(t.nbytes for t in self.rotation)
 
 
 class Drawing:

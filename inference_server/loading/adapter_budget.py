@@ -7,26 +7,19 @@ weights, a large one's is there for adapters. Knows sizes only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+from inference_server.engine.loaded_model import AdapterCapacity
 
-class AdapterRoom(NamedTuple):
-    """The segment's dimensions."""
-
-    slots: int
-    """Adapters that are resident at once; one spare slot comes on top."""
-    max_rank: int
-
-    @property
-    def allocated(self) -> int:
-        """Slots that are allocated."""
-        return self.slots + 1
-
-
-USUAL = AdapterRoom(4, 32)
+USUAL = AdapterCapacity(4, 32)
 """Where memory is not planned."""
 
-CHOICES = (AdapterRoom(8, 64), AdapterRoom(4, 64), USUAL, AdapterRoom(2, 32), AdapterRoom(2, 16))
+CHOICES = (
+    AdapterCapacity(8, 64),
+    AdapterCapacity(4, 64),
+    USUAL,
+    AdapterCapacity(2, 32),
+    AdapterCapacity(2, 16),
+)
 """Best first. Two is the least: an adapter and the one that is tried beside it stay warm."""
 
 SHARE = 1 / 16
@@ -40,7 +33,7 @@ def choose_room(
     slots: int | None = None,
     max_rank: int | None = None,
     pinned: int = 0,
-) -> AdapterRoom:
+) -> AdapterCapacity:
     """The first of CHOICES that fits into its share of the budget, else the last.
 
     Args:
@@ -51,7 +44,7 @@ def choose_room(
         pinned: adapters that never make room; one slot more than that is the least.
     """
     rooms = [
-        AdapterRoom(slots or max(room.slots, pinned + 1), max_rank or room.max_rank)
+        AdapterCapacity(slots or max(room.slots, pinned + 1), max_rank or room.max_rank)
         for room in ((USUAL,) if budget is None else CHOICES)
     ]
     fitting = (r for r in rooms if r.allocated * slot_bytes(r.max_rank) <= SHARE * (budget or 0))

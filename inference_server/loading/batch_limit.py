@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import torch
 
-from inference_server.loading.memory_plan import MemoryPlan
+from inference_server.engine.memory_plan import MemoryPlan
 from inference_server.model.transformer_weights import TransformerConfig
 
 MOST: Final = 4

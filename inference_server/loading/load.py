@@ -9,39 +9,35 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from inference_server.engine.loaded_model import LoadedModel, slot_layout
+from inference_server.engine.memory_plan import Demand, MemoryPlan
+from inference_server.engine.prompt_embedding import PROMPT_CACHE_BYTES
 from inference_server.errors import ModelError
-from inference_server.loading.adapter_budget import AdapterRoom, choose_room
+from inference_server.loading.adapter_budget import choose_room
 from inference_server.loading.batch_limit import images_per_step, measure, step_flops
-from inference_server.loading.memory_plan import Demand, MemoryPlan, make_plan
+from inference_server.loading.memory_plan import make_plan
 from inference_server.loading.memory_sizes import (
-    PROMPT_CACHE_BYTES,
     limit_allocator,
     runtime_bytes,
     scratch_bytes,
     streaming_of,
 )
 from inference_server.model.fold import fold_bytes
-from inference_server.model.latents import PreviewProjection
-from inference_server.model.modulation import ModulationTable
 from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.model.text_encoder import (
     TextConfig,
-    TextEncoder,
     layer_fields,
     load_text_encoder,
 )
-from inference_server.model.transformer import Transformer
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.model.weights import packing, prepared
@@ -53,42 +49,8 @@ from inference_server.model.weights.source import Source, StockSource
 from inference_server.model.weights.transformer import block_fields, load_transformer
 from inference_server.weight_kind import WeightKind
 from wuliart_contract.limits import IMAGE_SIZE
-from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A checkpoint ready to generate."""
-
-    name: str
-    parameters: int
-    """Of the transformer as the checkpoint has it."""
-    turbo_lora: str
-    device: torch.device
-    dtype: torch.dtype
-    latent_size: int
-    """Latent pixels along one side of the image."""
-    plan: MemoryPlan
-    transformer: Transformer
-    modulation: ModulationTable
-    conditioning: Tensor
-    """silu(temb), [rows, width] float32 on the CPU; the LoRA manager needs it."""
-    room: AdapterRoom
-    """What the plan has for adapters."""
-    images_per_step: int
-    """Images that share a step, unless the operator says otherwise."""
-    schedule: ChosenSchedule
-    schedules: ScheduleTable
-    tokenizer: PromptTokenizer
-    text_encoder: TextEncoder
-    vae: VaeDecoder
-    preview: PreviewProjection
-
-    def layout(self, max_rank: int) -> SegmentLayout:
-        """The layout of a slot of this model for adapters up to a rank."""
-        return slot_layout(self.transformer.config, self.schedules, self.dtype, max_rank)
 
 
 class Memory(NamedTuple):
@@ -258,7 +220,7 @@ def load_model(
         transformer=transformer,
         modulation=modulation,
         conditioning=condition,
-        room=room,
+        adapter_capacity=room,
         images_per_step=shared,
         schedule=source.schedule,
         schedules=schedules,
@@ -297,22 +259,3 @@ def kind_of(source: Source, device: torch.device, asked: WeightKind | None) -> W
                 f"this one has {capability[0]}.{capability[1]}: use bf16"
             )
     return kind
-
-
-def slot_layout(
-    config: TransformerConfig, schedules: ScheduleTable, dtype: torch.dtype, max_rank: int
-) -> SegmentLayout:
-    """The layout of an adapter slot for a model."""
-    return SegmentLayout(
-        LayoutParameters(
-            blocks=config.blocks,
-            width=config.width,
-            mlp_width=config.mlp_width,
-            image_features=config.in_channels,
-            output_features=config.output_features,
-            text_features=config.text_features,
-            modulation_rows=len(schedules.rows),
-            max_rank=max_rank,
-            dtype=str(dtype).removeprefix("torch."),
-        )
-    )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from inference_server.loading.memory_plan import RING_SLOTS, MemoryPlan
+from inference_server.engine.memory_plan import MemoryPlan
+from inference_server.loading.memory_plan import RING_SLOTS
 from inference_server.model.offload.layers import Streaming, spread
 from inference_server.model.offload.ring import Ring
 
@@ -22,10 +23,6 @@ SCRATCH_BYTES = 600_000_000
 
 WHOLE_DECODE_BYTES = 900_000_000
 """The same with the decode of 1024 x 1024 in one piece (0.71 GB)."""
-
-
-PROMPT_CACHE_BYTES = 64_000_000
-"""Embeddings of prompts that are kept: sixteen that are as long as can be, or 150 usual ones."""
 
 
 def runtime_bytes(device: torch.device) -> int:

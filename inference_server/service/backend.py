@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.store import AdapterStore
 from inference_server.engine.engine import Engine
+from inference_server.engine.memory_plan import HEADROOM, SCRATCH, SLOTS
 from inference_server.errors import RequestError
-from inference_server.loading.memory_plan import HEADROOM, SCRATCH, SLOTS
 from inference_server.scheduler.scheduler import Scheduler
 from wuliart_contract.status import Reason
 

@@ -9,9 +9,10 @@ import torch
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
+from inference_server.engine.memory_plan import Demand
 from inference_server.errors import ModelError
 from inference_server.loading.load import Memory, load_model, open_source
-from inference_server.loading.memory_plan import RING_SLOTS, Demand
+from inference_server.loading.memory_plan import RING_SLOTS
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.float32

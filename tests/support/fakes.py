@@ -19,7 +19,8 @@ from torch import Tensor
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterWeight, FileEntry, Resident
 from inference_server.adapters.slots import Pin
-from inference_server.loading.memory_plan import Demand, make_plan
+from inference_server.engine.memory_plan import Demand
+from inference_server.loading.memory_plan import make_plan
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter
 
 DEADLINE = 10.0

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from inference_server.engine.memory_plan import Demand, MemoryPlan
 from inference_server.errors import ModelError
-from inference_server.loading.memory_plan import Demand, MemoryPlan, make_plan
+from inference_server.loading.memory_plan import make_plan
 
 FULL_SIZE = Demand(
     always=10**9,

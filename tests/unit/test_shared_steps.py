@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from inference_server.engine.memory_plan import Demand, MemoryPlan
 from inference_server.loading.batch_limit import Rates, images_per_step, measure, step_flops
-from inference_server.loading.memory_plan import Demand, MemoryPlan
 from inference_server.model.transformer_weights import TransformerConfig
 
 BLOCK, BLOCKS = 453_000_000, 60
