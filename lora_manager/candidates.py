@@ -89,6 +89,8 @@ class Found:
     sidecar: Path | None = None
     """Where the adapter_config.json that belongs to it is: absolute, free of symbolic links."""
     sidecar_stamp: Stamp | None = None
+    sidecar_rival: str = ""
+    """Another file that an adapter_config.json in the folder may belong to; empty if none."""
     control: str = field(default="", compare=False)
     """Name of a downloader's file beside it, which says that this one is not finished."""
     look: str = field(init=False, compare=False)

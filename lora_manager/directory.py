@@ -170,6 +170,7 @@ def _is_as_before(old: Found, path: str, status: os.stat_result, folder: Folder)
         and 0 < stamp.size == status.st_size
         and stamp.device == status.st_dev
         and old.sidecar is None
+        and not old.sidecar_rival
         and not (old.refusal or old.control or folder.tells_of_files)
         and str(old.path) == path
         and stat.S_ISREG(status.st_mode)
@@ -204,8 +205,9 @@ def _describe(
     config = sidecar(file, folder, real_root)
     control = control_file(file, stamp.size, folder)
     return Found(
-        name, relative, Path(target), stamp, config.refusal, config.path, config.stamp, control
-    )
+        name, relative, Path(target), stamp, config.refusal, config.path, config.stamp,
+        config.rival, control,
+    )  # fmt: skip
 
 
 def _outside(relative: str, path: Path, *, folder: bool) -> Found | None:

@@ -146,7 +146,7 @@ def read_once(
     LoraError if its header shows that the rest is of no use.
     """
     with _admitted(found.path, found.stamp) as file:
-        plan = _plan(file, found.stamp.size, shape, config)
+        plan = _plan(file, found, shape, config)
         data = _read_into(file, found.stamp.size, seen)
         if len(data) != found.stamp.size:
             raise FileChangedError(found.relative)
@@ -218,13 +218,16 @@ def _read(file: FileIO, count: int) -> bytes:
     return b"".join(pieces)
 
 
-def _plan(file: FileIO, size: int, shape: ModelShape, config: Mapping[str, Any] | None) -> LoraPlan:
-    """What a file of `size` bytes holds by its header, the only part that is read.
+def _plan(
+    file: FileIO, found: Found, shape: ModelShape, config: Mapping[str, Any] | None
+) -> LoraPlan:
+    """What the file holds by its header, the only part that is read.
 
     Leaves the file at its beginning.
     """
+    size, rival = found.stamp.size, found.sidecar_rival or None
     start = _read(file, HEAD_BYTES)
     start += _read(file, header_bytes(start, size) - len(start))
     file.seek(0)
     max_rank = shape.layout.parameters.max_rank
-    return plan_lora(read_header(start, size), shape.modules, max_rank, config)
+    return plan_lora(read_header(start, size), shape.modules, max_rank, config, rival)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from lora_manager.candidates import Found, Stamp
-from wuliart_lora.sidecar import SIDECAR_NAME, sidecar_owner
+from wuliart_lora.sidecar import SIDECAR_NAME, SidecarOwners
 
 CONTROL_SUFFIXES: Final = (".aria2", ".aria2__temp", ".st", ".lftp-pget-status")
 """Behind the name of a file that is being written in place: aria2, axel, lftp."""
@@ -64,11 +64,13 @@ class Folder:
         return self.has(SIDECAR_NAME) or any(n.endswith(CONTROL_SUFFIXES) for n in self.names)
 
     @cached_property
-    def sidecar_owner(self) -> str | None:
-        """Name of the file that the folder's adapter_config.json belongs to, if there is one."""
-        if not self.has(SIDECAR_NAME):
-            return None
-        return sidecar_owner(name for name in self.names if not name.startswith("."))
+    def sidecar_owners(self) -> SidecarOwners | None:
+        """The files that the folder's adapter_config.json may belong to; None if it has none."""
+        return SidecarOwners(self.names) if self.has(SIDECAR_NAME) else None
+
+    def owns_sidecar(self, name: str) -> bool:
+        """Returns True if the folder's adapter_config.json belongs to the file of this name."""
+        return self.sidecar_owners is not None and self.sidecar_owners.owns(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Sidecar:
     stamp: Stamp | None = None
     refusal: str = ""
     """Why it cannot be used, and the adapter with it; empty if it can."""
+    rival: str = ""
+    """Another file that an adapter_config.json in the folder may belong to; empty if none."""
 
 
 def control_file(name: str, size: int, folder: Folder) -> str:
@@ -87,7 +91,7 @@ def control_file(name: str, size: int, folder: Folder) -> str:
     Partial files are such a sign only beside an empty file, which browsers put in the place of the
     one to come. Beside any other they belong to a next version, which replaces it when it is whole.
     """
-    watched = (name, SIDECAR_NAME) if folder.sidecar_owner == name else (name,)
+    watched = (name, SIDECAR_NAME) if folder.owns_sidecar(name) else (name,)
     for control in (f"{one}{suffix}" for one in watched for suffix in CONTROL_SUFFIXES):
         if folder.has(control):
             return control
@@ -111,8 +115,9 @@ def finished_by(relative: str) -> str:
 
 def sidecar(name: str, folder: Folder, real_root: str) -> Sidecar:
     """The adapter_config.json that belongs to the file of that name in the folder."""
-    if folder.sidecar_owner != name:
-        return Sidecar()
+    if not folder.owns_sidecar(name):
+        owners = folder.sidecar_owners
+        return Sidecar(rival=(owners and owners.rival(name)) or "")
     target = os.path.realpath(f"{folder.path}/{SIDECAR_NAME}")
     if not target.startswith(real_root.rstrip("/") + "/"):
         return Sidecar(

@@ -36,6 +36,8 @@ class Verdict:
     stamp: tuple[int, ...]
     sidecar: tuple[int, ...]
     """The stamp of its adapter_config.json; empty if it had none."""
+    rival: str
+    """Another file that an adapter_config.json in the folder could belong to; empty if none."""
     layout: str
     content_hash: str
     autov3: str
@@ -51,6 +53,7 @@ class Verdict:
         return cls(
             astuple(entry.found.stamp),
             () if sidecar is None else astuple(sidecar),
+            entry.found.sidecar_rival,
             layout_hash,
             entry.content_hash,
             entry.autov3,
@@ -63,7 +66,8 @@ class Verdict:
     @classmethod
     def read(cls, row: Any) -> Verdict:
         """The verdict in a row of JSON; ValueError, TypeError or KeyError if it is none."""
-        texts = [row[name] for name in ("layout", "content_hash", "autov3", "title", "refusal")]
+        names = ("rival", "layout", "content_hash", "autov3", "title", "refusal")
+        texts = [row[name] for name in names]
         lists = [row[name] for name in ("stamp", "sidecar", "trigger_words")]
         if not all(type(some) is list for some in lists):
             raise ValueError("not a verdict")
@@ -76,10 +80,11 @@ class Verdict:
             or len(sidecar) not in (0, len(Stamp.__slots__))
         ):
             raise ValueError("not a verdict")
-        layout_hash, content_hash, autov3, title, refusal = texts
+        rival, layout_hash, content_hash, autov3, title, refusal = texts
         return cls(
-            stamp, sidecar, layout_hash, content_hash, autov3, title, words, row["rank"], refusal
-        )
+            stamp, sidecar, rival, layout_hash, content_hash, autov3, title, words, row["rank"],
+            refusal,
+        )  # fmt: skip
 
     def entry(self, found: Found) -> Entry:
         """The verdict on this file."""
@@ -95,6 +100,7 @@ class Verdict:
             self.layout == layout_hash
             and Stamp(*self.stamp) == found.stamp
             and sidecar == found.sidecar_stamp
+            and self.rival == found.sidecar_rival
         )
 
 

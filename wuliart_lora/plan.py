@@ -17,6 +17,7 @@ from wuliart_lora.factors import INFINITY, LoraAdapter, ModuleFactors, Pair, rea
 from wuliart_lora.keys import Role, canonicalise
 from wuliart_lora.reader import Header, Span, read_header
 from wuliart_lora.scale import Stated, check_noted_alpha, read_strength
+from wuliart_lora.sidecar import rival_error
 from wuliart_lora.threads import in_threads
 
 
@@ -65,13 +66,22 @@ def plan_lora(
     modules: Mapping[str, tuple[int, int]],
     max_rank: int | None = None,
     config: Mapping[str, Any] | None = None,
+    rival: str | None = None,
 ) -> LoraPlan:
-    """Judges a file by its header: names, pairs, shapes, ranks, element types and metadata.
+    """Checks a file by its header: names, pairs, shapes, ranks, element types and metadata.
 
-    `modules` maps each module path of the model to its (in_features, out_features); `max_rank`
-    is the largest rank accepted, None for any; `config` are the fields of adapter_config.json
-    beside the file, None if there is none. What passes is no larger than an adapter of this rank
-    for all modules. Raises `LoraError` and nothing else.
+    A file that passes is no larger than an adapter of its rank for all modules.
+
+    Args:
+        header: the file's header.
+        modules: module path of the model -> (in_features, out_features).
+        max_rank: the largest rank accepted; None for any.
+        config: the fields of the adapter_config.json that belongs to the file, if one does.
+        rival: another file that an adapter_config.json in the folder may belong to
+            (`SidecarOwners.rival`). A file that states no alpha is then refused.
+
+    Raises:
+        LoraError: the file cannot be used as an adapter of this model. Nothing else is raised.
     """
     named = canonicalise(header.spans, modules)
     if not named:
@@ -88,6 +98,10 @@ def plan_lora(
             f"start it with --max-rank {rank}, or reduce the LoRA's rank"
         )
     strength = read_strength(header.metadata, named, ranks, config)
+    if rival is not None and not all(
+        module in strength.scales or Role.ALPHA in roles for module, roles in named.items()
+    ):
+        raise rival_error(rival)
     return LoraPlan(header, named, ranks, strength.scales, strength.noted_alpha)
 
 

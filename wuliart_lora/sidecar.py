@@ -1,9 +1,8 @@
-"""adapter_config.json beside a LoRA file: which file it belongs to, and what is in it.
+"""adapter_config.json beside a LoRA file: which file it belongs to, and what it contains.
 
-peft's `save_pretrained` writes both into a folder of their own, always as adapter_model.safetensors
-and adapter_config.json, and alpha only into the second. The folder is the adapter, so the
-configuration belongs to the .safetensors file of that name; if there is none, to the only
-.safetensors file of the folder, which was renamed; and to no file of a folder that has several.
+peft's `save_pretrained` writes `adapter_model.safetensors` and `adapter_config.json` into a folder
+of their own, and alpha only into the latter. `SidecarOwners` finds the file that the configuration
+belongs to when other files lie in the same folder.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from wuliart_lora.errors import LoraError
+from wuliart_lora.errors import LoraError, shown
 from wuliart_lora.peft_config import PeftConfig, read_peft_config
 
 SIDECAR_NAME: Final = "adapter_config.json"
@@ -23,12 +22,42 @@ MAX_SIDECAR_BYTES: Final = 1 << 20
 """peft's own has 1 to 2 KB, with rank_pattern of every module 100."""
 
 
-def sidecar_owner(names: Iterable[str]) -> str | None:
-    """Of the files' names in a folder, the one that its adapter_config.json belongs to, if any."""
-    files = [name for name in names if name.lower().endswith(_SUFFIX)]
-    if _MODEL_NAME in files:
-        return _MODEL_NAME
-    return files[0] if len(files) == 1 else None
+class SidecarOwners:
+    """The files of one folder that its adapter_config.json may belong to.
+
+    It belongs to `adapter_model.safetensors`, the name that peft gives. Without a file of that
+    name it belongs to the only .safetensors file. Beside several, it may belong to each of them:
+    `plan_lora` then refuses those that state no alpha of their own.
+
+    Args:
+        names: the names of all files in the folder. Hidden files do not count.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        files = [n for n in names if n.lower().endswith(_SUFFIX) and not n.startswith(".")]
+        self._saved_by_peft = _MODEL_NAME in files
+        self._first_two = sorted(files)[:2]
+
+    def owns(self, name: str) -> bool:
+        """Returns True if the configuration belongs to the file of this name."""
+        if self._saved_by_peft:
+            return name == _MODEL_NAME
+        return self.rival(name) is None
+
+    def rival(self, name: str) -> str | None:
+        """Returns another file that it may belong to, if it may belong to the one named, too."""
+        if self._saved_by_peft:
+            return None
+        return next((other for other in self._first_two if other != name), None)
+
+
+def rival_error(rival: str) -> LoraError:
+    """The error of a file without an alpha that shares the sidecar's folder with `rival`."""
+    return LoraError(
+        f"{SIDECAR_NAME} beside it may belong to it or to {shown(rival)!r}, and the file itself "
+        f"states no alpha; move {SIDECAR_NAME} into a folder of its own with the LoRA that it "
+        "belongs to"
+    )
 
 
 def check_sidecar_size(size: int) -> None:

@@ -22,12 +22,13 @@ from peft.tuners.lora import LoraLayer
 from lora_manager import loading
 from lora_manager.candidates import Found, Stamp
 from lora_manager.catalog import Entry
-from lora_manager.directory import inspect
+from lora_manager.directory import inspect, scan
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
+from lora_manager.verdicts import Verdict
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
-from tests.support.lora_files import make_lora, module_features
+from tests.support.lora_files import lora_tensors, make_lora, module_features, pack
 from wuliart_lora import LoraError, parse_lora
-from wuliart_lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, sidecar_owner
+from wuliart_lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, SidecarOwners
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 FEATURES = module_features(
@@ -134,13 +135,32 @@ def test_what_peft_saves_of_other_kinds_is_refused(
         (["a.safetensors", "adapter_model.safetensors"], "adapter_model.safetensors"),
         (["ink.safetensors", "README.md", "ink.pt"], "ink.safetensors"),
         (["INK.SAFETENSORS"], "INK.SAFETENSORS"),
-        (["a.safetensors", "b.safetensors"], None),
+        (["ink.safetensors", ".ink.safetensors", "._ink.safetensors"], "ink.safetensors"),
         (["README.md"], None),
         ([], None),
     ],
 )
-def test_which_file_it_belongs_to(names: list[str], owner: str | None) -> None:
-    assert sidecar_owner([SIDECAR_NAME, *names]) == owner
+def test_the_file_it_belongs_to(names: list[str], owner: str | None) -> None:
+    owners = SidecarOwners([SIDECAR_NAME, *names])
+    files = [n for n in names if n.lower().endswith(".safetensors") and not n.startswith(".")]
+    assert [name for name in files if owners.owns(name)] == ([owner] if owner else [])
+    assert owner is None or owners.rival(owner) is None
+
+
+def test_beside_several_files_it_may_belong_to_each() -> None:
+    names = ["c.safetensors", "a.safetensors", "b.safetensors"]
+    owners = SidecarOwners([SIDECAR_NAME, *names, "README.md"])
+    assert not any(owners.owns(name) for name in names)
+    assert [owners.rival(name) for name in sorted(names)] == [
+        "b.safetensors", "a.safetensors", "a.safetensors",
+    ]  # fmt: skip
+    assert owners.rival("not-listed") == "a.safetensors"
+
+
+def test_beside_a_file_that_peft_named_it_belongs_to_no_other() -> None:
+    owners = SidecarOwners(["adapter_model.safetensors", "ink.safetensors", SIDECAR_NAME])
+    assert (owners.owns("ink.safetensors"), owners.rival("ink.safetensors")) == (False, None)
+    assert owners.rival("adapter_model.safetensors") is None
 
 
 SHAPE = ModelShape.of(
@@ -193,6 +213,70 @@ def test_a_change_of_it_is_a_change_of_the_adapter(tmp_path: Path) -> None:
         changed = judge(put(tmp_path, sidecar), first)
         assert not changed.unchanged and changed.image is not None
         assert changed.entry.content_hash != first.content_hash
+
+
+def test_a_second_file_in_the_folder_changes_no_strength_in_silence(tmp_path: Path) -> None:
+    (tmp_path / SIDECAR_NAME).write_bytes(FOUR)
+    (tmp_path / "watercolor.safetensors").write_bytes(LORA)
+    alone = judge(scan(tmp_path).files["watercolor"])
+    assert alone.image is not None
+
+    (tmp_path / "ink.safetensors").write_bytes(LORA)
+    files = scan(tmp_path, {"watercolor.safetensors": alone.entry.found}).files
+    for name, other in (("watercolor", "ink"), ("ink", "watercolor")):
+        beside = judge(files[name], alone.entry if name == "watercolor" else None)
+        assert beside.image is None and not beside.unchanged
+        assert beside.entry.refusal.startswith(
+            f"{SIDECAR_NAME} beside it may belong to it or to '{other}.safetensors'"
+        )
+        assert "move adapter_config.json into a folder of its own" in beside.entry.refusal
+        inspected = inspect(tmp_path, f"{name}.safetensors")
+        assert inspected == files[name]
+
+    (tmp_path / "ink.safetensors").unlink()
+    again = judge(scan(tmp_path, {f.relative: f for f in files.values()}).files["watercolor"])
+    assert content(again) == content(alone)
+
+
+def test_files_that_state_their_own_alpha_may_share_a_folder_with_it(tmp_path: Path) -> None:
+    (tmp_path / SIDECAR_NAME).write_bytes(FOUR)
+    layout = SegmentLayout(PARAMETERS)
+    own = {
+        "tensors": make_lora(layout, modules=["img_in"], convention="kohya", alpha=8.0),
+        "header": make_lora(layout, modules=["img_in"], metadata={"lora_alpha": "8"}),
+    }
+    for name, data in own.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(data)
+    images = [content(judge(found)) for found in scan(tmp_path).files.values()]
+    assert len(images) == 2 and images[0] == images[1]
+
+
+def test_a_file_with_alpha_for_a_part_of_its_modules_has_no_alpha_of_its_own(
+    tmp_path: Path,
+) -> None:
+    tensors = lora_tensors(
+        SegmentLayout(PARAMETERS), modules=["img_in", "txt_in"], convention="kohya", alpha=8.0
+    )
+    del tensors["lora_unet_txt_in.alpha"]
+    (tmp_path / SIDECAR_NAME).write_bytes(FOUR)
+    for name in ("ink", "other"):
+        (tmp_path / f"{name}.safetensors").write_bytes(pack(tensors))
+    assert "may belong to it" in judge(scan(tmp_path).files["ink"]).entry.refusal
+
+
+def test_a_verdict_from_before_the_second_file_does_not_hold(tmp_path: Path) -> None:
+    (tmp_path / "ink.safetensors").write_bytes(LORA)
+    os.utime(tmp_path / "ink.safetensors", (1, 1))
+    before = inspect(tmp_path, "ink.safetensors")
+    assert before is not None
+    verdict = Verdict.of(judge(before).entry, "layout")
+    assert verdict.is_of(before, "layout")
+
+    (tmp_path / SIDECAR_NAME).write_bytes(FOUR)
+    (tmp_path / "watercolor.safetensors").write_bytes(LORA)
+    after = inspect(tmp_path, "ink.safetensors")
+    assert after is not None and after != before
+    assert not verdict.is_of(after, "layout")
 
 
 def test_autov3_is_the_hash_of_what_follows_the_header(tmp_path: Path) -> None:

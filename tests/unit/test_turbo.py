@@ -102,6 +102,22 @@ def test_a_file_beside_it_that_is_not_understood(tmp_path: Path, sidecar: str, r
         FusedWeights(weights, tmp_path / "turbo.safetensors")
 
 
+def test_a_sidecar_beside_two_files_is_refused_unless_the_file_states_its_alpha(
+    tmp_path: Path,
+) -> None:
+    stock = make_transformer(tmp_path / "transformer")
+    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    turbo, other = tmp_path / "turbo.safetensors", tmp_path / "Other.SafeTensors"
+    write_turbo(stock, turbo, alpha=None)
+    (tmp_path / "adapter_config.json").write_text('{"r": 8, "lora_alpha": 32}')
+    FusedWeights(weights, turbo)
+    other.write_bytes(b"")
+    with pytest.raises(ModelError, match=r"may belong to it or to 'Other\.SafeTensors'"):
+        FusedWeights(weights, turbo)
+    write_turbo(stock, turbo, alpha=8.0)
+    FusedWeights(weights, turbo)
+
+
 def test_without_a_file_nothing_changes(tmp_path: Path) -> None:
     stock = make_transformer(tmp_path)
     plain = FusedWeights(WeightFiles(tmp_path, "diffusion_pytorch_model"), None)

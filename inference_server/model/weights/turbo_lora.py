@@ -26,7 +26,7 @@ from wuliart_lora import (
     plan_lora,
     read_header,
 )
-from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar, sidecar_owner
+from wuliart_lora.sidecar import SIDECAR_NAME, SidecarOwners, check_sidecar_size, parse_sidecar
 from wuliart_process.regular_files import open_regular
 
 MAX_BYTES = 8 << 30
@@ -58,7 +58,7 @@ class FusedWeights:
             if name.endswith(".weight") and len(shape := weights.shape(name)) == 2
         }
         try:
-            adapter = _read(turbo_lora, linears, _read_sidecar(turbo_lora))
+            adapter = _read(turbo_lora, linears)
         except OSError as error:
             raise ModelError(
                 f"cannot read the Turbo LoRA {turbo_lora}: {error.strerror or error}"
@@ -79,10 +79,16 @@ class FusedWeights:
 
 def turbo_files(path: Path) -> list[Path]:
     """The files that a few-step LoRA consists of: its own, and its adapter_config.json if any."""
-    names = os.listdir(path.parent)  # noqa: PTH208 - only names are needed
-    if SIDECAR_NAME not in names or sidecar_owner(names) != path.name:
+    owners = _sidecar_owners(path)
+    if owners is None or not owners.owns(path.name):
         return [path]
     return [path, path.with_name(SIDECAR_NAME)]
+
+
+def _sidecar_owners(path: Path) -> SidecarOwners | None:
+    """The files that an adapter_config.json beside `path` may belong to; None if there is none."""
+    names = os.listdir(path.parent)  # noqa: PTH208 - only names are needed
+    return SidecarOwners(names) if SIDECAR_NAME in names else None
 
 
 def _read_sidecar(path: Path) -> dict[str, Any] | None:
@@ -96,17 +102,17 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
         return parse_sidecar(file.read(size))
 
 
-def _read(
-    path: Path, linears: Mapping[str, tuple[int, int]], config: Mapping[str, Any] | None
-) -> LoraAdapter:
+def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
     """The adapter in a regular file, which its header has to fit before its data is read."""
+    config, owners = _read_sidecar(path), _sidecar_owners(path)
+    rival = None if owners is None else owners.rival(path.name)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise LoraError(f"it has {size:,} bytes, at most {MAX_BYTES:,} are read")
         start = file.read(min(HEAD_BYTES, size))
         start += file.read(header_bytes(start, size) - len(start))
-        plan = plan_lora(read_header(start, size), linears, config=config)
+        plan = plan_lora(read_header(start, size), linears, config=config, rival=rival)
         file.seek(0)
         data = file.read(size)
     if len(data) != size:
