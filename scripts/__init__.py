@@ -1,1 +1,1 @@
-"""What `make` runs."""
+"""Commands of the Makefile, and the processes that make, tests, and benchmarks start."""

@@ -1,7 +1,7 @@
-"""`python scripts/audit.py`: asks pip-audit whether a pinned package has a known weakness.
+"""`python scripts/audit.py`: asks pip-audit for known weaknesses of the pinned packages.
 
-Owns the difference between "nothing found" and "nothing looked up", which must never look alike:
-0 everything was looked up and nothing found, 1 something was found, 2 nothing was checked.
+Exit codes: 0 if every package was looked up and none has a weakness, 1 if one has, 2 if packages could
+not be looked up. "Nothing found" and "nothing looked up" must never look alike.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# A file of scripts/ that is run finds its neighbours, and not the folder.
+# Python puts the folder of a script on its path, not the folder above, where `scripts` is.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.check_hashes import ROOT, pins
@@ -21,13 +21,13 @@ SECONDS = 300
 
 
 def nothing_checked(why: str) -> int:
-    """Says so, in words that cannot be taken for a good result."""
+    """Reports that nothing was checked; returns exit code 2."""
     print(f"NOTHING WAS CHECKED: {why}", file=sys.stderr)
     return 2
 
 
 def main() -> int:
-    """The exit status."""
+    """Audits the lock file; returns the exit code."""
     if importlib.util.find_spec("pip_audit") is None:
         return nothing_checked("pip-audit is not installed; python -m pip install pip-audit")
     command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off"]

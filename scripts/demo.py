@@ -1,5 +1,6 @@
-"""`make demo`: an image, then an adapter dropped into a folder while the server runs, then the same
-prompt and seed in that adapter. Exit code 0 only if all of it worked.
+"""`make demo`: generates an image, adds an adapter while the server runs, and generates again.
+
+Both images have the same prompt and seed. The exit code is 0 only if every step worked.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ APPEAR_SECONDS = 30.0
 
 
 class DemoError(RuntimeError):
-    """Something the demo promises did not happen."""
+    """A step of the demo did not do what it should."""
 
 
 def show(event: Event) -> None:
-    """One word of progress per event, all on one line."""
+    """Prints an event as one word, all of an image on one line."""
     match event:
         case Queued(position=position):
             print(f"  Queued ({position} ahead) → ", end="", flush=True)
@@ -52,9 +53,11 @@ def show(event: Event) -> None:
             print(f"Done in {image.timings.total:.1f} s", flush=True)
 
 
-def draw(client: Client, prompt: str, seed: int, adapters: tuple[str, ...] = ()) -> GeneratedImage:
-    """Generates with progress on the screen."""
-    with_adapter = f" in adapter {', '.join(adapters)}" if adapters else ""
+def generate(
+    client: Client, prompt: str, seed: int, adapters: tuple[str, ...] = ()
+) -> GeneratedImage:
+    """Generates an image and prints its progress."""
+    with_adapter = f" with the adapter {', '.join(adapters)}" if adapters else ""
     print(f"Generating “{prompt}”{with_adapter} ...")
     image = client.generate_image(prompt, seed=seed, adapters=adapters, on_event=show)
     if (image.width, image.height) != (1024, 1024) or image.data[:2] != b"\xff\xd8":
@@ -76,35 +79,35 @@ def drop_adapter(client: Client, folder: Path) -> str:
                     raise DemoError(f"the adapter was refused: {adapter.refusal_reason}")
                 if adapter.state is AdapterState.RESIDENT:
                     took = time.perf_counter() - dropped
-                    print(f"  “{adapter.title}” can be generated with after {took * 1000:.0f} ms")
+                    print(f"  “{adapter.title}” is usable after {took * 1000:.0f} ms")
                     return adapter.name
     raise DemoError(f"the adapter did not appear within {APPEAR_SECONDS:.0f} s")
 
 
 def pixels(image: GeneratedImage) -> bytes:
-    """RGB without the file's metadata, in which two images always differ."""
+    """Returns the RGB bytes without the file's metadata, which always differs."""
     return Image.open(io.BytesIO(image.data)).tobytes()
 
 
 def run(service: Service, prompt: str, seed: int) -> tuple[Path, Path]:
-    """The whole demo; returns the paths of the two images."""
+    """Runs the demo; returns the paths of the two images."""
     print("Starting the inference server and the LoRA manager (embedded model) ...", flush=True)
     service.start_server()
     service.start_manager()
     service.wait_until_ready()
     with Client(service.listen) as client:
-        plain = draw(client, prompt, seed)
+        plain = generate(client, prompt, seed)
         first = plain.save(OUTPUTS)
         adapter = drop_adapter(client, service.loras)
-        adapterd = draw(client, prompt, seed, (adapter,))
-        second = adapterd.save(OUTPUTS)
-    if pixels(plain) == pixels(adapterd):
+        adapted = generate(client, prompt, seed, (adapter,))
+        second = adapted.save(OUTPUTS)
+    if pixels(plain) == pixels(adapted):
         raise DemoError("the adapter changed nothing")
     return first, second
 
 
 def main() -> int:
-    """Runs the demo; 0 if everything worked."""
+    """Runs the demo; returns 0 if everything worked."""
     prompt = os.environ.get("PROMPT") or PROMPT
     seed_text = os.environ.get("SEED") or SEED
     if not (seed_text.isascii() and seed_text.isdecimal()):

@@ -1,8 +1,7 @@
-"""`python scripts/licences.py`: writes docs/licences.md, a line for each package.
+"""`python scripts/licences.py`: writes docs/licences.md, one line for each package.
 
-Owns what licences a package may have that comes beside a program under Apache-2.0, and what
-packages say of themselves in words of their own. Fails on any other; `--check` writes nothing
-and fails if the file is not what would be written.
+Fails on a licence that may not accompany a program under Apache-2.0. `--check` writes nothing and
+fails if the file is out of date.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import Final
 
-# A file of scripts/ that is run finds its neighbours, and not the folder.
+# Python puts the folder of a script on its path, not the folder above, where `scripts` is.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.check_hashes import HASHES, ROOT, TORCH_CUDA, pins
@@ -26,8 +25,7 @@ FITTING: Final = frozenset(
         "BSL-1.0", "CC0-1.0", "CNRI-Python", "ISC", "MIT", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib",
     }
 )  # fmt: skip
-"""Permissive ones, and MPL-2.0: it reaches no further than the package's own files, which are used
-as they come."""
+"""Permissive licences, and MPL-2.0, which covers only the package's own files; those are unmodified."""
 
 WORDS: Final = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -37,17 +35,17 @@ WORDS: Final = {
     "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
-    # Of these packages: mpmath, sympy (three clauses), semantic-version (two), Jinja2 (three).
+    # Read in the packages: mpmath, sympy (three clauses), semantic-version (two), Jinja2 (three).
     "BSD": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
 }
-"""What packages write that have no expression of SPDX."""
+"""SPDX expressions for the licence names of packages that give none."""
 
 READ: Final = {"semantic-version": "BSD-2-Clause"}
-"""Looked up in the package's own LICENSE file, because its metadata is not exact."""
+"""Licences read in the package's LICENSE file, because its metadata is not exact."""
 
 CUDA: Final = {"setuptools": "MIT", "triton": "MIT"}
-"""What comes with torch's CUDA build and is not NVIDIA's."""
+"""Packages of torch's CUDA build that are not NVIDIA's."""
 
 HEAD: Final = """\
 # Licences
@@ -63,9 +61,9 @@ itself; it fails on a licence that does not fit.
 CUDA_HEAD: Final = """
 ## With torch's CUDA build
 
-On Linux, torch's own build brings NVIDIA's libraries. They are not free software: who hands on an
-image built from the Dockerfile hands them on too, and the terms that come with each apply. They
-are listed from `hashes/torch-cuda.txt`; what they say of themselves is not read here.
+On Linux, torch's own build brings NVIDIA's libraries. They are not free software: an image
+built from the Dockerfile contains them, and distributing it is subject to their terms. The list comes
+from `hashes/torch-cuda.txt`; their metadata is not read.
 
 | Package | Version | Licence |
 | --- | --- | --- |
@@ -73,7 +71,7 @@ are listed from `hashes/torch-cuda.txt`; what they say of themselves is not read
 
 
 def licence(package: Distribution) -> str:
-    """What a package is licensed under, as an expression of SPDX where its words are known."""
+    """Returns a package's licence, as an SPDX expression where its name is known."""
     metadata = package.metadata
     if (read := READ.get(package.name)) is not None:
         return read
@@ -91,7 +89,7 @@ def licence(package: Distribution) -> str:
 
 
 def fits(expression: str) -> bool:
-    """Whether every licence that applies is one of `FITTING`; of alternatives, whether one is."""
+    """Returns True if every licence that applies is in `FITTING`; of alternatives, one suffices."""
     return all(
         any(choice.strip() in FITTING for choice in re.split(r"\bOR\b", part))
         for part in re.split(r"\bAND\b", re.sub(r"[()]", "", expression))
@@ -99,7 +97,7 @@ def fits(expression: str) -> bool:
 
 
 def report() -> tuple[str, list[str]]:
-    """The report's text, and the packages whose licence does not fit."""
+    """Returns the report, and the packages whose licence does not fit."""
     rows, bad = [], []
     for name, version in pins((ROOT / "requirements.lock").read_text()):
         package = distribution(name)

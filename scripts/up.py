@@ -15,7 +15,7 @@ WEB_PORT = 7860
 
 
 def main() -> int:
-    """Runs all three; 0 after Ctrl-C or SIGTERM, 1 if one of them ended by itself."""
+    """Runs all three; returns 0 after Ctrl-C or SIGTERM, 1 if one of them ended by itself."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loras", type=Path, default=Path("loras"))
     parser.add_argument("--runtime-dir", type=Path, default=Path(".run/up").absolute())
