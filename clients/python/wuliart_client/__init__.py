@@ -3,13 +3,16 @@
     from wuliart_client import Client
 
     with Client("127.0.0.1:50051") as client:
-        image = client.generate("a lighthouse in ink", adapters=["ink"], on_event=print)
+        image = client.generate_image("a lighthouse in ink", adapters=["ink"], on_event=print)
         print(image.save("outputs"))
 
 `Client` and `AsyncClient` are twins. Everything public is named here; the modules with an
 underscore are private. The command `wuliart` is this package at the shell.
 """
 
+from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
+
+# isort: split
 from wuliart_client._adapters import Adapter, AdapterEvent, AdapterEventKind, AdapterState
 from wuliart_client._channel import TLS
 from wuliart_client._client import AsyncClient, Client
@@ -44,7 +47,6 @@ from wuliart_client._server_info import (
 )
 from wuliart_client._streams import AsyncEventStream, EventStream
 from wuliart_contract.recipe import Recipe, RecipeAdapter, RecipeError
-from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
 
 __all__ = [
     "NAME_PATTERN",
