@@ -1,10 +1,10 @@
 #!/bin/sh
-# Generates src/gen from the repository's protos, with the protoc of `make install-dev`.
+# Generates src/gen from the repository's .proto files with the protoc of `make install-dev`.
 set -eu
 cd "$(dirname "$0")"
 python=../../.venv/bin/python
 test -x "$python" || { echo "run \`make install-dev\` in the repository first" >&2; exit 1; }
-# The error details (google.rpc) come with a package that the server installs anyway.
+# google/rpc/error_details.proto comes with googleapis-common-protos.
 common=$("$python" -c 'import google.rpc as rpc, pathlib; print(pathlib.Path(rpc.__path__[0]).parents[1])')
 rm -rf src/gen
 mkdir -p src/gen

@@ -1,7 +1,7 @@
-// A progress bar in your app: node examples/progress.mjs "a red fox in the snow" [style]
+// A progress bar in your app: node examples/progress.mjs "a red fox in the snow" [adapter]
 import { WuliArt, WuliArtError } from "wuliart-client";
 
-const [prompt = "a red fox in the snow", style] = process.argv.slice(2);
+const [prompt = "a red fox in the snow", adapter] = process.argv.slice(2);
 const controller = new AbortController();
 process.once("SIGINT", () => controller.abort());
 
@@ -15,12 +15,12 @@ function show(event) {
 }
 
 try {
-  const picture = await new WuliArt().draw(prompt, {
-    styles: style ? [style] : [],
+  const image = await new WuliArt().generateImage(prompt, {
+    adapters: adapter ? [adapter] : [],
     signal: controller.signal,
     onEvent: show,
   });
-  console.log(`saved ${await picture.save("outputs")}`);
+  console.log(`saved ${await image.save("outputs")}`);
 } catch (error) {
   if (!controller.signal.aborted && !(error instanceof WuliArtError)) throw error;
   console.error(controller.signal.aborted ? "cancelled" : error.message);

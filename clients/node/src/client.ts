@@ -1,50 +1,50 @@
-// The client: requests out, plain values back. Owns the end of calls.
+// The client: turns arguments into requests, and cancels a call that its user leaves.
 
 import { type Client, createClient } from "@connectrpc/connect";
 
+import { type Adapter, type AdapterEvent, adapterEvents, readAdapter } from "./adapters.js";
 import { translated, WuliArtError } from "./errors.js";
-import { type Event, eventOf, type Started } from "./events.js";
+import { type Event, imageEvents } from "./events.js";
 import { AdapterService } from "./gen/wuliart/v1/adapter_pb.js";
 import {
   type GetServerInfoResponse,
   ImageGenerationService,
 } from "./gen/wuliart/v1/image_generation_pb.js";
-import { Picture } from "./picture.js";
-import { type Style, type StyleEvent, styleEvents, styleOf } from "./styles.js";
-import { type ConnectionOptions, DEFAULT_TARGET, patience, transportTo } from "./transport.js";
+import type { GeneratedImage } from "./image.js";
+import { type ConnectionOptions, DEFAULT_TARGET, timeouts, transportTo } from "./transport.js";
 
-/** A style by its name, or with a strength from -2 to 2. */
-export type StyleLike = string | { name: string; weight?: number };
+/** An adapter by its name, or with a weight from -2 to 2 (default 1). */
+export type AdapterLike = string | { name: string; weight?: number };
 
 export interface GenerateOptions {
-  /** The noise the picture starts from, 0 to 2**64 - 1; the server picks one if it is absent. */
+  /** Seed of the initial noise, 0 to 2**64 - 1; the server picks one if it is absent. */
   seed?: bigint | number;
-  /** Denoising steps; what the model was made for if it is absent (of four: 3 preview, 2 draft). */
+  /** Denoising steps; by default the number the model was made for (of four: 3 preview, 2 draft). */
   steps?: number;
-  /** Up to 4. */
-  styles?: readonly StyleLike[];
-  /** Whether each step carries a small JPEG. */
+  /** At most 4. */
+  adapters?: readonly AdapterLike[];
+  /** True for a small JPEG with each step. */
   preview?: boolean;
-  /** Whether the picture carries its recipe in its EXIF; true unless said. */
+  /** False leaves the recipe out of the image's EXIF. The default is true. */
   metadata?: boolean;
-  /** Cancels the work before its next step. */
+  /** Cancels the request before its next step. */
   signal?: AbortSignal;
-  /** Gives up after so many milliseconds. */
+  /** Deadline of the request in milliseconds. */
   timeoutMs?: number;
 }
 
-export interface DrawOptions extends GenerateOptions {
-  /** Called with every event; what it throws cancels the call and is passed on. */
+export interface GenerateImageOptions extends GenerateOptions {
+  /** Called with every event. An exception it throws cancels the request and is passed on. */
   onEvent?: (event: Event) => void;
 }
 
 /**
- * Draws pictures with a WuliArt Turbo server.
+ * Generates images with a WuliArt Turbo server.
  *
- * Nothing is connected before the first call. Every failure of a call is a `WuliArtError`, except
- * a cancellation by the caller's own signal, which throws the signal's reason. A server that stops
- * answering in the middle of a call is noticed within 20 s, and one that cannot be connected to
- * within 10 s: UNAVAILABLE.
+ * The client connects at its first call. Every failure of a call is a `WuliArtError`, except a
+ * cancellation by the `signal` option, which throws the signal's reason. A server that stops
+ * answering during a call is detected within 20 s, one that cannot be connected to within 10 s;
+ * both are UNAVAILABLE.
  */
 export class WuliArt {
   readonly #images: Client<typeof ImageGenerationService>;
@@ -61,72 +61,71 @@ export class WuliArt {
   }
 
   /**
-   * Asks for a picture: zero or more `queued`, one `started`, a `step` for each, one `completed`.
+   * Requests an image and yields its events: zero or more `queued`, one `started`, a `step` for
+   * each step, one `completed`.
    *
-   * Leaving the loop early cancels the work on the server.
+   * Leaving the loop early cancels the request.
    */
   async *generate(prompt: string, options: GenerateOptions = {}): AsyncGenerator<Event, void, void> {
-    const { seed, steps, styles = [], preview = false, metadata = true } = options;
+    const { seed, steps, adapters = [], preview = false, metadata = true } = options;
     const request = {
       prompt,
       ...(seed === undefined ? {} : { seed: wholeSeed(seed) }),
       ...(steps === undefined ? {} : { steps }),
-      adapters: styles.map((style) => (typeof style === "string" ? { name: style } : style)),
+      adapters: adapters.map((adapter) => (typeof adapter === "string" ? { name: adapter } : adapter)),
       preview,
       omitRecipe: !metadata,
     };
-    yield* this.#stream(options, (call) => this.#images.generateImage(request, call), eventOf);
+    yield* this.#stream(options, (call) => this.#images.generateImage(request, call), imageEvents());
   }
 
-  /** Asks for a picture and waits for it. */
-  async draw(prompt: string, options: DrawOptions = {}): Promise<Picture> {
-    let started: Started | undefined;
+  /** Requests an image and waits for it. */
+  async generateImage(
+    prompt: string,
+    options: GenerateImageOptions = {},
+  ): Promise<GeneratedImage> {
     for await (const event of this.generate(prompt, options)) {
       options.onEvent?.(event);
-      if (event.kind === "started") started = event;
-      if (event.kind === "completed" && started) {
-        const { steps, styles, skippedStyles } = started;
-        return new Picture(event.image, event.seed, steps, styles, event.timings, skippedStyles);
-      }
+      if (event.kind === "completed") return event.image;
     }
-    throw new WuliArtError("the stream ended without a picture", "PROTOCOL");
+    throw new WuliArtError("the stream ended without an image", "PROTOCOL");
   }
 
-  /** All styles by name, refused ones included. */
-  async styles(): Promise<Style[]> {
-    const styles: Style[] = [];
+  /** Returns all adapters sorted by name, refused ones included. */
+  async adapters(): Promise<Adapter[]> {
+    const adapters: Adapter[] = [];
     const seen = new Set<string>();
     for (let pageToken = ""; ; seen.add(pageToken)) {
       const page = await this.#unary((call) => this.#adapters.listAdapters({ pageToken }, call));
-      for (const adapter of page.adapters) styles.push(styleOf(adapter));
+      for (const adapter of page.adapters) adapters.push(readAdapter(adapter));
       pageToken = page.nextPageToken;
-      if (!pageToken) return styles;
+      if (!pageToken) return adapters;
       if (seen.has(pageToken)) {
-        throw new WuliArtError("the server's list of styles does not end", "PROTOCOL");
+        throw new WuliArtError("the server's list of adapters repeats a page", "PROTOCOL");
       }
     }
   }
 
-  /** A snapshot of all styles, then each change as it happens; leaving the loop ends it. */
+  /** Yields a snapshot of all adapters, then each change; leaving the loop ends the watch. */
   async *watch(
     options: { resumeToken?: string; signal?: AbortSignal } = {},
-  ): AsyncGenerator<StyleEvent, void, void> {
+  ): AsyncGenerator<AdapterEvent, void, void> {
     const request = { resumeToken: options.resumeToken ?? "" };
     yield* this.#stream(
       options,
       (call) => this.#adapters.watchAdapters(request, call),
-      styleEvents(),
+      adapterEvents(),
     );
   }
 
-  /** The server's model, device, limits and memory, and how busy it is. */
+  /** Returns the server's model, device, limits, memory use and queue length. */
   async info(): Promise<GetServerInfoResponse> {
     return this.#unary((call) => this.#images.getServerInfo({}, call));
   }
 
   async #unary<T>(call: (options: { timeoutMs: number }) => Promise<T>): Promise<T> {
     try {
-      return await call({ timeoutMs: patience.unary });
+      return await call({ timeoutMs: timeouts.unary });
     } catch (error) {
       throw translated(error, this.target);
     }
@@ -138,7 +137,7 @@ export class WuliArt {
     read: (message: M) => T | undefined,
   ): AsyncGenerator<T, void, void> {
     signal?.throwIfAborted();
-    // Its own, so that a caller who leaves the loop cancels the call, too.
+    // Not the option's own signal: leaving the loop must cancel the call, too.
     const left = new AbortController();
     const abort = (): void => left.abort();
     signal?.addEventListener("abort", abort, { once: true });
@@ -160,7 +159,7 @@ export class WuliArt {
 
 function wholeSeed(seed: bigint | number): bigint {
   if (typeof seed === "number" && !Number.isSafeInteger(seed)) {
-    throw new RangeError(`the seed ${seed} is no exact whole number; use a bigint: ${seed}n`);
+    throw new RangeError(`the seed ${seed} is not an exact whole number; use a bigint: ${seed}n`);
   }
   return BigInt(seed);
 }

@@ -1,5 +1,4 @@
-// What goes wrong in a call, as one kind of exception. Knows the status details of the service,
-// nothing of what was asked for.
+// Failed calls as one exception class, read from the service's status details.
 
 import { Code, ConnectError } from "@connectrpc/connect";
 
@@ -9,10 +8,10 @@ import {
   RetryInfoSchema,
 } from "./gen/google/rpc/error_details_pb.js";
 
-/** Connect's own message where a server did not answer a ping. */
+/** Connect's message after an unanswered ping. */
 const NO_ANSWER = "PING timed out";
 
-/** The message where connecting takes too long. */
+/** The message of an attempt to connect that took too long. */
 export const NO_CONNECTION = "no connection in time";
 
 /** A field of a request and what is wrong with it. */
@@ -33,11 +32,11 @@ export class WuliArtError extends Error {
   constructor(
     message: string,
     readonly reason: string,
-    /** Details by name; of ADAPTER_NOT_FOUND `nearest`, the most similar name there is. */
+    /** Details by name; ADAPTER_NOT_FOUND has `nearest`, the most similar name that exists. */
     readonly metadata: Readonly<Record<string, string>> = {},
-    /** Every bad field of INVALID_REQUEST. */
+    /** Every invalid field, for INVALID_REQUEST. */
     readonly violations: readonly Violation[] = [],
-    /** When to try again, if the server said. */
+    /** When to try again, if the server says so. */
     readonly retryAfterMs?: number,
     options?: ErrorOptions,
   ) {
@@ -45,7 +44,7 @@ export class WuliArtError extends Error {
   }
 }
 
-/** The field's own exception for whatever a call threw; anything else is passed through. */
+/** Returns the exception for a `ConnectError`; returns any other value unchanged. */
 export function translated(error: unknown, target: string): unknown {
   if (!(error instanceof ConnectError)) return error;
   const [info] = error.findDetails(ErrorInfoSchema);

@@ -1,61 +1,36 @@
-// One picture's events as plain values. Knows the generated messages, nothing of channels.
+// The events of one GenerateImage call as plain values, and the reader that makes them.
 
 import type { Duration } from "@bufbuild/protobuf/wkt";
 
+import { WuliArtError } from "./errors.js";
 import type {
-  AdapterUse,
+  AdapterUse as AdapterUseMessage,
   CompletedEvent,
   GenerateImageResponse,
-  SkippedAdapter,
+  SkippedAdapter as SkippedAdapterMessage,
   StartedEvent,
 } from "./gen/wuliart/v1/image_generation_pb.js";
+import { type AdapterUse, GeneratedImage, type SkippedAdapter } from "./image.js";
 
-/** One exact version of a style, as used by one picture. */
-export interface StyleUse {
-  name: string;
-  weight: number;
-  /** SHA-256 of the file, 64 hexadecimal digits. */
-  contentHash: string;
-}
-
-/** A style that was asked for, cannot be used, and was left out. */
-export interface SkippedStyle {
-  name: string;
-  /** What the call would have failed with: ADAPTER_NOT_FOUND or ADAPTER_REFUSED. */
-  reason: string;
-  /** The same for people: what is wrong, and what to do. */
-  message: string;
-}
-
-/** Milliseconds per stage; `total` from the call's arrival to the encoded picture. */
-export interface Timings {
-  queued: number;
-  textEncode: number;
-  denoise: number;
-  decode: number;
-  jpegEncode: number;
-  total: number;
-}
-
-/** The request waits; `position` requests are served first. */
+/** The request waits; `position` requests are served before it. */
 export interface Queued {
   kind: "queued";
   position: number;
 }
 
-/** Drawing begins; everything that decides the picture is fixed. */
+/** Generation begins; everything that decides the image is fixed. */
 export interface Started {
   kind: "started";
   seed: bigint;
   steps: number;
-  styles: StyleUse[];
+  adapters: AdapterUse[];
   /** Tokens at the prompt's end that the model does not read. */
   promptTokensIgnored: number;
-  /** Empty unless the server was started with --on-bad-adapter=skip. */
-  skippedStyles: SkippedStyle[];
+  /** Empty unless the server runs with --on-bad-adapter=skip. */
+  skippedAdapters: SkippedAdapter[];
 }
 
-/** One denoising step has ended; `preview` is a small JPEG if it was asked for. */
+/** One denoising step has ended; `preview` is a small JPEG if the request asked for previews. */
 export interface Step {
   kind: "step";
   step: number;
@@ -64,50 +39,60 @@ export interface Step {
   preview?: Uint8Array;
 }
 
-/** The picture: a whole JPEG file of 1024x1024 pixels. */
+/** The image is finished. */
 export interface Completed {
   kind: "completed";
-  image: Uint8Array;
-  seed: bigint;
-  timings: Timings;
+  image: GeneratedImage;
 }
 
 export type Event = Queued | Started | Step | Completed;
 
-/** The plain value of a message; undefined for an event that this version does not know. */
-export function eventOf({ event }: GenerateImageResponse): Event | undefined {
-  switch (event.case) {
-    case "queued":
-      return { kind: "queued", position: event.value.position };
-    case "started":
-      return started(event.value);
-    case "step": {
-      const { step, totalSteps, elapsed, preview } = event.value;
-      const value: Step = { kind: "step", step, totalSteps, elapsedMs: milliseconds(elapsed) };
-      return preview ? { ...value, preview: preview.image } : value;
+/**
+ * Returns a reader for the responses of one call, in order.
+ *
+ * The reader returns undefined for an event that this version does not know. It remembers the
+ * started event, because the completed event does not repeat it.
+ */
+export function imageEvents(): (response: GenerateImageResponse) => Event | undefined {
+  let started: Started | undefined;
+  return ({ event }) => {
+    switch (event.case) {
+      case "queued":
+        return { kind: "queued", position: event.value.position };
+      case "started":
+        return (started = readStarted(event.value));
+      case "step": {
+        const { step, totalSteps, elapsed, preview } = event.value;
+        const value: Step = { kind: "step", step, totalSteps, elapsedMs: milliseconds(elapsed) };
+        return preview ? { ...value, preview: preview.image } : value;
+      }
+      case "completed":
+        if (started) return { kind: "completed", image: readImage(event.value, started) };
+        throw new WuliArtError("the server completed an image that it had not started", "PROTOCOL");
+      default:
+        return undefined;
     }
-    case "completed":
-      return completed(event.value);
-    default:
-      return undefined;
-  }
+  };
 }
 
-function started(event: StartedEvent): Started {
-  const { seed, steps, adapters, promptTokensIgnored, skippedAdapters } = event;
-  const [styles, skippedStyles] = [adapters.map(styleUse), skippedAdapters.map(skippedStyle)];
-  return { kind: "started", seed, steps, styles, promptTokensIgnored, skippedStyles };
+function readStarted(event: StartedEvent): Started {
+  const { seed, steps, promptTokensIgnored } = event;
+  const adapters = event.adapters.map(readAdapterUse);
+  const skippedAdapters = event.skippedAdapters.map(readSkippedAdapter);
+  return { kind: "started", seed, steps, adapters, promptTokensIgnored, skippedAdapters };
 }
 
-function skippedStyle({ name, reason, message }: SkippedAdapter): SkippedStyle {
+function readSkippedAdapter({ name, reason, message }: SkippedAdapterMessage): SkippedAdapter {
   return { name, reason, message };
 }
 
-function styleUse({ name, weight, contentHash }: AdapterUse): StyleUse {
+function readAdapterUse({ name, weight, contentHash }: AdapterUseMessage): AdapterUse {
   return { name, weight, contentHash };
 }
 
-function completed({ image, seed, timings: t }: CompletedEvent): Completed {
+function readImage(event: CompletedEvent, started: Started): GeneratedImage {
+  const { image: data, mediaType, width, height, seed, timings: t } = event;
+  const { steps, adapters, skippedAdapters } = started;
   const timings = {
     queued: milliseconds(t?.queued),
     textEncode: milliseconds(t?.textEncode),
@@ -116,7 +101,17 @@ function completed({ image, seed, timings: t }: CompletedEvent): Completed {
     jpegEncode: milliseconds(t?.jpegEncode),
     total: milliseconds(t?.total),
   };
-  return { kind: "completed", image, seed, timings };
+  return new GeneratedImage({
+    data,
+    mediaType,
+    width,
+    height,
+    seed,
+    steps,
+    adapters,
+    timings,
+    skippedAdapters,
+  });
 }
 
 function milliseconds(duration: Duration | undefined): number {

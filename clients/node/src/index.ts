@@ -3,26 +3,18 @@
  *
  *     import { WuliArt } from "wuliart-client";
  *
- *     const picture = await new WuliArt("127.0.0.1:50051").draw("a red fox", { onEvent: console.log });
- *     console.log(await picture.save("outputs"));
+ *     const client = new WuliArt("127.0.0.1:50051");
+ *     const image = await client.generateImage("a red fox", { onEvent: console.log });
+ *     console.log(await image.save("outputs"));
  */
+export type { Adapter, AdapterEvent } from "./adapters.js";
 export {
-  type DrawOptions,
+  type AdapterLike,
+  type GenerateImageOptions,
   type GenerateOptions,
-  type StyleLike,
   WuliArt,
 } from "./client.js";
 export { type Violation, WuliArtError } from "./errors.js";
-export type {
-  Completed,
-  Event,
-  Queued,
-  SkippedStyle,
-  Started,
-  Step,
-  StyleUse,
-  Timings,
-} from "./events.js";
-export { Picture } from "./picture.js";
-export type { Style, StyleEvent } from "./styles.js";
+export type { Completed, Event, Queued, Started, Step } from "./events.js";
+export { type AdapterUse, GeneratedImage, type SkippedAdapter, type Timings } from "./image.js";
 export type { ConnectionOptions } from "./transport.js";

@@ -1,5 +1,4 @@
-// The connection to the server: how it is made, and how one that stopped answering is noticed.
-// Knows nothing of the calls made over it.
+// The connection to the server: how it is made, and how a dead one is detected.
 
 import type {
   ClientHttp2Stream,
@@ -18,29 +17,29 @@ import { NO_CONNECTION } from "./errors.js";
 export interface ConnectionOptions {
   /** Sent with every call; $WULIART_TOKEN if it is absent. */
   token?: string;
-  /** Speaks TLS, with the authorities the system trusts or, as PEM, the one given. */
+  /** True for TLS with the authorities that the system trusts, or PEM texts to use instead. */
   tls?: boolean | { ca: string; cert?: string; key?: string };
 }
 
-/** An address: the name localhost has two, and a server of another kind may listen on the other. */
+/** An address, because the name localhost has two and another server may listen on the other. */
 export const DEFAULT_TARGET = "127.0.0.1:50051";
 
-/** How long the client waits, in milliseconds. */
-export const patience = {
+/** In milliseconds. The tests shorten them. */
+export const timeouts = {
   /** For one attempt at a connection. */
   connect: 10_000,
-  /** Without a byte from the server while a call is open, before the client asks for one. */
+  /** Silence during a call after which the client sends a ping. */
   silence: 10_000,
-  /** For the server's answer to that, given by gRPC itself however busy the server is. */
+  /** For the answer to that ping, which gRPC itself sends however busy the server is. */
   answer: 10_000,
-  /** For the whole of a call that only reads something: the server answers these at once. */
+  /** For a whole unary call; the server answers these at once. */
   unary: 30_000,
 };
 
-/** Bytes of the largest message: a noisy 1024x1024 JPEG stays below 4 MiB. */
+/** In bytes. Even a JPEG of pure noise, 1024x1024, stays below 4 MiB. */
 const LARGEST_MESSAGE = 16 << 20;
 
-/** The transport of one client; nothing is connected before the first call. */
+/** Returns the transport of one client, which connects at the first call. */
 export function transportTo(target: string, options: ConnectionOptions): Transport {
   const path = /^unix:(?:\/\/)?(.+)$/.exec(target)?.[1];
   const token = options.token ?? process.env["WULIART_TOKEN"];
@@ -48,7 +47,7 @@ export function transportTo(target: string, options: ConnectionOptions): Transpo
     if (token) request.header.set("authorization", `Bearer ${token}`);
     return next(request);
   };
-  // HTTP/2 asks for an authority even where there is only a file.
+  // HTTP/2 requires an authority, which a socket file does not have.
   const baseUrl = path ? "http://localhost" : `${options.tls ? "https" : "http"}://${target}`;
   return createGrpcTransport({
     baseUrl,
@@ -63,13 +62,13 @@ export function transportTo(target: string, options: ConnectionOptions): Transpo
 
 type Sessions = Pick<Http2SessionManager, "authority" | "request" | "notifyResponseByteRead">;
 
-/** Connect's session manager with a limit to how long connecting takes. */
+/** Connect's session manager plus a limit on the time to connect. */
 class Connection implements Sessions {
   readonly authority: string;
   readonly #sessions: Http2SessionManager;
 
   constructor(url: string, options: SecureClientSessionOptions) {
-    const pings = { pingIntervalMs: patience.silence, pingTimeoutMs: patience.answer };
+    const pings = { pingIntervalMs: timeouts.silence, pingTimeoutMs: timeouts.answer };
     this.#sessions = new Http2SessionManager(url, pings, options);
     this.authority = this.#sessions.authority;
   }
@@ -95,24 +94,25 @@ class Connection implements Sessions {
   }
 
   #limitConnecting(): NodeJS.Timeout {
-    const step = patience.connect / 10;
+    const step = timeouts.connect / 10;
     let connecting = 0;
     return setInterval(() => {
       connecting = this.#sessions.state() === "connecting" ? connecting + step : 0;
-      if (connecting < patience.connect) return;
+      if (connecting < timeouts.connect) return;
       this.#sessions.abort(new ConnectError(NO_CONNECTION, Code.Unavailable));
     }, step);
   }
 }
 
 /**
- * Keeps a session that fails late from ending the process: the manager stops listening to one that
- * answered no ping when it makes the next, before the old one has reported its error.
+ * Keeps a session that fails late from ending the process. After an unanswered ping the session
+ * manager opens a new session and removes its listeners from the old one before the old one has
+ * reported its error; an `error` event without a listener would then be thrown.
  */
 function tolerate(session: Http2Session | undefined): void {
   if (!session?.listeners("error").includes(ignore)) session?.on("error", ignore);
 }
 
 function ignore(): void {
-  // Each stream of the session has the error, too.
+  // Every stream of the session reports the same error.
 }

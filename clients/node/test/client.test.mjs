@@ -1,4 +1,4 @@
-// Against a running server, named by WULIART_TARGET, that has the style $WULIART_STYLE.
+// Needs a running server at WULIART_TARGET that has the adapter WULIART_ADAPTER.
 
 import assert from "node:assert/strict";
 import { mkdtemp, readFile } from "node:fs/promises";
@@ -10,13 +10,13 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { WuliArt, WuliArtError } from "wuliart-client";
 
-import { eventOf } from "../dist/events.js";
+import { imageEvents } from "../dist/events.js";
 import { GenerateImageResponseSchema } from "../dist/gen/wuliart/v1/image_generation_pb.js";
 
 const client = new WuliArt();
-const style = process.env.WULIART_STYLE;
+const adapter = process.env.WULIART_ADAPTER;
 
-test("a picture's events come in order and end in a JPEG", async () => {
+test("the events of an image come in order and end in a JPEG", async () => {
   const events = [];
   for await (const event of client.generate("a red fox", { seed: 7, preview: true })) {
     events.push(event);
@@ -34,26 +34,28 @@ test("a picture's events come in order and end in a JPEG", async () => {
     assert.deepEqual([...preview.slice(0, 2)], [0xff, 0xd8]);
     assert.ok(elapsedMs > 0);
   }
-  const { image, seed, timings } = events.at(-1);
-  assert.deepEqual([...image.slice(0, 2), ...image.slice(-2)], [0xff, 0xd8, 0xff, 0xd9]);
+  const { data, mediaType, width, height, seed, timings } = events.at(-1).image;
+  assert.deepEqual([mediaType, width, height], ["image/jpeg", 1024, 1024]);
+  assert.deepEqual([...data.slice(0, 2), ...data.slice(-2)], [0xff, 0xd8, 0xff, 0xd9]);
   assert.equal(seed, 7n);
   assert.ok(timings.total > timings.denoise && timings.denoise > 0);
 });
 
-test("equal seeds draw equal pictures, and a saved one overwrites nothing", async () => {
+test("equal seeds generate equal images, and saving overwrites nothing", async () => {
   const seen = [];
   const options = { seed: 2n ** 64n - 1n, steps: 1, onEvent: (event) => seen.push(event.kind) };
-  const [first, second] = [await client.draw("灯塔", options), await client.draw("灯塔", options)];
+  const first = await client.generateImage("灯塔", options);
+  const second = await client.generateImage("灯塔", options);
   assert.equal(first.seed, 2n ** 64n - 1n);
   assert.equal(first.steps, 1);
-  assert.deepEqual(first.image, second.image);
+  assert.deepEqual(first.data, second.data);
   assert.equal(seen.at(-1), "completed");
   const folder = join(await mkdtemp(join(tmpdir(), "wuliart-")), "new");
   const paths = [await first.save(folder), await second.save(folder)];
   assert.notEqual(paths[0], paths[1]);
   for (const path of paths) {
     assert.match(path, /\/\d{8}_\d{6}\.jpg$/);
-    assert.deepEqual(new Uint8Array(await readFile(path)), first.image);
+    assert.deepEqual(new Uint8Array(await readFile(path)), first.data);
   }
 });
 
@@ -76,41 +78,46 @@ test("a token goes with every call", async (t) => {
   });
   for (const options of [{ token: "mine" }, {}]) {
     const stranger = new WuliArt(`unix:${path}`, options);
-    await assert.rejects(stranger.styles(), { reason: "UNAUTHENTICATED" });
-    await assert.rejects(stranger.draw("a red fox"), { reason: "UNAUTHENTICATED" });
+    await assert.rejects(stranger.adapters(), { reason: "UNAUTHENTICATED" });
+    await assert.rejects(stranger.generateImage("a red fox"), { reason: "UNAUTHENTICATED" });
   }
   assert.deepEqual(seen, ["Bearer mine", "Bearer mine", undefined, undefined]);
 });
 
-test("a style is used in its exact version", async () => {
-  const known = (await client.styles()).find(({ name }) => name === style);
+test("an adapter is used in its exact version", async () => {
+  const known = (await client.adapters()).find(({ name }) => name === adapter);
   assert.ok(["resident", "available"].includes(known.state));
   const options = { steps: 1, metadata: false };
-  const styles = [{ name: style, weight: 0.5 }];
-  const picture = await client.draw("a boat", { ...options, styles });
-  assert.deepEqual(picture.styles, [
-    { name: style, weight: 0.5, contentHash: known.contentHash },
+  const adapters = [{ name: adapter, weight: 0.5 }];
+  const image = await client.generateImage("a boat", { ...options, adapters });
+  assert.deepEqual(image.adapters, [
+    { name: adapter, weight: 0.5, contentHash: known.contentHash },
   ]);
-  assert.deepEqual(picture.skippedStyles, []);
-  const resident = (await client.styles()).find(({ name }) => name === style);
+  assert.deepEqual(image.skippedAdapters, []);
+  const resident = (await client.adapters()).find(({ name }) => name === adapter);
   assert.deepEqual([resident.state, resident.pinned], ["resident", false]);
   assert.ok(resident.slot >= 0 && resident.residentSince instanceof Date);
-  const again = await client.draw("a boat", { ...options, seed: picture.seed });
-  assert.notDeepEqual(picture.image, again.image);
+  const again = await client.generateImage("a boat", { ...options, seed: image.seed });
+  assert.notDeepEqual(image.data, again.data);
 });
 
-test("a style that was left out is told with the start", () => {
-  const left = { name: "stone", reason: "ADAPTER_NOT_FOUND", message: "there is no such style" };
+test("the started event lists skipped adapters", () => {
+  const left = { name: "stone", reason: "ADAPTER_NOT_FOUND", message: "there is no such adapter" };
   const message = create(GenerateImageResponseSchema, {
     event: { case: "started", value: { seed: 7n, steps: 4, skippedAdapters: [left] } },
   });
-  const { styles, skippedStyles } = eventOf(message);
-  assert.deepEqual([styles, skippedStyles], [[], [left]]);
+  const { adapters, skippedAdapters } = imageEvents()(message);
+  assert.deepEqual([adapters, skippedAdapters], [[], [left]]);
 });
 
-test("the recipe is in the picture unless it must not be", async () => {
+test("an image that was never started is a protocol error", () => {
+  const message = create(GenerateImageResponseSchema, { event: { case: "completed", value: {} } });
+  assert.throws(() => imageEvents()(message), { name: "WuliArtError", reason: "PROTOCOL" });
+});
+
+test("the image carries its recipe unless metadata is false", async () => {
   const carries = async (options) =>
-    Buffer.from((await client.draw("a boat", { steps: 1, ...options })).image).includes("UNICODE");
+    Buffer.from((await client.generateImage("a boat", { steps: 1, ...options })).data).includes("UNICODE");
   assert.equal(await carries({}), true);
   assert.equal(await carries({ metadata: false }), false);
 });
@@ -118,13 +125,13 @@ test("the recipe is in the picture unless it must not be", async () => {
 test("watching begins with a snapshot and can be left", async () => {
   for await (const event of client.watch()) {
     assert.equal(event.kind, "snapshot");
-    assert.ok(event.styles.some(({ name }) => name === style));
+    assert.ok(event.adapters.some(({ name }) => name === adapter));
     assert.ok(event.resumeToken);
     break;
   }
 });
 
-test("info tells limits and model", async () => {
+test("info returns limits and model", async () => {
   const { limits, model } = await client.info();
   assert.deepEqual([limits.width, limits.height, limits.jpegQuality], [1024, 1024, 95]);
   assert.ok(model.embedded);
@@ -140,16 +147,16 @@ test("a signal cancels, with its own reason", async () => {
   const controller = new AbortController();
   const reason = new Error("the user pressed Stop");
   const events = [];
-  const drawing = async () => {
+  const generating = async () => {
     for await (const event of client.generate("a boat", { signal: controller.signal })) {
       events.push(event.kind);
       if (event.kind === "step") controller.abort(reason);
     }
   };
-  await assert.rejects(drawing, reason);
+  await assert.rejects(generating, reason);
   assert.ok(!events.includes("completed"));
   await queueIsEmpty();
-  await assert.rejects(client.draw("a boat", { signal: AbortSignal.abort(reason) }), reason);
+  await assert.rejects(client.generateImage("a boat", { signal: AbortSignal.abort(reason) }), reason);
 });
 
 test("leaving the loop frees the server", async () => {
@@ -160,36 +167,35 @@ test("leaving the loop frees the server", async () => {
 });
 
 test("a bad request lists every violation", async () => {
-  const error = await client.draw("", { steps: 9 }).catch((caught) => caught);
+  const error = await client.generateImage("", { steps: 9 }).catch((caught) => caught);
   assert.ok(error instanceof WuliArtError);
   assert.equal(error.reason, "INVALID_REQUEST");
   assert.deepEqual(error.violations.map(({ field }) => field).sort(), ["prompt", "steps"]);
-  await assert.rejects(client.draw("x", { seed: 2 ** 60 }), RangeError);
+  await assert.rejects(client.generateImage("x", { seed: 2 ** 60 }), RangeError);
 });
 
-test("a style that does not exist names the nearest", async () => {
-  const error = await client.draw("x", { styles: [`${style}x`] }).catch((caught) => caught);
+test("an unknown adapter names the nearest", async () => {
+  const error = await client.generateImage("x", { adapters: [`${adapter}x`] }).catch((caught) => caught);
   assert.equal(error.reason, "ADAPTER_NOT_FOUND");
-  assert.equal(error.metadata.nearest, style);
+  assert.equal(error.metadata.nearest, adapter);
 });
 
-test("what onEvent throws is passed on and cancels", async () => {
+test("an exception from onEvent is passed on and cancels", async () => {
   const mine = new Error("mine");
   const onEvent = () => {
     throw mine;
   };
-  await assert.rejects(client.draw("a boat", { onEvent }), mine);
+  await assert.rejects(client.generateImage("a boat", { onEvent }), mine);
   await queueIsEmpty();
 });
 
-test("a deadline that passes is an error of its own", async () => {
-  const error = await client.draw("a boat", { timeoutMs: 1 }).catch((caught) => caught);
+test("a deadline that passes is DEADLINE_EXCEEDED", async () => {
+  const error = await client.generateImage("a boat", { timeoutMs: 1 }).catch((caught) => caught);
   assert.equal(error.reason, "DEADLINE_EXCEEDED");
 });
 
-test("no server is said plainly", async () => {
-  const nobody = new WuliArt("127.0.0.1:1");
-  const error = await nobody.draw("x").catch((caught) => caught);
+test("an unreachable server is UNAVAILABLE", async () => {
+  const error = await new WuliArt("127.0.0.1:1").generateImage("x").catch((caught) => caught);
   assert.equal(error.reason, "UNAVAILABLE");
   assert.match(error.message, /no server answers at 127.0.0.1:1/);
 });

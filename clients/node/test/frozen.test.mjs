@@ -1,4 +1,4 @@
-// Servers that stop answering, or never do, without closing the connection. Needs no server.
+// Servers that stop answering, or never answer, and keep the connection open. Needs no server.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -10,16 +10,16 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { WuliArt, WuliArtError } from "wuliart-client";
 
 import { WatchAdaptersResponseSchema } from "../dist/gen/wuliart/v1/adapter_pb.js";
-import { DEFAULT_TARGET, patience } from "../dist/transport.js";
+import { DEFAULT_TARGET, timeouts } from "../dist/transport.js";
 
-for (const name of Object.keys(patience)) patience[name] /= 20;
+for (const name of Object.keys(timeouts)) timeouts[name] /= 20;
 
 const SNAPSHOT = toBinary(
   WatchAdaptersResponseSchema,
   create(WatchAdaptersResponseSchema, { event: { case: "snapshot", value: {} } }),
 );
 
-/** Answers each call with a snapshot and is quiet then. */
+/** Source of a server that answers each call with one snapshot and then sends nothing. */
 const SERVER = `
 const frame = Buffer.from(process.argv[1], "base64");
 const length = Buffer.alloc(5);
@@ -51,43 +51,43 @@ async function muteServer(t) {
   return `127.0.0.1:${server.address().port}`;
 }
 
-async function told(call) {
+async function failureMessage(call) {
   const error = await call.then(assert.fail, (thrown) => thrown);
   assert.ok(error instanceof WuliArtError, error);
   assert.equal(error.reason, "UNAVAILABLE");
   return error.message;
 }
 
-test("a server that freezes ends its streams, and calls made at once too", async (t) => {
+test("calls to a frozen server fail, open streams and new calls alike", async (t) => {
   const [server, target] = await freezingServer(t);
   const client = new WuliArt(target);
   const events = client.watch();
   assert.equal((await events.next()).value.kind, "snapshot");
-  // Quiet is not frozen: it answers pings.
+  // A quiet server still answers pings.
   const quiet = events.next();
-  await new Promise((resolve) => setTimeout(resolve, 3 * (patience.silence + patience.answer)));
+  await new Promise((resolve) => setTimeout(resolve, 3 * (timeouts.silence + timeouts.answer)));
   server.kill("SIGSTOP");
   const stopped = `the server at ${target} stopped answering: nothing came for 20 s; `;
-  assert.ok((await told(quiet)).startsWith(stopped));
-  for (const call of [client.draw("a red fox"), client.watch().next()]) {
-    assert.ok((await told(call)).startsWith(stopped));
+  assert.ok((await failureMessage(quiet)).startsWith(stopped));
+  for (const call of [client.generateImage("a red fox"), client.watch().next()]) {
+    assert.ok((await failureMessage(call)).startsWith(stopped));
   }
   server.kill("SIGCONT");
   assert.equal((await client.watch().next()).value.kind, "snapshot");
 });
 
-test("a connection that never comes about ends every kind of call", async (t) => {
+test("every kind of call fails if the connection is never established", async (t) => {
   const target = await muteServer(t);
   for (const tls of [false, true]) {
     const client = new WuliArt(target, { tls });
-    const calls = [client.draw("a red fox"), client.styles(), client.info(), client.watch().next()];
-    for (const message of await Promise.all(calls.map(told))) {
+    const calls = [client.generateImage("a red fox"), client.adapters(), client.info(), client.watch().next()];
+    for (const message of await Promise.all(calls.map(failureMessage))) {
       assert.match(message, tls ? /no connection within 10 s/ : /nothing came for 20 s/);
     }
   }
 });
 
-test("a call that only reads does not wait for ever", async (t) => {
+test("a unary call has a deadline", async (t) => {
   const [, target] = await freezingServer(t);
   const error = await new WuliArt(target).info().then(assert.fail, (thrown) => thrown);
   assert.equal(error.reason, "DEADLINE_EXCEEDED");

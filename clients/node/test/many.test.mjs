@@ -1,4 +1,4 @@
-// Lists in pages and snapshots in parts, from a gRPC server made here. Needs no other server.
+// Paged lists and snapshots in parts, from a gRPC server in this file. Needs no other server.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -25,22 +25,22 @@ async function serving(t, methods) {
 
 const named = (...names) => names.map((name) => ({ name }));
 
-test("the pages of a list are put together", async (t) => {
+test("adapters() joins the pages of a list", async (t) => {
   const pages = {
     "": { adapters: named("a", "b"), nextPageToken: "b" },
     b: { adapters: named("c"), nextPageToken: "c" },
     c: { adapters: named("d") },
   };
   const client = await serving(t, { listAdapters: ({ pageToken }) => pages[pageToken] });
-  assert.deepEqual((await client.styles()).map(({ name }) => name), ["a", "b", "c", "d"]);
+  assert.deepEqual((await client.adapters()).map(({ name }) => name), ["a", "b", "c", "d"]);
 });
 
-test("a list that goes round in a circle ends", async (t) => {
+test("a list that repeats a page is a protocol error", async (t) => {
   const client = await serving(t, { listAdapters: () => ({ nextPageToken: "again" }) });
-  await assert.rejects(client.styles(), { name: "WuliArtError", reason: "PROTOCOL" });
+  await assert.rejects(client.adapters(), { name: "WuliArtError", reason: "PROTOCOL" });
 });
 
-test("the parts of a snapshot are put together, each snapshot's own", async (t) => {
+test("watch() joins the parts of each snapshot", async (t) => {
   const part = (more, ...names) => ({
     resumeToken: more ? "" : "token",
     event: { case: "snapshot", value: { adapters: named(...names), more } },
@@ -56,12 +56,12 @@ test("the parts of a snapshot are put together, each snapshot's own", async (t) 
   });
   const events = [];
   for await (const event of client.watch()) events.push(event);
-  const told = events.map(({ kind, resumeToken, styles, style }) => [
+  const received = events.map(({ kind, resumeToken, adapters, adapter }) => [
     kind,
     resumeToken,
-    ...(styles ?? [style]).map(({ name }) => name),
+    ...(adapters ?? [adapter]).map(({ name }) => name),
   ]);
-  assert.deepEqual(told, [
+  assert.deepEqual(received, [
     ["snapshot", "token", "a", "b", "c"],
     ["added", "later", "d"],
     ["snapshot", "token", "e"],

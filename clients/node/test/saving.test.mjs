@@ -1,4 +1,4 @@
-// Saving where there is no room. Needs no server.
+// Saving to a full disk. Needs no server.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -8,17 +8,17 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 const SAVING = `
-import { Picture } from "${new URL("../dist/picture.js", import.meta.url)}";
-const picture = new Picture(new Uint8Array(1 << 20), 7n, 4, [], {}, []);
-await picture.save(process.argv[1]).then(
+import { GeneratedImage } from "${new URL("../dist/image.js", import.meta.url)}";
+const image = new GeneratedImage({ data: new Uint8Array(1 << 20) });
+await image.save(process.argv[1]).then(
   () => console.log("saved"),
   (error) => console.log(error.code),
 );
 `;
 
-test("a picture that does not fit leaves no half-written file", async () => {
+test("an image that does not fit leaves no partial file", async () => {
   const folder = await mkdtemp(join(tmpdir(), "wuliart-"));
-  // As a quota would, the limit ends the write in the middle of the file.
+  // Like a quota, the limit interrupts the write in the middle of the file.
   const limited = 'ulimit -f 100; exec "$0" --input-type=module -e "$1" "$2"';
   const { stdout, stderr } = spawnSync("bash", ["-c", limited, process.execPath, SAVING, folder]);
   assert.equal(String(stdout), "EFBIG\n", String(stderr));

@@ -1,5 +1,5 @@
-// A server two seconds away, there and back, and an environment that names a proxy. Against the
-// running server of WULIART_TARGET; no time is scaled down.
+// A server with a round trip of two seconds, and an environment that names a proxy. Needs the
+// running server of WULIART_TARGET. These tests scale no timeout down.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -11,7 +11,7 @@ import { WuliArt } from "wuliart-client";
 
 const DELAY = 1_000;
 
-/** The address of a relay to `target` over which everything takes `delay` milliseconds each way. */
+/** Starts a relay to `target` with a latency of `delay` ms each way; returns its address. */
 async function slowPath(t, target, delay) {
   const path = /^unix:(?:\/\/)?(.+)$/.exec(target)?.[1];
   const [host, port] = target.split(/:(?=\d+$)/);
@@ -19,7 +19,7 @@ async function slowPath(t, target, delay) {
   const server = createServer((near) => {
     const far = path ? connect(path) : connect(Number(port), host);
     sockets.push(near, far);
-    // Opening a connection takes a round trip, too.
+    // Opening a connection costs a round trip, too.
     pump(near, far, delay, 3 * delay);
     pump(far, near, delay, 2 * delay);
   });
@@ -34,7 +34,7 @@ async function slowPath(t, target, delay) {
 
 function pump(source, sink, delay, first) {
   let before = setTimeout(first);
-  // One after the other: timers that are due together may fire in any order.
+  // A chain, because timers that are due together may fire in any order.
   const later = (act) => {
     const due = Date.now() + delay;
     before = before.then(() => setTimeout(Math.max(0, due - Date.now()))).then(act);
@@ -50,21 +50,21 @@ async function firstOf(events) {
 
 test("a server two seconds away answers every kind of call", async (t) => {
   const client = new WuliArt(await slowPath(t, process.env.WULIART_TARGET, DELAY));
-  const [picture, event, info, styles] = await Promise.all([
-    client.draw("a red fox", { seed: 7, steps: 1 }),
+  const [image, event, info, adapters] = await Promise.all([
+    client.generateImage("a red fox", { seed: 7, steps: 1 }),
     firstOf(client.watch()),
     client.info(),
-    client.styles(),
+    client.adapters(),
   ]);
-  assert.equal(picture.seed, 7n);
+  assert.equal(image.seed, 7n);
   assert.equal(event.kind, "snapshot");
   assert.ok(info.model?.name);
-  assert.ok(styles.some(({ name }) => name === process.env.WULIART_STYLE));
+  assert.ok(adapters.some(({ name }) => name === process.env.WULIART_ADAPTER));
 });
 
-test("no proxy of the environment is used", async (t) => {
-  const asked = [];
-  const proxy = createServer((socket) => asked.push(socket) && socket.destroy());
+test("the client ignores the environment's proxies", async (t) => {
+  const connections = [];
+  const proxy = createServer((socket) => connections.push(socket) && socket.destroy());
   proxy.listen(0, "127.0.0.1");
   await once(proxy, "listening");
   t.after(() => proxy.close());
@@ -73,5 +73,5 @@ test("no proxy of the environment is used", async (t) => {
   }
   const client = new WuliArt(await slowPath(t, process.env.WULIART_TARGET, 0));
   assert.ok((await client.info()).model?.name);
-  assert.deepEqual(asked, []);
+  assert.deepEqual(connections, []);
 });
