@@ -17,7 +17,6 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
 from inference_server import VERSION
-from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.errors import RequestError
 from inference_server.logs import REQUEST_ID
 from inference_server.scheduler import events
@@ -144,21 +143,6 @@ def _completed(event: events.Completed) -> pb.CompletedEvent:
     )
 
 
-def _metrics(metrics: AdapterMetrics) -> list[pb.AdapterMetric]:
-    found = [pb.AdapterMetric(name=name, count=count) for name, count in metrics.counts.items()]
-    for name, durations in metrics.durations.items():
-        histogram = pb.DurationHistogram(
-            count=durations.count,
-            sum_seconds=durations.sum,
-            buckets=[
-                pb.DurationBucket(upper_bound_seconds=bound, count=count)
-                for bound, count in durations.cumulative()
-            ],
-        )
-        found.append(pb.AdapterMetric(name=name, durations=histogram))
-    return found
-
-
 def describe(backend: Backend) -> pb.GetServerInfoResponse:
     """All that can be asked of a server."""
     model = backend.engine.model
@@ -208,5 +192,4 @@ def describe(backend: Backend) -> pb.GetServerInfoResponse:
         ],
         lora_manager_connected=backend.adapters.manager_attached,
         queue_length=backend.scheduler.queue_length,
-        adapter_metrics=_metrics(backend.adapters.metrics),
     )

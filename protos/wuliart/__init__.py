@@ -1,7 +1,6 @@
-"""The contract of WuliArt Turbo: what server, LoRA manager and clients all know.
+"""Code generated from the `.proto` files in this folder; `make protos` renews it.
 
-`wuliart.v1` and `wuliart.internal.v1` are generated from the `.proto` files beside this
-module; `wuliart.contract` holds what protobuf cannot say (limits, reasons of failure, the
-layout of an adapter slot); `wuliart_lora` reads LoRA files. This package imports none of the
-programs that use it.
+`wuliart.v1` is the public contract, `wuliart.internal.v1` the one between the server and its LoRA
+manager. Limits, error reasons and the form of a recipe, which protobuf cannot express, are in
+`wuliart_contract`.
 """

@@ -26,7 +26,6 @@ from tests.support.fake_image_server import (
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import (
     AdapterEventKind,
-    AdapterMetric,
     AdapterNotFound,
     AdapterRefused,
     AdapterState,
@@ -35,7 +34,6 @@ from wuliart_client import (
     Client,
     Completed,
     DeadlineExceeded,
-    Durations,
     GenerationFailed,
     InvalidRequest,
     NoFreeSlot,
@@ -346,23 +344,8 @@ def test_info(fake, drive):
         segments=[{"name": "adapter slots", "size_bytes": 10, "used_bytes": 5, "location": "host"}],
         lora_manager_connected=True,
         queue_length=2,
-        adapter_metrics=[
-            {"name": "loads", "count": 3},
-            {
-                "name": "drain_seconds",
-                "durations": {
-                    "count": 2,
-                    "sum_seconds": 1.5,
-                    "buckets": [{"upper_bound_seconds": 1, "count": 1}],
-                },
-            },
-        ],
     )
     info = drive.call("info")
-    assert info.adapter_metrics == (
-        AdapterMetric("loads", 3),
-        AdapterMetric("drain_seconds", Durations(2, 1.5, ((1.0, 1),))),
-    )
     assert info.model.schedules == ((1.0, 0.5, 0.0),)
     assert info.device.dtype == "float32"
     assert info.limits.adapter_slots == 8

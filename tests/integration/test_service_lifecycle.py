@@ -224,18 +224,3 @@ async def test_server_info() -> None:
         slots = {segment.name: segment for segment in message.segments}["adapter slots"]
         slot_bytes = server.store.segment.layout.slot_bytes
         assert (slots.size_bytes, slots.used_bytes) == (4 * slot_bytes, slot_bytes)
-        figures = {metric.name: metric for metric in message.adapter_metrics}
-        counts = {name: m.count for name, m in figures.items() if m.HasField("count")}
-        assert counts == {
-            "loads": 1, "refused": 0, "promoted": 0, "evicted": 0, "drained": 0,
-            "checksum_failures": 0, "lease_expiries": 0,
-        }  # fmt: skip
-        assert figures.keys() - counts.keys() == {
-            "copy_seconds", "detect_to_ready_seconds", "verify_seconds", "drain_seconds",
-            "promotion_wait_seconds",
-        }  # fmt: skip
-        (verified,) = [m.value for m in attached.adapter_metrics if m.name == "verify_seconds"]
-        assert isinstance(verified, wuliart_client.Durations)
-        assert verified.count == verified.buckets[-1][1] == 1
-        assert 0 < verified.sum_seconds < verified.buckets[-1][0]
-        assert list(verified.buckets) == sorted(verified.buckets)

@@ -19,10 +19,10 @@ def test_every_reason_has_an_exception():
 
 def test_the_public_names():
     assert sorted(wuliart_client.__all__) == [
-        "Adapter", "AdapterEvent", "AdapterEventKind", "AdapterLike", "AdapterMetric",
+        "Adapter", "AdapterEvent", "AdapterEventKind", "AdapterLike",
         "AdapterNotFound", "AdapterRefused", "AdapterState", "AdapterUse", "AdapterWeight",
         "AsyncClient", "AsyncEventStream", "Busy", "Cancelled", "Client", "Completed",
-        "DeadlineExceeded", "DeviceInfo", "Durations", "Event", "EventStream", "GeneratedImage",
+        "DeadlineExceeded", "DeviceInfo", "Event", "EventStream", "GeneratedImage",
         "GenerationFailed", "InvalidRequest", "Limits", "MemorySegment", "ModelInfo",
         "NAME_PATTERN", "NoFreeSlot", "ProtocolError", "QueueFull", "Queued", "RateLimited",
         "Recipe", "RecipeAdapter", "RecipeError", "ServerInfo", "SkippedAdapter", "Started",

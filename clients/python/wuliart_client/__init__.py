@@ -37,9 +37,7 @@ from wuliart_client._image import NAME_PATTERN, AdapterUse, GeneratedImage, Skip
 from wuliart_client._recipe import read_recipe
 from wuliart_client._requests import AdapterLike, AdapterWeight
 from wuliart_client._server_info import (
-    AdapterMetric,
     DeviceInfo,
-    Durations,
     Limits,
     MemorySegment,
     ModelInfo,
@@ -55,7 +53,6 @@ __all__ = [
     "AdapterEvent",
     "AdapterEventKind",
     "AdapterLike",
-    "AdapterMetric",
     "AdapterNotFound",
     "AdapterRefused",
     "AdapterState",
@@ -69,7 +66,6 @@ __all__ = [
     "Completed",
     "DeadlineExceeded",
     "DeviceInfo",
-    "Durations",
     "Event",
     "EventStream",
     "GeneratedImage",

@@ -66,27 +66,6 @@ class MemorySegment:
 
 
 @dataclass(frozen=True, slots=True)
-class Durations:
-    """How long something took, over all times it happened, in seconds.
-
-    `buckets` are (bound, how often it took no longer than that), from the shortest bound to the
-    longest; longer ones are in `count` alone.
-    """
-
-    count: int
-    sum_seconds: float
-    buckets: tuple[tuple[float, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterMetric:
-    """A figure of the adapters' life since the server started: a count, or durations."""
-
-    name: str
-    value: int | Durations
-
-
-@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """A server: its model, device, limits and memory, and how busy it is at this moment."""
 
@@ -97,7 +76,6 @@ class ServerInfo:
     segments: tuple[MemorySegment, ...]
     lora_manager_connected: bool
     queue_length: int
-    adapter_metrics: tuple[AdapterMetric, ...]
 
 
 def read_server_info(info: pb.GetServerInfoResponse) -> ServerInfo:
@@ -137,13 +115,4 @@ def read_server_info(info: pb.GetServerInfoResponse) -> ServerInfo:
         ),
         lora_manager_connected=info.lora_manager_connected,
         queue_length=info.queue_length,
-        adapter_metrics=tuple(_read_metric(metric) for metric in info.adapter_metrics),
     )
-
-
-def _read_metric(metric: pb.AdapterMetric) -> AdapterMetric:
-    if metric.WhichOneof("value") != "durations":
-        return AdapterMetric(metric.name, metric.count)
-    histogram = metric.durations
-    buckets = tuple((bucket.upper_bound_seconds, bucket.count) for bucket in histogram.buckets)
-    return AdapterMetric(metric.name, Durations(histogram.count, histogram.sum_seconds, buckets))

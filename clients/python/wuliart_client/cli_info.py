@@ -10,7 +10,7 @@ from rich.table import Table
 
 from wuliart_client import cli_recipe
 from wuliart_client._client import Client
-from wuliart_client._server_info import AdapterMetric, ServerInfo
+from wuliart_client._server_info import ServerInfo
 from wuliart_client.cli_terminal import Terminal, as_json, visible
 
 
@@ -76,21 +76,7 @@ def info_table(target: str, info: ServerInfo) -> Table:
             )
             for segment in info.segments
         ),
-        *(
-            (metric.name.removesuffix("_seconds").replace("_", " "), metric_text(metric))
-            for metric in info.adapter_metrics
-        ),
     ]
     for name, value in rows:
         table.add_row(visible(name), visible(value))
     return table
-
-
-def metric_text(metric: AdapterMetric) -> str:
-    """A count, or how often and how long on average."""
-    if isinstance(metric.value, int):
-        return str(metric.value)
-    if not metric.value.count:
-        return "none yet"
-    mean = metric.value.sum_seconds / metric.value.count
-    return f"{metric.value.count} times, {mean:.3g} s on average"

@@ -1,1 +1,1 @@
-"""Contracts between the server and its LoRA manager; nothing here is public."""
+"""Contracts between the server and its LoRA manager; not public."""
