@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from tests.support.fakes import DEADLINE
-from wuliart_web.listening import BoundedListener
+from wuliart_process.bounded_listener import BoundedListener
 
 DESCRIPTORS = 160
 """Of the page in these tests, so that a test needs few connections to use them up."""
@@ -213,7 +213,10 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(tmp_path: Path) -
     with page(tmp_path, "--tls-cert", str(cert), "--tls-key", str(key)) as port:
         first = served()
         renew(whole=False)
-        eventually(lambda: "are not used" in (tmp_path / "log").read_text(), "it is told")
+        eventually(
+            lambda: "previous certificate stays in use" in (tmp_path / "log").read_text(),
+            "an error is logged",
+        )
         assert served() == first
         renew()
         eventually(lambda: served() != first, "the new certificate is served")
@@ -222,7 +225,7 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(tmp_path: Path) -
 STUCK = """
 import sys
 from wuliart_web import serving
-serving._WRITE_LOOK_SECONDS = 0.5
+serving._UNREAD_SECONDS = 0.5
 from wuliart_web.__main__ import main
 main(sys.argv[1:])
 """

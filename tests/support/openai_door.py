@@ -14,9 +14,9 @@ from openai import AsyncOpenAI
 from tests.support.fakes import until
 from tests.support.harness import name_model as name_model
 from wuliart_client import AsyncClient
+from wuliart_process.bounded_listener import BoundedListener
 from wuliart_process.tokens import TokenFile
 from wuliart_web.app import create_app
-from wuliart_web.listening import BoundedListener
 from wuliart_web.serving import configuration
 
 

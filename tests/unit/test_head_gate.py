@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wuliart_web.head_gate import MOST_HEAD_BYTES, HeadGate
+from wuliart_web.head_gate import MAX_HEAD_BYTES, HeadGate
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
@@ -34,20 +34,20 @@ def test_a_request_passes_whole_however_it_is_cut(cuts: list[int]) -> None:
         (b"CONNECT /healthz HTTP/1.1\r\n\r\n", 501),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 501),
         (b"\x16\x03\x01\x02\x00\x01\n\n", 501),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * MOST_HEAD_BYTES, 431),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * MOST_HEAD_BYTES + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES, 431),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES + b"\r\n\r\n", 431),
     ],
 )
 def test_what_is_never_parsed(data: bytes, status: int) -> None:
     gate = HeadGate()
     assert gate.take(data, busy=False) is None
-    assert gate.refused == status
+    assert gate.rejected == status
 
 
 @pytest.mark.parametrize("data", [GET + GET, POST + b"123456", GET + b"x"])
 def test_more_than_one_request_ends_the_connection(data: bytes) -> None:
     gate = HeadGate()
-    assert gate.take(data, busy=False) is None and not gate.refused
+    assert gate.take(data, busy=False) is None and not gate.rejected
 
 
 def test_nothing_is_read_behind_a_request_that_is_being_answered() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from wuliart_client import AsyncClient
+from wuliart_process.certificates import CertificateError, CertificateFiles, WatchedCertificate
 from wuliart_process.exposure import reaches_strangers
 from wuliart_process.logs import send_to_stderr
 from wuliart_process.standard_streams import standard_streams
@@ -69,18 +70,23 @@ def main(arguments: list[str] | None = None) -> None:
         tokens = TokenFile(options.tokens) if options.tokens else None
     except TokenFileError as error:
         parser.error(f"--tokens: {error}")
+    try:
+        certificate = (
+            WatchedCertificate(CertificateFiles(options.tls_cert, options.tls_key))
+            if options.tls_cert
+            else None
+        )
+    except CertificateError as error:
+        parser.error(f"--tls-cert, --tls-key: {error}")
     send_to_stderr("INFO", "text", _for_the_log)
     with quick_import():
         from wuliart_web.app import create_app
         from wuliart_web.serving import serve
     app = create_app(AsyncClient(options.server), tokens, [options.host, *options.allowed_hosts])
     try:
-        asyncio.run(serve(app, options.host, options.port, options.tls_cert, options.tls_key))
+        asyncio.run(serve(app, options.host, options.port, certificate))
     except OSError as error:
-        sys.exit(
-            f"wuliart-web: cannot listen on {options.host}:{options.port}, or read a "
-            f"certificate: {error}"
-        )
+        sys.exit(f"wuliart-web: cannot listen on {options.host}:{options.port}: {error}")
     except KeyboardInterrupt:
         pass  # uvicorn has ended in order and passes the signal on
 

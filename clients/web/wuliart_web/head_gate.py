@@ -1,8 +1,8 @@
-"""What is looked at of a request before it is parsed: its head's size, and how its body is sent.
+"""Checks a request's head before it is parsed: its size, its method, how its body is framed.
 
-uvicorn's parser is Python and works through all that has arrived before anything else runs: a
-quarter of a megabyte of one-byte chunks took it two seconds. Bodies have to declare their length
-here, and nothing is read behind a request before its answer has ended.
+uvicorn's parser is written in Python and works through everything that has arrived before anything
+else runs: a quarter of a megabyte of one-byte chunks took it two seconds. Here bodies must declare
+their length, and no bytes are read past a request until its response has ended.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-MOST_HEAD_BYTES: Final = 32 << 10
-"""A browser's cookies for one host are at most a quarter of that, as a rule."""
+MAX_HEAD_BYTES: Final = 32 << 10
+"""A browser's cookies for one host rarely take more than a quarter of it."""
 
 _END: Final = re.compile(rb"\n\r?\n")
 _LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r?\n", re.IGNORECASE)
@@ -24,13 +24,14 @@ NO_SUCH_METHOD: Final = 501
 
 
 class HeadGate:
-    """The requests of one connection, one after another.
+    """Checks the requests of one connection, one after another.
 
-    `refused` is the HTTP status of a request that must not be parsed; the connection ends with it.
+    `rejected` is the HTTP status for a request that must not be parsed, 0 without one; the
+    connection ends with it.
     """
 
     def __init__(self) -> None:
-        self.refused = 0
+        self.rejected = 0
         self._head = bytearray()
         self._body_left = 0
 
@@ -42,8 +43,9 @@ class HeadGate:
             busy: True while a request is being answered.
 
         Returns:
-            What may be parsed now, empty for nothing yet; None if the connection is to be closed:
-            with `refused`, or at once because more came than the request that is being answered.
+            Bytes to parse now, empty if more are needed; None if the connection must be closed:
+            with the status `rejected`, or without a response because bytes arrived past the
+            request that is being answered.
         """
         if self._body_left:
             rest = len(data) - self._body_left
@@ -53,23 +55,23 @@ class HeadGate:
             return None
         self._head += data
         end = _END.search(self._head)
-        if end is None and len(self._head) <= MOST_HEAD_BYTES:
+        if end is None and len(self._head) <= MAX_HEAD_BYTES:
             return b""
-        if end is None or end.end() > MOST_HEAD_BYTES:
-            return self._refuse(HEAD_TOO_LARGE)
+        if end is None or end.end() > MAX_HEAD_BYTES:
+            return self._reject(HEAD_TOO_LARGE)
         whole, self._head = bytes(self._head), bytearray()
         head = whole[: end.end()]
         if not _METHOD.match(head):
-            return self._refuse(NO_SUCH_METHOD)
+            return self._reject(NO_SUCH_METHOD)
         if _ENCODED.search(head):
-            return self._refuse(NO_LENGTH)
+            return self._reject(NO_LENGTH)
         declared = _LENGTH.search(head)
         self._body_left = int(declared[1]) if declared else 0
         rest = len(whole) - len(head) - self._body_left
         self._body_left = max(0, -rest)
-        # More than one request in one piece: no client of the page pipelines.
+        # No client of the page pipelines requests.
         return whole if rest <= 0 else None
 
-    def _refuse(self, status: int) -> bytes | None:
-        self.refused = status
+    def _reject(self, status: int) -> bytes | None:
+        self.rejected = status
         return None
