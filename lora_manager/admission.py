@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from lora_manager.candidates import Found, precedence
+from lora_manager.candidates import LoraFile, precedence
 from lora_manager.directory import Scan, covers
 from lora_manager.sidecars import expects_sidecar
 from lora_manager.unfinished import Signs
@@ -37,10 +37,10 @@ class Hints:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class DirectoryChanges:
     """What a look at the directory changed."""
 
-    admitted: tuple[Found, ...] = ()
+    admitted: tuple[LoraFile, ...] = ()
     """New or changed files that are finished, oldest first."""
     removed: tuple[str, ...] = ()
     """Names that are gone and that no admitted file goes on with."""
@@ -54,7 +54,7 @@ class Changes:
 class Waiting:
     """A file, or a new version of one, that is not admitted yet."""
 
-    found: Found
+    found: LoraFile
     reason: str
     """What it waits for, and what to do."""
     first: float
@@ -69,7 +69,7 @@ class Admission:
     """The state machine. `quiet_seconds` is how long a file without events must stay equal."""
 
     def __init__(self, quiet_seconds: float) -> None:
-        self.known: dict[str, Found] = {}
+        self.known: dict[str, LoraFile] = {}
         """Admitted files by name, as they were when they were admitted."""
         self._quiet = quiet_seconds
         self._waiting: dict[str, Waiting] = {}
@@ -104,7 +104,7 @@ class Admission:
         """True while files are missing that may come back."""
         return bool(self._missing)
 
-    def news(self, files: Iterable[Found]) -> list[Found]:
+    def news(self, files: Iterable[LoraFile]) -> list[LoraFile]:
         """Those of the files that may be admitted: `observe` needs the signs of each."""
         return [found for found in files if self._is_news(found)]
 
@@ -115,7 +115,7 @@ class Admission:
 
     def observe(
         self, scan: Scan, signs: Mapping[str, Signs], hints: Hints, *, now: float, wall_ns: int
-    ) -> Changes:
+    ) -> DirectoryChanges:
         """Take in a full scan.
 
         `signs` are by path, at least of all news in it. `now` is a monotonic clock in seconds,
@@ -153,12 +153,12 @@ class Admission:
 
     def observe_hinted(
         self,
-        seen: Mapping[str, Found | None],
+        seen: Mapping[str, LoraFile | None],
         signs: Mapping[str, Signs],
         hints: Hints,
         *,
         now: float,
-    ) -> Changes:
+    ) -> DirectoryChanges:
         """Take in a look at some paths alone; None says that nothing is there."""
         gone = {
             name: found
@@ -182,7 +182,7 @@ class Admission:
                 admitted.append(found)
         return self._commit(admitted, gone, "")
 
-    def knows_elsewhere(self, found: Found) -> bool:
+    def knows_elsewhere(self, found: LoraFile) -> bool:
         """Returns True if another path has this name or one that looks like it.
 
         Only a full scan can judge the file then.
@@ -193,13 +193,13 @@ class Admission:
             for f in others
         )
 
-    def _is_news(self, found: Found) -> bool:
+    def _is_news(self, found: LoraFile) -> bool:
         known = self.known.get(found.name)
         return (known is not found and known != found) or found.name in self._again
 
     def _gone(
-        self, scan: Scan, absent: Mapping[str, Found], hints: Hints, now: float
-    ) -> dict[str, Found]:
+        self, scan: Scan, absent: Mapping[str, LoraFile], hints: Hints, now: float
+    ) -> dict[str, LoraFile]:
         """Those of the absent that are gone for certain."""
         gone = {n: f for n, f in absent.items() if covers(hints.gone, f.relative)}
         doubtful = {n: f for n, f in absent.items() if n not in gone}
@@ -226,7 +226,7 @@ class Admission:
             "deleted: is it mounted? Their adapters are kept until a file appears"
         )
 
-    def _arrived(self, found: Found, sign: Signs, hints: Hints) -> bool:
+    def _arrived(self, found: LoraFile, sign: Signs, hints: Hints) -> bool:
         """Returns True if an event says that the file has been put there, and all of it is there.
 
         An event of its adapter_config.json says nothing of the file itself.
@@ -237,7 +237,7 @@ class Admission:
                 return True
         return covers(hints.arrived, found.relative) and not expects_sidecar(found)
 
-    def _is_finished(self, found: Found, sign: Signs, now: float, *, at_once: bool) -> bool:
+    def _is_finished(self, found: LoraFile, sign: Signs, now: float, *, at_once: bool) -> bool:
         """Returns True if the file may be admitted; else notes what it waits for.
 
         A sign against it holds for as long as it is there. Without one the file is finished if it
@@ -255,13 +255,15 @@ class Admission:
         )
         return False
 
-    def _origin(self, found: Found, gone: Mapping[str, Found]) -> str | None:
+    def _origin(self, found: LoraFile, gone: Mapping[str, LoraFile]) -> str | None:
         """The name under which the same finished file was known until now."""
         return next(
             (name for name, old in gone.items() if old.stamp.may_be_renamed(found.stamp)), None
         )
 
-    def _commit(self, admitted: list[Found], gone: dict[str, Found], warning: str) -> Changes:
+    def _commit(
+        self, admitted: list[LoraFile], gone: dict[str, LoraFile], warning: str
+    ) -> DirectoryChanges:
         renamed: dict[str, str] = {}
         for found in admitted:
             origin = self._origin(found, gone)
@@ -279,10 +281,10 @@ class Admission:
         removed = tuple(
             sorted(n for n in gone if n not in renamed.values() and n not in self.known)
         )
-        return Changes(tuple(admitted), removed, renamed, warning)
+        return DirectoryChanges(tuple(admitted), removed, renamed, warning)
 
 
-def _beside(found: Found) -> str:
+def _beside(found: LoraFile) -> str:
     """Path of the adapter_config.json beside the file."""
     folder, slash, _ = found.relative.rpartition("/")
     return f"{folder}{slash}{SIDECAR_NAME}"

@@ -74,7 +74,7 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LoraFile:
     """One file of the directory."""
 
     name: str
@@ -100,12 +100,12 @@ class Found:
         object.__setattr__(self, "look", _look(self.relative.rpartition(".")[0]))
 
 
-def precedence(found: Found) -> tuple[bool, bool, str]:
+def precedence(found: LoraFile) -> tuple[bool, bool, str]:
     """Of two files of one name the smaller wins: usable first, then .safetensors."""
     return bool(found.refusal), not found.relative.lower().endswith(SUFFIX), found.relative
 
 
-def tell_apart(files: Mapping[str, Found]) -> dict[str, Found]:
+def tell_apart(files: Mapping[str, LoraFile]) -> dict[str, LoraFile]:
     """The same files by name, of those that look alike all but one refused.
 
     The one whose name is as it looks stays, else the first by precedence. The others are listed
@@ -113,7 +113,7 @@ def tell_apart(files: Mapping[str, Found]) -> dict[str, Found]:
     """
     if len({found.look for found in files.values()}) == len(files):
         return dict(files)
-    alike: dict[str, list[Found]] = {}
+    alike: dict[str, list[LoraFile]] = {}
     for found in files.values():
         alike.setdefault(found.look, []).append(found)
     apart = dict(files)
@@ -129,7 +129,7 @@ def tell_apart(files: Mapping[str, Found]) -> dict[str, Found]:
     return apart
 
 
-def _likeness(twin: Found, other: Found) -> str:
+def _likeness(twin: LoraFile, other: LoraFile) -> str:
     """Why the twin is refused."""
     name = twin.name
     odd = [c for c in name if is_ignorable(c)] or [c for c in name if c.isspace() and c != " "]

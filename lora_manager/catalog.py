@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lora_manager.candidates import Found
+from lora_manager.candidates import LoraFile
 from wuliart.internal.v1 import segment_pb2
 
 
@@ -16,7 +16,7 @@ from wuliart.internal.v1 import segment_pb2
 class Entry:
     """One file, as judged against one layout."""
 
-    found: Found
+    found: LoraFile
     """The file's state that this judgement is of."""
     content_hash: str = ""
     """SHA-256 of the file and of adapter_config.json behind it, if it has one: 64 hexadecimal
@@ -52,7 +52,7 @@ class Entry:
         )
 
 
-class Catalog:
+class FileCatalog:
     """All entries by name."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_manager.mapping import Mapping
+from lora_manager.segment_mapping import SegmentMapping
 
 PIECE_BYTES: Final = 16 << 20
 """Copied into pinned memory while the one before is on its way to the device."""
@@ -25,7 +25,7 @@ class DeviceUnavailableError(Exception):
     """The server's device memory cannot be mapped here; the message says why."""
 
 
-class DeviceMapping(Mapping):
+class DeviceMapping(SegmentMapping):
     """Memory of the GPU.
 
     Args:

@@ -17,14 +17,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from lora_manager.candidates import SUFFIX, Found, Stamp, precedence, tell_apart
+from lora_manager.candidates import SUFFIX, LoraFile, Stamp, precedence, tell_apart
 from lora_manager.sidecars import PARTIAL_SUFFIXES, Folder, control_file, sidecar
 from wuliart_contract.adapter_names import name_problem, printable
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 PICKLE_SUFFIXES: Final = (".pt", ".bin", ".ckpt", ".pth")
 
-NOTHING: Final[Mapping[str, Found]] = MappingProxyType({})
+NOTHING: Final[Mapping[str, LoraFile]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Scan:
 
     root: tuple[int, int]
     """(device, inode) of the root."""
-    files: dict[str, Found]
+    files: dict[str, LoraFile]
     """By adapter name."""
     unreadable: frozenset[str] = frozenset()
     """Folders below the root that could not be listed; what lies in them is not known."""
@@ -76,7 +76,7 @@ def adapter_name(relative: str) -> tuple[str, str]:
     return (printable(name), problem) if problem else (name, "")
 
 
-def scan(root: Path, before: Mapping[str, Found] = NOTHING) -> Scan:
+def scan(root: Path, before: Mapping[str, LoraFile] = NOTHING) -> Scan:
     """Walk the directory, until `MAX_LISTED_ADAPTERS` files are found.
 
     Each folder is listed once, under its own path if it has one below the root, so links that
@@ -85,14 +85,14 @@ def scan(root: Path, before: Mapping[str, Found] = NOTHING) -> Scan:
     """
     real_root = os.path.realpath(root)
     root_status = os.stat(real_root)  # noqa: PTH116
-    files: dict[str, Found] = {}
+    files: dict[str, LoraFile] = {}
     unreadable: set[str] = set()
     # By path: not every file system gives a folder a number that it keeps.
     walked: set[str] = set()
     folders: deque[tuple[str, str]] = deque([("", real_root)])
     links: deque[tuple[str, str]] = deque()
 
-    def add(found: Found | None) -> None:
+    def add(found: LoraFile | None) -> None:
         if found is not None:
             other = files.get(found.name)
             if other is None or precedence(found) < precedence(other):
@@ -146,7 +146,7 @@ def scan(root: Path, before: Mapping[str, Found] = NOTHING) -> Scan:
     )
 
 
-def inspect(root: Path, relative: str) -> Found | None:
+def inspect(root: Path, relative: str) -> LoraFile | None:
     """One file as `scan` would list it; None if it is not there or not listed."""
     if not is_candidate(relative):
         return None
@@ -160,7 +160,7 @@ def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
-def _is_as_before(old: Found, path: str, status: os.stat_result, folder: Folder) -> bool:
+def _is_as_before(old: LoraFile, path: str, status: os.stat_result, folder: Folder) -> bool:
     """Returns True if the file is `old`, and nothing beside it says anything of it."""
     stamp = old.stamp
     return (
@@ -177,8 +177,8 @@ def _is_as_before(old: Found, path: str, status: os.stat_result, folder: Folder)
     )
 
 
-def _describe_link(real_root: str, relative: str, path: str, folder: Folder) -> Found | None:
-    """`relative` below the root as a Found, its links followed; None if it is not there."""
+def _describe_link(real_root: str, relative: str, path: str, folder: Folder) -> LoraFile | None:
+    """`relative` below the root as a LoraFile, its links followed; None if it is not there."""
     target = os.path.realpath(path)
     if not _is_inside(real_root, target):
         # As a scan says of it, or the two would take turns in listing it under two names.
@@ -192,7 +192,7 @@ def _describe_link(real_root: str, relative: str, path: str, folder: Folder) -> 
 
 def _describe(
     real_root: str, relative: str, target: str, status: os.stat_result, folder: Folder
-) -> Found | None:
+) -> LoraFile | None:
     """The file at `target`, listed as `relative` in `folder`; None if it is no regular file."""
     if not stat.S_ISREG(status.st_mode):
         return None
@@ -200,17 +200,17 @@ def _describe(
     stamp = Stamp.of(status)
     if refusal or relative.lower().endswith(PICKLE_SUFFIXES):
         pickle = "a pickle can run code when it is opened; convert it to .safetensors"
-        return Found(name, relative, Path(target), stamp, refusal or pickle)
+        return LoraFile(name, relative, Path(target), stamp, refusal or pickle)
     file = relative.rpartition("/")[2]
     config = sidecar(file, folder, real_root)
     control = control_file(file, stamp.size, folder)
-    return Found(
+    return LoraFile(
         name, relative, Path(target), stamp, config.refusal, config.path, config.stamp,
         config.rival, control,
     )  # fmt: skip
 
 
-def _outside(relative: str, path: Path, *, folder: bool) -> Found | None:
+def _outside(relative: str, path: Path, *, folder: bool) -> LoraFile | None:
     try:
         stamp = Stamp.of(path.lstat())
     except OSError:
@@ -219,7 +219,7 @@ def _outside(relative: str, path: Path, *, folder: bool) -> Found | None:
     name, _ = adapter_name(f"{relative}." if folder else relative)
     kind = "folder" if folder else "file"
     refusal = f"a link to a {kind} outside the watched directory; put the {kind} itself here"
-    return Found(name, relative, path, stamp, refusal)
+    return LoraFile(name, relative, path, stamp, refusal)
 
 
 def _is_inside(real_root: str, target: str) -> bool:

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from lora_manager.admission import Admission, Changes, Hints
-from lora_manager.candidates import Found, Stamp
+from lora_manager.admission import Admission, DirectoryChanges, Hints
+from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan, inspect, scan
 from lora_manager.inodes import InodeNumbers
 from lora_manager.unfinished import Signs, signs_of
@@ -45,7 +45,7 @@ class DirectoryFollower:
         self,
         root: Path,
         admission: Admission,
-        on_changes: Callable[[Changes], None],
+        on_changes: Callable[[DirectoryChanges], None],
         *,
         rescan_seconds: float,
         poll: bool,
@@ -61,7 +61,7 @@ class DirectoryFollower:
         self._unreadable = False
         self._full = False
         self._inodes = InodeNumbers(lambda path: Stamp.of(path.stat()))
-        self._seen: dict[str, Found] = {}
+        self._seen: dict[str, LoraFile] = {}
         """What the last scan found, by path."""
         self._scan_cost = 0.0
         """CPU seconds of the last scan."""
@@ -147,7 +147,7 @@ class DirectoryFollower:
         self._seen = {found.relative: found for found in seen.files.values()}
         return seen, time.thread_time() - began
 
-    async def _signs(self, news: list[Found]) -> dict[str, Signs]:
+    async def _signs(self, news: list[LoraFile]) -> dict[str, Signs]:
         """By path."""
         if not news:
             return {}
@@ -189,8 +189,8 @@ class DirectoryFollower:
                 _CLOSING_SECONDS, self._box.file, Hints(arrived=again)
             )
 
-    def _inspect(self, paths: frozenset[str]) -> dict[str, Found | None]:
-        seen: dict[str, Found | None] = {}
+    def _inspect(self, paths: frozenset[str]) -> dict[str, LoraFile | None]:
+        seen: dict[str, LoraFile | None] = {}
         for path in paths:
             try:
                 found = inspect(self._root, path)

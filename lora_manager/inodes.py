@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from lora_manager.candidates import Found, Stamp
+from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class InodeNumbers:
         """Devices."""
         self._numbers: dict[Path, set[int]] = {}
 
-    def settle(self, scan: Scan, before: Mapping[str, Found]) -> Scan:
+    def settle(self, scan: Scan, before: Mapping[str, LoraFile]) -> Scan:
         """The scan as it is to be compared with others; `before` is what was seen by path."""
         for found in scan.files.values():
             old = before.get(found.relative)
@@ -50,7 +50,7 @@ class InodeNumbers:
             scan, root=root, files={name: self.of(found) for name, found in scan.files.items()}
         )
 
-    def of(self, found: Found) -> Found:
+    def of(self, found: LoraFile) -> LoraFile:
         """The file with the stamps that are to be compared."""
         stamp, beside = found.stamp, found.sidecar_stamp
         if stamp.device in self._unstable:

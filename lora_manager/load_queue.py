@@ -23,7 +23,7 @@ class Urgency(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class QueuedLoad:
     """Load the file of one name."""
 
     name: str
@@ -36,11 +36,11 @@ class Job:
     """`time.monotonic()` of the last change, if one is why."""
 
 
-class JobQueue:
+class LoadQueue:
     """At most one waiting job per name."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, QueuedLoad] = {}
         self._heap: list[tuple[Urgency, int, str]] = []
         """Of waiting jobs, and of some that were dropped or have become more urgent."""
         self._urgencies: Counter[Urgency] = Counter()
@@ -49,23 +49,23 @@ class JobQueue:
 
     def promote(self, name: str) -> None:
         """An image waits for that name."""
-        self._put(Job(name, Urgency.PROMOTE, next(self._count)))
+        self._put(QueuedLoad(name, Urgency.PROMOTE, next(self._count)))
 
     def change(self, name: str, replaces: tuple[str, ...] = ()) -> None:
         """The file of that name is new, or another than before."""
         order = -next(self._count)
-        self._put(Job(name, Urgency.CHANGE, order, replaces, time.monotonic()))
+        self._put(QueuedLoad(name, Urgency.CHANGE, order, replaces, time.monotonic()))
 
     def replay(self, name: str, mtime_ns: int) -> None:
         """The file of that name is there; does nothing if a job for it waits already."""
         if name not in self._jobs:
-            self._put(Job(name, Urgency.REPLAY, -mtime_ns))
+            self._put(QueuedLoad(name, Urgency.REPLAY, -mtime_ns))
 
-    def put_back(self, job: Job) -> None:
+    def put_back(self, job: QueuedLoad) -> None:
         """A job that was taken could not be done."""
         self._put(job)
 
-    def pop(self) -> Job | None:
+    def pop(self) -> QueuedLoad | None:
         """Take the next job."""
         while self._heap:
             urgency, order, name = heapq.heappop(self._heap)
@@ -92,19 +92,19 @@ class JobQueue:
         """Return when a job waits."""
         await self._filled.wait()
 
-    def _put(self, job: Job) -> None:
+    def _put(self, job: QueuedLoad) -> None:
         waiting = self._drop(job.name)
         if waiting is not None:
             first = min(job, waiting, key=lambda job: (job.urgency, job.order))
             replaces = tuple(dict.fromkeys(waiting.replaces + job.replaces))
             noticed = waiting.noticed if job.noticed is None else job.noticed
-            job = Job(job.name, first.urgency, first.order, replaces, noticed)
+            job = QueuedLoad(job.name, first.urgency, first.order, replaces, noticed)
         self._jobs[job.name] = job
         self._urgencies[job.urgency] += 1
         heapq.heappush(self._heap, (job.urgency, job.order, job.name))
         self._filled.set()
 
-    def _drop(self, name: str) -> Job | None:
+    def _drop(self, name: str) -> QueuedLoad | None:
         job = self._jobs.pop(name, None)
         if job is not None:
             self._urgencies[job.urgency] -= 1

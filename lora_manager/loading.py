@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_manager.candidates import Found, Stamp
+from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.catalog import Entry
 from lora_manager.hashes import FileHashes
 from wuliart_lora import HEAD_BYTES, LoraError, LoraPlan, header_bytes, plan_lora, read_header
@@ -77,7 +77,7 @@ class Loaded:
 
 
 def load(
-    found: Found, known: Entry | None, shape: ModelShape, max_bytes: int, *, want_image: bool
+    found: LoraFile, known: Entry | None, shape: ModelShape, max_bytes: int, *, want_image: bool
 ) -> Loaded:
     """Read and judge one file.
 
@@ -107,7 +107,7 @@ def load(
     return Loaded(Entry(found, refusal=reason), None)
 
 
-def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: bool) -> Loaded:
+def _judge(found: LoraFile, known: Entry | None, shape: ModelShape, *, want_image: bool) -> Loaded:
     refusal, adapter, image = "", None, None
     sidecar = _read_sidecar(found)
     config = None if sidecar is None else parse_sidecar(sidecar)
@@ -134,7 +134,7 @@ def _judge(found: Found, known: Entry | None, shape: ModelShape, *, want_image: 
 
 
 def read_once(
-    found: Found,
+    found: LoraFile,
     shape: ModelShape,
     seen: Callable[[memoryview], object],
     config: Mapping[str, Any] | None = None,
@@ -153,7 +153,7 @@ def read_once(
     return plan, data
 
 
-def _read_sidecar(found: Found) -> bytes | None:
+def _read_sidecar(found: LoraFile) -> bytes | None:
     """The content of its adapter_config.json, None if it has none; raises as `read_once` does."""
     if found.sidecar is None or found.sidecar_stamp is None:
         return None
@@ -219,7 +219,7 @@ def _read(file: FileIO, count: int) -> bytes:
 
 
 def _plan(
-    file: FileIO, found: Found, shape: ModelShape, config: Mapping[str, Any] | None
+    file: FileIO, found: LoraFile, shape: ModelShape, config: Mapping[str, Any] | None
 ) -> LoraPlan:
     """What the file holds by its header, the only part that is read.
 

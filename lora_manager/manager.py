@@ -11,12 +11,12 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from lora_manager.admission import Admission, Changes
-from lora_manager.catalog import Catalog
+from lora_manager.admission import Admission, DirectoryChanges
+from lora_manager.catalog import FileCatalog
 from lora_manager.config import ManagerConfig
 from lora_manager.device_mapping import DeviceUnavailableError
 from lora_manager.follower import DirectoryFollower
-from lora_manager.load_queue import JobQueue
+from lora_manager.load_queue import LoadQueue
 from lora_manager.publisher import Publisher
 from lora_manager.segment_errors import (
     AlreadyAttachedError,
@@ -47,8 +47,8 @@ class LoraManager:
         self._config = config
         # Two scans in a row are this far apart, less what timers may be early.
         self._admission = Admission(quiet_seconds=0.9 * config.rescan_seconds)
-        self._catalog = Catalog()
-        self._jobs = JobQueue()
+        self._catalog = FileCatalog()
+        self._jobs = LoadQueue()
         self._verdict_file = VerdictFile(config.cache_dir, config.loras)
         self._verdicts = Verdicts(self._verdict_file.read())
         self._dirty = asyncio.Event()
@@ -79,7 +79,7 @@ class LoraManager:
                 self._verdict_file.write(to_json(self._verdicts.rows()))
             self._loader.shutdown(wait=False, cancel_futures=True)
 
-    def _on_changes(self, changes: Changes) -> None:
+    def _on_changes(self, changes: DirectoryChanges) -> None:
         if changes.warning:
             log.warning("%s: %s", self._config.loras, changes.warning)
         for name in changes.removed:

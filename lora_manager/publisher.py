@@ -15,9 +15,9 @@ from functools import partial
 from typing import Final
 
 from lora_manager.admission import Admission
-from lora_manager.candidates import Found
-from lora_manager.catalog import Catalog, Entry
-from lora_manager.load_queue import Job, JobQueue, Urgency
+from lora_manager.candidates import LoraFile
+from lora_manager.catalog import Entry, FileCatalog
+from lora_manager.load_queue import LoadQueue, QueuedLoad, Urgency
 from lora_manager.loading import FileChangedError, UnreadableError, load
 from lora_manager.segment_errors import (
     NoFreeSlotError,
@@ -45,8 +45,8 @@ class Publisher:
         self,
         session: SegmentSession,
         admission: Admission,
-        catalog: Catalog,
-        jobs: JobQueue,
+        catalog: FileCatalog,
+        jobs: LoadQueue,
         dirty: asyncio.Event,
         loader: Executor,
         max_file_bytes: int,
@@ -60,7 +60,7 @@ class Publisher:
         self._loader = loader
         self._max_file_bytes = max_file_bytes
         self._verdicts = verdicts
-        self._job: Job | None = None
+        self._job: QueuedLoad | None = None
         # Names of which the server may lack the adapter even if their files are unchanged.
         self._unsure = set(admission.known)
         self._replays_left = session.resident_limit
@@ -71,7 +71,7 @@ class Publisher:
         self._publishing = asyncio.Lock()
 
     @property
-    def _known(self) -> Mapping[str, Found]:
+    def _known(self) -> Mapping[str, LoraFile]:
         return self._admission.known
 
     async def run(self) -> None:
@@ -136,7 +136,7 @@ class Publisher:
                 raise
             self._forget(*job.replaces)
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: QueuedLoad) -> None:
         found = self._known.get(job.name)
         if found is None:
             return
@@ -199,7 +199,7 @@ class Publisher:
             (time.perf_counter() - began) * 1000,
         )  # fmt: skip
 
-    def _is_told_by_earlier_run(self, job: Job, found: Found, *, wanted: bool) -> bool:
+    def _is_told_by_earlier_run(self, job: QueuedLoad, found: LoraFile, *, wanted: bool) -> bool:
         """Lists the file without reading it, if an earlier run has judged it as it is.
 
         One that is to become resident is read, unless it was refused.
@@ -216,7 +216,7 @@ class Publisher:
         self._list(entry)
         return True
 
-    async def _publish(self, job: Job, entry: Entry, image: SlotImage) -> str:
+    async def _publish(self, job: QueuedLoad, entry: Entry, image: SlotImage) -> str:
         """Write the image into a slot; returns in words what became of it."""
         if job.urgency is Urgency.CHANGE:
             self._burst += 1
@@ -256,7 +256,7 @@ class Publisher:
                 self._dirty.set()
 
 
-def _deed(job: Job, known: Entry | None) -> str:
+def _deed(job: QueuedLoad, known: Entry | None) -> str:
     match job.urgency:
         case Urgency.PROMOTE:
             return "promoted"

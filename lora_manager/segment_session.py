@@ -22,8 +22,8 @@ from opentelemetry import trace
 
 from lora_manager.attach_response import model_shape
 from lora_manager.catalog import Entry
+from lora_manager.handover import HandoverError, receive_segment
 from lora_manager.loading import ModelShape
-from lora_manager.mapping import Mapping
 from lora_manager.segment_errors import (
     ReservationLostError,
     SessionLostError,
@@ -31,7 +31,7 @@ from lora_manager.segment_errors import (
     WriteRejectedError,
     translate,
 )
-from lora_manager.segment_mapping import HandoverError, receive_segment
+from lora_manager.segment_mapping import SegmentMapping
 from lora_manager.sockets import introduce
 from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
 from wuliart_contract.limits import MAX_CONTROL_BYTES
@@ -57,7 +57,7 @@ class SegmentSession:
         stream: Any,
         attached: segment_pb2.Attached,
         shape: ModelShape,
-        mapping: Mapping,
+        mapping: SegmentMapping,
     ) -> None:
         self.epoch = attached.epoch
         self.resident_limit = attached.resident_limit
@@ -221,7 +221,7 @@ async def _open(
     stream: Any,
     connection: socket.socket,
     direct: bool,
-) -> tuple[SegmentSession, Mapping]:
+) -> tuple[SegmentSession, SegmentMapping]:
     try:
         async with asyncio.timeout(_ATTACH_SECONDS):
             first = await _next(stream)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from lora_manager.candidates import Found, Stamp
+from lora_manager.candidates import LoraFile, Stamp
 from wuliart_lora.sidecar import SIDECAR_NAME, SidecarOwners
 
 CONTROL_SUFFIXES: Final = (".aria2", ".aria2__temp", ".st", ".lftp-pget-status")
@@ -135,7 +135,7 @@ def sidecar(name: str, folder: Folder, real_root: str) -> Sidecar:
     return Sidecar(Path(target), Stamp.of(status))
 
 
-def expects_sidecar(found: Found) -> bool:
+def expects_sidecar(found: LoraFile) -> bool:
     """Returns True if an adapter_config.json is still to come, as peft names and writes its files.
 
     Without it the adapter would have another strength for a moment.

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_manager.candidates import Found, Stamp
+from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.holes import unwritten
 from lora_manager.writers import Writers, open_quietly, writers_of
 from wuliart_contract.adapter_names import printable
@@ -25,7 +25,7 @@ class Signs:
     """Why it is not finished and what to do; empty if nothing speaks against it."""
 
 
-def signs_of(found: Found) -> Signs:
+def signs_of(found: LoraFile) -> Signs:
     """Asks everything that there is to ask of one file.
 
     A downloader's control file counts first, then an open writer of the file or of its

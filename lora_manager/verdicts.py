@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import lora_manager
 import wuliart_lora
-from lora_manager.candidates import Found, Stamp
+from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.catalog import Entry
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
@@ -86,14 +86,14 @@ class Verdict:
             refusal,
         )  # fmt: skip
 
-    def entry(self, found: Found) -> Entry:
+    def entry(self, found: LoraFile) -> Entry:
         """The verdict on this file."""
         return Entry(
             found, self.content_hash, self.title, self.trigger_words, self.rank, self.refusal,
             self.autov3,
         )  # fmt: skip
 
-    def is_of(self, found: Found, layout_hash: str) -> bool:
+    def is_of(self, found: LoraFile, layout_hash: str) -> bool:
         """Returns True if the file is what was judged, as far as stamps tell."""
         sidecar = None if not self.sidecar else Stamp(*self.sidecar)
         return (
@@ -115,7 +115,7 @@ class Verdicts:
     def __len__(self) -> int:
         return len(self._table)
 
-    def find(self, found: Found, layout_hash: str) -> Entry | None:
+    def find(self, found: LoraFile, layout_hash: str) -> Entry | None:
         """The entry of the file if it has been judged as it is now."""
         verdict = self._table.get(found.relative)
         if verdict is None or found.refusal or not verdict.is_of(found, layout_hash):

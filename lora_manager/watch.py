@@ -98,7 +98,7 @@ class DirectoryWatch:
         """Begin; returns whether the system allowed it."""
         self.stop()
         loop = asyncio.get_running_loop()
-        handler = _Handler(os.path.realpath(self._root), self._box, loop)
+        handler = _EventHandler(os.path.realpath(self._root), self._box, loop)
         try:
             # Full events: a file moved in from elsewhere is otherwise told as merely created.
             observer = InotifyObserver(generate_full_events=True)
@@ -127,7 +127,7 @@ class DirectoryWatch:
             self._observer = None
 
 
-class _Handler(FileSystemEventHandler):
+class _EventHandler(FileSystemEventHandler):
     """Runs in watchdog's thread."""
 
     def __init__(self, root: str, box: HintBox, loop: asyncio.AbstractEventLoop) -> None:

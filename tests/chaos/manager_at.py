@@ -19,14 +19,14 @@ from typing import Any
 
 from lora_manager import loading, publisher, segment_session
 from lora_manager.__main__ import main
-from lora_manager.segment_mapping import SegmentMapping
+from lora_manager.host_mapping import HostMapping
 from lora_manager.segment_session import SegmentSession
 from wuliart.internal.v1.segment_pb2 import CommitSlotRequest, ReserveSlotRequest
 
 Act = Callable[[], None]
 
 
-class Step(StrEnum):
+class ManagerStep(StrEnum):
     """Where in its work the manager is, in the order of the protocol."""
 
     INTRODUCED = "introduced"
@@ -50,7 +50,7 @@ class Step(StrEnum):
     """An image waits for the adapter; nothing has been done for it."""
 
 
-AT_START = (Step.INTRODUCED, Step.ATTACHED, Step.MAPPED)
+AT_START = (ManagerStep.INTRODUCED, ManagerStep.ATTACHED, ManagerStep.MAPPED)
 """Steps that come before a session is at work."""
 
 
@@ -89,9 +89,9 @@ def _after_thread_work(owner: Any, name: str, act: Act) -> None:
 
 
 def _in_the_middle_of_a_write(act: Act) -> None:
-    write = SegmentMapping._write
+    write = HostMapping._write
 
-    def acting(self: SegmentMapping, offset: int, data: Any, may_write: Callable[[], bool]) -> bool:
+    def acting(self: HostMapping, offset: int, data: Any, may_write: Callable[[], bool]) -> bool:
         half = data.size // 2
         if not write(self, offset, data[:half], may_write):
             return False
@@ -99,7 +99,7 @@ def _in_the_middle_of_a_write(act: Act) -> None:
         # The real copy does not ask again half way either.
         return write(self, offset + half, data[half:], lambda: True)
 
-    SegmentMapping._write = acting  # type: ignore[method-assign]
+    HostMapping._write = acting  # type: ignore[method-assign]
 
 
 def _during_a_commit(act: Act) -> None:
@@ -127,25 +127,25 @@ def _at_a_promotion(act: Act) -> None:
     SegmentSession.promotions = acting  # type: ignore[method-assign]
 
 
-INSTALL: dict[Step, Callable[[Act], None]] = {
-    Step.INTRODUCED: lambda act: _after(segment_session, "introduce", act),
-    Step.ATTACHED: lambda act: _before(segment_session, "receive_segment", act),
-    Step.MAPPED: lambda act: _after(segment_session, "receive_segment", act),
-    Step.REPORTING: lambda act: _before(SegmentSession, "report", act),
-    Step.REPORTED: lambda act: _after(SegmentSession, "report", act),
-    Step.READING: lambda act: _after_thread_work(loading, "_plan", act),
-    Step.PARSED: lambda act: _after_thread_work(publisher, "load", act),
-    Step.RESERVED: lambda act: _after(SegmentSession, "_call", act, ReserveSlotRequest),
-    Step.HALF_WRITTEN: _in_the_middle_of_a_write,
-    Step.WRITTEN: lambda act: _after(SegmentMapping, "write", act),
-    Step.COMMITTING: _during_a_commit,
-    Step.COMMITTED: lambda act: _after(SegmentSession, "_call", act, CommitSlotRequest),
-    Step.PROMOTED: _at_a_promotion,
+INSTALL: dict[ManagerStep, Callable[[Act], None]] = {
+    ManagerStep.INTRODUCED: lambda act: _after(segment_session, "introduce", act),
+    ManagerStep.ATTACHED: lambda act: _before(segment_session, "receive_segment", act),
+    ManagerStep.MAPPED: lambda act: _after(segment_session, "receive_segment", act),
+    ManagerStep.REPORTING: lambda act: _before(SegmentSession, "report", act),
+    ManagerStep.REPORTED: lambda act: _after(SegmentSession, "report", act),
+    ManagerStep.READING: lambda act: _after_thread_work(loading, "_plan", act),
+    ManagerStep.PARSED: lambda act: _after_thread_work(publisher, "load", act),
+    ManagerStep.RESERVED: lambda act: _after(SegmentSession, "_call", act, ReserveSlotRequest),
+    ManagerStep.HALF_WRITTEN: _in_the_middle_of_a_write,
+    ManagerStep.WRITTEN: lambda act: _after(HostMapping, "write", act),
+    ManagerStep.COMMITTING: _during_a_commit,
+    ManagerStep.COMMITTED: lambda act: _after(SegmentSession, "_call", act, CommitSlotRequest),
+    ManagerStep.PROMOTED: _at_a_promotion,
 }
 
 
 def run() -> None:
-    step, number, arm = Step(sys.argv[1]), signal.Signals[sys.argv[2]], Path(sys.argv[3])
+    step, number, arm = ManagerStep(sys.argv[1]), signal.Signals[sys.argv[2]], Path(sys.argv[3])
     del sys.argv[1:4]
 
     def act() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.drawer import Drawer
+from tests.chaos.image_loop import ImageLoop
 from tests.chaos.world import Version, World
 from wuliart_lora.slot_layout import SegmentLayout
 
@@ -50,15 +50,15 @@ def test_neither_images_nor_files_notice_a_jump_of_the_clock(
     timed.drop("ink", first)
     timed.start_manager()
     timed.await_resident("ink", first)
-    with Drawer(timed, "ink") as drawer:
-        drawer.wait_for_more(2)
+    with ImageLoop(timed, "ink") as loop:
+        loop.wait_for_more(2)
         aside = timed.offset.with_suffix(".aside")
         aside.write_text(str(jump))
         aside.rename(timed.offset)
-        drawer.wait_for_more(4)
+        loop.wait_for_more(4)
         timed.drop("ink", second)
         timed.await_resident("ink", second)
-        drawer.wait_for_more(2)
+        loop.wait_for_more(2)
         # A manager that starts meets files of tomorrow, or of long ago.
         timed.service.kill("manager")
         timed.drop("ink", third)
@@ -66,7 +66,7 @@ def test_neither_images_nor_files_notice_a_jump_of_the_clock(
         timed.start_manager()
         timed.await_resident("ink", third)
         timed.offset.unlink()
-        drawer.wait_for_more(4)
-    drawer.check()
+        loop.wait_for_more(4)
+    loop.check()
     assert timed.draws("ink", third)
     timed.clear()

@@ -12,7 +12,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 import psutil
 import pytest
 
-from tests.chaos.manager_at import Step
+from tests.chaos.manager_at import ManagerStep
 from tests.chaos.world import Version, World
 
 
@@ -48,7 +48,7 @@ def test_a_byte_that_flips_before_the_commit_is_noticed_and_the_adapter_written_
 ) -> None:
     kept, version, *_ = versions
     world.drop("kept", kept)
-    world.start_manager_at(Step.WRITTEN, SIGSTOP)
+    world.start_manager_at(ManagerStep.WRITTEN, SIGSTOP)
     world.await_resident("kept", kept)
     world.arm.touch()
     world.drop("ink", version)

@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import psutil
 
-from tests.chaos.drawer import Drawer
-from tests.chaos.steady import nothing_leaks
+from tests.chaos.image_loop import ImageLoop
+from tests.chaos.leaks import nothing_leaks
 from tests.chaos.world import PATIENCE, Version, World
 from wuliart.v1.adapter_pb2 import ListAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
@@ -62,8 +62,8 @@ def test_more_clients_than_descriptors_leave_those_who_are_there_alone(
     world.start_manager()
     world.await_resident("ink", version)
     answered, told = 0, Counter[grpc.StatusCode]()
-    with Drawer(world, "ink") as drawer, nothing_leaks(world, "server", threads=2):
-        drawer.wait_for_more(2)
+    with ImageLoop(world, "ink") as loop, nothing_leaks(world, "server", threads=2):
+        loop.wait_for_more(2)
         with few_descriptors(world, "server", SPARE), ExitStack() as connections:
             for _ in range(CLIENTS):
                 client = connections.enter_context(connection(world))
@@ -72,7 +72,7 @@ def test_more_clients_than_descriptors_leave_those_who_are_there_alone(
                     answered += 1
                 except grpc.RpcError as error:
                     told[named(error)] += 1
-            drawer.wait_for_more(4)
+            loop.wait_for_more(4)
             assert told, "there was room for all"
             assert answered > 0
             connections.close()
@@ -87,8 +87,8 @@ def test_more_clients_than_descriptors_leave_those_who_are_there_alone(
                     named(error)
                     assert time.monotonic() - freed < PATIENCE
             seconds = time.monotonic() - freed
-        drawer.wait_for_more(2)
-    drawer.check()
+        loop.wait_for_more(2)
+    loop.check()
     print(f"\n{answered} answered, {dict(told)}; answered {seconds:.2f} s after they left")
 
 
@@ -105,15 +105,15 @@ def test_a_manager_that_can_open_no_file_keeps_what_there_is_and_goes_on_later(
     world.drop("ink", first)
     world.start_manager()
     world.await_resident("ink", first)
-    with Drawer(world, "ink") as drawer, nothing_leaks(world, "manager", threads=2):
+    with ImageLoop(world, "ink") as loop, nothing_leaks(world, "manager", threads=2):
         with few_descriptors(world, "manager", 0):
             world.drop("ink", second)
             began = time.monotonic()
             while time.monotonic() - began < TIMEOUT:
-                drawer.wait_for_more(2)
+                loop.wait_for_more(2)
             assert world.service.processes["manager"].poll() is None
         freed = time.monotonic()
         world.await_resident("ink", second)
         print(f"\ntaken in {time.monotonic() - freed:.2f} s after there were descriptors again")
-    drawer.check()
+    loop.check()
     assert world.draws("ink", second)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.leaks import nothing_leaks
 from tests.chaos.server_at import ENCODERS, STAGES
-from tests.chaos.steady import nothing_leaks
 from tests.chaos.world import PATIENCE, PROMPT, World
 from wuliart_client import GenerationFailed
 from wuliart_contract.status import Reason

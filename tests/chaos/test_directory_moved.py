@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.chaos.drawer import Drawer
-from tests.chaos.steady import nothing_leaks
+from tests.chaos.image_loop import ImageLoop
+from tests.chaos.leaks import nothing_leaks
 from tests.chaos.world import Version, World
 from wuliart_client import AdapterState
 
@@ -27,13 +27,13 @@ def test_adapters_stay_while_their_folder_is_away_and_follow_it_when_it_is_back(
     world.await_resident("oil", second)
     folder = world.service.loras
     away = folder.with_name("away")
-    with Drawer(world, "ink", "oil") as drawer, nothing_leaks(world, "server", "manager"):
+    with ImageLoop(world, "ink", "oil") as loop, nothing_leaks(world, "server", "manager"):
         folder.rename(away)
         if emptied:
             folder.mkdir()
         began = time.monotonic()
         while time.monotonic() - began < AWAY_SECONDS:
-            drawer.wait_for_more(2)
+            loop.wait_for_more(2)
         states = {adapter.name: adapter.state for adapter in world.client.adapters()}
         assert states == dict.fromkeys(("ink", "oil"), AdapterState.RESIDENT)
         if emptied:
@@ -43,7 +43,7 @@ def test_adapters_stay_while_their_folder_is_away_and_follow_it_when_it_is_back(
         world.drop("ink", third)
         world.await_resident("ink", third)
         print(f"\na new version is taken in {time.monotonic() - back:.2f} s after the return")
-        drawer.wait_for_more(2)
-    drawer.check()
+        loop.wait_for_more(2)
+    loop.check()
     assert world.draws("ink", third)
     assert world.draws("oil", second)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.drawer import Drawer
-from tests.chaos.steady import nothing_leaks
+from tests.chaos.image_loop import ImageLoop
+from tests.chaos.leaks import nothing_leaks
 from tests.chaos.world import Version, World
 from wuliart_client import AdapterState
 
@@ -42,16 +42,16 @@ def test_images_are_drawn_and_adapters_change_while_no_file_can_be_written(
     world.start_manager()
     world.await_resident("ink", first)
     log = world.service.log("server")
-    with Drawer(world, "ink") as drawer, nothing_leaks(world, *PROCESSES, threads=2):
+    with ImageLoop(world, "ink") as loop, nothing_leaks(world, *PROCESSES, threads=2):
         with no_file_may_grow(world, *PROCESSES):
             written = log.stat().st_size
-            drawer.wait_for_more(4)
+            loop.wait_for_more(4)
             world.drop("ink", second)
             world.await_resident("ink", second)
-            drawer.wait_for_more(4)
+            loop.wait_for_more(4)
             assert log.stat().st_size == written
-        drawer.wait_for_more(2)
-    drawer.check()
+        loop.wait_for_more(2)
+    loop.check()
     assert world.draws("ink", second)
 
 
@@ -74,16 +74,16 @@ def test_a_file_that_found_no_room_is_refused_and_taken_in_once_it_is_whole(
     (small_disk / "ink.safetensors").write_bytes(first.data)
     world.start_manager()
     world.await_resident("ink", first)
-    with Drawer(world, "ink") as drawer:
+    with ImageLoop(world, "ink") as loop:
         with pytest.raises(OSError) as failure:
             (small_disk / "oil.safetensors").write_bytes(second.data)
         assert failure.value.errno == errno.ENOSPC
         refused = world.await_adapter("oil", lambda a: a.state is AdapterState.REFUSED)
         print(f"\n{refused.refusal_reason}")
-        drawer.wait_for_more(2)
+        loop.wait_for_more(2)
         (small_disk / "oil.safetensors").unlink()
         (small_disk / "ink.safetensors").write_bytes(second.data)
         world.await_resident("ink", second)
-        drawer.wait_for_more(2)
-    drawer.check()
+        loop.wait_for_more(2)
+    loop.check()
     world.path("ink").unlink()

@@ -8,12 +8,14 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.chaos.drawer import Drawer
-from tests.chaos.manager_at import AT_START, Step
+from tests.chaos.image_loop import ImageLoop
+from tests.chaos.manager_at import AT_START, ManagerStep
 from tests.chaos.world import PATIENCE, Version, World
 from wuliart_client import AdapterState, Unavailable
 
-IN_SESSION = [step for step in Step if step not in AT_START and step is not Step.PROMOTED]
+IN_SESSION = [
+    step for step in ManagerStep if step not in AT_START and step is not ManagerStep.PROMOTED
+]
 
 
 def await_death(world: World) -> None:
@@ -33,7 +35,7 @@ def test_at_every_step_of_a_swap_no_image_is_wrong_and_the_swap_is_made_up_for(
     world.await_resident("kept", kept)
     world.await_resident("torn", torn)
     world.service.kill("manager")
-    with Drawer(world, "torn", "kept") as drawer:
+    with ImageLoop(world, "torn", "kept") as loop:
         for step in (*AT_START, *IN_SESSION):
             if step in AT_START:
                 world.arm.touch()
@@ -48,11 +50,11 @@ def test_at_every_step_of_a_swap_no_image_is_wrong_and_the_swap_is_made_up_for(
                 world.drop("torn", torn)
             await_death(world)
             assert not world.arm.exists(), f"the manager did not die at step {step}"
-            drawer.wait_for_more(2)
+            loop.wait_for_more(2)
         world.start_manager()
         world.await_resident("torn", torn)
-        drawer.wait_for_more(4)
-    drawer.check()
+        loop.wait_for_more(4)
+    loop.check()
     assert world.draws("torn", torn)
     assert world.draws("kept", kept)
 
@@ -62,7 +64,7 @@ def test_a_image_that_waits_for_its_adapter_gets_it_from_the_next_manager(
 ) -> None:
     # One more than there are slots: the first one dropped is not resident any more.
     names = [f"adapter{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
-    world.start_manager_at(Step.PROMOTED, SIGKILL)
+    world.start_manager_at(ManagerStep.PROMOTED, SIGKILL)
     world.wait_attached()
     for name in names:
         world.drop(name, versions[0])
@@ -82,7 +84,7 @@ def test_a_image_that_waits_for_its_adapter_in_vain_fails_by_name(
     world: World, versions: list[Version]
 ) -> None:
     names = [f"adapter{n}" for n in range(world.client.info().limits.adapter_slots + 1)]
-    world.start_manager_at(Step.PROMOTED, SIGKILL)
+    world.start_manager_at(ManagerStep.PROMOTED, SIGKILL)
     world.wait_attached()
     for name in names:
         world.drop(name, versions[0])

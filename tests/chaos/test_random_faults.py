@@ -15,9 +15,9 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from tests.chaos.clients import Clients
 
 from scripts.processes import free_port, stolen_ticks
+from tests.chaos.clients import LoadClients
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
 from wuliart.v1.image_generation_pb2 import (
@@ -106,7 +106,7 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
     plan = [(kind, name) for kind in KINDS for name in NAMES]
     counts: Counter[str] = Counter()
     recoveries: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    asking = Clients(world, port, kept.hash, "kept", "torn")
+    asking = LoadClients(world, port, kept.hash, "kept", "torn")
     with Supervisor(world, port) as supervisor, asking as clients:
         healthy = [timed_look(world, port) for _ in range(LOOKS)]
         ends = time.monotonic() + duration()

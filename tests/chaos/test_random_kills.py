@@ -8,7 +8,7 @@ import time
 from itertools import cycle
 
 from tests.chaos.conftest import Size
-from tests.chaos.drawer import Drawer
+from tests.chaos.image_loop import ImageLoop
 from tests.chaos.world import Version, World
 
 IN_A_SWAP = 0.7
@@ -34,7 +34,7 @@ def test_after_every_kill_no_image_is_wrong_and_the_newest_version_comes_back(
     world.await_resident("torn", torn)
     attached: list[float] = []
     back: list[float] = []
-    with Drawer(world, "torn", "kept") as drawer:
+    with ImageLoop(world, "torn", "kept") as loop:
         for _ in range(size.kills):
             torn = next(turns)
             if choose.random() < IN_A_SWAP:
@@ -54,14 +54,14 @@ def test_after_every_kill_no_image_is_wrong_and_the_newest_version_comes_back(
             attached.append(time.monotonic() - killed)
             world.await_resident("torn", torn)
             back.append(time.monotonic() - killed)
-    drawer.check()
+    loop.check()
     assert world.draws("torn", torn)
     assert world.draws("kept", kept)
     world.service.check()
     assert max(back) < STATED_SECONDS
     print(
-        f"\n{size.kills} kills: {drawer.images} images, {len(drawer.wrong)} wrong, "
-        f"{len(drawer.errors)} failed; attached again after {statistics.median(attached):.2f} s "
+        f"\n{size.kills} kills: {loop.images} images, {len(loop.wrong)} wrong, "
+        f"{len(loop.errors)} failed; attached again after {statistics.median(attached):.2f} s "
         f"(worst {max(attached):.2f} s), newest version back after {statistics.median(back):.2f} s "
         f"(worst {max(back):.2f} s)"
     )

@@ -22,7 +22,7 @@ import pytest
 from inference_server.adapters import store as store_module
 from inference_server.adapters.slots import Slot, SlotState
 from inference_server.service import listeners
-from tests.chaos.manager_at import Step
+from tests.chaos.manager_at import ManagerStep
 from tests.support.fake_segment_server import lora_bytes
 from tests.support.fakes import until
 from tests.support.harness import CONDITIONING, LAYOUT, InProcessServer, running_server
@@ -63,7 +63,7 @@ class StoppedManager:
 
 @asynccontextmanager
 async def manager(
-    server: InProcessServer, folder: Path, step: Step
+    server: InProcessServer, folder: Path, step: ManagerStep
 ) -> AsyncIterator[StoppedManager]:
     loras, arm = folder / "loras", folder / f"arm-{step}"
     loras.mkdir(exist_ok=True)
@@ -117,9 +117,9 @@ def resident(server: InProcessServer, name: str, seed: int) -> bool:
     return published is not None and published.entry.content_hash == wanted
 
 
-@pytest.mark.parametrize("step", [Step.HALF_WRITTEN, Step.WRITTEN], ids=str)
+@pytest.mark.parametrize("step", [ManagerStep.HALF_WRITTEN, ManagerStep.WRITTEN], ids=str)
 async def test_a_commit_after_the_lease_is_rejected_and_the_file_is_written_anew(
-    server: InProcessServer, tmp_path: Path, step: Step
+    server: InProcessServer, tmp_path: Path, step: ManagerStep
 ) -> None:
     async with manager(server, tmp_path, step) as stopped:
         await until(lambda: server.store.manager_attached)
@@ -143,13 +143,13 @@ async def test_a_commit_after_the_lease_is_rejected_and_the_file_is_written_anew
 async def test_a_late_write_meets_a_slot_that_nobody_else_was_given(
     impatient: None, server: InProcessServer, tmp_path: Path
 ) -> None:
-    async with manager(server, tmp_path, Step.HALF_WRITTEN) as stopped:
+    async with manager(server, tmp_path, ManagerStep.HALF_WRITTEN) as stopped:
         await until(lambda: server.store.manager_attached)
         await stopped.stop_in_a_copy("ink", seed=1)
         await until(lambda: not server.store.manager_attached)
         late = slot_of(server, "ink", SlotState.QUARANTINE)
         assert not holds(server, late, seed=1)
-        async with manager(server, tmp_path, Step.ATTACHED) as successor:
+        async with manager(server, tmp_path, ManagerStep.ATTACHED) as successor:
             await until(lambda: resident(server, "ink", seed=1))
             for seed in (2, 3, 4, 5):
                 successor.drop("oil", seed)

@@ -8,7 +8,7 @@ import statistics
 import psutil
 
 from tests.chaos.conftest import Size
-from tests.chaos.drawer import Drawer
+from tests.chaos.image_loop import ImageLoop
 from tests.chaos.world import Version, World
 
 WARM_UP = 0.2
@@ -34,13 +34,13 @@ def test_every_image_is_that_of_the_version_it_names_and_memory_stays_flat(
     world.drop("ink", current)
     world.start_manager()
     world.await_resident("ink", current)
-    with Drawer(world, "ink") as idle:
+    with ImageLoop(world, "ink") as idle:
         idle.wait_for_more(IDLE_IMAGES)
     idle.check()
 
     processes = [psutil.Process(world.service.processes[n].pid) for n in ("server", "manager")]
     memory: list[list[int]] = []
-    with Drawer(world, "ink") as drawer:
+    with ImageLoop(world, "ink") as loop:
         for _ in range(size.swaps):
             before = current
             current = choose.choice([version for version in versions if version is not current])
@@ -51,21 +51,21 @@ def test_every_image_is_that_of_the_version_it_names_and_memory_stays_flat(
                 world.drop("ink", current)
             world.await_resident("ink", current)
             if choose.random() < DRAWN:
-                drawer.wait_for_more(1)
+                loop.wait_for_more(1)
             memory.append([process.memory_info().rss for process in processes])
-        drawer.wait_for_more(4)
-    drawer.check()
-    assert len(drawer.versions) > 1, "the adapter never changed under an image"
+        loop.wait_for_more(4)
+    loop.check()
+    assert len(loop.versions) > 1, "the adapter never changed under an image"
     assert world.draws("ink", current)
     world.service.check()
 
     warm = max(1, int(WARM_UP * len(memory)))
     growth = [max(after) - max(first) for first, after in _split(memory, warm)]
     print(
-        f"\n{size.swaps} swaps: {drawer.images} images, {len(drawer.wrong)} wrong, "
-        f"{len(drawer.errors)} failed; peak memory after warm-up against before: "
+        f"\n{size.swaps} swaps: {loop.images} images, {len(loop.wrong)} wrong, "
+        f"{len(loop.errors)} failed; peak memory after warm-up against before: "
         f"server {growth[0] / 1e6:+.1f} MB, manager {growth[1] / 1e6:+.1f} MB; "
-        f"step while idle {_spread(idle.steps)}, while swapping {_spread(drawer.steps)}"
+        f"step while idle {_spread(idle.steps)}, while swapping {_spread(loop.steps)}"
     )
     assert max(growth) < GROWTH_BYTES
 

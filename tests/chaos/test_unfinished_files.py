@@ -11,8 +11,8 @@ from signal import SIGCONT, SIGSTOP
 
 import pytest
 
-from tests.chaos.drawer import Drawer
-from tests.chaos.manager_at import Step
+from tests.chaos.image_loop import ImageLoop
+from tests.chaos.manager_at import ManagerStep
 from tests.chaos.world import PATIENCE, Version, World
 from wuliart_client import AdapterNotFound, AdapterRefused, AdapterState
 
@@ -21,7 +21,7 @@ PIECE_SECONDS = 0.05
 """A writer slow enough to be looked at several times, and never still for two looks."""
 
 
-class Hashes:
+class SeenHashes:
     """Every content that the server was ever told of an adapter, refused or not."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -62,7 +62,7 @@ def test_a_file_that_is_made_at_full_size_and_filled_later_is_never_a_adapter_of
     ready: World, versions: list[Version]
 ) -> None:
     (version, *_) = versions
-    news = Hashes(ready, "ink")
+    news = SeenHashes(ready, "ink")
     with ready.path("ink").open("wb", buffering=0) as file:
         os.posix_fallocate(file.fileno(), 0, len(version.data))
         # A download that stands still is not finished while it is open, or while there are holes.
@@ -86,16 +86,16 @@ def test_a_file_that_is_rewritten_where_it_lies_is_the_old_one_until_it_is_the_n
     old, new, *_ = versions
     ready.drop("ink", old)
     ready.await_resident("ink", old)
-    news = Hashes(ready, "ink")
-    with Drawer(ready, "ink") as drawer:
+    news = SeenHashes(ready, "ink")
+    with ImageLoop(ready, "ink") as loop:
         with ready.path("ink").open("r+b", buffering=0) as file:
             write_slowly(file.fileno(), new.data)
             # As `rsync --inplace` ends: the new file's length.
             file.truncate(len(new.data))
         news.read_until(new.hash)
-        drawer.wait_for_more(4)
-    drawer.check()
-    assert drawer.versions == {old.hash, new.hash}
+        loop.wait_for_more(4)
+    loop.check()
+    assert loop.versions == {old.hash, new.hash}
     assert not news.refusals and news.seen <= {old.hash, new.hash}
     assert ready.draws("ink", new)
 
@@ -139,7 +139,7 @@ def test_what_is_done_to_a_file_while_it_is_read_is_what_counts(
     world: World, versions: list[Version], deed: Callable[[World, Version], None]
 ) -> None:
     first, read, other, *_ = versions
-    world.start_manager_at(Step.READING, SIGSTOP)
+    world.start_manager_at(ManagerStep.READING, SIGSTOP)
     world.drop("ink", first)
     world.await_resident("ink", first)
     manager = world.service.processes["manager"]
@@ -147,7 +147,7 @@ def test_what_is_done_to_a_file_while_it_is_read_is_what_counts(
     world.drop("ink", read)
     os.waitid(os.P_PID, manager.pid, os.WSTOPPED | os.WNOWAIT)
     deed(world, other)
-    news = Hashes(world, "ink")
+    news = SeenHashes(world, "ink")
     os.kill(manager.pid, SIGCONT)
     if deed in (overwrite, replace):
         news.read_until(other.hash)
@@ -169,10 +169,10 @@ def test_a_rewrite_there_and_back_again_within_one_read_ends_where_it_began(
     world: World, versions: list[Version]
 ) -> None:
     first, other, *_ = versions
-    world.start_manager_at(Step.READING, SIGSTOP)
+    world.start_manager_at(ManagerStep.READING, SIGSTOP)
     world.drop("ink", first)
     world.await_resident("ink", first)
-    with Drawer(world, "ink") as drawer:
+    with ImageLoop(world, "ink") as loop:
         world.arm.touch()
         world.drop("ink", other)
         manager = world.service.processes["manager"]
@@ -181,6 +181,6 @@ def test_a_rewrite_there_and_back_again_within_one_read_ends_where_it_began(
         os.kill(manager.pid, SIGCONT)
         world.drop("last", other)
         world.await_resident("last", other)
-        drawer.wait_for_more(4)
-    drawer.check()
+        loop.wait_for_more(4)
+    loop.check()
     assert world.draws("ink", first)

@@ -16,7 +16,7 @@ from signal import Signals
 from typing import Any
 
 from scripts.processes import Service
-from tests.chaos.manager_at import Step
+from tests.chaos.manager_at import ManagerStep
 from tests.support.lora_files import make_lora
 from wuliart_client import Adapter, AdapterState, Client, GeneratedImage
 from wuliart_lora.slot_layout import SegmentLayout
@@ -65,7 +65,7 @@ class World:
         self.service.manager_arguments = options
         self.service.start_manager()
 
-    def start_manager_at(self, step: Step, number: Signals) -> None:
+    def start_manager_at(self, step: ManagerStep, number: Signals) -> None:
         """The real program, which sends itself the signal at the step once `arm` exists."""
         service = self.service
         folders: list[str | Path] = ["--loras", service.loras, "--runtime-dir", service.runtime_dir]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lora_manager import loading
-from lora_manager.candidates import Found
+from lora_manager.candidates import LoraFile
 from lora_manager.config import ManagerConfig
 from lora_manager.manager import LoraManager
 from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
@@ -145,7 +145,7 @@ async def test_a_file_that_is_away_while_it_is_read_gets_in_when_it_is_back(
 ) -> None:
     read, reads = loading.read_once, []
 
-    def away(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
+    def away(found: LoraFile, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         reads.append(found)
         if len(reads) > 1:
             return read(found, shape, seen, *config)
@@ -166,7 +166,7 @@ async def test_a_read_that_fails_for_a_moment_is_repeated(
 ) -> None:
     read, failed = loading.read_once, threading.Event()
 
-    def fail_once(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
+    def fail_once(found: LoraFile, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         if not failed.is_set():
             failed.set()
             raise loading.FileChangedError(found.relative)
@@ -184,7 +184,7 @@ async def test_a_file_that_vanished_while_it_was_unreadable_leaves_no_ghost(
 ) -> None:
     read, unreadable, go_on = loading.read_once, threading.Event(), threading.Event()
 
-    def stale(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
+    def stale(found: LoraFile, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         if found.name != "ink":
             return read(found, shape, seen, *config)
         unreadable.set()
@@ -209,7 +209,7 @@ async def test_want_of_memory_for_one_file_ends_no_session(
 ) -> None:
     read, session = loading.read_once, server.session
 
-    def fail(found: Found, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
+    def fail(found: LoraFile, shape: loading.ModelShape, seen: Seen, *config: Any) -> Read:
         if found.name == "huge":
             raise MemoryError
         return read(found, shape, seen, *config)

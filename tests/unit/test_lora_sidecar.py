@@ -20,7 +20,7 @@ from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from lora_manager import loading
-from lora_manager.candidates import Found, Stamp
+from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.catalog import Entry
 from lora_manager.directory import inspect, scan
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
@@ -171,7 +171,7 @@ LORA = make_lora(SegmentLayout(PARAMETERS), modules=["img_in"], convention="base
 FOUR = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 16}'
 
 
-def put(folder: Path, sidecar: bytes | None) -> Found:
+def put(folder: Path, sidecar: bytes | None) -> LoraFile:
     """A file as a scan that knows its sidecar finds it."""
     (folder / "adapter_model.safetensors").write_bytes(LORA)
     found = inspect(folder, "adapter_model.safetensors")
@@ -183,7 +183,7 @@ def put(folder: Path, sidecar: bytes | None) -> Found:
     return replace(found, sidecar=path, sidecar_stamp=Stamp.of(path.stat()))
 
 
-def judge(found: Found, known: Entry | None = None) -> Loaded:
+def judge(found: LoraFile, known: Entry | None = None) -> Loaded:
     return load(found, known, SHAPE, 1 << 20, want_image=True)
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_manager.admission import Admission, Changes, Hints
-from lora_manager.candidates import Found, Stamp
+from lora_manager.admission import Admission, DirectoryChanges, Hints
+from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan
 from lora_manager.unfinished import Signs
 
@@ -21,10 +21,10 @@ OLD, YOUNG, FUTURE = 0, 10**18, 2 * 10**18
 WALL = 10**18 + 10**9
 
 
-def found(name: str, version: int = 1, *, mtime: int = OLD, refusal: str = "") -> Found:
+def found(name: str, version: int = 1, *, mtime: int = OLD, refusal: str = "") -> LoraFile:
     relative = f"{name}.safetensors"
     stamp = Stamp(1, zlib.crc32(name.encode()), version, mtime + version, ctime_ns=version)
-    return Found(name, relative, Path("/loras", relative), stamp, refusal)
+    return LoraFile(name, relative, Path("/loras", relative), stamp, refusal)
 
 
 class Directory:
@@ -36,12 +36,12 @@ class Directory:
 
     def scan(
         self,
-        *files: Found,
+        *files: LoraFile,
         hints: Hints = Hints(),  # noqa: B008 (frozen)
         root: tuple[int, int] = (1, 1),
         unreadable: frozenset[str] = frozenset(),
         signs: Signs = Signs(),  # noqa: B008 (frozen)
-    ) -> Changes:
+    ) -> DirectoryChanges:
         self.now += TICK
         scan = Scan(root, {f.name: f for f in files}, unreadable)
         each = {f.relative: signs for f in files}
@@ -49,10 +49,10 @@ class Directory:
 
     def look(
         self,
-        seen: dict[str, Found | None],
+        seen: dict[str, LoraFile | None],
         hints: Hints = Hints(),  # noqa: B008 (frozen)
         signs: Signs = Signs(),  # noqa: B008 (frozen)
-    ) -> Changes:
+    ) -> DirectoryChanges:
         self.now += TICK
         each = dict.fromkeys(seen, signs)
         return self.admission.observe_hinted(seen, each, hints, now=self.now)
@@ -66,7 +66,7 @@ def gone(*names: str) -> Hints:
     return Hints(gone=frozenset(f"{name}.safetensors" for name in names))
 
 
-def names(changes: Changes) -> list[str]:
+def names(changes: DirectoryChanges) -> list[str]:
     return [f.name for f in changes.admitted]
 
 
@@ -127,7 +127,7 @@ def test_a_growing_file_is_not_admitted_and_its_old_version_stays_known() -> Non
     directory = Directory()
     directory.scan(found("ink", 1))
     for size in range(2, 9):
-        assert directory.scan(found("ink", size)) == Changes()
+        assert directory.scan(found("ink", size)) == DirectoryChanges()
         assert directory.admission.known["ink"] == found("ink", 1)
     assert names(directory.scan(found("ink", 8))) == ["ink"]
 
@@ -149,7 +149,7 @@ def test_one_of_several_that_is_missing_is_gone() -> None:
 def test_the_only_file_is_gone_after_two_scans_or_an_event() -> None:
     directory = Directory()
     directory.scan(found("ink"))
-    assert directory.scan() == Changes()
+    assert directory.scan() == DirectoryChanges()
     assert directory.scan().removed == ("ink",)
     directory.scan(found("oil"), hints=arrived("oil"))
     assert directory.scan(hints=gone("oil")).removed == ("oil",)
@@ -161,7 +161,7 @@ def test_all_at_once_without_events_is_not_believed_and_told_once() -> None:
     changes = [directory.scan() for _ in range(5)]
     assert not any(c.removed for c in changes)
     assert sum(bool(c.warning) for c in changes) == 1
-    assert directory.scan(found("ink"), found("oil")) == Changes()
+    assert directory.scan(found("ink"), found("oil")) == DirectoryChanges()
     assert directory.scan(hints=gone("ink", "oil")).removed == ("ink", "oil")
 
 
@@ -178,14 +178,14 @@ def test_another_empty_root_evicts_not_even_a_single_file() -> None:
     changes = [directory.scan(root=(2, 2)) for _ in range(4)]
     assert not any(c.removed for c in changes)
     assert sum(bool(c.warning) for c in changes) == 1
-    assert directory.scan(found("ink"), root=(1, 1)) == Changes()
+    assert directory.scan(found("ink"), root=(1, 1)) == DirectoryChanges()
 
 
 def test_what_lies_in_an_unreadable_folder_is_not_gone() -> None:
     directory = Directory()
     directory.scan(found("ink"), found("adapters/oil"))
     changes = directory.scan(found("ink"), unreadable=frozenset({"adapters"}))
-    assert changes == Changes()
+    assert changes == DirectoryChanges()
 
 
 def test_a_rename_keeps_both_halves_together() -> None:
@@ -193,7 +193,7 @@ def test_a_rename_keeps_both_halves_together() -> None:
     directory.scan(found("old"), found("other"))
     # A rename changes the ctime.
     stamp = replace(found("old").stamp, ctime_ns=99)
-    moved = Found("new", "new.safetensors", Path("/loras/new"), stamp)
+    moved = LoraFile("new", "new.safetensors", Path("/loras/new"), stamp)
     changes = directory.scan(moved, found("other"))
     assert (names(changes), changes.removed, changes.renamed) == (["new"], (), {"new": "old"})
 
@@ -201,16 +201,16 @@ def test_a_rename_keeps_both_halves_together() -> None:
 def test_hinted_paths_alone_tell_a_rename_a_deletion_and_an_arrival() -> None:
     directory = Directory()
     directory.scan(found("old"), found("other"))
-    moved = Found("new", "new.safetensors", Path("/loras/new"), found("old").stamp)
+    moved = LoraFile("new", "new.safetensors", Path("/loras/new"), found("old").stamp)
     changes = directory.look(
         {"old.safetensors": None, "new.safetensors": moved},
         Hints(frozenset({"new.safetensors"}), frozenset({"old.safetensors"})),
     )
     assert (names(changes), changes.removed, changes.renamed) == (["new"], (), {"new": "old"})
     changes = directory.look({"other.safetensors": None}, arrived("other"))
-    assert changes == Changes(), "an arrival that is not there says nothing"
+    assert changes == DirectoryChanges(), "an arrival that is not there says nothing"
     changes = directory.look({"other.safetensors": found("other")}, gone("other"))
-    assert changes == Changes(), "a deletion of what is there says nothing"
+    assert changes == DirectoryChanges(), "a deletion of what is there says nothing"
     changes = directory.look({"other.safetensors": None}, gone("other"))
     assert changes.removed == ("other",)
 
@@ -262,7 +262,7 @@ def test_a_file_that_is_renamed_before_it_is_read_again_keeps_both_halves_togeth
     directory = Directory()
     directory.scan(found("old"), found("other"))
     directory.admission.retry("old")
-    moved = Found("new", "new.safetensors", Path("/loras/new"), found("old").stamp)
+    moved = LoraFile("new", "new.safetensors", Path("/loras/new"), found("old").stamp)
     assert directory.scan(moved, found("other")).renamed == {"new": "old"}
 
 
@@ -278,8 +278,8 @@ def test_whatever_happens_nothing_unsettled_is_admitted_and_peace_brings_the_tru
     """`keep` files are never touched, so that the directory never looks unmounted."""
     directory = Directory()
     anchor = [found(f"anchor{n}") for n in range(keep)]
-    before: dict[str, Found] = {}
-    published: dict[str, Found] = {}
+    before: dict[str, LoraFile] = {}
+    published: dict[str, LoraFile] = {}
     peace = [history[-1]] * 4 if history else []
     for number, state in enumerate([{}, *history, *peace]):
         files = [*anchor, *(found(n, v, mtime=YOUNG) for n, v in state.items())]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lora_manager import follower
-from lora_manager.admission import Admission, Changes
+from lora_manager.admission import Admission, DirectoryChanges
 from lora_manager.directory import Scan, scan
 from lora_manager.follower import DirectoryFollower
 
@@ -28,7 +28,7 @@ async def test_a_large_idle_directory_is_scanned_seldom_where_events_tell_of_cha
         return seen
 
     monkeypatch.setattr(follower, "scan", counted)
-    changes: list[Changes] = []
+    changes: list[DirectoryChanges] = []
     following = DirectoryFollower(
         tmp_path, Admission(0.04), changes.append, rescan_seconds=0.05, poll=poll
     )

@@ -13,11 +13,11 @@ import pytest
 from safetensors.numpy import save
 
 from lora_manager import loading
-from lora_manager.candidates import Found, Stamp
-from lora_manager.catalog import Catalog, Entry
+from lora_manager.candidates import LoraFile, Stamp
+from lora_manager.catalog import Entry, FileCatalog
 from lora_manager.config import parse_config
 from lora_manager.directory import inspect
-from lora_manager.load_queue import JobQueue, Urgency
+from lora_manager.load_queue import LoadQueue, Urgency
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load, read_once
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
 from wuliart_lora.slot_layout import SegmentLayout
@@ -29,14 +29,14 @@ SHAPE = ModelShape.of(
 )
 
 
-def put(folder: Path, data: bytes, name: str = "ink.safetensors") -> Found:
+def put(folder: Path, data: bytes, name: str = "ink.safetensors") -> LoraFile:
     (folder / name).write_bytes(data)
     found = inspect(folder, name)
     assert found is not None
     return found
 
 
-def judge(found: Found, known: Entry | None = None, *, want_image: bool = True) -> Loaded:
+def judge(found: LoraFile, known: Entry | None = None, *, want_image: bool = True) -> Loaded:
     return load(found, known, SHAPE, 1 << 20, want_image=want_image)
 
 
@@ -175,7 +175,7 @@ def test_a_header_longer_than_its_file_is_told_by_its_true_numbers(tmp_path: Pat
     assert "at least 5,008 bytes expected, 1,000 found" in judge(found).entry.refusal
 
 
-def read_whole(found: Found) -> memoryview:
+def read_whole(found: LoraFile) -> memoryview:
     pieces: list[memoryview] = []
     _, data = read_once(found, SHAPE, pieces.append)
     assert b"".join(pieces) == data
@@ -272,7 +272,7 @@ def test_a_write_during_the_read_is_noticed(
 
 
 def test_jobs_promotions_first_then_the_newest_change_then_the_newest_file() -> None:
-    jobs = JobQueue()
+    jobs = LoadQueue()
     jobs.replay("older", 1)
     jobs.replay("newer", 2)
     jobs.change("first")
@@ -287,7 +287,7 @@ def test_jobs_promotions_first_then_the_newest_change_then_the_newest_file() -> 
 
 
 def test_a_job_that_is_asked_for_again_keeps_what_it_replaces() -> None:
-    jobs = JobQueue()
+    jobs = LoadQueue()
     jobs.change("ink", replaces=("a",))
     jobs.change("ink", replaces=("b",))
     jobs.promote("ink")
@@ -296,7 +296,7 @@ def test_a_job_that_is_asked_for_again_keeps_what_it_replaces() -> None:
 
 
 def test_the_catalog_knows_what_is_news(tmp_path: Path) -> None:
-    catalog = Catalog()
+    catalog = FileCatalog()
     entry = judge(put(tmp_path, lora_bytes(1))).entry
     assert catalog.put(entry)
     assert not catalog.put(judge(put(tmp_path, lora_bytes(1))).entry)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 from lora_manager import writers
-from lora_manager.candidates import Found
+from lora_manager.candidates import LoraFile
 from lora_manager.directory import inspect, scan
 from lora_manager.sidecars import finished_by
 from lora_manager.unfinished import Signs, signs_of
@@ -33,7 +33,7 @@ def lora(*, zero_up: bool = False, padded: bool = False) -> bytes:
     return save({f"{PATH}.lora_A.weight": down, f"{PATH}.lora_B.weight": up})
 
 
-def found_at(path: Path) -> Found:
+def found_at(path: Path) -> LoraFile:
     found = inspect(path.parent, path.name)
     assert found is not None and scan(path.parent).files[found.name] == found
     assert scan(path.parent).files[found.name].control == found.control

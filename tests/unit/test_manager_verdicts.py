@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from lora_manager import loading, verdict_file, verdicts
-from lora_manager.candidates import Found
+from lora_manager.candidates import LoraFile
 from lora_manager.catalog import Entry
 from lora_manager.config import ManagerConfig
 from lora_manager.directory import inspect
@@ -26,7 +26,7 @@ LAYOUT = "layout"
 
 
 @pytest.fixture
-def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoraFile:
     monkeypatch.setattr(verdicts, "_SETTLED_SECONDS", 0)
     (tmp_path / "ink.safetensors").write_bytes(lora_bytes(1))
     found = inspect(tmp_path, "ink.safetensors")
@@ -34,7 +34,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     return found
 
 
-def entry(found: Found) -> Entry:
+def entry(found: LoraFile) -> Entry:
     return Entry(found, "ab" * 32, "Ink", ("brush", "水墨"), 4, "", "0123456789ab")
 
 
@@ -47,7 +47,7 @@ def kept(entry: Entry) -> bytes:
     return data
 
 
-def test_a_verdict_is_found_as_it_was_put(found: Found) -> None:
+def test_a_verdict_is_found_as_it_was_put(found: LoraFile) -> None:
     for put in (entry(found), replace(entry(found), refusal="rank 99", title="")):
         again = Verdicts(kept(put))
         assert again.find(found, LAYOUT) == put
@@ -55,7 +55,7 @@ def test_a_verdict_is_found_as_it_was_put(found: Found) -> None:
         assert not again.news
 
 
-def test_a_verdict_holds_for_one_state_of_file_and_sidecar_and_one_layout(found: Found) -> None:
+def test_a_verdict_holds_for_one_state_of_file_and_sidecar_and_one_layout(found: LoraFile) -> None:
     table = Verdicts(kept(entry(found)))
     other = replace(found.stamp, ctime_ns=found.stamp.ctime_ns + 1)
     assert table.find(replace(found, stamp=other), LAYOUT) is None
@@ -67,7 +67,7 @@ def test_a_verdict_holds_for_one_state_of_file_and_sidecar_and_one_layout(found:
 
 
 def test_another_version_of_the_code_that_judges_believes_nothing(
-    found: Found, monkeypatch: pytest.MonkeyPatch
+    found: LoraFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = kept(entry(found))
     assert len(Verdicts(data)) == 1
@@ -78,7 +78,7 @@ def test_another_version_of_the_code_that_judges_believes_nothing(
 
 
 def test_what_was_not_read_whole_or_written_just_now_is_not_kept(
-    found: Found, monkeypatch: pytest.MonkeyPatch
+    found: LoraFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = Verdicts()
     table.put(replace(entry(found), content_hash=""), LAYOUT)
@@ -89,7 +89,7 @@ def test_what_was_not_read_whole_or_written_just_now_is_not_kept(
     assert len(table) == 0 and not table.news
 
 
-def test_what_is_misshapen_is_passed_over(found: Found) -> None:
+def test_what_is_misshapen_is_passed_over(found: LoraFile) -> None:
     good = json.loads(kept(entry(found)))
     row = good["files"].pop("ink.safetensors")
     for name in row:
@@ -108,7 +108,7 @@ def test_what_is_misshapen_is_passed_over(found: Found) -> None:
 
 
 def test_there_are_no_more_than_files_are_listed(
-    found: Found, monkeypatch: pytest.MonkeyPatch
+    found: LoraFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verdicts, "MAX_LISTED_ADAPTERS", 3)
     table = Verdicts()
@@ -211,7 +211,7 @@ async def test_a_start_reads_only_what_becomes_resident(
     reads: list[str] = []
     read = loading.read_once
 
-    def counted(found: Found, *rest):
+    def counted(found: LoraFile, *rest):
         reads.append(found.name)
         return read(found, *rest)
 

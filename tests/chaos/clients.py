@@ -1,4 +1,4 @@
-"""Clients of every door, and how each of their requests ended.
+"""LoadClients of every door, and how each of their requests ended.
 
 Owns the threads that ask without a pause, over gRPC and over the page's OpenAI door, and the
 verdict on every ending: an image, compared with the golden one of its version; a named error; or
@@ -44,7 +44,7 @@ def _where(thread: threading.Thread) -> str:
     return f"{thread.name} never returned:\n{stack}"
 
 
-class Clients:
+class LoadClients:
     """Use as a context manager; inside, images in the adapters are asked for in turn.
 
     Args:

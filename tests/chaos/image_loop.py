@@ -18,7 +18,7 @@ THREADS = 2
 """One image is being generated and the next one's adapters are bound already."""
 
 
-class Drawer:
+class ImageLoop:
     """Use as a context manager; inside, images are generated in the adapters in turn."""
 
     def __init__(self, world: World, *names: str) -> None:
