@@ -1,7 +1,7 @@
 """`python scripts/audit.py`: asks pip-audit for known weaknesses of the pinned packages.
 
-Exit codes: 0 if every package was looked up and none has a weakness, 1 if one has, 2 if packages could
-not be looked up. "Nothing found" and "nothing looked up" must never look alike.
+Exit codes: 0 if every package was looked up and none has a weakness, 1 if one has, 2 if packages
+could not be looked up. "Nothing found" and "nothing looked up" must never look alike.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ FITTING: Final = frozenset(
         "BSL-1.0", "CC0-1.0", "CNRI-Python", "ISC", "MIT", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib",
     }
 )  # fmt: skip
-"""Permissive licences, and MPL-2.0, which covers only the package's own files; those are unmodified."""
+"""Permissive licences, and MPL-2.0, which covers only the package's own, unmodified files."""
 
 WORDS: Final = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -61,9 +61,9 @@ itself; it fails on a licence that does not fit.
 CUDA_HEAD: Final = """
 ## With torch's CUDA build
 
-On Linux, torch's own build brings NVIDIA's libraries. They are not free software: an image
-built from the Dockerfile contains them, and distributing it is subject to their terms. The list comes
-from `hashes/torch-cuda.txt`; their metadata is not read.
+On Linux, torch's own build brings NVIDIA's libraries. They are not free software: an
+image built from the Dockerfile contains them, and distributing it is subject to their terms. The
+list comes from `hashes/torch-cuda.txt`; their metadata is not read.
 
 | Package | Version | Licence |
 | --- | --- | --- |

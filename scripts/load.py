@@ -1,6 +1,6 @@
-"""Calls to a server or a fleet, and when each of their events came.
+"""Calls to a server or a fleet, their events' times, and their outcomes.
 
-Owns the clients and their tally. Without the client's retries: every failure is seen.
+The calls do not retry, so that every failure counts.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ OPTIONS = (
 
 @dataclass
 class Call:
-    """When the events of one call came, in seconds since it was made."""
+    """Times of one call's events, in seconds since it began."""
 
     steps: list[float] = field(default_factory=list)
     total: float = 0.0
     left: float = 0.0
-    """When the client hung up, by the monotonic clock."""
+    """Time of the cancellation, by the monotonic clock."""
 
 
 _CHANNELS: dict[str, grpc.Channel] = {}
@@ -51,30 +51,30 @@ def _stub(address: str) -> Any:
 
 
 def call(address: str, leave_after: int | None = None) -> Call:
-    """One image of four steps.
+    """Requests one image of four steps.
 
     Args:
         address: of the server.
-        leave_after: hang up after so many steps.
+        leave_after: number of steps after which the call is cancelled; None waits for the image.
     """
     request = GenerateImageRequest(prompt="a lighthouse", seed=1, steps=4, omit_recipe=True)
-    began, told = time.perf_counter(), Call()
+    began, timed = time.perf_counter(), Call()
     stream = _stub(address).GenerateImage(request, timeout=DEADLINE)
     for event in stream:
         now = time.perf_counter() - began
         if event.HasField("step"):
-            told.steps.append(now)
-            if leave_after == len(told.steps):
+            timed.steps.append(now)
+            if leave_after == len(timed.steps):
                 break
         elif event.HasField("completed"):
-            told.total = now
-    told.left = time.monotonic()
+            timed.total = now
+    timed.left = time.monotonic()
     stream.cancel()
-    return told
+    return timed
 
 
 def ending(error: Any) -> str:
-    """A failure's code and reason."""
+    """Returns an error's code and reason as text."""
     status = rpc_status.from_call(error)
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
@@ -83,7 +83,7 @@ def ending(error: Any) -> str:
     return f"{error.code().name}: {error.details()}"
 
 
-def _draw(stub: Any, adapters: Sequence[str]) -> str:
+def _generate(stub: Any, adapters: Sequence[str]) -> str:
     request = GenerateImageRequest(
         prompt="a lighthouse", steps=4, adapters=[AdapterWeight(name=name) for name in adapters]
     )
@@ -97,12 +97,12 @@ def _draw(stub: Any, adapters: Sequence[str]) -> str:
 
 
 class Load:
-    """Clients who ask again at once, as long as the block lasts.
+    """Clients that request one image after another for as long as the context lasts.
 
     Args:
         address: of the server.
-        clients: how many, each with a connection of its own.
-        adapters: one of them for each image; none: without.
+        clients: number of clients, each with a connection of its own.
+        adapters: names, of which each image uses a random one; empty for none.
     """
 
     def __init__(self, address: str, clients: int, adapters: Sequence[str] = ()) -> None:
@@ -129,7 +129,7 @@ class Load:
             thread.join()
 
     def rate(self, seconds: float) -> float:
-        """Images a second from now on."""
+        """Returns the images per second during the next `seconds`."""
         before, began = self.endings["completed"], time.monotonic()
         time.sleep(seconds)
         return (self.endings["completed"] - before) / (time.monotonic() - began)
@@ -138,31 +138,31 @@ class Load:
         with grpc.insecure_channel(self._address, options=OPTIONS) as channel:
             stub = ImageGenerationServiceStub(channel)
             while not self._over.is_set():
-                how = _draw(stub, random.sample(self._adapters, 1) if self._adapters else ())
+                how = _generate(stub, random.sample(self._adapters, 1) if self._adapters else ())
                 with self._lock:
                     self.endings[how] += 1
                 if how != "completed":
-                    # Nobody asks a hundred times a second for what has just failed.
+                    # A request that fails at once must not be repeated a hundred times a second.
                     self._over.wait(0.1)
 
 
 @dataclass
 class Ended:
-    """What became of the calls."""
+    """Outcomes of calls and their durations."""
 
     endings: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
 
 
 def open_loop(address: str, rate: float, seconds: float, adapters: Sequence[str]) -> Ended:
-    """So many calls a second, whenever others end; the first adapter is asked for most (Zipf)."""
+    """Makes `rate` calls per second, however long they take; adapters' popularity follows Zipf."""
     ended, lock, threads = Ended(), threading.Lock(), []
     rnd = random.Random(1)
     weights = [1 / (n + 1) for n in range(len(adapters))]
 
     def ask(adapter: str) -> None:
         began = time.monotonic()
-        how = _draw(_stub(address), [adapter])
+        how = _generate(_stub(address), [adapter])
         with lock:
             ended.endings[how] += 1
             ended.seconds.append(time.monotonic() - began)

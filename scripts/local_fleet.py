@@ -1,7 +1,4 @@
-"""A fleet on this machine: Ray, the front, and replicas of the embedded or of a faked model.
-
-Owns Ray's start and end, and finding the replicas' processes. Knows nothing of what is asked of it.
-"""
+"""A fleet on this machine: Ray, the front, and replicas (embedded model or stub engine)."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ from inference_server.ray_app.names import FRONT, REPLICA, Name
 from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
 from scripts.processes import free_port
-from scripts.stub_server import FakedEngine
+from scripts.stub_server import StubEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = (ROOT, ROOT / "protos", ROOT / "clients" / "python")
@@ -41,28 +38,28 @@ PATHS = (ROOT, ROOT / "protos", ROOT / "clients" / "python")
 READY_SECONDS = 120.0
 
 ENVIRONMENT = {
-    # Everything of a process on one event loop: nothing here blocks it, and an event that changes
-    # threads four times on its way is 1 ms later each time.
+    # One event loop per process: nothing here blocks it, and four changes of thread would delay
+    # each event by 1 ms.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    # As `wuliart-server` has it.
+    # The same setting as wuliart-server.
     "OMP_WAIT_POLICY": "passive",
 }
-"""Of a cluster, as docs/scale-out.md recommends it. As `runtime_env` of the applications it would
-cost a replica that starts again two seconds: Ray keeps no process at hand for it."""
+"""Environment of the cluster, as docs/scale-out.md recommends. As the applications' `runtime_env` it
+would delay a restarted replica by two seconds, because Ray keeps no such process ready."""
 
 
-class FakedReplica(Replica):
-    """An image takes `$FAKED_SECONDS` and computes nothing; all else is real."""
+class StubReplica(Replica):
+    """A replica whose engine takes `$STUB_SECONDS` per image and computes nothing."""
 
     def load(self, config: Config) -> Engine:
-        """See `Replica`."""
-        vars(assembly)["Engine"] = FakedEngine
+        """Loads the stub engine; see `Replica.load`."""
+        vars(assembly)["Engine"] = StubEngine
         return assembly.load(config, assembly.choose(config))
 
     async def last_end(self) -> float:
-        """When the device was last busy, by the monotonic clock."""
-        return FakedEngine.last_end
+        """Returns the time of the last step's end, by the monotonic clock."""
+        return StubEngine.last_end
 
 
 def _run(application: serve.Application, name: Name, wait: bool) -> None:
@@ -71,16 +68,16 @@ def _run(application: serve.Application, name: Name, wait: bool) -> None:
 
 
 class LocalFleet:
-    """As a context manager: running and ready.
+    """A fleet that runs, ready, for as long as the context lasts.
 
     Args:
-        loras: the folder of adapters.
-        count: of replicas.
-        replica: what each of them runs.
-        router: chooses among them.
-        environment: of every process.
+        loras: folder of adapters.
+        count: number of replicas.
+        replica: class of the replicas.
+        router: class of the router between them.
+        environment: environment variables of every process.
         door: options of the front beside `--listen`.
-        settings: more of `ReplicaSettings`.
+        settings: other fields of `ReplicaSettings`.
     """
 
     def __init__(
@@ -136,7 +133,7 @@ class LocalFleet:
         ray.shutdown()
 
     def deploy(self, wait: bool = True, **changed: Any) -> None:
-        """Again, with other settings: as an update of what runs."""
+        """Deploys the replicas, with changed settings: an update if they run already."""
         self.settings = self.settings.model_copy(update=changed)
         _run(build_replicas(self.settings, *self._kinds), REPLICA, wait)
 
@@ -147,13 +144,17 @@ class LocalFleet:
         return found
 
     def last_end(self) -> float:
-        """When the only replica's device, a faked one, was last busy; by the monotonic clock."""
+        """Returns the time of the only stub replica's last step, by the monotonic clock."""
         handle = serve.get_deployment_handle(*REPLICA)
         found: float = handle.last_end.remote().result()
         return found
 
     def wait_until_ready(self) -> None:
-        """Until the front's health says SERVING and every replica has reported."""
+        """Waits until the front's health is SERVING and every replica has reported.
+
+        Raises:
+            TimeoutError: that did not happen within `READY_SECONDS`.
+        """
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             if len(self.pids()) >= self.count and self._serving():
@@ -171,7 +172,7 @@ class LocalFleet:
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     def pids(self, name: Name = REPLICA) -> list[int]:
-        """Of the processes of a deployment."""
+        """Returns the process ids of a deployment."""
         title = f"ray::ServeReplica:{name.application}:{name.deployment}"
         found = []
         for process in psutil.Process().children(recursive=True):
@@ -184,9 +185,7 @@ class LocalFleet:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m scripts.local_fleet LORAS REPLICAS [SLOTS]`: until a line comes on
-    stdin.
-    """
+    """`python -m scripts.local_fleet LORAS REPLICAS [SLOTS]`: runs until a line comes on stdin."""
     loras, replicas, *slots = arguments or sys.argv[1:]
     fleet = LocalFleet(Path(loras), int(replicas), slots=int(slots[0]) if slots else 2)
     with fleet:

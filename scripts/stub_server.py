@@ -1,10 +1,9 @@
-"""The real server with an engine that takes its time and computes nothing.
+"""`wuliart-server` with a stub engine: it takes its time and computes nothing.
 
-    python -m scripts.stub_server [wuliart-server's own arguments]
+    python -m scripts.stub_server [options of wuliart-server]
 
-Owns the engine; everything else is `inference_server`'s own main program: listeners, scheduler,
-slots, sockets. An image takes `$FAKED_SECONDS` (0.05) of the device whatever its steps are, and is
-one colour, which its seed decides. Knows nothing of who calls.
+An image takes `$STUB_SECONDS` (default 0.05) of the device, whatever its number of steps, and has
+one colour, which depends on its seed. Everything but the engine is real.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch import Tensor
 from inference_server import assembly
 from inference_server.__main__ import main
 
-SECONDS = float(os.environ.get("FAKED_SECONDS", "0.05"))
+SECONDS = float(os.environ.get("STUB_SECONDS", "0.05"))
 
 EDGE = 1024
 PREVIEW_EDGE = 64
@@ -29,7 +28,7 @@ PREVIEW_EDGE = 64
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is said of a prompt that nobody reads."""
+    """An encoded prompt, as far as events report it."""
 
     tokens: int
     tokens_ignored: int = 0
@@ -37,7 +36,7 @@ class Prompt:
 
 @dataclass
 class Drawing:
-    """An image that is only waited for."""
+    """An image in flight: its seed, and when its steps end."""
 
     seed: int
     steps: int
@@ -45,65 +44,65 @@ class Drawing:
     done: int = 0
 
 
-class FakedEngine:
-    """`inference_server.engine.engine.Engine` as the scheduler sees it; the model is only shown."""
+class StubEngine:
+    """Takes the place of `inference_server.engine.engine.Engine`; the model is only reported."""
 
     last_end = 0.0
-    """Of a step, by the machine's monotonic clock: all processes read the same."""
+    """End of the last step, by the monotonic clock, which is the same for all processes."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     def warm_up(self) -> None:
-        """Nothing is cold."""
+        """Does nothing: there is nothing to warm up."""
 
     def encode(self, prompt: str) -> Prompt:
-        """At once."""
+        """Returns at once."""
         return Prompt(len(prompt.split()))
 
     def encoded(self, prompt: str) -> bool:
-        """Always."""
+        """Returns True: no prompt waits for the device."""
         return True
 
     def begin(self, prompt: Prompt, seed: int, steps: int, adapters: Sequence[Any]) -> Drawing:
-        """From now on the image's time runs."""
+        """Starts the image's time."""
         return Drawing(seed, steps, time.perf_counter())
 
     def step(self, drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
-        """Waits until the step would be done.
+        """Waits until the step's end.
 
-        A device does not wait for Python between its steps: the end is counted from the image's
-        beginning, so that what the service needs in between is not paid for twice.
+        The end is counted from the image's beginning, because a real device does not wait for
+        Python between steps: the service's own time must not be added.
         """
         for drawing in drawings:
             drawing.done += 1
             ends = drawing.began + SECONDS * drawing.done / drawing.steps
             time.sleep(max(0.0, ends - time.perf_counter()))
-        FakedEngine.last_end = time.monotonic()
+        StubEngine.last_end = time.monotonic()
 
     def check(self, drawing: Drawing) -> None:
-        """Nothing can break."""
+        """Does nothing: there are no values to check."""
 
     def preview(self, drawing: Drawing) -> Tensor:
-        """uint8 [64, 64, 3]."""
+        """Returns uint8 [64, 64, 3]."""
         return _filled(drawing.seed, PREVIEW_EDGE)
 
     def decode(self, drawing: Drawing) -> Tensor:
-        """uint8 [1024, 1024, 3]."""
+        """Returns uint8 [1024, 1024, 3]."""
         return _filled(drawing.seed, EDGE)
 
     def rest(self) -> None:
-        """Nothing was taken."""
+        """Does nothing: no memory was taken."""
 
 
 def _filled(seed: int, edge: int) -> Tensor:
-    # Seeds side by side get colours far apart.
+    # Knuth's multiplicative hash: neighbouring seeds get distant colours.
     mixed = seed * 2654435761 % (1 << 32)
     colour = torch.tensor((mixed >> 24, mixed >> 16 & 255, mixed >> 8 & 255), dtype=torch.uint8)
-    # Not filled in here: whoever encodes it does that, on another thread than the device's.
+    # A view: the encoder's thread expands it, not the device's.
     return colour.expand(edge, edge, 3)
 
 
 if __name__ == "__main__":
-    vars(assembly)["Engine"] = FakedEngine
+    vars(assembly)["Engine"] = StubEngine
     main()

@@ -1,9 +1,8 @@
-"""What the service on Ray Serve costs and keeps, with replicas whose engine is faked.
+"""The service on Ray Serve: overhead, throughput, affinity, and failures.
 
     python -m benchmarks.fleet [--only cost,throughput,...] [--seconds S] [--out FILE]
 
-Owns the order and the judging of figures; the fleet is `local_fleet`'s, the calls `fleet_load`'s.
-An image takes 200 ms of a replica, so that what is measured is everything else.
+The replicas have stub engines that take 200 ms per image, so that everything else is measured.
 """
 
 from __future__ import annotations
@@ -27,70 +26,69 @@ from ray import serve
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from benchmarks.report import Figure, Series, percentile
-from benchmarks.stress.processes import faked_service
+from benchmarks.stress.processes import stub_service
 from inference_server.ray_app.names import FRONT, REPLICA
 from scripts.load import Call, Load, call, open_loop
-from scripts.local_fleet import FakedReplica, LocalFleet
+from scripts.local_fleet import LocalFleet, StubReplica
 from scripts.processes import stolen_ticks
 
 IMAGE_SECONDS = 0.2
 STEPS = 4
-ENVIRONMENT = {"FAKED_SECONDS": str(IMAGE_SECONDS)}
+ENVIRONMENT = {"STUB_SECONDS": str(IMAGE_SECONDS)}
 
 ADAPTERS = tuple(f"adapter{n}" for n in range(8))
 KILLS = 20
 
 
 class RoundRobin(RequestRouter):
-    """To compare with: each replica in turn, whatever it holds."""
+    """The router to compare with: replicas in rotation, regardless of their adapters."""
 
     def initialize_state(self, **_: Any) -> None:
-        """Nothing is known."""
-        self._turn = 0
+        """Starts with the first replica."""
+        self._next = 0
 
     async def choose_replicas(
         self,
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """The next one; then the others."""
-        self._turn += 1
-        turn = self._turn % len(candidate_replicas)
+        """Returns the replicas in rotation, the next one first."""
+        self._next += 1
+        first = self._next % len(candidate_replicas)
         ordered = sorted(candidate_replicas, key=lambda r: r.replica_id.unique_id)
-        return [[r] for r in ordered[turn:] + ordered[:turn]]
+        return [[r] for r in ordered[first:] + ordered[:first]]
 
 
 def adapters_folder() -> Path:
-    """Eight copies of an adapter that ships with the product."""
+    """Makes a folder with eight copies of an adapter."""
     folder = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
     for name in ADAPTERS:
         shutil.copy(Path("loras") / "ink.safetensors", folder / f"{name}.safetensors")
     return folder
 
 
-def faked_fleet(replicas: int, **settings: Any) -> LocalFleet:
-    """Of faked engines."""
+def stub_fleet(replicas: int, **settings: Any) -> LocalFleet:
+    """Returns a fleet with stub engines, not yet started."""
     return LocalFleet(
-        adapters_folder(), replicas, replica=FakedReplica, environment=ENVIRONMENT, **settings
+        adapters_folder(), replicas, replica=StubReplica, environment=ENVIRONMENT, **settings
     )
 
 
 def cost(seconds: float) -> list[Figure]:
-    """An image and its steps through the fleet, against the single server, by turns.
+    """Compares an image and its steps through the fleet with the single server, alternating.
 
-    What is judged are the calls during which the machine had its processors to itself: a tick that
-    is stolen is as long as the figure.
+    Only calls during which the hypervisor withheld no tick count: a tick is as long as the figure.
     """
     os.environ |= ENVIRONMENT
-    with faked_service() as (single, _), faked_fleet(1) as fleet:
+    with stub_service() as (single, _), stub_fleet(1) as fleet:
         found: dict[str, list[tuple[int, Call]]] = {single: [], fleet.listen: []}
         for address in found:
             call(address)
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             for address, calls in found.items():
-                before, told = stolen_ticks(), call(address)
-                calls.append((stolen_ticks() - before, told))
+                before, timed = stolen_ticks(), call(address)
+                calls.append((stolen_ticks() - before, timed))
     every = [[c for _, c in calls] for calls in found.values()]
     own = [[c for taken, c in calls if not taken] for calls in found.values()]
 
@@ -116,12 +114,12 @@ def cost(seconds: float) -> list[Figure]:
 
 
 def throughput(seconds: float) -> list[Figure]:
-    """Four replicas, always enough to do."""
+    """Measures four replicas under saturation."""
     os.environ |= ENVIRONMENT
-    with faked_service() as (single, _), Load(single, clients=3) as load:
+    with stub_service() as (single, _), Load(single, clients=3) as load:
         time.sleep(2)
         one = load.rate(seconds / 2)
-    with faked_fleet(4) as fleet, Load(fleet.listen, clients=14) as load:
+    with stub_fleet(4) as fleet, Load(fleet.listen, clients=14) as load:
         time.sleep(4)
         (pid,) = fleet.pids(FRONT)
         front = psutil.Process(pid)
@@ -135,18 +133,18 @@ def throughput(seconds: float) -> list[Figure]:
 
 
 def affinity(seconds: float) -> list[Figure]:
-    """Eight adapters of skewed popularity on four replicas of two slots, at 70 % of the load."""
+    """Runs eight adapters of skewed popularity on four replicas of two slots, at 70 % load."""
     rate = 0.7 * 4 / IMAGE_SECONDS
     found = {}
     for name, options in (("affinity", {}), ("round robin", {"router": RoundRobin})):
-        with faked_fleet(4, slots=2, **options) as fleet:
-            # What is cold at the start is no fault of the router's.
+        with stub_fleet(4, slots=2, **options) as fleet:
+            # Warm up: adapters that are absent at the start say nothing about the router.
             open_loop(fleet.listen, rate, 5, ADAPTERS)
             before = fleet.figures()
             ended = open_loop(fleet.listen, rate, seconds, ADAPTERS)
             after = fleet.figures()
-            drawn, resident = (after[key] - before[key] for key in ("requests", "resident"))
-            found[name] = resident / drawn, ended
+            generated, resident = (after[key] - before[key] for key in ("requests", "resident"))
+            found[name] = resident / generated, ended
     share, ended = found["affinity"]
     other, other_ended = found["round robin"]
     note = (
@@ -160,9 +158,9 @@ def affinity(seconds: float) -> list[Figure]:
 
 
 def kills(_: float) -> list[Figure]:
-    """A replica is killed again and again while images are generated."""
+    """Kills a replica repeatedly while images are generated."""
     back: list[float] = []
-    with faked_fleet(4) as fleet, Load(fleet.listen, clients=6, adapters=ADAPTERS[:4]) as load:
+    with stub_fleet(4) as fleet, Load(fleet.listen, clients=6, adapters=ADAPTERS[:4]) as load:
         time.sleep(4)
         for _ in range(KILLS):
             pid = fleet.pids()[0]
@@ -174,8 +172,8 @@ def kills(_: float) -> list[Figure]:
             time.sleep(1.5)
     endings = load.endings
     lost = endings.pop("UNAVAILABLE REPLICA_LOST", 0)
-    drawn = endings.pop("completed", 0)
-    note = f"{drawn} images; back after {statistics.median(back):.1f} s, worst {max(back):.1f}"
+    completed = endings.pop("completed", 0)
+    note = f"{completed} images; back after {statistics.median(back):.1f} s, worst {max(back):.1f}"
     return [
         Figure(f"killed {KILLS} times: images lost", lost, "", 0, note=note),
         Figure("killed: other endings", sum(endings.values()), "", 0, note=str(dict(endings))),
@@ -184,15 +182,15 @@ def kills(_: float) -> list[Figure]:
 
 
 def running() -> int:
-    """Replicas that take requests."""
+    """Returns the number of replicas that take requests."""
     replica = serve.status().applications[REPLICA.application].deployments[REPLICA.deployment]
     states: dict[Any, int] = dict(replica.replica_states)
     return states.get("RUNNING", 0)
 
 
 def update(_: float) -> list[Figure]:
-    """Every replica is replaced while images are generated."""
-    with faked_fleet(4) as fleet, Load(fleet.listen, clients=6, adapters=ADAPTERS[:4]) as load:
+    """Replaces every replica while images are generated."""
+    with stub_fleet(4) as fleet, Load(fleet.listen, clients=6, adapters=ADAPTERS[:4]) as load:
         time.sleep(4)
         before, began = set(fleet.pids()), time.monotonic()
         fleet.deploy(revision="2")
@@ -200,16 +198,16 @@ def update(_: float) -> list[Figure]:
             time.sleep(0.1)
         took = time.monotonic() - began
         time.sleep(2)
-    drawn = load.endings.pop("completed", 0)
-    note = f"{drawn} images in {took:.0f} s; {dict(load.endings)}"
+    completed = load.endings.pop("completed", 0)
+    note = f"{completed} images in {took:.0f} s; {dict(load.endings)}"
     return [Figure("rolling update: failed requests", sum(load.endings.values()), "", 0, note=note)]
 
 
 def cancel(seconds: float) -> list[Figure]:
-    """From a client's hanging up to the end of the last step that was generated for it."""
+    """Measures from a cancellation to the end of the last step for that request."""
     step = IMAGE_SECONDS / STEPS
     waits: list[float] = []
-    with faked_fleet(1) as fleet:
+    with stub_fleet(1) as fleet:
         ends, choose = time.monotonic() + seconds, random.Random(1)
         while time.monotonic() < ends:
             left = call(fleet.listen, leave_after=choose.randint(1, STEPS - 2)).left
@@ -232,16 +230,16 @@ MEASURES: dict[str, Callable[[float], list[Figure]]] = {
 
 
 def main() -> None:
-    """Measures one after another; exits with 1 if a figure is missed."""
+    """Runs the benchmarks one after another; exits with 1 if a figure is missed."""
     parser = argparse.ArgumentParser(prog="benchmarks.fleet")
-    parser.add_argument("--only", default=",".join(MEASURES), help="some of " + ", ".join(MEASURES))
-    parser.add_argument("--seconds", type=float, default=60, help="of each")
-    parser.add_argument("--out", type=Path, help="where the JSON goes; figures there are kept")
+    parser.add_argument("--only", default=",".join(MEASURES), help=", ".join(MEASURES))
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of each")
+    parser.add_argument("--out", type=Path, help="JSON file, updated")
     values = parser.parse_args()
     names = values.only.split(",")
     if len(names) == 1:
         sys.exit(_measure(names[0], values.seconds, values.out))
-    # A process each: Ray forks to start its own, and a process that has used gRPC may die of that.
+    # A process each: Ray forks to start its own, which may kill a process that has used gRPC.
     options = ["--seconds", str(values.seconds), *(["--out", values.out] if values.out else [])]
     command = [sys.executable, "-m", "benchmarks.fleet", *options, "--only"]
     sys.exit(max(subprocess.run([*command, name], check=False).returncode for name in names))

@@ -1,10 +1,9 @@
-"""Sixty-four cards on paper: where a fleet saturates, from times that were measured on few.
+"""Simulates up to 64 cards, with times measured on few, to find where a fleet saturates.
 
     python -m benchmarks.fleet.simulation [--out FILE]
 
-Owns the model of a fleet: requests come at random, the router is the product's own `Affinity`, each
-card generates one image at a time, a cold adapter delays its own image and no other, the front is
-one process that takes its time for each image. Times are measured ones, named with their source.
+The model: Poisson arrivals; the product's own router, `Affinity`; one image at a time per card; an
+absent adapter delays its own image only; the front is one process. Times name their source.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from inference_server.ray_app.affinity import Affinity
 
 IMAGE_SECONDS: Final = {"H200": 0.50, "24 GB card": 3.0}
 """An image of four steps: two servers generated 1.98 a second each
-(results/2026-11-27-two-h200.json); a 24 GB card is the mission's promise."""
+(results/2026-11-27-two-h200.json); 3 s on a 24 GB card is what the product aims at."""
 
 PROMOTION_SECONDS: Final = 0.46
-"""An adapter of 296 MB from a closed file to drawable, p95 (results/2026-11-24-h200.json)."""
+"""An adapter of 296 MB from a closed file to usable, p95 (results/2026-11-24-h200.json)."""
 
 ADAPTER_BYTES: Final = 296e6
 IMAGE_BYTES: Final = 0.4e6
 
 FRONT_SECONDS: Final = 0.0113
-"""Of one core of the front for each image with its events (results/fleet.json, `throughput`)."""
+"""Seconds of one core of the front per image and its events (results/fleet.json, `throughput`)."""
 
 SLOTS: Final = 2
 IMAGES: Final = 20_000
@@ -42,30 +41,30 @@ IMAGES: Final = 20_000
 
 @dataclass(frozen=True)
 class Point:
-    """What one fleet does at one load."""
+    """Results of one fleet at one load."""
 
     cards: int
     rate: float
-    """Images a second."""
+    """Images per second."""
     found: float
     """Share of images whose adapter was in memory."""
     median: float
     p99: float
-    """Seconds of an image, from its request to its end."""
+    """Seconds from an image's request to its end."""
     front: float
-    """Share of a core that the front takes."""
+    """Cores that the front needs."""
     storage: float
-    """Bytes a second of adapters that are read, all cards together, page caches left out."""
+    """Bytes of adapters read per second by all cards, without page caches."""
 
 
 def simulate(cards: int, load: float, seconds: float, adapters: int, seed: int = 1) -> Point:
-    """Generates `IMAGES` images.
+    """Simulates `IMAGES` images.
 
     Args:
-        cards: of the fleet.
-        load: share of what the cards can generate.
-        seconds: of an image on a card.
-        adapters: names, of Zipf's popularity; each image wants one.
+        cards: number of cards.
+        load: arrivals as a share of the cards' capacity.
+        seconds: per image on a card.
+        adapters: number of adapters, with Zipf's popularity; each image uses one.
         seed: of the arrivals.
     """
     rnd, affinity = random.Random(seed), Affinity(SLOTS)
@@ -100,7 +99,7 @@ def simulate(cards: int, load: float, seconds: float, adapters: int, seed: int =
 
 
 def main() -> None:
-    """A table for each kind of card."""
+    """Prints a table for each kind of card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     chosen, found = parser.parse_args(), []

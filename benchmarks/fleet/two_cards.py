@@ -1,8 +1,8 @@
-"""Plain servers side by side, one for each GPU, behind gRPC's client-side round robin.
+"""Independent servers, one for each GPU, behind gRPC's client-side round robin.
 
-`python -m benchmarks.fleet.two_cards [--cards 2] [--seconds 60] [--tiny]`: throughput of each
-server alone, and of all together through one client; each with its LoRA manager and an adapter. A
-line for each figure, then one JSON line.
+    python -m benchmarks.fleet.two_cards [--cards 2] [--seconds 60] [--tiny] [--out FILE]
+
+Measures the throughput of each server alone, and of all together through one client.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from scripts.processes import Service, free_port
 from wuliart_client import Client
 
 CLIENTS = 3
-"""For each card: one image is generated, one is ready, one is being handed over."""
+"""Per card: one image is generated, one is ready, one is being delivered."""
 
 PROMPT = "a lighthouse on a cliff above a stormy sea at dusk"
 
 
 class Card(Service):
-    """A server and its manager that see one GPU."""
+    """A server and its manager on one GPU."""
 
     number = 0
 
@@ -38,7 +38,7 @@ class Card(Service):
 
 
 def images(target: str, clients: int, seconds: float) -> float:
-    """Images a second of that many clients who ask again at once, after two each unmeasured."""
+    """Returns the images per second of `clients` that never pause, after two warm-up images each."""
     ends, lock, counted = 0.0, threading.Lock(), [0]
 
     def begin() -> None:
@@ -66,7 +66,7 @@ def images(target: str, clients: int, seconds: float) -> float:
 
 
 def main() -> None:
-    """Starts, measures, reports."""
+    """Starts the servers, measures, and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cards", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60)
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def measure(cards: Sequence[Card], seconds: float, report: Report) -> None:
-    """Each alone, all together, each alone again: the clock of a card may drift."""
+    """Measures each alone, all together, and each alone again, because cards' clocks drift."""
     alone = []
     for when in ("before", "after"):
         for card in cards:

@@ -40,7 +40,7 @@ WORDS = [
 
 
 def measure() -> list[Figure]:
-    """Generates at random and looks at every image."""
+    """Generates random requests and checks every image."""
     with tempfile.TemporaryDirectory(prefix="wuliart-bench-") as folder:
         service = Service(Path(folder) / "run", Path(folder) / "loras")
         service.start_server()
@@ -48,12 +48,12 @@ def measure() -> list[Figure]:
         try:
             service.wait_until_ready()
             with Client(service.listen) as client:
-                return _draw(client, service)
+                return _generate(client, service)
         finally:
             service.stop()
 
 
-def _draw(client: Client, service: Service) -> list[Figure]:
+def _generate(client: Client, service: Service) -> list[Figure]:
     model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     layout = model.layout(max_rank=8)
     names = [f"adapter{n}" for n in range(ADAPTERS)]

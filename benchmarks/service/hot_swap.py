@@ -1,4 +1,4 @@
-"""How soon a dropped file can be generated with, and what switching adapters costs."""
+"""Time from a closed LoRA file to a usable adapter, and the cost of switching adapters."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from wuliart_lora.slot_layout import SegmentLayout
 FILES = 40
 LARGEST_FILE = 25_000_000
 MAX_RANK = 128
-"""The embedded model is small: a file of 25 MB for it has a rank that none would have."""
+"""The embedded model is small: a file of 25 MB needs a rank that is higher than any in use."""
 
 SWITCHES = 400
 
 
 def measure() -> list[Figure]:
-    """Both figures."""
+    """Measures both."""
     model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     return [_drop(model.layout(MAX_RANK)), *_switch(Engine(model))]
 
@@ -63,11 +63,11 @@ def _drop(layout: SegmentLayout) -> Figure:
         finally:
             service.stop()
     return Figure(
-        "file closed → drawable, p95",
+        "file closed → usable, p95",
         1000 * percentile(times, 0.95),
         "ms",
         210,
-        note=f"{size / 1e6:.1f} MB files, {len(times)} of them, generating all the while; "
+        note=f"{size / 1e6:.1f} MB files, {len(times)} of them, while images are generated; "
         f"median {1000 * statistics.median(times):.0f} ms",
     )
 
@@ -77,13 +77,13 @@ def _drop_files(
 ) -> tuple[list[float], int]:
     stop = threading.Event()
 
-    def draw() -> None:
+    def generate() -> None:
         with suppress(Cancelled):
             while not stop.is_set():
-                client.generate_image("generating all the while", seed=1)
+                client.generate_image("a boat", seed=1)
 
-    drawing = threading.Thread(target=draw)
-    drawing.start()
+    generating = threading.Thread(target=generate)
+    generating.start()
     times, size = [], 0
     try:
         with client.watch() as changes:
@@ -102,7 +102,7 @@ def _drop_files(
                     (folder / f"adapter{n - 4}.safetensors").unlink()
     finally:
         stop.set()
-        drawing.join()
+        generating.join()
     return times, size
 
 
@@ -123,9 +123,9 @@ def _switch(engine: Engine) -> list[Figure]:
     gated = []
     for slot in range(2):
         adapter = parse_lora(random_adapter(layout, 16, slot), module_shapes(layout), 32)
-        image = build_image(adapter, layout, engine.model.conditioning.numpy())
-        segment.shared_bytes(slot)[: len(image.data)] = torch.from_numpy(image.data)
-        gated.append(GatedAdapter(segment.tensors(slot, image.packed_rank, image.sites), 1.0))
+        packed = build_image(adapter, layout, engine.model.conditioning.numpy())
+        segment.shared_bytes(slot)[: len(packed.data)] = torch.from_numpy(packed.data)
+        gated.append(GatedAdapter(segment.tensors(slot, packed.packed_rank, packed.sites), 1.0))
     prompt = engine.encode("switch")
 
     def begin(one: GatedAdapter) -> float:
@@ -137,10 +137,10 @@ def _switch(engine: Engine) -> list[Figure]:
     plain: list[float] = []
     for adapters, kept in ((gated[:1], steps), ([], plain)):
         for _ in range(5):
-            drawing = engine.begin(prompt, 0, 4, adapters)
+            image = engine.begin(prompt, 0, 4, adapters)
             for _ in range(4):
                 began = time.perf_counter()
-                engine.step([drawing])
+                engine.step([image])
                 kept.append(time.perf_counter() - began)
     same = [begin(gated[0]) for _ in range(SWITCHES)]
     alternating = [begin(gated[n % 2]) for n in range(SWITCHES)]

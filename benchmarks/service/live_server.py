@@ -1,6 +1,4 @@
-"""The real server inside this process, on a thread of its own, so that a benchmark can look at
-both sides of a call with one clock.
-"""
+"""The real server on a thread of this process, so that one clock times both sides of a call."""
 
 from __future__ import annotations
 

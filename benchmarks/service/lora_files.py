@@ -1,4 +1,4 @@
-"""Random LoRA files of a wanted size for the embedded model. No torch, no server."""
+"""Random LoRA files of a given rank for the embedded model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from wuliart_lora.slot_layout import LowRankSite, SegmentLayout
 
 
 def random_adapter(layout: SegmentLayout, rank: int, seed: int, scale: float = 0.02) -> bytes:
-    """A PEFT-style file that acts on every module of the layout."""
+    """Returns a file with PEFT's key names that acts on every module of the layout.
+
+    Args:
+        layout: the slot's layout, for the modules and their sizes.
+        rank: of every module.
+        seed: of the random values.
+        scale: standard deviation of the B factors.
+    """
     random = np.random.default_rng(seed)
     tensors = {}
     for module, (site, _) in layout.modules.items():

@@ -1,4 +1,4 @@
-"""What the service costs over the engine: per image, per step event, per cancel."""
+"""Overhead of the service over the engine: per image, per step event, per cancellation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CANCELS = 20
 
 
 def measure() -> list[Figure]:
-    """Generates through gRPC and compares with the clock of the device thread."""
+    """Generates through gRPC, and compares with the clock of the device thread."""
     with (
         tempfile.TemporaryDirectory(prefix="wuliart-bench-") as folder,
         live_server(Path(folder)) as (address, backend),
@@ -109,7 +109,7 @@ def _cancel(client: Client, backend: Backend) -> list[Figure]:
             max(waits),
             "steps",
             1.1,
-            note=f"{CANCELS} cancels just after step 1, against the very step they met; 0.1 for "
+            note=f"{CANCELS} cancels just after step 1, against the step they interrupted; 0.1 for "
             "noticing it",
         ),
         Figure("steps begun after a cancel", late, "", 0),

@@ -1,7 +1,7 @@
-"""Our engine against the stock diffusers pipeline on the embedded checkpoint.
+"""The engine against the stock diffusers pipeline, on the embedded checkpoint.
 
-Each side generates in a process of its own, so that peak memory is its own; the sides take turns,
-so that a busy moment of the machine meets both.
+Each side runs in a process of its own, for its peak memory. The sides alternate, so that a busy
+moment of the machine affects both.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ IMAGES = 3
 
 
 def measure() -> list[Figure]:
-    """Time per image as a ratio, and both peaks."""
+    """Measures the ratio of times per image, and both peaks of memory."""
     results: dict[str, list[dict[str, float]]] = {"ours": [], "stock": []}
     for _ in range(ROUNDS):
         for side, kept in results.items():
             kept.append(_run(side))
     seconds = {s: statistics.median([r["seconds"] for r in kept]) for s, kept in results.items()}
     peaks = {s: statistics.median([r["peak_mb"] for r in kept]) for s, kept in results.items()}
-    drawing = {s: statistics.median([r["drawing_mb"] for r in kept]) for s, kept in results.items()}
+    generating = {
+        s: statistics.median([r["generating_mb"] for r in kept]) for s, kept in results.items()
+    }
     return [
         Figure(
             "engine against stock diffusers, per image",
@@ -41,7 +43,7 @@ def measure() -> list[Figure]:
             "of stock's",
             1,
             note=f"whole process {peaks['ours']:.0f} MB against {peaks['stock']:.0f} MB; while "
-            f"generating +{drawing['ours']:.0f} MB against +{drawing['stock']:.0f} MB",
+            f"generating +{generating['ours']:.0f} MB against +{generating['stock']:.0f} MB",
         ),
     ]
 

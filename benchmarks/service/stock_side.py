@@ -1,6 +1,4 @@
-"""One side of the comparison in a process of its own: `python -m benchmarks.service.stock_side
-SIDE N`.
-"""
+"""One side of `stock` as a process: `python -m benchmarks.service.stock_side SIDE N`."""
 
 from __future__ import annotations
 
@@ -27,14 +25,14 @@ def _ours() -> Callable[[int], object]:
     source = open_source(EMBEDDED_MODEL, None)
     engine = Engine(load_model(source, torch.device("cpu"), torch.float32))
 
-    def draw(seed: int) -> object:
-        # A new prompt each time: the cache must not help.
-        drawing = engine.begin(engine.encode(f"{PROMPT} {seed}"), seed, 4)
+    def generate(seed: int) -> object:
+        # A new prompt each time, so that the prompt cache does not help.
+        image = engine.begin(engine.encode(f"{PROMPT} {seed}"), seed, 4)
         for _ in range(4):
-            engine.step([drawing])
-        return engine.decode(drawing)
+            engine.step([image])
+        return engine.decode(image)
 
-    return draw
+    return generate
 
 
 def _stock() -> Callable[[int], object]:
@@ -43,7 +41,7 @@ def _stock() -> Callable[[int], object]:
     pipe = QwenImagePipeline.from_pretrained(EMBEDDED_MODEL, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
 
-    def draw(seed: int) -> object:
+    def generate(seed: int) -> object:
         generator = torch.Generator().manual_seed(seed)
         return pipe(
             f"{PROMPT} {seed}",
@@ -54,7 +52,7 @@ def _stock() -> Callable[[int], object]:
             generator=generator,
         ).images[0]
 
-    return draw
+    return generate
 
 
 def _resident_mb() -> float:
@@ -63,20 +61,20 @@ def _resident_mb() -> float:
 
 
 def main() -> None:
-    """Loads, generates once to warm up, then generates and prints one JSON line."""
-    draw = {"ours": _ours, "stock": _stock}[sys.argv[1]]()
+    """Loads, warms up with one image, then generates N and prints one line of JSON."""
+    generate = {"ours": _ours, "stock": _stock}[sys.argv[1]]()
     loaded = _resident_mb()
-    draw(0)
+    generate(0)
     times = []
     for seed in range(1, int(sys.argv[2]) + 1):
         began = time.perf_counter()
-        draw(seed)
+        generate(seed)
         times.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     result = {
         "seconds": statistics.median(times),
         "peak_mb": peak,
-        "drawing_mb": peak - loaded,
+        "generating_mb": peak - loaded,
     }
     print(json.dumps(result))
 

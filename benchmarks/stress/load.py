@@ -1,8 +1,4 @@
-"""More clients than a queue has room for, and one client beside one who asks for a hundred.
-
-Owns the calls, on real connections of their own, and what became of each. Knows nothing of the
-server but its address.
-"""
+"""More clients than the queue has places, and one request beside another client's hundred."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ import grpc
 from grpc import aio
 
 from benchmarks.report import Figure, percentile
-from benchmarks.stress.processes import Gauge, faked_service
+from benchmarks.stress.processes import Gauge, stub_service
 from scripts.processes import stolen_ticks
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest, GetServerInfoRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
@@ -27,16 +23,16 @@ from wuliart_contract.limits import MAX_RESPONSE_BYTES
 
 CLIENTS = 500
 CONNECTIONS = (500, 1)
-"""One for each client, and one for all: the server tells clients apart by them."""
+"""One for each client, then one for all: the server identifies a client by its connection."""
 
 QUEUE = 64
 IMAGE_SECONDS = 0.05
 
 DEADLINE = 60.0
-"""A call that has not ended by then hangs: the longest queue takes a tenth of it."""
+"""Seconds after which a call counts as hung; the longest queue takes a tenth of that."""
 
 SEEDS = 16
-"""Few, so that each image can be compared with the first of its seed."""
+"""Few, so that each image is compared with the first one of its seed."""
 
 MANY = 100
 ROUNDS = 10
@@ -50,7 +46,7 @@ OPTIONS = (
 
 @asynccontextmanager
 async def stubs(address: str, connections: int) -> AsyncIterator[list[Any]]:
-    """Connections that share nothing; without retries, so that every failure is seen."""
+    """Opens connections that share nothing and do not retry, so that every failure counts."""
     channels = [aio.insecure_channel(address, options=OPTIONS) for _ in range(connections)]
     try:
         yield [ImageGenerationServiceStub(channel) for channel in channels]
@@ -61,23 +57,23 @@ async def stubs(address: str, connections: int) -> AsyncIterator[list[Any]]:
 
 @dataclass
 class Tally:
-    """What became of the calls."""
+    """Outcomes of the calls."""
 
     images: int = 0
     wrong: int = 0
-    refused: int = 0
+    rejected: int = 0
     moved_back: int = 0
-    """Calls that were told a later position than their first."""
+    """Calls whose position grew after their first one."""
     hung: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     ratios: list[float] = field(default_factory=list)
-    """Of each image: how long it took, by how long its place in the queue takes."""
+    """For each image: its time, divided by the time that its place in the queue takes."""
     late: list[float] = field(default_factory=list)
-    """The same as a difference in seconds."""
+    """The same as a difference, in seconds."""
     seen: dict[int, bytes] = field(default_factory=dict)
 
     def take(self, seed: int, image: bytes, position: int, seconds: float) -> None:
-        """One image, which had `position` others before it."""
+        """Counts an image that had `position` others before it."""
         self.images += 1
         self.wrong += self.seen.setdefault(seed, image) != image
         ideal = (position + 1) * IMAGE_SECONDS
@@ -86,7 +82,7 @@ class Tally:
 
 
 async def _call(stub: Any, tally: Tally) -> bool:
-    """One call to its end; whether it was refused."""
+    """Makes one call; returns True if the server rejected it for now."""
     seed = random.randrange(SEEDS)
     request = GenerateImageRequest(prompt="a lighthouse", seed=seed, omit_recipe=True)
     began = time.perf_counter()
@@ -100,7 +96,7 @@ async def _call(stub: Any, tally: Tally) -> bool:
                 image = event.completed.image
     except aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            tally.refused += 1
+            tally.rejected += 1
             return True
         tally.hung += error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         tally.failed[f"{error.code().name}: {error.details()}"] += 1
@@ -117,7 +113,7 @@ async def _call(stub: Any, tally: Tally) -> bool:
 async def _client(stub: Any, tally: Tally, ends: float) -> None:
     while time.monotonic() < ends:
         if await _call(stub, tally):
-            # As the refusal asks for; not all at once again.
+            # The server asks for about a second; spread, so that not all come back at once.
             await asyncio.sleep(random.uniform(1.0, 2.0))
 
 
@@ -136,19 +132,19 @@ async def _load(address: str, connections: int, seconds: float) -> Tally:
 
 
 def load(seconds: float) -> list[Figure]:
-    """500 clients, for that long in each way of connecting."""
+    """Runs 500 clients for `seconds`, with a connection each and then over one."""
     return [figure for connections in CONNECTIONS for figure in _loaded(connections, seconds)]
 
 
 def _loaded(connections: int, seconds: float) -> list[Figure]:
-    with faked_service("--queue", str(QUEUE)) as (address, process), Gauge(process) as gauge:
+    with stub_service("--queue", str(QUEUE)) as (address, process), Gauge(process) as gauge:
         tally = asyncio.run(_load(address, connections, seconds))
     for what, count in tally.failed.items():
         print(f"  {count} x {what}")
     others = sum(tally.failed.values())
-    calls = tally.images + tally.refused + others
+    calls = tally.images + tally.rejected + others
     note = (
-        f"{tally.images} images, {tally.refused} refused for now; median "
+        f"{tally.images} images, {tally.rejected} rejected for now; median "
         f"{percentile(tally.ratios, 0.5):.3f}, worst {max(tally.ratios):.3f}; behind the ideal by "
         f"{1000 * percentile(tally.late, 0.99):.0f} ms at p99; {tally.moved_back} were overtaken"
     )
@@ -164,14 +160,15 @@ def _loaded(connections: int, seconds: float) -> list[Figure]:
     ]
 
 
-async def _others_first(address: str) -> tuple[int, int]:
-    """Images of the one who asked for many that come before the other's only one.
+async def _others_before(address: str) -> tuple[int, int]:
+    """Counts the greedy client's images that precede the other client's only one.
 
-    And how many ticks were stolen meanwhile: what comes then is not what was generated then.
+    Returns:
+        The count, and the ticks that the hypervisor withheld meanwhile, which make it unreliable.
     """
     tally, alone = Tally(), Tally()
     async with stubs(address, 2) as (greedy, modest):
-        # Connected already: images that are generated meanwhile are not before it in any line.
+        # Connect first: images generated during the handshake are not ahead of it in the queue.
         await modest.GetServerInfo(GetServerInfoRequest())
         many = [asyncio.create_task(_call(greedy, tally)) for _ in range(MANY)]
         await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
@@ -181,19 +178,21 @@ async def _others_first(address: str) -> tuple[int, int]:
         await asyncio.gather(*many)
     if tally.images != MANY or alone.images != 1:
         raise RuntimeError(
-            f"{tally.failed + alone.failed}, {tally.refused + alone.refused} refused"
+            f"{tally.failed + alone.failed}, {tally.rejected + alone.rejected} rejected"
         )
     return first, ticks
 
 
 def fairness() -> list[Figure]:
-    """One connection asks for 100 images, then another for one."""
-    with faked_service("--queue", str(MANY)) as (address, _):
-        rounds = [asyncio.run(_others_first(address)) for _ in range(ROUNDS)]
+    """One client requests 100 images, then another client one."""
+    with stub_service("--queue", str(MANY)) as (address, _):
+        rounds = [asyncio.run(_others_before(address)) for _ in range(ROUNDS)]
     judged = [first for first, ticks in rounds if not ticks]
     note = (
         f"the running one included; worst of {len(judged)} rounds without a stolen tick, of "
         f"all {ROUNDS} {max(first for first, _ in rounds)}"
     )
     worst = max(judged, default=MANY)
-    return [Figure(f"fairness: of {MANY}, generated before the one", worst, "", 2, note=note)]
+    return [
+        Figure(f"fairness: of {MANY}, generated before the other client's", worst, "", 2, note=note)
+    ]

@@ -1,8 +1,4 @@
-"""The processes under stress, and what they take while they are.
-
-Owns starting the server with the faked engine, and the samples of memory, descriptors and threads.
-Knows nothing of what is asked of them.
-"""
+"""The server with a stub engine, and samples of a process's memory, descriptors, and threads."""
 
 from __future__ import annotations
 
@@ -26,11 +22,11 @@ from scripts.processes import Service, free_port
 SAMPLE_SECONDS = 0.5
 
 WARM_UP = 0.3
-"""Share of a run after which nothing must grow any more."""
+"""Share of a run after which nothing may grow."""
 
 
-class FakedService(Service):
-    """A server whose engine is faked; without a LoRA manager."""
+class StubService(Service):
+    """A server with a stub engine, without a LoRA manager."""
 
     def start_server(self) -> None:
         """Starts the server without waiting for it."""
@@ -39,11 +35,11 @@ class FakedService(Service):
 
 
 @contextmanager
-def faked_service(*arguments: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Yields the address (TCP, so that each connection is a client) and the server's process."""
+def stub_service(*arguments: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Yields the address (TCP, so that each connection is a client) and the server process."""
     with tempfile.TemporaryDirectory(prefix="wuliart-stress-") as name:
         folder = Path(name)
-        service = FakedService(
+        service = StubService(
             folder / "run",
             folder / "loras",
             listen=f"127.0.0.1:{free_port()}",
@@ -60,7 +56,7 @@ def faked_service(*arguments: str) -> Iterator[tuple[str, psutil.Process]]:
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at a process."""
+    """Memory in bytes, open descriptors, and threads of a process."""
 
     memory: int
     descriptors: int
@@ -68,7 +64,7 @@ class Sample:
 
 
 class Gauge:
-    """Looks at a process again and again, as a context manager."""
+    """Samples a process for as long as the context lasts."""
 
     def __init__(self, process: psutil.Process, seconds: float = SAMPLE_SECONDS) -> None:
         self._process = process
@@ -97,16 +93,16 @@ class Gauge:
                 self.samples.append(Sample(p.memory_info().rss, p.num_fds(), p.num_threads()))
 
     def _tenths(self) -> str:
-        """How memory went, for whoever wants to tell a leak from a late peak."""
+        """Returns the median memory of each tenth of the run: a leak differs from a late peak."""
         n = len(self.samples)
         tenths = [self.samples[k * n // 10 : (k + 1) * n // 10] for k in range(10)]
         return " ".join(f"{statistics.median(s.memory for s in some) / 1e6:.0f}" for some in tenths)
 
     def figures(self, what: str, megabytes: float) -> list[Figure]:
-        """What has grown after the warm-up.
+        """Returns the growth after the warm-up.
 
         Memory is compared by its peaks; descriptors and threads come and go with each call, so
-        theirs is the middle of the last third against the middle of the second.
+        theirs is the median of the last third against that of the second.
         """
         n = len(self.samples)
         if n < 10:
@@ -130,7 +126,7 @@ class Gauge:
 
 
 def share_of_a_core(process: psutil.Process, seconds: float) -> float:
-    """Percent of one core that a process uses from now on."""
+    """Returns the percent of one core that a process uses during `seconds`."""
     began, before = time.monotonic(), process.cpu_times()
     time.sleep(seconds)
     after = process.cpu_times()
@@ -139,5 +135,5 @@ def share_of_a_core(process: psutil.Process, seconds: float) -> float:
 
 
 def be_nice(by: int) -> None:
-    """Makes this process, and all that it starts, yield to others."""
+    """Raises the niceness of this process, and of all that it starts."""
     os.nice(by)

@@ -1,8 +1,4 @@
-"""Generating, swapping and cancelling on the embedded model, for as long as one likes.
-
-Owns what is done at random and what the two processes take meanwhile; knows nothing of the inside
-of either.
-"""
+"""Generates, swaps files, and cancels at random, and watches both processes' memory."""
 
 from __future__ import annotations
 
@@ -33,10 +29,10 @@ CONTENTS = 8
 SWAP_SECONDS = 1.5
 
 PROMPTS = 40
-"""So few that the server soon knows all: it keeps 64 MB of them, and would grow by that."""
+"""Few, so that the prompt cache is soon full; its 64 MB would otherwise look like a leak."""
 
 CANCELLED = 0.3
-"""Share of the calls whose client leaves at a random event."""
+"""Share of the calls that are cancelled at a random event."""
 
 TIMEOUT = 120.0
 MEGABYTES = 10.0
@@ -44,7 +40,7 @@ MEGABYTES = 10.0
 
 @dataclass
 class Done:
-    """What was done, and how calls failed."""
+    """Counts of what was done, and of failed calls by error."""
 
     images: int = 0
     cancelled: int = 0
@@ -52,7 +48,9 @@ class Done:
     failed: Counter[str] = field(default_factory=Counter)
 
 
-def _draw(client: Client, names: list[str], done: Done, over: threading.Event, seed: int) -> None:
+def _generate(
+    client: Client, names: list[str], done: Done, over: threading.Event, seed: int
+) -> None:
     choose = random.Random(seed)
     few = random.Random(PROMPTS)
     prompts = [" ".join(few.choices(WORDS, k=few.randint(1, 12))) for _ in range(PROMPTS)]
@@ -83,7 +81,7 @@ def _swap(folder: Path, names: list[str], contents: list[bytes], done: Done) -> 
 
 
 def soak(seconds: float) -> list[Figure]:
-    """Three clients and a file that changes every second and a half."""
+    """Runs three clients while a file changes every second and a half."""
     model = load_model(open_source(EMBEDDED_MODEL, None), torch.device("cpu"), torch.float32)
     layout = model.layout(RANK)
     contents = [random_adapter(layout, RANK, n) for n in range(CONTENTS)]
@@ -103,7 +101,7 @@ def soak(seconds: float) -> list[Figure]:
                     time.sleep(0.05)
                 processes = [psutil.Process(service.processes[n].pid) for n in _PROCESSES]
                 threads = [
-                    threading.Thread(target=_draw, args=(client, names, done, over, n))
+                    threading.Thread(target=_generate, args=(client, names, done, over, n))
                     for n in range(CLIENTS)
                 ]
                 with Gauge(processes[0]) as server, Gauge(processes[1]) as manager:

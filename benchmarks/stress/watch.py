@@ -1,7 +1,4 @@
-"""An idle service that a thousand pages look at.
-
-Owns the streams and what they cost the server. Knows nothing of what they would tell.
-"""
+"""Cost of a thousand open watch streams on an idle server."""
 
 from __future__ import annotations
 
@@ -13,20 +10,20 @@ from grpc import aio
 
 from benchmarks.report import Figure
 from benchmarks.stress.load import OPTIONS
-from benchmarks.stress.processes import faked_service, share_of_a_core
+from benchmarks.stress.processes import share_of_a_core, stub_service
 from wuliart.v1.adapter_pb2 import WatchAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 
 STREAMS = 1000
 
 SETTLE_SECONDS = 5.0
-"""What opening them takes of the processor is over by then."""
+"""Seconds after which opening the streams costs no more processor time."""
 
 
 async def _watch(
     address: str, process: psutil.Process, connections: int, seconds: float
 ) -> tuple[float, float, int]:
-    """Percent of a core, megabytes more than before, streams that still live at the end."""
+    """Returns percent of a core, growth in MB, and streams still open at the end."""
     before = process.memory_info().rss
     channels = [aio.insecure_channel(address, options=OPTIONS) for _ in range(connections)]
     try:
@@ -46,14 +43,14 @@ async def _watch(
 
 
 def watch(seconds: float) -> list[Figure]:
-    """All over 20 connections, as a proxy has them; then each over its own."""
+    """Opens the streams over 20 connections, as a proxy does, then over one each."""
     found = []
     for connections in (20, STREAMS):
-        with faked_service() as (address, process):
+        with stub_service() as (address, process):
             share, more, alive = asyncio.run(_watch(address, process, connections, seconds))
         what = f"watch: {STREAMS} streams on {connections} connections"
         found += [
-            Figure(f"{what}, processor", share, "% of a core", 1, note=f"{alive} alive at the end"),
+            Figure(f"{what}, processor", share, "% of a core", 1, note=f"{alive} open at the end"),
             Figure(f"{what}, memory", more, "MB", 200),
         ]
     return found

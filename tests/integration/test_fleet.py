@@ -62,8 +62,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running = local_fleet.LocalFleet(
         folder,
         REPLICAS,
-        replica=local_fleet.FakedReplica,
-        environment={"FAKED_SECONDS": "0.4"},
+        replica=local_fleet.StubReplica,
+        environment={"STUB_SECONDS": "0.4"},
         slots=1,
         door=("--queue", str(QUEUE), "--metrics", f"127.0.0.1:{METRICS}"),
     )
