@@ -45,7 +45,7 @@ ENVIRONMENT = {
     # The same setting as wuliart-server.
     "OMP_WAIT_POLICY": "passive",
 }
-"""Environment of the cluster, as docs/scale-out.md recommends. As the applications' `runtime_env` it
+"""The cluster's environment, as docs/scale-out.md recommends. As the applications' `runtime_env` it
 would delay a restarted replica by two seconds, because Ray keeps no such process ready."""
 
 

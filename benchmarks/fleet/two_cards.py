@@ -38,7 +38,7 @@ class Card(Service):
 
 
 def images(target: str, clients: int, seconds: float) -> float:
-    """Returns the images per second of `clients` that never pause, after two warm-up images each."""
+    """Returns images per second of `clients` in a loop, after two warm-up images each."""
     ends, lock, counted = 0.0, threading.Lock(), [0]
 
     def begin() -> None:
