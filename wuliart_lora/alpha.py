@@ -1,7 +1,4 @@
-"""Numbers that say how strong an adapter is, in the forms that files spell them.
-
-Owns their form and their range. Does not know where they stand or what follows from them.
-"""
+"""Numbers that decide an adapter's scale, in the forms that files spell them."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ MAX_ALPHA: Final = 1e6
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _MAX_DIGITS: Final = 64
 
-_UNSAID: Final = frozenset({"", "none", "null"})
-"""What str() makes of a value that a trainer was not given."""
+_EMPTY: Final = frozenset({"none", "null"})
+"""The text that str() or JSON makes of a setting that the trainer was not given."""
 
 
 def check_alpha(alpha: float, where: str) -> float:
-    """`alpha` if it is usable, else `LoraError`; `where` it is written, as a reason names it."""
+    """Returns `alpha`; raises `LoraError` if it is out of range. `where` it is written."""
     if not 0 < alpha <= MAX_ALPHA:  # also false for NaN
         raise LoraError(
             f"alpha is {alpha:g} in {where}; it must be above 0 and at most "
@@ -29,14 +26,28 @@ def check_alpha(alpha: float, where: str) -> float:
     return alpha
 
 
-def read_number(value: object, where: str) -> float | None:
-    """A finite number, also one written as text ("16", "16.0", '"16"'); None if it says nothing.
+def content(text: str) -> str:
+    """Returns a metadata value without spaces and quotes around it; "" if it is not set."""
+    text = text.strip().strip("\"'").strip()
+    return "" if text.lower() in _EMPTY else text
 
-    Raises `LoraError` for anything else; `where` it is written, as a reason names it.
+
+def read_number(value: object, where: str) -> float | None:
+    """Reads a finite number, also one written as text ("16", "16.0", '"16"').
+
+    Args:
+        value: a value of the metadata or of a JSON document.
+        where: its place, as an error names it.
+
+    Returns:
+        The number; None if the value is not set.
+
+    Raises:
+        LoraError: the value is anything else.
     """
     if isinstance(value, str):
-        text = value.strip().strip("\"'").strip()
-        if text.lower() in _UNSAID:
+        text = content(value)
+        if not text:
             return None
         if len(text) <= _MAX_DIGITS and _NUMBER.fullmatch(text):
             return _finite(float(text), where)

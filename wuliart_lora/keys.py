@@ -142,6 +142,11 @@ def strip_wrappers(path: str) -> str:
             return path
 
 
+def is_text_encoder(name: str) -> bool:
+    """Returns True for a tensor's or field's name that belongs to a text encoder."""
+    return strip_wrappers(name).startswith(_TEXT_ENCODER)
+
+
 def is_flat(name: str) -> bool:
     """Returns True for a name in kohya's form, its path's dots turned into underscores."""
     return name.startswith(_FLAT_PREFIXES)
@@ -175,7 +180,7 @@ def _count_blocks(modules: Iterable[str]) -> int:
 
 def _problem(name: str, split: _Split | None, modules: Collection[str], blocks: int) -> _Problem:
     """What is wrong with a name; names with the same problem share one explanation."""
-    if strip_wrappers(name).startswith(_TEXT_ENCODER):
+    if is_text_encoder(name):
         return "text encoder weights", "only the transformer takes adapters here"
     for pattern, what in _FOREIGN:
         if pattern.search(name):

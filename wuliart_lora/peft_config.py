@@ -1,9 +1,9 @@
-"""PEFT's LoraConfig as a file carries it: what it says of an adapter's scale.
+"""Reads PEFT's LoraConfig, which decides an adapter's scale.
 
-Owns which of its fields are understood. peft writes them as `adapter_config.json` beside the file,
-diffusers as `lora_adapter_metadata` in the header. Everything that would make the product something
-else than scale * B A is refused by the field's name. A module's scale is lora_alpha / r, or
-lora_alpha / sqrt(r) under rsLoRA (https://arxiv.org/abs/2312.03732).
+peft writes it as `adapter_config.json` beside the file, diffusers as `lora_adapter_metadata` into
+the header. A field that makes the product anything but scale * B A is refused by its name. A
+module's scale is lora_alpha / r, or lora_alpha / sqrt(r) under rsLoRA
+(https://arxiv.org/abs/2312.03732).
 """
 
 from __future__ import annotations
@@ -39,19 +39,22 @@ _OTHER_FORMULAS: Final = (
 )
 """Fields of LoraConfig that, when set, make the product something else than scale * B A."""
 
+METHOD_FIELDS: Final = ("peft_type", "bias", "init_lora_weights", *_OTHER_FORMULAS)
+"""Fields of LoraConfig that `check_plain_lora` looks at."""
+
 _PLAIN_INITIALISATIONS: Final = (
     None, True, False, "true", "false", "gaussian", "eva", "orthogonal",
 )  # fmt: skip
-"""Values of `init_lora_weights` that leave the base weights as they are; PiSSA, OLoRA, LoftQ and
-others also change those, which an adapter file cannot carry. peft writes True for an adapter that
-it has converted to a plain one."""
+"""Values of `init_lora_weights` that leave the base weights as they are. PiSSA, OLoRA, LoftQ and
+others also change the base weights, and an adapter file does not contain that change. peft writes
+True for an adapter that it has converted to a plain one."""
 
 
 class Pattern:
-    """Values for modules that are named by their path, or by the end of it.
+    """Values of modules, each named by its path or by the last parts of it.
 
-    `^` before a path stands for the whole of it. Of several entries that name a module the first
-    one counts, as in peft's get_pattern_key.
+    An entry that begins with `^` gives the whole path. Of several entries that name a module the
+    first one counts, as in peft's get_pattern_key.
     """
 
     def __init__(self, entries: Mapping[str, float]) -> None:
@@ -61,8 +64,8 @@ class Pattern:
             self._entries.setdefault(f"{start}{strip_wrappers(path)}", (n, value))
 
     def get(self, module: str) -> float | None:
-        """The value for the module of this path."""
-        # Looked up by the module's few endings: a hostile file has 150,000 entries.
+        """Returns the value of the module at this path, None if no entry names it."""
+        # Looked up by the module's few endings: a hostile file may have 150,000 entries.
         ends = [module, *(module[n + 1 :] for n, c in enumerate(module) if c == ".")]
         found = [self._entries[key] for key in (f"^{module}", *ends) if key in self._entries]
         return min(found)[1] if found else None
@@ -70,25 +73,29 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
-    """A configuration of plain LoRA, as far as it decides the scale."""
+    """The fields of a plain LoRA's configuration that decide the scale."""
 
     source: str
-    """Where it is written, as a reason names it."""
+    """Where it is written, as an error names it."""
     rank: float | None
-    """None if it is not written: each module's own."""
+    """None if it is not written: each module has its own."""
     alpha: float
     rank_pattern: Pattern
     alpha_pattern: Pattern
     rank_stabilised: bool
 
     def scale(self, module: str, rank: int) -> float:
-        """Scale of `module`, whose factors have `rank`; `LoraError` if the two disagree."""
-        said = self.rank_pattern.get(module)
-        said = self.rank if said is None else said
-        if said is not None and said != rank:
+        """Returns the scale of `module`, whose factors have `rank`.
+
+        Raises:
+            LoraError: the configuration gives the module another rank, or alpha is out of range.
+        """
+        given = self.rank_pattern.get(module)
+        given = self.rank if given is None else given
+        if given is not None and given != rank:
             raise LoraError(
-                f"{self.source} gives rank {said:g} for {module} and its weights have rank {rank}; "
-                "export the LoRA again"
+                f"{self.source} gives rank {given:g} for {module} and its weights have rank "
+                f"{rank}; export the LoRA again"
             )
         alpha = self.alpha_pattern.get(module)
         alpha = check_alpha(self.alpha if alpha is None else alpha, self.source)
@@ -96,14 +103,33 @@ class PeftConfig:
 
 
 def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
-    """The scale that a LoraConfig gives.
+    """Reads the fields of a LoraConfig that decide the scale.
 
     Args:
-        config: its fields. Those that are missing have LoraConfig's defaults, but for the rank.
-        source: where it is written, as a reason names it.
+        config: its fields. Missing ones have LoraConfig's defaults, except for the rank.
+        source: where it is written, as an error names it.
 
     Raises:
-        LoraError: a field is unreadable, or makes it anything but plain LoRA.
+        LoraError: a field is unreadable, or belongs to another method than plain LoRA.
+    """
+    check_plain_lora(config, source)
+    alpha = _number(config, "lora_alpha", source)
+    return PeftConfig(
+        source,
+        rank=_number(config, "r", source),
+        alpha=_DEFAULT_ALPHA if alpha is None else alpha,
+        rank_pattern=_pattern(config, "rank_pattern", source),
+        alpha_pattern=_pattern(config, "alpha_pattern", source),
+        rank_stabilised=_is_true(config, "use_rslora", source),
+    )
+
+
+def check_plain_lora(config: Mapping[str, Any], source: str) -> None:
+    """Raises `LoraError` if fields of a LoraConfig belong to another method than plain LoRA.
+
+    Args:
+        config: the fields, as far as they are there.
+        source: where they are written, as an error names it.
     """
     kind = config.get("peft_type")
     plain = isinstance(kind, str) and kind.rpartition(".")[2].upper() == "LORA"
@@ -131,25 +157,16 @@ def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
             "changes the base weights too; convert it to a plain LoRA with peft's "
             "path_initial_model_for_weight_conversion"
         )
-    alpha = _number(config, "lora_alpha", source)
-    return PeftConfig(
-        source,
-        rank=_number(config, "r", source),
-        alpha=_DEFAULT_ALPHA if alpha is None else alpha,
-        rank_pattern=_pattern(config, "rank_pattern", source),
-        alpha_pattern=_pattern(config, "alpha_pattern", source),
-        rank_stabilised=_is_true(config, "use_rslora", source),
-    )
 
 
 def is_set(value: object) -> bool:
-    """Returns False for what stands for "not used": nothing, empty, "none", "false"."""
+    """Returns False for values that mean "not used": None, empty, "none", "false"."""
     text = value.strip().lower() if isinstance(value, str) else value
     return bool(text) and text not in ("none", "null", "false", "0", "[]", "{}")
 
 
 def _number(config: Mapping[str, Any], field: str, source: str) -> float | None:
-    """The field's number; None if there is no such field."""
+    """Returns the field's number, None if there is no such field."""
     if field not in config:
         return None
     number = read_number(config[field], f"{field} of {source}")
@@ -177,7 +194,7 @@ def _pattern(config: Mapping[str, Any], field: str, source: str) -> Pattern:
         raise LoraError(f"{field} of {source} is not a table; export the LoRA again")
     entries = {}
     for key, value in pattern.items():
-        # peft takes these as regular expressions; one from a stranger's file is never run.
+        # peft takes these as regular expressions. One from an untrusted file is never run.
         if not re.fullmatch(r"\^?[\w.]+\$?", key):
             raise LoraError(
                 f"{field} of {source} holds the expression {shown(key)!r} instead of a module's "
