@@ -1,7 +1,7 @@
-"""From settings to a backend that generates, and to its end: everything but who may call it.
+"""Builds the engine, scheduler and adapters from the settings, and shuts them down.
 
-Owns the loading of the engine and the wiring of scheduler, adapters and the LoRA manager's sockets.
-Knows nothing of listeners for clients; a server process and a replica of a fleet both begin here.
+A server process and a replica of a fleet both begin here. The listener for clients comes on top;
+the sockets for the LoRA manager are part of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is loaded, and where to."""
+    """The model to load, and the device and dtype to load it in."""
 
     source: Source
     device: torch.device
@@ -42,10 +42,10 @@ class Choice:
 
 
 def choose(config: Config) -> Choice:
-    """Looks at the checkpoint and the machine; loads nothing.
+    """Opens the checkpoint and chooses the device, without loading anything.
 
     Raises:
-        ModelError: one of them cannot be used; the message is for the operator.
+        ModelError: the checkpoint or the device cannot be used; the message is for the operator.
     """
     return Choice(
         open_source(config.model, config.turbo_lora, config.schedule), *choose_device(config)
@@ -53,18 +53,20 @@ def choose(config: Config) -> Choice:
 
 
 def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
-    """Where to run, and in which dtype: bf16 on a GPU, float32 on a CPU unless told otherwise.
+    """Returns the device and dtype: by default the GPU in bf16, or a CPU in float32.
 
     Raises:
         ModelError: the device does not exist here.
     """
-    wanted = config.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(wanted)
+        device = torch.device(name)
     except RuntimeError:
-        raise ModelError(f"--device {wanted!r} is none; use auto, cpu, cuda or cuda:N") from None
+        raise ModelError(
+            f"--device {name!r} is not a device; use auto, cpu, cuda or cuda:N"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("--device cuda: PyTorch sees no GPU here; check the driver, or use cpu")
     if device.type == "cuda" and device.index is None:
@@ -75,23 +77,23 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
 
 
 def load(config: Config, choice: Choice) -> Engine:
-    """The engine, ready to generate at its usual pace; to be called on the device thread."""
+    """Loads the model and warms the engine up; to be called on the device thread."""
     device = choice.device
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # of this thread, on which everything runs
+        torch.cuda.set_device(device)  # for this thread, which makes every CUDA call
     name = "embedded" if config.embedded else config.model.name
     budget = config.vram_budget
     if budget is None and device.type == "cuda":
-        # CUDA's own share is gone already and counted in the plan again: that is the margin.
+        # The CUDA context is allocated already and the plan counts it again: that is the margin.
         budget, _ = torch.cuda.mem_get_info(device)
     pinned = len(config.pinned_adapters)
     memory = Memory(budget, config.idle_vram, config.slots, config.max_rank, pinned)
     model = load_model(choice.source, device, choice.dtype, name, memory, config.weights)
     engine = Engine(model)
     if device.type == "cuda":
-        # A CPU has no kernels to choose.
+        # Only GPU libraries choose kernels at their first call.
         engine.warm_up()
-    # What was imported and loaded stays: a collection that walks all of it takes 0.1 s.
+    # Imports and weights are never freed; a collection that walks all of them takes 0.1 s.
     gc.freeze()
     gc.enable()
     return engine
@@ -101,15 +103,23 @@ def load(config: Config, choice: Choice) -> Engine:
 async def running(
     config: Config, engine: Engine, thread: ThreadPoolExecutor
 ) -> AsyncIterator[Backend]:
-    """Everything around the engine; at the end accepted images get `config.grace` seconds."""
-    room = engine.model.adapter_capacity
-    layout = engine.model.layout(room.max_rank)
-    segment = await asyncio.to_thread(AdapterSegment, layout, room.allocated, engine.model.device)
-    store = AdapterStore(segment, room.slots, config.pinned_adapters)
+    """Runs everything around the engine; its end gives images `config.grace` seconds."""
+    capacity = engine.model.adapter_capacity
+    layout = engine.model.layout(capacity.max_rank)
+    segment = await asyncio.to_thread(
+        AdapterSegment, layout, capacity.allocated, engine.model.device
+    )
+    store = AdapterStore(segment, capacity.slots, config.pinned_adapters)
     binder = Binder(store, skip_bad=config.on_bad_adapter is OnBadAdapter.SKIP)
-    describe = describer(engine.model.name, str(engine.model.schedule.schedule))
-    batch = config.max_batch or engine.model.images_per_step
-    scheduler = Scheduler(engine, binder, config.queue, thread, describe, batch, config.log_prompts)
+    scheduler = Scheduler(
+        engine,
+        binder,
+        thread,
+        capacity=config.queue,
+        describe=describer(engine.model.name, str(engine.model.schedule.schedule)),
+        max_batch=config.max_batch or engine.model.images_per_step,
+        log_prompts=config.log_prompts,
+    )
     descriptors = DescriptorSocket(
         config.runtime_dir / DESCRIPTOR_SOCKET,
         lambda: segment.descriptor,

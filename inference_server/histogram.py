@@ -1,4 +1,4 @@
-"""Values counted by bucket, as Prometheus counts them. Plain memory; knows nothing of who reads."""
+"""A histogram as Prometheus counts it, in plain memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from bisect import bisect_left
 from typing import Final
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the buckets, in seconds, each included: from a small adapter's checksum to the
-longest wait for a manager."""
+"""Upper bounds of the buckets, inclusive: from a small adapter's checksum to the longest wait for a
+manager."""
 
 
 class Histogram:
-    """Values by bucket, from none.
+    """Counts values by bucket.
 
     Args:
-        bounds: upper bounds of the buckets, ascending, each included.
+        bounds: upper bounds of the buckets, ascending, inclusive.
     """
 
     __slots__ = ("_bounds", "_buckets", "count", "sum")
@@ -33,7 +33,7 @@ class Histogram:
             self._buckets[bucket] += 1
 
     def cumulative(self) -> list[tuple[float, int]]:
-        """(bound, values no larger than that) for each bound, ascending."""
+        """Returns (bound, number of values up to it) for each bound, ascending."""
         total, found = 0, []
         for bound, here in zip(self._bounds, self._buckets, strict=True):
             total += here

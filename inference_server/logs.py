@@ -1,7 +1,6 @@
-"""The server's log: which image a line is about.
+"""The server's log: every record of a task carries the id of the request it works on.
 
-Owns the request id of the running task, which every record of it carries. No layer logs a prompt
-unless the operator asked for that.
+Prompts are logged only if the operator asked for that.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from wuliart_process.logs import Form as Form
 from wuliart_process.logs import send_to_stderr
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the image that this task works on; empty if it works on none."""
+"""The id of the request that this task works on; empty if there is none."""
 
 
 def configure(level: str, form: Form = "text") -> None:
-    """Sends everything from `level` on to stderr, in place of whatever was set up before."""
+    """Replaces the root logger's handlers by one that writes to stderr from `level` up."""
     send_to_stderr(level, form, stamp)
 
 
 def stamp(record: logging.LogRecord) -> bool:
-    """Gives a record the id of the task that made it, unless it names one itself."""
+    """Adds the task's request id to a record that has none; returns True."""
     if request_id := REQUEST_ID.get():
         vars(record).setdefault("request_id", request_id)
     return True

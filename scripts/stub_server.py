@@ -60,7 +60,7 @@ class StubEngine:
         """Returns at once."""
         return Prompt(len(prompt.split()))
 
-    def encoded(self, prompt: str) -> bool:
+    def is_encoded(self, prompt: str) -> bool:
         """Returns True: no prompt waits for the device."""
         return True
 

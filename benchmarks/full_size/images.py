@@ -19,8 +19,9 @@ import torch
 from benchmarks.full_size.random_model import FULL, TINY, RandomSource
 from benchmarks.report import Report
 from inference_server.config import size
-from inference_server.engine.engine import Drawing, Engine
+from inference_server.engine.engine import Engine
 from inference_server.engine.jpeg import encode_image
+from inference_server.engine.latent_image import LatentImage
 from inference_server.loading.load import Memory, load_model
 from inference_server.weight_kind import WeightKind
 
@@ -77,7 +78,7 @@ def in_flight(engine: Engine, count: int) -> float:
     prompts = [engine.encode(PROMPT.format(0)) for _ in range(count)]
     synchronise(engine)
     began = time.perf_counter()
-    drawings: list[Drawing] = [engine.begin(p, n, STEPS) for n, p in enumerate(prompts)]
+    drawings: list[LatentImage] = [engine.begin(p, n, STEPS) for n, p in enumerate(prompts)]
     for _ in range(STEPS):
         engine.step(drawings)
         for drawing in drawings:

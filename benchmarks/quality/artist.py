@@ -164,7 +164,7 @@ class Artist:
 
 
 def _draw(engine: Engine, order: Order, adapters: list[GatedAdapter]) -> Tensor:
-    drawing = engine.begin(engine.encode(order.text), order.seed, order.steps, adapters)
+    drawing = engine.begin(engine.encode(order.text), order.seed, order.steps, adapters=adapters)
     for _ in range(order.steps):
         engine.step([drawing])
     return engine.decode(drawing)

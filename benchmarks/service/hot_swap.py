@@ -130,14 +130,14 @@ def _switch(engine: Engine) -> list[Figure]:
 
     def begin(one: GatedAdapter) -> float:
         began = time.perf_counter()
-        engine.begin(prompt, 0, 4, [one])
+        engine.begin(prompt, 0, 4, adapters=[one])
         return time.perf_counter() - began
 
     steps: list[float] = []
     plain: list[float] = []
     for adapters, kept in ((gated[:1], steps), ([], plain)):
         for _ in range(5):
-            image = engine.begin(prompt, 0, 4, adapters)
+            image = engine.begin(prompt, 0, 4, adapters=adapters)
             for _ in range(4):
                 began = time.perf_counter()
                 engine.step([image])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.report import Figure, percentile
 from benchmarks.service.live_server import live_server
-from inference_server.engine.engine import Drawing
+from inference_server.engine.latent_image import LatentImage
 from inference_server.scheduler import events
 from inference_server.service import image_generation
 from inference_server.service.backend import Backend
@@ -79,7 +79,7 @@ def _cancel(client: Client, backend: Backend) -> list[Figure]:
     spans: list[tuple[float, float]] = []
     run = backend.engine.step
 
-    def spy(drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
+    def spy(drawings: Sequence[LatentImage], prompts: Sequence[str] = ()) -> None:
         began = time.perf_counter()
         run(drawings, prompts)
         spans.append((began, time.perf_counter()))

@@ -1,1 +1,1 @@
-"""One image: prompt to embedding, embedding and noise to latents, latents to pixels."""
+"""Generates images with a loaded model: prompt embeddings, latents, pixels, JPEGs."""

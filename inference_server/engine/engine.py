@@ -1,189 +1,157 @@
-"""Generates one image step by step.
+"""Generates images step by step on one device: encode, begin, step, decode.
 
-Owns the life of one image's tensors, the cache of prompt embeddings and the promise that no
-image is ever black by accident: a non-finite value is an error that names the step. Knows nothing
-of queues, slots or gRPC. Not thread-safe: one device thread calls it.
+The engine checks latents and pixels for non-finite values, so a broken model or adapter becomes an
+error that names the step instead of a black image. It is not thread-safe: the device thread calls
+it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
 from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
 from inference_server.engine import jpeg
+from inference_server.engine.latent_image import LatentImage
 from inference_server.engine.loaded_model import LoadedModel
-from inference_server.engine.prompt_embedding import PROMPT_CACHE_BYTES, PromptEmbedding
+from inference_server.engine.prompt_cache import PromptCache, PromptEmbedding
 from inference_server.errors import RequestError
 from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.latents import noise, pack, to_bytes, unpack
 from inference_server.model.offload.pinned_memory import sent
 from inference_server.model.prompt import PREFIX_TOKENS
 from inference_server.model.tiles import decode_in_tiles
-from inference_server.model.transformer import ImageInputs, StepModulation
+from inference_server.model.transformer import ImageInputs
 from wuliart_contract.status import Reason
 
 
-class Drawing:
-    """One image between its noise and its pixels."""
-
-    def __init__(
-        self,
-        prompt: PromptEmbedding,
-        sigmas: Sequence[float],
-        modulation: Sequence[StepModulation],
-        adapters: Sequence[GatedAdapter],
-        latents: Tensor,
-    ) -> None:
-        self.prompt = prompt
-        self.sigmas = sigmas
-        self.modulation = modulation
-        self.adapters = adapters
-        self.latents = latents
-        """[tokens, channels], packed, float32: rounding to bf16 between steps would add up."""
-        self.clean = latents
-        """The clean latents predicted by the last step; what previews show."""
-        self.step = 0
-
-    @property
-    def total_steps(self) -> int:
-        """Steps this image takes."""
-        return len(self.sigmas) - 1
-
-
 class Engine:
-    """Generates images on one device with one loaded model."""
+    """Generates images with one loaded model."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        self._prompts: OrderedDict[str, PromptEmbedding] = OrderedDict()
-        self._prompt_bytes = 0
+        self._prompts = PromptCache()
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Generates what makes every library choose its kernels: nobody should wait for that
-        later.
-        """
+        """Generates an image at every prompt length, so that all libraries choose their kernels."""
         m = self.model
         some = self.encode("warm-up").states[:1]
         for tokens in m.transformer.prompt_lengths:
             rotation = m.transformer.text_rotation(tokens)
             prompt = PromptEmbedding(some.expand(tokens, -1).contiguous(), rotation, tokens, 0)
-            drawing = self.begin(prompt, 0, 1)
-            self.step([drawing])
-            self.check(drawing)
-        jpeg.encode_image(self.decode(drawing))
+            image = self.begin(prompt, 0, 1)
+            self.step([image])
+            self.check(image)
+        jpeg.encode_image(self.decode(image))
         self.rest()
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> PromptEmbedding:
-        """The prompt's embedding, from the cache if it was used lately."""
-        if prompt in self._prompts:
-            self._prompts.move_to_end(prompt)
-        else:
-            deque(self._encoding(prompt), maxlen=0)
-        return self._prompts[prompt]
+        """Returns the prompt's embedding, from the cache if it is there."""
+        embedding = self._prompts.get(prompt)
+        return embedding or _run(self._encode_layer_by_layer(prompt))
 
-    def encoded(self, prompt: str) -> bool:
-        """Whether `encode` would find it in the cache."""
+    def is_encoded(self, prompt: str) -> bool:
+        """Returns True if the prompt's embedding is in the cache."""
         return prompt in self._prompts
 
-    def _encoding(self, prompt: str) -> Iterator[None]:
-        """Puts a prompt's embedding into the cache, pausing after each layer."""
+    def _encode_layer_by_layer(self, prompt: str) -> Generator[None, None, PromptEmbedding]:
+        """Encodes a prompt into the cache, pausing after each layer."""
         tokenized = self.model.tokenizer.tokenize(prompt)
         states = yield from self.model.text_encoder.layer_by_layer(tokenized.ids)
         embedding = PromptEmbedding(
-            states[PREFIX_TOKENS:].clone(),  # the clone lets the template's hidden states go
+            states[PREFIX_TOKENS:].clone(),  # a view would keep the template's hidden states too
             self.model.transformer.text_rotation(tokenized.used),
             tokenized.used,
             tokenized.ignored,
         )
-        self._prompts[prompt] = embedding
-        self._prompt_bytes += embedding.nbytes
-        while self._prompt_bytes > PROMPT_CACHE_BYTES:
-            _, oldest = self._prompts.popitem(last=False)
-            self._prompt_bytes -= oldest.nbytes
+        self._prompts.put(prompt, embedding)
+        return embedding
 
     @torch.inference_mode()
     def begin(
-        self, prompt: PromptEmbedding, seed: int, steps: int, adapters: Sequence[GatedAdapter] = ()
-    ) -> Drawing:
-        """An image at its noise.
+        self,
+        prompt: PromptEmbedding,
+        seed: int,
+        steps: int,
+        *,
+        adapters: Sequence[GatedAdapter] = (),
+    ) -> LatentImage:
+        """Returns an image at its initial noise.
 
         Args:
             prompt: from `encode`.
             seed: 0 to 2**64 - 1.
             steps: one of the schedule's step counts.
-            adapters: whose tensors must stay untouched until the image's last step is done.
+            adapters: their tensors must not change until the image's last step is done.
         """
         m = self.model
         m.transformer.blocks.take_headroom()
-        rows = m.schedules.row_of[steps]
         start = pack(noise(seed, m.vae.config.z, m.latent_size, m.latent_size))
-        return Drawing(
+        return LatentImage(
             prompt,
-            m.schedules.sigmas[steps],
-            m.modulation.select(rows, adapters, m.dtype),
-            adapters,
-            sent(start, m.device),
+            sigmas=m.schedules.sigmas[steps],
+            modulation=m.modulation.select(m.schedules.row_of[steps], adapters, m.dtype),
+            adapters=adapters,
+            latents=sent(start, m.device),
         )
 
     @torch.inference_mode()
-    def step(self, drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
+    def step(self, images: Sequence[LatentImage], prompts: Sequence[str] = ()) -> None:
         """Runs the next step of every image, each at its own noise level.
 
-        x' = x + (sigma' - sigma) * v; the clean latent is x - sigma * v.
+        An Euler step of the flow: x' = x + (sigma' - sigma) * v; the clean latents are
+        x - sigma * v.
 
         Args:
-            drawings: at least one.
-            prompts: of images to come. They are encoded between the blocks: where weights are
-                streamed, their copies and the blocks' take turns behind the compute.
+            images: at least one.
+            prompts: prompts of later images, encoded between the blocks: where weights are
+                streamed, the text encoder's copies and the blocks' take turns behind the compute.
         """
-        work = chain.from_iterable(map(self._encoding, prompts))
+        work = chain.from_iterable(map(self._encode_layer_by_layer, prompts))
         layers = len(prompts) * self.model.text_encoder.config.layers
-        each = -(-layers // self.model.transformer.config.blocks)
+        layers_per_block = -(-layers // self.model.transformer.config.blocks)
 
         def encode_some() -> None:
-            deque(islice(work, each), maxlen=0)
+            deque(islice(work, layers_per_block), maxlen=0)
 
         velocities = self.model.transformer.forward(
             [
                 ImageInputs(
-                    drawing.latents.to(self.model.dtype),
-                    drawing.prompt.states,
-                    drawing.prompt.rotation,
-                    drawing.modulation[drawing.step],
-                    drawing.adapters,
+                    image.latents.to(self.model.dtype),
+                    image.prompt.states,
+                    image.prompt.rotation,
+                    image.modulation[image.step],
+                    image.adapters,
                 )
-                for drawing in drawings
+                for image in images
             ],
             encode_some,
         )
         deque(work, maxlen=0)
-        for drawing, velocity in zip(drawings, velocities, strict=True):
-            sigma, following = drawing.sigmas[drawing.step : drawing.step + 2]
+        for image, velocity in zip(images, velocities, strict=True):
+            sigma, following = image.sigmas[image.step : image.step + 2]
             v = velocity.float()
-            drawing.clean = torch.add(drawing.latents, v, alpha=-sigma)
-            drawing.latents = torch.add(drawing.latents, v, alpha=following - sigma)
-            drawing.step += 1
+            image.clean = torch.add(image.latents, v, alpha=-sigma)
+            image.latents = torch.add(image.latents, v, alpha=following - sigma)
+            image.step += 1
 
     @torch.inference_mode()
-    def check(self, drawing: Drawing) -> None:
-        """Waits for the image's last step and looks at what it made.
+    def check(self, image: LatentImage) -> None:
+        """Waits for the image's last step and checks its latents.
 
         Raises:
             RequestError: NON_FINITE, naming the step.
         """
-        if not torch.isfinite(drawing.latents).all():
-            raise _non_finite(f"step {drawing.step} of {drawing.total_steps}", drawing)
+        if not torch.isfinite(image.latents).all():
+            raise _non_finite(f"step {image.step} of {image.total_steps}", image)
 
     def rest(self) -> None:
-        """No image is being generated or waits: gives back to the device what only generating
-        needs.
-        """
+        """Frees device memory that only generating needs; call it when no image is in progress."""
         on_gpu = self.model.device.type == "cuda"
         if on_gpu:
             torch.cuda.synchronize(self.model.device)
@@ -193,34 +161,52 @@ class Engine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def preview(self, drawing: Drawing) -> Tensor:
-        """[latent size, latent size, 3] uint8 on the CPU: roughly what the image will be."""
+    def preview(self, image: LatentImage) -> Tensor:
+        """Returns the image as it looks so far.
+
+        Returns:
+            [latent size, latent size, 3] uint8 on the CPU.
+        """
         size = self.model.latent_size
-        return self.model.preview(unpack(drawing.clean, size, size)).cpu()
+        return self.model.preview(unpack(image.clean, size, size)).cpu()
 
     @torch.inference_mode()
-    def decode(self, drawing: Drawing) -> Tensor:
-        """[1024, 1024, 3] uint8, where `encode_image` takes it.
+    def decode(self, image: LatentImage) -> Tensor:
+        """Decodes the latents.
+
+        Returns:
+            [1024, 1024, 3] uint8, on the device where `encode_image` takes it.
 
         Raises:
             RequestError: NON_FINITE, naming the decode.
         """
         size = self.model.latent_size
-        vae, latents = self.model.vae, unpack(drawing.latents, size, size)
+        vae, latents = self.model.vae, unpack(image.latents, size, size)
         if self.model.plan.tiles:
             pixels = decode_in_tiles(vae.decode, latents, vae.config.spatial_factor)[0]
         else:
             pixels = vae.decode(latents)[0]
         if not torch.isfinite(pixels).all():
-            raise _non_finite("the decode", drawing)
-        image = to_bytes(pixels.permute(1, 2, 0))
-        return image if jpeg.on_gpu() else image.cpu()
+            raise _non_finite("the decode", image)
+        rgb = to_bytes(pixels.permute(1, 2, 0))
+        return rgb if jpeg.on_gpu() else rgb.cpu()
 
 
-def _non_finite(where: str, drawing: Drawing) -> RequestError:
+def _run(encode: Generator[None, None, PromptEmbedding]) -> PromptEmbedding:
+    """Runs an encode without pauses."""
+
+    def run() -> Generator[None, None, None]:
+        embeddings.append((yield from encode))
+
+    embeddings: list[PromptEmbedding] = []
+    deque(run(), maxlen=0)
+    return embeddings[0]
+
+
+def _non_finite(where: str, image: LatentImage) -> RequestError:
     advice = (
         "one of its adapters may be broken: generate again without them"
-        if drawing.adapters
+        if image.adapters
         else "this is a fault of the model or the device: see the server's log"
     )
     return RequestError(

@@ -1,7 +1,7 @@
-"""Pixels to JPEG. Owns the encoder's settings and where a text goes; knows nothing of either.
+"""JPEG encoding of final images and previews.
 
-A GPU encodes an image in a millisecond with nvJPEG, which comes with torchvision; without it, and
-on a CPU, Pillow does. Both write full chroma: generated text and line art stay sharp.
+A GPU encodes an image in a millisecond with nvJPEG, which comes with torchvision. Without it, and
+on a CPU, Pillow encodes. Both keep full chroma, so that generated text and line art stay sharp.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ START, JFIF, EXIF = b"\xff\xd8", b"\xff\xe0", b"\xff\xe1"
 
 @cache
 def on_gpu() -> bool:
-    """Whether images may stay on the GPU until they are encoded: nvJPEG is there and works."""
+    """Returns True if nvJPEG works here: images may then stay on the GPU until the encode."""
     if not torch.cuda.is_available():
         return False
     try:
@@ -34,18 +34,26 @@ def on_gpu() -> bool:
 
 
 def encode_image(pixels: Tensor, comment: str = "") -> bytes:
-    """A final image: quality 95, no chroma subsampling.
+    """Encodes a final image at JPEG_QUALITY, without chroma subsampling.
 
     Args:
         pixels: [height, width, 3] uint8, on the CPU, or on a GPU if `on_gpu`.
-        comment: goes into EXIF's UserComment, in UTF-16 as the programs that read infotext expect.
+        comment: text for EXIF's UserComment, written as UTF-16, which is what programs that read
+            infotext expect; empty: none.
+
+    Raises:
+        ValueError: the comment takes more than 64 KiB.
     """
     jpeg = _encode_on_gpu(pixels) if pixels.is_cuda else _encode(pixels, JPEG_QUALITY, 0)
     return _with_comment(jpeg, comment) if comment else jpeg
 
 
 def encode_preview(pixels: Tensor) -> bytes:
-    """A preview: small and quick."""
+    """Encodes a preview: smaller and quicker, with chroma subsampling.
+
+    Args:
+        pixels: [height, width, 3] uint8 on the CPU.
+    """
     return _encode(pixels, PREVIEW_QUALITY, 2)
 
 
@@ -64,7 +72,7 @@ def _encode_on_gpu(pixels: Tensor) -> bytes:
 
 
 def _with_comment(jpeg: bytes, comment: str) -> bytes:
-    """The same image with a text: a segment after the file's own header."""
+    """Inserts an EXIF segment with the comment behind the JFIF header."""
     exif = Image.Exif()
     text = b"UNICODE\0" + comment.encode("utf-16-be")
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = text

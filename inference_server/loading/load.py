@@ -17,7 +17,7 @@ import torch
 
 from inference_server.engine.loaded_model import LoadedModel, slot_layout
 from inference_server.engine.memory_plan import Demand, MemoryPlan
-from inference_server.engine.prompt_embedding import PROMPT_CACHE_BYTES
+from inference_server.engine.prompt_cache import PROMPT_CACHE_BYTES
 from inference_server.errors import ModelError
 from inference_server.loading.adapter_budget import choose_room
 from inference_server.loading.batch_limit import images_per_step, measure, step_flops

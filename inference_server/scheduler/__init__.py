@@ -1,1 +1,1 @@
-"""Schedules images: the bounded queue, the batch, the device thread, and a request's events."""
+"""Schedules requests: the bounded fair queue, the batch, the device thread, and the events."""

@@ -1,9 +1,8 @@
-"""The images in flight: all device work, step by step, on the device thread.
+"""The images that are being generated: all device work, one step at a time, on the device thread.
 
-Owns the order of an image's stages, their times, who shares a step, and the looks at cancellation
-between steps. A newcomer joins at the next step and a finished or cancelled image leaves, whoever
-else is in flight. Who boards a full flight stands by, and has the next free seat without anybody
-else being asked: the device never waits for the event loop. Knows nothing of the queue.
+Images share a step. A new one joins at the next step, and a finished, failed or cancelled one
+leaves without stopping the others. Requests that join a full batch stand by and get the next free
+place without a round trip to the event loop, so the device never waits for it.
 """
 
 from __future__ import annotations
@@ -13,244 +12,223 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-from inference_server.adapters.binding import Binding
+from torch import Tensor
+
 from inference_server.engine.jpeg import encode_preview
-from inference_server.scheduler.events import AdapterUse, PreviewImage, Started, StepDone
+from inference_server.engine.latent_image import LatentImage
+from inference_server.scheduler.events import PreviewImage, Started, StepDone
 from inference_server.scheduler.interfaces import ImageEngine
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.running_request import RunningRequest
 
 log = logging.getLogger(__name__)
 
 
-class ClientGoneError(Exception):
-    """What became of an image whose job was cancelled; nobody is left to read it."""
+class RequestCancelledError(Exception):
+    """The result of a cancelled request; never sent, because its client has gone."""
 
 
-@dataclass(eq=False, slots=True)
-class Passenger:
-    """One image on its way to pixels."""
+FinishCallback = Callable[[RunningRequest, Tensor | Exception], None]
+"""Called once for each request, on the device thread: its pixels, or the error that ended it."""
 
-    job: Job
-    binding: Binding
-    uses: tuple[AdapterUse, ...] = field(init=False)
-    drawing: Any = field(init=False, default=None)
-    step: int = field(init=False, default=0)
-    began: float = field(init=False, default=0.0)
-    """`time.perf_counter()` when it got its seat; 0: it stands by."""
-    encoded: float = field(init=False, default=0.0)
-    """`time.perf_counter()` when its prompt was encoded; its steps follow."""
-    stages: dict[str, float] = field(init=False, default_factory=dict)
-    """Seconds of each stage, once it has landed."""
-
-    def __post_init__(self) -> None:
-        self.uses = uses_of(self.binding)
+StepCallback = Callable[[float, int], None]
+"""Called after each step, on the device thread: its seconds, and how many images shared it."""
 
 
-Landed = Callable[[Passenger, Any], None]
-"""Told of each passenger once, from the device thread: its pixels, or the exception it ended in."""
-
-Stepped = Callable[[float, int], None]
-"""Told of each step, from the device thread: its seconds, and how many images shared it."""
-
-
-class Flight:
-    """Everybody in flight.
+class Batch:
+    """Requests that share steps, and those that stand by to join them.
 
     Args:
-        engine: generates; only `fly` calls it.
-        seats: images that may share a step.
-        landed: see `Landed`.
-        stepped: see `Stepped`.
+        engine: called by `run` only.
+        capacity: images that may share a step.
+        on_finish: see `FinishCallback`.
+        on_step: see `StepCallback`.
     """
 
-    def __init__(self, engine: ImageEngine, seats: int, landed: Landed, stepped: Stepped) -> None:
+    def __init__(
+        self,
+        engine: ImageEngine,
+        capacity: int,
+        *,
+        on_finish: FinishCallback,
+        on_step: StepCallback,
+    ) -> None:
         self._engine = engine
-        self._seats = seats
-        self._landed = landed
-        self._stepped = stepped
+        self._capacity = capacity
+        self._on_finish = on_finish
+        self._on_step = on_step
         self._lock = threading.Lock()
-        self._boarding: list[Passenger] = []
+        self._joining: list[RunningRequest] = []
+        """Guarded by the lock; everything below belongs to the device thread."""
         self._expected: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._passengers: list[Passenger] = []
+        self._images: dict[RunningRequest, LatentImage] = {}
+
+    @property
+    def has_work(self) -> bool:
+        """True if `run` has something to do."""
+        return bool(self._joining) or not self._expected.empty()
 
     def expect(self, prompt: str) -> None:
-        """An image of that prompt comes soon; from any thread."""
+        """Asks for a prompt to be encoded ahead of its request; from any thread."""
         self._expected.put(prompt)
 
-    @property
-    def boarding(self) -> bool:
-        """Whether somebody waits for `fly`."""
-        return bool(self._boarding)
+    def join(self, running: RunningRequest) -> None:
+        """Adds a bound request, which starts at the next step with a free place; from any thread.
 
-    @property
-    def wanted(self) -> bool:
-        """Whether `fly` has anything to do."""
-        return self.boarding or not self._expected.empty()
-
-    def board(self, passenger: Passenger) -> None:
-        """Joins at the next step, or stands by for a seat; from any thread.
-
-        Somebody has to call `fly`, if nobody does.
+        Does not start `run`.
         """
         with self._lock:
-            self._boarding.append(passenger)
+            self._joining.append(running)
 
-    def leave(self, passenger: Passenger) -> bool:
-        """Whether it still stood by, and is gone now; from any thread."""
+    def leave(self, running: RunningRequest) -> bool:
+        """Removes a request that still stands by; from any thread.
+
+        Returns:
+            False if it has started or finished: then `run` ends it and calls `on_finish`.
+        """
         with self._lock:
-            if passenger not in self._boarding:
+            if running not in self._joining:
                 return False
-            self._boarding.remove(passenger)
+            self._joining.remove(running)
             return True
 
-    def fly(self) -> None:
-        """On the device thread: steps until nobody is left. Raises nothing."""
+    def run(self) -> None:
+        """Steps until no request is left, on the device thread. Raises nothing."""
         while True:
-            self._take_off()
-            if self._passengers:
+            self._start_joining()
+            if self._images:
                 self._step()
             elif not self._encode_ahead():
                 return
 
     def _encode_ahead(self) -> bool:
-        """Encodes what is expected, with nobody in flight; whether there was anything."""
-        prompts = self._to_encode()
+        """Encodes expected prompts while no image is generated; returns True if there were any."""
+        prompts = self._prompts_to_encode()
         for prompt in prompts:
             try:
                 self._engine.encode(prompt)
             except Exception:
-                # Whoever it was for meets it again, and is told.
+                # The request retries the encode and reports the error itself.
                 log.exception("encoding a prompt ahead failed")
         return bool(prompts)
 
-    def _take_off(self) -> None:
-        while (passenger := self._next()) is not None:
+    def _start_joining(self) -> None:
+        while (running := self._next()) is not None:
             try:
-                self._begin(passenger)
+                self._images[running] = self._start(running)
             except Exception as error:
-                self._landed(passenger, error)
-            else:
-                self._passengers.append(passenger)
+                self._on_finish(running, error)
 
-    def _next(self) -> Passenger | None:
-        """The first who can have a seat now, or has gone."""
+    def _next(self) -> RunningRequest | None:
+        """Takes the first request that can start, or was cancelled."""
         with self._lock:
-            for passenger in self._boarding:
-                prompt = passenger.job.request.prompt
-                ready = not self._passengers or self._engine.encoded(prompt)
-                free = len(self._passengers) < self._seats
-                if passenger.job.cancelled or (ready and free):
-                    self._boarding.remove(passenger)
-                    return passenger
-                if not ready:
-                    # Beside the others' step, not instead of it.
+            for running in self._joining:
+                prompt = running.request.prompt
+                is_ready = not self._images or self._engine.is_encoded(prompt)
+                has_place = len(self._images) < self._capacity
+                if running.cancelled or (is_ready and has_place):
+                    self._joining.remove(running)
+                    return running
+                if not is_ready:
+                    # The next step encodes it, so that the running images need not stop for it.
                     self.expect(prompt)
         return None
 
-    def _begin(self, passenger: Passenger) -> None:
-        job, request = passenger.job, passenger.job.request
-        _go_on(job)
-        passenger.began = time.perf_counter()
+    def _start(self, running: RunningRequest) -> LatentImage:
+        request, binding = running.request, running.binding
+        _check_cancelled(running)
+        running.started_at = time.perf_counter()
         prompt = self._engine.encode(request.prompt)
-        passenger.encoded = time.perf_counter()
-        job.post_from_thread(
+        running.encoded_at = time.perf_counter()
+        running.post_from_thread(
             Started(
-                request.seed,
-                request.steps,
-                passenger.uses,
-                prompt.tokens,
-                prompt.tokens_ignored,
-                passenger.binding.skipped,
+                seed=request.seed,
+                steps=request.steps,
+                adapters=running.adapter_uses,
+                prompt_tokens=prompt.tokens,
+                prompt_tokens_ignored=prompt.tokens_ignored,
+                skipped=binding.skipped,
             )
         )
-        passenger.drawing = self._engine.begin(
-            prompt, request.seed, request.steps, passenger.binding.gated
-        )
+        return self._engine.begin(prompt, request.seed, request.steps, adapters=binding.gated)
 
     def _step(self) -> None:
-        """One step of everybody who is still wanted."""
-        for passenger in list(self._passengers):
-            if passenger.job.cancelled:
-                self._land(passenger, ClientGoneError())
-        together = list(self._passengers)
-        if not together:
+        """Runs one step of every image whose request is not cancelled."""
+        for running in list(self._images):
+            if running.cancelled:
+                self._finish(running, RequestCancelledError())
+        shared = list(self._images)
+        if not shared:
             return
         began = time.perf_counter()
         try:
-            self._engine.step([passenger.drawing for passenger in together], self._to_encode())
+            self._engine.step(list(self._images.values()), self._prompts_to_encode())
         except Exception as error:
-            for passenger in together:
-                self._land(passenger, error)
+            for running in shared:
+                self._finish(running, error)
             return
-        # A GPU has only been told what to do so far: the checks wait for it.
-        sound = [passenger for passenger in together if self._is_sound(passenger)]
+        # A GPU has only queued the step so far; the checks wait for its end.
+        finite = [running for running in shared if self._is_finite(running)]
         ended = time.perf_counter()
-        self._stepped(ended - began, len(together))
-        for passenger in sound:
+        self._on_step(ended - began, len(shared))
+        for running in finite:
             try:
-                self._after_step(passenger, ended)
+                self._after_step(running, ended)
             except Exception as error:
-                self._land(passenger, error)
+                self._finish(running, error)
 
-    def _is_sound(self, passenger: Passenger) -> bool:
-        """Whether the step left the image whole; one that is not lands."""
+    def _is_finite(self, running: RunningRequest) -> bool:
+        """Checks the latents after a step; finishes an image that fails the check."""
         try:
-            self._engine.check(passenger.drawing)
+            self._engine.check(self._images[running])
         except Exception as error:
-            self._land(passenger, error)
+            self._finish(running, error)
             return False
         return True
 
-    def _to_encode(self) -> list[str]:
-        """Expected prompts, each once, without those of the cache."""
+    def _prompts_to_encode(self) -> list[str]:
+        """Takes the expected prompts, each once, without those that are cached."""
         prompts: dict[str, None] = {}
         while not self._expected.empty():
             prompts[self._expected.get()] = None
-        return [prompt for prompt in prompts if not self._engine.encoded(prompt)]
+        return [prompt for prompt in prompts if not self._engine.is_encoded(prompt)]
 
-    def _after_step(self, passenger: Passenger, ended: float) -> None:
-        job, request = passenger.job, passenger.job.request
-        passenger.step += 1
-        preview = self._preview(passenger) if request.preview else None
-        elapsed = ended - passenger.encoded
-        job.post_from_thread(StepDone(passenger.step, request.steps, elapsed, ended, preview))
-        if passenger.step < request.steps:
+    def _after_step(self, running: RunningRequest, ended: float) -> None:
+        request, image = running.request, self._images[running]
+        running.steps_done += 1
+        running.post_from_thread(
+            StepDone(
+                step=running.steps_done,
+                total_steps=request.steps,
+                elapsed=ended - running.encoded_at,
+                ended_at=ended,
+                preview=self._preview(image) if request.preview else None,
+            )
+        )
+        if running.steps_done < request.steps:
             return
-        _go_on(job)
+        _check_cancelled(running)
         denoised = time.perf_counter()
-        pixels = self._engine.decode(passenger.drawing)
-        passenger.stages = {
-            "queued": passenger.began - job.arrived_at,
-            "text_encode": passenger.encoded - passenger.began,
-            "denoise": denoised - passenger.encoded,
+        pixels = self._engine.decode(image)
+        running.stage_seconds = {
+            "queued": running.started_at - running.arrived_at,
+            "text_encode": running.encoded_at - running.started_at,
+            "denoise": denoised - running.encoded_at,
             "decode": time.perf_counter() - denoised,
         }
-        self._land(passenger, pixels)
+        self._finish(running, pixels)
 
-    def _preview(self, passenger: Passenger) -> PreviewImage:
-        pixels = self._engine.preview(passenger.drawing)
+    def _preview(self, image: LatentImage) -> PreviewImage:
+        pixels = self._engine.preview(image)
         height, width = pixels.shape[:2]
         return PreviewImage(encode_preview(pixels), width, height)
 
-    def _land(self, passenger: Passenger, outcome: Any) -> None:
-        self._passengers.remove(passenger)
-        # Its tensors go now, not when the event loop is done with it.
-        passenger.drawing = None
-        self._landed(passenger, outcome)
+    def _finish(self, running: RunningRequest, result: Tensor | Exception) -> None:
+        # Frees the image's tensors now, not when the event loop is done with the request.
+        del self._images[running]
+        self._on_finish(running, result)
 
 
-def _go_on(job: Job) -> None:
-    if job.cancelled:
-        raise ClientGoneError
-
-
-def uses_of(binding: Binding) -> tuple[AdapterUse, ...]:
-    """The exact adapter versions of an image."""
-    return tuple(
-        AdapterUse(w.name, w.weight, entry.content_hash, pin.content.generation, entry.autov3)
-        for w, pin in zip(binding.wanted, binding.pins, strict=True)
-        for entry in [pin.content.entry]
-    )
+def _check_cancelled(running: RunningRequest) -> None:
+    if running.cancelled:
+        raise RequestCancelledError

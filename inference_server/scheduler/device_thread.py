@@ -1,7 +1,4 @@
-"""The one thread that uses the device. Owns its priority and its turns.
-
-Knows nothing of what runs on it.
-"""
+"""The one thread that uses the device, and its priority."""
 
 from __future__ import annotations
 
@@ -12,26 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 NICENESS = 5
-"""On a CPU the arithmetic would otherwise take turns with the event loop and the LoRA manager;
+"""On a CPU the arithmetic would otherwise compete with the event loop and the LoRA manager;
 measured on two cores in docs/decisions.md."""
 
-TURN_SECONDS = 0.0005
-"""How long the device thread may keep Python's lock when others want it. It launches kernels for
-half of a step; with Python's own 5 ms each turn of the event loop would wait that long, and a call
-takes a dozen."""
+SWITCH_SECONDS = 0.0005
+"""Longest time the device thread keeps Python's lock while another thread waits for it. It launches
+kernels for half of a step; at Python's own 5 ms each turn of the event loop would wait that long,
+and a call takes a dozen turns."""
 
 
 def device_thread() -> ThreadPoolExecutor:
-    """An executor of one thread that yields to everything else.
+    """Returns an executor of one thread that yields to all others.
 
     Linux keeps niceness per thread, and the threads that PyTorch starts inherit it from the one
-    that first computes: everything that computes has to run here, loading and warm-up too.
+    that computes first. All computation must therefore run here, loading and warm-up included.
     """
-    sys.setswitchinterval(TURN_SECONDS)
-    return ThreadPoolExecutor(1, thread_name_prefix="device", initializer=_be_nice)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    return ThreadPoolExecutor(1, thread_name_prefix="device", initializer=_lower_priority)
 
 
-def _be_nice() -> None:
-    # A container may forbid it; then the images are generated all the same.
+def _lower_priority() -> None:
+    # A container may forbid it; generating works at any priority.
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

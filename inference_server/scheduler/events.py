@@ -1,23 +1,10 @@
-"""What an image's client is told while it is generated. Plain values; knows nothing of gRPC."""
+"""The events of one image, from its place in the queue to its JPEG, free of gRPC's types."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference_server.adapters.records import AdapterWeight, Skipped
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRequest:
-    """A validated request."""
-
-    prompt: str
-    seed: int
-    steps: int
-    adapters: tuple[AdapterWeight, ...] = ()
-    preview: bool = False
-    recipe: bool = True
-    """Whether the image carries what it was made from."""
+from inference_server.adapters.records import Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +15,14 @@ class AdapterUse:
     weight: float
     content_hash: str
     generation: int
+    """The slot write that holds this version."""
     autov3: str = ""
-    """As in `FileEntry`."""
+    """The hash by which other programs know the file; empty if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds per stage of one image."""
+    """Seconds that each stage of one image took."""
 
     queued: float
     text_encode: float
@@ -46,14 +34,15 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """How many requests are served first, the one being generated included."""
+    """The request's place in the queue has changed."""
 
     position: int
+    """Requests that are served first, the image being generated included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Everything that decides the image is fixed."""
+    """The request has joined a batch; everything that decides the image is fixed."""
 
     seed: int
     steps: int
@@ -78,19 +67,21 @@ class StepDone:
     """One denoising step has ended."""
 
     step: int
+    """1 to `total_steps`."""
     total_steps: int
     elapsed: float
-    """Seconds since generating began."""
+    """Seconds since the prompt was encoded."""
     ended_at: float
-    """`time.perf_counter()` at the step's end; lets a benchmark see how late the event is."""
+    """`time.perf_counter()` at the step's end; lets a benchmark measure how late the event is."""
     preview: PreviewImage | None
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The image."""
+    """The image is done; the last event."""
 
     image: bytes
+    """The JPEG."""
     seed: int
     timings: Timings
 

@@ -1,8 +1,8 @@
-"""Who waits, in the order of their turns: clients take turns, however much each of them asks for.
+"""Fair queue: round-robin over clients, FIFO within each.
 
-Owns the order alone. Clients stand in a ring, each with its jobs behind it: whoever has a turn goes
-to the end, and so does whoever comes anew. So nobody is overtaken by those who came later, but by
-their own further jobs' worth. Knows nothing of what jobs are.
+Clients stand in a ring, each with its waiting items. A client that was served moves to the ring's
+end, and a new client joins just ahead of the one served last. Later arrivals therefore never delay
+an item by more than one turn for each client.
 """
 
 from __future__ import annotations
@@ -14,71 +14,70 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Line(Generic[T]):
-    """Waiting jobs. Iterating gives them in order; a job may leave from anywhere."""
+class FairQueue(Generic[T]):
+    """Waiting items. Iteration yields them in serving order; an item may leave from anywhere."""
 
     def __init__(self) -> None:
         self._ring: dict[str, list[T]] = {}
-        """The jobs of each client, the client whose turn it is first."""
-        self._served = ""
-        """Who had the last turn: whoever comes anew goes before it."""
+        """Items of each client; the client to be served next is first."""
+        self._last_served = ""
 
-    def join(self, job: T, client: str) -> None:
-        """Behind the client's others, or as a newcomer at the end of the ring."""
+    def join(self, item: T, client: str) -> None:
+        """Appends an item behind the client's others, or puts a new client into the ring."""
         if client in self._ring:
-            self._ring[client].append(job)
+            self._ring[client].append(item)
             return
-        self._ring[client] = [job]
-        self._to_the_end(self._served)
+        self._ring[client] = [item]
+        self._move_to_end(self._last_served)
 
-    def take(self, job: T) -> None:
-        """It is the job's turn, or it goes before those who cannot go yet.
-
-        Raises:
-            ValueError: the job is not in line.
-        """
-        self._served = self._remove(job)
-        self._to_the_end(self._served)
-
-    def leave(self, job: T) -> None:
-        """Gives the place up: what was not generated is not held against its client.
+    def take(self, item: T) -> None:
+        """Removes an item to serve it, first in the order or not; this uses its client's turn.
 
         Raises:
-            ValueError: the job is not in line.
+            ValueError: the item is not in the queue.
         """
-        self._remove(job)
+        self._last_served = self._remove(item)
+        self._move_to_end(self._last_served)
 
-    def waits(self, client: str) -> bool:
-        """Whether a job of the client's is in line."""
+    def leave(self, item: T) -> None:
+        """Removes an item without serving it; its client keeps its turn.
+
+        Raises:
+            ValueError: the item is not in the queue.
+        """
+        self._remove(item)
+
+    def has_client(self, client: str) -> bool:
+        """Returns True if an item of the client is in the queue."""
         return client in self._ring
 
     def clear(self) -> None:
-        """Everybody leaves."""
+        """Removes every item and forgets the turns."""
         self._ring.clear()
-        self._served = ""
+        self._last_served = ""
 
-    def _to_the_end(self, client: str) -> None:
-        if (jobs := self._ring.pop(client, None)) is not None:
-            self._ring[client] = jobs
+    def _move_to_end(self, client: str) -> None:
+        if (items := self._ring.pop(client, None)) is not None:
+            self._ring[client] = items
 
-    def _remove(self, job: T) -> str:
-        """Takes a job out; its client goes with its last one."""
-        for client, jobs in self._ring.items():
-            if job in jobs:
-                jobs.remove(job)
-                if not jobs:
+    def _remove(self, item: T) -> str:
+        """Removes an item, and its client with the last one; returns the client."""
+        for client, items in self._ring.items():
+            if item in items:
+                items.remove(item)
+                if not items:
                     del self._ring[client]
                 return client
-        raise ValueError("this job does not wait")
+        raise ValueError("the item is not in the queue")
 
-    def __contains__(self, job: object) -> bool:
-        return any(job in jobs for jobs in self._ring.values())
+    def __contains__(self, item: object) -> bool:
+        return any(item in items for items in self._ring.values())
 
     def __iter__(self) -> Iterator[T]:
-        # A copy: whoever looks through the line may take somebody out of it.
-        nobody = object()
-        rounds = list(zip_longest(*self._ring.values(), fillvalue=nobody))
-        return iter([job for turn in rounds for job in turn if job is not nobody])  # type: ignore[misc]
+        # Over a copy: the scheduler takes items out while it iterates.
+        missing = object()
+        rounds = list(zip_longest(*self._ring.values(), fillvalue=missing))
+        return iter([item for turn in rounds for item in turn if item is not missing])  # type: ignore[misc]
 
     def __len__(self) -> int:
         return sum(map(len, self._ring.values()))

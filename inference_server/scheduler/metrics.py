@@ -1,7 +1,6 @@
-"""Figures of the images: how they ended, why they failed, and how long each part took.
+"""Metrics of images: outcomes, errors by reason, and the time of each stage.
 
-Owns the names, the counts and the buckets. Plain memory without I/O: whoever exports the figures
-reads the same object. Knows nothing of clocks, jobs or gRPC; the event loop is its only client.
+Plain memory that the event loop writes; the metrics endpoint reads the same object.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from wuliart_contract.status import Reason
 
 
 class Stage(StrEnum):
-    """What is timed of an image; the fields of `events.Timings`."""
+    """The timed stages of an image; the fields of `events.Timings`."""
 
     QUEUED = "queued"
     TEXT_ENCODE = "text_encode"
@@ -29,13 +28,14 @@ STAGE_SECONDS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
 )
-"""Upper bounds: from a JPEG's encode on a GPU to a long queue before a CPU."""
+"""Upper bounds in seconds: from a JPEG's encode on a GPU to a long queue before a CPU."""
 
 BATCHES: Final = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+"""Upper bounds in images that share a step."""
 
 
 class ImageMetrics:
-    """All figures, from 0 at the server's start."""
+    """All metrics of images; 0 at the server's start."""
 
     def __init__(self) -> None:
         self.completed = 0
@@ -45,27 +45,27 @@ class ImageMetrics:
         self.errors: dict[Reason, int] = dict.fromkeys(Reason, 0)
         """Requests that failed, before they were accepted or after."""
         self.stages = {stage: Histogram(STAGE_SECONDS) for stage in Stage}
-        """Seconds, of completed images."""
+        """Seconds of each stage of completed images."""
         self.steps = Histogram(STAGE_SECONDS)
-        """Seconds that a step took all who shared it."""
+        """Seconds of each step, however many images shared it."""
         self.batches = Histogram(BATCHES)
         """Images that shared a step."""
 
     def complete(self, seconds: Mapping[Stage, float]) -> None:
-        """An image is done."""
+        """Counts a completed image and the seconds of its stages."""
         self.completed += 1
         for stage, took in seconds.items():
             self.stages[stage].observe(took)
 
     def cancel(self) -> None:
-        """A client left."""
+        """Counts a client that left."""
         self.cancelled += 1
 
     def fail(self, reason: Reason) -> None:
-        """A request ended without an image."""
+        """Counts a request that ended without an image."""
         self.errors[reason] += 1
 
     def step(self, seconds: float, images: int) -> None:
-        """A step is done."""
+        """Counts a step and the images that shared it."""
         self.steps.observe(seconds)
         self.batches.observe(images)

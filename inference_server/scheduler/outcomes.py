@@ -1,8 +1,7 @@
-"""What became of each accepted request: counted, logged as one line, and traced.
+"""The outcome of each accepted request: counted, logged as one line, and traced.
 
-Owns that this happens once per job, whatever comes after its end, and what such a line says. Knows
-nothing of why a job ended there. A prompt is a client's own business: it is left out unless the
-operator asked for it.
+The first outcome counts; later ones of the same request are ignored. Prompts are private: a log
+line has the prompt only if the operator asked for that.
 """
 
 from __future__ import annotations
@@ -14,66 +13,70 @@ from collections.abc import Mapping
 from inference_server.scheduler import spans
 from inference_server.scheduler.events import Timings
 from inference_server.scheduler.metrics import ImageMetrics, Stage
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.running_request import RunningRequest
 from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 
 
-class Ledger:
-    """The end of every job.
+class Outcomes:
+    """Records outcomes.
 
     Args:
-        metrics: where ends are counted.
-        log_prompts: whether a line may say what was asked for.
+        metrics: counts them.
+        log_prompts: adds the prompt to the log line.
     """
 
-    def __init__(self, metrics: ImageMetrics, log_prompts: bool) -> None:
+    def __init__(self, metrics: ImageMetrics, *, log_prompts: bool) -> None:
         self._metrics = metrics
         self._log_prompts = log_prompts
 
-    def completed(self, job: Job, timings: Timings, nbytes: int) -> None:
-        """Its image is handed over, of that many bytes as a JPEG."""
-        if self._ends(job):
+    def completed(self, running: RunningRequest, timings: Timings, nbytes: int) -> None:
+        """Records an image that was handed over as a JPEG of `nbytes` bytes."""
+        if self._is_first(running):
             seconds = {stage: float(getattr(timings, stage)) for stage in Stage}
             self._metrics.complete(seconds)
-            self._write(job, "completed", seconds, bytes=nbytes)
+            self._write(running, "completed", seconds, bytes=nbytes)
 
-    def cancelled(self, job: Job) -> None:
-        """Its client has left."""
-        if self._ends(job):
+    def cancelled(self, running: RunningRequest) -> None:
+        """Records that the client left."""
+        if self._is_first(running):
             self._metrics.cancel()
-            self._write(job, "cancelled", _so_far(job))
+            self._write(running, "cancelled", _seconds_so_far(running))
 
-    def failed(self, job: Job, reason: Reason) -> None:
-        """It ends without an image."""
-        if self._ends(job):
+    def failed(self, running: RunningRequest, reason: Reason) -> None:
+        """Records a request that ended without an image."""
+        if self._is_first(running):
             self._metrics.fail(reason)
-            self._write(job, "failed", _so_far(job), reason=reason.value)
+            self._write(running, "failed", _seconds_so_far(running), reason=reason.value)
 
-    def _ends(self, job: Job) -> bool:
-        if job.ended:
+    def _is_first(self, running: RunningRequest) -> bool:
+        if running.outcome_recorded:
             return False
-        job.ended = True
+        running.outcome_recorded = True
         return True
 
     def _write(
-        self, job: Job, outcome: str, seconds: Mapping[Stage, float], **facts: str | int
+        self,
+        running: RunningRequest,
+        outcome: str,
+        seconds: Mapping[Stage, float],
+        **facts: str | int,
     ) -> None:
-        request = job.request
+        request = running.request
         if self._log_prompts:
             facts["prompt"] = request.prompt
         fields = {
-            "request_id": job.id,
+            "request_id": running.id,
             "outcome": outcome,
             "steps": request.steps,
-            "adapters": [wanted.name for wanted in request.adapters],
+            "adapters": [adapter.name for adapter in request.adapters],
             **{f"{stage}_seconds": round(took, 6) for stage, took in seconds.items()},
             **facts,
         }
         log.info("image %s", outcome, extra=fields)
-        spans.write(job, outcome, seconds, str(facts.get("reason", "")))
+        spans.write(running, outcome, seconds, error=str(facts.get("reason", "")))
 
 
-def _so_far(job: Job) -> Mapping[Stage, float]:
-    return {Stage.TOTAL: time.perf_counter() - job.arrived_at}
+def _seconds_so_far(running: RunningRequest) -> Mapping[Stage, float]:
+    return {Stage.TOTAL: time.perf_counter() - running.arrived_at}

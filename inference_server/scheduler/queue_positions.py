@@ -1,7 +1,7 @@
-"""How many come first, told to everybody who waits, but not too often.
+"""Reports queue positions to waiting requests, at a limited rate.
 
-Owns when it is told: a full queue that moves twenty times a second would otherwise keep the event
-loop busy with numbers that nobody can read so fast. Knows nothing of who is next.
+A full queue that moves twenty times a second would otherwise keep the event loop busy with numbers
+that change faster than anyone can read them.
 """
 
 from __future__ import annotations
@@ -9,42 +9,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.running_request import RunningRequest
 
-TELL_SECONDS = 0.25
-"""Between two numbers that one client is told; its first comes at once."""
+REPORT_SECONDS = 0.25
+"""Least time between two reports to one client; the first report is sent at once."""
 
 
-class Positions:
-    """Tells jobs their positions.
+class QueuePositions:
+    """Reports positions as the queue changes. On the event loop only.
 
     Args:
-        look: who waits, each with the number of those before it.
+        positions: returns the waiting requests, each with the number of requests before it.
     """
 
-    def __init__(self, look: Callable[[], Iterable[tuple[int, Job]]]) -> None:
-        self._look = look
+    def __init__(self, positions: Callable[[], Iterable[tuple[int, RunningRequest]]]) -> None:
+        self._positions = positions
         self._loop = asyncio.get_running_loop()
-        self._told_at = -TELL_SECONDS
-        self._later: asyncio.TimerHandle | None = None
+        self._reported_at = -REPORT_SECONDS
+        self._timer: asyncio.TimerHandle | None = None
 
     def changed(self) -> None:
-        """The line has moved or grown. On the event loop, as everything here."""
-        due = self._told_at + TELL_SECONDS
-        everybody = self._loop.time() >= due
-        if everybody:
-            self._told_at = self._loop.time()
-        elif self._later is None:
-            self._later = self._loop.call_at(due, self._tell_later)
-        for position, job in self._look():
-            if position and (everybody or not job.position):
-                job.tell_position(position)
+        """Reports to every request if a report is due, otherwise only to new requests."""
+        due = self._reported_at + REPORT_SECONDS
+        is_due = self._loop.time() >= due
+        if is_due:
+            self._reported_at = self._loop.time()
+        elif self._timer is None:
+            self._timer = self._loop.call_at(due, self._report_later)
+        for position, running in self._positions():
+            if position and (is_due or not running.position):
+                running.report_position(position)
 
     def stop(self) -> None:
-        """Nobody is told any more."""
-        if self._later is not None:
-            self._later.cancel()
+        """Cancels the pending report."""
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _tell_later(self) -> None:
-        self._later = None
+    def _report_later(self) -> None:
+        self._timer = None
         self.changed()

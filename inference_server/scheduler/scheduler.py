@@ -1,93 +1,89 @@
-"""The queue, and who generates next.
+"""The bounded queue, and which request generates next.
 
-Owns the order of jobs and the hand-over to the device thread; knows nothing of
-gRPC, and of the engine and the adapters only the protocols in `interfaces`.
-
-A job moves from `waiting` (a bounded queue) to the flight, its adapters pinned, where as many as
-the batch allows share each step and one more stands by. One job at a time may have absent adapters
-loaded; jobs behind it whose adapters are resident overtake it meanwhile, so that an adapter that
-will not load costs nobody else the device. Everything but the device work happens on the event
-loop, and every change ends in `_advance`, which moves whatever can move.
+A request waits in a fair queue until its adapters are bound, that is, pinned at exact versions.
+Then it joins the batch: as many images as the batch's capacity allows share each step, and one more
+request stands by. Only one request at a time may have absent adapters loaded. Meanwhile requests
+behind it whose adapters are resident overtake it, so an adapter that does not load keeps no other
+request from the device. Everything but the device work runs on the event loop, and every change of
+state ends in `_advance`, which starts all that can start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+
+from torch import Tensor
 
 from inference_server.adapters.binding import Binding
-from inference_server.engine.jpeg import encode_image
 from inference_server.errors import RequestError
-from inference_server.scheduler.batch import ClientGoneError, Flight, Passenger
-from inference_server.scheduler.events import AdapterUse, Completed, ImageRequest, Timings
-from inference_server.scheduler.fair_queue import Line
+from inference_server.scheduler.batch import Batch, RequestCancelledError
+from inference_server.scheduler.device_loop import DeviceLoop
+from inference_server.scheduler.fair_queue import FairQueue
+from inference_server.scheduler.image_request import ImageRequest
 from inference_server.scheduler.interfaces import AdapterBinder, ImageEngine
+from inference_server.scheduler.jpeg_thread import Describe, JpegThread
 from inference_server.scheduler.metrics import ImageMetrics
-from inference_server.scheduler.outcomes import Ledger
-from inference_server.scheduler.queue_positions import Positions
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.outcomes import Outcomes
+from inference_server.scheduler.queue_positions import QueuePositions
+from inference_server.scheduler.running_request import RunningRequest
 from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 
-Describe = Callable[[ImageRequest, tuple[AdapterUse, ...]], str]
-"""An image's recipe as text."""
-
-REST_SECONDS = 2.0
-"""Without an image, after which memory that only generating needs is given back."""
-
 MAX_OVERTAKES = 8
-"""Times a job may be overtaken: images that keep every slot pinned must not starve it."""
+"""Times a request may be overtaken: images that keep every slot pinned must not starve it."""
 
 
 class Scheduler:
-    """Serves jobs in the order they came, as far as their adapters allow.
+    """Serves requests in the fair queue's order, as far as their adapters allow.
 
     Args:
         engine: generates.
         adapters: binds.
-        capacity: jobs that may wait, the first of all not counted. A client of whom none waits is
-            let in beyond it, up to as many again: one who fills the queue keeps nobody else out.
-        device: the one thread that calls the engine; shut down by `drain`.
-        describe: the text that an image carries.
-        batch: images that may share a step.
-        log_prompts: whether the log may say what was asked for.
+        device: the executor of the one thread that calls the engine; `drain` shuts it down.
+        capacity: requests that may wait, the first of all not counted. A client with none waiting
+            may exceed it, up to twice the capacity, so that one client that fills the queue does
+            not keep others out.
+        describe: returns the recipe that an image carries.
+        max_batch: images that may share a step.
+        log_prompts: the log may contain prompts.
     """
 
     def __init__(
         self,
         engine: ImageEngine,
         adapters: AdapterBinder,
-        capacity: int,
         device: ThreadPoolExecutor,
+        *,
+        capacity: int,
         describe: Describe,
-        batch: int = 1,
+        max_batch: int = 1,
         log_prompts: bool = False,
     ) -> None:
         self.capacity = capacity
         self.metrics = ImageMetrics()
-        self._engine = engine
         self._adapters = adapters
-        self._device = device
-        self._describe = describe
-        self._batch = batch
+        self._max_batch = max_batch
         self._loop = asyncio.get_running_loop()
-        self._ledger = Ledger(self.metrics, log_prompts)
-        self._flight = Flight(engine, batch, self._landed_on_device, self._stepped_on_device)
-        self._flying: asyncio.Future[None] | None = None
-        self._resting: asyncio.TimerHandle | None = None
-        self._jpeg = ThreadPoolExecutor(1, thread_name_prefix="jpeg")
-        self._waiting: Line[Job] = Line()
-        self._positions = Positions(self._line)
-        self._drawing: dict[Passenger, asyncio.Future[Any]] = {}
-        self._loads: dict[Job, asyncio.Task[Binding]] = {}
-        self._loaded: dict[Job, Binding] = {}
-        self._draws: set[asyncio.Task[None]] = set()
+        self._outcomes = Outcomes(self.metrics, log_prompts=log_prompts)
+        self._batch = Batch(
+            engine,
+            max_batch,
+            on_finish=self._finished_on_device,
+            on_step=self._stepped_on_device,
+        )
+        self._device = DeviceLoop(self._batch, engine, device)
+        self._jpeg = JpegThread(describe)
+        self._waiting: FairQueue[RunningRequest] = FairQueue()
+        self._positions = QueuePositions(self._queue_positions)
+        self._in_batch: dict[RunningRequest, asyncio.Future[Tensor]] = {}
+        self._loads: dict[RunningRequest, asyncio.Task[Binding]] = {}
+        self._loaded: dict[RunningRequest, Binding] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._mean_seconds = 0.0
@@ -95,16 +91,18 @@ class Scheduler:
 
     @property
     def queue_length(self) -> int:
-        """Jobs waiting or being generated."""
-        return len(self._waiting) + len(self._drawing)
+        """Requests that wait or are being generated."""
+        return len(self._waiting) + len(self._in_batch)
 
-    def submit(self, request: ImageRequest, request_id: str = "", client: str = "") -> Job:
+    def submit(
+        self, request: ImageRequest, request_id: str = "", client: str = ""
+    ) -> RunningRequest:
         """Accepts a request.
 
         Args:
             request: what is to be generated.
-            request_id: what the client calls it; empty: the job gets a random one.
-            client: who asks; clients take turns.
+            request_id: the client's name for it; empty: a random one.
+            client: identity that the fair queue counts the request under.
 
         Raises:
             RequestError: QUEUE_FULL or DRAINING, or its adapters cannot be used.
@@ -114,196 +112,173 @@ class Scheduler:
             raise RequestError(
                 Reason.DRAINING, "the server is shutting down; try another one or try again later"
             )
-        room = self.capacity if self._waits(client) else 2 * self.capacity
-        if self.queue_length > room:
+        limit = self.capacity if self._is_waiting(client) else 2 * self.capacity
+        if self.queue_length > limit:
             raise RequestError(
                 Reason.QUEUE_FULL,
-                f"{room} requests are waiting already, which is as many as this server queues",
+                f"the server's queue is full: {limit} requests are waiting; try again later",
                 retry_after=max(1.0, self._mean_seconds),
             )
-        job = Job(request, request_id, client)
-        self._waiting.join(job, client)
+        running = RunningRequest(request, request_id, client)
+        self._waiting.join(running, client)
         self._idle.clear()
         self._advance()
-        return job
+        return running
 
-    def _waits(self, client: str) -> bool:
-        standing_by = any(job.client == client for job in self._standing_by())
-        return standing_by or self._waiting.waits(client)
-
-    def cancel(self, job: Job) -> None:
-        """The job's client has gone. Harmless if the job is done."""
-        job.cancel()
-        self._ledger.cancelled(job)
-        if job in self._waiting:
-            self._waiting.leave(job)
-        if load := self._loads.get(job):
+    def cancel(self, running: RunningRequest) -> None:
+        """Ends a request whose client has gone; does nothing if it has ended already."""
+        running.cancel()
+        self._outcomes.cancelled(running)
+        if running in self._waiting:
+            self._waiting.leave(running)
+        if load := self._loads.get(running):
             load.cancel()
-        if binding := self._loaded.pop(job, None):
+        if binding := self._loaded.pop(running, None):
             self._adapters.release(binding)
-        boarded = next((p for p in self._drawing if p.job is job), None)
-        if boarded is not None and self._flight.leave(boarded):
-            self._landed(boarded, ClientGoneError())
+        if running in self._in_batch and self._batch.leave(running):
+            self._finished(running, RequestCancelledError())
         self._advance()
 
     async def drain(self, grace: float) -> None:
-        """Accepts nothing more; waits up to `grace` seconds for accepted jobs, then ends them."""
+        """Shuts down: accepts nothing more, and ends what is not done in `grace` seconds."""
         self._draining = True
+        self._device.stop_resting()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
-        left = [*self._waiting, *(passenger.job for passenger in self._drawing)]
+        unfinished = [*self._waiting, *self._in_batch]
         self._waiting.clear()
-        for job in left:
-            self._fail(job, RequestError(Reason.DRAINING, "the server shut down before the image"))
-            self.cancel(job)
-        await asyncio.gather(*self._draws, *self._loads.values(), return_exceptions=True)
-        if self._resting is not None:
-            self._resting.cancel()
+        for running in unfinished:
+            error = RequestError(Reason.DRAINING, "the server shut down before the image")
+            self._fail(running, error)
+            self.cancel(running)
+        await asyncio.gather(*self._deliveries, *self._loads.values(), return_exceptions=True)
         self._positions.stop()
-        self._device.shutdown()
-        self._jpeg.shutdown()
+        self._device.stop()
+        self._jpeg.stop()
 
-    # -- who is next ------------------------------------------------------------------------
+    # -- the queue --------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        while len(self._drawing) <= self._batch and (ready := self._next_ready()) is not None:
-            passenger = Passenger(*ready)
-            landing = self._drawing[passenger] = self._loop.create_future()
-            self._flight.board(passenger)
+        while len(self._in_batch) <= self._max_batch and (bound := self._next_bound()) is not None:
+            pixels = self._in_batch[bound] = self._loop.create_future()
+            self._batch.join(bound)
             task = asyncio.create_task(
-                self._draw(passenger, landing), name="draw", context=passenger.job.context()
+                self._deliver(bound, pixels), name="deliver", context=bound.context()
             )
-            self._draws.add(task)
-            task.add_done_callback(self._drawn)
-        self._fly()
+            self._deliveries.add(task)
+            task.add_done_callback(self._delivered)
+        self._device.wake()
         self._positions.changed()
-        if self.queue_length == 0 and not self._draws and not self._loads:
+        if self.queue_length == 0 and not self._deliveries and not self._loads:
             self._idle.set()
 
-    def _next_ready(self) -> tuple[Job, Binding] | None:
-        """The first waiting job whose adapters are all there, bound; starts loading for another."""
-        for index, job in enumerate(self._waiting):
-            if job not in self._loads:
-                binding = self._loaded.pop(job, None)
-                binding = binding or job.context().run(
-                    self._adapters.try_bind, job.request.adapters
+    def _next_bound(self) -> RunningRequest | None:
+        """Takes the first request whose adapters are resident, bound; starts loading another's."""
+        for index, running in enumerate(self._waiting):
+            if running not in self._loads:
+                binding = self._loaded.pop(running, None)
+                binding = binding or running.context().run(
+                    self._adapters.try_bind, running.request.adapters
                 )
                 if binding is not None:
                     for overtaken in list(self._waiting)[:index]:
                         overtaken.overtaken += 1
-                    self._waiting.take(job)
-                    return job, binding
+                    self._waiting.take(running)
+                    running.bind(binding)
+                    return running
                 if not self._loads and not self._loaded:
-                    self._load(job)
-            if job.overtaken >= MAX_OVERTAKES:
+                    self._load_adapters(running)
+            if running.overtaken >= MAX_OVERTAKES:
                 break
         return None
 
-    def _load(self, job: Job) -> None:
-        # The device has nothing else to do for it: its prompt is encoded meanwhile.
-        self._flight.expect(job.request.prompt)
-        task = asyncio.create_task(self._adapters.bind(job.request.adapters), context=job.context())
-        self._loads[job] = task
-        task.add_done_callback(lambda _: self._load_ended(job, task))
+    def _load_adapters(self, running: RunningRequest) -> None:
+        # The device has nothing else to do for this request: it encodes the prompt meanwhile.
+        self._batch.expect(running.request.prompt)
+        task = asyncio.create_task(
+            self._adapters.bind(running.request.adapters), context=running.context()
+        )
+        self._loads[running] = task
+        task.add_done_callback(lambda _: self._load_ended(running, task))
 
-    def _load_ended(self, job: Job, task: asyncio.Task[Binding]) -> None:
-        del self._loads[job]
+    def _load_ended(self, running: RunningRequest, task: asyncio.Task[Binding]) -> None:
+        del self._loads[running]
         error = None if task.cancelled() else task.exception()
         if error is not None:
             if not isinstance(error, RequestError):
-                about = {"request_id": job.id}
-                log.error("binding adapters failed", exc_info=error, extra=about)
-            if job in self._waiting:
-                self._waiting.leave(job)
-                self._fail(job, error if isinstance(error, Exception) else RuntimeError(str(error)))
+                fields = {"request_id": running.id}
+                log.error("binding adapters failed", exc_info=error, extra=fields)
+            if running in self._waiting:
+                self._waiting.leave(running)
+                failure = error if isinstance(error, Exception) else RuntimeError(str(error))
+                self._fail(running, failure)
         elif not task.cancelled():
-            if job.cancelled:
+            if running.cancelled:
                 self._adapters.release(task.result())
             else:
-                self._loaded[job] = task.result()
+                self._loaded[running] = task.result()
         self._advance()
 
-    def _line(self) -> Iterator[tuple[int, Job]]:
-        """Who waits, each with how many come first; 0 for whoever has a free seat."""
+    def _queue_positions(self) -> Iterator[tuple[int, RunningRequest]]:
+        """Yields waiting requests with their position; 0 if the batch has a place for it."""
         standing_by = self._standing_by()
-        flying = len(self._drawing) - len(standing_by)
-        for index, job in enumerate([*standing_by, *self._waiting]):
-            yield (flying + index if flying + index >= self._batch else 0), job
+        started = len(self._in_batch) - len(standing_by)
+        for index, running in enumerate([*standing_by, *self._waiting]):
+            position = started + index
+            yield (position if position >= self._max_batch else 0), running
 
-    def _standing_by(self) -> list[Job]:
-        return [passenger.job for passenger in self._drawing if not passenger.began]
+    def _standing_by(self) -> list[RunningRequest]:
+        return [running for running in self._in_batch if not running.started_at]
 
-    # -- the image ------------------------------------------------------------------------
+    def _is_waiting(self, client: str) -> bool:
+        stands_by = any(running.client == client for running in self._standing_by())
+        return stands_by or self._waiting.has_client(client)
 
-    def _fly(self) -> None:
-        """Sees to it that the device thread is there for whoever boards."""
-        if self._flying is not None or not self._flight.wanted:
-            return
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
-        self._flying = self._loop.run_in_executor(self._device, self._flight.fly)
-        self._flying.add_done_callback(self._arrived)
+    # -- results ----------------------------------------------------------------------------
 
-    def _arrived(self, _: asyncio.Future[None]) -> None:
-        self._flying = None
-        self._fly()
-        if self._flying is None and not self._draining:
-            self._resting = self._loop.call_later(REST_SECONDS, self._rest)
-
-    def _rest(self) -> None:
-        self._resting = None
-        self._loop.run_in_executor(self._device, self._engine.rest)
-
-    def _landed_on_device(self, passenger: Passenger, outcome: Any) -> None:
-        self._loop.call_soon_threadsafe(self._landed, passenger, outcome)
+    def _finished_on_device(self, running: RunningRequest, result: Tensor | Exception) -> None:
+        self._loop.call_soon_threadsafe(self._finished, running, result)
 
     def _stepped_on_device(self, seconds: float, images: int) -> None:
         self._loop.call_soon_threadsafe(self.metrics.step, seconds, images)
 
-    def _landed(self, passenger: Passenger, outcome: Any) -> None:
-        future = self._drawing.pop(passenger)
-        self._adapters.release(passenger.binding)
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
+    def _finished(self, running: RunningRequest, result: Tensor | Exception) -> None:
+        pixels = self._in_batch.pop(running)
+        self._adapters.release(running.binding)
+        if isinstance(result, Exception):
+            pixels.set_exception(result)
         else:
-            future.set_result(outcome)
+            pixels.set_result(result)
         self._advance()
 
-    async def _draw(self, passenger: Passenger, landing: asyncio.Future[Any]) -> None:
-        """One image from its boarding to its JPEG."""
-        job, uses = passenger.job, passenger.uses
+    async def _deliver(self, running: RunningRequest, pixels: asyncio.Future[Tensor]) -> None:
+        """Waits for the image, encodes it and sends it, or sends the error."""
         try:
-            pixels = await landing
-            began = time.perf_counter()
-            text = self._describe(job.request, uses) if job.request.recipe else ""
-            image = await self._loop.run_in_executor(self._jpeg, encode_image, pixels, text)
-            ended = time.perf_counter()
-            total, stages = ended - job.arrived_at, passenger.stages
-            self._learn(total - stages["queued"])
-            timings = Timings(**stages, jpeg_encode=ended - began, total=total)
-            self._ledger.completed(job, timings, len(image))
-            job.post(Completed(image, job.request.seed, timings))
-        except ClientGoneError:
-            pass  # whoever cancelled it has written that down
+            completed = await self._jpeg.complete(running, await pixels)
+            timings = completed.timings
+            self._add_to_mean(timings.total - timings.queued)
+            self._outcomes.completed(running, timings, len(completed.image))
+            running.post(completed)
+        except RequestCancelledError:
+            pass  # `cancel` has recorded the outcome
         except RequestError as error:
             log.warning("%s: %s", error.reason, error.message)
-            self._fail(job, error)
+            self._fail(running, error)
         except Exception as error:
             log.exception("generating failed")
-            self._fail(job, error)
+            self._fail(running, error)
 
-    def _drawn(self, task: asyncio.Task[None]) -> None:
-        self._draws.discard(task)
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        self._deliveries.discard(task)
         self._advance()
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, running: RunningRequest, error: Exception) -> None:
         reason = error.reason if isinstance(error, RequestError) else Reason.INTERNAL
-        self._ledger.failed(job, reason)
-        job.post(error)
+        self._outcomes.failed(running, reason)
+        running.post(error)
 
-    def _learn(self, seconds: float) -> None:
-        # A moving average; what a refused client is told to wait.
+    def _add_to_mean(self, seconds: float) -> None:
+        # A moving average; a client that meets a full queue is asked to wait that long.
         before = self._mean_seconds or seconds
         self._mean_seconds = 0.8 * before + 0.2 * seconds

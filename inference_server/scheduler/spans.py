@@ -1,7 +1,6 @@
-"""An image's spans, written at its end from the times that were taken anyway.
+"""The trace spans of an image, written at its end from times that the scheduler has anyway.
 
-Owns their names and attributes; knows nothing of where they go. Without OpenTelemetry's SDK this
-does nothing.
+Without OpenTelemetry's SDK this does nothing.
 """
 
 from __future__ import annotations
@@ -13,18 +12,22 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from inference_server.scheduler.metrics import Stage
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.running_request import RunningRequest
 
-IN_TURN = (Stage.QUEUED, Stage.TEXT_ENCODE, Stage.DENOISE, Stage.DECODE)
-"""Each begins as the one before it ends. The JPEG's encode ends with the image."""
-
-
-def write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str = "") -> None:
-    """One span for the image, in its client's trace, and one for each stage that is known."""
-    job.context().run(_write, job, outcome, seconds, error)
+CONSECUTIVE = (Stage.QUEUED, Stage.TEXT_ENCODE, Stage.DENOISE, Stage.DECODE)
+"""Each begins where the one before it ends. The JPEG's encode ends with the image."""
 
 
-def _write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str) -> None:
+def write(
+    running: RunningRequest, outcome: str, seconds: Mapping[Stage, float], *, error: str = ""
+) -> None:
+    """Writes one span for the image, in its client's trace, and one for each stage in `seconds`."""
+    running.context().run(_write, running, outcome, seconds, error)
+
+
+def _write(
+    running: RunningRequest, outcome: str, seconds: Mapping[Stage, float], error: str
+) -> None:
     tracer = trace.get_tracer("wuliart.server")
     end = time.time_ns()
     begin = end - _nanoseconds(seconds[Stage.TOTAL])
@@ -33,16 +36,16 @@ def _write(job: Job, outcome: str, seconds: Mapping[Stage, float], error: str) -
         kind=SpanKind.SERVER,
         start_time=begin,
         attributes={
-            "request_id": job.id,
+            "request_id": running.id,
             "outcome": outcome,
-            "steps": job.request.steps,
-            "adapters": [wanted.name for wanted in job.request.adapters],
+            "steps": running.request.steps,
+            "adapters": [adapter.name for adapter in running.request.adapters],
         },
     )
     if error:
         image.set_status(StatusCode.ERROR, error)
     inside = trace.set_span_in_context(image)
-    for stage in IN_TURN:
+    for stage in CONSECUTIVE:
         if (took := seconds.get(stage)) is not None:
             until = begin + _nanoseconds(took)
             tracer.start_span(stage, inside, start_time=begin).end(until)

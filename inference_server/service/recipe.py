@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from inference_server import VERSION
-from inference_server.scheduler.events import AdapterUse, ImageRequest
-from inference_server.scheduler.scheduler import Describe
+from inference_server.scheduler.events import AdapterUse
+from inference_server.scheduler.image_request import ImageRequest
+from inference_server.scheduler.jpeg_thread import Describe
 from wuliart_contract.recipe import Recipe, RecipeAdapter
 
 

@@ -11,7 +11,7 @@ import unicodedata
 
 from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError, Violation
-from inference_server.scheduler.events import ImageRequest
+from inference_server.scheduler.image_request import ImageRequest
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart_contract.limits import (
     MAX_ADAPTER_NAME_CHARACTERS,

@@ -15,10 +15,10 @@ from typing import Any
 
 from inference_server.__main__ import main
 from inference_server.engine.engine import Engine
-from inference_server.scheduler import batch, scheduler
+from inference_server.scheduler import batch, jpeg_thread
 
 STAGES = ("encode", "begin", "step", "check", "preview", "decode", "rest")
-ENCODERS = {"encode_preview": batch, "encode_image": scheduler}
+ENCODERS = {"encode_preview": batch, "encode_image": jpeg_thread}
 """JPEG: where each is called from."""
 
 

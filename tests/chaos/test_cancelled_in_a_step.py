@@ -30,7 +30,7 @@ async def test_the_slot_of_a_cancelled_image_is_free_only_when_the_device_is_don
         server.engine.hold()
         call = server.generate(adapters=[AdapterWeight(name="ink", weight=1.0)])
         await until(lambda: server.engine.entered("step") == 1)
-        (gated,) = server.engine.drawings[0].adapters
+        (gated,) = server.engine.images[0].adapters
         before = gated.tensors.factors["block0.img_qkv"].down.clone()
         call.cancel()
         await server.let_go(0)

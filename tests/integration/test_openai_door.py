@@ -140,7 +140,7 @@ async def test_adapters_by_model_and_by_list(
     both = [{"name": "ink", "weight": -0.5}, {"name": "sub/aurora"}]
     await draw(door, model="sub/aurora", extra_body={"adapters": both[:1]})
     await draw(door, extra_body={"adapters": both})
-    used = [[adapter.gate for adapter in d.adapters] for d in server.engine.drawings]
+    used = [[adapter.gate for adapter in d.adapters] for d in server.engine.images]
     assert used == [[1.0, -0.5], [-0.5, 1.0]]
     # The adapter given as the model is the first that the server counts, so `adapters` begins at 0.
     error = await refusal(
@@ -219,7 +219,7 @@ async def test_a_partial_image_comes_before_the_next_step_ends(
         server.engine.let()
         event = await anext(stream)
         assert event.partial_image_index == step - 1
-        assert server.engine.drawings[0].done == step
+        assert server.engine.images[0].done == step
     server.engine.free()
     assert (await anext(stream)).type == "image_generation.completed"
     assert [event async for event in stream] == []

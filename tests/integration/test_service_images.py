@@ -58,7 +58,7 @@ async def test_the_stream_of_a_request_that_names_only_a_prompt(server: InProces
     elapsed = [s.elapsed.ToNanoseconds() for s in steps]
     assert elapsed == sorted(elapsed) and elapsed[0] >= 0
 
-    assert started.seed == completed.seed == server.engine.drawings[0].seed
+    assert started.seed == completed.seed == server.engine.images[0].seed
     assert (completed.media_type, completed.width, completed.height) == ("image/jpeg", 1024, 1024)
     timings = completed.timings
     stages = [
@@ -103,13 +103,13 @@ async def test_a_seed_that_is_given_is_used(server: InProcessServer, seed: int) 
     received = await events(server, prompt="a lighthouse", seed=seed, steps=1)
     assert received[0].started.seed == seed
     assert received[-1].completed.seed == seed
-    assert server.engine.drawings[0].seed == seed
+    assert server.engine.images[0].seed == seed
 
 
 async def test_seeds_that_nobody_gave_differ(server: InProcessServer) -> None:
     for _ in range(3):
         await events(server, prompt="a lighthouse", steps=1)
-    assert len({drawing.seed for drawing in server.engine.drawings}) == 3
+    assert len({drawing.seed for drawing in server.engine.images}) == 3
 
 
 async def test_steps_are_told_as_they_end(server: InProcessServer) -> None:
@@ -118,7 +118,7 @@ async def test_steps_are_told_as_they_end(server: InProcessServer) -> None:
     assert (await call.read()).WhichOneof("event") == "started"
     server.engine.let(1)
     assert (await call.read()).step.step == 1
-    assert server.engine.drawings[0].done == 1
+    assert server.engine.images[0].done == 1
     server.engine.let(1)
     assert (await call.read()).step.step == 2
     assert (await kinds(call)) == ["completed"]
@@ -127,7 +127,7 @@ async def test_steps_are_told_as_they_end(server: InProcessServer) -> None:
 async def test_positions_count_down_to_the_start(
     server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0)
+    monkeypatch.setattr(positions_module, "REPORT_SECONDS", 0)
     server.engine.hold()
     calls = []
     for n in range(4):
@@ -145,7 +145,7 @@ async def test_positions_count_down_to_the_start(
 async def test_a_position_is_sent_again_only_when_it_changes(
     server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0)
+    monkeypatch.setattr(positions_module, "REPORT_SECONDS", 0)
     server.engine.hold()
     calls = []
     for n in range(5):

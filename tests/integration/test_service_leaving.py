@@ -43,7 +43,7 @@ async def test_cancel_stops_before_the_next_step_and_skips_the_decode(
     await server.let_go(0)
     server.engine.free()
     assert (await kinds(follower))[-1] == "completed"
-    assert server.engine.drawings[0].done == 2
+    assert server.engine.images[0].done == 2
     of_leaver = server.stages[: server.stages.index("encode", 1)]
     assert of_leaver == ["encode", "begin", "step", "step"]
     assert server.engine.entered("decode") == 1

@@ -87,8 +87,8 @@ async def test_what_was_committed_is_what_is_drawn_with(
     assert (adapter.name, adapter.weight, adapter.content_hash) == ("ink", -0.5, entry.content_hash)
 
     # The event is out before the device thread has begun.
-    await until(lambda: server.engine.drawings)
-    (gated,) = server.engine.drawings[0].adapters
+    await until(lambda: server.engine.images)
+    (gated,) = server.engine.images[0].adapters
     assert gated.gate == -0.5
     assert set(gated.tensors.factors) == {"block0.img_qkv"}
     assert set(gated.tensors.deltas) == {"block0.img_mod"}
@@ -112,7 +112,7 @@ async def test_an_adapter_of_weight_0_is_named_but_not_applied(
     call = server.generate(adapters=[AdapterWeight(name="ink", weight=0.0)], steps=1)
     assert [use.name for use in (await read_until(call, "started")).started.adapters] == ["ink"]
     await kinds(call)
-    assert not server.engine.drawings[0].adapters
+    assert not server.engine.images[0].adapters
 
 
 async def test_images_keep_their_slots(server: InProcessServer, manager: HandManager) -> None:
@@ -136,8 +136,8 @@ async def test_a_image_is_drawn_with_one_version(
     before, after = drawing(server, "ink", steps=2), None
     first = (await read_until(before, "started")).started.adapters[0]
     # The event is out before the device thread has begun.
-    await until(lambda: server.engine.drawings)
-    (gated,) = server.engine.drawings[0].adapters
+    await until(lambda: server.engine.images)
+    (gated,) = server.engine.images[0].adapters
     copy = gated.tensors.factors["block0.img_qkv"].down.clone()
     new = await manager.load("ink", seed=2)
     await manager.report(new)
@@ -150,7 +150,7 @@ async def test_a_image_is_drawn_with_one_version(
     assert (first.content_hash, second.content_hash) == (old.content_hash, new.content_hash)
     assert second.generation > first.generation
     assert torch.equal(gated.tensors.factors["block0.img_qkv"].down, copy)
-    (fresh,) = server.engine.drawings[1].adapters
+    (fresh,) = server.engine.images[1].adapters
     assert not torch.equal(fresh.tensors.factors["block0.img_qkv"].down, copy)
 
 

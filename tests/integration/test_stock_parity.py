@@ -17,7 +17,8 @@ from diffusers import QwenImagePipeline
 
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.engine.engine import Drawing, Engine
+from inference_server.engine.engine import Engine
+from inference_server.engine.latent_image import LatentImage
 from inference_server.loading.load import load_model, open_source
 from inference_server.model.kernels.low_rank import GatedAdapter
 from tests.support.lora_files import make_lora
@@ -86,14 +87,14 @@ def draw_stock(
     return latents[-1], np.round(image * 255) if case.decoded else None
 
 
-def draw_ours(engine: Engine, case: Case) -> Drawing:
+def draw_ours(engine: Engine, case: Case) -> LatentImage:
     layout = engine.model.layout(max_rank=16)
     segment = AdapterSegment(layout, len(case.loras) + 1, CPU)
     adapters = [
         GatedAdapter(fill(segment, slot, data, engine), weight)
         for slot, (data, weight) in enumerate(case.loras)
     ]
-    drawing = engine.begin(engine.encode(PROMPT), SEED, case.steps, adapters)
+    drawing = engine.begin(engine.encode(PROMPT), SEED, case.steps, adapters=adapters)
     for _ in range(case.steps):
         engine.step([drawing])
     return drawing

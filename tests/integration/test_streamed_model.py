@@ -92,5 +92,5 @@ def test_a_prompt_encoded_beside_a_step_is_the_prompt_and_the_step_the_step(
     whole.step([drawings[0]])
     assert torch.equal(drawings[0].latents, drawings[1].latents)
     for prompt in prompts:
-        assert engine.encoded(prompt) and not whole.encoded(prompt)
+        assert engine.is_encoded(prompt) and not whole.is_encoded(prompt)
         assert torch.equal(engine.encode(prompt).states, whole.encode(prompt).states)

@@ -1,5 +1,5 @@
-"""Stand-ins for the parts around the scheduler: an engine that generates nothing, a binder that
-pins nothing, and a way to wait for what they see. Every stage can be held, let go and made to fail.
+"""Fakes of the parts around the scheduler: an engine that computes nothing and a binder without
+slots. Tests can hold every stage, release it and make it fail, and wait for what the fakes record.
 """
 
 from __future__ import annotations
@@ -19,47 +19,53 @@ from torch import Tensor
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterWeight, FileEntry, Resident
 from inference_server.adapters.slots import Pin
+from inference_server.engine.latent_image import LatentImage
 from inference_server.engine.memory_plan import Demand
+from inference_server.engine.prompt_cache import PromptEmbedding
 from inference_server.loading.memory_plan import make_plan
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter
+from inference_server.model.rope import Rotation
 
 DEADLINE = 10.0
 """Seconds after which a test has failed rather than been slow."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Returns once the condition holds; what the test waits for must happen by itself."""
+    """Waits until the condition holds."""
     ends = time.monotonic() + DEADLINE
     while not condition():
         if time.monotonic() > ends:
-            raise AssertionError("what the test waits for did not happen")
+            raise AssertionError(f"the condition did not become true in {DEADLINE} s")
         await asyncio.sleep(0.001)
 
 
 async def settle() -> None:
-    """Lets every task go on until all wait for something that is yet to come."""
+    """Runs the event loop until every task waits for an event that has not happened yet."""
     for _ in range(30):
         await asyncio.sleep(0)
 
 
-@dataclass(frozen=True)
-class FakePrompt:
-    """An embedding of nothing."""
+@dataclass(frozen=True, slots=True)
+class FakePrompt(PromptEmbedding):
+    """An empty embedding that keeps its prompt."""
 
-    text: str
-    tokens: int
-    tokens_ignored: int
+    text: str = ""
 
 
-@dataclass
-class FakeDrawing:
+class FakeImage(LatentImage):
     """An image of one colour."""
 
-    prompt: FakePrompt
-    seed: int
-    steps: int
-    adapters: Sequence[GatedAdapter]
-    done: int = 0
+    def __init__(
+        self, prompt: FakePrompt, seed: int, steps: int, adapters: Sequence[GatedAdapter]
+    ) -> None:
+        sigmas = [1 - n / steps for n in range(steps + 1)]
+        super().__init__(
+            prompt, sigmas=sigmas, modulation=(), adapters=adapters, latents=torch.empty(0)
+        )
+        self.text = prompt.text
+        self.seed = seed
+        self.steps = steps
+        self.done = 0
 
 
 @dataclass(frozen=True)
@@ -73,90 +79,97 @@ class Call:
 
 @dataclass
 class FakeEngine:
-    """`scheduler.ImageEngine` without a model.
+    """A `scheduler.ImageEngine` without a model.
 
-    `step_seconds` is slept in every step. `hold` makes a stage wait for `let` or `free`; `fail`
-    makes the stage's next call raise, once.
+    `hold` makes a stage wait for `let` or `free`; `fail` makes the stage's next call raise, once.
     """
 
     step_seconds: float = 0.0
+    """Time that each image adds to a step."""
     cold: set[str] = field(default_factory=set)
-    """Prompts that take long to encode; everything else is as if it were in the cache."""
+    """Prompts that are not cached yet; every other prompt is."""
     calls: list[Call] = field(default_factory=list)
-    drawings: list[FakeDrawing] = field(default_factory=list)
+    images: list[FakeImage] = field(default_factory=list)
+    """Every image that was begun, in order."""
     _failures: dict[str, Exception] = field(default_factory=dict)
     _permits: dict[str, float] = field(default_factory=dict)
     _gate: threading.Condition = field(default_factory=threading.Condition)
 
-    # -- what tests do ----------------------------------------------------------------------
+    # -- for tests --------------------------------------------------------------------------
 
     def hold(self, stage: str = "step") -> None:
-        """Calls of the stage wait from now on."""
+        """Makes calls of the stage wait from now on."""
         with self._gate:
             self._permits[stage] = 0
 
     def let(self, calls: int = 1, stage: str = "step") -> None:
-        """Lets that many calls of a held stage go on."""
+        """Releases that many calls of a held stage."""
         with self._gate:
             self._permits[stage] += calls
             self._gate.notify_all()
 
     def free(self) -> None:
-        """Nothing is held any more."""
+        """Releases every stage."""
         with self._gate:
             self._permits.clear()
             self._gate.notify_all()
 
     def fail(self, stage: str, error: Exception) -> None:
-        """The stage's next call raises."""
+        """Makes the stage's next call raise."""
         self._failures[stage] = error
 
     def entered(self, stage: str, subject: str | int | None = None) -> int:
-        """How often the stage was called (for this subject), calls that wait included."""
+        """Returns how often the stage was called (for this subject), waiting calls included."""
         return sum(
             call.stage == stage and subject in (None, call.subject) for call in list(self.calls)
         )
 
-    # -- what the scheduler does --------------------------------------------------------------
+    # -- for the scheduler ------------------------------------------------------------------
 
     def encode(self, prompt: str) -> FakePrompt:
         self._enter("encode", prompt)
-        return FakePrompt(prompt, len(prompt), max(0, len(prompt) - 512))
+        empty = torch.empty(0)
+        return FakePrompt(
+            empty, Rotation(empty, empty), len(prompt), max(0, len(prompt) - 512), prompt
+        )
 
     def begin(
-        self, prompt: FakePrompt, seed: int, steps: int, adapters: Sequence[GatedAdapter]
-    ) -> FakeDrawing:
+        self, prompt: PromptEmbedding, seed: int, steps: int, *, adapters: Sequence[GatedAdapter]
+    ) -> FakeImage:
         self._enter("begin", seed)
-        drawing = FakeDrawing(prompt, seed, steps, adapters)
-        self.drawings.append(drawing)
-        return drawing
+        assert isinstance(prompt, FakePrompt)
+        image = FakeImage(prompt, seed, steps, adapters)
+        self.images.append(image)
+        return image
 
-    def encoded(self, prompt: str) -> bool:
+    def is_encoded(self, prompt: str) -> bool:
         return prompt not in self.cold
 
-    def step(self, drawings: Sequence[FakeDrawing], prompts: Sequence[str]) -> None:
+    def step(self, images: Sequence[LatentImage], prompts: Sequence[str]) -> None:
         for prompt in prompts:
             self._enter("encode beside", prompt)
             self.cold.discard(prompt)
-        for drawing in drawings:
-            self._enter("step", drawing.seed)
+        for image in map(_fake, images):
+            self._enter("step", image.seed)
             time.sleep(self.step_seconds)
-            drawing.done += 1
+            image.done += 1
 
-    def check(self, drawing: FakeDrawing) -> None:
-        # Not among the calls: it belongs to the step before it.
+    def check(self, image: LatentImage) -> None:
+        # Not recorded: tests count it as a part of the step before it.
         if (error := self._failures.pop("check", None)) is not None:
             raise error
 
-    def preview(self, drawing: FakeDrawing) -> Tensor:
-        """uint8 [32, 48, 3]: not square, so that a mix-up of its sides shows."""
-        self._enter("preview", drawing.seed)
-        return _filled(drawing.seed, 32, 48)
+    def preview(self, image: LatentImage) -> Tensor:
+        """[32, 48, 3] uint8: not square, so that swapped sides show."""
+        seed = _fake(image).seed
+        self._enter("preview", seed)
+        return _filled(seed, 32, 48)
 
-    def decode(self, drawing: FakeDrawing) -> Tensor:
-        """uint8 [1024, 1024, 3] of `colour(seed)`."""
-        self._enter("decode", drawing.seed)
-        return _filled(drawing.seed, 1024, 1024)
+    def decode(self, image: LatentImage) -> Tensor:
+        """[1024, 1024, 3] uint8 of `colour(seed)`."""
+        seed = _fake(image).seed
+        self._enter("decode", seed)
+        return _filled(seed, 1024, 1024)
 
     def rest(self) -> None:
         self._enter("rest", "")
@@ -172,8 +185,13 @@ class FakeEngine:
             raise error
 
 
+def _fake(image: LatentImage) -> FakeImage:
+    assert isinstance(image, FakeImage)
+    return image
+
+
 def planned_memory() -> dict[str, Any]:
-    """What of a model tells its memory: a plan of a few bytes, nothing streamed."""
+    """Fields of a `LoadedModel` that describe its memory: a plan of a few bytes, none streamed."""
     return {
         "plan": make_plan(Demand(10, 20, 5, 5, 1, 2, 1, 3), None),
         "transformer": SimpleNamespace(blocks=SimpleNamespace(headroom_taken=False)),
@@ -181,7 +199,7 @@ def planned_memory() -> dict[str, Any]:
 
 
 def colour(seed: int) -> tuple[int, int, int]:
-    """The colour of the seed's image; seeds side by side get colours far apart."""
+    """Returns the colour of the seed's image; neighbouring seeds get colours far apart."""
     mixed = seed * 2654435761 % (1 << 32)
     return mixed >> 24, mixed >> 16 & 255, mixed >> 8 & 255
 
@@ -192,13 +210,14 @@ def _filled(seed: int, height: int, width: int) -> Tensor:
 
 @dataclass(eq=False)
 class FakeBinder:
-    """`scheduler.AdapterBinder` without slots; remembers what was bound and what came back.
+    """A `scheduler.AdapterBinder` without slots that records bindings and releases.
 
-    `hold` makes binds wait for `free`; `cancel_seconds` is how long a cancelled bind takes to end.
+    `hold` makes binds wait for `free`.
     """
 
     cancel_seconds: float = 0.0
-    asked: list[tuple[AdapterWeight, ...]] = field(default_factory=list)
+    """Time that a cancelled bind takes to end."""
+    requested: list[tuple[AdapterWeight, ...]] = field(default_factory=list)
     bound: list[Binding] = field(default_factory=list)
     released: list[Binding] = field(default_factory=list)
     cancelled: int = 0
@@ -210,40 +229,40 @@ class FakeBinder:
         self._open.set()
 
     def hold(self, *names: str) -> None:
-        """Binds wait from now on; with names, only binds of those."""
+        """Makes binds wait from now on; with names, only binds of those."""
         self._held = frozenset(names)
         self._open.clear()
 
     def free(self) -> None:
-        """Binds no longer wait."""
+        """Releases the binds."""
         self._open.set()
 
-    def _waits(self, wanted: Sequence[AdapterWeight]) -> bool:
-        touched = not self._held or any(w.name in self._held for w in wanted)
+    def _is_held(self, adapters: Sequence[AdapterWeight]) -> bool:
+        touched = not self._held or any(adapter.name in self._held for adapter in adapters)
         return touched and not self._open.is_set()
 
     def fail(self, error: Exception) -> None:
-        """The next bind raises."""
+        """Makes the next bind raise."""
         self._failure = error
 
     @property
     def balanced(self) -> bool:
-        """Whether every binding came back exactly once."""
+        """True if every binding was released exactly once."""
         return sorted(map(id, self.bound)) == sorted(map(id, self.released))
 
-    def check(self, wanted: Sequence[AdapterWeight]) -> None:
-        """Everything can be bound."""
+    def check(self, adapters: Sequence[AdapterWeight]) -> None:
+        """Accepts all adapters."""
 
-    def try_bind(self, wanted: Sequence[AdapterWeight]) -> Binding | None:
-        if self._waits(wanted) or self._failure is not None:
+    def try_bind(self, adapters: Sequence[AdapterWeight]) -> Binding | None:
+        if self._is_held(adapters) or self._failure is not None:
             return None
-        self.asked.append(tuple(wanted))
-        return self._bind(wanted)
+        self.requested.append(tuple(adapters))
+        return self._bind(adapters)
 
-    async def bind(self, wanted: Sequence[AdapterWeight]) -> Binding:
-        self.asked.append(tuple(wanted))
+    async def bind(self, adapters: Sequence[AdapterWeight]) -> Binding:
+        self.requested.append(tuple(adapters))
         try:
-            if self._waits(wanted):
+            if self._is_held(adapters):
                 await self._open.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
@@ -253,10 +272,11 @@ class FakeBinder:
         if self._failure is not None:
             error, self._failure = self._failure, None
             raise error
-        return self._bind(wanted)
+        return self._bind(adapters)
 
-    def _bind(self, wanted: Sequence[AdapterWeight]) -> Binding:
-        binding = Binding(tuple(wanted), tuple(_pin(w.name, n) for n, w in enumerate(wanted)))
+    def _bind(self, adapters: Sequence[AdapterWeight]) -> Binding:
+        pins = tuple(_pin(adapter.name, slot) for slot, adapter in enumerate(adapters))
+        binding = Binding(tuple(adapters), pins)
         self.bound.append(binding)
         return binding
 

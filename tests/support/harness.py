@@ -1,8 +1,7 @@
 """The inference server inside a test's event loop, on temporary Unix sockets.
 
 Everything of `inference_server.server` is real (store, segment, scheduler, both gRPC listeners,
-descriptor socket) except the engine. Owns wiring, teardown and the reading of failures; knows
-nothing of what a test asserts.
+descriptor socket) except the engine.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from inference_server.model.schedule import FAMILIES, ScheduleTable
 from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.network import Network
 from inference_server.scheduler.device_thread import device_thread
-from inference_server.scheduler.events import ImageRequest
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.image_request import ImageRequest
+from inference_server.scheduler.running_request import RunningRequest
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.adapters import Adapters
 from inference_server.service.backend import Backend, BackendSlot
@@ -58,21 +57,29 @@ CONDITIONING = np.linspace(-1, 1, 4 * 32, dtype="<f4").reshape(4, 32)
 
 
 class WatchedScheduler(Scheduler):
-    """Lets a test see which calls the service has let go of."""
+    """A scheduler that records the requests it accepted, so that tests see which were cancelled."""
 
     def __init__(self, engine: FakeEngine, binder: Binder, capacity: int) -> None:
-        super().__init__(engine, binder, capacity, device_thread(), describer("fake", "lightning"))
-        self.submitted: list[Job] = []
+        super().__init__(
+            engine,
+            binder,
+            device_thread(),
+            capacity=capacity,
+            describe=describer("fake", "lightning"),
+        )
+        self.submitted: list[RunningRequest] = []
 
-    def submit(self, request: ImageRequest, request_id: str = "", client: str = "") -> Job:
-        job = super().submit(request, request_id, client)
-        self.submitted.append(job)
-        return job
+    def submit(
+        self, request: ImageRequest, request_id: str = "", client: str = ""
+    ) -> RunningRequest:
+        running = super().submit(request, request_id, client)
+        self.submitted.append(running)
+        return running
 
 
 @dataclass
 class InProcessServer:
-    """A server's parts and where to reach it."""
+    """A server's parts and its addresses."""
 
     directory: Path
     engine: FakeEngine
@@ -86,13 +93,13 @@ class InProcessServer:
 
     @property
     def stages(self) -> list[str]:
-        """What the engine was asked for, in order."""
+        """The stages that the engine was called for, in order."""
         return [call.stage for call in self.engine.calls]
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts that came to be generated, in order."""
-        return [drawing.prompt.text for drawing in self.engine.drawings]
+        """The prompts of the images that were begun, in order."""
+        return [image.text for image in self.engine.images]
 
     @property
     def target(self) -> str:
@@ -103,7 +110,7 @@ class InProcessServer:
         return f"unix:{self.directory}/control.sock"
 
     def channel(self, target: str | None = None) -> aio.Channel:
-        """A connection of its own, without retries; closed with the server."""
+        """Opens a connection of its own, without retries; the server closes it at its end."""
         options = [
             ("grpc.enable_retries", 0),
             ("grpc.use_local_subchannel_pool", 1),
@@ -120,25 +127,25 @@ class InProcessServer:
         return AdapterServiceStub(self.channel())
 
     def generate(self, prompt: str = "a lighthouse", **fields: Any) -> Any:
-        """A GenerateImage call on a connection of its own."""
+        """Starts a GenerateImage call on a connection of its own."""
         request = GenerateImageRequest(prompt=prompt, **fields)
         return self.images().GenerateImage(request, timeout=DEADLINE)
 
     def state_of(self, name: str) -> str:
-        """The adapter's state in the catalogue; "none" if it is not there."""
+        """Returns the adapter's state in the catalogue; "none" if it is not there."""
         adapter = self.store.catalog.get(name)
         return "none" if adapter is None else adapter.state.value
 
     async def accepted(self, count: int) -> None:
-        """Waits until the queue has taken that many requests since the start."""
+        """Waits until the scheduler has accepted that many requests since the start."""
         await until(lambda: len(self.scheduler.submitted) == count)
 
     async def let_go(self, n: int) -> None:
-        """Waits until the service has noticed that the n-th request's client is gone."""
+        """Waits until the service has cancelled the n-th request, whose client is gone."""
         await until(lambda: self.scheduler.submitted[n].cancelled)
 
     async def become_ready(self) -> None:
-        # As `server.serve` does it; the model is only looked at by GetServerInfo.
+        # As `server.serve` does it; only GetServerInfo reads the model.
         self.slot.fill(Backend(self.engine, self.store, self.scheduler, False, COUNTS))  # type: ignore[arg-type]
         self.public.ready()
 
@@ -167,7 +174,7 @@ async def running_server(
     skip_bad: bool = False,
     network: Network | None = None,
 ) -> AsyncIterator[InProcessServer]:
-    """A server of this loop; with `ready` False it is still starting."""
+    """Runs a server in this event loop; with `ready` False it stays in the state of starting."""
     with tempfile.TemporaryDirectory(prefix="wuliart-") as name:
         directory = Path(name)
         engine = FakeEngine()
@@ -198,7 +205,7 @@ async def running_server(
 
 
 def name_model(server: InProcessServer, name: str) -> None:
-    """Gives the fake engine what GetServerInfo tells of a model."""
+    """Gives the fake engine the model that GetServerInfo describes."""
     server.engine.model = SimpleNamespace(  # type: ignore[attr-defined]
         name=name,
         parameters=1,
@@ -212,8 +219,8 @@ def name_model(server: InProcessServer, name: str) -> None:
 
 
 async def rest_of(call: Any) -> list[Any]:
-    """The responses of a stream that were not read yet; raises how it ended."""
-    # Not `async for`: grpc.aio takes it only for calls that nobody has read from before.
+    """Reads the rest of a stream's responses; raises the error it ends in."""
+    # grpc.aio refuses `async for` on a call that `read` was used on before.
     responses = []
     while (response := await call.read()) is not aio.EOF:
         responses.append(response)
@@ -221,12 +228,12 @@ async def rest_of(call: Any) -> list[Any]:
 
 
 async def kinds(call: Any) -> list[str]:
-    """What the rest of a GenerateImage call consists of."""
+    """Reads the rest of a GenerateImage call; returns the kind of each event."""
     return [response.WhichOneof("event") for response in await rest_of(call)]
 
 
 async def read_until(call: Any, kind: str) -> GenerateImageResponse:
-    """The next event of that kind."""
+    """Reads up to the next event of that kind."""
     while (response := await call.read()) is not aio.EOF:
         if response.WhichOneof("event") == kind:
             return response  # type: ignore[no-any-return]
@@ -248,7 +255,7 @@ class Failure:
 
 
 async def failure_of(call: Any) -> Failure:
-    """How a call of either kind fails; fails the test if it does not."""
+    """Returns the failure of a unary or streaming call; fails the test if the call succeeds."""
     try:
         answer = await rest_of(call) if hasattr(call, "read") else await call
         raise AssertionError(f"did not fail but answered {str(answer)[:200]}")

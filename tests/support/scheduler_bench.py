@@ -1,4 +1,4 @@
-"""A scheduler over fakes, and clients that write down what they hear."""
+"""A scheduler over fakes, and clients that record their events."""
 
 from __future__ import annotations
 
@@ -8,54 +8,55 @@ from types import TracebackType
 
 from inference_server.adapters.records import AdapterWeight
 from inference_server.scheduler.device_thread import device_thread
-from inference_server.scheduler.events import Completed, Event, ImageRequest, Queued
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.events import Completed, Event, Queued
+from inference_server.scheduler.image_request import ImageRequest
+from inference_server.scheduler.running_request import RunningRequest
 from inference_server.scheduler.scheduler import Scheduler
 from tests.support.fakes import DEADLINE, FakeBinder, FakeEngine
 
 
 class Client:
-    """Reads one job's events, as the service does, until they end or it leaves."""
+    """Reads one request's events, as the service does, until they end or it leaves."""
 
-    def __init__(self, scheduler: Scheduler, job: Job) -> None:
-        self.request = job.request
-        self.seed = job.request.seed
+    def __init__(self, scheduler: Scheduler, running: RunningRequest) -> None:
+        self.request = running.request
+        self.seed = running.request.seed
         self.events: list[Event] = []
         self.error: Exception | None = None
         self._scheduler = scheduler
-        self._job = job
+        self._running = running
         self._reading = asyncio.create_task(self._read(), name="client")
 
     async def _read(self) -> None:
         try:
-            async for event in self._job.events():
+            async for event in self._running.events():
                 self.events.append(event)
         except Exception as error:
             self.error = error
 
     def leave(self) -> None:
-        """Hangs up."""
+        """Ends the call."""
         self._reading.cancel()
-        self._scheduler.cancel(self._job)
+        self._scheduler.cancel(self._running)
 
     async def ended(self) -> None:
-        """Returns after the last event; a stream that never ends is an error."""
+        """Waits for the last event; raises TimeoutError if there is none."""
         await asyncio.wait_for(asyncio.shield(self._reading), DEADLINE)
 
     @property
     def positions(self) -> list[int]:
-        """Every position heard."""
+        """All reported queue positions."""
         return [event.position for event in self.events if isinstance(event, Queued)]
 
     @property
     def image(self) -> Completed:
-        """The last event, which must be the image."""
+        """The last event; fails the test if it is not the image."""
         assert isinstance(self.events[-1], Completed), self.error
         return self.events[-1]
 
 
 class Bench:
-    """A scheduler that serves; leaving the block frees what is held and drains it."""
+    """A scheduler that serves; leaving the block releases the fakes and drains it."""
 
     def __init__(self, capacity: int = 3, batch: int = 1, log_prompts: bool = False) -> None:
         self.engine = FakeEngine()
@@ -63,11 +64,11 @@ class Bench:
         self.scheduler = Scheduler(
             self.engine,
             self.binder,
-            capacity,
             device_thread(),
-            lambda request, uses: "",
-            batch,
-            log_prompts,
+            capacity=capacity,
+            describe=lambda request, uses: "",
+            max_batch=batch,
+            log_prompts=log_prompts,
         )
         self._threads = set(threading.enumerate())
 
@@ -84,7 +85,7 @@ class Bench:
         await self.scheduler.drain(DEADLINE)
 
     def free(self) -> None:
-        """Nothing is held any more."""
+        """Releases everything that the fakes hold."""
         self.engine.free()
         self.binder.free()
 
@@ -102,16 +103,16 @@ class Bench:
         return Client(self.scheduler, self.scheduler.submit(request, request_id))
 
     def drain(self, grace: float) -> asyncio.Task[None]:
-        """Drains the scheduler meanwhile."""
+        """Drains the scheduler in a task."""
         return asyncio.create_task(self.scheduler.drain(grace), name="client")
 
     def new_threads(self) -> set[threading.Thread]:
-        """Threads that run now and did not before."""
+        """Threads that were started since the bench was created."""
         return set(threading.enumerate()) - self._threads
 
     @staticmethod
     def tasks() -> set[str]:
-        """Names of the tasks that live, the test's own and the clients' not counted."""
+        """Names of the running tasks, without the test's own and the clients'."""
         mine = asyncio.current_task()
         tasks = {task for task in asyncio.all_tasks() if task is not mine}
         return {task.get_name() for task in tasks if task.get_name() != "client"}

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
-from inference_server.engine.engine import Drawing, Engine
+from inference_server.engine.engine import Engine
+from inference_server.engine.latent_image import LatentImage
 from inference_server.loading.load import kind_of, load_model, open_source
 from inference_server.model.kernels import ops
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
@@ -27,8 +28,10 @@ def engines() -> tuple[Engine, Engine]:
     return load(WeightKind.BF16), load(WeightKind.FP8)
 
 
-def draw(engine: Engine, adapters: tuple[GatedAdapter, ...] = ()) -> Drawing:
-    drawing = engine.begin(engine.encode("a rocket on a purple background"), 1, 4, adapters)
+def draw(engine: Engine, adapters: tuple[GatedAdapter, ...] = ()) -> LatentImage:
+    drawing = engine.begin(
+        engine.encode("a rocket on a purple background"), 1, 4, adapters=adapters
+    )
     for _ in range(4):
         engine.step([drawing])
     return drawing

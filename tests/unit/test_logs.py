@@ -19,7 +19,7 @@ import pytest
 from inference_server import logs
 from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
-from inference_server.scheduler.request import Job
+from inference_server.scheduler.running_request import RunningRequest
 from tests.support.fakes import until
 from tests.support.scheduler_bench import Bench
 from wuliart_contract.status import Reason
@@ -242,10 +242,14 @@ async def test_a_record_carries_the_id_of_the_task_that_made_it(output: Output) 
 async def test_every_image_has_an_id_of_its_own() -> None:
     async with Bench() as bench:
         request = bench.submit(1).request
-        jobs = [Job(request), Job(request), Job(request, "mine")]
-        assert len({job.id for job in jobs}) == 3
-        assert jobs[2].id == "mine"
-        assert len(jobs[0].id) == 16 and int(jobs[0].id, 16) >= 0
+        requests = [
+            RunningRequest(request),
+            RunningRequest(request),
+            RunningRequest(request, "mine"),
+        ]
+        assert len({running.id for running in requests}) == 3
+        assert requests[2].id == "mine"
+        assert len(requests[0].id) == 16 and int(requests[0].id, 16) >= 0
 
 
 async def test_a_completed_image_leaves_one_line(output: Output) -> None:
@@ -328,7 +332,7 @@ async def test_what_is_logged_while_a_image_is_bound_or_drawn_is_about_it(
         bench.binder.hold()
         logs.REQUEST_ID.set("somebody else")
         clients = [bench.submit(1, request_id="one"), bench.submit(2, request_id="two")]
-        await until(lambda: len(bench.binder.asked) == 1)
+        await until(lambda: len(bench.binder.requested) == 1)
         bench.binder.free()
         for client in clients:
             await client.ended()

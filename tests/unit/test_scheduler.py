@@ -11,8 +11,8 @@ from PIL import Image
 
 from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
+from inference_server.scheduler import jpeg_thread as jpeg_module
 from inference_server.scheduler import queue_positions as positions_module
-from inference_server.scheduler import scheduler as scheduler_module
 from inference_server.scheduler.events import AdapterUse, Completed, Started, StepDone
 from tests.support.fakes import colour, settle, until
 from tests.support.scheduler_bench import Bench
@@ -69,7 +69,7 @@ async def test_the_start_names_what_is_used(bench: Bench) -> None:
         AdapterUse("ink", 0.5, "hash of ink", 100), AdapterUse("水墨", 0.0, "hash of 水墨", 101),
     )  # fmt: skip
     assert (started.prompt_tokens, started.prompt_tokens_ignored) == (600, 88)
-    (drawing,) = bench.engine.drawings
+    (drawing,) = bench.engine.images
     assert [adapter.gate for adapter in drawing.adapters] == [0.5]
 
 
@@ -88,7 +88,7 @@ async def test_images_are_drawn_in_the_order_they_came(bench: Bench) -> None:
     clients = [bench.submit(seed) for seed in range(3)]
     for client in clients:
         await client.ended()
-    assert [drawing.seed for drawing in bench.engine.drawings] == [0, 1, 2]
+    assert [drawing.seed for drawing in bench.engine.images] == [0, 1, 2]
     assert bench.binder.balanced
 
 
@@ -102,7 +102,7 @@ async def test_the_engine_is_only_called_on_its_own_thread(bench: Bench) -> None
 async def test_a_queue_that_moves_fast_tells_numbers_now_and_then(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0.1)
+    monkeypatch.setattr(positions_module, "REPORT_SECONDS", 0.1)
     bench.engine.hold()
     clients = [bench.submit(seed) for seed in range(4)]
     await settle()
@@ -115,7 +115,7 @@ async def test_a_queue_that_moves_fast_tells_numbers_now_and_then(
 
 
 async def test_positions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(positions_module, "TELL_SECONDS", 0)
+    monkeypatch.setattr(positions_module, "REPORT_SECONDS", 0)
     bench.engine.hold()
     drawing = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
@@ -217,7 +217,7 @@ async def test_the_next_is_drawn_while_the_last_becomes_a_jpeg(
         leave.wait(10)
         return b"jpeg"
 
-    monkeypatch.setattr(scheduler_module, "encode_image", slowly)
+    monkeypatch.setattr(jpeg_module, "encode_image", slowly)
     first, second = bench.submit(1), bench.submit(2)
     await until(encoding.is_set)
     await until(lambda: bench.engine.entered("decode", 2) == 1)
@@ -248,4 +248,4 @@ async def test_what_cannot_be_bound_is_refused_before_it_is_queued(
     monkeypatch.setattr(bench.binder, "check", check)
     with pytest.raises(RequestError, match="no adapter 'gone'"):
         bench.submit(1, adapters=(AdapterWeight("gone", 1.0),))
-    assert (bench.scheduler.queue_length, bench.binder.asked) == (0, [])
+    assert (bench.scheduler.queue_length, bench.binder.requested) == (0, [])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from inference_server.errors import RequestError
-from inference_server.scheduler import scheduler as scheduler_module
+from inference_server.scheduler import device_loop
 from inference_server.scheduler.events import Started, StepDone
 from tests.support.fakes import settle, until
 from tests.support.scheduler_bench import Bench, Client
@@ -105,10 +105,10 @@ async def test_a_stage_of_one_image_fails_it_alone(bench: Bench, stage: str) -> 
 async def test_memory_is_given_back_once_nobody_has_drawn_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler_module, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(device_loop, "REST_SECONDS", 0.05)
     await bench.submit(1).ended()
     await until(lambda: bench.engine.entered("rest") == 1)
-    monkeypatch.setattr(scheduler_module, "REST_SECONDS", 60.0)
+    monkeypatch.setattr(device_loop, "REST_SECONDS", 60.0)
     await bench.submit(2).ended()
     await bench.submit(3).ended()
     assert bench.engine.entered("rest") == 1

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from inference_server.errors import RequestError
-from inference_server.scheduler import scheduler as scheduler_module
+from inference_server.scheduler import jpeg_thread as jpeg_module
 from inference_server.scheduler.device_thread import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from tests.support.fakes import FakeBinder, FakeEngine, settle, until
@@ -40,7 +40,9 @@ async def test_an_idle_scheduler_ends_at_once(bench: Bench) -> None:
 
 
 async def test_one_that_never_started_ends_too() -> None:
-    scheduler = Scheduler(FakeEngine(), FakeBinder(), 3, device_thread(), lambda request, uses: "")
+    scheduler = Scheduler(
+        FakeEngine(), FakeBinder(), device_thread(), capacity=3, describe=lambda request, uses: ""
+    )
     await asyncio.wait_for(scheduler.drain(1000), 5)
 
 
@@ -74,7 +76,7 @@ async def test_the_last_jpeg_is_awaited(bench: Bench, monkeypatch: pytest.Monkey
         return b"jpeg"
 
     loop, encoding, go = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr(scheduler_module, "encode_image", slowly)
+    monkeypatch.setattr(jpeg_module, "encode_image", slowly)
     client = bench.submit(1)
     await until(encoding.is_set)
     drain = asyncio.create_task(bench.scheduler.drain(1000), name="client")
@@ -89,7 +91,7 @@ async def test_the_last_jpeg_is_awaited(bench: Bench, monkeypatch: pytest.Monkey
 async def test_whoever_leaves_last_lets_the_drain_end(bench: Bench) -> None:
     bench.binder.hold()
     client = bench.submit(1)
-    await until(lambda: len(bench.binder.asked) == 1)
+    await until(lambda: len(bench.binder.requested) == 1)
     drain = asyncio.create_task(bench.scheduler.drain(1000), name="client")
     await settle()
     client.leave()
@@ -122,7 +124,7 @@ async def test_after_the_grace_the_rest_is_ended(bench: Bench) -> None:
 async def test_after_the_grace_a_bind_is_given_up(bench: Bench) -> None:
     bench.binder.hold()
     clients = [bench.submit(seed) for seed in (0, 1)]
-    await until(lambda: len(bench.binder.asked) == 1)
+    await until(lambda: len(bench.binder.requested) == 1)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
     for client in clients:
         await client.ended()
@@ -136,7 +138,7 @@ async def test_after_the_grace_a_bind_is_given_up(bench: Bench) -> None:
 async def test_a_bind_that_ends_with_the_grace_is_released(bench: Bench, turns: int) -> None:
     bench.binder.hold()
     client = bench.submit(0)
-    await until(lambda: len(bench.binder.asked) == 1)
+    await until(lambda: len(bench.binder.requested) == 1)
     bench.binder.free()
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -150,7 +152,7 @@ async def test_a_drain_while_a_cancelled_bind_ends_stops_the_dispatcher(bench: B
     bench.binder.hold()
     bench.binder.cancel_seconds = 0.2
     client = bench.submit(0)
-    await until(lambda: len(bench.binder.asked) == 1)
+    await until(lambda: len(bench.binder.requested) == 1)
     client.leave()
     await until(lambda: bench.binder.cancelled == 1)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
@@ -164,6 +166,6 @@ async def test_the_drain_returns_when_everything_has_ended(bench: Bench) -> None
     bench.binder.hold()
     bench.binder.cancel_seconds = 0.05
     bench.submit(0)
-    await until(lambda: len(bench.binder.asked) == 1)
+    await until(lambda: len(bench.binder.requested) == 1)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
     assert_nothing_is_left(bench)

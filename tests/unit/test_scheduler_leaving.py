@@ -10,7 +10,7 @@ import pytest
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
-from inference_server.scheduler import scheduler as scheduler_module
+from inference_server.scheduler import jpeg_thread as jpeg_module
 from inference_server.scheduler.events import Completed, Queued
 from tests.support.fakes import settle, until
 from tests.support.scheduler_bench import Bench
@@ -36,17 +36,17 @@ async def test_who_leaves_the_queue_is_never_drawn(bench: Bench) -> None:
     await first.ended()
     last = bench.submit(3)
     await last.ended()
-    assert [drawing.seed for drawing in bench.engine.drawings] == [0, 3]
+    assert [drawing.seed for drawing in bench.engine.images] == [0, 3]
     assert bench.scheduler.queue_length == 0
 
 
 async def test_who_leaves_while_adapters_are_bound_frees_the_way(bench: Bench) -> None:
     bench.binder.hold()
     leaver = bench.submit(1, adapters=(AdapterWeight("a", 1.0),))
-    await until(lambda: len(bench.binder.asked) == 1)
+    await until(lambda: len(bench.binder.requested) == 1)
     following = bench.submit(2)
     leaver.leave()
-    await until(lambda: len(bench.binder.asked) == 2)
+    await until(lambda: len(bench.binder.requested) == 2)
     assert bench.binder.cancelled == 1
     bench.binder.free()
     await following.ended()
@@ -58,7 +58,7 @@ async def test_who_leaves_while_adapters_are_bound_frees_the_way(bench: Bench) -
 async def test_who_leaves_just_as_the_adapters_are_bound_keeps_no_pins(bench: Bench) -> None:
     bench.binder.hold()
     leaver = bench.submit(1)
-    await until(lambda: len(bench.binder.asked) == 1)
+    await until(lambda: len(bench.binder.requested) == 1)
     bench.binder.free()
     leaver.leave()
     await bench.submit(2).ended()
@@ -181,7 +181,7 @@ async def test_a_failure_of_the_jpeg_reaches_its_client(
 
     failure = OSError("encoder error -2")
     with monkeypatch.context() as patched:
-        patched.setattr(scheduler_module, "encode_image", fail)
+        patched.setattr(jpeg_module, "encode_image", fail)
         first = bench.submit(1)
         await first.ended()
     second = bench.submit(2)
@@ -199,7 +199,7 @@ async def test_a_failure_to_bind_reaches_its_client(bench: Bench, failure: Excep
     await first.ended()
     await second.ended()
     assert (first.error, second.error) == (failure, None)
-    assert [drawing.seed for drawing in bench.engine.drawings] == [2]
+    assert [drawing.seed for drawing in bench.engine.images] == [2]
     assert first.events == [] or first.positions
     assert bench.binder.balanced
 

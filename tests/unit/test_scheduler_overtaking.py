@@ -94,9 +94,9 @@ async def test_a_job_is_overtaken_only_so_often(bench: Bench) -> None:
 async def test_one_loads_at_a_time_and_leaving_lets_the_next_one_load(bench: Bench) -> None:
     first, second = bench.submit(1, adapters=COLD), bench.submit(2, adapters=COLDER)
     await settle()
-    assert bench.binder.asked == [COLD]
+    assert bench.binder.requested == [COLD]
     first.leave()
-    await until(lambda: bench.binder.asked == [COLD, COLDER])
+    await until(lambda: bench.binder.requested == [COLD, COLDER])
     bench.binder.free()
     await second.ended()
     assert second.error is None
