@@ -79,9 +79,9 @@ def _cancel(client: Client, backend: Backend) -> list[Figure]:
     spans: list[tuple[float, float]] = []
     run = backend.engine.step
 
-    def spy(drawings: Sequence[LatentImage], prompts: Sequence[str] = ()) -> None:
+    def spy(images: Sequence[LatentImage], prompts: Sequence[str] = ()) -> None:
         began = time.perf_counter()
-        run(drawings, prompts)
+        run(images, prompts)
         spans.append((began, time.perf_counter()))
 
     backend.engine.step = spy  # type: ignore[method-assign]
