@@ -1,9 +1,13 @@
-"""Finds the parts of a file that a download has not written yet: zeros in the middle of a tensor.
+"""Finds parts of a LoRA file that a download has not written yet: runs of zeros in its tensors.
 
-A file that is given its whole size before its content has zeros, or holes, where nothing has been
-written. A trained tensor has neither, with two exceptions that are no sign: a tensor that is zero
-from end to end (peft begins with such), and whole rows of zeros (padding to a larger rank).
-Reads the header and the tensors in question alone.
+A file that is given its full size before its content contains zeros, or holes, where nothing has
+been written. Trained tensors contain long runs of zeros in two cases only, which are not a sign:
+
+* An up matrix (B) that is zero from end to end. Training starts from such a B and a random A, so a
+  down matrix (A) of zeros is a sign, also where the zeros begin exactly at a tensor's first byte.
+* Whole rows of zeros, which pad an adapter to a larger rank.
+
+Reads only the header and the tensors in question.
 """
 
 from __future__ import annotations
@@ -13,19 +17,20 @@ from typing import Final
 
 from wuliart_lora import HEAD_BYTES, LoraError, header_bytes, read_header
 from wuliart_lora.errors import shown
+from wuliart_lora.keys import Role, role_of
 from wuliart_lora.reader import Header, Span
 
 MIN_RUN_BYTES: Final = 4096
-"""Shorter runs of zeros are no sign; space is reserved in pages."""
+"""Shorter runs of zeros are not a sign: file systems reserve space in pages."""
 
 PAGE_BYTES: Final = 4096
 
 _MIN_SHARE_BYTES: Final = 64
-"""Of a run, in a tensor that is not all zeros: single numbers may be."""
+"""Least part of a run that lies in a tensor with other data: single numbers may be zero."""
 
 _PIECE_BYTES: Final = 1 << 20
 _MAX_TAIL_BYTES: Final = 16 << 20
-"""How far back from the end zeros are followed: a tensor's length or two."""
+"""How far back from the end of the file zeros are counted: a tensor's length or two."""
 
 _MIN_ROW_BYTES: Final = 1024
 _NUMBER_BYTES: Final = 8
@@ -34,10 +39,16 @@ _MAX_HOLES: Final = 256
 
 
 def unwritten(descriptor: int, size: int, *, closed: bool) -> str:
-    """What shows that the file is not written whole, as part of a sentence; empty if nothing does.
+    """Returns what shows that the file is incomplete, as part of a sentence; empty if nothing does.
 
-    In a file that is closed for certain, zeros that were written are content: only holes, which no
-    process has written, count. Elsewhere zeros at the file's end count too. Raises OSError.
+    Args:
+        descriptor: the file, open for reading.
+        size: its size in bytes.
+        closed: True if no process has the file open for writing. Zeros that were written to such a
+            file are content, so only holes count. Otherwise zeros at its end count, too.
+
+    Raises:
+        OSError: the file cannot be read.
     """
     regions = _holes(descriptor, size)
     if not closed and (tail := _zero_tail(descriptor, size)) < size:
@@ -62,7 +73,7 @@ def unwritten(descriptor: int, size: int, *, closed: bool) -> str:
 
 
 def _holes(descriptor: int, size: int) -> list[tuple[int, int]]:
-    """Where the file system has nothing stored; nothing where it does not tell."""
+    """Returns the ranges without stored data; none if the file system does not report them."""
     found: list[tuple[int, int]] = []
     end = 0
     try:
@@ -78,12 +89,12 @@ def _holes(descriptor: int, size: int) -> list[tuple[int, int]]:
             if end >= size:
                 break
     except OSError:
-        pass  # EINVAL: not known here
+        pass  # EINVAL: the file system does not support SEEK_HOLE
     return found
 
 
 def _zero_tail(descriptor: int, size: int) -> int:
-    """Where the zeros begin that the file ends with, or a position within them; `size` if none."""
+    """Returns a position from which the file is zeros to its end; `size` if it ends otherwise."""
     start = size
     least = max(0, size - _MAX_TAIL_BYTES)
     step = MIN_RUN_BYTES
@@ -98,24 +109,28 @@ def _zero_tail(descriptor: int, size: int) -> int:
 
 
 def _zeros_inside(descriptor: int, header: Header, begin: int, end: int) -> str:
-    """What is wrong with the tensors that the zeros from `begin` to `end` reach into."""
+    """Describes the first tensor that lacks data between `begin` and `end`; empty if none does."""
     for name, span in header.spans.items():
         first, last = header.nbytes + span.begin, header.nbytes + span.end
-        if last <= begin or first >= end or (begin <= first and last <= end):
-            continue  # not reached, or zero from end to end
+        if last <= begin or first >= end:
+            continue
         run_begin = _last_nonzero(descriptor, first, max(begin, first))
         run_end = _first_nonzero(descriptor, min(end, last), last)
-        whole = run_begin == first and run_end == last
-        long = max(end, run_end) - min(begin, run_begin) >= MIN_RUN_BYTES
-        if whole or not long or run_end - run_begin < _MIN_SHARE_BYTES:
+        if max(end, run_end) - min(begin, run_begin) < MIN_RUN_BYTES:
             continue
-        if not _is_padding(span, first, last, (run_begin, run_end)):
+        if run_begin == first and run_end == last:
+            unwritten = role_of(name) is Role.DOWN
+        else:
+            unwritten = run_end - run_begin >= _MIN_SHARE_BYTES and not _is_padding(
+                span, first, last, (run_begin, run_end)
+            )
+        if unwritten:
             return f"its tensor {shown(name)!r} is zeros from the file's byte {run_begin:,} on"
     return ""
 
 
 def _last_nonzero(descriptor: int, first: int, position: int) -> int:
-    """Where the zeros begin that end at `position`, looking back as far as `first`."""
+    """Returns where the zeros before `position` begin, but no earlier than `first`."""
     while position > first:
         begin = max(first, position - _PIECE_BYTES)
         kept = os.pread(descriptor, position - begin, begin).rstrip(b"\0")
@@ -126,7 +141,7 @@ def _last_nonzero(descriptor: int, first: int, position: int) -> int:
 
 
 def _first_nonzero(descriptor: int, position: int, last: int) -> int:
-    """Where the zeros end that begin at `position`, looking on as far as `last`."""
+    """Returns where the zeros from `position` on end, but no later than `last`."""
     while position < last:
         piece = os.pread(descriptor, min(_PIECE_BYTES, last - position), position)
         if not piece:
@@ -138,9 +153,9 @@ def _first_nonzero(descriptor: int, position: int, last: int) -> int:
 
 
 def _is_padding(span: Span, first: int, last: int, run: tuple[int, int]) -> bool:
-    """Returns True if the zeros are whole rows, and that not by the chance of a page's end.
+    """Returns True if the zeros are whole rows that do not merely end where a page ends.
 
-    Short rows are those of an up matrix, which a larger rank makes longer, not more.
+    Short rows are those of an up matrix: a larger rank makes them longer, it does not add rows.
     """
     row = (last - first) // span.shape[0] if len(span.shape) > 1 and span.shape[0] else 0
     if row < _MIN_ROW_BYTES:

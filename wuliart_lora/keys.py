@@ -152,6 +152,12 @@ def is_flat(name: str) -> bool:
     return name.startswith(_FLAT_PREFIXES)
 
 
+def role_of(name: str) -> Role | None:
+    """Returns what a tensor of this name is to its module; None if the name's end is unknown."""
+    split = _split(name)
+    return None if split is None else split.role
+
+
 def _split(name: str) -> _Split | None:
     match = _TENSOR.search(name)
     if match is None:

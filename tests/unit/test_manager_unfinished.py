@@ -16,6 +16,7 @@ from lora_manager.candidates import LoraFile
 from lora_manager.directory import inspect, scan
 from lora_manager.sidecars import finished_by
 from lora_manager.unfinished import Signs, signs_of
+from wuliart_lora import read_header
 
 PATH = "transformer.transformer_blocks.0.attn.to_q"
 
@@ -149,6 +150,45 @@ def test_what_no_process_has_written_is_waited_for_also_when_the_writer_has_ende
 def test_where_it_may_still_be_open_zeros_at_the_end_are_waited_for(path: Path, at: float) -> None:
     half_written(path, at, write_zeros)
     assert "is zeros from the file's byte" in reason(path)
+
+
+def factor_of(block: int, factor: str) -> str:
+    return f"transformer.transformer_blocks.{block}.attn.to_q.lora_{factor}.weight"
+
+
+def cut_before(path: Path, name: str, *, sparse: bool) -> None:
+    """A file of four modules, of full size and without data from the tensor `name` on."""
+    rng = np.random.default_rng(1)
+    data = save(
+        {
+            factor_of(block, factor): rng.standard_normal(shape, dtype=np.float32)
+            for block in range(4)
+            for factor, shape in (("A", (8, 4096)), ("B", (4096, 8)))
+        }
+    )
+    header = read_header(data, len(data))
+    cut = header.nbytes + header.spans[name].begin
+    with path.open("wb", buffering=0) as file:
+        file.write(data[:cut])
+        if sparse:
+            os.ftruncate(file.fileno(), len(data))
+        else:
+            file.write(bytes(len(data) - cut))
+
+
+@pytest.mark.parametrize("factor", ["A", "B"])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_file_cut_at_a_tensor_boundary_is_waited_for(
+    path: Path, request: pytest.FixtureRequest, factor: str, sparse: bool
+) -> None:
+    if not sparse:
+        request.getfixturevalue("leaseless")
+    cut_before(
+        path, f"transformer.transformer_blocks.2.attn.to_q.lora_{factor}.weight", sparse=sparse
+    )
+    # A training run may leave the up matrix of block 2 at zero, but no down matrix.
+    block = 2 if factor == "A" else 3
+    assert f"{factor_of(block, 'A')!r} is zeros from" in reason(path)
 
 
 @pytest.mark.parametrize("written", [0, 3000])
