@@ -1,7 +1,7 @@
-"""What lies in the directory at one moment: names, stamps, and refusals that need no reading.
+"""Lists the watched directory: names, stamps, and refusals that need no reading.
 
-Owns the walk and the rules for symbolic links. Knows nothing of earlier scans (see
-admission.py), reads no file, and never raises for a single bad entry.
+The walk follows symbolic links as long as they stay below the root. It opens no file, and a single
+bad entry never raises. What changed between two scans is decided in admission.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from lora_manager.candidates import SUFFIX, LoraFile, Stamp, precedence, tell_apart
-from lora_manager.sidecars import PARTIAL_SUFFIXES, Folder, control_file, sidecar
+from lora_manager.sidecars import PARTIAL_FOLDER_SUFFIXES, Folder, control_file, either, sidecar
 from wuliart_contract.adapter_names import name_problem, printable
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
@@ -36,59 +36,71 @@ class Scan:
     files: dict[str, LoraFile]
     """By adapter name."""
     unreadable: frozenset[str] = frozenset()
-    """Folders below the root that could not be listed; what lies in them is not known."""
+    """Folders below the root that could not be listed, so that their content is unknown."""
     full: bool = False
-    """True if there are more files than are listed; the walk ended at the last one."""
+    """True if the walk ended early because `MAX_LISTED_ADAPTERS` files were found."""
 
     def hides(self, relative: str) -> bool:
-        """Whether a file is absent from `files` only because its folder could not be listed."""
+        """Returns True if the file may exist, because its folder could not be listed."""
         return covers(self.unreadable, relative)
 
 
 def covers(paths: frozenset[str], relative: str) -> bool:
-    """Whether `relative` or a folder above it is among `paths`."""
+    """Returns True if `relative` or a folder above it is among `paths`."""
     if not paths:
         return False
     parts = relative.split("/")
     return any("/".join(parts[: n + 1]) in paths for n in range(len(parts)))
 
 
-@lru_cache(2 * MAX_LISTED_ADAPTERS)
-def is_ignored(relative: str) -> bool:
-    """Returns True if a part of the path is hidden, or named as an unfinished download."""
-    return any(
-        part.startswith(".") or part.endswith(PARTIAL_SUFFIXES)
-        for part in relative.lower().split("/")
-    )
+def is_ignored_folder(name: str) -> bool:
+    """Returns True if the folder is hidden, or made by a downloader for what is not finished."""
+    return name.startswith(".") or name.lower().endswith(PARTIAL_FOLDER_SUFFIXES)
 
 
 @lru_cache(2 * MAX_LISTED_ADAPTERS)
 def is_candidate(relative: str) -> bool:
-    """Whether a file of this path is listed at all."""
-    return relative.lower().endswith((SUFFIX, *PICKLE_SUFFIXES)) and not is_ignored(relative)
+    """Returns True if a file of this path is listed."""
+    *folders, name = relative.split("/")
+    return (
+        name.lower().endswith((SUFFIX, *PICKLE_SUFFIXES))
+        and not name.startswith(".")
+        and not any(map(is_ignored_folder, folders))
+    )
 
 
 @lru_cache(2 * MAX_LISTED_ADAPTERS)
 def adapter_name(relative: str) -> tuple[str, str]:
-    """(name, why the name cannot be used or ""); an unusable name comes back made printable."""
+    """Returns the adapter's name, and why it cannot be used ("" if it can).
+
+    A name that cannot be used comes back in a printable form.
+    """
     name = relative.rpartition(".")[0]
     problem = name_problem(name)
     return (printable(name), problem) if problem else (name, "")
 
 
 def scan(root: Path, before: Mapping[str, LoraFile] = NOTHING) -> Scan:
-    """Walk the directory, until `MAX_LISTED_ADAPTERS` files are found.
+    """Walks the directory, until `MAX_LISTED_ADAPTERS` files are found.
 
     Each folder is listed once, under its own path if it has one below the root, so links that
-    form a loop end. `before` is what an earlier scan found, by path: a file that is the same is
-    the same object. Raises OSError if the root itself cannot be listed.
+    form a loop end.
+
+    Args:
+        root: the directory.
+        before: the files of an earlier scan, by path. A file that has not changed is returned as
+            the same object.
+
+    Raises:
+        OSError: the root itself cannot be listed.
     """
     real_root = os.path.realpath(root)
     root_status = os.stat(real_root)  # noqa: PTH116
     files: dict[str, LoraFile] = {}
     unreadable: set[str] = set()
-    # By path: not every file system gives a folder a number that it keeps.
-    walked: set[str] = set()
+    # By path: not every file system gives a folder an inode number that it keeps.
+    walked: dict[str, Folder] = {}
+    targets: dict[str, Folder] = {}
     folders: deque[tuple[str, str]] = deque([("", real_root)])
     links: deque[tuple[str, str]] = deque()
 
@@ -103,33 +115,40 @@ def scan(root: Path, before: Mapping[str, LoraFile] = NOTHING) -> Scan:
         below, path = folders.popleft() if folders else links.popleft()
         if path in walked:
             continue
-        walked.add(path)
         try:
             with os.scandir(path) as entries:
                 listed = {entry.name: entry for entry in sorted(entries, key=_name)}
         except OSError:
             if not below:
                 raise
+            walked[path] = Folder(path, ())
             unreadable.add(below)
             continue
-        folder = Folder(path, listed.keys())
+        walked[path] = folder = Folder(path, listed.keys())
         for name, entry in listed.items():
             if len(files) >= MAX_LISTED_ADAPTERS:
                 break
-            if is_ignored(name):
+            if name.startswith("."):
                 continue
             relative = below + name
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if os.path.isdir(target):  # noqa: PTH112
+                    if is_ignored_folder(name):
+                        continue
                     if _is_inside(real_root, target):
                         links.append((f"{relative}/", target))
                     else:
                         add(_outside(relative, Path(entry.path), folder=True))
                 elif is_candidate(name):
-                    add(_describe_link(real_root, relative, entry.path, folder))
+                    above = os.path.dirname(target)  # noqa: PTH120
+                    beside = walked.get(above) or targets.get(above)
+                    if beside is None:
+                        beside = targets[above] = Folder.listed(above)
+                    add(_describe_link(real_root, relative, entry.path, folder, beside))
             elif entry.is_dir(follow_symlinks=False):
-                folders.append((f"{relative}/", entry.path))
+                if not is_ignored_folder(name):
+                    folders.append((f"{relative}/", entry.path))
             elif is_candidate(name):
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
@@ -147,7 +166,7 @@ def scan(root: Path, before: Mapping[str, LoraFile] = NOTHING) -> Scan:
 
 
 def inspect(root: Path, relative: str) -> LoraFile | None:
-    """One file as `scan` would list it; None if it is not there or not listed."""
+    """Returns one file as `scan` lists it; None if it does not exist or is not listed."""
     if not is_candidate(relative):
         return None
     real_root = os.path.realpath(root)
@@ -161,7 +180,7 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 
 def _is_as_before(old: LoraFile, path: str, status: os.stat_result, folder: Folder) -> bool:
-    """Returns True if the file is `old`, and nothing beside it says anything of it."""
+    """Returns True if the file is `old`, and no file beside it concerns it."""
     stamp = old.stamp
     return (
         stamp.inode == status.st_ino
@@ -177,23 +196,47 @@ def _is_as_before(old: LoraFile, path: str, status: os.stat_result, folder: Fold
     )
 
 
-def _describe_link(real_root: str, relative: str, path: str, folder: Folder) -> LoraFile | None:
-    """`relative` below the root as a LoraFile, its links followed; None if it is not there."""
+def _describe_link(
+    real_root: str, relative: str, path: str, folder: Folder, beside: Folder | None = None
+) -> LoraFile | None:
+    """Describes the file that a symbolic link at `path`, or the file there, leads to.
+
+    Args:
+        real_root: the root, without symbolic links.
+        relative: the path below the root under which the file is listed.
+        path: absolute; its folder is free of symbolic links.
+        folder: the folder that `path` lies in.
+        beside: the folder that the link's target lies in, if it has been listed.
+
+    Returns:
+        None if there is no regular file.
+    """
     target = os.path.realpath(path)
     if not _is_inside(real_root, target):
-        # As a scan says of it, or the two would take turns in listing it under two names.
+        # The same entry as in a scan, or the file would be listed under two names in turn.
         return _outside(relative, Path(path), folder=os.path.isdir(target))  # noqa: PTH112
     try:
         status = os.stat(target)  # noqa: PTH116
     except OSError:
         return None
-    return _describe(real_root, relative, target, status, folder)
+    if target == path:
+        return _describe(real_root, relative, target, status, folder)
+    beside = beside or Folder(os.path.dirname(target))  # noqa: PTH120
+    return _describe(real_root, relative, target, status, folder, beside)
 
 
 def _describe(
-    real_root: str, relative: str, target: str, status: os.stat_result, folder: Folder
+    real_root: str,
+    relative: str,
+    target: str,
+    status: os.stat_result,
+    folder: Folder,
+    beside: Folder | None = None,
 ) -> LoraFile | None:
-    """The file at `target`, listed as `relative` in `folder`; None if it is no regular file."""
+    """Describes the file at `target`; None if it is not a regular file.
+
+    `beside` is the folder of `target` if the file is listed through a link, which lies in `folder`.
+    """
     if not stat.S_ISREG(status.st_mode):
         return None
     name, refusal = adapter_name(relative)
@@ -204,6 +247,11 @@ def _describe(
     file = relative.rpartition("/")[2]
     config = sidecar(file, folder, real_root)
     control = control_file(file, stamp.size, folder)
+    if beside is not None:
+        file = target.rpartition("/")[2]
+        config = either(config, sidecar(file, beside, real_root))
+        if not control and (control := control_file(file, stamp.size, beside)):
+            control = os.path.relpath(f"{beside.path}/{control}", real_root)
     return LoraFile(
         name, relative, Path(target), stamp, config.refusal, config.path, config.stamp,
         config.rival, control,
@@ -215,7 +263,7 @@ def _outside(relative: str, path: Path, *, folder: bool) -> LoraFile | None:
         stamp = Stamp.of(path.lstat())
     except OSError:
         return None
-    # A folder has no ending to take off; give it one, so that its whole name stays.
+    # A folder has no ending to remove; with an empty one its whole name stays.
     name, _ = adapter_name(f"{relative}." if folder else relative)
     kind = "folder" if folder else "file"
     refusal = f"a link to a {kind} outside the watched directory; put the {kind} itself here"

@@ -1,7 +1,6 @@
-"""What lies beside an adapter's file and says something of it.
+"""Files beside an adapter's file that concern it: downloaders' control files, adapter_config.json.
 
-Owns the names: the control files and the partial files of downloaders, and peft's
-adapter_config.json. Opens no file.
+Knows them by their names; none of them is opened here.
 """
 
 from __future__ import annotations
@@ -18,39 +17,50 @@ from lora_manager.candidates import LoraFile, Stamp
 from wuliart_lora.sidecar import SIDECAR_NAME, SidecarOwners
 
 CONTROL_SUFFIXES: Final = (".aria2", ".aria2__temp", ".st", ".lftp-pget-status")
-"""Behind the name of a file that is being written in place: aria2, axel, lftp."""
+"""Appended to the name of a file that is being written in place: aria2, axel, lftp."""
 
 PARTIAL_SUFFIXES: Final = (
     ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".opdownload", ".filepart",
     ".incomplete", ".!ut", ".!qb", ".bc!", ".az!", ".fdmdownload", ".dtapart", ".xltd", ".td",
     ".ucas", ".gstmp", *CONTROL_SUFFIXES,
 )  # fmt: skip
-"""Of files, and of Safari's folders, that get another name when they are finished: Firefox, KDE,
-curl and wget in scripts, Chrome, Edge, Safari, Opera, WinSCP, FileZilla, Hugging Face, torrents,
-rclone, gsutil. Those of rsync, Syncthing and lftp begin with a dot."""
+"""Endings of files that get another name when they are finished: Firefox, KDE, curl and wget in
+scripts, Chrome, Edge, Safari, Opera, WinSCP, FileZilla, Hugging Face, torrents, rclone, gsutil.
+Names given by rsync, Syncthing and lftp begin with a dot."""
+
+PARTIAL_FOLDER_SUFFIXES: Final = (".download", ".!ut", ".!qb", ".bc!", ".az!")
+"""Endings of folders that downloaders make for a download in progress: Safari, torrents. The other
+endings of files are left out: a user may well name a folder `v1.part` or `styles.temp`."""
 
 
 class Folder:
-    """One folder, asked for the names in it.
+    """The names in one folder.
 
     Args:
         path: absolute and free of symbolic links.
-        names: all names in it, if they have been listed already.
+        names: all names in it, if they have been listed already. Without them single names are
+            looked up, and the folder is listed only when all names are needed.
     """
 
     def __init__(self, path: str, names: Collection[str] | None = None) -> None:
         self.path = path
         self._names = names
 
+    @classmethod
+    def listed(cls, path: str) -> Folder:
+        """Returns the folder with all its names; with none if it cannot be listed."""
+        folder = cls(path)
+        return cls(path, frozenset(folder.names))
+
     def has(self, name: str) -> bool:
-        """Returns True if there is anything of that name."""
+        """Returns True if the folder contains an entry of that name."""
         if self._names is not None:
             return name in self._names
         return os.path.lexists(f"{self.path}/{name}")
 
     @cached_property
     def names(self) -> Collection[str]:
-        """All names; none if the folder cannot be listed."""
+        """All names in the folder; none if it cannot be listed."""
         if self._names is not None:
             return self._names
         try:
@@ -85,11 +95,14 @@ class Sidecar:
     """Another file that an adapter_config.json in the folder may belong to; empty if none."""
 
 
-def control_file(name: str, size: int, folder: Folder) -> str:
-    """Name of the file that shows that `name` or its sidecar is not finished; empty if none.
+NO_SIDECAR: Final = Sidecar()
 
-    Partial files are such a sign only beside an empty file, which browsers put in the place of the
-    one to come. Beside any other they belong to a next version, which replaces it when it is whole.
+
+def control_file(name: str, size: int, folder: Folder) -> str:
+    """Returns the name of a file that shows that `name` or its sidecar is not finished, or "".
+
+    A partial file is a sign only beside an empty file, which browsers create as a placeholder.
+    Beside any other file it belongs to a next version, which replaces the file when it is complete.
     """
     watched = (name, SIDECAR_NAME) if folder.owns_sidecar(name) else (name,)
     for control in (f"{one}{suffix}" for one in watched for suffix in CONTROL_SUFFIXES):
@@ -106,7 +119,10 @@ def control_file(name: str, size: int, folder: Folder) -> str:
 
 
 def finished_by(relative: str) -> str:
-    """Path of the file that is finished when the one at `relative` goes; empty if there is none."""
+    """Returns the path of the file that is finished once the control file at `relative` is gone.
+
+    Empty if that is not the name of a control file.
+    """
     for suffix in CONTROL_SUFFIXES:
         if relative.endswith(suffix):
             return relative.removesuffix(suffix)
@@ -114,7 +130,7 @@ def finished_by(relative: str) -> str:
 
 
 def sidecar(name: str, folder: Folder, real_root: str) -> Sidecar:
-    """The adapter_config.json that belongs to the file of that name in the folder."""
+    """Returns the adapter_config.json in the folder that belongs to the file of that name."""
     if not folder.owns_sidecar(name):
         owners = folder.sidecar_owners
         return Sidecar(rival=(owners and owners.rival(name)) or "")
@@ -128,18 +144,30 @@ def sidecar(name: str, folder: Folder, real_root: str) -> Sidecar:
         status = os.stat(target)  # noqa: PTH116
     except OSError as error:
         if not os.path.lexists(f"{folder.path}/{SIDECAR_NAME}"):
-            return Sidecar()  # it has gone since it was listed
+            return NO_SIDECAR  # removed since it was listed
         return Sidecar(refusal=f"{SIDECAR_NAME} beside it cannot be read: {error.strerror}")
     if not stat.S_ISREG(status.st_mode):
         return Sidecar(refusal=f"{SIDECAR_NAME} beside it is not a regular file")
     return Sidecar(Path(target), Stamp.of(status))
 
 
+def either(link: Sidecar, target: Sidecar) -> Sidecar:
+    """Returns the one that exists of a link's sidecar and its target's, or a refusal if both do."""
+    same = target.path is not None and target.path == link.path
+    if same or target == NO_SIDECAR:
+        return link
+    if link == NO_SIDECAR:
+        return target
+    return Sidecar(
+        refusal=f"{SIDECAR_NAME} lies beside this link and also beside the file that it leads to; "
+        "keep only the one that belongs to the file"
+    )
+
+
 def expects_sidecar(found: LoraFile) -> bool:
-    """Returns True if an adapter_config.json is still to come, as peft names and writes its files.
+    """Returns True if peft has yet to write the adapter_config.json of this file.
 
     Without it the adapter would have another strength for a moment.
     """
-    return (
-        found.sidecar is None and found.relative.rpartition("/")[2] == "adapter_model.safetensors"
-    )
+    names = found.relative.rpartition("/")[2], found.path.name
+    return found.sidecar is None and "adapter_model.safetensors" in names

@@ -51,6 +51,10 @@ def content_hash(server: FakeSegmentServer, name: str) -> str:
     return server.catalog[name].content_hash if name in server.catalog else ""
 
 
+def refusal(server: FakeSegmentServer, name: str) -> str:
+    return server.catalog[name].refusal_reason if name in server.catalog else ""
+
+
 async def test_a_file_of_full_size_that_is_still_open_is_waited_for_and_told_of(
     server: FakeSegmentServer, manager: ManagerProcess, loras: Path
 ) -> None:
@@ -155,6 +159,28 @@ async def test_a_sidecar_that_comes_changes_or_goes_is_a_change_of_the_adapter(
         seen.append(content_hash(server, name))
         data.append(server.resident[name].data)
     assert len(set(seen)) == len(set(data)) == 3 and seen[0] == seen[-1]
+
+
+async def test_a_second_file_beside_a_sidecar_refuses_the_first_until_it_is_gone(
+    server: FakeSegmentServer, manager: ManagerProcess, loras: Path
+) -> None:
+    folder = loras / "peft"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 16})
+    )
+    (folder / "ink.safetensors").write_bytes(lora_bytes(1))
+    await server.until(lambda: "peft/ink" in server.resident)
+    scaled = server.resident["peft/ink"].data
+    (folder / "oil.safetensors").write_bytes(lora_bytes(2))
+    await server.until(lambda: all(refusal(server, f"peft/{name}") for name in ("ink", "oil")))
+    assert "may belong to it or to 'oil.safetensors'" in refusal(server, "peft/ink")
+    assert "move adapter_config.json into a folder of its own" in refusal(server, "peft/ink")
+    assert not server.resident
+    (folder / "oil.safetensors").unlink()
+    await server.until(lambda: "peft/ink" in server.resident)
+    assert server.resident["peft/ink"].data == scaled
+    assert not refusal(server, "peft/ink")
 
 
 async def test_an_adapter_as_peft_saves_it_is_never_without_its_sidecar(

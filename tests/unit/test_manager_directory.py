@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_manager import directory
+from lora_manager.candidates import LoraFile
 from lora_manager.directory import adapter_name, covers, inspect, scan
 
 
@@ -59,6 +60,46 @@ def test_links_inside_are_followed_links_outside_refused_loops_end(tmp_path: Pat
     assert files.keys() == {"file", "folder/x", "real/x", "out", "leak"}
     assert files["file"].path == root / ".store/x.safetensors"
     assert "outside" in files["leak"].refusal and "outside" in files["out"].refusal
+
+
+def test_a_link_has_the_sidecar_of_its_target_and_never_two(tmp_path: Path) -> None:
+    peft, other = tmp_path / "peft", tmp_path / "other"
+    for folder in (peft, other):
+        folder.mkdir()
+    for path in (peft / "adapter_model.safetensors", peft / "adapter_config.json"):
+        path.write_bytes(b"{}")
+    link = other / "watercolor.safetensors"
+    link.symlink_to(peft / "adapter_model.safetensors")
+
+    def listed() -> LoraFile:
+        found = inspect(tmp_path, "other/watercolor.safetensors")
+        assert found is not None and scan(tmp_path).files["other/watercolor"] == found
+        return found
+
+    assert listed().sidecar == peft / "adapter_config.json" and not listed().refusal
+    (other / "adapter_config.json").write_bytes(b"{}")
+    assert "beside this link and also beside the file" in listed().refusal
+    (other / "adapter_config.json").unlink()
+    (other / "adapter_config.json").symlink_to(peft / "adapter_config.json")
+    assert listed().sidecar == peft / "adapter_config.json" and not listed().refusal
+    (peft / "adapter_config.json").rename(tmp_path / ".config")
+    (other / "adapter_config.json").unlink()
+    assert listed().sidecar is None
+    (other / "adapter_config.json").write_bytes(b"{}")
+    assert listed().sidecar == other / "adapter_config.json"
+
+
+def test_a_snapshot_of_links_to_blobs_as_the_hub_caches_it(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshots/1").mkdir(parents=True)
+    for name, blob in (("adapter_model.safetensors", "a1"), ("adapter_config.json", "b2")):
+        (tmp_path / "blobs" / blob).write_bytes(b"{}")
+        (tmp_path / "snapshots/1" / name).symlink_to(f"../../blobs/{blob}")
+    (tmp_path / "blobs/c3.incomplete").write_bytes(b"")
+    (found,) = scan(tmp_path).files.values()
+    assert (found.path, found.sidecar) == (tmp_path / "blobs/a1", tmp_path / "blobs/b2")
+    assert not found.control and not found.refusal
+    assert inspect(tmp_path, found.relative) == found
 
 
 def test_a_link_to_a_sibling_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:

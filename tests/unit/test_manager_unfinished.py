@@ -113,12 +113,40 @@ def test_an_empty_file_beside_a_partial_one_is_its_placeholder(path: Path, parti
     assert not reason(path), "a next version is coming; this one is whole"
 
 
-def test_what_lies_in_the_folder_of_an_unfinished_download_is_not_listed(tmp_path: Path) -> None:
-    for folder in ("ink.safetensors.download", "torrent.!qB", "x.tmp"):
+def test_a_downloaders_folder_is_not_listed_and_a_users_folder_is(tmp_path: Path) -> None:
+    for folder in ("ink.safetensors.download", "torrent.!qB"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "ink.safetensors").write_bytes(lora())
         assert inspect(tmp_path, f"{folder}/ink.safetensors") is None
     assert not scan(tmp_path).files
+    for folder in ("styles.temp", "v1.part", "x.td", "x.tmp"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ink.safetensors").write_bytes(lora())
+        assert inspect(tmp_path, f"{folder}/ink.safetensors") is not None
+    (tmp_path / "link.tmp").symlink_to("styles.temp")
+    assert scan(tmp_path).files.keys() == {
+        "styles.temp/ink",
+        "v1.part/ink",
+        "x.td/ink",
+        "x.tmp/ink",
+    }
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_control_file_beside_a_links_target_says_that_the_link_is_not_finished(
+    tmp_path: Path, hidden: bool
+) -> None:
+    folder = tmp_path / (".dl" if hidden else "dl")
+    folder.mkdir()
+    (folder / "c.safetensors").write_bytes(lora())
+    (folder / "c.safetensors.aria2").write_bytes(b"")
+    link = tmp_path / "ink.safetensors"
+    link.symlink_to(folder / "c.safetensors")
+    assert f'"{folder.name}/c.safetensors.aria2" beside it' in reason(link)
+    (folder / "c.safetensors.aria2").unlink()
+    assert not reason(link)
+    (tmp_path / "ink.safetensors.aria2").write_bytes(b"")
+    assert '"ink.safetensors.aria2" beside it' in reason(link)
 
 
 def half_written(path: Path, at: float, reserve: Callable[[int, int], None]) -> None:
