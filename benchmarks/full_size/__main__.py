@@ -105,7 +105,15 @@ class Bench:
 
         edges = read_edges(self.read)
         return load_transformer(
-            self.config, edges, fill, GRID, self.device, torch.bfloat16, kind, streaming, rank
+            self.config,
+            edges,
+            fill,
+            grid=GRID,
+            device=self.device,
+            dtype=torch.bfloat16,
+            kind=kind,
+            streaming=streaming,
+            rank=rank,
         )
 
     @cached_property
@@ -206,12 +214,12 @@ def streaming(bench: Bench) -> Figures:
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.mem_get_info()[0]
-    model.blocks.take_headroom()
+    model.blocks.allocate_cache()
     ours = milliseconds(lambda: model.forward([image]), 5)
     four = milliseconds(lambda: model.forward([image] * 4), 3)
     during = torch.cuda.mem_get_info()[0]
     torch.cuda.synchronize()
-    model.blocks.give_back_headroom()
+    model.blocks.release_cache()
     torch.cuda.empty_cache()
     after = torch.cuda.mem_get_info()[0]
     rate = link_rate()

@@ -23,7 +23,7 @@ from benchmarks.report import Report
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.model.kernels import (
     triton_attention,
-    triton_low_rank,
+    triton_folding,
     triton_norms,
     triton_ops,
 )
@@ -49,7 +49,7 @@ def random_adapter(bench: Bench, rank: int) -> GatedAdapter:
 
 def compiled() -> int:
     """Kernels that Triton has compiled so far."""
-    modules = (triton_attention, triton_low_rank, triton_norms, triton_ops)
+    modules = (triton_attention, triton_folding, triton_norms, triton_ops)
     kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
     return sum(len(kernel.device_caches[0][0]) for kernel in kernels)
 
@@ -93,16 +93,16 @@ def ours(bench: Bench, report: Report) -> None:
     report("same adapter again, step, ms", wall(lambda _: model.forward([adapterd[0]])))
     pair = (adapterd[0], adapterd[3])
     report("another adapter each time, step, ms", wall(lambda n: model.forward([pair[n % 2]])))
-    fold: Any = model._fold
-    report("a switch by itself, ms", wall(lambda n: fold.hold(pair[n % 2].adapters)))
-    report("a switch, device, ms", milliseconds(lambda: (fold.hold([one]), fold.hold([other]))) / 2)
+    fold: Any = model.folded
+    report("a switch by itself, ms", wall(lambda n: fold.fold(pair[n % 2].adapters)))
+    report("a switch, device, ms", milliseconds(lambda: (fold.fold([one]), fold.fold([other]))) / 2)
     report("its tables, ms", wall(lambda _: bench.table.select(range(4), [one], torch.bfloat16)))
     report("tables without, ms", wall(lambda _: bench.table.select(range(4), [], torch.bfloat16)))
     report("kernels compiled by switching", compiled() - before)
     for name, value in breakdown(lambda: model.forward([adapterd[0]])).items():
         report(f"with one of rank 16: {name}", value)
     folded = model.forward([adapterd[0]])[0].float()
-    model._fold = None
+    model.folded = None
     for name, adapter in zip(names, adapterd[:3], strict=True):
         taken = more(lambda s=adapter: model.forward([s]), lambda: model.forward([plain]), 4)  # type: ignore[misc]
         report(f"{name} beside the products, % more", taken)

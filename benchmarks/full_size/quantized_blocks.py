@@ -36,8 +36,8 @@ def per_block(exact: Transformer, eight: Transformer, image: ImageInputs) -> lis
     for index, (weights, rounded) in enumerate(zip(exact.blocks, eight.blocks, strict=True)):
         others = copy.deepcopy((img, txt))
         before = img.x.float().clone()
-        exact.through(index, weights, image, img, txt)
-        eight.through(index, rounded, image, *others)
+        exact.through(index, weights, image, img=img, txt=txt)
+        eight.through(index, rounded, image, img=others[0], txt=others[1])
         added = img.x.float() - before
         errors.append(float((others[0].x.float() - before - added).norm() / added.norm()))
     return errors

@@ -24,17 +24,13 @@ from inference_server.loading.memory_sizes import SCRATCH_BYTES, WHOLE_DECODE_BY
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule import FAMILIES
 from inference_server.model.schedule_choice import ChosenSchedule
-from inference_server.model.text_encoder import (
-    TextConfig,
-    fill_layer,
-    layer_fields,
-    layer_views,
-)
+from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.weights import packing
 from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.source import Tables, TextEdges
+from inference_server.model.weights.text_encoder import fill_layer, layer_fields, layer_views
 from inference_server.model.weights.transformer import (
     block_fields,
     block_views,

@@ -19,9 +19,9 @@ from inference_server.engine.latent_image import LatentImage
 from inference_server.engine.loaded_model import LoadedModel
 from inference_server.engine.prompt_cache import PromptCache, PromptEmbedding
 from inference_server.errors import RequestError
+from inference_server.model.host_to_device import copy_to_device
 from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.latents import noise, pack, to_bytes, unpack
-from inference_server.model.offload.pinned_memory import sent
 from inference_server.model.prompt import PREFIX_TOKENS
 from inference_server.model.tiles import decode_in_tiles
 from inference_server.model.transformer import ImageInputs
@@ -90,14 +90,14 @@ class Engine:
             adapters: their tensors must not change until the image's last step is done.
         """
         m = self.model
-        m.transformer.blocks.take_headroom()
+        m.transformer.blocks.allocate_cache()
         start = pack(noise(seed, m.vae.config.z, m.latent_size, m.latent_size))
         return LatentImage(
             prompt,
             sigmas=m.schedules.sigmas[steps],
             modulation=m.modulation.select(m.schedules.row_of[steps], adapters, m.dtype),
             adapters=adapters,
-            latents=sent(start, m.device),
+            latents=copy_to_device(start, m.device),
         )
 
     @torch.inference_mode()
@@ -155,7 +155,7 @@ class Engine:
         on_gpu = self.model.device.type == "cuda"
         if on_gpu:
             torch.cuda.synchronize(self.model.device)
-        self.model.transformer.blocks.give_back_headroom()
+        self.model.transformer.blocks.release_cache()
         self.model.text_encoder.layers.fetch_ahead()
         if on_gpu:
             torch.cuda.empty_cache()

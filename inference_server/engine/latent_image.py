@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inference_server.engine.prompt_cache import PromptEmbedding
 from inference_server.model.kernels.low_rank import GatedAdapter
-from inference_server.model.transformer import StepModulation
+from inference_server.model.modulation import StepModulation
 
 
 class LatentImage:

@@ -28,16 +28,12 @@ from inference_server.loading.memory_sizes import (
     scratch_bytes,
     streaming_of,
 )
-from inference_server.model.fold import fold_bytes
+from inference_server.model.folded_adapters import window_bytes
 from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.schedule_choice import ChosenSchedule
-from inference_server.model.text_encoder import (
-    TextConfig,
-    layer_fields,
-    load_text_encoder,
-)
+from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
 from inference_server.model.weights import packing, prepared
@@ -46,6 +42,7 @@ from inference_server.model.weights.hub import locate
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.prepared import PreparedSource
 from inference_server.model.weights.source import Source, StockSource
+from inference_server.model.weights.text_encoder import layer_fields, load_text_encoder
 from inference_server.model.weights.transformer import block_fields, load_transformer
 from inference_server.weight_kind import WeightKind
 from wuliart_contract.limits import IMAGE_SIZE
@@ -162,7 +159,7 @@ def load_model(
             always=always + PROMPT_CACHE_BYTES + runtime_bytes(device),
             slots=slots_bytes,
             **scratch_bytes(device),
-            block=packing.nbytes(blocks) + fold_bytes(config, rank, dtype),
+            block=packing.nbytes(blocks) + window_bytes(config, rank, dtype),
             blocks=config.blocks,
             text_layer=packing.nbytes(layers),
             text_layers=text_config.layers,
@@ -189,20 +186,20 @@ def load_model(
         config,
         edges,
         partial(source.fill_block, blocks),
-        grid,
-        device,
-        dtype,
-        kind,
-        of_blocks,
-        rank,
+        grid=grid,
+        device=device,
+        dtype=dtype,
+        kind=kind,
+        streaming=of_blocks,
+        rank=rank,
     )
     text_encoder = load_text_encoder(
         text_config,
         *text_edges,
-        partial(source.fill_text_layer, layers),
-        device,
-        dtype,
-        of_text,
+        fill=partial(source.fill_text_layer, layers),
+        device=device,
+        dtype=dtype,
+        streaming=of_text,
     )
     shared = images_per_step(
         plan, step_flops(config, grid[0] * grid[1]), lambda: measure(device, dtype)

@@ -30,7 +30,7 @@ from inference_server.config import SCHEDULE_HELP
 from inference_server.errors import ModelError, ServerError, one_line
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
-from inference_server.model.text_encoder import TextConfig, layer_fields
+from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder, decoder_tensors
 from inference_server.model.weights import packing, prepared
@@ -39,6 +39,7 @@ from inference_server.model.weights.hub import locate
 from inference_server.model.weights.model_files import MAX_CONFIG_BYTES, exists, read_inside
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.source import StockSource
+from inference_server.model.weights.text_encoder import layer_fields
 from inference_server.model.weights.transformer import block_fields
 from inference_server.weight_kind import WeightKind
 from wuliart_process.regular_files import open_regular

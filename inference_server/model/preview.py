@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import ConfigValues
 from inference_server.model.latents import PreviewProjection
 from inference_server.model.vae import VaeDecoder
-from inference_server.model.weights.config_values import ConfigValues
 from inference_server.model.weights.model_files import exists, read_json
 
 FLAT_SIZE = 4

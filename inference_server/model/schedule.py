@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.config_values import ConfigValues
+from inference_server.model.config_values import ConfigValues
 from wuliart_contract.limits import DEFAULT_STEPS, MAX_STEPS, MIN_STEPS
 
 UNSUPPORTED: Final = (

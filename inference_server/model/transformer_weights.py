@@ -1,7 +1,4 @@
-"""The shape of the transformer, and the weights of its parts as the forward pass reads them.
-
-Owns names and shapes; where the tensors lie and how they are stored is up to others.
-"""
+"""The transformer's shape, and its weights as the forward pass reads them."""
 
 from __future__ import annotations
 
@@ -11,17 +8,17 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from inference_server.errors import ModelError
-from inference_server.model.kernels.ops import Quantised
-from inference_server.model.weights.config_values import ConfigValues
+from inference_server.model.config_values import ConfigValues
+from inference_server.model.kernels.operations import Quantized
 
 CONFIG_FILE = "transformer/config.json"
 MAX_WIDTH = 16_384
-"""Features of a token; Qwen-Image has 3072."""
+"""Largest accepted number of features of a token; Qwen-Image has 3072."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransformerConfig:
-    """Shape of the transformer; the real Qwen-Image is the default."""
+    """Shape of the transformer; the defaults are those of Qwen-Image."""
 
     blocks: int = 60
     heads: int = 24
@@ -49,11 +46,11 @@ class TransformerConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> TransformerConfig:
-        """From the component's config.json.
+        """Parses the component's config.json.
 
         Raises:
-            ModelError: a value makes no sense, or the checkpoint is of a variant that this server
-                does not generate with.
+            ModelError: a value is out of range, or the checkpoint is of a variant that this server
+                does not support.
         """
         values = ConfigValues(CONFIG_FILE, config)
         name = values.text("_class_name", "QwenImageTransformer2DModel")
@@ -86,28 +83,29 @@ class TransformerConfig:
 
 
 class Matrix(NamedTuple):
-    """One product's weights: y = x W^T + b."""
+    """Weights of one product y = x W^T + b."""
 
     weight: Tensor
     """[out, in]; float8_e4m3fn if there is a scale."""
     bias: Tensor
     scale: Tensor | None = None
-    """[out, 1] float32: weight * scale is meant."""
+    """[out, 1] float32; W is weight * scale."""
 
     @property
-    def quantised(self) -> Quantised | None:
-        """The weight as eight-bit products take it; None if it is not one."""
-        return None if self.scale is None else Quantised(self.weight, self.scale)
+    def quantized(self) -> Quantized | None:
+        """The weight with its scales; None if it is not a float8 one."""
+        return None if self.scale is None else Quantized(self.weight, self.scale)
 
 
 class StreamWeights(NamedTuple):
-    """One stream (image or text) of a block; D width, M mlp width, H head_dim."""
+    """Weights of one stream (image or text) of a block; D width, M mlp width, E head_dim."""
 
     qkv: Matrix
     """[3D, D]"""
     q_norm: Tensor
-    """[H]"""
+    """[E]"""
     k_norm: Tensor
+    """[E]"""
     out: Matrix
     """[D, D]"""
     mlp_up: Matrix
@@ -117,14 +115,14 @@ class StreamWeights(NamedTuple):
 
 
 class BlockWeights(NamedTuple):
-    """One double-stream block without its modulation layers."""
+    """Weights of one double-stream block without its modulation layers."""
 
     img: StreamWeights
     txt: StreamWeights
 
 
 class EdgeWeights(NamedTuple):
-    """What lies before and after the blocks."""
+    """Weights before and after the blocks."""
 
     img_in: Tensor
     img_in_bias: Tensor
@@ -136,12 +134,12 @@ class EdgeWeights(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of all of them."""
+        """Size of all fields in bytes."""
         return sum(weight.nbytes for weight in self)
 
     @staticmethod
     def shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-        """Of each field."""
+        """Returns the shape of each field."""
         d, text = config.width, config.text_features
         return {
             "img_in": (d, config.in_channels),

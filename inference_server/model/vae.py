@@ -1,26 +1,26 @@
 """The VAE's decoder for a single frame.
 
-Owns the decode of packed latents to pixels; the encoder is never read. For one frame every causal
-3-D convolution pads with zeros in front, so only the last time slice of its kernel meets the
-image: it is exactly a 2-D convolution with a third of the weights. `time_conv` layers act from
-the second frame on and are dropped. Source of the arithmetic: diffusers
-`autoencoder_kl_qwenimage.py`, 0.42.
+For one frame every causal 3-D convolution pads with zeros in front, so only the last time slice of
+its kernel meets the image: it is exactly a 2-D convolution with a third of the weights. `time_conv`
+layers act from the second frame on and are dropped. The encoder is not read. Source of the
+arithmetic: diffusers `autoencoder_kl_qwenimage.py`, 0.42.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference_server.errors import ModelError
-from inference_server.model.kernels.ops import Ops, ops_on
-from inference_server.model.weights.checkpoint import WeightFiles
-from inference_server.model.weights.config_values import ConfigValues
+from inference_server.model.config_values import ConfigValues
+from inference_server.model.kernels.choice import operations_on
+from inference_server.model.kernels.operations import Operations
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -28,22 +28,43 @@ CONFIG_FILE = "vae/config.json"
 PIXEL_CHANNELS = 3
 
 
+class VaeTensors(Protocol):
+    """The VAE's tensors by their names in the checkpoint."""
+
+    folder: Path
+    """For messages."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns a tensor's shape without reading it."""
+
+    def read(self, name: str) -> Tensor:
+        """Returns a tensor, in the dtype it is stored in."""
+
+
 @dataclass(frozen=True, slots=True)
 class VaeConfig:
     """Shape of the decoder and the statistics of its latents."""
 
     z: int
+    """Latent channels."""
     channels: tuple[int, ...]
-    """Of each level, from the coarsest to the finest."""
+    """Channels of each level, from the coarsest to the finest."""
     res_blocks: int
+    """Residual blocks of a level, less one."""
     spatial_factor: int
     """Pixels per latent pixel along one side."""
     mean: tuple[float, ...]
+    """[z], subtracted from raw latents to normalise them."""
     std: tuple[float, ...]
+    """[z], which raw latents are divided by."""
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> VaeConfig:
-        """From the component's config.json.
+        """Parses the component's config.json.
 
         Raises:
             ModelError: a value is missing, or the checkpoint needs layers this decoder lacks.
@@ -73,15 +94,15 @@ class VaeConfig:
 
 
 class _ChannelNorm:
-    """x / |x| * sqrt(C) * gamma over channels, then SiLU: how every residual branch begins."""
+    """x / |x| * sqrt(C) * gamma over channels, then SiLU: starts every residual branch."""
 
-    def __init__(self, gamma: Tensor, ops: Ops, activate: bool = True) -> None:
+    def __init__(self, gamma: Tensor, ops: Operations, activate: bool = True) -> None:
         self._gamma = gamma.flatten() * gamma.numel() ** 0.5
         self._ops = ops
         self._activate = activate
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._ops.channel_norm(x, self._gamma, self._activate)
+        return self._ops.channel_norm(x, self._gamma, activate=self._activate)
 
 
 class _ResidualBlock:
@@ -124,16 +145,16 @@ class _Upsample:
 
 
 class _Builder:
-    """Reads layers of the checkpoint, 3-D kernels cut to their last time slice."""
+    """Builds layers from the checkpoint; 3-D kernels are cut to their last time slice."""
 
-    def __init__(self, weights: WeightFiles, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, weights: VaeTensors, device: torch.device, dtype: torch.dtype) -> None:
         self._weights, self._device, self._dtype = weights, device, dtype
-        self._ops = ops_on(device)
+        self._ops = operations_on(device)
         self.nbytes = 0
 
     def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
         stored = self._weights.shape(name)
-        # A norm's factors are stored as [channels, 1, 1, 1], a 3-D kernel with its time first.
+        # A norm's gamma is stored as [channels, 1, 1, 1], a 3-D kernel as [out, in, time, h, w].
         plain = stored[:2] + stored[-2:] if len(shape) == 4 and len(stored) == 5 else stored
         if plain[: len(shape)] != shape or set(plain[len(shape) :]) - {1}:
             raise ModelError(
@@ -159,8 +180,8 @@ class _Builder:
         return layer
 
 
-def decoder_tensors(weights: WeightFiles) -> dict[str, Tensor]:
-    """All that the decoder reads, kernels cut to two dimensions; for storing it."""
+def decoder_tensors(weights: VaeTensors) -> dict[str, Tensor]:
+    """Returns every tensor that the decoder reads, kernels cut to two dimensions, for storing."""
     names = [
         name
         for name in weights
@@ -170,19 +191,25 @@ def decoder_tensors(weights: WeightFiles) -> dict[str, Tensor]:
 
 
 def _flattened(weight: Tensor) -> Tensor:
-    """A 3-D kernel's last time slice; everything else as it is."""
+    """Returns a 3-D kernel's last time slice, and any other tensor unchanged."""
     return weight[:, :, -1] if weight.dim() == 5 else weight
 
 
 class VaeDecoder:
-    """Normalised latents in, pixels out.
+    """Decodes normalised latents to pixels.
+
+    Args:
+        config: its shape.
+        weights: the checkpoint's tensors.
+        device: the device.
+        dtype: of weights and activations.
 
     Raises:
         ModelError: the checkpoint lacks a layer, or one has another shape than the config says.
     """
 
     def __init__(
-        self, config: VaeConfig, weights: WeightFiles, device: torch.device, dtype: torch.dtype
+        self, config: VaeConfig, weights: VaeTensors, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.config = config
         build = _Builder(weights, device, dtype)
@@ -217,7 +244,7 @@ class VaeDecoder:
         self._dtype = dtype
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels of one image.
+        """Decodes one image.
 
         Args:
             latents: [1, z, h, w] float32, normalised (mean 0, std 1 per channel).

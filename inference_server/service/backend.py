@@ -42,7 +42,7 @@ class Backend:
     def segments(self) -> tuple[MemorySegment, ...]:
         """The stretches of memory set aside at start, as the memory plan has them."""
         model, drawing = self.engine.model, self.scheduler.queue_length > 0
-        taken = model.transformer.blocks.headroom_taken
+        taken = model.transformer.blocks.cache_allocated
         where = "host" if model.device.type == "cpu" else "device"
         found = []
         for name, nbytes in model.plan.segments():

@@ -61,7 +61,7 @@ def test_the_same_images_to_the_bit(whole: Engine, demand: Demand, share: float)
         assert torch.equal(draw(engine, prompt, seed), draw(whole, prompt, seed))
         if seed:
             engine.rest()
-    assert not engine.model.transformer.blocks.headroom_taken
+    assert not engine.model.transformer.blocks.cache_allocated
 
 
 def test_a_budget_too_small_is_refused() -> None:

@@ -12,7 +12,7 @@ from triton.compiler import ASTSource
 
 from inference_server.model.kernels import (
     triton_attention,
-    triton_low_rank,
+    triton_folding,
     triton_norms,
     triton_ops,
 )
@@ -28,8 +28,8 @@ NORM |= {"row_scales": FP32, "width": "i32", "out_stride": "i32"} | dict.fromkey
 ROTATE = dict.fromkeys(("qkv", "txt_query", "txt_key", "img_query", "img_key"), BF16)
 ROTATE |= dict.fromkeys(("txt_cos", "txt_sin", "img_cos", "img_sin"), FP32)
 ROTATE |= {"texts": "i32", "heads": "i32", "eps": "fp32"}
-QUANTISE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
-QUANTISE |= {"largest": "fp32", "tiny": "fp32"}
+QUANTIZE = {"x": BF16, "values": FP8, "scales": FP32, "width": "i32"}
+QUANTIZE |= {"largest": "fp32", "tiny": "fp32"}
 TEXT_KEYS = {"qkv": BF16, "out": BF16, "target": BF16, "sums": FP32, "softmax_scale": "fp32"}
 TEXT_KEYS |= dict.fromkeys(("rows", "first", "texts", "heads", "target_stride"), "i32")
 TEXT_KEYS_SHAPE = {"size": 128, "padded": 128, "queries": 64, "keys": 64}
@@ -41,20 +41,20 @@ REDUCE |= dict.fromkeys(("rows", "columns", "inside", "stride", "each"), "i32")
 REDUCE_SHAPE = {"together": 64, "wide": 16, "deep": 128, "even": True}
 
 KERNELS = (
-    (triton_norms._norm_kernel, NORM, {"add": False, "eight": False, "padded": 4096}, 8),
-    (triton_norms._norm_kernel, NORM, {"add": True, "eight": False, "padded": 4096}, 8),
+    (triton_norms._norm_kernel, NORM, {"add": False, "quantized": False, "padded": 4096}, 8),
+    (triton_norms._norm_kernel, NORM, {"add": True, "quantized": False, "padded": 4096}, 8),
     (
         triton_norms._norm_kernel,
         NORM | {"out": FP8},
-        {"add": True, "eight": True, "padded": 4096},
+        {"add": True, "quantized": True, "padded": 4096},
         8,
     ),
     (triton_ops._norm_rotate_kernel, ROTATE, {"size": 128, "padded": 128, "group": 32}, 4),
-    (triton_ops._quantise_kernel, QUANTISE, {"gelu": False, "padded": 4096}, 8),
-    (triton_ops._quantise_kernel, QUANTISE, {"gelu": True, "padded": 16_384}, 8),
+    (triton_ops._quantize_kernel, QUANTIZE, {"gelu": False, "padded": 4096}, 8),
+    (triton_ops._quantize_kernel, QUANTIZE, {"gelu": True, "padded": 16_384}, 8),
     (triton_attention._text_keys_kernel, TEXT_KEYS, TEXT_KEYS_SHAPE, 8),
-    (triton_low_rank._fold_kernel, FOLD, FOLD_SHAPE, 4),
-    (triton_low_rank._reduce_kernel, REDUCE, REDUCE_SHAPE, 4),
+    (triton_folding._fold_kernel, FOLD, FOLD_SHAPE, 4),
+    (triton_folding._reduce_kernel, REDUCE, REDUCE_SHAPE, 4),
     (triton_norms._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
 )
 """Kernel, its arguments' types, its constants, warps."""

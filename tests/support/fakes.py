@@ -194,7 +194,7 @@ def planned_memory() -> dict[str, Any]:
     """Fields of a `LoadedModel` that describe its memory: a plan of a few bytes, none streamed."""
     return {
         "plan": make_plan(Demand(10, 20, 5, 5, 1, 2, 1, 3), None),
-        "transformer": SimpleNamespace(blocks=SimpleNamespace(headroom_taken=False)),
+        "transformer": SimpleNamespace(blocks=SimpleNamespace(cache_allocated=False)),
     }
 
 

@@ -14,18 +14,18 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from inference_server.model import latents
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule import FAMILIES, ScheduleTable
-from inference_server.model.text_encoder import (
-    TextConfig,
+from inference_server.model.text_encoder import TextConfig
+from inference_server.model.transformer import ImageInputs
+from inference_server.model.transformer_weights import TransformerConfig
+from inference_server.model.vae import VaeConfig, VaeDecoder
+from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.text_encoder import (
     fill_layer,
     layer_fields,
     layer_views,
     load_text_encoder,
     reader,
 )
-from inference_server.model.transformer import ImageInputs
-from inference_server.model.transformer_weights import TransformerConfig
-from inference_server.model.vae import VaeConfig, VaeDecoder
-from inference_server.model.weights.checkpoint import WeightFiles
 from inference_server.model.weights.transformer import (
     block_fields,
     block_views,
@@ -76,7 +76,7 @@ def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
         fill_block(block_views(fields, buffer), index, files.read)
 
     edges = read_edges(files.read)
-    ours = load_transformer(config, edges, fill, (8, 12), CPU, torch.float32)
+    ours = load_transformer(config, edges, fill, grid=(8, 12), device=CPU, dtype=torch.float32)
     table = ModulationTable.build(config, files.read, conditioning(files.read, levels))
     x, text = torch.randn(96, 64), torch.randn(tokens, 48)
     with torch.inference_mode():
@@ -134,7 +134,7 @@ def test_text_encoder(tmp_path: Path, tokens: int) -> None:
         fill_layer(layer_views(layer_fields(shape, torch.float32), buffer), n, read)
 
     edges = read("embed_tokens.weight"), read("norm.weight")
-    ours = load_text_encoder(shape, *edges, fill, CPU, torch.float32)
+    ours = load_text_encoder(shape, *edges, fill=fill, device=CPU, dtype=torch.float32)
     ids = torch.randint(0, 300, (tokens,))
     with torch.inference_mode():
         expected = stock(input_ids=ids[None], output_hidden_states=True).hidden_states[-1][0]

@@ -25,7 +25,9 @@ def make(
     def fill(index: int, buffer: torch.Tensor) -> None:
         buffer.fill_(start + index)
 
-    return load_layers(count, elements, lambda b: b[:elements], fill, CPU, streaming)
+    return load_layers(
+        count, elements, lambda b: b[:elements], fill=fill, device=CPU, streaming=streaming
+    )
 
 
 @st.composite
@@ -52,12 +54,12 @@ def test_every_pass_sees_every_layer_in_order(
     for action in ["a", *actions, "b", "a"]:
         if action in "fx":
             for layers, _ in nets.values():
-                layers.fetch_ahead() if action == "f" else layers.give_back_headroom()
+                layers.fetch_ahead() if action == "f" else layers.release_cache()
             continue
         layers, expected = nets[action.lower()]
         if action.isupper():
-            layers.take_headroom()
-            assert layers.headroom_taken == bool({"a": a, "b": b}[action.lower()][2])
+            layers.allocate_cache()
+            assert layers.cache_allocated == bool({"a": a, "b": b}[action.lower()][2])
         # The consumer has read a layer before it asks for the next, as the engine's launches have.
         assert [layer.unique().tolist() for layer in layers] == [[n] for n in expected]
 
@@ -80,15 +82,15 @@ def test_what_streams_is_spread_evenly_and_hidden_behind_what_does_not(
 def counted(ring: Ring) -> Iterator[list[torch.Tensor]]:
     """What is copied in the block."""
     begun: list[torch.Tensor] = []
-    original = ring.lane.copy
+    original = ring.copy_stream.copy
 
     def copy(target: torch.Tensor, source: torch.Tensor, after: None) -> None:
         begun.append(source)
         original(target, source, after)
 
-    ring.lane.copy = copy  # type: ignore[method-assign]
+    ring.copy_stream.copy = copy  # type: ignore[method-assign]
     yield begun
-    ring.lane.copy = original  # type: ignore[method-assign]
+    ring.copy_stream.copy = original  # type: ignore[method-assign]
 
 
 def copies(layers: Layers[torch.Tensor], ring: Ring) -> int:
@@ -104,10 +106,10 @@ def test_a_pass_copies_each_streamed_layer_once_and_what_stays_never_again() -> 
     list(layers)
     # The first layer of the next pass is fetched at the end of each.
     assert copies(layers, ring) == 8
-    layers.take_headroom()
+    layers.allocate_cache()
     copies(layers, ring)
     assert copies(layers, ring) == 5
-    layers.give_back_headroom()
+    layers.release_cache()
     copies(layers, ring)
     assert copies(layers, ring) == 8
 

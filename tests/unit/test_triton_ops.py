@@ -1,4 +1,4 @@
-"""The fused kernels compute what `ops` defines: on a GPU, or in Triton's interpreter."""
+"""The fused kernels compute what `reference` defines: on a GPU, or in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.model.kernels import ops, triton_attention, triton_ops
+from inference_server.model.kernels import reference, triton_attention, triton_ops
+from inference_server.model.kernels.operations import HeadNorms
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,13 +37,17 @@ def test_norms(precision: tuple[torch.dtype, float], width: int) -> None:
     dtype, most = precision
     x, branch = (3 * torch.randn(7, width, device=DEVICE, dtype=dtype) + 1 for _ in range(2))
     gate, shift, scale = torch.randn(3, width, device=DEVICE, dtype=dtype)
-    expected = ops.modulated_norm(x, shift, scale, False)
-    assert near(triton_ops.modulated_norm(x, shift, scale, False), expected, most)
-    longer = triton_ops.modulated_norm(x, shift, scale, False, 5)
+    expected = reference.modulated_norm(x, shift, scale, quantized=False)
+    assert near(triton_ops.modulated_norm(x, shift, scale, quantized=False), expected, most)
+    longer = triton_ops.modulated_norm(x, shift, scale, quantized=False, spare_columns=5)
     assert longer.stride(0) == width + 5 and near(longer, expected, most)
     sums = [x.clone(), x.clone()]
-    expected = ops.residual_norm_(sums[0], branch, gate, shift, scale, False)
-    got = triton_ops.residual_norm_(sums[1], branch, gate, shift, scale, False)
+    expected = reference.residual_norm_(
+        sums[0], branch, gate, shift=shift, one_plus_scale=scale, quantized=False
+    )
+    got = triton_ops.residual_norm_(
+        sums[1], branch, gate, shift=shift, one_plus_scale=scale, quantized=False
+    )
     assert near(got, expected, most)
     assert near(sums[1], sums[0], most)
     assert not near(sums[1], x, most)
@@ -51,10 +56,14 @@ def test_norms(precision: tuple[torch.dtype, float], width: int) -> None:
 def test_a_norm_in_eight_bits(precision: tuple[torch.dtype, float]) -> None:
     dtype, most = precision
     x, branch = (torch.randn(7, 100, device=DEVICE, dtype=dtype) for _ in range(2))
-    modulation = torch.randn(3, 100, device=DEVICE, dtype=dtype)
+    gate, shift, scale = torch.randn(3, 100, device=DEVICE, dtype=dtype)
     sums = [x.clone(), x.clone()]
-    expected = ops.residual_norm_(sums[0], branch, *modulation, True)
-    got = triton_ops.residual_norm_(sums[1], branch, *modulation, True)
+    expected = reference.residual_norm_(
+        sums[0], branch, gate, shift=shift, one_plus_scale=scale, quantized=True
+    )
+    got = triton_ops.residual_norm_(
+        sums[1], branch, gate, shift=shift, one_plus_scale=scale, quantized=True
+    )
     assert near(sums[1], sums[0], most)
     assert near(got.scale, expected.scale, most)
     meant = expected.values.float() * expected.scale
@@ -69,7 +78,7 @@ def test_queries_and_keys(precision: tuple[torch.dtype, float], texts: int, head
     qkv = torch.randn(texts + PIXELS, 3 * heads * size, device=DEVICE, dtype=dtype)
     scales = torch.rand(4, size, device=DEVICE, dtype=dtype)
     txt, img = (
-        ops.HeadNorms(query, key, Rotation(*(t.to(DEVICE) for t in rotation)))
+        HeadNorms(query, key, Rotation(*(t.to(DEVICE) for t in rotation)))
         for (query, key), rotation in zip(
             scales.view(2, 2, size),
             (text_rotation(texts, *GRID, AXES), image_rotation(*GRID, AXES)),
@@ -77,7 +86,7 @@ def test_queries_and_keys(precision: tuple[torch.dtype, float], texts: int, head
         )
     )
     expected, got = qkv.clone(), qkv.clone()
-    ops.norm_rotate_(expected, txt, img)
+    reference.norm_rotate_(expected, txt, img)
     triton_ops.norm_rotate_(got, txt, img)
     assert near(got, expected, most)
     assert torch.equal(got[:, 2 * heads * size :], qkv[:, 2 * heads * size :])
@@ -93,14 +102,16 @@ def test_text_keys_are_added_to_a_softmax_over_the_image(
     heads, size, images = 2, sum(AXES), 17
     qkv = 3 * torch.randn(128, 3 * heads * size, device=DEVICE, dtype=dtype)
     qkv[: 128 - texts - images] = float("nan")
-    expected = ops.attention(qkv, heads, texts, images)
+    expected = reference.attention(qkv, heads=heads, text_tokens=texts, image_tokens=images)
     q, k, _ = qkv.float().unflatten(1, (3, heads, size)).permute(1, 2, 0, 3)
     scores = q @ k[:, -images:].mT / size**0.5
-    joint = ops.attention(qkv, heads, 0, images)
+    joint = reference.attention(qkv, heads=heads, text_tokens=0, image_tokens=images)
     sums, first = scores.logsumexp(-1).contiguous(), 128 - texts - images
     apart = joint.new_full((128, joint.shape[1] + 3), 7.0)
     for target in (apart[:, :-3], joint):
-        triton_attention.add_text_keys(joint, target, sums, qkv, heads, first, texts)
+        triton_attention.add_text_keys(
+            joint, target, sums, qkv=qkv, heads=heads, first=first, text_tokens=texts
+        )
         assert near(target[first:], expected[first:], most)
     assert (apart[:, -3:] == 7.0).all()
 
@@ -110,7 +121,7 @@ def test_eight_bits(precision: tuple[torch.dtype, float], gelu: bool) -> None:
     dtype, _ = precision
     x = torch.randn(5, 100, device=DEVICE, dtype=dtype)
     x[1], x[2] = 0.0, 1000 * x[2]
-    expected, got = ops.quantise(x, gelu), triton_ops.quantise(x, gelu)
+    expected, got = reference.quantize(x, gelu=gelu), triton_ops.quantize(x, gelu=gelu)
     assert torch.allclose(got.scale, expected.scale, rtol=1e-5)
     meant = expected.values.float() * expected.scale
     # The interpreter rounds 124.3 to 64 instead of 128: a carry is lost.
@@ -127,8 +138,8 @@ def test_channels(precision: tuple[torch.dtype, float], channels: int, activate:
     x[..., 0, 0] = 0.0
     x = x.contiguous(memory_format=torch.channels_last)
     gamma = torch.randn(channels, device=DEVICE, dtype=dtype)
-    expected = ops.channel_norm(x, gamma, activate)
-    got = triton_ops.channel_norm(x, gamma, activate)
+    expected = reference.channel_norm(x, gamma, activate=activate)
+    got = triton_ops.channel_norm(x, gamma, activate=activate)
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert near(got, expected, most)
 
@@ -140,15 +151,16 @@ def test_products_epilogue_and_attention() -> None:
         torch.randn(*shape, device=DEVICE, dtype=torch.bfloat16)
         for shape in ((7, 64), (128, 64), (128,))
     )
-    expected = ops.linear_gelu(x, weight, bias)
+    expected = reference.linear_gelu(x, weight, bias)
     assert near(triton_ops.linear_gelu(x, weight, bias), expected, 1e-2)
-    eight, weight8 = ops.quantise(x), ops.quantise(weight)
-    expected = ops.scaled_linear(eight, weight8, bias, None)
-    assert near(triton_ops.scaled_linear(eight, weight8, bias, None), expected, 1e-2)
+    eight, weight8 = reference.quantize(x), reference.quantize(weight)
+    expected = reference.scaled_linear(eight, weight8, bias)
+    assert near(triton_ops.scaled_linear(eight, weight8, bias), expected, 1e-2)
     qkv = torch.randn(128, 3 * 4 * 128, device=DEVICE, dtype=torch.bfloat16)
     for texts in (1, 5, 70):
-        expected = ops.attention(qkv, 4, texts, 58)[-58 - texts :]
-        assert near(triton_ops.attention(qkv, 4, texts, 58)[-58 - texts :], expected, 1e-2)
+        sizes = {"heads": 4, "text_tokens": texts, "image_tokens": 58}
+        expected = reference.attention(qkv, **sizes)[-58 - texts :]
+        assert near(triton_ops.attention(qkv, **sizes)[-58 - texts :], expected, 1e-2)
 
 
 def test_they_compile_for_ada_and_hopper() -> None:

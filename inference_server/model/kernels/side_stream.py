@@ -1,36 +1,33 @@
-"""Work that runs on the device beside other work. Owns a stream and its two meeting points."""
+"""A second CUDA stream for work that runs beside the main stream's."""
 
 from __future__ import annotations
 
 import torch
 
 
-class Fork:
-    """Two threads of device work that part and meet; on a CPU one follows the other.
+class SideStream:
+    """Runs part of the device work beside the rest; on a CPU the parts run one after another.
 
-    Usage: `part()`, begin the main work, `with fork:` begin the other, `join()`. The other work may
-    read all that was begun before `part`; after `join` all that follows may read what it made, and
-    its memory is safe to give back.
-
-    Args:
-        device: where.
+    Usage: `begin()`, launch the main work, `with side:` launch the other, `join()`. The side work
+    may read everything launched before `begin`. Work launched after `join` may read what the side
+    work wrote, and its memory may be freed.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         if self._side is not None:
-            self._parted, self._done = torch.cuda.Event(), torch.cuda.Event()
+            self._begun, self._done = torch.cuda.Event(), torch.cuda.Event()
             self._context = torch.cuda.stream(self._side)
 
-    def part(self) -> None:
-        """From here on both may go their ways."""
+    def begin(self) -> None:
+        """Marks the point in the main stream that the side work waits for."""
         if self._side is not None:
-            self._parted.record(torch.cuda.current_stream(self._device))
+            self._begun.record(torch.cuda.current_stream(self._device))
 
     def __enter__(self) -> None:
         if self._side is not None:
-            self._side.wait_event(self._parted)
+            self._side.wait_event(self._begun)
             self._context.__enter__()
 
     def __exit__(self, *_: object) -> None:
@@ -39,6 +36,6 @@ class Fork:
             self._context.__exit__(None, None, None)
 
     def join(self) -> None:
-        """What follows waits for the other work."""
+        """Makes the main stream wait for the side work."""
         if self._side is not None:
             torch.cuda.current_stream(self._device).wait_event(self._done)

@@ -1,18 +1,16 @@
-"""Joint attention on a GPU for any number of text tokens, with kernels chosen once.
+"""Joint attention for any number of text tokens, with GPU kernels chosen once.
 
-Owns the split. cuDNN's attention is the fastest there is, but builds a plan for every new shape,
-50 ms each, and a prompt's length is part of the shape. So it gets shapes that do not change: all
-queries, padded to a multiple of `QUERIES`, against the image's keys alone. The text's keys, whose
-number differs, are added by a kernel of ours, which goes on where the softmax stopped: attention
-over two sets of keys is exactly the mean of both results, weighted by their sums of exponentials.
-Padded queries give rows that nobody reads.
+cuDNN's attention is the fastest available, but it builds a plan of 50 ms for every new shape, and
+the prompt's length is part of the shape. It therefore gets fixed shapes only: all queries, padded
+to a multiple of `QUERY_MULTIPLE`, against the image's keys. A Triton kernel continues the softmax
+over the text's keys, whose number varies: attention over two sets of keys is exactly the mean of
+both results, weighted by their sums of exponentials. Padded queries produce rows that are not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import torch
 import triton
@@ -20,15 +18,15 @@ import triton.language as tl
 from torch import Tensor
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 
-from inference_server.model.kernels import ops
+from inference_server.model.kernels import reference
 
-QUERIES = 128
-"""What the number of queries is a multiple of: four shapes for prompts of 1 to 512 tokens, and the
-kernels without an uneven end, 8 % faster (docs/decisions.md)."""
+QUERY_MULTIPLE = 128
+"""The number of queries is a multiple of this: four shapes cover prompts of 1 to 512 tokens, and
+kernels without a partial tile are 8 % faster (docs/decisions.md)."""
 
 ROWS, KEYS = 64, 64
-"""Queries and text keys that one program of the kernel below looks at together; with 128 queries a
-step takes 3 ms more."""
+"""Queries and text keys per tile of `_text_keys_kernel`; with 128 queries a step takes 3 ms
+more (H200)."""
 
 
 @triton.jit(do_not_specialize=["rows", "first", "texts"])
@@ -48,6 +46,15 @@ def _text_keys_kernel(
     queries: tl.constexpr,
     keys: tl.constexpr,
 ):
+    """Continues one head's softmax over the text's keys, for `queries` rows.
+
+    Grid: (rows / queries, heads). qkv is [rows, 3 * heads * size], half precision; text tokens are
+    rows `first` to `first + texts`. out is [rows, heads * size], attention over the image's keys;
+    sums [heads, rows] float32, the logarithm of each row's sum of exponentials there. Writes
+    target [rows, heads * size], with `target_stride` elements between rows. `padded` is the power
+    of two that holds a head. The running maximum and sum are those of online softmax
+    (FlashAttention); the image's part enters with maximum `sums` and sum 1.
+    """
     head = tl.program_id(1)
     width = heads * size
     row = tl.program_id(0) * queries + tl.arange(0, queries)
@@ -78,32 +85,64 @@ def _text_keys_kernel(
     tl.store(target + there, (result / total[:, None]).to(target.dtype.element_ty), mask=real)
 
 
-def attention(qkv: Tensor, heads: int, texts: int, images: int, room: int = 0) -> Tensor:
-    """See `ops.attention`."""
+def attention(
+    qkv: Tensor,
+    *,
+    heads: int,
+    text_tokens: int,
+    image_tokens: int,
+    spare_columns: int = 0,
+) -> Tensor:
+    """See `Operations`."""
     rows, size = len(qkv), qkv.shape[1] // (3 * heads)
     if qkv.dtype not in (torch.bfloat16, torch.float16):
-        return ops.attention(qkv, heads, texts, images, room)
+        return reference.attention(
+            qkv,
+            heads=heads,
+            text_tokens=text_tokens,
+            image_tokens=image_tokens,
+            spare_columns=spare_columns,
+        )
     q, k, v = qkv.unflatten(1, (3, heads, size)).permute(1, 2, 0, 3)[:, None]
-    out, sums = with_sums(q, k[:, :, rows - images :], v[:, :, rows - images :])
+    first_image = rows - image_tokens
+    out, sums = with_sums(q, k[:, :, first_image:], v[:, :, first_image:])
     joint = out[0].transpose(0, 1).flatten(1)
-    target = joint.new_empty(rows, joint.shape[1] + room)[:, : joint.shape[1]] if room else joint
-    add_text_keys(joint, target, sums, qkv, heads, rows - images - texts, texts)
+    target = joint
+    if spare_columns:
+        width = joint.shape[1]
+        target = joint.new_empty(rows, width + spare_columns)[:, :width]
+    add_text_keys(
+        joint,
+        target,
+        sums,
+        qkv=qkv,
+        heads=heads,
+        first=first_image - text_tokens,
+        text_tokens=text_tokens,
+    )
     return target
 
 
 def add_text_keys(
-    joint: Tensor, target: Tensor, sums: Tensor, qkv: Tensor, heads: int, first: int, texts: int
+    joint: Tensor,
+    target: Tensor,
+    sums: Tensor,
+    *,
+    qkv: Tensor,
+    heads: int,
+    first: int,
+    text_tokens: int,
 ) -> None:
-    """Goes on with a softmax over some keys.
+    """Extends attention over the image's keys to the text's keys.
 
     Args:
-        joint: [rows, D], attention over the other keys.
-        target: [rows, D], attention over all keys; may be `joint`.
-        sums: heads * rows float32, the logarithm of its sum of exponentials.
+        joint: [rows, D], attention over the image's keys.
+        target: [rows, D], receives attention over all keys; may be `joint`.
+        sums: heads * rows float32, the logarithm of each row's sum of exponentials in `joint`.
         qkv: [rows, 3 D].
-        heads: of D.
+        heads: H.
         first: row of the first text token.
-        texts: number of text tokens.
+        text_tokens: T.
     """
     rows, size = len(qkv), qkv.shape[1] // (3 * heads)
     _text_keys_kernel[(rows // ROWS, heads)](
@@ -113,7 +152,7 @@ def add_text_keys(
         sums,
         rows,
         first,
-        texts,
+        text_tokens,
         heads,
         target.stride(0),
         size**-0.5,
@@ -126,7 +165,7 @@ def add_text_keys(
 
 
 def with_sums(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention without a mask and the logarithm of each row's sum of exponentials.
+    """Computes attention without a mask and the logarithm of each row's sum of exponentials.
 
     Args:
         q: [1, H, rows, E], half precision.
@@ -134,16 +173,16 @@ def with_sums(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v: [1, H, keys, E].
 
     Returns:
-        [1, H, rows, E], in memory as `q`; and H * rows float32.
+        [1, H, rows, E], laid out in memory as `q`; and H * rows float32.
     """
     found = _fastest(q.shape[-1], q.dtype)(q, k, v)
     return found[0], found[1]
 
 
 @cache
-def _fastest(size: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Any]:
-    """CuDNN's where it can, else flash attention; chosen at the first image."""
-    probe = torch.empty(1, 1, QUERIES, size, dtype=dtype, device="cuda")
+def _fastest(size: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]:
+    """Returns cuDNN's attention where it is supported, else flash attention."""
+    probe = torch.empty(1, 1, QUERY_MULTIPLE, size, dtype=dtype, device="cuda")
     if can_use_cudnn_attention(SDPAParams(probe, probe, probe, None, 0.0, False, False)):
         return lambda q, k, v: torch.ops.aten._scaled_dot_product_cudnn_attention(
             q, k, v, None, True

@@ -1,7 +1,4 @@
-"""The norms of `ops` as fused GPU kernels: one trip to memory each, in float32 inside.
-
-Owns these kernels; nothing in them is specialised on a number of tokens.
-"""
+"""The norms of `Operations` as fused Triton kernels: one pass over memory each, float32 inside."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference_server.model.kernels.ops import E4M3_MAX, EPS, TINY, Normed, Quantised
+from inference_server.model.kernels.operations import E4M3_MAX, EPS, TINY, Normed, Quantized
 
 
 @triton.jit
@@ -28,9 +25,16 @@ def _norm_kernel(
     largest,
     tiny,
     add: tl.constexpr,
-    eight: tl.constexpr,
+    quantized: tl.constexpr,
     padded: tl.constexpr,
 ):
+    """Norms one row: LayerNorm(x) * scale + shift, of x + gate * branch if `add`.
+
+    Grid: (tokens,). x and branch are [tokens, width], contiguous; gate, shift and scale [width]. x
+    is updated in place if `add`. out is [tokens, width] with `out_stride` elements between rows: in
+    x's dtype, or e4m3 with row_scales [tokens] float32 if `quantized`. `padded` is the power of two
+    that holds a row.
+    """
     row = tl.program_id(0)
     columns = tl.arange(0, padded)
     inside = columns < width
@@ -45,7 +49,7 @@ def _norm_kernel(
     normed = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / width + eps)
     normed *= tl.load(scale + columns, mask=inside, other=0.0).to(tl.float32)
     normed += tl.load(shift + columns, mask=inside, other=0.0).to(tl.float32)
-    if eight:
+    if quantized:
         row_scale = tl.maximum(tl.max(tl.abs(normed), axis=0), tiny) / largest
         tl.store(row_scales + row, row_scale)
         normed /= row_scale
@@ -56,14 +60,16 @@ def _norm(
     x: Tensor,
     branch: Tensor,
     modulation: tuple[Tensor, Tensor, Tensor],
+    *,
     add: bool,
-    eight: bool,
-    room: int,
+    quantized: bool,
+    spare_columns: int,
 ) -> Normed:
     tokens, width = x.shape
-    whole = width if eight else width + room
-    out = x.new_empty(tokens, whole, dtype=torch.float8_e4m3fn if eight else x.dtype)[:, :width]
-    scales = torch.empty(tokens, 1, device=x.device) if eight else None
+    whole = width if quantized else width + spare_columns
+    out = x.new_empty(tokens, whole, dtype=torch.float8_e4m3fn if quantized else x.dtype)
+    out = out[:, :width]
+    scales = torch.empty(tokens, 1, device=x.device) if quantized else None
     _norm_kernel[(tokens,)](
         x,
         branch,
@@ -76,31 +82,39 @@ def _norm(
         E4M3_MAX,
         TINY,
         add=add,
-        eight=eight,
+        quantized=quantized,
         padded=triton.next_power_of_2(width),
         num_warps=8,
     )
-    return out if scales is None else Quantised(out, scales)
+    return out if scales is None else Quantized(out, scales)
 
 
 def modulated_norm(
-    x: Tensor, shift: Tensor, one_plus_scale: Tensor, eight: bool, room: int = 0
+    x: Tensor,
+    shift: Tensor,
+    one_plus_scale: Tensor,
+    *,
+    quantized: bool,
+    spare_columns: int = 0,
 ) -> Normed:
-    """See `ops.modulated_norm`."""
-    return _norm(x, x, (shift, shift, one_plus_scale), False, eight, room)
+    """See `Operations`."""
+    modulation = (shift, shift, one_plus_scale)
+    return _norm(x, x, modulation, add=False, quantized=quantized, spare_columns=spare_columns)
 
 
 def residual_norm_(
     x: Tensor,
     branch: Tensor,
     gate: Tensor,
+    *,
     shift: Tensor,
     one_plus_scale: Tensor,
-    eight: bool,
-    room: int = 0,
+    quantized: bool,
+    spare_columns: int = 0,
 ) -> Normed:
-    """See `ops.residual_norm_`."""
-    return _norm(x, branch, (gate, shift, one_plus_scale), True, eight, room)
+    """See `Operations`."""
+    modulation = (gate, shift, one_plus_scale)
+    return _norm(x, branch, modulation, add=True, quantized=quantized, spare_columns=spare_columns)
 
 
 @triton.jit
@@ -114,6 +128,11 @@ def _channel_norm_kernel(
     padded: tl.constexpr,
     rows: tl.constexpr,
 ):
+    """Norms `rows` pixels: x / |x| * gamma over channels, then SiLU if `activate`.
+
+    Grid: (ceil(pixels / rows),). x and out are [pixels, channels], gamma [channels]. `padded` is
+    the power of two that holds a pixel's channels. 1e-12 is `operations.TINY`.
+    """
     pixel = tl.program_id(0) * rows + tl.arange(0, rows)[:, None]
     channel = tl.arange(0, padded)[None, :]
     inside = (pixel < pixels) & (channel < channels)
@@ -128,11 +147,11 @@ def _channel_norm_kernel(
 
 
 CHANNELS_TOGETHER = 4096
-"""Numbers that one program of the kernel above norms: as many pixels as have them."""
+"""Elements per program of `_channel_norm_kernel`; decides how many pixels it norms together."""
 
 
-def channel_norm(x: Tensor, gamma: Tensor, activate: bool) -> Tensor:
-    """See `ops.channel_norm`."""
+def channel_norm(x: Tensor, gamma: Tensor, *, activate: bool) -> Tensor:
+    """See `Operations`."""
     x = x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
     channels = x.shape[1]

@@ -1,7 +1,7 @@
-"""The functions of `ops` as fused GPU kernels: one trip to memory each, in float32 inside.
+"""`Operations` as fused Triton kernels: one pass over memory each, float32 inside.
 
-Owns those that are neither norms nor attention, and the whole set. Token counts are run-time values
-that nothing is specialised on: no prompt has anything compiled after the first image.
+Token counts are run-time values that no kernel is specialised on, so after the first image no
+prompt length causes a compilation.
 """
 
 from __future__ import annotations
@@ -11,9 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference_server.model.kernels.ops import E4M3_MAX, EPS, TINY, HeadNorms, Ops, Quantised
-from inference_server.model.kernels.triton_attention import QUERIES, attention
+from inference_server.model.kernels.operations import E4M3_MAX, EPS, TINY, HeadNorms, Quantized
+from inference_server.model.kernels.triton_attention import QUERY_MULTIPLE, attention
 from inference_server.model.kernels.triton_norms import channel_norm, modulated_norm, residual_norm_
+
+__all__ = [
+    "QUERY_MULTIPLE",
+    "attention",
+    "channel_norm",
+    "linear_gelu",
+    "modulated_norm",
+    "norm_rotate_",
+    "quantize",
+    "residual_norm_",
+    "scaled_linear",
+]
 
 
 @triton.jit(do_not_specialize=["texts"])
@@ -34,6 +46,13 @@ def _norm_rotate_kernel(
     padded: tl.constexpr,
     group: tl.constexpr,
 ):
+    """Norms and rotates `group` heads of one token's queries or keys, in place.
+
+    Grid: (T + I, 2 for queries and keys, ceil(heads / group)). qkv is [T + I, 3 * heads * size],
+    the first `texts` rows text. Scales are [size], cosines and sines [tokens, size / 2] float32.
+    Computes x / sqrt(mean(x^2) + eps) * scale, then rotates neighbouring pairs. `padded` is the
+    power of two that holds a head.
+    """
     token = tl.program_id(0)
     part = tl.program_id(1)
     head = tl.program_id(2) * group + tl.arange(0, group)[:, None]
@@ -48,8 +67,7 @@ def _norm_rotate_kernel(
     inside = (head < heads) & (feature < size)[None, :]
     row = qkv + token.to(tl.int64) * (3 * heads * size) + part * heads * size
     at = row + head * size + feature[None, :]
-    # Neighbours in memory are read together and parted in registers: read two apart, each half
-    # of the bytes that a load brings is thrown away.
+    # Pairs are loaded together and split in registers; strided loads would waste half the bytes.
     value = tl.load(at, mask=inside, other=0.0).to(tl.float32)
     power = tl.sum(value * value, axis=1)[:, None] / size
     value *= tl.rsqrt(power + eps)
@@ -62,11 +80,11 @@ def _norm_rotate_kernel(
 
 
 HEADS_TOGETHER = 32
-"""Heads that one program of the kernel above norms and rotates, at most."""
+"""Most heads per program of `_norm_rotate_kernel`."""
 
 
 def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
-    """See `ops.norm_rotate_`."""
+    """See `Operations`."""
     size = img.query.shape[0]
     heads = qkv.shape[1] // (3 * size)
     group = min(HEADS_TOGETHER, triton.next_power_of_2(heads))
@@ -89,14 +107,20 @@ def norm_rotate_(qkv: Tensor, txt: HeadNorms, img: HeadNorms) -> None:
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See `ops.linear_gelu`; the activation is cuBLASLt's epilogue of the product."""
+    """See `Operations`; the activation is the product's epilogue in cuBLASLt."""
     return torch._addmm_activation(bias, x, weight.T, use_gelu=True)
 
 
 @triton.jit
-def _quantise_kernel(
+def _quantize_kernel(
     x, values, scales, width, largest, tiny, gelu: tl.constexpr, padded: tl.constexpr
 ):
+    """Quantizes one row to e4m3 with the scale max|x| / 448, after gelu if `gelu`.
+
+    Grid: (rows,). x and values are [rows, width], contiguous; scales [rows] float32. `padded` is
+    the power of two that holds a row. The constants are those of the tanh approximation:
+    2 * sqrt(2 / pi) and 0.044715.
+    """
     row = tl.program_id(0)
     columns = tl.arange(0, padded)
     inside = columns < width
@@ -111,20 +135,22 @@ def _quantise_kernel(
     tl.store(values + at, (value / scale).to(values.dtype.element_ty), mask=inside)
 
 
-def quantise(x: Tensor, gelu: bool = False) -> Quantised:
-    """See `ops.quantise`."""
+def quantize(x: Tensor, *, gelu: bool = False) -> Quantized:
+    """See `Operations`."""
     rows, width = x.shape
     values = torch.empty_like(x, dtype=torch.float8_e4m3fn)
     scale = torch.empty(rows, 1, device=x.device)
     padded = triton.next_power_of_2(width)
-    _quantise_kernel[(rows,)](
+    _quantize_kernel[(rows,)](
         x, values, scale, width, E4M3_MAX, TINY, gelu=gelu, padded=padded, num_warps=8
     )
-    return Quantised(values, scale)
+    return Quantized(values, scale)
 
 
-def scaled_linear(x: Quantised, weight: Quantised, bias: Tensor, out: Tensor | None) -> Tensor:
-    """See `ops.scaled_linear`; the products are the tensor cores' own."""
+def scaled_linear(
+    x: Quantized, weight: Quantized, bias: Tensor, *, out: Tensor | None = None
+) -> Tensor:
+    """See `Operations`; float8 products of the tensor cores."""
     return torch._scaled_mm(
         x.values,
         weight.values.T,
@@ -135,16 +161,3 @@ def scaled_linear(x: Quantised, weight: Quantised, bias: Tensor, out: Tensor | N
         use_fast_accum=True,
         out=out,
     )
-
-
-FUSED = Ops(
-    modulated_norm,
-    residual_norm_,
-    norm_rotate_,
-    attention,
-    linear_gelu,
-    quantise,
-    scaled_linear,
-    channel_norm,
-    QUERIES,
-)

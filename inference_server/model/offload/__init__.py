@@ -1,1 +1,1 @@
-"""Weights that do not stay on the device: host copies, the ring, the block cache."""
+"""Layers in host memory: the ring, the block cache, and pinned memory."""

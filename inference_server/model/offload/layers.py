@@ -1,9 +1,7 @@
-"""Layers that take turns on the device: copied from host memory ahead of the compute.
+"""A network's layers, on the device or streamed from host memory ahead of the compute.
 
-Owns which layers stream and their order; the ring they share is `ring`'s, the memory in which some
-stay is `headroom`'s. A layer is
-a flat buffer of bytes here; what it means is the client's view of it. Nothing is ever copied back:
-weights do not change. Only the device thread calls.
+A layer is a flat buffer of bytes; its network supplies the view. Nothing is copied back, because
+weights do not change. Not thread-safe: the device thread makes all calls.
 """
 
 from __future__ import annotations
@@ -15,90 +13,96 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from inference_server.model.offload.block_cache import Headroom
+from inference_server.model.offload.block_cache import BlockCache
 from inference_server.model.offload.pinned_memory import host_memory
 from inference_server.model.offload.ring import Ring
 
 W = TypeVar("W")
-"""A layer's weights as its network sees them."""
+"""A layer's weights as its network reads them."""
 W_co = TypeVar("W_co", covariant=True)
 
 
 class Layers(Protocol[W_co]):
-    """A network's layers in order; iterate once for each pass."""
+    """A network's layers in order; iterate once per pass."""
 
     def __iter__(self) -> Iterator[W_co]:
-        """Each layer when its turn comes."""
+        """Yields each layer's weights; launch all work with one before asking for the next."""
 
     @property
-    def headroom_taken(self) -> bool:
-        """Whether memory is taken that only generating needs."""
+    def cache_allocated(self) -> bool:
+        """True while the memory of the block cache is allocated."""
 
-    def take_headroom(self) -> None:
-        """Before an image."""
+    def allocate_cache(self) -> None:
+        """Allocates the block cache; call before an image."""
 
-    def give_back_headroom(self) -> None:
-        """After the last one."""
+    def release_cache(self) -> None:
+        """Frees the block cache; call after the last image, when all launched work is done."""
 
     def fetch_ahead(self) -> None:
-        """Begins to copy as many of the first layers as there is room for: a pass comes soon."""
+        """Starts copying as many of the first layers as the ring has slots."""
 
 
 class ResidentLayers(Generic[W]):
-    """Layers that all live on the device."""
+    """Layers that are all on the device; they have no block cache."""
 
     def __init__(self, layers: Sequence[Tensor], view: Callable[[Tensor], W]) -> None:
         self._views = [view(layer) for layer in layers]
-        self.headroom_taken = False
+        self.cache_allocated = False
 
     def __iter__(self) -> Iterator[W]:
         return iter(self._views)
 
-    def take_headroom(self) -> None:
-        """They need none."""
+    def allocate_cache(self) -> None:
+        """Does nothing."""
 
-    def give_back_headroom(self) -> None:
-        """They took none."""
+    def release_cache(self) -> None:
+        """Does nothing."""
 
     def fetch_ahead(self) -> None:
-        """They are there."""
+        """Does nothing."""
+
+
+class Streaming(NamedTuple):
+    """Placement of a network's layers that are not resident."""
+
+    streamed: Sequence[int]
+    """Indices of the layers in host memory."""
+    cached: Sequence[int]
+    """Those of them that the block cache keeps while it is allocated."""
+    ring: Ring
+    repeats: bool
+    """One pass follows another, as denoising steps do: the last layer fetches the first again."""
 
 
 class StreamedLayers(Generic[W]):
-    """A network's layers in order; iterate once for each pass.
+    """Layers of which some are in host memory.
 
-    While the consumer computes with one, the next streamed one is on its way; after the last, the
-    first of the next pass, if passes repeat. Computation with a layer must be begun before the next
-    is asked for.
+    While the compute uses one layer, the next streamed one is copied; after the last, the first of
+    the next pass, if passes repeat.
 
     Args:
-        layers: each flat buffer, in order: on the device, or pinned in host memory.
-        view: of one of them.
-        streamed: numbers of the layers that lie in host memory.
-        stay: those of them that stay in the headroom while it is taken.
-        ring: what the others take turns in.
-        repeats: whether one pass follows another.
-        device: where the compute is.
+        layers: each layer's flat buffer, in order: on the device, or pinned in host memory.
+        view: a layer's buffer as its weights.
+        streaming: which layers are in host memory, and the ring.
+        device: the device.
     """
 
     def __init__(
         self,
         layers: Sequence[Tensor],
         view: Callable[[Tensor], W],
-        streamed: Sequence[int],
-        stay: Sequence[int],
-        ring: Ring,
-        repeats: bool,
+        streaming: Streaming,
         device: torch.device,
     ) -> None:
+        streamed, cached, ring, repeats = streaming
         self._layers = layers
         self._streamed = streamed
         self._ring = ring
         self._ring_views = ring.views(view)
-        self._headroom = Headroom(ring.lane, [layers[index] for index in stay], view, device)
+        self._cache = BlockCache(ring.copy_stream, [layers[i] for i in cached], view, device)
         self._slot: int | None = None
-        """The slot that is read now."""
-        self._place = {index: place for place, index in enumerate(stay)}
+        """The slot that is being read."""
+        self._cache_index = {index: place for place, index in enumerate(cached)}
         self._following = dict(pairwise(streamed))
         if repeats:
             self._following[streamed[-1]] = streamed[0]
@@ -107,13 +111,13 @@ class StreamedLayers(Generic[W]):
         }
 
     def __iter__(self) -> Iterator[W]:
-        self._leave()  # what a pass that failed has left behind
+        self._leave()  # the slot of an earlier pass that failed
         self._fetch(self._streamed[0])
         for index in range(len(self._layers)):
             if index in self._resident:
                 yield self._resident[index]
-            elif self._stays(index):
-                weights = self._headroom.enter(self._place[index])
+            elif self._is_cached(index):
+                weights = self._cache.enter(self._cache_index[index])
                 self._fetch(self._following.get(index))
                 yield weights
             else:
@@ -124,17 +128,17 @@ class StreamedLayers(Generic[W]):
                 self._leave()
 
     @property
-    def headroom_taken(self) -> bool:
+    def cache_allocated(self) -> bool:
         """See `Layers`."""
-        return self._headroom.taken
+        return self._cache.allocated
 
-    def take_headroom(self) -> None:
+    def allocate_cache(self) -> None:
         """See `Layers`."""
-        self._headroom.take()
+        self._cache.allocate()
 
-    def give_back_headroom(self) -> None:
+    def release_cache(self) -> None:
         """See `Layers`."""
-        self._headroom.give_back()
+        self._cache.release()
 
     def fetch_ahead(self) -> None:
         """See `Layers`."""
@@ -146,62 +150,51 @@ class StreamedLayers(Generic[W]):
             self._ring.leave(self._slot)
             self._slot = None
 
-    def _stays(self, index: int) -> bool:
-        return self._headroom.taken and index in self._place
+    def _is_cached(self, index: int) -> bool:
+        return self._cache.allocated and index in self._cache_index
 
     def _fetch(self, index: int | None) -> None:
         if index is None:
             return
-        if self._stays(index):
-            self._headroom.fetch(self._place[index])
+        if self._is_cached(index):
+            self._cache.fetch(self._cache_index[index])
         else:
             self._ring.fetch(self._layers[index])
-
-
-class Streaming(NamedTuple):
-    """Which layers of a network do not live on the device."""
-
-    streamed: Sequence[int]
-    """In host memory."""
-    stay: Sequence[int]
-    """Those of them that stay in the headroom while it is taken."""
-    ring: Ring
-    repeats: bool
-    """Whether one pass follows another, as steps do."""
 
 
 def load_layers(
     count: int,
     nbytes: int,
     view: Callable[[Tensor], W],
+    *,
     fill: Callable[[int, Tensor], None],
     device: torch.device,
     streaming: Streaming | None,
 ) -> Layers[W]:
-    """A network's layers, filled, on the device or pinned in host memory.
+    """Allocates and fills a network's layers.
 
     Args:
-        count: of layers.
-        nbytes: of a layer's flat buffer.
-        view: of one of them.
+        count: number of layers.
+        nbytes: size of a layer's flat buffer.
+        view: a layer's buffer as its weights.
         fill: reads layer `index` into its buffer, which is all zeros.
-        device: where the compute is.
-        streaming: None keeps everything on the device.
+        device: the device.
+        streaming: layers to keep in pinned host memory; None keeps all on the device.
     """
     streamed = set(streaming.streamed) if streaming else set()
-    there = iter(torch.zeros(count - len(streamed), nbytes, dtype=torch.uint8, device=device))
-    waiting = iter(host_memory(len(streamed) * nbytes, device).view(len(streamed), nbytes))
-    layers = [next(waiting if index in streamed else there) for index in range(count)]
+    resident = iter(torch.zeros(count - len(streamed), nbytes, dtype=torch.uint8, device=device))
+    on_host = iter(host_memory(len(streamed) * nbytes, device).view(len(streamed), nbytes))
+    layers = [next(on_host if index in streamed else resident) for index in range(count)]
     for index, layer in enumerate(layers):
         fill(index, layer)
     if streaming is None or not streamed:
         return ResidentLayers(layers, view)
-    return StreamedLayers(layers, view, *streaming, device)
+    return StreamedLayers(layers, view, streaming, device)
 
 
 def spread(count: int, chosen: int) -> list[int]:
-    """`chosen` of the numbers below `count`, as evenly as can be, the first as late as can be.
+    """Returns `chosen` of the numbers below `count`, evenly spaced and each as late as possible.
 
-    A streamed layer is hidden behind the compute of those before it; the last of all may be one.
+    The compute of earlier layers hides a streamed layer's copy, so the last layer may be streamed.
     """
     return [-(-count * (n + 1) // chosen) - 1 for n in range(chosen)]

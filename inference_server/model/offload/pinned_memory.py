@@ -1,4 +1,4 @@
-"""Host memory that the device's copy engine reads by itself. Owns its pinning and unpinning."""
+"""Host memory that the device's copy engine reads directly."""
 
 from __future__ import annotations
 
@@ -12,29 +12,25 @@ from inference_server.errors import ModelError
 
 
 class _Pinned(mmap.mmap):
-    """Memory that is unpinned before it goes: the system gives its addresses to others."""
+    """Anonymous memory that is unpinned before it is unmapped and its addresses are reused."""
 
     address = 0
 
     def __del__(self) -> None:
         if self.address:
-            # At the end of the process CUDA may be gone, and all pinning with it.
+            # At interpreter exit CUDA may already be gone, and the pinning with it.
             with suppress(Exception):
                 torch.cuda.cudart().cudaHostUnregister(self.address)
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device: its copy is begun without waiting for what was begun before."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
 def host_memory(nbytes: int, device: torch.device) -> Tensor:
-    """[nbytes] uint8, all zeros, that a GPU can read while the processor does something else.
+    """Allocates zeroed host memory, pinned if the device is a GPU.
 
-    In huge pages where the system has them: to pin 18 GB in four million small ones takes a minute.
-    PyTorch's own pinned memory is rounded up to a power of two.
+    Huge pages are requested, because pinning 18 GB in four million small pages takes a minute.
+    PyTorch's own allocator rounds pinned memory up to a power of two, so it is not used.
+
+    Returns:
+        [nbytes] uint8.
 
     Raises:
         ModelError: the system does not let this process pin so much.

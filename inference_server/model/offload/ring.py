@@ -1,7 +1,7 @@
-"""A ring of slots on the device, filled by copies that run ahead of the compute.
+"""A ring of device buffers, filled by copies that run ahead of the compute.
 
-Owns the slots and what waits for what. Knows nothing of layers: bytes go in, and whoever asks again
-for bytes that still lie there gets them without a copy. Only the device thread calls.
+The ring moves bytes and does not know about layers: fetching a buffer that still lies in a slot
+costs no copy. Not thread-safe: the device thread makes all calls.
 """
 
 from __future__ import annotations
@@ -13,22 +13,18 @@ import torch
 from torch import Tensor
 
 W = TypeVar("W")
-"""What a slot's bytes are seen as."""
+"""What a slot's bytes are viewed as."""
 
 
-class Lane:
-    """Copies to the device beside its compute; on a CPU they are plain copies.
-
-    Args:
-        device: where to.
-    """
+class CopyStream:
+    """Host-to-device copies on a CUDA stream of their own; synchronous on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def copy(self, target: Tensor, source: Tensor, after: torch.cuda.Event | None) -> None:
-        """Begins to copy `source` to the front of `target` once `after` has happened."""
+        """Starts copying `source` to the front of `target` once `after` has happened."""
         front = target[: len(source)]
         if self._stream is None:
             front.copy_(source)
@@ -38,93 +34,96 @@ class Lane:
                 self._stream.wait_event(after)
             front.copy_(source, non_blocking=True)
 
-    def arrived(self) -> torch.cuda.Event | None:
-        """Happens when everything copied so far is there."""
+    def copied(self) -> torch.cuda.Event | None:
+        """Returns an event that happens when all copies started so far are done."""
         return None if self._stream is None else self._stream.record_event()
 
     def computed(self) -> torch.cuda.Event | None:
-        """Happens when the compute begun so far is done."""
+        """Returns an event that happens when the compute launched so far is done."""
         return (
             None if self._stream is None else torch.cuda.current_stream(self._device).record_event()
         )
 
     def wait(self, event: torch.cuda.Event | None) -> None:
-        """The compute that follows waits for `event`; the client does not."""
+        """Makes the compute launched from now on wait for `event`; the host does not wait."""
         if event is not None:
             torch.cuda.current_stream(self._device).wait_event(event)
 
 
 class _Slot:
-    """A place on the device that holds one layer after another."""
+    """A device buffer that holds one layer after another."""
 
     def __init__(self, buffer: Tensor) -> None:
         self.buffer = buffer
-        self.holds: Tensor | None = None
-        """The host buffer whose copy lies here, or is on its way."""
-        self.arrived: torch.cuda.Event | None = None
+        self.source: Tensor | None = None
+        """The host buffer whose copy lies here or is on its way."""
+        self.copied: torch.cuda.Event | None = None
         self.left: torch.cuda.Event | None = None
-        """When the compute that read it is done."""
+        """Happens when the compute that read the slot is done."""
         self.busy = False
-        self.fresh = False
-        """Fetched and not read yet: taken for something else only if nothing else is left."""
-        self.turn = 0
-        """When it was last taken or left; the smallest goes first."""
+        self.unread = False
+        """Fetched and not entered yet; overwritten only if every other slot is unread or busy."""
+        self.last_use = 0
+        """Counter value when it was last fetched or left; the smallest is overwritten first."""
 
 
 class Ring:
-    """Slots on the device, shared by everything that streams.
+    """Device buffers shared by everything that streams.
 
     Args:
         slots: at least two: one is read while another is filled.
-        nbytes: of a slot; the largest layer's.
-        device: where.
+        nbytes: size of a slot; that of the largest layer.
+        device: the device.
     """
 
     def __init__(self, slots: int, nbytes: int, device: torch.device) -> None:
-        self.lane = Lane(device)
+        self.copy_stream = CopyStream(device)
         arena = torch.empty(slots, nbytes, dtype=torch.uint8, device=device)
         self._slots = [_Slot(buffer) for buffer in arena]
-        # What was computed in this memory before must be done before the first copy.
+        # Earlier compute may still use this memory; the first copies wait for it.
         for slot in self._slots:
-            slot.left = self.lane.computed()
-        self._turn = 0
+            slot.left = self.copy_stream.computed()
+        self._uses = 0
 
     @property
     def slots(self) -> int:
-        """How many there are."""
+        """Number of slots."""
         return len(self._slots)
 
     def fetch(self, source: Tensor) -> int:
-        """The slot that holds a layer, or will; where none does yet, the one longest read."""
+        """Returns the slot that holds a layer, after starting its copy if none does yet.
+
+        The copy overwrites the least recently used slot that is not busy.
+        """
         for index, slot in enumerate(self._slots):
-            if slot.holds is source:
+            if slot.source is source:
                 return index
         index = min(
             (i for i, slot in enumerate(self._slots) if not slot.busy),
-            key=lambda i: (self._slots[i].fresh, self._slots[i].turn),
+            key=lambda i: (self._slots[i].unread, self._slots[i].last_use),
         )
         slot = self._slots[index]
-        self.lane.copy(slot.buffer, source, slot.left)
-        slot.holds, slot.arrived, slot.fresh = source, self.lane.arrived(), True
+        self.copy_stream.copy(slot.buffer, source, slot.left)
+        slot.source, slot.copied, slot.unread = source, self.copy_stream.copied(), True
         self._touch(slot)
         return index
 
     def enter(self, index: int) -> None:
-        """What is computed from here on may read the slot."""
+        """Lets the compute launched from now on read the slot."""
         slot = self._slots[index]
-        self.lane.wait(slot.arrived)
-        slot.busy, slot.fresh = True, False
+        self.copy_stream.wait(slot.copied)
+        slot.busy, slot.unread = True, False
 
     def leave(self, index: int) -> None:
-        """Nothing computed from here on reads the slot."""
+        """Declares that no compute launched from now on reads the slot."""
         slot = self._slots[index]
-        slot.left, slot.busy = self.lane.computed(), False
+        slot.left, slot.busy = self.copy_stream.computed(), False
         self._touch(slot)
 
     def views(self, view: Callable[[Tensor], W]) -> list[W]:
-        """Every slot as a layer."""
+        """Returns every slot viewed as a layer."""
         return [view(slot.buffer) for slot in self._slots]
 
     def _touch(self, slot: _Slot) -> None:
-        self._turn += 1
-        slot.turn = self._turn
+        self._uses += 1
+        slot.last_use = self._uses

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.config_values import shown
+from inference_server.model.config_values import shown
 from inference_server.model.weights.model_files import exists, inside, read_inside, read_json
 from inference_server.model.weights.tensor_file import TensorFile
 

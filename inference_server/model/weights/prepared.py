@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import ConfigValues
 from inference_server.model.modulation import ModulationTable
 from inference_server.model.schedule import Schedule
 from inference_server.model.schedule_choice import UNDISTILLED, ChosenSchedule, choose
-from inference_server.model.text_encoder import TextConfig, layer_fields
+from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.weights import packing
 from inference_server.model.weights.checkpoint import (
@@ -33,11 +34,11 @@ from inference_server.model.weights.checkpoint import (
     Checkpoint,
     WeightFiles,
 )
-from inference_server.model.weights.config_values import ConfigValues
 from inference_server.model.weights.model_files import exists, read_inside, read_json
 from inference_server.model.weights.packing import Field, Fields
 from inference_server.model.weights.source import Tables, TextEdges, image_tokens
 from inference_server.model.weights.tensor_file import TensorFile
+from inference_server.model.weights.text_encoder import layer_fields
 from inference_server.model.weights.transformer import block_fields
 from inference_server.weight_kind import WeightKind
 from wuliart_contract.limits import MAX_STEPS

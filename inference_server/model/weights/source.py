@@ -16,12 +16,13 @@ from torch import Tensor
 from inference_server.errors import ModelError
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule_choice import ChosenSchedule, choose
-from inference_server.model.text_encoder import TextConfig, fill_layer, layer_views, reader
+from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.vae import VaeConfig
 from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.stock_shapes import check_text_encoder, check_transformer
+from inference_server.model.weights.text_encoder import fill_layer, layer_views, reader
 from inference_server.model.weights.transformer import (
     block_views,
     fill_block,

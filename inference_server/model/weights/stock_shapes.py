@@ -9,9 +9,10 @@ from __future__ import annotations
 from inference_server.errors import ModelError
 from inference_server.model import text_encoder, transformer_weights
 from inference_server.model.modulation import STREAMS, TIME_FEATURES
-from inference_server.model.text_encoder import MAX_VOCABULARY, TextConfig, prefix_in
+from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.text_encoder import MAX_VOCABULARY, prefix_in
 from inference_server.model.weights.transformer import EDGE_NAMES, IMG, TXT
 
 Shapes = dict[str, tuple[int, ...]]

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inference_server.model.fold import Fold, arithmetic_on
-from inference_server.model.kernels.ops import ops_on, quantise
+from inference_server.model.folded_adapters import FoldedAdapters
+from inference_server.model.kernels.choice import folding_on, operations_on
+from inference_server.model.kernels.reference import quantize
 from inference_server.model.modulation import ReadTensor
 from inference_server.model.offload.layers import Streaming, load_layers
 from inference_server.model.transformer import Transformer
@@ -66,20 +67,20 @@ def block_fields(
 
     Args:
         config: the transformer's shape.
-        dtype: of everything but eight-bit matrices and their scales.
+        dtype: of everything but float8 matrices and their scales.
         kind: of the matrices.
-        rank: of all adapters that find room behind the matrices; see `fold`.
+        rank: of the adapters that the matrices have spare columns for; see `kernels.folding`.
     """
     d, m, h = config.width, config.mlp_width, config.head_dim
     shapes = {"qkv": (3 * d, d), "out": (d, d), "mlp_up": (m, d), "mlp_down": (d, m)}
-    # Behind the rows of mlp_up: what it makes has room for mlp_down's adapters then.
-    room = {"qkv": (0, 3 * rank), "out": (0, rank), "mlp_up": (rank, rank), "mlp_down": (0, rank)}
+    # Spare rows of mlp_up give its output the spare columns that mlp_down's adapters need.
+    spare = {"qkv": (0, 3 * rank), "out": (0, rank), "mlp_up": (rank, rank), "mlp_down": (0, rank)}
     fields: dict[str, Field] = {}
     for stream in ("img", "txt"):
         for name, shape in shapes.items():
             stored = torch.float8_e4m3fn if kind is WeightKind.FP8 else dtype
-            fields[f"{stream}.{name}"] = Field(shape, stored, room[name])
-            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype, room[name][:1])
+            fields[f"{stream}.{name}"] = Field(shape, stored, spare[name])
+            fields[f"{stream}.{name}.bias"] = Field(shape[:1], dtype, spare[name][:1])
             if kind is WeightKind.FP8:
                 fields[f"{stream}.{name}.scale"] = Field((shape[0], 1), torch.float32)
         fields[f"{stream}.q_norm"] = fields[f"{stream}.k_norm"] = Field((h,), dtype)
@@ -133,10 +134,10 @@ def _fill_matrix(matrix: Matrix, weight: Tensor, bias: Tensor) -> None:
     if matrix.scale is None:
         matrix.weight.copy_(weight)
         return
-    quantised = quantise(weight)
-    # copy_ between eight-bit floats of CPU and GPU goes through bytes on every version of torch.
-    matrix.weight.view(torch.uint8).copy_(quantised.values.view(torch.uint8))
-    matrix.scale.copy_(quantised.scale)
+    quantized = quantize(weight)
+    # Not every version of torch copies float8 between CPU and GPU; all copy bytes.
+    matrix.weight.view(torch.uint8).copy_(quantized.values.view(torch.uint8))
+    matrix.scale.copy_(quantized.scale)
 
 
 EDGE_NAMES = {
@@ -160,6 +161,7 @@ def load_transformer(
     config: TransformerConfig,
     edges: EdgeWeights,
     fill: Callable[[int, Tensor], None],
+    *,
     grid: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
@@ -167,22 +169,21 @@ def load_transformer(
     streaming: Streaming | None = None,
     rank: int = 0,
 ) -> Transformer:
-    """The transformer on its device, but for the blocks that `streaming` keeps in host memory.
+    """Builds the transformer.
 
     Args:
         config: its shape.
-        edges: what lies before and after the blocks, on the device and in the dtype.
+        edges: weights before and after the blocks, on the device and in `dtype`.
         fill: reads block `index` into its flat buffer.
         grid: rows and columns of image tokens.
-        device: where it computes.
-        dtype: of activations, and of weights that are not eight-bit.
+        device: the device.
+        dtype: of activations, and of weights that are not float8.
         kind: of the blocks' matrices.
-        streaming: None keeps everything on the device.
-        rank: of the adapters that are folded into the products; 0 where blocks are streamed.
+        streaming: blocks to keep in host memory; None keeps all on the device.
+        rank: of the adapters that can be folded into the products; 0 where blocks are streamed.
     """
     fields = block_fields(config, dtype, kind, rank)
     view, nbytes = partial(block_views, fields), packing.nbytes(fields)
-    blocks = load_layers(config.blocks, nbytes, view, fill, device, streaming)
-    ops = ops_on(device)
-    fold = Fold(list(blocks), rank, arithmetic_on(device)) if rank else None
-    return Transformer(config, edges, blocks, grid, ops, fold)
+    blocks = load_layers(config.blocks, nbytes, view, fill=fill, device=device, streaming=streaming)
+    folded = FoldedAdapters(list(blocks), rank, folding_on(device)) if rank else None
+    return Transformer(config, edges, blocks, grid=grid, ops=operations_on(device), folded=folded)

@@ -10,8 +10,8 @@ from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.latent_image import LatentImage
 from inference_server.loading.load import kind_of, load_model, open_source
-from inference_server.model.kernels import ops
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.model.kernels.reference import quantize
 from inference_server.weight_kind import WeightKind
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 def test_a_row_keeps_what_a_scale_of_its_own_can_keep() -> None:
     torch.manual_seed(0)
     x = torch.randn(64, 512) * torch.logspace(-3, 3, 64)[:, None]
-    eight = ops.quantise(x)
+    eight = quantize(x)
     assert eight.values.dtype == torch.float8_e4m3fn and eight.scale.shape == (64, 1)
     errors = (eight.values.float() * eight.scale - x).norm(dim=1) / x.norm(dim=1)
     # Three bits of mantissa: a rounding error of 1/16 at most, 1/50 on average.

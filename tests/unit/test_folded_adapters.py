@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference_server.model import fold
-from inference_server.model.fold import Arithmetic, Fold, Job, wider
-from inference_server.model.kernels import triton_low_rank
+from inference_server.model.folded_adapters import FoldedAdapters
+from inference_server.model.kernels import folding, triton_folding
+from inference_server.model.kernels.folding import Folding, FoldJob, extended
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
-from inference_server.model.modulation import ModulationTable
-from inference_server.model.transformer import ImageInputs, StepModulation, Transformer
+from inference_server.model.modulation import ModulationTable, StepModulation
+from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.weights.checkpoint import WeightFiles
 from inference_server.model.weights.packing import Fields
@@ -65,7 +65,9 @@ def load(folder: Path, rank: int) -> Transformer:
         fill_block(block_views(fields, buffer), index, files.read)
 
     edges = read_edges(lambda name: files.read(name).to(DEVICE))
-    return load_transformer(CONFIG, edges, fill, GRID, DEVICE, torch.float32, rank=rank)
+    return load_transformer(
+        CONFIG, edges, fill, grid=GRID, device=DEVICE, dtype=torch.float32, rank=rank
+    )
 
 
 def image(model: Transformer, adapters: Sequence[GatedAdapter], seed: int = 0) -> ImageInputs:
@@ -120,19 +122,19 @@ def test_adapters_that_find_no_room_act_all_the_same(folder: Path) -> None:
 def test_a_set_is_written_once_and_again_when_it_changes(folder: Path) -> None:
     model, written = load(folder, RANK), []
 
-    def count(job: Job) -> None:
+    def count(job: FoldJob) -> None:
         written.append(len(job.adapters))
-        fold.fold_(job)
+        folding.fold_(job)
 
     blocks = list(model.blocks)
-    held = Fold(blocks, RANK, Arithmetic(count, fold.reduce_, False))
+    held = FoldedAdapters(blocks, RANK, Folding(count, folding.reduce_, False))
     a, b = adapter(8), adapter(8)
     heavier = GatedAdapter(a.tensors, 0.5)
     for adapters in ([a], [a], [b], [a], [heavier], [a, b], [b, a], [b, a]):
-        assert held.hold(adapters)
+        assert held.fold(adapters)
         assert held.holds(adapters)
     assert written == [1, 1, 1, 1, 2, 2]
-    assert not held.hold([adapter(RANK + 1)])
+    assert not held.fold([adapter(RANK + 1)])
     assert held.holds([b, a])
 
 
@@ -144,17 +146,17 @@ def test_the_gpu_kernels_write_and_reduce_the_same(folder: Path, splits: bool) -
     )
     for adapters in sets:
         found = []
-        for arithmetic in (fold, triton_low_rank):
+        for module in (folding, triton_folding):
             blocks = list(load(folder, 64).blocks)
-            held = Fold(blocks, 64, Arithmetic(arithmetic.fold_, arithmetic.reduce_, splits))
-            assert held.hold(adapters)
+            held = FoldedAdapters(blocks, 64, Folding(module.fold_, module.reduce_, splits))
+            assert held.fold(adapters)
             for name, (inside, *_) in SITES.items():
                 site = f"block0.img_{name}"
                 torch.manual_seed(0)
                 x = torch.randn(37, inside + 3 * 64, device=DEVICE)[:, :inside]
                 matrix = getattr(blocks[0].img, name).weight
                 # How t is cut into summands is each one's own affair: compare the product.
-                found.append(held.reduce(x, site) @ wider(matrix, held.columns(site)).T)
+                found.append(held.reduce(x, site) @ extended(matrix, held.columns(site)).T)
         for ours, expected in zip(found[:4], found[4:], strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
@@ -164,11 +166,11 @@ def test_summands_of_the_reduced_activations_add_up(folder: Path) -> None:
     a = adapter(8)
     model, expected = load(folder, 64), load(folder, 0)
     blocks = list(model.blocks)
-    model._fold = Fold(blocks, 64, Arithmetic(fold.fold_, fold.reduce_, True))
+    model.folded = FoldedAdapters(blocks, 64, Folding(folding.fold_, folding.reduce_, True))
     with torch.inference_mode():
         (ours,) = model.forward([image(model, [a])])
         (beside,) = expected.forward([image(expected, [a])])
-    assert model._fold.columns("block0.img_out") == 64
+    assert model.folded.columns("block0.img_out") == 64
     torch.testing.assert_close(ours, beside, rtol=1e-4, atol=1e-4)
 
 

@@ -1,8 +1,7 @@
-"""What adapters need on a GPU beside the products they are folded into (see `fold`).
+"""`folding` as Triton kernels.
 
-Owns two kernels: one writes a set of adapters into the room behind the matrices, all of them in one
-launch; the other reduces activations to very few columns, which cuBLAS leaves most of the card idle
-for.
+`_fold_kernel` writes a whole set of adapters in one launch. `_reduce_kernel` multiplies activations
+by very few columns, a shape for which cuBLAS leaves most of the card idle.
 """
 
 from __future__ import annotations
@@ -13,25 +12,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference_server.model.fold import COLUMNS, Job, wider
-from inference_server.model.offload.pinned_memory import sent
+from inference_server.model.host_to_device import copy_to_device
+from inference_server.model.kernels.folding import COLUMNS, FoldJob, extended
 
 FEATURES = 512
-"""Features that one program of the first kernel writes, COLUMNS columns of each."""
+"""Features per program of `_fold_kernel`; COLUMNS columns of each."""
 
 FIELDS = 13
-"""Whole numbers that describe a piece to it."""
+"""Int64 values per row of the table that `_fold_kernel` reads; `fold_` lists them in order."""
 
 
 @triton.jit
-def _whole(number, aligned: tl.constexpr):
-    """A number of the table, of which no more can be known when the kernel is compiled."""
+def _integer(number, aligned: tl.constexpr):
+    """A value of the table as int32; `aligned` declares it a multiple of 8 to the compiler."""
     number = number.to(tl.int32)
     return tl.multiple_of(number, 8) if aligned else number
 
 
 @triton.jit
 def _address(number, like, aligned: tl.constexpr):
+    """A value of the table as a pointer; `aligned` declares it a multiple of 16 bytes."""
     pointer = number.to(tl.pointer_type(like.dtype.element_ty))
     return tl.multiple_of(pointer, 16) if aligned else pointer
 
@@ -45,17 +45,25 @@ def _fold_kernel(
     features: tl.constexpr,
     aligned: tl.constexpr,
 ):
+    """Copies one adapter's factors at one site into the window and behind the matrix.
+
+    Grid: (rows of the table, tiles of `features` features, blocks of `columns` columns). The first
+    ceil(in / features) tiles of a row copy `down` [parts * r, in] into the window [columns, in] and
+    zero the padding rows. The other tiles write gate * up^T, of `up` [parts, r, out], into the
+    spare columns of the matrix [parts * out, in], `splits` times. All tensors have the dtype of
+    `like`; the product with the gate is computed in float32.
+    """
     about = table + tl.program_id(0) * fields
     rank = tl.load(about + 5).to(tl.int32)
-    width = _whole(tl.load(about + 6), aligned)
-    inside = _whole(tl.load(about + 7), aligned)
-    out = _whole(tl.load(about + 8), aligned)
+    width = _integer(tl.load(about + 6), aligned)
+    inside = _integer(tl.load(about + 7), aligned)
+    out = _integer(tl.load(about + 8), aligned)
     column = (tl.program_id(2) * columns + tl.arange(0, columns))[:, None]
     feature = tl.arange(0, features)[None, :]
     windows = tl.cdiv(inside, features)
     tile = tl.program_id(1)
     if tile < windows:
-        # `down`, with zeros below.
+        # `down`, padded with zero rows.
         down = _address(tl.load(about), like, aligned)
         window = _address(tl.load(about + 2), like, aligned)
         parts = tl.load(about + 4).to(tl.int32)
@@ -64,7 +72,7 @@ def _fold_kernel(
         value = tl.load(down + at, mask=there & (column < parts * rank), other=0.0)
         tl.store(window + at, value, mask=there & (column < width))
     else:
-        # The columns of one part, in some of its features.
+        # One tile of one part of `up`.
         up = _address(tl.load(about + 1), like, aligned)
         tail = _address(tl.load(about + 3), like, aligned)
         parts = tl.load(about + 4).to(tl.int32)
@@ -81,7 +89,7 @@ def _fold_kernel(
         own = (begin + feature < end) & (column >= part * rank) & (column < (part + 1) * rank)
         value = tl.load(up + column * out + begin + feature, mask=own, other=0.0)
         value = (value.to(tl.float32) * gate).to(like.dtype.element_ty)
-        # A row of the matrix takes a line of columns: written that way round, in whole sectors.
+        # Transposed, so that neighbouring threads write neighbouring columns: whole sectors.
         line, row = tl.trans(column), begin + tl.trans(feature)
         target = tail + (part * out + row) * stride + line
         mask = (row < end) & (line < width)
@@ -90,9 +98,9 @@ def _fold_kernel(
             target += apart
 
 
-def fold_(job: Job) -> None:
-    """See `fold.fold_`."""
-    there, like = job.columns > 0, job.places[0].window
+def fold_(job: FoldJob) -> None:
+    """See `folding.fold_`."""
+    there, like = job.columns > 0, job.targets[0].window
     if not there.any():
         return
     adapter, site = np.nonzero(there)
@@ -128,7 +136,7 @@ def fold_(job: Job) -> None:
         (addresses % 16).any() for addresses in (down, up, window, behind)
     )
     _fold_kernel[(len(table), int(tiles.max()), triton.cdiv(int(columns.max()), COLUMNS))](
-        sent(torch.from_numpy(table), like.device),
+        copy_to_device(torch.from_numpy(table), like.device),
         like,
         fields=FIELDS,
         columns=COLUMNS,
@@ -152,6 +160,13 @@ def _reduce_kernel(
     deep: tl.constexpr,
     even: tl.constexpr,
 ):
+    """Computes t = x window^T for `together` rows of x over one of the split-K ranges of `in`.
+
+    Grid: (row blocks, splits). x is [rows, in] with `stride` elements between rows, window is
+    [columns, in]; both are bf16, float16 or float32, sums are float32. Writes [together, columns]
+    in x's dtype into the spare columns of x, behind those of the earlier splits. `each` is the
+    length of a range, `even` states that `deep` divides `in`.
+    """
     row = tl.program_id(0) * together + tl.arange(0, together)[:, None]
     column = tl.arange(0, wide)[:, None]
     step = tl.arange(0, deep)[None, :]
@@ -174,19 +189,20 @@ def _reduce_kernel(
 
 
 ROWS, DEEP, STAGES, WARPS = 64, 128, 3, 4
-"""How the kernel above is cut up; found on an H200, see docs/decisions.md."""
+"""Rows and depth of a tile of `_reduce_kernel`, pipeline stages and warps; tuned on an H200, see
+docs/decisions.md."""
 
 WIDEST = 32
-"""Columns up to which it is faster than cuBLAS: 5 against 8 microseconds for 16, 12 for 64 against
-7."""
+"""Columns up to which `_reduce_kernel` is faster than cuBLAS: 5 against 8 microseconds for 16
+columns, 12 against 7 for 64 (H200)."""
 
 
 def reduce_(x: Tensor, window: Tensor, splits: int) -> None:
-    """See `fold.reduce_`; splits fill the card, and the product that follows sums them up."""
+    """See `folding.reduce_`; the partial sums fill the card."""
     (rows, inside), columns = x.shape, len(window)
     if columns > WIDEST:
         assert splits == 1
-        torch.mm(x, window.T, out=wider(x, columns)[:, inside:])
+        torch.mm(x, window.T, out=extended(x, columns)[:, inside:])
         return
     wide = triton.next_power_of_2(columns)
     each = triton.cdiv(triton.cdiv(inside, splits), DEEP) * DEEP
