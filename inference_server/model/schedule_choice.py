@@ -1,15 +1,16 @@
-"""Which schedule a model is generated with: the operator's, its few-step LoRA's, or the
-checkpoint's.
+"""Chooses a model's schedule: the operator's, its few-step LoRA's, or the checkpoint's.
 
 A few-step LoRA is recognised by what its publishers gave it: its name, the layout of its keys, its
-alpha and rank. Nothing is generated at noise levels that were merely inherited: a LoRA that is not
-recognised, over the published scheduler config, is an error that lists the choices.
+alpha and rank. Noise levels that were merely inherited (`schedule.is_for_few_steps`) are never used
+in silence: with a LoRA that is not recognised they are an error that lists the choices, otherwise a
+warning.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,20 +22,29 @@ from inference_server.model.schedule import (
     CHOICES,
     FAMILIES,
     Schedule,
-    is_published,
+    is_for_few_steps,
     of_checkpoint,
     parse,
 )
 
 METADATA: Final = "wuliart.schedule"
-"""Header metadata of a few-step LoRA that says its schedule itself, in the form of `--schedule`."""
+"""Header metadata with which a few-step LoRA states its schedule, in the form of `--schedule`."""
 
 UNDISTILLED: Final = (
     "no few-step LoRA is given: unless one is fused into this checkpoint, its images need 20 to 50 "
     "steps and come out unfinished here. Give --turbo-lora or, for a checkpoint with one fused in, "
     "its --schedule"
 )
-"""Warning of a base model that is generated in a few steps."""
+"""Warning for a base model whose images get few steps."""
+
+INHERITED: Final = (
+    "the noise levels are the checkpoint's own, whose scheduler config is not one for few steps; a "
+    "few-step LoRA generates well only at those it was trained on: give them with --schedule"
+)
+"""Warning for a few-step LoRA that is not recognised, at the operator's wish over such a config."""
+
+TRAINED: Final = 1e-3
+"""Noise levels this close are those a LoRA was trained on: model cards give three digits."""
 
 _STEPS: Final = re.compile(r"(?<!\d)(\d{1,2})[-_ ]?steps?(?![a-z])")
 _LIGHTNING_NAME: Final = re.compile(r"(?<![a-z])lightning(?![a-z])")
@@ -55,9 +65,12 @@ _FAMILY_OF: Final[Mapping[tuple[str, int], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ChosenSchedule:
-    """A schedule, and what the operator should know of the choice.
+    """A schedule and the reason for it.
 
-    `why` completes "schedule NAME: ..."; `warning` is empty if images will be as they should.
+    Attributes:
+        schedule: the schedule.
+        why: completes the log line "schedule NAME: ...".
+        warning: says why images may come out wrong; empty if nothing speaks for that.
     """
 
     schedule: Schedule
@@ -67,7 +80,7 @@ class ChosenSchedule:
 
 @dataclass(frozen=True, slots=True)
 class LoraTraits:
-    """What tells few-step LoRAs apart: the file's name, metadata, keys, ranks and alphas."""
+    """The traits that tell few-step LoRAs apart: file name, metadata, keys, ranks and alphas."""
 
     name: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -77,7 +90,7 @@ class LoraTraits:
 
     @classmethod
     def of(cls, path: Path) -> LoraTraits:
-        """The traits of a safetensors file that was read before."""
+        """Reads the traits of a safetensors file that has been parsed successfully before."""
         ranks, alphas = set[int](), set[float]()
         with safe_open(path, framework="pt") as file:
             keys = frozenset(file.keys())
@@ -91,7 +104,7 @@ class LoraTraits:
 
     @property
     def layout(self) -> str:
-        """The family whose published files are laid out like this one; empty if none are."""
+        """The family whose published files have this layout; empty if none has."""
         weights = [key for key in self.keys if not key.endswith(".alpha")]
         modulates = any(re.search(r"\.(img|txt)_mod\.", key) for key in weights)
         if not weights or self.ranks != {_RANK}:
@@ -108,19 +121,19 @@ class LoraTraits:
 
     @property
     def named(self) -> set[str]:
-        """The families that the file's name speaks of."""
+        """The families that the file's name mentions."""
         name = self.name.lower()
         families = {"Lightning": _LIGHTNING_NAME, "Wuli-art Turbo": _TURBO_NAME}
         return {family for family, pattern in families.items() if pattern.search(name)}
 
     @property
     def steps(self) -> set[int]:
-        """The numbers of steps that the file's name speaks of."""
+        """The numbers of steps that the file's name mentions."""
         return {int(number) for number in _STEPS.findall(self.name.lower())}
 
 
 def choose(
-    asked: str | None,
+    given: str | None,
     turbo_lora: Path | None,
     image_tokens: int,
     config: Mapping[str, Any],
@@ -128,21 +141,17 @@ def choose(
     """Chooses the schedule.
 
     Args:
-        asked: `--schedule`; None if it was left out.
+        given: the value of `--schedule`; None if it was left out.
         turbo_lora: the few-step LoRA that is fused into the checkpoint; None for none.
-        image_tokens: of an image, for the checkpoint's own schedule.
+        image_tokens: tokens of one image, for the checkpoint's own schedule.
         config: the checkpoint's scheduler config.
 
     Raises:
-        ModelError: what was asked for is not understood; or the LoRA is not recognised and the
-            config is the published one; or the config makes no sense.
+        ModelError: `given` is not understood; or it was left out, the LoRA is not recognised and
+            the config is not one for few steps; or the config makes no sense.
     """
-    if asked is not None:
-        try:
-            given = parse(asked)
-        except ValueError as error:
-            raise ModelError(str(error)) from None
-        return ChosenSchedule(given or of_checkpoint(image_tokens, config), "as --schedule says")
+    if given is not None:
+        return _given(given, turbo_lora, image_tokens, config)
     if turbo_lora is None:
         return ChosenSchedule(
             of_checkpoint(image_tokens, config),
@@ -152,25 +161,55 @@ def choose(
     traits = LoraTraits.of(turbo_lora)
     if (recognised := recognise(traits)) is not None:
         return recognised
-    if is_published(config):
-        told = _told(traits)
+    own = of_checkpoint(image_tokens, config)
+    if not is_for_few_steps(config):
         raise ModelError(
-            f"the noise levels of the Turbo LoRA {turbo_lora.name} are not known ({told}), and "
-            "those of the checkpoint are made for 20 to 50 steps: say which it was trained on with "
-            f"--schedule: {CHOICES}"
+            f"the noise levels of the Turbo LoRA {turbo_lora.name} are not known ({_seen(traits)}),"
+            " and the checkpoint's scheduler config is not one for few steps: say which it was "
+            f"trained on with --schedule: {CHOICES}"
         )
     return ChosenSchedule(
-        of_checkpoint(image_tokens, config),
-        f"the checkpoint's own, which is not the published one, as {turbo_lora.name} is not known",
+        own, f"the checkpoint's own, which is one for few steps, as {turbo_lora.name} is not known"
     )
 
 
-def recognise(traits: LoraTraits) -> ChosenSchedule | None:
-    """The schedule of a few-step LoRA; None if its traits do not tell, or contradict each other.
+def _given(
+    text: str, turbo_lora: Path | None, image_tokens: int, config: Mapping[str, Any]
+) -> ChosenSchedule:
+    """Returns the operator's schedule, with a warning where it is known not to fit the weights."""
+    try:
+        schedule = parse(text)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+    if schedule is None:
+        schedule = of_checkpoint(image_tokens, config)
+    why = "as --schedule says"
+    # A config that cannot be read is no obstacle to a schedule that does not come from it.
+    with suppress(ModelError):
+        if turbo_lora is not None and (known := recognise(LoraTraits.of(turbo_lora))) is not None:
+            trained = known.schedule
+            count = min(schedule.steps, trained.steps)
+            if schedule.same_levels(trained, count, TRAINED):
+                return ChosenSchedule(schedule, why)
+            return ChosenSchedule(
+                schedule,
+                why,
+                f"--schedule {text.strip()} is not what {turbo_lora.name} was trained on: that is "
+                f"{trained} ({known.why})",
+            )
+        inherited = not is_for_few_steps(config)
+        if inherited and schedule.is_same(of_checkpoint(image_tokens, config), TRAINED):
+            return ChosenSchedule(schedule, why, UNDISTILLED if turbo_lora is None else INHERITED)
+    return ChosenSchedule(schedule, why)
 
-    Metadata of our own decides. Otherwise the name and the layout each speak of one family at most,
-    and of the same; the name says the number of steps. Only Lightning's layout does without: both
-    of its LoRAs have the same noise levels at four steps.
+
+def recognise(traits: LoraTraits) -> ChosenSchedule | None:
+    """Returns the schedule of a few-step LoRA; None if its traits do not tell or disagree.
+
+    Metadata of our own decides. Otherwise name and layout may each point to one family, the same
+    one, and the name gives the number of steps. A file with Lightning's layout needs no number:
+    both of Lightning's LoRAs have the same noise levels at four steps. A name alone does need one,
+    since the families' names are ordinary words.
 
     Raises:
         ModelError: the metadata is not understood.
@@ -192,16 +231,16 @@ def recognise(traits: LoraTraits) -> ChosenSchedule | None:
     if traits.steps:
         name = _FAMILY_OF.get((family, next(iter(traits.steps))))
     else:
-        name = "lightning" if family == "Lightning" else None
+        name = "lightning" if traits.layout == "Lightning" else None
         signs.append("four steps, as its name says no number")
     if name is None:
         return None
     return ChosenSchedule(FAMILIES[name], f"{family}'s, by {', '.join(signs)}")
 
 
-def _told(traits: LoraTraits) -> str:
-    """What was seen of a LoRA that is not recognised."""
+def _seen(traits: LoraTraits) -> str:
+    """Describes the traits of a LoRA that is not recognised."""
     named = " and ".join(sorted(traits.named)) or "no known family"
     steps = " and ".join(map(str, sorted(traits.steps))) or "no number of"
     layout = f"{traits.layout}'s" if traits.layout else "of no known family"
-    return f"its name speaks of {named} and {steps} steps, its layout is {layout}"
+    return f"its name mentions {named} and {steps} steps, its layout is {layout}"
