@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from inference_server.errors import ModelError
 from inference_server.model.weights.checkpoint import WeightFiles
-from inference_server.model.weights.turbo_lora import FusedWeights
+from inference_server.model.weights.turbo_lora import FusedWeights, turbo_files
 from tests.support.tiny_model import make_transformer
 
 RANK = 8
@@ -116,6 +116,39 @@ def test_a_sidecar_beside_two_files_is_refused_unless_the_file_states_its_alpha(
         FusedWeights(weights, turbo)
     write_turbo(stock, turbo, alpha=8.0)
     FusedWeights(weights, turbo)
+
+
+def test_a_link_has_the_sidecar_of_its_target_and_never_two(tmp_path: Path) -> None:
+    stock = make_transformer(tmp_path / "transformer")
+    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    turbo, link = tmp_path / "peft/adapter_model.safetensors", tmp_path / "links/turbo.safetensors"
+    for path in (turbo, link):
+        path.parent.mkdir()
+    write_turbo(stock, turbo, alpha=None)
+    config, second = turbo.with_name("adapter_config.json"), link.with_name("adapter_config.json")
+    config.write_text('{"r": 8, "lora_alpha": 32}')
+    link.symlink_to(turbo)
+    assert turbo_files(link) == [link, config]
+    through_link, direct = FusedWeights(weights, link), FusedWeights(weights, turbo)
+    for name in stock.state_dict():
+        assert torch.equal(through_link.read(name), direct.read(name))
+    second.symlink_to(config)
+    assert turbo_files(link) == [link, second], "one file under two names"
+    second.unlink()
+    second.write_text('{"r": 8, "lora_alpha": 8}')
+    with pytest.raises(ModelError, match="beside this link and also beside the file"):
+        FusedWeights(weights, link)
+
+
+def test_a_snapshot_of_links_to_blobs_as_the_hub_caches_it(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots/1"
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    for name, blob in (("adapter_model.safetensors", "a1"), ("adapter_config.json", "b2")):
+        (blobs / blob).write_bytes(b"{}")
+        (snapshot / name).symlink_to(f"../../blobs/{blob}")
+    turbo = snapshot / "adapter_model.safetensors"
+    assert turbo_files(turbo) == [turbo, snapshot / "adapter_config.json"]
 
 
 def test_without_a_file_nothing_changes(tmp_path: Path) -> None:

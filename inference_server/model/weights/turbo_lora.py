@@ -78,11 +78,23 @@ class FusedWeights:
 
 
 def turbo_files(path: Path) -> list[Path]:
-    """The files that a few-step LoRA consists of: its own, and its adapter_config.json if any."""
-    owners = _sidecar_owners(path)
-    if owners is None or not owners.owns(path.name):
-        return [path]
-    return [path, path.with_name(SIDECAR_NAME)]
+    """Returns the files that a few-step LoRA consists of: its own, and adapter_config.json if any.
+
+    A link has the adapter_config.json beside its target, too; `FusedWeights` refuses a file that
+    has two.
+    """
+    configs: dict[Path, Path] = {}
+    for place in _places(path):
+        owners = _sidecar_owners(place)
+        if owners is not None and owners.owns(place.name):
+            config = place.with_name(SIDECAR_NAME)
+            configs.setdefault(config.resolve(), config)
+    return [path, *configs.values()]
+
+
+def _places(path: Path) -> list[Path]:
+    """Returns the path, and behind it the target if the path is a link."""
+    return [path, path.resolve()] if path.is_symlink() else [path]
 
 
 def _sidecar_owners(path: Path) -> SidecarOwners | None:
@@ -91,12 +103,26 @@ def _sidecar_owners(path: Path) -> SidecarOwners | None:
     return SidecarOwners(names) if SIDECAR_NAME in names else None
 
 
+def _rival(path: Path) -> str | None:
+    """Another file that an adapter_config.json beside the file or its target may belong to."""
+    for place in _places(path):
+        owners = _sidecar_owners(place)
+        if owners is not None and (rival := owners.rival(place.name)) is not None:
+            return rival
+    return None
+
+
 def _read_sidecar(path: Path) -> dict[str, Any] | None:
     """The fields of the file's adapter_config.json, None if it has none."""
-    _, *sidecar = turbo_files(path)
-    if not sidecar:
+    _, *sidecars = turbo_files(path)
+    if not sidecars:
         return None
-    with open_regular(sidecar[0]) as file:
+    if len(sidecars) > 1:
+        raise LoraError(
+            f"{SIDECAR_NAME} lies beside this link and also beside the file that it leads to; keep "
+            "only the one that belongs to the file"
+        )
+    with open_regular(sidecars[0]) as file:
         size = os.fstat(file.fileno()).st_size
         check_sidecar_size(size)
         return parse_sidecar(file.read(size))
@@ -104,8 +130,7 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
 
 def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
     """The adapter in a regular file, which its header has to fit before its data is read."""
-    config, owners = _read_sidecar(path), _sidecar_owners(path)
-    rival = None if owners is None else owners.rival(path.name)
+    config, rival = _read_sidecar(path), _rival(path)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
