@@ -223,11 +223,11 @@ def streaming(bench: Bench) -> Figures:
     torch.cuda.empty_cache()
     after = torch.cuda.mem_get_info()[0]
     rate = link_rate()
-    nbytes = (plan.streamed_blocks - plan.staying_blocks) * demand.block
+    nbytes = (plan.streamed_blocks - plan.cached_blocks) * demand.block
     bound = max(compute, nbytes / rate * 1e3)
     return {
         "resident blocks": plan.resident_blocks,
-        "staying blocks": plan.staying_blocks,
+        "staying blocks": plan.cached_blocks,
         "plan, idle GB": plan.idle / 1e9,
         "plan, peak GB": plan.peak / 1e9,
         "same to the bit": same,

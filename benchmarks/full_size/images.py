@@ -111,7 +111,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "weights": chosen.weights,
         "plan": dict(model.plan.segments()),
-        "blocks": [model.plan.resident_blocks, model.plan.staying_blocks],
+        "blocks": [model.plan.resident_blocks, model.plan.cached_blocks],
     }
 
     report = Report(line, line, chosen.out)

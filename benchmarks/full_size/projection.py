@@ -52,7 +52,7 @@ def stages(card: Card, plan: MemoryPlan, kind: WeightKind) -> list[tuple[str, fl
     text = 0.0 if plan.text_resident else d.text_layers * d.text_layer / card.link
     found = [("text encoder", text, "host link")]
     for step in range(1, STEPS + 1):
-        blocks = plan.streamed_blocks - (plan.staying_blocks if step > 1 else 0)
+        blocks = plan.streamed_blocks - (plan.cached_blocks if step > 1 else 0)
         copied = blocks * d.block / card.link
         bound = "host link" if copied > compute else "compute"
         found.append((f"step {step}", max(copied, compute), bound))
@@ -69,7 +69,7 @@ def main() -> None:
         title = (
             f"PROJECTION: {RTX_4090.name}, {kind}, {plan.idle / 1e9:.1f} GB idle, "
             f"{plan.peak / 1e9:.1f} GB at most; blocks: {plan.resident_blocks} resident, "
-            f"{plan.staying_blocks} staying, {plan.streamed_blocks - plan.staying_blocks} streamed"
+            f"{plan.cached_blocks} staying, {plan.streamed_blocks - plan.cached_blocks} streamed"
         )
         table = Table("stage", "seconds", "bound by", title=title)
         rows = stages(RTX_4090, plan, kind)

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-SLOTS, HEADROOM, SCRATCH = "adapter slots", "headroom", "scratch"
+SLOTS, BLOCK_CACHE, SCRATCH = "adapter slots", "block cache", "scratch"
 """Names of the segments whose use changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What the parts of a model need, in bytes."""
+    """The memory that a model needs, in bytes; `blocks` and `text_layers` are counts."""
 
     always: int
     """The runtime's own memory, and weights that never move: edges, tables, VAE."""
@@ -25,15 +25,15 @@ class Demand:
     scratch: int
     """Activations, or the decode in tiles, whichever is more."""
     scratch_whole: int
-    """The same with the decode in one piece."""
+    """Activations, or the decode in one piece, whichever is more."""
     block: int
     blocks: int
     text_layer: int
     text_layers: int
 
 
-class Segment(NamedTuple):
-    """One stretch of device memory."""
+class PlannedSegment(NamedTuple):
+    """One stretch of device memory, in bytes."""
 
     name: str
     nbytes: int
@@ -41,57 +41,58 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What lies where. Bytes on the device."""
+    """Where the parts of a model lie. All sizes are bytes on the device, except `host`."""
 
     demand: Demand
     resident_blocks: int
-    """Always on the device."""
-    staying_blocks: int
-    """On the device while images are generated."""
+    """Blocks that are always on the device."""
+    cached_blocks: int
+    """Streamed blocks that stay on the device while images are generated."""
     text_resident: bool
+    """The text encoder is always on the device; otherwise its layers are streamed."""
     tiles: bool
-    """Whether images are decoded in tiles."""
+    """Images are decoded in tiles."""
     ring: int = 0
 
     @property
     def scratch(self) -> int:
-        """While images are generated."""
+        """Scratch memory, used while images are generated."""
         return self.demand.scratch if self.tiles else self.demand.scratch_whole
 
     @property
     def streamed_blocks(self) -> int:
-        """In host memory; the staying ones among them."""
+        """Blocks in host memory, the cached ones included."""
         return self.demand.blocks - self.resident_blocks
 
     @property
-    def headroom(self) -> int:
-        """Bytes of the staying blocks."""
-        return self.staying_blocks * self.demand.block
+    def block_cache(self) -> int:
+        """Size of the cached blocks."""
+        return self.cached_blocks * self.demand.block
 
-    def segments(self) -> Iterator[Segment]:
-        """Every segment."""
+    def segments(self) -> Iterator[PlannedSegment]:
+        """Yields every segment of device memory."""
         d = self.demand
         text = d.text_layers * d.text_layer if self.text_resident else 0
-        yield Segment("runtime, edges, tables, VAE, prompts", d.always)
-        yield Segment("resident weights", self.resident_blocks * d.block + text)
-        yield Segment("streaming ring", self.ring)
-        yield Segment(SLOTS, d.slots)
-        yield Segment(HEADROOM, self.headroom)
-        yield Segment(SCRATCH, self.scratch)
+        yield PlannedSegment("runtime, edges, tables, VAE, prompts", d.always)
+        yield PlannedSegment("resident weights", self.resident_blocks * d.block + text)
+        yield PlannedSegment("streaming ring", self.ring)
+        yield PlannedSegment(SLOTS, d.slots)
+        yield PlannedSegment(BLOCK_CACHE, self.block_cache)
+        yield PlannedSegment(SCRATCH, self.scratch)
 
     @property
     def host(self) -> int:
-        """Bytes of the layers that wait in host memory."""
+        """Size of the streamed layers, in host memory."""
         d = self.demand
         text = 0 if self.text_resident else d.text_layers * d.text_layer
         return self.streamed_blocks * d.block + text
 
     @property
     def peak(self) -> int:
-        """While images are generated."""
+        """Device memory while images are generated."""
         return sum(segment.nbytes for segment in self.segments())
 
     @property
     def idle(self) -> int:
-        """Between images."""
-        return self.peak - self.headroom - self.scratch
+        """Device memory between images."""
+        return self.peak - self.block_cache - self.scratch

@@ -50,7 +50,7 @@ def images_per_step(plan: MemoryPlan, step_flops: float, rates: Callable[[], Rat
     Returns:
         1 if nothing is copied, else the fewest whose arithmetic takes as long as the copies.
     """
-    copied = (plan.streamed_blocks - plan.staying_blocks) * plan.demand.block
+    copied = (plan.streamed_blocks - plan.cached_blocks) * plan.demand.block
     if not copied:
         return 1
     measured = rates()

@@ -62,7 +62,7 @@ def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> Me
         )
     resident = min(d.blocks, (idle - bare.idle) // d.block, (budget - bare.peak) // d.block)
     left = (budget - bare.peak) // d.block - resident
-    return replace(bare, resident_blocks=resident, staying_blocks=min(left, d.blocks - resident))
+    return replace(bare, resident_blocks=resident, cached_blocks=min(left, d.blocks - resident))
 
 
 def _fits(plan: MemoryPlan, budget: int, idle: int | None) -> bool:

@@ -54,7 +54,7 @@ def streaming_of(
         return None, None
     ring = Ring(RING_SLOTS, plan.ring // RING_SLOTS, device)
     streamed = spread(plan.demand.blocks, plan.streamed_blocks)
-    stay = [streamed[n] for n in spread(len(streamed), plan.staying_blocks)]
+    stay = [streamed[n] for n in spread(len(streamed), plan.cached_blocks)]
     text = None if plan.text_resident else range(plan.demand.text_layers)
     of_text = None if text is None else Streaming(text, (), ring, repeats=False)
     return Streaming(streamed, stay, ring, repeats=True), of_text

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from inference_server.adapters.changes import Changes
 from inference_server.adapters.store import AdapterStore
 from inference_server.engine.engine import Engine
-from inference_server.engine.memory_plan import HEADROOM, SCRATCH, SLOTS
+from inference_server.engine.memory_plan import BLOCK_CACHE, SCRATCH, SLOTS
 from inference_server.errors import RequestError
 from inference_server.scheduler.scheduler import Scheduler
 from wuliart_contract.status import Reason
@@ -49,7 +49,7 @@ class Backend:
             used = nbytes
             if name == SLOTS:
                 nbytes, used = self.adapters.segment.nbytes, self.adapters.resident_bytes()
-            elif name == HEADROOM:
+            elif name == BLOCK_CACHE:
                 used = nbytes if taken else 0
             elif name == SCRATCH:
                 used = nbytes if drawing else 0

@@ -56,7 +56,7 @@ def test_the_same_images_to_the_bit(whole: Engine, demand: Demand, share: float)
     engine = load(least + int(share * demand.blocks * demand.block), least - demand.scratch)
     plan = engine.model.plan
     assert plan.resident_blocks == 0 and not plan.text_resident
-    assert plan.staying_blocks == int(share * demand.blocks)
+    assert plan.cached_blocks == int(share * demand.blocks)
     for seed, prompt in enumerate(PROMPTS):
         assert torch.equal(draw(engine, prompt, seed), draw(whole, prompt, seed))
         if seed:

@@ -59,8 +59,8 @@ def test_a_plan_keeps_what_it_was_given(demand: Demand, budget: int, idle: int |
     assert plan.peak <= budget
     assert idle is None or plan.idle <= idle
     assert sum(segment.nbytes for segment in plan.segments()) == plan.peak
-    assert plan.idle == plan.peak - plan.headroom - plan.scratch
-    assert 0 <= plan.staying_blocks <= plan.streamed_blocks <= demand.blocks
+    assert plan.idle == plan.peak - plan.block_cache - plan.scratch
+    assert 0 <= plan.cached_blocks <= plan.streamed_blocks <= demand.blocks
     assert bool(plan.ring) == (plan.streamed_blocks > 0 or not plan.text_resident)
 
 
@@ -68,7 +68,7 @@ def test_a_plan_keeps_what_it_was_given(demand: Demand, budget: int, idle: int |
 def test_no_room_for_another_block_is_left(demand: Demand, budget: int) -> None:
     assume(budget >= smallest(demand))
     plan = make_plan(demand, budget)
-    if plan.streamed_blocks > plan.staying_blocks:
+    if plan.streamed_blocks > plan.cached_blocks:
         assert plan.peak + demand.block > budget
 
 
@@ -78,7 +78,7 @@ def test_more_memory_never_streams_more(demand: Demand) -> None:
 
     def streamed(plan: MemoryPlan) -> int:
         """Bytes of four steps after the first."""
-        return (plan.streamed_blocks - plan.staying_blocks) * demand.block
+        return (plan.streamed_blocks - plan.cached_blocks) * demand.block
 
     plans = [make_plan(demand, least + (most - least) * n // 10) for n in range(11)]
     amounts = [streamed(plan) for plan in plans]
@@ -89,7 +89,7 @@ def test_more_memory_never_streams_more(demand: Demand) -> None:
 def test_the_reference_cards_plan() -> None:
     plan = make_plan(FULL_SIZE, 18_700_000_000, 11_200_000_000)
     assert plan.idle <= 11_200_000_000 and plan.peak <= 18_700_000_000
-    assert (plan.resident_blocks, plan.staying_blocks) == (16, 15)
+    assert (plan.resident_blocks, plan.cached_blocks) == (16, 15)
 
 
 def test_a_budget_that_cannot_work_is_refused_with_the_smallest_that_would() -> None:
