@@ -1,7 +1,7 @@
-"""Where the colours of step previews come from.
+"""The linear map from latent channels to RGB that step previews use.
 
-Owns the choice and the fit of a linear map from latent channels to RGB. A checkpoint may bring its
-own as vae/preview.json; for any other, the decoder itself is asked which colour a flat latent has.
+A checkpoint may contain it as vae/preview.json. Otherwise it is fitted to the colours that the
+decoder gives to flat latents.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from inference_server.model.vae import VaeDecoder
 from inference_server.model.weights.model_files import exists, read_json
 
 FLAT_SIZE = 4
-"""Latent pixels along the side of a flat sample: the centre is clear of the border's padding."""
+"""Edge of a flat sample in latent pixels; its centre is not affected by padding at the border."""
 
 
 def preview_projection(
     vae_folder: Path, decoder: VaeDecoder, device: torch.device
 ) -> PreviewProjection:
-    """The checkpoint's own factors, or fitted ones.
+    """Reads the checkpoint's factors, or fits them.
 
     Raises:
-        ModelError: vae/preview.json is there but cannot be read or does not fit the VAE.
+        ModelError: vae/preview.json exists but cannot be read or does not fit the VAE.
     """
     path = vae_folder / "preview.json"
     if not exists(path):
@@ -45,7 +45,7 @@ def preview_projection(
 
 
 def fit(decoder: VaeDecoder, device: torch.device) -> PreviewProjection:
-    """Least squares from flat latents to the colour they decode to."""
+    """Fits the projection by least squares to flat latents and the colours they decode to."""
     z, factor = decoder.config.z, decoder.config.spatial_factor
     samples = 4 * z
     vectors = torch.randn((samples, z), generator=torch.Generator("cpu").manual_seed(0)).to(device)

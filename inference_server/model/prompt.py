@@ -1,6 +1,6 @@
 """From a prompt's text to token ids: the chat template of Qwen-Image and its tokenizer.
 
-Owns the template and what is cut from its front; knows nothing of the encoder.
+Source of the template: diffusers `pipeline_qwenimage.py`, 0.42.
 """
 
 from __future__ import annotations
@@ -30,35 +30,36 @@ PREFIX = (
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
 
 FILE_KEYS = ("_file", "_files")
-"""Ends of the names by which a tokenizer's config names other files."""
+"""Endings of the keys in a tokenizer's config whose values name other files."""
 LEFT_OUT = ("auto_map", "model_max_length")
-"""Names of code, and a limit that transformers only warns about."""
+"""Keys dropped from a tokenizer's config: names of code, and a limit that only causes warnings."""
 
 PREFIX_TOKENS = 34
-"""Tokens of the template's front; their hidden states are dropped (stock pipeline)."""
+"""Tokens of the template's front, whose hidden states the stock pipeline drops."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPrompt:
-    """Ids for the encoder, the template's front included, cut to what the model reads."""
+    """A templated prompt as token ids, cut to what the model reads."""
 
     ids: tuple[int, ...]
+    """Input of the text encoder, including the template's front."""
     used: int
-    """Tokens after the front that are read, the template's end included."""
+    """Number of tokens after the front, including the template's end."""
     ignored: int
-    """Tokens cut from the end."""
+    """Number of tokens cut from the end."""
 
 
 class PromptTokenizer:
-    """The checkpoint's tokenizer behind the template.
+    """The checkpoint's tokenizer together with the template.
 
-    `largest_id` is the largest id that a prompt may give.
+    `largest_id` is the largest id that a prompt can contain.
 
     Args:
-        model: the model's folder, which holds the folder `tokenizer`.
+        model: the model's folder, which contains the folder `tokenizer`.
 
     Raises:
-        ModelError: the folder holds no usable tokenizer.
+        ModelError: the folder contains no usable tokenizer.
     """
 
     def __init__(self, model: Path) -> None:
@@ -71,10 +72,10 @@ class PromptTokenizer:
             )
 
     def tokenize(self, prompt: str) -> TokenizedPrompt:
-        """Ids of the templated prompt.
+        """Applies the template and tokenizes.
 
-        The encoder is causal, so cutting the end changes nothing before it; the stock pipeline
-        encodes up to 1,024 tokens and then cuts to the same 512.
+        The encoder is causal, so cutting the end does not change the states before it. The stock
+        pipeline encodes up to 1,024 tokens and then cuts to the same 512.
         """
         ids = self._tokenizer(PREFIX + prompt + SUFFIX).input_ids
         limit = PREFIX_TOKENS + MAX_PROMPT_TOKENS
@@ -86,10 +87,10 @@ class PromptTokenizer:
 
 
 def _load(model: Path) -> tuple[Any, int, int]:
-    """The tokenizer of a model's folder, the tokens of the template's front, and the largest id.
+    """Returns a model's tokenizer, the number of tokens of the template's front, the largest id.
 
-    transformers opens whatever a folder holds and whatever its config names. It gets a folder of
-    copies instead, with a config that names no file and no code.
+    transformers opens every file it finds in a folder and every file its config names. It therefore
+    gets a folder of copies, with a config that names no files and no code.
     """
     folder = model / "tokenizer"
     config = read_json(model, folder / TOKENIZER_CONFIG, MAX_SMALL_FILE_BYTES)
@@ -110,8 +111,8 @@ def _load(model: Path) -> tuple[Any, int, int]:
     except OSError as error:
         raise ModelError(f"cannot load the tokenizer in {folder}: {error}") from None
     except BaseException as error:
-        # The tokenizers package is not fussy about what it raises for a file it cannot use: any
-        # class of Python's, and PanicException, which is a BaseException.
+        # For an unusable file the tokenizers package raises any built-in exception, or its own
+        # PanicException, which is a BaseException.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,8 +1,8 @@
 """Rotary positions of image and text tokens, as real cosines and sines.
 
-Owns the position scheme of Qwen-Image ("scale_rope": the grid is centred on zero, text goes on
-after the grid's edge on every axis). Real tables instead of the stock complex ones: compilers
-generate poor code for complex tensors.
+The position scheme is Qwen-Image's "scale_rope" (diffusers `QwenEmbedRope`): the grid is centred on
+zero, and text positions continue after the grid's edge on every axis. The tables are real, not
+complex as in diffusers, because compilers generate poor code for complex tensors.
 """
 
 from __future__ import annotations
@@ -13,28 +13,31 @@ import torch
 from torch import Tensor
 
 THETA = 10_000.0
+"""Base of the frequencies; diffusers `QwenEmbedRope`."""
 
 
 class Rotation(NamedTuple):
-    """cos and sin, each [tokens, head_dim / 2], float32."""
+    """Cosines and sines of each token's rotary angles, float32."""
 
     cos: Tensor
+    """[tokens, head_dim / 2]"""
     sin: Tensor
+    """[tokens, head_dim / 2]"""
 
 
 def _angles(positions: Tensor, dim: int) -> Tensor:
-    """[tokens, dim / 2] angles of one axis; positions may be negative."""
+    """Returns the angles of one axis, [tokens, dim / 2]; positions may be negative."""
     frequencies = 1.0 / torch.pow(THETA, torch.arange(0, dim, 2, dtype=torch.float32) / dim)
     return torch.outer(positions.to(torch.float32), frequencies)
 
 
 def image_rotation(height: int, width: int, axes: tuple[int, int, int]) -> Rotation:
-    """Rotation of a `height` x `width` grid of tokens, row by row.
+    """Computes the rotation of a `height` x `width` grid of tokens, row by row.
 
     Args:
         height: rows of tokens (64 at 1024x1024 with an 8x VAE and 2x2 patches).
         width: columns of tokens.
-        axes: dims of a head given to frame, row and column.
+        axes: features of a head that encode frame, row and column.
     """
     rows = torch.arange(height) - (height - height // 2)
     columns = torch.arange(width) - (width - width // 2)
@@ -51,7 +54,7 @@ def image_rotation(height: int, width: int, axes: tuple[int, int, int]) -> Rotat
 
 
 def text_rotation(tokens: int, height: int, width: int, axes: tuple[int, int, int]) -> Rotation:
-    """Rotation of `tokens` text tokens that follow a `height` x `width` grid."""
+    """Computes the rotation of `tokens` text tokens that follow a `height` x `width` grid."""
     positions = torch.arange(tokens) + max(height // 2, width // 2)
     angles = torch.cat([_angles(positions, dim) for dim in axes], dim=1)
     return Rotation(angles.cos(), angles.sin())
@@ -62,7 +65,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
     Args:
         x: [tokens, heads, head_dim], any float dtype; computed in float32.
-        rotation: of the same tokens.
+        rotation: that of the same tokens.
     """
     pairs = x.float().unflatten(-1, (-1, 2))
     even, odd = pairs.unbind(-1)

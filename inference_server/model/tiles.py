@@ -1,7 +1,6 @@
-"""The decode in four overlapping quarters, for when memory is worth more than time.
+"""Decoding in four overlapping tiles, which trades time for memory.
 
-Owns where the quarters lie and how they are blended; what decodes them is the client's. At
-1024 x 1024 a quarter is 560 px wide: 1.2 times the work of the whole, at a third of its memory.
+At 1024 x 1024 a tile is 560 px wide: 1.2 times the work of the whole, at a third of its memory.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ import torch
 from torch import Tensor
 
 OVERLAP = 10
-"""Two neighbours share about one of so many parts of the edge: 96 of 1024 px."""
+"""Neighbouring tiles share about 1 / OVERLAP of the edge: 96 of 1024 px."""
 
 
 def decode_in_tiles(decode: Callable[[Tensor], Tensor], latents: Tensor, factor: int) -> Tensor:
-    """Decodes four quarters, one after another, and blends what they share.
+    """Decodes four tiles one after another and blends them linearly where they overlap.
 
     Args:
-        decode: [1, z, h, w] to [1, 3, h * factor, w * factor].
+        decode: maps [1, z, h, w] to [1, 3, h * factor, w * factor].
         latents: [1, z, edge, edge].
         factor: pixels per latent pixel along one side.
 
     Returns:
-        [1, 3, edge * factor, edge * factor], within the range of what `decode` gives.
+        [1, 3, edge * factor, edge * factor] float32, within the range of `decode`'s results.
     """
     edge = latents.shape[-1]
     shared = edge // OVERLAP
     tile = (edge + shared + 1) // 2
     starts = (0, edge - tile)
-    # Rises over what two tiles share; a tile at the border keeps its outer side.
+    # Weights rise over the overlap of two tiles and are 1 up to the border of the image.
     across = 2 * tile - edge
     rise = (torch.arange(across * factor, device=latents.device) + 0.5) / (across * factor)
     rising = torch.cat([rise, torch.ones((tile - across) * factor, device=latents.device)])
