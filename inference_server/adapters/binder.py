@@ -16,7 +16,7 @@ from inference_server.adapters import binding_errors
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.metrics import Count, Duration
 from inference_server.adapters.records import AdapterState, AdapterWeight, Skipped
-from inference_server.adapters.slots import Pin
+from inference_server.adapters.slot_state import Pin
 from inference_server.adapters.store import AdapterStore
 from inference_server.errors import RequestError
 from wuliart_contract.adapter_names import same_name

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from inference_server.adapters.changes import Changes
+from inference_server.adapters.changes import WatchedAdapters
 from inference_server.adapters.records import Adapter, AdapterState, FileEntry, Resident
 from wuliart_contract.adapter_names import same_name
 
 
-class Catalog(Changes):
+class Catalog(WatchedAdapters):
     """All adapters by name.
 
     Args:

@@ -42,7 +42,7 @@ class Change:
     adapters: tuple[Adapter, ...]
 
 
-class Changes:
+class WatchedAdapters:
     """All adapters by name, and what became of them."""
 
     def __init__(self) -> None:

@@ -1,8 +1,7 @@
-"""Adapters as the manager brings them: into slots, and into the catalogue.
+"""The server's adapters: slots, segment and catalogue, changed together.
 
-Owns the order in which slots, segment and catalogue change together, and the manager's session.
-Knows nothing of requests (`binder` does), gRPC or sockets. Lives on the event loop; only checksums
-and copies run in a worker thread.
+The LoRA manager's session fills slots and reports files; the binder pins what is published. All
+methods run on the event loop; `verification` computes checksums and copies in a worker thread.
 """
 
 from __future__ import annotations
@@ -17,8 +16,11 @@ from dataclasses import dataclass, field, replace
 from inference_server.adapters.catalog import Catalog
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.adapters.records import AdapterState, FileEntry, Resident
+from inference_server.adapters.reports import merge_report
 from inference_server.adapters.segment import AdapterSegment
-from inference_server.adapters.slots import Slot, SlotTable
+from inference_server.adapters.slot_state import Slot
+from inference_server.adapters.slots import SlotTable
+from inference_server.adapters.verification import SlotVerifier
 from inference_server.errors import RequestError
 from wuliart_contract.adapter_names import same_name
 from wuliart_contract.status import Reason
@@ -26,7 +28,7 @@ from wuliart_contract.status import Reason
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 10.0
-"""Writing a slot takes milliseconds; a writer that needs longer is stopped or stuck."""
+"""Writing a slot takes milliseconds; a writer that takes longer is stopped or stuck."""
 
 
 @dataclass(eq=False)
@@ -38,12 +40,12 @@ class Session:
 
 
 class AdapterStore:
-    """Everything the server knows and holds of adapters.
+    """All adapters of the server.
 
     Args:
-        segment: the memory.
+        segment: the slots' memory.
         resident_limit: adapters that may be resident at once; the segment has one slot more.
-        pinned: names of adapters that are never evicted for another's sake.
+        pinned: names of adapters that are never evicted for another name.
     """
 
     def __init__(
@@ -53,43 +55,42 @@ class AdapterStore:
         self.metrics = AdapterMetrics()
         self.pinned = frozenset(map(same_name, pinned))
         self.epoch = secrets.token_hex(16)
-        """Random per server life; a manager that sees a new one knows every slot is empty."""
+        """Random per server process; to a manager, a new epoch means that every slot is empty."""
         self.slots = SlotTable(
             resident_limit + 1,
-            resident_limit,
-            LEASE_SECONDS,
-            time.monotonic,
-            segment.zero,
-            self.metrics,
-            self.pinned,
+            resident_limit=resident_limit,
+            lease_seconds=LEASE_SECONDS,
+            clock=time.monotonic,
+            zero=segment.zero,
+            metrics=self.metrics,
+            kept=self.pinned,
         )
+        self.verifier = SlotVerifier(segment, self.metrics)
         self.catalog = Catalog(self.slots.published, self.pinned)
         self.reported = False
-        """Whether any manager has told yet what there is."""
+        """True once a manager has reported the directory."""
         self.pending: frozenset[str] = frozenset()
-        """Names of files that the manager sees and has not judged yet."""
+        """Names of files that the manager has found and not read yet."""
         self._session: Session | None = None
         self._changed = asyncio.Event()
 
     @property
     def manager_attached(self) -> bool:
-        """Whether a LoRA manager's session is open."""
+        """True while a LoRA manager's session is open."""
         return self._session is not None
 
     @property
     def session_id(self) -> str:
-        """Of the manager's session; empty without one."""
+        """The manager's session; empty without one."""
         return "" if self._session is None else self._session.id
 
     @property
     def changed(self) -> asyncio.Event:
-        """Set at the next change of anything here; to be asked for anew after each."""
+        """Set at the next change of an adapter. Each change replaces the event by a new one."""
         return self._changed
 
-    # -- the manager's side -----------------------------------------------------------------
-
     def attach(self) -> Session:
-        """Opens the one session.
+        """Opens the session; there is one at a time.
 
         Raises:
             RequestError: MANAGER_ALREADY_ATTACHED.
@@ -104,25 +105,25 @@ class AdapterStore:
         return self._session
 
     def detach(self, session: Session) -> None:
-        """The session's stream ended; adapters stay drawable without a manager."""
+        """Ends a session whose stream has ended; resident adapters stay in use."""
         self.slots.close_session(session.id)
         if self._session is session:
             self._session = None
         self.notify()
 
     def writer_is_gone(self, session_id: str) -> None:
-        """The session's process can no longer touch the segment."""
+        """Ends a session whose process can no longer write to the segment."""
         self.slots.writer_is_gone(session_id)
         if self._session is not None and self._session.id == session_id:
-            # A request of it may still be on its way; nobody would free what that reserves.
+            # A request of the session may still arrive, and what it reserved would never be freed.
             self._session = None
         self.notify()
 
-    def reserve(self, session_id: str, request_id: str, name: str, evict: bool) -> Slot:
-        """A slot to write; see `SlotTable.reserve`."""
+    def reserve(self, session_id: str, request_id: str, name: str, *, evict: bool) -> Slot:
+        """Reserves a slot; see `SlotTable.reserve`."""
         self._check(session_id)
         self.expire()
-        slot = self.slots.reserve(session_id, request_id, name, evict)
+        slot = self.slots.reserve(session_id, request_id, name, evict=evict)
         self.catalog.refresh()
         return slot
 
@@ -140,19 +141,19 @@ class AdapterStore:
         copied: float | None = None,
         noticed: float | None = None,
     ) -> None:
-        """Verifies what was written and publishes it.
+        """Verifies a slot that was written, and publishes it.
 
         Args:
             session_id: of the writer.
             index: of the slot.
             generation: of its reservation.
             checksum: XXH3-128 of its first `written_bytes` bytes.
-            written_bytes: what is looked at.
+            written_bytes: bytes that the checksum covers.
             entry: the file it was written from.
-            packed_rank: of its low-rank sites.
-            sites: that the adapter acts on.
-            copied: seconds that writing took, if told.
-            noticed: seconds since the file was seen to have changed, if that is why it comes.
+            packed_rank: rank that its low-rank sites are packed for.
+            sites: the sites that the adapter acts on.
+            copied: seconds that writing took, None if unknown.
+            noticed: seconds since the manager noticed the file's change, None for other loads.
 
         Raises:
             RequestError: SESSION_LOST, RESERVATION_LOST, CHECKSUM_MISMATCH or INVALID_REQUEST.
@@ -164,26 +165,15 @@ class AdapterStore:
             return
         began = time.monotonic()
         try:
-            if entry.name != slot.name or not 0 < written_bytes <= self.segment.layout.slot_bytes:
+            if entry.name != slot.name:
                 raise RequestError(Reason.INVALID_REQUEST, "the commit does not fit its slot")
-            try:
-                reach = self.segment.layout.packing(packed_rank, sites).nbytes
-            except ValueError as error:
-                raise RequestError(Reason.INVALID_REQUEST, str(error)) from None
-            if reach > written_bytes:
-                # Bytes behind the checksum's reach must never be generated with.
-                raise RequestError(
-                    Reason.INVALID_REQUEST, "the commit's sites reach beyond its written bytes"
-                )
-            tensors = self.segment.tensors(index, packed_rank, sites)
-            verified = await self._verified(index, written_bytes, checksum)
-            self.metrics.observe(Duration.VERIFY, time.monotonic() - began)
-            if not verified:
-                self.metrics.count(Count.CHECKSUM_FAILURES)
-                raise RequestError(
-                    Reason.CHECKSUM_MISMATCH,
-                    f"slot {index} does not hold what was committed; write it again",
-                )
+            tensors = await self.verifier.verify(
+                index,
+                checksum=checksum,
+                written_bytes=written_bytes,
+                packed_rank=packed_rank,
+                sites=sites,
+            )
         except BaseException:
             self.slots.reject(slot)
             self.notify()
@@ -198,24 +188,8 @@ class AdapterStore:
         self.catalog.put(entry)
         self.notify()
 
-    async def _verified(self, index: int, nbytes: int, checksum: bytes) -> bool:
-        """Whether the slot holds what was committed; if so, it is where the transformer reads it.
-
-        A client that leaves must not have the slot freed under the worker: its end is waited for.
-        """
-        work = asyncio.ensure_future(asyncio.to_thread(self._verify, index, nbytes, checksum))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            raise
-
-    def _verify(self, index: int, nbytes: int, checksum: bytes) -> bool:
-        self.segment.stage(index, nbytes)
-        return self.segment.checksum(index, nbytes) == checksum
-
     def abandon(self, session_id: str, index: int, generation: int) -> None:
-        """The writer gives a reservation back."""
+        """Frees a reservation that its writer gives up."""
         self.slots.abandon(session_id, index, generation)
         self.notify()
 
@@ -226,21 +200,25 @@ class AdapterStore:
         pending: Iterable[str] = (),
         waiting: Iterable[FileEntry] = (),
     ) -> None:
-        """Takes the manager's whole catalogue; names without a usable file lose their slot.
+        """Replaces the catalogue; a name without a usable file loses its slot.
 
-        A `pending` name has a file that is not judged yet: what was known of it stays. So does
-        what is known of a `waiting` one, whose new content is not finished.
+        Args:
+            session_id: of the manager.
+            entries: files that it has read.
+            pending: names of files that it has not read yet; their last entries stay.
+            waiting: files whose new content is not finished; their last entries stay.
+
+        Raises:
+            RequestError: SESSION_LOST.
         """
         self._check(session_id)
         listed = {entry.name: entry for entry in entries}
-        waits = {entry.name: entry for entry in waiting}
-        self.pending = frozenset(pending) | (waits.keys() - listed.keys())
+        unfinished = list(waiting)
+        self.pending = frozenset(pending) | ({f.name for f in unfinished} - listed.keys())
         self._note(listed)
-        for name in self.pending - listed.keys():
-            if (known := self.catalog.get(name)) is not None and known.entry.is_judged:
-                listed[name] = replace(known.entry, waiting_reason="")
-        for name, file in waits.items():
-            listed[name] = replace(listed.get(name, file), waiting_reason=file.waiting_reason)
+        listed = merge_report(
+            listed.values(), pending=self.pending, waiting=unfinished, known=self._known
+        )
         for name in [a.entry.name for a in self.catalog.adapters]:
             resident, entry = self.slots.published(name), listed.get(name)
             if resident is not None and (
@@ -252,43 +230,43 @@ class AdapterStore:
         self.catalog.replace(listed.values())
         self.notify()
 
-    # -- for images ------------------------------------------------------------------------
-
     def spelled(self, name: str) -> str:
-        """The adapter's name as its file has it; see `Changes.spelled`."""
+        """Returns the adapter's name as its file spells it; see `WatchedAdapters.spelled`."""
         spelled = self.catalog.spelled(name)
         if name.isascii() or self.catalog.get(spelled) is not None:
             return spelled
         return next((p for p in self.pending if same_name(p) == same_name(name)), name)
 
     def promote(self, name: str) -> None:
-        """Asks the manager, if there is one, to load an adapter now."""
+        """Asks the manager, if one is attached, to load an adapter now."""
         if self._session is not None:
             self._session.promotions.put_nowait(name)
 
     def expire(self) -> None:
-        """Looks for leases that have run out."""
+        """Quarantines slots whose leases have run out."""
         for slot in self.slots.expire_leases():
             log.warning("slot %d: the writer of %r missed its lease", slot.index, slot.name)
 
     def notify(self) -> None:
-        """Something has changed: the catalogue is brought up to date, and who waits is woken."""
+        """Brings the catalogue up to date after a change, and wakes everything that waits."""
         self.catalog.refresh()
         self._changed.set()
         self._changed = asyncio.Event()
 
     def resident_bytes(self) -> int:
-        """Bytes of the segment that hold published adapters."""
+        """Returns the bytes of the slots that hold published adapters."""
         resident = sum(a.state is AdapterState.RESIDENT for a in self.catalog.adapters)
         return resident * self.segment.layout.slot_bytes
 
-    # -- inside -----------------------------------------------------------------------------
+    def _known(self, name: str) -> FileEntry | None:
+        adapter = self.catalog.get(name)
+        return None if adapter is None else adapter.entry
 
     def _note(self, listed: Mapping[str, FileEntry]) -> None:
-        """Counts what is newly refused, and warns of pinned names that no file has."""
+        """Counts newly refused files, and warns of pinned names that no file has."""
         for name, entry in listed.items():
-            known = self.catalog.get(name)
-            before = None if known is None else replace(known.entry, waiting_reason="")
+            known = self._known(name)
+            before = None if known is None else replace(known, waiting_reason="")
             if entry.refusal_reason and entry != before:
                 self.metrics.count(Count.REFUSED)
         if not self.reported:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client.metrics_core import Metric
 
-from inference_server.adapters.changes import Changes
+from inference_server.adapters.changes import WatchedAdapters
 from inference_server.adapters.records import Adapter
 from inference_server.errors import ServerError
 from inference_server.ray_app.arguments import parsed
@@ -118,7 +118,7 @@ class Front:
     def _managed(self) -> list[bool]:
         return [heard.managed for heard in self._heard.values()]
 
-    def _adapters(self) -> tuple[Changes, str]:
+    def _adapters(self) -> tuple[WatchedAdapters, str]:
         if not self._serving:
             raise starting()
         return self._fleet, self._fleet.epoch

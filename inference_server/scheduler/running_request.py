@@ -75,7 +75,7 @@ class RunningRequest:
                 generation=pin.content.generation,
                 autov3=pin.content.entry.autov3,
             )
-            for adapter, pin in zip(binding.wanted, binding.pins, strict=True)
+            for adapter, pin in zip(binding.adapters, binding.pins, strict=True)
         )
 
     def context(self) -> Context:

@@ -13,7 +13,7 @@ from typing import Any
 
 from grpc import aio
 
-from inference_server.adapters.changes import Change, ChangeKind, Changes
+from inference_server.adapters.changes import Change, ChangeKind, WatchedAdapters
 from inference_server.adapters.records import Adapter, AdapterState
 from inference_server.service import pages
 from wuliart.v1 import adapter_pb2 as pb
@@ -40,7 +40,7 @@ class Adapters(rpc.AdapterServiceServicer):
             RequestError while there is none.
     """
 
-    def __init__(self, adapters: Callable[[], tuple[Changes, str]]) -> None:
+    def __init__(self, adapters: Callable[[], tuple[WatchedAdapters, str]]) -> None:
         self._adapters = adapters
 
     async def ListAdapters(

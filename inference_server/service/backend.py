@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference_server.adapters.changes import Changes
+from inference_server.adapters.changes import WatchedAdapters
 from inference_server.adapters.store import AdapterStore
 from inference_server.engine.engine import Engine
 from inference_server.engine.memory_plan import BLOCK_CACHE, SCRATCH, SLOTS
@@ -73,7 +73,7 @@ class BackendSlot:
         if self._backend is not None:
             self._backend.scheduler.metrics.fail(reason)
 
-    def adapters(self) -> tuple[Changes, str]:
+    def adapters(self) -> tuple[WatchedAdapters, str]:
         """The catalogue and its epoch; raises as `ready`."""
         adapters = self.ready.adapters
         return adapters.catalog, adapters.epoch

@@ -124,7 +124,7 @@ class Segment(rpc.SegmentServiceServicer):
         if problem := name_problem(request.name):
             raise RequestError(Reason.INVALID_REQUEST, f"this adapter has no slot: {problem}")
         slot = self._store.reserve(
-            request.session_id, request.request_id, request.name, request.evict
+            request.session_id, request.request_id, request.name, evict=request.evict
         )
         return pb.ReserveSlotResponse(
             slot=slot.index,

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from inference_server import VERSION
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
-from inference_server.adapters.slots import SlotState
+from inference_server.adapters.slot_state import SlotState
 from inference_server.adapters.store import AdapterStore
 from inference_server.histogram import Histogram
 from inference_server.scheduler.metrics import ImageMetrics

@@ -20,7 +20,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 import pytest
 
 from inference_server.adapters import store as store_module
-from inference_server.adapters.slots import Slot, SlotState
+from inference_server.adapters.slot_state import Slot, SlotState
 from inference_server.service import listeners
 from tests.chaos.manager_at import ManagerStep
 from tests.support.fake_segment_server import lora_bytes

@@ -18,8 +18,9 @@ import torch
 import xxhash
 
 from inference_server.adapters.segment import AdapterSegment
-from inference_server.adapters.slots import Pin, SlotState
+from inference_server.adapters.slot_state import Pin, SlotState
 from inference_server.adapters.store import AdapterStore
+from inference_server.adapters.verification import SlotVerifier
 from inference_server.errors import RequestError
 from inference_server.service.segment import Segment
 from inference_server.service.status import to_status
@@ -78,7 +79,7 @@ class Play:
         self.store = AdapterStore(SEGMENT, LIMIT, ("a",))
         self.store.slots._clock = lambda: self.now
         self.verified: dict[tuple[int, int], int] = {}
-        self.store._verify = self._verify  # type: ignore[method-assign]
+        self.store.verifier.check = self._verify  # type: ignore[method-assign]
         self.servicer = Segment(self.store, Descriptors(), b"")  # type: ignore[arg-type]
         self.streams: list[AsyncIterator[pb.AttachResponse]] = []
         self.sessions = ["", "no such session"]
@@ -275,7 +276,7 @@ class Play:
     def _verify(self, index: int, nbytes: int, checksum: bytes) -> bool:
         slot = self.store.slots.slots[index]
         assert slot.state is SlotState.VERIFYING
-        fits = AdapterStore._verify(self.store, index, nbytes, checksum)
+        fits = SlotVerifier.check(self.store.verifier, index, nbytes, checksum)
         data = os.pread(SEGMENT.descriptor, nbytes, SEGMENT.offset(index))
         assert fits == (xxhash.xxh3_128(data).digest() == checksum)
         if fits:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from inference_server.adapters.metrics import Count, Duration
-from inference_server.adapters.slots import SlotState
+from inference_server.adapters.slot_state import SlotState
 from inference_server.errors import RequestError, ServerError
 from inference_server.scheduler.metrics import Stage
 from inference_server.service import exporter as exporter_module

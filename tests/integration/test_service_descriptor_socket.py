@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from inference_server.adapters.slots import SlotState
+from inference_server.adapters.slot_state import SlotState
 from inference_server.service import descriptor_socket
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterWeight, FileEntry, Resident
-from inference_server.adapters.slots import Pin
+from inference_server.adapters.slot_state import Pin
 from inference_server.engine.latent_image import LatentImage
 from inference_server.engine.memory_plan import Demand
 from inference_server.engine.prompt_cache import PromptEmbedding

@@ -9,7 +9,8 @@ import pytest
 
 from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.adapters.records import FileEntry, Resident
-from inference_server.adapters.slots import Pin, Slot, SlotState, SlotTable
+from inference_server.adapters.slot_state import Pin, Slot, SlotState
+from inference_server.adapters.slots import SlotTable
 from inference_server.errors import RequestError
 from inference_server.model.kernels.low_rank import AdapterTensors
 from wuliart_contract.status import Reason
@@ -38,17 +39,17 @@ class Bench:
     def __post_init__(self) -> None:
         self.table = SlotTable(
             self.limit + 1,
-            self.limit,
-            LEASE,
-            lambda: self.now,
-            self.zeroed.append,
-            self.metrics,
-            self.kept,
+            resident_limit=self.limit,
+            lease_seconds=LEASE,
+            clock=lambda: self.now,
+            zero=self.zeroed.append,
+            metrics=self.metrics,
+            kept=self.kept,
         )
 
     def reserve(self, name: str, *, evict: bool = True, session: str = ME) -> Slot:
         self.requests += 1
-        return self.table.reserve(session, f"request {self.requests}", name, evict)
+        return self.table.reserve(session, f"request {self.requests}", name, evict=evict)
 
     def publish(self, name: str) -> Slot:
         return self.commit(self.reserve(name))

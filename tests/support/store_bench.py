@@ -16,7 +16,7 @@ from inference_server.adapters.binder import Binder
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
 from inference_server.adapters.segment import AdapterSegment
-from inference_server.adapters.slots import Slot, SlotState
+from inference_server.adapters.slot_state import Slot, SlotState
 from inference_server.adapters.store import AdapterStore, Session
 from inference_server.errors import RequestError
 from tests.support.lora_files import make_lora
@@ -65,7 +65,7 @@ class Bench:
     def write(self, name: str, version: int = 0, *, evict: bool = True) -> Slot:
         """Reserves a slot and writes a version of the adapter there."""
         self.requests += 1
-        slot = self.store.reserve(self.session.id, f"r{self.requests}", name, evict)
+        slot = self.store.reserve(self.session.id, f"r{self.requests}", name, evict=evict)
         data = IMAGES[version].data.tobytes()
         os.pwrite(self.store.segment.descriptor, data, self.store.segment.offset(slot.index))
         return slot

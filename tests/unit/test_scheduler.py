@@ -188,7 +188,7 @@ async def test_the_next_ones_adapters_are_bound_while_the_current_draws(bench: B
     third = bench.submit(3, adapters=(AdapterWeight("c", 1.0),))
     await until(lambda: len(bench.binder.bound) == 2)
     await settle()
-    assert [w.name for binding in bench.binder.bound for w in binding.wanted] == ["a", "b"]
+    assert [w.name for binding in bench.binder.bound for w in binding.adapters] == ["a", "b"]
     assert bench.binder.released == []
     bench.engine.free()
     for client in (first, second, third):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from inference_server.adapters.metrics import AdapterMetrics
-from inference_server.adapters.slots import SlotState, SlotTable
+from inference_server.adapters.slot_state import SlotState
+from inference_server.adapters.slots import SlotTable
 from tests.support.slot_bench import LEASE, LIMIT, ME, Bench, content, refused
 from wuliart_contract.status import Reason
 
@@ -20,7 +21,14 @@ def bench() -> Bench:
 
 def test_a_spare_slot_is_required() -> None:
     with pytest.raises(ValueError, match="4 resident adapters need more than 4 slots"):
-        SlotTable(4, 4, LEASE, lambda: 0.0, lambda _: None, AdapterMetrics())
+        SlotTable(
+            4,
+            resident_limit=4,
+            lease_seconds=LEASE,
+            clock=lambda: 0.0,
+            zero=lambda _: None,
+            metrics=AdapterMetrics(),
+        )
 
 
 def test_from_free_to_ready_and_back(bench: Bench) -> None:
@@ -55,18 +63,18 @@ def test_generations_are_never_reused(bench: Bench) -> None:
 
 
 def test_a_repeated_reserve_gives_the_same_reservation(bench: Bench) -> None:
-    first = bench.table.reserve(ME, "r1", "a", True)
+    first = bench.table.reserve(ME, "r1", "a", evict=True)
     generation = first.generation
-    assert bench.table.reserve(ME, "r1", "a", True) is first
+    assert bench.table.reserve(ME, "r1", "a", evict=True) is first
     assert first.generation == generation
-    assert bench.table.reserve(ME, "r2", "b", True) is not first
+    assert bench.table.reserve(ME, "r2", "b", evict=True) is not first
 
 
 def test_a_repeated_reserve_after_the_lease_gives_a_new_reservation(bench: Bench) -> None:
-    first = bench.table.reserve(ME, "r1", "a", True)
+    first = bench.table.reserve(ME, "r1", "a", evict=True)
     bench.now = LEASE
     bench.table.expire_leases()
-    assert bench.table.reserve(ME, "r1", "a", True) is not first
+    assert bench.table.reserve(ME, "r1", "a", evict=True) is not first
 
 
 def test_a_repeated_commit_is_harmless(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from inference_server.adapters.slots import Pin, Slot, SlotState
+from inference_server.adapters.slot_state import Pin, Slot, SlotState
 from inference_server.errors import RequestError
 from tests.support.slot_bench import LEASE, Bench, content, refused
 from wuliart_contract.status import Reason

@@ -17,7 +17,7 @@ import torch
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.changes import ChangeKind
 from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
-from inference_server.adapters.slots import SlotState
+from inference_server.adapters.slot_state import SlotState
 from inference_server.errors import RequestError
 from tests.support.store_bench import IMAGES, LAYOUT, Bench, entry, make_bench, refused
 from wuliart_contract.status import Reason
@@ -92,7 +92,7 @@ async def test_only_the_attached_session_is_listened_to(bench: Bench) -> None:
     bench.store.detach(bench.session)
     following = bench.store.attach()
     store, old = bench.store, bench.session.id
-    await refused(Reason.SESSION_LOST, lambda: store.reserve(old, "x", "b", True))
+    await refused(Reason.SESSION_LOST, lambda: store.reserve(old, "x", "b", evict=True))
     await refused(Reason.SESSION_LOST, lambda: store.report(old, []))
     await refused(Reason.SESSION_LOST, lambda: bench.commit(slot))
     bench.store.detach(bench.session)
@@ -121,7 +121,7 @@ async def test_a_process_that_is_gone_gets_no_slot(bench: Bench) -> None:
     """Its last request may still be in the socket; nobody would ever free what it got."""
     bench.store.writer_is_gone(bench.session.id)
     with pytest.raises(RequestError):
-        bench.store.reserve(bench.session.id, "late", "a", True)
+        bench.store.reserve(bench.session.id, "late", "a", evict=True)
     bench.store.detach(bench.session)
     assert bench.count(SlotState.FREE) == 5
 

@@ -9,7 +9,7 @@ import pytest
 
 from inference_server.adapters import binder as binder_module
 from inference_server.adapters.records import AdapterWeight
-from inference_server.adapters.slots import SlotState
+from inference_server.adapters.slot_state import SlotState
 from tests.support.fakes import settle, until
 from tests.support.store_bench import Bench, entry, make_bench, refused
 from wuliart_contract.status import Reason

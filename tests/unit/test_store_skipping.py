@@ -34,14 +34,14 @@ async def test_what_is_bad_is_left_out_and_told_in_the_requests_order(bench: Ben
     assert binding is not None
     assert binding == await bench.binder.bind(WANTED)
     assert binding.skipped == (NO_SUCH, REFUSED)
-    assert (binding.wanted, names(binding)) == ((WANTED[1],), ["good"])
+    assert (binding.adapters, names(binding)) == ((WANTED[1],), ["good"])
     assert [gated.gate for gated in binding.gated] == [0.5]
 
 
 async def test_a_image_of_which_nothing_is_left_is_drawn_without(bench: Bench) -> None:
     binding = bench.binder.try_bind([WANTED[0], WANTED[2]])
     assert binding is not None
-    assert (binding.wanted, binding.pins) == ((), ())
+    assert (binding.adapters, binding.pins) == ((), ())
     assert len(binding.skipped) == 2
 
 
