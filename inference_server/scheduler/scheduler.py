@@ -1,11 +1,8 @@
-"""The bounded queue, and which request generates next.
+"""Accepts requests, moves them from the queue into the batch, and delivers their results.
 
-A request waits in a fair queue until its adapters are bound, that is, pinned at exact versions.
-Then it joins the batch: as many images as the batch's capacity allows share each step, and one more
-request stands by. Only one request at a time may have absent adapters loaded. Meanwhile requests
-behind it whose adapters are resident overtake it, so an adapter that does not load keeps no other
-request from the device. Everything but the device work runs on the event loop, and every change of
-state ends in `_advance`, which starts all that can start.
+As many images as the batch's capacity allows share each step, and one more request stands by.
+Everything but the device work runs on the event loop, and every change of state ends in `_advance`,
+which starts all that can start.
 """
 
 from __future__ import annotations
@@ -18,11 +15,9 @@ from contextlib import suppress
 
 from torch import Tensor
 
-from inference_server.adapters.binding import Binding
 from inference_server.errors import RequestError
 from inference_server.scheduler.batch import Batch, RequestCancelledError
 from inference_server.scheduler.device_loop import DeviceLoop
-from inference_server.scheduler.fair_queue import FairQueue
 from inference_server.scheduler.image_request import ImageRequest
 from inference_server.scheduler.interfaces import AdapterBinder, ImageEngine
 from inference_server.scheduler.jpeg_thread import Describe, JpegThread
@@ -30,12 +25,10 @@ from inference_server.scheduler.metrics import ImageMetrics
 from inference_server.scheduler.outcomes import Outcomes
 from inference_server.scheduler.queue_positions import QueuePositions
 from inference_server.scheduler.running_request import RunningRequest
+from inference_server.scheduler.waiting_requests import WaitingRequests
 from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
-
-MAX_OVERTAKES = 8
-"""Times a request may be overtaken: images that keep every slot pinned must not starve it."""
 
 
 class Scheduler:
@@ -78,11 +71,14 @@ class Scheduler:
         )
         self._device = DeviceLoop(self._batch, engine, device)
         self._jpeg = JpegThread(describe)
-        self._waiting: FairQueue[RunningRequest] = FairQueue()
+        self._waiting = WaitingRequests(
+            adapters,
+            on_load_started=self._load_started,
+            on_load_failed=self._fail,
+            on_load_ended=self._advance,
+        )
         self._positions = QueuePositions(self._queue_positions)
         self._in_batch: dict[RunningRequest, asyncio.Future[Tensor]] = {}
-        self._loads: dict[RunningRequest, asyncio.Task[Binding]] = {}
-        self._loaded: dict[RunningRequest, Binding] = {}
         self._deliveries: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -120,7 +116,7 @@ class Scheduler:
                 retry_after=max(1.0, self._mean_seconds),
             )
         running = RunningRequest(request, request_id, client)
-        self._waiting.join(running, client)
+        self._waiting.join(running)
         self._idle.clear()
         self._advance()
         return running
@@ -129,12 +125,7 @@ class Scheduler:
         """Ends a request whose client has gone; does nothing if it has ended already."""
         running.cancel()
         self._outcomes.cancelled(running)
-        if running in self._waiting:
-            self._waiting.leave(running)
-        if load := self._loads.get(running):
-            load.cancel()
-        if binding := self._loaded.pop(running, None):
-            self._adapters.release(binding)
+        self._waiting.leave(running)
         if running in self._in_batch and self._batch.leave(running):
             self._finished(running, RequestCancelledError())
         self._advance()
@@ -149,10 +140,12 @@ class Scheduler:
         unfinished = [*self._waiting, *self._in_batch]
         self._waiting.clear()
         for running in unfinished:
-            error = RequestError(Reason.DRAINING, "the server shut down before the image")
-            self._fail(running, error)
+            self._fail(
+                running, RequestError(Reason.DRAINING, "the server shut down before the image")
+            )
             self.cancel(running)
-        await asyncio.gather(*self._deliveries, *self._loads.values(), return_exceptions=True)
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        await self._waiting.loads_ended()
         self._positions.stop()
         self._device.stop()
         self._jpeg.stop()
@@ -160,65 +153,28 @@ class Scheduler:
     # -- the queue --------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        while len(self._in_batch) <= self._max_batch and (bound := self._next_bound()) is not None:
-            pixels = self._in_batch[bound] = self._loop.create_future()
-            self._batch.join(bound)
-            task = asyncio.create_task(
-                self._deliver(bound, pixels), name="deliver", context=bound.context()
-            )
-            self._deliveries.add(task)
-            task.add_done_callback(self._delivered)
+        # One request more than share a step: it stands by.
+        while len(self._in_batch) <= self._max_batch:
+            if (bound := self._waiting.next_bound()) is None:
+                break
+            self._start(bound)
         self._device.wake()
         self._positions.changed()
-        if self.queue_length == 0 and not self._deliveries and not self._loads:
+        if self.queue_length == 0 and not self._deliveries and not self._waiting.is_loading:
             self._idle.set()
 
-    def _next_bound(self) -> RunningRequest | None:
-        """Takes the first request whose adapters are resident, bound; starts loading another's."""
-        for index, running in enumerate(self._waiting):
-            if running not in self._loads:
-                binding = self._loaded.pop(running, None)
-                binding = binding or running.context().run(
-                    self._adapters.try_bind, running.request.adapters
-                )
-                if binding is not None:
-                    for overtaken in list(self._waiting)[:index]:
-                        overtaken.overtaken += 1
-                    self._waiting.take(running)
-                    running.bind(binding)
-                    return running
-                if not self._loads and not self._loaded:
-                    self._load_adapters(running)
-            if running.overtaken >= MAX_OVERTAKES:
-                break
-        return None
+    def _start(self, bound: RunningRequest) -> None:
+        pixels = self._in_batch[bound] = self._loop.create_future()
+        self._batch.join(bound)
+        task = asyncio.create_task(
+            self._deliver(bound, pixels), name="deliver", context=bound.context()
+        )
+        self._deliveries.add(task)
+        task.add_done_callback(self._delivered)
 
-    def _load_adapters(self, running: RunningRequest) -> None:
+    def _load_started(self, running: RunningRequest) -> None:
         # The device has nothing else to do for this request: it encodes the prompt meanwhile.
         self._batch.expect(running.request.prompt)
-        task = asyncio.create_task(
-            self._adapters.bind(running.request.adapters), context=running.context()
-        )
-        self._loads[running] = task
-        task.add_done_callback(lambda _: self._load_ended(running, task))
-
-    def _load_ended(self, running: RunningRequest, task: asyncio.Task[Binding]) -> None:
-        del self._loads[running]
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            if not isinstance(error, RequestError):
-                fields = {"request_id": running.id}
-                log.error("binding adapters failed", exc_info=error, extra=fields)
-            if running in self._waiting:
-                self._waiting.leave(running)
-                failure = error if isinstance(error, Exception) else RuntimeError(str(error))
-                self._fail(running, failure)
-        elif not task.cancelled():
-            if running.cancelled:
-                self._adapters.release(task.result())
-            else:
-                self._loaded[running] = task.result()
-        self._advance()
 
     def _queue_positions(self) -> Iterator[tuple[int, RunningRequest]]:
         """Yields waiting requests with their position; 0 if the batch has a place for it."""

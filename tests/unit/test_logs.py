@@ -1,4 +1,4 @@
-"""The log: one line per record, which image it is about, and nothing of what was asked for."""
+"""The log: one line per record, the id of the request it is about, and no prompt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROMPT = "a very private lighthouse"
 
 
 class Output:
-    """What was logged since `configure`, which is called with standard error being a file."""
+    """The log since `configure`, which is called while standard error is a file."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -51,13 +51,13 @@ class Output:
 
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Output]:
-    """JSON lines; logging is as it was afterwards."""
+    """Logs JSON lines; restores the logging configuration afterwards."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers.clear()  # `configure` closes what it replaces
     with (tmp_path / "stderr").open("a") as stream:
         monkeypatch.setattr("sys.stderr", stream)
-        # Set again only so that they are put back afterwards.
+        # Patched so that they are restored afterwards.
         monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
         monkeypatch.setattr("threading.excepthook", threading.excepthook)
         logs.configure("DEBUG", "json")
@@ -89,7 +89,7 @@ def test_a_record_is_one_json_object_on_one_line(output: Output) -> None:
     assert second["exception"].endswith("ValueError: broken\nin two")
 
 
-def test_text_has_the_same_fields_behind_the_message(
+def test_text_has_the_same_fields_after_the_message(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", output.stream)
@@ -106,7 +106,7 @@ def test_text_has_the_same_fields_behind_the_message(
     assert line.count("\n") == 1
 
 
-def test_what_a_library_adds_for_itself_is_left_out(output: Output) -> None:
+def test_private_fields_of_libraries_are_left_out(output: Output) -> None:
     logging.getLogger("x").info("one", extra={"_elses": 1, "steps": 4})
     (record,) = output.records
     assert record.keys() == {"time", "level", "logger", "message", "steps"}
@@ -116,7 +116,7 @@ HOSTILE = "a\r\x1b[2J\x9b\x7f\u2028\u202e\ud800\n2026-11-30 00:00:00,000 INFO x:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_what_a_client_sends_can_neither_steer_a_terminal_nor_look_like_a_record(
+def test_hostile_text_can_neither_steer_a_terminal_nor_forge_a_record(
     output: Output, monkeypatch: pytest.MonkeyPatch, form: logs.Form
 ) -> None:
     monkeypatch.setattr("sys.stderr", output.stream)
@@ -139,7 +139,7 @@ def test_what_a_client_sends_can_neither_steer_a_terminal_nor_look_like_a_record
         assert ' path="/a b outcome=completed"' in text.splitlines()[0]
 
 
-def test_a_record_that_cannot_be_shown_costs_nothing_but_itself(output: Output) -> None:
+def test_a_record_that_cannot_be_formatted_does_not_affect_others(output: Output) -> None:
     class Broken:
         def __str__(self) -> str:
             raise RuntimeError
@@ -158,7 +158,7 @@ def test_a_record_that_cannot_be_shown_costs_nothing_but_itself(output: Output) 
     assert len(last["message"]) < 10_000
 
 
-def test_what_does_not_use_logging_is_a_record_too(output: Output) -> None:
+def test_uncaught_exceptions_and_warnings_become_records(output: Output) -> None:
     def fail() -> None:
         raise ValueError("in a thread")
 
@@ -200,8 +200,8 @@ def test_equal_records_become_one_line_a_minute() -> None:
         clock.now += WINDOW_SECONDS
         (summary,) = repeats.due()
         assert (summary.name, summary.levelname) == ("asyncio", "ERROR")
-        told = f"{left_out} more like this within 60 s: out of , task-"
-        assert summary.getMessage().startswith(told)
+        expected = f"{left_out} more like this within 60 s: out of , task-"
+        assert summary.getMessage().startswith(expected)
         assert not any(repeats.admits(repeated()) for _ in range(7))
     clock.now += WINDOW_SECONDS
     assert len(repeats.due()) == 1
@@ -210,7 +210,7 @@ def test_equal_records_become_one_line_a_minute() -> None:
     assert repeats.admits(repeated())
 
 
-def test_exceptions_differ_by_their_class_and_place() -> None:
+def test_exceptions_of_different_classes_are_counted_apart() -> None:
     repeats = Repeats(Clock())
 
     def admitted(kind: type[Exception]) -> bool:
@@ -232,14 +232,14 @@ async def test_a_record_carries_the_id_of_the_task_that_made_it(output: Output) 
         logging.getLogger("x").info(name)
 
     await asyncio.gather(*[asyncio.create_task(work(name)) for name in ("a", "b")])
-    logging.getLogger("x").info("nobody's")
+    logging.getLogger("x").info("without a task's id")
     logging.getLogger("x").info("named", extra={"request_id": "c"})
     assert [r.get("request_id") for r in output.records if r["logger"] == "x"] == [
         "a", "b", None, "c",
     ]  # fmt: skip
 
 
-async def test_every_image_has_an_id_of_its_own() -> None:
+async def test_every_request_has_an_id_of_its_own() -> None:
     async with Bench() as bench:
         request = bench.submit(1).request
         requests = [
@@ -270,15 +270,15 @@ async def test_a_completed_image_leaves_one_line(output: Output) -> None:
     }
 
 
-async def test_a_image_whose_client_left_leaves_one_line(output: Output) -> None:
+async def test_a_cancelled_image_leaves_one_line(output: Output) -> None:
     async with Bench() as bench:
         bench.engine.hold()
-        drawn = bench.submit(1, prompt=PROMPT, request_id="drawn")
+        started = bench.submit(1, prompt=PROMPT, request_id="started")
         await until(lambda: bench.engine.entered("step") == 1)
         waiting = bench.submit(2, prompt=PROMPT, request_id="waiting")
-        drawn.leave()
+        started.leave()
         waiting.leave()
-    for name in ("drawn", "waiting"):
+    for name in ("started", "waiting"):
         (record,) = output.about(name)
         assert (record["level"], record["outcome"]) == ("INFO", "cancelled")
         assert record["total_seconds"] >= 0 and "denoise_seconds" not in record
@@ -300,7 +300,7 @@ async def test_a_failed_image_says_why(output: Output, stage: str) -> None:
     assert PROMPT not in output.text
 
 
-async def test_adapters_that_cannot_be_had_are_told_of_the_image_that_wanted_them(
+async def test_a_failed_bind_is_logged_with_its_requests_id(
     output: Output,
 ) -> None:
     async with Bench() as bench:
@@ -312,46 +312,46 @@ async def test_adapters_that_cannot_be_had_are_told_of_the_image_that_wanted_the
     assert end["outcome"] == "failed"
 
 
-async def test_what_is_logged_while_a_image_is_bound_or_drawn_is_about_it(
+async def test_records_of_a_bind_carry_its_requests_id(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever else's call made the scheduler look at it."""
+    """Another task's call may make the scheduler bind; its id does not appear."""
     async with Bench() as bench:
         try_bind, bind = bench.binder.try_bind, bench.binder.bind
 
-        def trying(wanted: Any) -> Any:
+        def trying(adapters: Any) -> Any:
             logging.getLogger("binder").info("trying")
-            return try_bind(wanted)
+            return try_bind(adapters)
 
-        async def binding(wanted: Any) -> Any:
+        async def binding(adapters: Any) -> Any:
             logging.getLogger("binder").info("binding")
-            return await bind(wanted)
+            return await bind(adapters)
 
         monkeypatch.setattr(bench.binder, "try_bind", trying)
         monkeypatch.setattr(bench.binder, "bind", binding)
         bench.binder.hold()
-        logs.REQUEST_ID.set("somebody else")
+        logs.REQUEST_ID.set("another task")
         clients = [bench.submit(1, request_id="one"), bench.submit(2, request_id="two")]
         await until(lambda: len(bench.binder.requested) == 1)
         bench.binder.free()
         for client in clients:
             await client.ended()
-    assert output.about("somebody else") == []
+    assert output.about("another task") == []
     for name in ("one", "two"):
         said = [r["message"] for r in output.about(name) if r["logger"] == "binder"]
         assert said and said[0] == "trying"
     assert "binding" in [r["message"] for r in output.about("one")]
 
 
-@pytest.mark.parametrize("asked", [False, True])
-async def test_a_prompt_is_logged_only_if_the_operator_asked_for_it(
-    output: Output, asked: bool
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_prompts_are_logged_only_if_the_operator_allows_it(
+    output: Output, allowed: bool
 ) -> None:
-    async with Bench(log_prompts=asked) as bench:
+    async with Bench(log_prompts=allowed) as bench:
         await bench.submit(1, prompt=PROMPT, request_id="one").ended()
         bench.engine.fail("decode", ValueError("broken"))
         await bench.submit(1, prompt=PROMPT, request_id="two").ended()
-    assert (PROMPT in output.text) is asked
+    assert (PROMPT in output.text) is allowed
     assert [r.get("prompt") for r in (output.about("one")[0], output.about("two")[1])] == (
-        [PROMPT if asked else None] * 2
+        [PROMPT if allowed else None] * 2
     )

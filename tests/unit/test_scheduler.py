@@ -1,4 +1,4 @@
-"""The queue and the device thread: who is next, what clients hear, and what runs beside what."""
+"""The queue and the device thread: order, events, and what runs concurrently."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
-async def test_a_image_from_its_start_to_its_end(bench: Bench) -> None:
+async def test_events_and_timings_of_one_image(bench: Bench) -> None:
     client = bench.submit(5, steps=3)
     await client.ended()
     assert client.error is None
@@ -47,7 +47,7 @@ async def test_a_image_from_its_start_to_its_end(bench: Bench) -> None:
     assert bench.engine.entered("preview") == 0
 
 
-async def test_the_image_is_that_of_its_seed(bench: Bench) -> None:
+async def test_the_jpeg_is_the_image_of_its_seed(bench: Bench) -> None:
     clients = [bench.submit(seed) for seed in (3, 2**64 - 1)]
     for client in clients:
         await client.ended()
@@ -59,9 +59,9 @@ async def test_the_image_is_that_of_its_seed(bench: Bench) -> None:
         assert all(abs(a - b) <= 3 for a, b in zip(found, expected, strict=True))
 
 
-async def test_the_start_names_what_is_used(bench: Bench) -> None:
-    wanted = (AdapterWeight("ink", 0.5), AdapterWeight("水墨", 0.0))
-    client = bench.submit(1, prompt="x" * 600, adapters=wanted)
+async def test_the_started_event_names_the_adapter_versions(bench: Bench) -> None:
+    adapters = (AdapterWeight("ink", 0.5), AdapterWeight("水墨", 0.0))
+    client = bench.submit(1, prompt="x" * 600, adapters=adapters)
     await client.ended()
     started = client.events[0]
     assert isinstance(started, Started)
@@ -69,11 +69,11 @@ async def test_the_start_names_what_is_used(bench: Bench) -> None:
         AdapterUse("ink", 0.5, "hash of ink", 100), AdapterUse("水墨", 0.0, "hash of 水墨", 101),
     )  # fmt: skip
     assert (started.prompt_tokens, started.prompt_tokens_ignored) == (600, 88)
-    (drawing,) = bench.engine.images
-    assert [adapter.gate for adapter in drawing.adapters] == [0.5]
+    (image,) = bench.engine.images
+    assert [adapter.gate for adapter in image.adapters] == [0.5]
 
 
-async def test_previews_come_with_every_step_if_asked_for(bench: Bench) -> None:
+async def test_every_step_has_a_preview_if_requested(bench: Bench) -> None:
     client = bench.submit(1, steps=2, preview=True)
     await client.ended()
     previews = [e.preview for e in client.events if isinstance(e, StepDone)]
@@ -84,11 +84,11 @@ async def test_previews_come_with_every_step_if_asked_for(bench: Bench) -> None:
         assert Image.open(io.BytesIO(preview.image)).size == (48, 32)
 
 
-async def test_images_are_drawn_in_the_order_they_came(bench: Bench) -> None:
+async def test_images_are_generated_in_order_of_arrival(bench: Bench) -> None:
     clients = [bench.submit(seed) for seed in range(3)]
     for client in clients:
         await client.ended()
-    assert [drawing.seed for drawing in bench.engine.images] == [0, 1, 2]
+    assert [image.seed for image in bench.engine.images] == [0, 1, 2]
     assert bench.binder.balanced
 
 
@@ -99,7 +99,7 @@ async def test_the_engine_is_only_called_on_its_own_thread(bench: Bench) -> None
     assert bench.engine.calls[0].thread != threading.current_thread().name
 
 
-async def test_a_queue_that_moves_fast_tells_numbers_now_and_then(
+async def test_a_fast_queue_reports_positions_at_a_limited_rate(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(positions_module, "REPORT_SECONDS", 0.1)
@@ -110,32 +110,34 @@ async def test_a_queue_that_moves_fast_tells_numbers_now_and_then(
     for client in clients[1:3]:
         client.leave()
     await settle()
-    assert clients[3].positions == [3], "a moment ago it was told one"
+    assert clients[3].positions == [3], "its last report was a moment ago"
     await until(lambda: clients[3].positions == [3, 1])
 
 
-async def test_positions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_positions_are_reported_as_the_queue_moves(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(positions_module, "REPORT_SECONDS", 0)
     bench.engine.hold()
-    drawing = bench.submit(0)
+    first = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
     waiting = [bench.submit(seed) for seed in (1, 2, 3)]
     await settle()
     assert bench.scheduler.queue_length == 4
     assert [client.positions for client in waiting] == [[1], [2], [3]]
     bench.engine.free()
-    for client in (drawing, *waiting):
+    for client in (first, *waiting):
         await client.ended()
-    assert drawing.positions == []
+    assert first.positions == []
     assert [client.positions for client in waiting] == [[1], [2, 1], [3, 2, 1]]
     for client in waiting:
         kinds = [type(event) for event in client.events]
-        assert kinds.index(Started) == len(client.positions), "nobody is queued once started"
+        assert kinds.index(Started) == len(client.positions), "no position follows the start"
 
 
 @pytest.mark.parametrize("leaver", [1, 2, 3])
-async def test_who_leaves_moves_up_those_behind_and_no_others(bench: Bench, leaver: int) -> None:
-    """A position is sent again when it changes, and only then."""
+async def test_leaving_moves_up_only_the_requests_behind(bench: Bench, leaver: int) -> None:
+    """A position is reported again only when it has changed."""
     bench.engine.hold()
     bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
@@ -151,7 +153,7 @@ async def test_who_leaves_moves_up_those_behind_and_no_others(bench: Bench, leav
     assert bench.engine.entered("begin", leaver) == 0
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_back(bench: Bench) -> None:
+async def test_a_full_queue_refuses_with_a_retry_delay(bench: Bench) -> None:
     bench.engine.hold()
     clients = [bench.submit(0)]
     await until(lambda: bench.engine.entered("step") == 1)
@@ -170,8 +172,8 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(bench: Bench) -> 
         assert client.error is None
 
 
-async def test_an_idle_server_takes_as_many_at_once_as_a_busy_one(bench: Bench) -> None:
-    """The first of them does not wait: the queue's capacity is for the others."""
+async def test_an_idle_server_accepts_as_many_at_once_as_a_busy_one(bench: Bench) -> None:
+    """The first request does not wait, so it does not count against the capacity."""
     clients = [bench.submit(seed) for seed in range(bench.scheduler.capacity + 1)]
     with pytest.raises(RequestError):
         bench.submit(99)
@@ -180,7 +182,7 @@ async def test_an_idle_server_takes_as_many_at_once_as_a_busy_one(bench: Bench) 
         assert client.error is None
 
 
-async def test_the_next_ones_adapters_are_bound_while_the_current_draws(bench: Bench) -> None:
+async def test_the_next_requests_adapters_are_bound_during_the_current_image(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(1, adapters=(AdapterWeight("a", 1.0),))
     await until(lambda: bench.engine.entered("step") == 1)
@@ -196,7 +198,7 @@ async def test_the_next_ones_adapters_are_bound_while_the_current_draws(bench: B
     assert bench.binder.balanced
 
 
-async def test_adapters_are_kept_until_the_images_last_device_work(bench: Bench) -> None:
+async def test_adapters_are_released_after_the_decode(bench: Bench) -> None:
     bench.engine.hold("decode")
     client = bench.submit(1, adapters=(AdapterWeight("a", 1.0),))
     await until(lambda: bench.engine.entered("decode") == 1)
@@ -207,7 +209,7 @@ async def test_adapters_are_kept_until_the_images_last_device_work(bench: Bench)
     assert bench.binder.balanced
 
 
-async def test_the_next_is_drawn_while_the_last_becomes_a_jpeg(
+async def test_the_next_image_is_generated_while_the_last_is_encoded(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoding, leave = threading.Event(), threading.Event()
@@ -227,7 +229,7 @@ async def test_the_next_is_drawn_while_the_last_becomes_a_jpeg(
     await second.ended()
 
 
-async def test_steps_are_told_as_they_happen(bench: Bench) -> None:
+async def test_a_step_is_reported_when_it_ends(bench: Bench) -> None:
     bench.engine.hold()
     client = bench.submit(1)
     for step in range(1, 5):
@@ -238,11 +240,11 @@ async def test_steps_are_told_as_they_happen(bench: Bench) -> None:
     await client.ended()
 
 
-async def test_what_cannot_be_bound_is_refused_before_it_is_queued(
+async def test_adapters_that_cannot_be_bound_are_refused_before_the_queue(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(wanted: Sequence[AdapterWeight]) -> None:
-        assert wanted == (AdapterWeight("gone", 1.0),)
+    def check(adapters: Sequence[AdapterWeight]) -> None:
+        assert adapters == (AdapterWeight("gone", 1.0),)
         raise RequestError(Reason.ADAPTER_NOT_FOUND, "there is no adapter 'gone'")
 
     monkeypatch.setattr(bench.binder, "check", check)

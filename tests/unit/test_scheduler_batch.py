@@ -1,4 +1,4 @@
-"""Several images in flight: they share steps, come and go at them, and fail alone."""
+"""A batch: images share steps, join and leave between them, and fail alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def steps(client: Client) -> int:
     return sum(isinstance(event, StepDone) for event in client.events)
 
 
-async def test_a_newcomer_joins_at_the_next_step_and_a_finished_one_leaves(bench: Bench) -> None:
+async def test_a_new_image_joins_at_the_next_step_and_a_finished_one_leaves(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(1, steps=3)
     await until(lambda: bench.engine.entered("step", 1) == 1)
@@ -35,7 +35,7 @@ async def test_a_newcomer_joins_at_the_next_step_and_a_finished_one_leaves(bench
     assert third.positions == [2]
     bench.engine.let()
     await until(lambda: bench.engine.entered("step", 1) == 2)
-    # The second shares the first one's second step; the third still waits.
+    # The second image shares the second step of the first; the third still waits.
     bench.engine.let(2)
     await until(lambda: bench.engine.entered("step", 1) == 3)
     assert (steps(first), steps(second)) == (2, 1)
@@ -52,7 +52,7 @@ async def test_a_newcomer_joins_at_the_next_step_and_a_finished_one_leaves(bench
     assert len(bench.binder.released) == 3
 
 
-async def test_a_cancelled_image_leaves_and_the_other_goes_on(bench: Bench) -> None:
+async def test_a_cancelled_image_leaves_and_the_other_continues(bench: Bench) -> None:
     bench.engine.hold()
     stays, leaves = bench.submit(1), bench.submit(2)
     await until(lambda: bench.engine.entered("step") == 1)
@@ -65,7 +65,7 @@ async def test_a_cancelled_image_leaves_and_the_other_goes_on(bench: Bench) -> N
     assert len(bench.binder.released) == 2
 
 
-async def test_a_image_that_breaks_breaks_alone(bench: Bench) -> None:
+async def test_an_image_that_is_not_finite_fails_alone(bench: Bench) -> None:
     bench.engine.hold()
     clients = [bench.submit(1), bench.submit(2)]
     await until(lambda: bench.engine.entered("step") == 1)
@@ -78,7 +78,7 @@ async def test_a_image_that_breaks_breaks_alone(bench: Bench) -> None:
     assert whole.image.seed == 2
 
 
-async def test_a_device_error_ends_all_in_flight_and_nobody_after(bench: Bench) -> None:
+async def test_a_device_error_fails_the_whole_batch_and_no_later_image(bench: Bench) -> None:
     bench.engine.hold()
     clients = [bench.submit(1), bench.submit(2), bench.submit(3)]
     await until(lambda: bench.engine.entered("step", 1) == 1)
@@ -94,7 +94,7 @@ async def test_a_device_error_ends_all_in_flight_and_nobody_after(bench: Bench) 
 
 
 @pytest.mark.parametrize("stage", ["encode", "begin", "decode"])
-async def test_a_stage_of_one_image_fails_it_alone(bench: Bench, stage: str) -> None:
+async def test_an_error_in_one_images_own_stage_fails_it_alone(bench: Bench, stage: str) -> None:
     bench.engine.fail(stage, RuntimeError("broken"))
     clients = [bench.submit(1), bench.submit(2)]
     for client in clients:
@@ -102,7 +102,7 @@ async def test_a_stage_of_one_image_fails_it_alone(bench: Bench, stage: str) -> 
     assert [str(client.error) for client in clients] == ["broken", "None"]
 
 
-async def test_memory_is_given_back_once_nobody_has_drawn_for_a_while(
+async def test_the_engine_rests_after_a_time_without_images(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_loop, "REST_SECONDS", 0.05)
@@ -115,7 +115,7 @@ async def test_memory_is_given_back_once_nobody_has_drawn_for_a_while(
     assert bench.engine.calls[-1].stage == "decode"
 
 
-async def test_the_next_images_prompt_is_encoded_beside_the_present_ones_steps() -> None:
+async def test_the_next_prompt_is_encoded_during_the_current_images_steps() -> None:
     async with Bench(batch=1) as bench:
         bench.engine.cold = {"a dog"}
         bench.engine.hold()
@@ -130,7 +130,9 @@ async def test_the_next_images_prompt_is_encoded_beside_the_present_ones_steps()
         assert stages.index("encode beside") < stages.index("decode")
 
 
-async def test_who_joins_with_a_new_prompt_waits_for_it_and_stops_nobody(bench: Bench) -> None:
+async def test_a_new_prompt_is_encoded_before_its_image_joins_a_running_batch(
+    bench: Bench,
+) -> None:
     bench.engine.cold = {"a dog"}
     bench.engine.hold()
     first = bench.submit(1)
@@ -149,7 +151,7 @@ async def test_who_joins_with_a_new_prompt_waits_for_it_and_stops_nobody(bench: 
     assert order[:4] == [1, 1, 1, 2]
 
 
-async def test_a_new_prompt_with_nobody_in_flight_is_encoded_at_once(bench: Bench) -> None:
+async def test_a_new_prompt_in_an_empty_batch_is_encoded_at_once(bench: Bench) -> None:
     bench.engine.cold = {"a dog"}
     await bench.submit(2, prompt="a dog").ended()
     assert bench.engine.entered("encode beside") == 0

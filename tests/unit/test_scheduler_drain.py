@@ -1,4 +1,4 @@
-"""The scheduler's end: accepted images are finished or told why not, and nothing stays behind."""
+"""Draining: accepted images are finished or fail with DRAINING, and no resource leaks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ async def bench() -> Bench:
     return bench
 
 
-def assert_nothing_is_left(bench: Bench) -> None:
-    assert bench.binder.balanced, "a binding was never released, or twice"
+def assert_nothing_leaks(bench: Bench) -> None:
+    assert bench.binder.balanced, "a binding was not released exactly once"
     assert bench.scheduler.queue_length == 0
     assert bench.tasks() == set()
     assert bench.new_threads() == set()
@@ -33,13 +33,13 @@ def assert_draining(client: Client) -> None:
     assert client.error.reason is Reason.DRAINING
 
 
-async def test_an_idle_scheduler_ends_at_once(bench: Bench) -> None:
+async def test_an_idle_scheduler_drains_at_once(bench: Bench) -> None:
     await asyncio.wait_for(bench.scheduler.drain(1000), 5)
     await settle()
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)
 
 
-async def test_one_that_never_started_ends_too() -> None:
+async def test_an_unused_scheduler_drains() -> None:
     scheduler = Scheduler(
         FakeEngine(), FakeBinder(), device_thread(), capacity=3, describe=lambda request, uses: ""
     )
@@ -63,15 +63,17 @@ async def test_accepted_images_are_finished_and_new_ones_refused(bench: Bench) -
         assert client.error is None
         assert client.image.seed == client.seed
     await settle()
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)
 
 
-async def test_the_last_jpeg_is_awaited(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_drain_waits_for_the_last_jpeg(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def slowly(pixels: object, text: str) -> bytes:
         encoding.set()
-        return loop_says_go()
+        return wait_for_loop()
 
-    def loop_says_go() -> bytes:
+    def wait_for_loop() -> bytes:
         asyncio.run_coroutine_threadsafe(go.wait(), loop).result(10)
         return b"jpeg"
 
@@ -88,7 +90,7 @@ async def test_the_last_jpeg_is_awaited(bench: Bench, monkeypatch: pytest.Monkey
     assert client.image.image == b"jpeg"
 
 
-async def test_whoever_leaves_last_lets_the_drain_end(bench: Bench) -> None:
+async def test_the_drain_ends_when_the_last_client_leaves(bench: Bench) -> None:
     bench.binder.hold()
     client = bench.submit(1)
     await until(lambda: len(bench.binder.requested) == 1)
@@ -97,19 +99,19 @@ async def test_whoever_leaves_last_lets_the_drain_end(bench: Bench) -> None:
     client.leave()
     await asyncio.wait_for(drain, 10)
     await settle()
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)
 
 
-async def test_after_the_grace_the_rest_is_ended(bench: Bench) -> None:
-    """One is in a step, one has its adapters bound, one waits."""
+async def test_after_the_grace_unfinished_requests_fail(bench: Bench) -> None:
+    """One request is in a step, one has its adapters bound, one waits."""
     bench.engine.hold()
-    drawing = bench.submit(0)
+    first = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
     others = [bench.submit(seed) for seed in (1, 2)]
     await until(lambda: len(bench.binder.bound) == 2)
     await settle()
     drain = asyncio.create_task(bench.scheduler.drain(0), name="client")
-    for client in (drawing, *others):
+    for client in (first, *others):
         await client.ended()
         assert_draining(client)
     assert not drain.done(), "the step in progress still uses its adapters"
@@ -118,10 +120,10 @@ async def test_after_the_grace_the_rest_is_ended(bench: Bench) -> None:
     assert bench.engine.entered("step") == 1
     assert bench.engine.entered("decode") == 0
     await settle()
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)
 
 
-async def test_after_the_grace_a_bind_is_given_up(bench: Bench) -> None:
+async def test_after_the_grace_a_bind_is_cancelled(bench: Bench) -> None:
     bench.binder.hold()
     clients = [bench.submit(seed) for seed in (0, 1)]
     await until(lambda: len(bench.binder.requested) == 1)
@@ -131,11 +133,13 @@ async def test_after_the_grace_a_bind_is_given_up(bench: Bench) -> None:
         assert_draining(client)
     await settle()
     assert bench.binder.cancelled == 1
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_bind_that_ends_with_the_grace_is_released(bench: Bench, turns: int) -> None:
+async def test_a_binding_that_arrives_with_the_end_of_the_grace_is_released(
+    bench: Bench, turns: int
+) -> None:
     bench.binder.hold()
     client = bench.submit(0)
     await until(lambda: len(bench.binder.requested) == 1)
@@ -145,10 +149,10 @@ async def test_a_bind_that_ends_with_the_grace_is_released(bench: Bench, turns: 
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
     await client.ended()
     await settle()
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)
 
 
-async def test_a_drain_while_a_cancelled_bind_ends_stops_the_dispatcher(bench: Bench) -> None:
+async def test_a_drain_during_a_cancelled_bind_leaves_no_task(bench: Bench) -> None:
     bench.binder.hold()
     bench.binder.cancel_seconds = 0.2
     client = bench.submit(0)
@@ -156,16 +160,16 @@ async def test_a_drain_while_a_cancelled_bind_ends_stops_the_dispatcher(bench: B
     client.leave()
     await until(lambda: bench.binder.cancelled == 1)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
-    await until(lambda: bench.tasks() <= {"dispatcher"})
+    await until(lambda: bench.tasks() == set())
     await settle()
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)
 
 
-async def test_the_drain_returns_when_everything_has_ended(bench: Bench) -> None:
-    """Whoever closes the loop or frees the memory next must not meet a bind on its way."""
+async def test_the_drain_returns_after_a_cancelled_bind_has_ended(bench: Bench) -> None:
+    """The process closes the loop and frees the memory next."""
     bench.binder.hold()
     bench.binder.cancel_seconds = 0.05
     bench.submit(0)
     await until(lambda: len(bench.binder.requested) == 1)
     await asyncio.wait_for(bench.scheduler.drain(0), 10)
-    assert_nothing_is_left(bench)
+    assert_nothing_leaks(bench)

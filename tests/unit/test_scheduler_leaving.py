@@ -1,4 +1,4 @@
-"""Clients that leave and images that fail, at every stage: nobody else notices."""
+"""Clients that leave and images that fail, at every stage, do not affect other requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
-async def test_who_leaves_the_queue_is_never_drawn(bench: Bench) -> None:
+async def test_a_request_that_left_the_queue_is_never_begun(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
@@ -36,11 +36,11 @@ async def test_who_leaves_the_queue_is_never_drawn(bench: Bench) -> None:
     await first.ended()
     last = bench.submit(3)
     await last.ended()
-    assert [drawing.seed for drawing in bench.engine.images] == [0, 3]
+    assert [image.seed for image in bench.engine.images] == [0, 3]
     assert bench.scheduler.queue_length == 0
 
 
-async def test_who_leaves_while_adapters_are_bound_frees_the_way(bench: Bench) -> None:
+async def test_leaving_while_adapters_are_loaded_lets_the_next_request_load(bench: Bench) -> None:
     bench.binder.hold()
     leaver = bench.submit(1, adapters=(AdapterWeight("a", 1.0),))
     await until(lambda: len(bench.binder.requested) == 1)
@@ -55,7 +55,7 @@ async def test_who_leaves_while_adapters_are_bound_frees_the_way(bench: Bench) -
     assert bench.binder.balanced
 
 
-async def test_who_leaves_just_as_the_adapters_are_bound_keeps_no_pins(bench: Bench) -> None:
+async def test_leaving_just_as_the_adapters_are_bound_keeps_no_pins(bench: Bench) -> None:
     bench.binder.hold()
     leaver = bench.submit(1)
     await until(lambda: len(bench.binder.requested) == 1)
@@ -66,7 +66,7 @@ async def test_who_leaves_just_as_the_adapters_are_bound_keeps_no_pins(bench: Be
     assert bench.binder.balanced
 
 
-async def test_who_leaves_with_adapters_bound_but_not_drawn_keeps_no_pins(bench: Bench) -> None:
+async def test_leaving_with_adapters_bound_before_the_start_keeps_no_pins(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
@@ -82,7 +82,7 @@ async def test_who_leaves_with_adapters_bound_but_not_drawn_keeps_no_pins(bench:
 
 
 @pytest.mark.parametrize("turns", range(5))
-async def test_who_leaves_just_as_the_device_becomes_free_does_not_keep_it(
+async def test_leaving_just_as_the_device_becomes_free_does_not_block_it(
     bench: Bench, turns: int
 ) -> None:
     async def leave() -> None:
@@ -112,7 +112,7 @@ async def test_who_leaves_just_as_the_device_becomes_free_does_not_keep_it(
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
-async def test_who_leaves_in_a_step_stops_the_work_after_it(bench: Bench, step: int) -> None:
+async def test_leaving_in_a_step_stops_the_work_after_it(bench: Bench, step: int) -> None:
     bench.engine.hold()
     leaver = bench.submit(1)
     bench.engine.let(step - 1)
@@ -127,7 +127,7 @@ async def test_who_leaves_in_a_step_stops_the_work_after_it(bench: Bench, step: 
     assert bench.binder.balanced
 
 
-async def test_who_leaves_while_the_prompt_is_encoded_gets_no_step(bench: Bench) -> None:
+async def test_leaving_during_the_encode_prevents_the_first_step(bench: Bench) -> None:
     bench.engine.hold("encode")
     leaver = bench.submit(1)
     await until(lambda: bench.engine.entered("encode") == 1)
@@ -159,7 +159,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 @pytest.mark.parametrize("stage", STAGES)
-async def test_a_failure_reaches_its_client_and_nobody_else(
+async def test_a_failure_reaches_its_client_only(
     bench: Bench, stage: str, failure: Exception
 ) -> None:
     bench.engine.fail(stage, failure)
@@ -199,7 +199,7 @@ async def test_a_failure_to_bind_reaches_its_client(bench: Bench, failure: Excep
     await first.ended()
     await second.ended()
     assert (first.error, second.error) == (failure, None)
-    assert [drawing.seed for drawing in bench.engine.images] == [2]
+    assert [image.seed for image in bench.engine.images] == [2]
     assert first.events == [] or first.positions
     assert bench.binder.balanced
 
@@ -220,8 +220,8 @@ async def test_a_failure_to_bind_moves_up_those_behind(bench: Bench) -> None:
     assert last.error is None
 
 
-async def test_many_clients_of_every_temper(bench: Bench) -> None:
-    """Some leave, some fail; every other one gets its own image and nothing is left over."""
+async def test_many_clients_that_stay_or_leave(bench: Bench) -> None:
+    """Some leave; each of the others gets its own image, and no binding leaks."""
     bench.scheduler.capacity = 100
     bench.engine.step_seconds = 0.001
     clients = []

@@ -1,4 +1,4 @@
-"""An adapter that will not load costs nobody else the device."""
+"""An adapter that does not load keeps no other request from the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
 from inference_server.scheduler.events import Queued
-from inference_server.scheduler.scheduler import MAX_OVERTAKES
+from inference_server.scheduler.waiting_requests import MAX_OVERTAKES
 from tests.support.fakes import settle, until
 from tests.support.scheduler_bench import Bench
 from wuliart_contract.status import Reason
@@ -25,7 +25,7 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
-async def test_jobs_whose_adapters_are_there_go_first(bench: Bench) -> None:
+async def test_requests_with_resident_adapters_overtake(bench: Bench) -> None:
     cold = bench.submit(1, adapters=COLD)
     plain = [bench.submit(seed) for seed in (2, 3)]
     for client in plain:
@@ -38,7 +38,7 @@ async def test_jobs_whose_adapters_are_there_go_first(bench: Bench) -> None:
     assert bench.binder.balanced
 
 
-async def test_while_a_adapter_is_loaded_an_idle_device_encodes_the_prompt(bench: Bench) -> None:
+async def test_an_idle_device_encodes_the_prompt_while_an_adapter_is_loaded(bench: Bench) -> None:
     bench.engine.cold.add("two words")
     cold = bench.submit(1, adapters=COLD, prompt="two words")
     await until(lambda: bench.engine.entered("encode", "two words") == 1)
@@ -63,21 +63,21 @@ async def test_a_prompt_that_cannot_be_encoded_ahead_fails_its_own_image_alone(
     assert "again" in str(cold.error)
 
 
-async def test_what_was_loaded_goes_before_those_that_came_later(bench: Bench) -> None:
+async def test_a_request_whose_adapters_were_loaded_goes_before_later_ones(bench: Bench) -> None:
     bench.engine.hold()
-    drawing = bench.submit(0)
+    first = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
     cold, ready, later = bench.submit(1, adapters=COLD), bench.submit(2), bench.submit(3)
     bench.binder.free()
     await settle()
     bench.engine.free()
-    for client in (drawing, cold, ready, later):
+    for client in (first, cold, ready, later):
         await client.ended()
-    # One was ready already when the adapter came; nobody else went first.
+    # The request that stood by when the adapter was loaded goes first, and no other.
     assert [call.subject for call in bench.engine.calls if call.stage == "decode"] == [0, 2, 1, 3]
 
 
-async def test_a_job_is_overtaken_only_so_often(bench: Bench) -> None:
+async def test_a_request_is_overtaken_a_limited_number_of_times(bench: Bench) -> None:
     cold = bench.submit(0, adapters=COLD)
     plain = [bench.submit(seed) for seed in range(1, MAX_OVERTAKES + 4)]
     await plain[MAX_OVERTAKES - 1].ended()
@@ -91,7 +91,7 @@ async def test_a_job_is_overtaken_only_so_often(bench: Bench) -> None:
     assert bench.binder.balanced
 
 
-async def test_one_loads_at_a_time_and_leaving_lets_the_next_one_load(bench: Bench) -> None:
+async def test_one_request_loads_at_a_time_and_leaving_lets_the_next_load(bench: Bench) -> None:
     first, second = bench.submit(1, adapters=COLD), bench.submit(2, adapters=COLDER)
     await settle()
     assert bench.binder.requested == [COLD]
@@ -103,7 +103,7 @@ async def test_one_loads_at_a_time_and_leaving_lets_the_next_one_load(bench: Ben
     assert bench.binder.balanced
 
 
-async def test_one_that_fails_to_load_lets_the_next_one_load(bench: Bench) -> None:
+async def test_a_failed_load_lets_the_next_request_load(bench: Bench) -> None:
     error = RequestError(Reason.MANAGER_UNAVAILABLE, "no manager")
     bench.binder.free()
     bench.binder.fail(error)
@@ -114,9 +114,9 @@ async def test_one_that_fails_to_load_lets_the_next_one_load(bench: Bench) -> No
     assert second.error is None
 
 
-async def test_leaving_with_everything_loaded_gives_it_back(bench: Bench) -> None:
+async def test_leaving_with_loaded_adapters_releases_them(bench: Bench) -> None:
     bench.engine.hold()
-    drawing = bench.submit(0)
+    first = bench.submit(0)
     await until(lambda: bench.engine.entered("step") == 1)
     cold, ready = bench.submit(1, adapters=COLD), bench.submit(2)
     bench.binder.free()
@@ -124,7 +124,7 @@ async def test_leaving_with_everything_loaded_gives_it_back(bench: Bench) -> Non
     await settle()
     cold.leave()
     bench.engine.free()
-    await drawing.ended()
+    await first.ended()
     await ready.ended()
     assert bench.engine.entered("decode", 1) == 0
     assert bench.binder.balanced
