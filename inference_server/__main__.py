@@ -43,7 +43,7 @@ async def _run(config: Config) -> None:
 def main() -> None:
     """Console entry point; exits with 1 and one line if the server cannot start."""
     if sys.argv[1:2] == ["prepare"]:
-        from inference_server.loading.prepare import main as prepare
+        from inference_server.loading.prepare_command import main as prepare
 
         with standard_streams("wuliart-server prepare"):
             prepare(sys.argv[2:])

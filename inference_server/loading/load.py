@@ -36,11 +36,12 @@ from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
-from inference_server.model.weights import packing, prepared
+from inference_server.model.weights import packing
 from inference_server.model.weights.checkpoint import Checkpoint
 from inference_server.model.weights.hub import locate
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.prepared import PreparedSource
+from inference_server.model.weights.prepared_files import UNFINISHED, is_prepared
 from inference_server.model.weights.source import Source, StockSource
 from inference_server.model.weights.text_encoder import layer_fields, load_text_encoder
 from inference_server.model.weights.transformer import block_fields, load_transformer
@@ -89,11 +90,11 @@ def open_source(folder: Path, turbo_lora: Path | None, schedule: str | None = No
             schedule already.
     """
     folder = locate(folder)
-    if (folder / prepared.UNFINISHED).is_file():
+    if (folder / UNFINISHED).is_file():
         raise ModelError(
             f"preparing {folder} was broken off: run `wuliart-server prepare` again to go on"
         )
-    if not prepared.is_prepared(folder):
+    if not is_prepared(folder):
         return StockSource(Checkpoint(folder), turbo_lora, schedule)
     source = PreparedSource(folder)
     if turbo_lora is not None:

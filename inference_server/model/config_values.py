@@ -82,10 +82,10 @@ class ConfigValues:
             raise self.wrong(name, value, "true or false")
         return bool(value)
 
-    def text(self, name: str, default: str | None = None) -> str:
-        """Returns a printable string of at most 200 characters."""
+    def text(self, name: str, default: str | None = None, *, most: int = 200) -> str:
+        """Returns a printable string of at most `most` characters."""
         value = self._get(name, default)
-        if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
+        if not isinstance(value, str) or len(value) > most or not value.isprintable():
             raise self.wrong(name, value, "a text")
         return value
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
-from inference_server.model.weights import prepared
+from inference_server.model.weights.prepared_files import MANIFEST
 from tests.support.hostile_checkpoints import Damage, changed, index, linked, piped
 from tests.support.processes import Ended, run
 
@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(folder: Path, tmp_path
     files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o640 for path in files.values())
     assert {name for name in files if not name.endswith(".safetensors")} == {
-        prepared.MANIFEST,
+        MANIFEST,
         "scheduler/scheduler_config.json",
         "text_encoder/config.json",
         "tokenizer/tokenizer.json",

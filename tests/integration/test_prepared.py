@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,13 @@ from rich.progress import Progress
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.errors import ModelError
-from inference_server.loading import prepare as command
+from inference_server.loading import prepare as preparing
+from inference_server.loading import prepare_inputs
 from inference_server.loading.load import load_model, open_source
-from inference_server.model.weights import prepared
+from inference_server.loading.prepared_parts import Part
+from inference_server.model.schedule import FAMILIES, ScheduleTable
+from inference_server.model.weights import manifest
+from inference_server.model.weights import prepared_files as files
 from inference_server.weight_kind import WeightKind
 
 CPU = torch.device("cpu")
@@ -28,8 +33,10 @@ def prepare(
     model: Path = EMBEDDED_MODEL,
     turbo: Path | None = EMBEDDED_TURBO,
     kind: WeightKind = WeightKind.BF16,
+    schedule: str | None = None,
 ) -> None:
-    command.prepare(model, turbo, out, kind, Progress(disable=True))
+    with Progress(disable=True) as progress:
+        preparing.prepare(model, turbo, out, kind=kind, schedule=schedule, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +71,14 @@ def test_eight_bits_are_prepared_as_well(tmp_path: Path) -> None:
 
 
 def test_the_manifest_names_what_it_was_made_from(folder: Path) -> None:
-    manifest = json.loads((folder / prepared.MANIFEST).read_text())
-    assert manifest["turbo_lora"] == EMBEDDED_TURBO.name
-    assert manifest["model"] == EMBEDDED_MODEL.name
-    assert manifest["levels"][0] == 1.0
-    assert len(manifest["sources"]) == 4
-    assert all(len(digest) == 64 for digest in manifest["sources"].values())
-    assert not (folder / prepared.UNFINISHED).exists()
+    content = json.loads((folder / files.MANIFEST).read_text())
+    about = content["about"]
+    assert about["turbo_lora"] == EMBEDDED_TURBO.name
+    assert about["model"] == EMBEDDED_MODEL.name
+    assert about["levels"][0] == 1.0
+    assert len(content["sources"]) == 4
+    assert all(len(digest) == 64 for digest in content["sources"].values())
+    assert not (folder / files.UNFINISHED).exists()
     # Neither encoder nor vision tower, head, modulation or 3-D kernels.
     used = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     assert used < 45 << 20
@@ -79,17 +87,17 @@ def test_the_manifest_names_what_it_was_made_from(folder: Path) -> None:
 def test_a_run_that_was_broken_off_is_refused_by_the_server_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, written = tmp_path / "out", []
-    write = command._write
+    out, written = tmp_path / "out", list[str]()
+    write = preparing.write_part
 
-    def failing(path: Path, tensors: dict[str, torch.Tensor], stamp: str) -> None:
+    def failing(out: Path, part: Part, stamp: str) -> None:
         if len(written) == 5:
-            path.with_name(path.name + ".part").write_bytes(b"half")
+            (out / f"{part.name}.part").write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        written.append(path)
-        write(path, tensors, stamp)
+        written.append(part.name)
+        write(out, part, stamp)
 
-    monkeypatch.setattr(command, "_write", failing)
+    monkeypatch.setattr(preparing, "write_part", failing)
     with pytest.raises(OSError, match="No space"):
         prepare(out)
     with pytest.raises(ModelError, match="broken off"):
@@ -98,7 +106,7 @@ def test_a_run_that_was_broken_off_is_refused_by_the_server_and_goes_on_where_it
         prepare(out, turbo=None)
     seen = written.copy()
     written.clear()
-    written.extend([Path()] * 6)
+    written.extend([""] * 6)
     prepare(out)
     assert not set(seen) & set(written[6:])
     assert len(seen) == 5
@@ -112,13 +120,13 @@ def test_a_run_that_ended_between_its_last_two_acts_is_ended_by_the_next(
     shutil.copytree(folder, tmp_path / "copy")
     began = tmp_path / "began"
     began.mkdir()
-    command._begin(began, "about")
-    (tmp_path / "copy" / prepared.UNFINISHED).write_text("about")
+    preparing._begin(began, {"about": 1})
+    shutil.copyfile(began / files.UNFINISHED, tmp_path / "copy" / files.UNFINISHED)
     with pytest.raises(ModelError, match="broken off"):
         open_source(tmp_path / "copy", None)
-    command._begin(tmp_path / "copy", "about")
+    preparing._begin(tmp_path / "copy", {"about": 1})
     with pytest.raises(ModelError, match="begun from other files"):
-        command._begin(tmp_path / "copy", "other")
+        preparing._begin(tmp_path / "copy", {"about": 2})
 
 
 def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -137,9 +145,9 @@ def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (prepared.MANIFEST, b'{"format": 0}', "prepare it again"),
-        (prepared.block_file(3), b"junk", "block-03"),
-        (prepared.TABLES, None, "tables"),
+        (files.MANIFEST, b'{"format": 0}', "prepare it again"),
+        (files.block_file(3), b"junk", "block-03"),
+        (files.TABLES, None, "tables"),
         ("scheduler/scheduler_config.json", b'{"shift": 2.0}', "has changed since"),
     ],
     ids=["format", "damaged", "missing", "schedule"],
@@ -152,6 +160,19 @@ def test_a_folder_that_does_not_hold_together_is_refused(
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(ModelError, match=message):
         load_model(open_source(tmp_path / "copy", None), CPU, torch.bfloat16)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Interrupts the next runs when `after` more parts have been written."""
+    write, left = preparing.write_part, [after]
+
+    def interrupting(out: Path, part: Part, stamp: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(out, part, stamp)
+
+    monkeypatch.setattr(preparing, "write_part", interrupting)
 
 
 INPUTS = {
@@ -168,27 +189,19 @@ def test_a_run_is_not_taken_up_again_with_other_inputs(
     """Two halves of two checkpoints made a folder that was served: mean pixel difference 22."""
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(EMBEDDED_MODEL, model)
-    write, left = command._write, [4]
-
-    def breaking_off(path: Path, tensors: dict[str, torch.Tensor], stamp: str) -> None:
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-        write(path, tensors, stamp)
-
-    monkeypatch.setattr(command, "_write", breaking_off)
-    with pytest.raises(KeyboardInterrupt), Progress(disable=True) as progress:
-        command.prepare(model, None, out, WeightKind.BF16, progress)
+    interrupt(monkeypatch, after=3)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(out, model, None)
     name, before, after = INPUTS[changed]
     text = (model / name).read_text()
     assert before in text
     (model / name).write_text(text.replace(before, after, 1))
-    with pytest.raises(ModelError, match="begun from other files"), Progress(disable=True) as p:
-        command.prepare(model, None, out, WeightKind.BF16, p)
-    # With what it was begun from it goes on, and so only with the same options.
+    with pytest.raises(ModelError, match="begun from other files"):
+        prepare(out, model, None)
+    # With the old input it would resume, but only with the same options.
     (model / name).write_text(text)
-    with pytest.raises(ModelError, match="or options"), Progress(disable=True) as p:
-        command.prepare(model, None, out, WeightKind.BF16, p, "turbo")
+    with pytest.raises(ModelError, match="or options"):
+        prepare(out, model, None, schedule="turbo")
 
 
 def test_a_turbo_loras_strength_beside_it_is_an_input(
@@ -199,11 +212,7 @@ def test_a_turbo_loras_strength_beside_it_is_an_input(
     shutil.copyfile(EMBEDDED_TURBO, turbo)
     sidecar = turbo.with_name("adapter_config.json")
     sidecar.write_text('{"peft_type": "LORA", "r": 64, "lora_alpha": 64}')
-
-    def breaking_off(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "_write", breaking_off)
+    interrupt(monkeypatch, after=0)
     with pytest.raises(KeyboardInterrupt):
         prepare(out, turbo=turbo)
     sidecar.write_text('{"peft_type": "LORA", "r": 64, "lora_alpha": 32}')
@@ -213,13 +222,109 @@ def test_a_turbo_loras_strength_beside_it_is_an_input(
 
 def test_parts_of_two_folders_do_not_mix(folder: Path, tmp_path: Path) -> None:
     other, mixed = tmp_path / "other", tmp_path / "mixed"
-    with Progress(disable=True) as progress:
-        command.prepare(EMBEDDED_MODEL, None, other, WeightKind.BF16, progress)
-    for part in (prepared.TABLES, prepared.block_file(0), prepared.VAE, prepared.MANIFEST):
+    prepare(other, turbo=None)
+    for part in (files.TABLES, files.block_file(0), files.VAE, files.MANIFEST):
         shutil.copytree(folder, mixed, dirs_exist_ok=True)
         shutil.copyfile(other / part, mixed / part)
         with pytest.raises(ModelError, match="not made together"):
             load_model(open_source(mixed, None), CPU, torch.bfloat16)
+
+
+def test_a_part_in_anothers_place_is_refused(folder: Path, tmp_path: Path) -> None:
+    for wrong, place in (
+        (files.block_file(1), files.block_file(0)),
+        (files.text_layer_file(1), files.text_layer_file(0)),
+    ):
+        copy = tmp_path / place.replace("/", "-")
+        shutil.copytree(folder, copy)
+        shutil.copyfile(folder / wrong, copy / place)
+        with pytest.raises(ModelError, match=f"{place} holds '{wrong}', another part"):
+            open_source(copy, None)
+
+
+def test_a_changed_manifest_is_refused(folder: Path, tmp_path: Path) -> None:
+    """With the schedule and levels of another family it served those with this one's tables."""
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / files.MANIFEST
+    content = json.loads(path.read_text())
+    turbo = ScheduleTable.build(FAMILIES["turbo"])
+    assert len(turbo.rows) == len(content["about"]["levels"])
+    content["about"]["schedule"] = manifest.schedule_entry(turbo.schedule)
+    content["about"]["levels"] = list(turbo.rows)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"prepared\.json was changed after"):
+        open_source(tmp_path / "copy", None)
+    # A new stamp in the manifest is not that of the parts.
+    content["stamp"] = manifest.stamp_of(content["about"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="not made together"):
+        open_source(tmp_path / "copy", None)
+
+
+CHANGES = {
+    "weights": "transformer/diffusion_pytorch_model.safetensors",
+    "config": "scheduler/scheduler_config.json",
+    "Turbo LoRA": "turbo.safetensors",
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES)
+def test_a_source_that_changes_meanwhile_is_noticed(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first half of the folder would be of one checkpoint, the second of another."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(EMBEDDED_MODEL, model)
+    turbo = shutil.copyfile(EMBEDDED_TURBO, model / "turbo.safetensors")
+    write = preparing.write_part
+
+    def changing(out: Path, part: Part, stamp: str) -> None:
+        write(out, part, stamp)
+        if part.name == files.block_file(1):
+            path = model / changed
+            path.write_bytes(path.read_bytes().replace(b"1.0986", b"1.0987"))
+
+    monkeypatch.setattr(preparing, "write_part", changing)
+    with pytest.raises(ModelError, match=f"{changed} changed while .* remove") as caught:
+        prepare(out, model, turbo)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="broken off"):
+        open_source(out, None)
+
+
+def test_a_run_is_not_resumed_by_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, after=1)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "out")
+    monkeypatch.setattr(preparing, "code_hash", lambda: "of the next version")
+    with pytest.raises(ModelError, match="or by another version"):
+        prepare(tmp_path / "out")
+
+
+def test_the_code_that_makes_the_bytes_is_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(Path(prepare_inputs.inference_server.model.__path__[0]), package)
+    fake = types.ModuleType("package")
+    fake.__path__ = [str(package)]
+    monkeypatch.setattr(prepare_inputs, "_PACKAGES", (fake,))
+    before = prepare_inputs.code_hash.__wrapped__()
+    assert before == prepare_inputs.code_hash.__wrapped__()
+    (package / "weights" / "packing.py").write_text("ALIGNMENT = 512\n")
+    assert before != prepare_inputs.code_hash.__wrapped__()
+
+
+def test_the_schedule_a_folder_shows_is_accepted(folder: Path, tmp_path: Path) -> None:
+    """The written form has six digits, and a family can be written out."""
+    prepare(tmp_path / "out", schedule="mu=.916")
+    shown = str(open_source(tmp_path / "out", None).schedule.schedule)
+    assert shown == "shift=2.49927,steps=4"
+    assert open_source(tmp_path / "out", None, shown)
+    with pytest.raises(ModelError, match="prepared for the schedule shift=2"):
+        open_source(tmp_path / "out", None, "turbo")
 
 
 def test_the_command(tmp_path: Path) -> None:

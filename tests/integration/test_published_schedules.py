@@ -118,7 +118,7 @@ def test_prepare_keeps_the_schedule(checkpoint: Path, lora: Path, tmp_path: Path
     assert "schedule lightning: Lightning's, by" in " ".join(done.stderr.split())
     prepared = open_source(out, None)
     assert str(prepared.schedule.schedule) == "lightning" and not prepared.schedule.warning
-    assert open_source(out, None, "lightning")
+    assert open_source(out, None, "lightning") and open_source(out, None, "shift=3")
     for other in ("turbo", "checkpoint", "shift=3,terminal=0.02"):
         with pytest.raises(ModelError, match="prepared for the schedule lightning"):
             open_source(out, None, other)

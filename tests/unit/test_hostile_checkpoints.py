@@ -25,8 +25,8 @@ from inference_server.model.schedule import ScheduleTable
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
-from inference_server.model.weights import prepared
-from inference_server.weight_kind import WeightKind
+from inference_server.model.weights import manifest
+from inference_server.model.weights import prepared_files as files
 from tests.support.hostile_checkpoints import (
     INDEX,
     TEXT,
@@ -323,7 +323,7 @@ def test_weights_that_are_cut_short_while_they_are_read(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def ready(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "ready"
-    prepare(original, None, out, WeightKind.BF16, Progress(disable=True))
+    prepare(original, None, out, progress=Progress(disable=True))
     return out
 
 
@@ -339,18 +339,35 @@ def tensors(file: str, change: Any) -> Damage:
     return damage
 
 
-BLOCK = prepared.block_file(2)
+def stated(name: str, value: Any) -> Damage:
+    """Changes what the manifest says, with a stamp that fits it."""
+
+    def damage(folder: Path) -> None:
+        content = json.loads((folder / files.MANIFEST).read_text())
+        content["about"][name] = value
+        content["stamp"] = manifest.stamp_of(content["about"])
+        put(folder / files.MANIFEST, json.dumps(content))
+
+    return damage
+
+
+BLOCK = files.block_file(2)
 PREPARED: dict[str, Damage] = {
-    "manifest": content(prepared.MANIFEST, DEEP),
-    "piped manifest": piped(prepared.MANIFEST),
-    "linked manifest": linked(prepared.MANIFEST, "/etc/passwd"),
-    "format": changed(prepared.MANIFEST, ("format",), "1"),
-    "Turbo LoRA": changed(prepared.MANIFEST, ("turbo_lora",), ["a\nb"]),
-    "weights": changed(prepared.MANIFEST, ("weights",), ["bf16"]),
-    "other weights": changed(prepared.MANIFEST, ("weights",), "int4"),
-    "parameters": changed(prepared.MANIFEST, ("parameters",), "many"),
-    "levels": changed(prepared.MANIFEST, ("levels",), None),
-    "many levels": changed(prepared.MANIFEST, ("levels",), [1.0] * 1000),
+    "manifest": content(files.MANIFEST, DEEP),
+    "piped manifest": piped(files.MANIFEST),
+    "linked manifest": linked(files.MANIFEST, "/etc/passwd"),
+    "format": changed(files.MANIFEST, ("format",), "1"),
+    "no inputs": changed(files.MANIFEST, ("about",), None),
+    "other inputs": changed(files.MANIFEST, ("about", "parameters"), 7),
+    "stamp": changed(files.MANIFEST, ("stamp",), 7),
+    "schedule": stated("schedule", {"name": "x", "shift": -1, "levels": [], "steps": 4}),
+    "small files": stated("small_files", []),
+    "Turbo LoRA": stated("turbo_lora", ["a\nb"]),
+    "weights": stated("weights", ["bf16"]),
+    "other weights": stated("weights", "int4"),
+    "parameters": stated("parameters", "many"),
+    "levels": stated("levels", None),
+    "many levels": stated("levels", [1.0] * 1000),
     "more blocks": changed("transformer/config.json", ("num_layers",), 7),
     "fewer blocks": changed("transformer/config.json", ("num_layers",), 5),
     "more layers": changed("text_encoder/config.json", ("text_config", "num_hidden_layers"), 5),
@@ -360,11 +377,11 @@ PREPARED: dict[str, Damage] = {
     "cut block": cut(BLOCK, 1000),
     "empty block": tensors(BLOCK, lambda held: held.update(flat=held["flat"][:10].clone())),
     "nameless block": tensors(BLOCK, lambda held: held.update(x=held.pop("flat"))),
-    "tables": tensors(prepared.TABLES, lambda held: held.update(final=held["final"][:1].clone())),
-    "no tables": tensors(prepared.TABLES, lambda held: held.pop("blocks")),
-    "edges": tensors(prepared.EDGES, lambda held: held.pop("txt_norm")),
+    "tables": tensors(files.TABLES, lambda held: held.update(final=held["final"][:1].clone())),
+    "no tables": tensors(files.TABLES, lambda held: held.pop("blocks")),
+    "edges": tensors(files.EDGES, lambda held: held.pop("txt_norm")),
     "text edges": tensors(
-        prepared.TEXT_EDGES, lambda held: held.update(embedding=held["final_norm"].clone())
+        files.TEXT_EDGES, lambda held: held.update(embedding=held["final_norm"].clone())
     ),
 }
 
@@ -381,4 +398,4 @@ def test_what_is_prepared_is_read(ready: Path, original: Path, tmp_path: Path) -
     (tmp_path / "file").touch()
     for out, why in (("file", "is not a folder"), (".", "something else")):
         with pytest.raises(ModelError, match=why):
-            prepare(original, None, tmp_path / out, WeightKind.BF16, Progress(disable=True))
+            prepare(original, None, tmp_path / out, progress=Progress(disable=True))
