@@ -200,8 +200,8 @@ def is_for_few_steps(config: Mapping[str, Any]) -> bool:
         return False
     if config.get("use_dynamic_shifting"):
         shift = config.get("base_shift")
-        return shift is not None and shift == config.get("max_shift")
-    return config.get("shift", 1.0) != 1.0
+        return shift is not None and bool(shift == config.get("max_shift"))
+    return bool(config.get("shift", 1.0) != 1.0)
 
 
 def of_checkpoint(image_tokens: int, config: Mapping[str, Any]) -> Schedule:
