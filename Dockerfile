@@ -28,7 +28,7 @@ COPY lora_manager/ lora_manager/
 COPY wuliart_contract/ wuliart_contract/
 COPY wuliart_lora/ wuliart_lora/
 COPY wuliart_process/ wuliart_process/
-RUN pip install --no-deps .
+RUN pip install --no-deps ./clients/python .
 
 # The number is fixed because compose.yaml gives the sockets' tmpfs to it.
 RUN useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin wuliart

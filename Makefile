@@ -13,12 +13,12 @@ help: ## Show this list
 
 # The stamps say which lock file the environment was made from. Every file that is installed must be
 # one whose hash was seen when the lock was made.
-$(BIN)/.runtime: requirements.lock hashes/runtime.txt hashes/torch-cpu.txt hashes/torch-cuda.txt pyproject.toml scripts/check_hashes.py
+$(BIN)/.runtime: requirements.lock hashes/runtime.txt hashes/torch-cpu.txt hashes/torch-cuda.txt pyproject.toml clients/python/pyproject.toml scripts/check_hashes.py
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@torch=$$($(BIN)/python scripts/check_hashes.py --torch) && $(BIN)/python -m pip install --quiet --require-hashes -r hashes/runtime.txt -r $$torch
-	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@$(BIN)/python -m pip install --quiet --no-deps --editable clients/python --editable .
 	@touch $@
 
 $(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock hashes/dev.txt tests/requirements-triton.lock
@@ -29,7 +29,7 @@ $(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock hashes/dev.txt tests/requirem
 
 STUBS := protos/wuliart/v1/image_generation_pb2.py
 $(STUBS): $(wildcard protos/wuliart/*/*.proto protos/wuliart/*/*/*.proto) $(BIN)/.runtime
-	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@$(BIN)/python -m pip install --quiet --no-deps --editable clients/python --editable .
 	@touch $@
 
 install: $(STUBS) ## Install into .venv and build the stubs

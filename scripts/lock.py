@@ -21,6 +21,9 @@ from scripts.check_hashes import HASHES, ROOT, TORCH_CPU, TORCH_CUDA, pins
 PINNED = ("torch==2.13.0", "pillow==12.3.0")
 """torch: a newer one needs a look at the GPU first. pillow: Gradio wants one below 13."""
 
+PROJECTS = (str(ROOT / "clients" / "python"), f"{ROOT}[page]")
+"""Together, because the server's wheel depends on the client's of the same version."""
+
 MARKERS = {"atheris": ' ; platform_machine == "x86_64" and python_version < "3.14"'}
 """Where a package has builds, if that is not everywhere: freezing forgets it."""
 
@@ -119,8 +122,8 @@ def main() -> None:
         python = str(Path(folder) / "bin" / "python")
         pip = [python, "-m", "pip"]
         # One by one: resolving torch together with the rest may prefer another build of it.
-        for package in (*PINNED, str(ROOT)):
-            subprocess.run([*pip, "install", "--quiet", package], check=True)
+        for packages in (*((pin,) for pin in PINNED), PROJECTS):
+            subprocess.run([*pip, "install", "--quiet", *packages], check=True)
         runtime = frozen(pip)
         (ROOT / "requirements.lock").write_text(RUNTIME_HEADER + "\n".join(runtime) + "\n")
         wanted = ROOT / "requirements-dev.in"

@@ -1,8 +1,8 @@
-"""Traces across the programs: how a trace travels in gRPC metadata, and where spans are sent.
+"""Traces across processes: the W3C headers in a call's metadata, and the export of spans.
 
-Owns the W3C header in a call's metadata and the set-up from OpenTelemetry's own variables. Knows
-nothing of which spans there are. Without OpenTelemetry's SDK, or without those variables, every
-span is a no-op.
+The export is configured by OpenTelemetry's own environment variables. Without OpenTelemetry's SDK,
+or without these variables, every span is a no-op. Without OpenTelemetry's API, which a client may
+lack, calls carry no trace.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from opentelemetry import propagate, trace
-from opentelemetry.context import Context
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+try:
+    from opentelemetry import propagate, trace
+except ImportError:  # a client without the extra `tracing`
+    propagate = trace = None  # type: ignore[assignment]
 
 
 class TracingError(Exception):
@@ -29,7 +35,7 @@ def configure(service: str) -> None:
     console = os.environ.get("OTEL_TRACES_EXPORTER") == "console"
     if not console and not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return
-    if importlib.util.find_spec("opentelemetry.sdk") is None:
+    if trace is None or importlib.util.find_spec("opentelemetry.sdk") is None:
         raise TracingError('traces need more packages: pip install "wuliart-turbo[tracing]"')
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -55,12 +61,14 @@ def configure(service: str) -> None:
 
 
 def outgoing_metadata() -> tuple[tuple[str, str], ...]:
-    """What a call has to carry for its spans to belong to the present trace; empty without one."""
+    """Returns the metadata that ties a call to the current span; empty if there is none."""
+    if propagate is None:
+        return ()
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return tuple(carrier.items())
 
 
 def incoming(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
-    """The trace that a call belongs to."""
+    """Returns the trace that a call's metadata names. Needs OpenTelemetry's API."""
     return propagate.extract({key: value for key, value in metadata if isinstance(value, str)})

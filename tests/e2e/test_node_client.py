@@ -75,9 +75,7 @@ def test_its_own_tests_pass_against_a_running_server(package: Path, trained: Liv
     run("npm", "test", "--silent", cwd=CLIENT, **environment)
 
 
-def test_the_progress_bar_example_saves_an_image(
-    package: Path, live: Live, tmp_path: Path
-) -> None:
+def test_the_progress_bar_example_saves_an_image(package: Path, live: Live, tmp_path: Path) -> None:
     example = str(CLIENT / "examples" / "progress.mjs")
     output = run("node", example, "一只狐狸", cwd=tmp_path, WULIART_TARGET=live.service.listen)
     assert "████ step 4/4" in output

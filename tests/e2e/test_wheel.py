@@ -1,80 +1,280 @@
-"""The wheel works outside the checkout: embedded model, stubs and console commands included."""
+"""Each wheel in an environment that holds the wheel, its requirements, and nothing else."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+import tomllib
+import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from scripts.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECTS = {"wuliart_client": ROOT / "clients" / "python", "wuliart_turbo": ROOT}
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+DEADLINE = 180
+
+CLIENT_PACKAGES = {"wuliart", "wuliart_client", "wuliart_contract", "wuliart_process"}
+CLIENT_REQUIREMENTS = {
+    "grpcio", "protobuf", "googleapis-common-protos", "rich",
+    # What these need.
+    "markdown-it-py", "mdurl", "pygments", "typing-extensions",
+}  # fmt: skip
+SERVER_PACKAGES = {"wuliart", "inference_server", "lora_manager", "wuliart_lora", "wuliart_web"}
+
+GENERATE_AND_REPORT = """
+import json, sys
+from wuliart_client.cli import main
+code = main(sys.argv[1:])
+files = {m.partition(".")[0]: getattr(sys.modules[m], "__file__", None) for m in list(sys.modules)}
+print(json.dumps(files), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+class Environment:
+    """A virtual environment without pip; `requirements` are the linked distributions' names."""
+
+    def __init__(self, folder: Path, *wheels: Path, extras: tuple[str, ...] = ()) -> None:
+        self.bin = folder / "bin"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        install = ["--python", str(self.bin / "python"), "install", "--quiet", "--no-deps"]
+        subprocess.run([*PIP, *install, *wheels], check=True)
+        (self.site,) = folder.glob("lib/python*/site-packages")
+        self.requirements: set[str] = set()
+        for own in importlib.metadata.distributions(path=[str(self.site)]):
+            self._link_requirements(own, extras)
+
+    def run(self, command: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.bin / command, *arguments],
+            cwd=cwd,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    @contextmanager
+    def running(self, command: str, *arguments: str, cwd: Path) -> Iterator[None]:
+        process = subprocess.Popen(
+            [self.bin / command, *arguments], cwd=cwd, env=clean_environment()
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(60) in (0, -signal.SIGTERM)  # the page passes the signal on
+
+    def _link_requirements(
+        self, distribution: importlib.metadata.Distribution, extras: tuple[str, ...]
+    ) -> None:
+        """Links what the distribution requires from the environment of the tests."""
+        for line in distribution.requires or ():
+            required = Requirement(line)
+            name = canonicalize_name(required.name)
+            wanted = any(
+                required.marker is None or required.marker.evaluate({"extra": extra})
+                for extra in ("", *extras)
+            )
+            if not wanted or name in self.requirements or name.startswith("wuliart"):
+                continue
+            self.requirements.add(name)
+            found = importlib.metadata.distribution(name)
+            self._link_files(found)
+            self._link_requirements(found, tuple(required.extras))
+
+    def _link_files(self, distribution: importlib.metadata.Distribution) -> None:
+        for file in distribution.files or ():
+            top, source = file.parts[0], Path(str(distribution.locate_file("")))
+            if top in ("..", "__pycache__"):
+                continue
+            # Several distributions share a namespace package, which has no __init__.py.
+            whole = top.endswith(".dist-info") or (source / top / "__init__.py").exists()
+            link = self.site / (top if whole else file)
+            if not link.is_symlink():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(source / (top if whole else file))
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def until_ready(client: Environment, target: str, cwd: Path) -> None:
+    ends = time.monotonic() + DEADLINE
+    while client.run("wuliart", "--target", target, "info", cwd=cwd).returncode:
+        assert time.monotonic() < ends, "the server does not start"
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that `pip install --target` filled from the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
-    (wheel,) = folder.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert not [
-        n for n in names if n.startswith(("tests/", "scripts/", "benchmarks/", "training/"))
-    ]
-    assert {"wuliart_web/assets/page.css", "wuliart_web/assets/viewer.js"} <= set(names)
-    target = folder / "site"
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--target", target, wheel], check=True)
-    return target
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both wheels, built from the checkout."""
+    return built(tmp_path_factory.mktemp("wheels"), *PROJECTS.values())
 
 
-def run(installed: Path, *command: str, cwd: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    result = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def built(folder: Path, *sources: Path) -> dict[str, Path]:
+    command = [*PIP, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+    subprocess.run([*command, *map(str, sources)], check=True)
+    return {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
 
 
-def test_packages_come_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return Environment(tmp_path_factory.mktemp("client"), wheels["wuliart_client"])
+
+
+@pytest.fixture(scope="module")
+def server(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return Environment(tmp_path_factory.mktemp("server"), *wheels.values())
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Name -> checksum of each file."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {
+            entry.filename: entry.CRC
+            for entry in archive.infolist()
+            if not entry.filename.endswith(("/RECORD", "/WHEEL"))
+        }
+
+
+def packages(wheel: Path) -> set[str]:
+    return {name.split("/")[0] for name in contents(wheel) if ".dist-info/" not in name}
+
+
+def test_what_each_wheel_holds(wheels: dict[str, Path]) -> None:
+    client, server = wheels["wuliart_client"], wheels["wuliart_turbo"]
+    assert client.stat().st_size < 1_000_000
+    assert packages(client) == CLIENT_PACKAGES
+    assert packages(server) == SERVER_PACKAGES
+    assert not any(name.startswith("wuliart/internal") for name in contents(client))
+    assert {"wuliart_web/assets/page.css", "wuliart_web/assets/viewer.js"} <= set(contents(server))
+    shared = set(contents(client)) & set(contents(server))
+    assert not shared, "installing one would overwrite files of the other"
+    for wheel in wheels.values():
+        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in contents(wheel))
+
+
+def test_a_build_from_the_sdist_gives_the_same_wheel(
+    wheels: dict[str, Path], tmp_path: Path
+) -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    hatchling = tomllib.loads(text)["build-system"]["requires"][0]
+    tools = str(tmp_path / "tools")
+    subprocess.run([*PIP, "install", "--quiet", "--target", tools, hatchling], check=True)
+    for project in PROJECTS.values():
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": tools},
+            check=True,
+        )
+    again = built(tmp_path / "wheels", *tmp_path.glob("*.tar.gz"))
+    for name, wheel in wheels.items():
+        assert contents(again[name]) == contents(wheel)
+
+
+def test_the_client_needs_nothing_heavier_than_grpc_and_rich(client: Environment) -> None:
+    assert client.requirements == CLIENT_REQUIREMENTS
+
+
+def test_the_server_does_not_need_its_extras(server: Environment) -> None:
+    extras = {"gradio", "fastapi", "uvicorn", "ray", "opentelemetry-sdk"}
+    assert not extras & server.requirements
+
+
+def test_packages_come_from_the_wheels(server: Environment, tmp_path: Path) -> None:
     code = (
         "import inference_server.config as c, lora_manager, wuliart_client, wuliart_web, "
         "wuliart.v1.image_generation_pb2_grpc, wuliart.internal.v1.segment_pb2_grpc;"
         "print(c.__file__, lora_manager.__file__, wuliart_client.__file__, c.EMBEDDED_MODEL)"
     )
-    paths = run(installed, sys.executable, "-c", code, cwd=tmp_path).split()
-    assert all(path.startswith(str(installed)) for path in paths), paths
+    result = server.run("python", "-c", code, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    paths = result.stdout.split()
+    assert all(path.startswith(str(server.site)) for path in paths), paths
     assert (Path(paths[-1]) / "vae" / "diffusion_pytorch_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize(
-    "command", ["wuliart", "wuliart-server", "wuliart-lora-manager", "wuliart-web"]
-)
-def test_console_commands_answer(installed: Path, tmp_path: Path, command: str) -> None:
-    assert command in run(installed, str(installed / "bin" / command), "--help", cwd=tmp_path)
+@pytest.mark.parametrize("command", ["wuliart-server", "wuliart-lora-manager", "wuliart-web"])
+def test_console_commands_answer(server: Environment, tmp_path: Path, command: str) -> None:
+    result = server.run(command, "--help", cwd=tmp_path)
+    assert command in result.stdout, result.stderr
 
 
-def test_the_installed_server_draws(installed: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    socket = f"unix:{tmp_path}/public.sock"
-    server = subprocess.Popen(
-        [installed / "bin" / "wuliart-server", "--listen", socket, "--runtime-dir", tmp_path / "r"],
-        cwd=tmp_path,
-        env=environment,
-    )
-    try:
-        wait = "import sys; from pathlib import Path; from scripts.processes import Service; "
-        wait += (
-            f"Service(Path('{tmp_path}/r'), Path('{tmp_path}/l'), '{socket}').wait_until_ready()"
-        )
-        subprocess.run([sys.executable, "-c", wait], cwd=ROOT, check=True, timeout=120)
-        command = [str(installed / "bin" / "wuliart"), "--target", socket, "generate", "a boat"]
-        run(installed, *command, "--out", str(tmp_path / "outputs"), cwd=tmp_path)
-    finally:
-        server.terminate()
-        assert server.wait(60) == 0
+def test_the_page_without_its_extra_says_what_to_install(
+    server: Environment, tmp_path: Path
+) -> None:
+    result = server.run("wuliart-web", cwd=tmp_path)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "gradio" in line and 'pip install "wuliart-turbo[page]"' in line
+
+
+def test_the_page_is_served_with_its_extra(
+    wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    folder = tmp_path_factory.mktemp("page")
+    page = Environment(folder, *wheels.values(), extras=("page",))
+    port = free_port()
+    with page.running("wuliart-web", "--port", str(port), cwd=tmp_path):
+        ends = time.monotonic() + DEADLINE
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+                    assert b"WuliArt" in answer.read()
+                    break
+            except OSError:
+                assert time.monotonic() < ends, "the page does not start"
+                time.sleep(0.5)
+
+
+def test_installed_server_manager_and_client_generate_an_image(
+    server: Environment, client: Environment, tmp_path: Path
+) -> None:
+    target = f"unix:{tmp_path}/public.sock"
+    sockets = ("--runtime-dir", str(tmp_path / "r"))
+    (tmp_path / "loras").mkdir()
+    shutil.copy(ROOT / "loras" / "ink.safetensors", tmp_path / "loras")
+    with (
+        server.running("wuliart-server", "--listen", target, *sockets, cwd=tmp_path),
+        server.running(
+            "wuliart-lora-manager", "--loras", str(tmp_path / "loras"), *sockets, cwd=tmp_path
+        ),
+    ):
+        until_ready(client, target, tmp_path)
+        ends = time.monotonic() + DEADLINE
+        listing = ("--target", target, "adapters")
+        while "resident" not in client.run("wuliart", *listing, cwd=tmp_path).stdout:
+            assert time.monotonic() < ends, "the adapter does not become resident"
+        arguments = ("--target", target, "generate", "a boat", "--adapter", "ink", "--json")
+        result = client.run("python", "-I", "-c", GENERATE_AND_REPORT, *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["adapters"][0]["name"] == "ink"
     (image,) = (tmp_path / "outputs").iterdir()
     assert image.read_bytes()[:2] == b"\xff\xd8"
+    imported = json.loads(result.stderr.splitlines()[-1])
+    foreign = {
+        name: file
+        for name, file in imported.items()
+        if name not in sys.stdlib_module_names
+        and file is not None
+        and not file.startswith(str(client.site))
+    }
+    assert not foreign

@@ -21,8 +21,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SCRIPTS = PROJECT["project"]["scripts"]
+PROJECTS = [
+    tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))
+    for folder in (".", "clients/python")
+]
+SCRIPTS = PROJECTS[0]["project"]["scripts"] | PROJECTS[1]["project"]["scripts"]
 SERVICE_KEYS = {
     "build", "image", "command", "ports", "volumes", "shm_size", "deploy", "healthcheck",
     "restart", "stop_grace_period", "cap_drop", "security_opt", "depends_on", "read_only", "tmpfs",
@@ -235,7 +238,7 @@ def test_the_dockerfiles_instructions(instructions: list[tuple[str, str]]) -> No
     for run in runs:
         assert shlex.split(run)
     dependencies = "pip install --require-hashes -r hashes/runtime.txt -r hashes/torch-cuda.txt"
-    assert runs.index(dependencies) < runs.index("pip install --no-deps .")
+    assert runs.index(dependencies) < runs.index("pip install --no-deps ./clients/python .")
     # Triton finds no compiler in a slim image, and without one generates nothing on a GPU.
     assert any(" gcc " in run for run in runs)
     # Whatever runs, runs as the user: nothing is installed after that.
@@ -269,11 +272,14 @@ def test_the_build_has_every_file_that_pyproject_names(
     instructions: list[tuple[str, str]],
 ) -> None:
     copied = " ".join(rest for name, rest in instructions if name == "COPY")
-    hatch = PROJECT["tool"]["hatch"]["build"]
+    project, client = PROJECTS
+    hatch = project["tool"]["hatch"]
     needed = [
-        PROJECT["project"]["readme"],
-        hatch["hooks"]["custom"]["path"],
-        *hatch["targets"]["wheel"]["packages"],
+        project["project"]["readme"],
+        hatch["version"]["path"],
+        hatch["build"]["hooks"]["custom"]["path"],
+        *hatch["build"]["targets"]["wheel"]["packages"],
+        client["tool"]["hatch"]["version"]["path"].removeprefix("../../"),
     ]
     for path in needed:
         assert path.split("/")[0] in copied.replace("/", " ").split(), path

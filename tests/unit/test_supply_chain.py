@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts import audit, check_hashes, licences
+from wuliart_contract.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +29,12 @@ def test_a_pin_without_hashes_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
         "hashes/dev.txt lacks later==1.0; run make lock",
         "hashes/runtime.txt lacks later==1.0; run make lock",
     ]
+
+
+def test_all_clients_have_one_version() -> None:
+    node = json.loads((ROOT / "clients" / "node" / "package.json").read_text(encoding="utf-8"))
+    lock = json.loads((ROOT / "clients/node/package-lock.json").read_text(encoding="utf-8"))
+    assert node["version"] == lock["version"] == VERSION
 
 
 def test_pip_takes_the_hash_files() -> None:

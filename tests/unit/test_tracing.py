@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
@@ -124,3 +127,17 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(tracing.TracingError, match=r"wuliart-turbo\[tracing\]"):
         tracing.configure("wuliart-server")
+
+
+def test_a_client_without_opentelemetry_sends_no_trace() -> None:
+    code = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "import wuliart_client\n"
+        "from wuliart_process import tracing\n"
+        "assert tracing.outgoing_metadata() == ()\n"
+        "try: tracing.configure('a client')\n"
+        "except tracing.TracingError as error: assert 'wuliart-turbo[tracing]' in str(error)\n"
+        "else: raise AssertionError\n"
+    )
+    environment = os.environ | {"OTEL_TRACES_EXPORTER": "console"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -10,6 +10,7 @@ from wuliart_process import grpc_core_log  # noqa: F401 - before whatever import
 # isort: split
 import argparse
 import asyncio
+import importlib.util
 import logging
 import re
 import sys
@@ -23,6 +24,9 @@ from wuliart_process.logs import send_to_stderr
 from wuliart_process.standard_streams import standard_streams
 from wuliart_process.tokens import TokenFile, TokenFileError
 from wuliart_web.quick_import import quick_import
+
+_EXTRA: Final = ("gradio", "fastapi", "uvicorn")
+"""Packages of the extra `page`, imported below, after the command line has been read."""
 
 _SECRETS: Final = re.compile(r"(?<=/images/)[^/]+|(?<=/heartbeat/)[^/?]+|(?<=\?).*")
 
@@ -57,6 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     with standard_streams("wuliart-web"):
         options = parser.parse_args(arguments)
+    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
+        sys.exit(
+            f"wuliart-web: {', '.join(missing)} not installed; install the extra of the page: "
+            'pip install "wuliart-turbo[page]"'
+        )
     if (options.tls_cert is None) != (options.tls_key is None):
         parser.error("--tls-cert and --tls-key belong together")
     lacking = options.tls_cert is None or options.tokens is None
