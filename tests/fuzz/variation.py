@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.lora_files import ADAPTERS, module_features, pack_raw
+from tests.support.lora_files import CONVENTIONS, module_features, pack_raw
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 DTYPES = ("F32", "F16", "BF16", "F64", "I32", "I64", "F8_E4M3", "BOOL", 7, None)
@@ -124,7 +124,7 @@ def _put(entry: Any, field: str, value: Any) -> None:
 
 def _name(chance: random.Random) -> str:
     module = chance.choice((*MODULES, "transformer_blocks.99.attn.to_q", "time_text_embed.x", ""))
-    adapter = chance.choice(list(ADAPTERS.values()))
+    adapter = chance.choice(list(CONVENTIONS.values()))
     pattern = chance.choice((adapter.down, adapter.up, adapter.alpha or adapter.up))
     name = pattern.format(m=module, f=module.replace(".", "_"))
     if chance.random() < 0.2:
