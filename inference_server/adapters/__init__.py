@@ -1,1 +1,1 @@
-"""Adapters in memory: the segment, the life of its slots, and what the world is told of them."""
+"""Adapters in memory: the segment, its slots, the catalogue, and the binding of requests."""

@@ -1,7 +1,7 @@
-"""Binds a request's adapters to exact versions, having absent ones loaded first.
+"""Binds a request's adapters to exact versions, and has absent ones loaded first.
 
-Owns what a request waits for and for how long, and what becomes of an adapter that cannot be used:
-the request fails, or is generated without it. Knows nothing of who writes slots: it asks the store.
+An adapter that cannot be used fails the request, or the image is generated without it
+(`--on-bad-adapter`). The limits below bound how long a request waits for one to be loaded.
 """
 
 from __future__ import annotations
@@ -25,67 +25,65 @@ from wuliart_contract.status import Reason
 log = logging.getLogger(__name__)
 
 PROMOTION_SECONDS = 10.0
-"""How long a request waits for an adapter that is not resident."""
+"""How long a request waits for an adapter that is not resident, without images to wait for."""
 
 PROMOTION_RETRY_SECONDS = 2.0
+"""Interval at which a manager is asked again for the same adapter."""
 
 MANAGER_RETURN_SECONDS = 5.0
-"""How long a request that waits already goes on without a manager; a supervised one is back in
-less than a second."""
+"""How long a waiting request keeps waiting without a manager; a supervised manager restarts in less
+than a second."""
 
 
 class Binder:
-    """The images' side of an `AdapterStore`.
+    """Binds the adapters of requests.
 
     Args:
-        store: what is bound.
-        skip_bad: whether an image is generated without an adapter that does not exist or was
-            refused. What passes by itself (no manager, no free slot, a file being read) stays a
-            failure.
+        store: the server's adapters.
+        skip_bad: generate images without adapters that do not exist or were refused. Errors that
+            may pass (no manager, no free slot, a file being read) still fail the request.
     """
 
     def __init__(self, store: AdapterStore, skip_bad: bool = False) -> None:
         self._store = store
         self._skip_bad = skip_bad
 
-    def check(self, wanted: Sequence[AdapterWeight]) -> None:
-        """Refuses at once what cannot be generated.
+    def check(self, adapters: Sequence[AdapterWeight]) -> None:
+        """Raises the error of a request that cannot be generated, before it is queued.
 
         Raises:
             RequestError: ADAPTER_NOT_FOUND, ADAPTER_REFUSED, MANAGER_UNAVAILABLE, or, for more
                 adapters than the server keeps at once or one under two names, INVALID_REQUEST.
         """
-        wanted = self._spelled(wanted)
+        adapters = self._spelled(adapters)
         slots = self._store.slots
-        absent = [w for w in wanted if slots.published(w.name) is None]
-        _, skipped = self._look_at(absent)
-        drawn = {w.name for w in wanted} - {s.name for s in skipped}
-        room = slots.resident_limit - len(slots.kept - set(map(same_name, drawn)))
-        if len(drawn) > room:
-            raise binding_errors.too_many(len(drawn), room)
+        _, skipped = self._sort_absent(self._absent(adapters))
+        used = {a.name for a in adapters} - {s.name for s in skipped}
+        limit = slots.resident_limit - len(slots.kept - set(map(same_name, used)))
+        if len(used) > limit:
+            raise binding_errors.too_many(len(used), limit)
 
-    def try_bind(self, wanted: Sequence[AdapterWeight]) -> Binding | None:
-        """Pins one exact version of each adapter if all are resident; None if one is not."""
+    def try_bind(self, adapters: Sequence[AdapterWeight]) -> Binding | None:
+        """Pins one exact version of each adapter if all are resident, else returns None."""
         try:
-            wanted = self._spelled(wanted)
-            absent = [w for w in wanted if self._store.slots.published(w.name) is None]
-            missing, skipped = self._look_at(absent)
+            adapters = self._spelled(adapters)
+            missing, skipped = self._sort_absent(self._absent(adapters))
         except RequestError:
-            return None  # `bind` says so
+            return None  # `bind` raises it
         if missing:
             return None
-        pins = {w.name: pin for w in wanted if (pin := self._store.slots.pin(w.name))}
-        return _binding(wanted, pins, skipped)
+        pins = {a.name: pin for a in adapters if (pin := self._store.slots.pin(a.name))}
+        return _binding(adapters, pins, skipped)
 
-    async def bind(self, wanted: Sequence[AdapterWeight]) -> Binding:
-        """Pins one exact version of each adapter, having absent ones loaded first.
+    async def bind(self, adapters: Sequence[AdapterWeight]) -> Binding:
+        """Pins one exact version of each adapter, and has absent ones loaded first.
 
         Raises:
             RequestError: as `check`, or NO_FREE_SLOT.
         """
-        wanted = self._spelled(wanted)
+        adapters = self._spelled(adapters)
         pins: dict[str, Pin] = {}
-        asked: dict[str, tuple[str, float]] = {}
+        promoted: dict[str, tuple[str, float]] = {}
         absent_since: dict[str, float] = {}
         deadline = time.monotonic() + PROMOTION_SECONDS
         attached = time.monotonic()
@@ -95,19 +93,21 @@ class Binder:
                 now = time.monotonic()
                 if self._store.manager_attached:
                     attached = now
-                for name in [w.name for w in wanted if w.name not in pins]:
+                for name in [a.name for a in adapters if a.name not in pins]:
                     if pin := self._store.slots.pin(name):
                         pins[name] = pin
                         if name in absent_since:
-                            self._promoted(now - absent_since[name])
-                patient = bool(asked) and now - attached < MANAGER_RETURN_SECONDS
-                missing, skipped = self._look_at([w for w in wanted if w.name not in pins], patient)
+                            self._count_promotion(now - absent_since[name])
+                missing, skipped = self._sort_absent(
+                    [a.name for a in adapters if a.name not in pins],
+                    manager_returns=bool(promoted) and now - attached < MANAGER_RETURN_SECONDS,
+                )
                 if not missing:
-                    return _binding(wanted, pins, skipped)
+                    return _binding(adapters, pins, skipped)
                 for name in missing:
                     absent_since.setdefault(name, now)
-                    self._ask_for(name, asked, now)
-                if self._wait_is_for_images(missing, len(pins)):
+                    self._promote(name, promoted, now)
+                if self._waits_for_images(missing, len(pins)):
                     deadline = now + PROMOTION_SECONDS
                 if now >= deadline:
                     if self._store.slots.can_reserve(missing[0]):
@@ -129,50 +129,51 @@ class Binder:
             raise
 
     def release(self, binding: Binding) -> None:
-        """The binding's image has done its last work on the device."""
+        """Releases the pins of an image that has done its last work on the device."""
         for pin in binding.pins:
             self._store.slots.release(pin)
         self._store.notify()
 
-    # -- inside -----------------------------------------------------------------------------
+    def _absent(self, adapters: Sequence[AdapterWeight]) -> list[str]:
+        return [a.name for a in adapters if self._store.slots.published(a.name) is None]
 
-    def _spelled(self, wanted: Sequence[AdapterWeight]) -> list[AdapterWeight]:
-        """The same adapters under the names that their files have.
+    def _spelled(self, adapters: Sequence[AdapterWeight]) -> list[AdapterWeight]:
+        """Returns the same adapters under the names that their files have.
 
         Raises:
             RequestError: INVALID_REQUEST, two names are one.
         """
-        names = [self._store.spelled(adapter.name) for adapter in wanted]
+        names = [self._store.spelled(adapter.name) for adapter in adapters]
         for n, name in enumerate(names):
             if name in names[:n]:
                 raise binding_errors.repeated(name)
-        return [replace(adapter, name=name) for adapter, name in zip(wanted, names, strict=True)]
+        return [replace(adapter, name=name) for adapter, name in zip(adapters, names, strict=True)]
 
-    def _look_at(
-        self, absent: Sequence[AdapterWeight], patient: bool = False
+    def _sort_absent(
+        self, absent: Sequence[str], *, manager_returns: bool = False
     ) -> tuple[list[str], list[Skipped]]:
-        """Of adapters that are not resident: the names to be loaded, and those to do without.
+        """Sorts adapters that are not resident into those to load and those to skip.
 
         Args:
-            absent: the adapters.
-            patient: whether a manager that is gone will be back.
+            absent: the adapters' names.
+            manager_returns: treat a missing manager as one that is about to return.
 
         Raises:
-            RequestError: one can be neither.
+            RequestError: an adapter can be neither loaded nor skipped.
         """
         missing, skipped = [], []
-        for name in [adapter.name for adapter in absent]:
-            error = self._objection(name)
-            if error is None or (patient and error.reason is Reason.MANAGER_UNAVAILABLE):
+        for name in absent:
+            error = self._load_error(name)
+            if error is None or (manager_returns and error.reason is Reason.MANAGER_UNAVAILABLE):
                 missing.append(name)
-            elif self._lasts(error):
+            elif self._is_skipped(error):
                 skipped.append(Skipped(name, error.reason, error.message))
             else:
                 raise error
         return missing, skipped
 
-    def _objection(self, name: str) -> RequestError | None:
-        """Why the adapter cannot be loaded; None if it can."""
+    def _load_error(self, name: str) -> RequestError | None:
+        """Returns the error of an adapter that cannot be loaded now, None if it can."""
         adapter = self._store.catalog.get(name)
         if not self._store.reported and adapter is None:
             return binding_errors.none_reported(name)
@@ -186,36 +187,36 @@ class Binder:
             return binding_errors.not_finished(name, adapter.entry.waiting_reason)
         return binding_errors.being_read(name) if adapter is None else None
 
-    def _lasts(self, error: RequestError) -> bool:
-        """Whether the adapter is to be skipped: it is bad, and not only unknown so far."""
+    def _is_skipped(self, error: RequestError) -> bool:
+        """Returns True if the error is of the adapter itself, and bad adapters are skipped."""
         bad = (Reason.ADAPTER_NOT_FOUND, Reason.ADAPTER_REFUSED)
         return self._skip_bad and error.reason in bad
 
-    def _promoted(self, seconds: float) -> None:
+    def _count_promotion(self, seconds: float) -> None:
         self._store.metrics.count(Count.PROMOTED)
         self._store.metrics.observe(Duration.PROMOTION_WAIT, seconds)
 
-    def _wait_is_for_images(self, missing: Sequence[str], own_pins: int) -> bool:
-        # Images end by themselves, however long they take; only a manager can be stuck.
+    def _waits_for_images(self, missing: Sequence[str], own_pins: int) -> bool:
+        # Images always end, however long they take; only a manager can be stuck.
         others = self._store.slots.pin_count > own_pins
         return others and not any(self._store.slots.can_reserve(name) for name in missing)
 
-    def _ask_for(self, name: str, asked: dict[str, tuple[str, float]], now: float) -> None:
-        """Of each manager anew, and again if it does not deliver."""
-        whom, when = asked.get(name, ("", 0.0))
+    def _promote(self, name: str, promoted: dict[str, tuple[str, float]], now: float) -> None:
+        """Asks the manager to load an adapter; asks each manager, and again if it does not."""
+        last_session, when = promoted.get(name, ("", 0.0))
         session = self._store.session_id
-        if not session or (whom == session and now - when < PROMOTION_RETRY_SECONDS):
+        if not session or (last_session == session and now - when < PROMOTION_RETRY_SECONDS):
             return
-        # Asking while every slot is pinned would only fail; the release that changes it wakes us.
+        # With every slot pinned the manager could not reserve one. The next release wakes `bind`.
         if self._store.slots.can_reserve(name):
             self._store.promote(name)
-            asked[name] = (session, now)
+            promoted[name] = (session, now)
 
 
 def _binding(
-    wanted: Sequence[AdapterWeight], pins: Mapping[str, Pin], skipped: Sequence[Skipped]
+    adapters: Sequence[AdapterWeight], pins: Mapping[str, Pin], skipped: Sequence[Skipped]
 ) -> Binding:
     for adapter in skipped:
         log.warning("an image is generated without an adapter: %s", adapter.message)
-    used = tuple(w for w in wanted if w.name in pins)
-    return Binding(used, tuple(pins[w.name] for w in used), tuple(skipped))
+    used = tuple(a for a in adapters if a.name in pins)
+    return Binding(used, tuple(pins[a.name] for a in used), tuple(skipped))

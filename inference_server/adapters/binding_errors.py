@@ -1,7 +1,4 @@
-"""Why a request's adapter cannot be bound, in words: one function per reason.
-
-Owns the sentences; who decides is `binder`.
-"""
+"""The errors of adapters that cannot be bound: one function per reason."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from wuliart_contract.status import Reason
 
 
 def not_found(name: str, nearest: str | None) -> RequestError:
-    """There is no such file; `nearest` is the usable adapter whose name is most like it."""
+    """No such file; `nearest` is the usable adapter with the most similar name, if any."""
     hint = f"; did you mean {nearest!r}?" if nearest else ""
     return RequestError(
         Reason.ADAPTER_NOT_FOUND,
@@ -29,7 +26,7 @@ def refused(name: str, reason: str) -> RequestError:
 
 
 def not_finished(name: str, reason: str) -> RequestError:
-    """The manager waits for the file to be finished, which may be never."""
+    """The manager waits for the file to be complete, which may never happen."""
     return RequestError(
         Reason.ADAPTER_REFUSED,
         f"adapter {name!r} cannot be used yet: {reason}",
@@ -38,16 +35,16 @@ def not_finished(name: str, reason: str) -> RequestError:
 
 
 def repeated(name: str) -> RequestError:
-    """The request names it twice, its letters encoded in two ways."""
+    """The request names one adapter twice, in two Unicode encodings."""
     text = f"names adapter {name!r} twice; name each at most once"
     return RequestError(
         Reason.INVALID_REQUEST, f"adapters {text}", violations=[Violation("adapters", text)]
     )
 
 
-def too_many(named: int, room: int) -> RequestError:
-    """They would not fit into the slots at once, however long one waits."""
-    text = f"has {named} adapters; this server keeps {room} in memory at once beside those it pins"
+def too_many(named: int, limit: int) -> RequestError:
+    """The adapters do not fit into the slots at once; waiting would not help."""
+    text = f"has {named} adapters; this server keeps {limit} in memory at once beside those it pins"
     return RequestError(
         Reason.INVALID_REQUEST,
         f"adapters {text}; name fewer, or start it with more --slots",
@@ -56,7 +53,7 @@ def too_many(named: int, room: int) -> RequestError:
 
 
 def no_manager(name: str) -> RequestError:
-    """It would have to be loaded, and nobody is there to do it."""
+    """The adapter is not resident and no manager is attached to load it."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
         f"adapter {name!r} is not in memory and no LoRA manager is running to load it; "
@@ -66,17 +63,17 @@ def no_manager(name: str) -> RequestError:
 
 
 def none_reported(name: str) -> RequestError:
-    """Nobody has told yet which adapters there are."""
+    """No manager has reported its directory since the server started."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
-        f"adapter {name!r} is not known: no LoRA manager has told this server yet which adapters "
-        "there are; try again in a moment, or start wuliart-lora-manager",
+        f"adapter {name!r} is not known: no LoRA manager has reported to this server yet which "
+        "adapters there are; try again in a moment, or start wuliart-lora-manager",
         metadata={"adapter": name},
     )
 
 
 def being_read(name: str) -> RequestError:
-    """The file is there; the manager has not judged it yet."""
+    """The manager has found the file and not read it yet."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
         f"the file of adapter {name!r} is still being read; try again in a moment",
@@ -85,7 +82,7 @@ def being_read(name: str) -> RequestError:
 
 
 def not_loaded(name: str, seconds: float) -> RequestError:
-    """The manager was asked and did not deliver."""
+    """The manager did not load the adapter in time."""
     return RequestError(
         Reason.MANAGER_UNAVAILABLE,
         f"the LoRA manager did not load adapter {name!r} within {seconds:.0f} s; see its log",
@@ -94,7 +91,7 @@ def not_loaded(name: str, seconds: float) -> RequestError:
 
 
 def no_slot(name: str) -> RequestError:
-    """No slot came free."""
+    """No slot became free in time."""
     return RequestError(
         Reason.NO_FREE_SLOT,
         f"adapter {name!r} needs a slot and all of them are in use; try again shortly",

@@ -1,7 +1,4 @@
-"""The adapters of this server: what the manager reported, merged with what is resident.
-
-Owns the merge. Knows nothing of how an adapter becomes resident.
-"""
+"""The adapters of this server: the manager's report, merged with what is resident."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ class Catalog(WatchedAdapters):
     """All adapters by name.
 
     Args:
-        resident: name -> what is published under it, asked anew at every `refresh`.
-        pinned: names that are shown as pinned.
+        resident: returns what is published under a name; called at every `refresh`.
+        pinned: names that are listed as pinned.
     """
 
     def __init__(
@@ -29,12 +26,12 @@ class Catalog(WatchedAdapters):
         self._entries: dict[str, FileEntry] = {}
 
     def replace(self, entries: Iterable[FileEntry]) -> None:
-        """Takes the manager's whole report."""
+        """Replaces all entries by those of the manager's report."""
         self._entries = {entry.name: entry for entry in entries}
         self.refresh()
 
     def put(self, entry: FileEntry) -> None:
-        """Takes one entry, ahead of the manager's next report."""
+        """Sets one entry, ahead of the manager's next report."""
         self._entries[entry.name] = entry
         self.refresh()
 

@@ -1,7 +1,6 @@
-"""What the world is told of adapters: the present state, and every change with a revision.
+"""Adapters as clients list and watch them: the present state, and every change with a revision.
 
-Owns the log of changes that watchers resume from, and their waking up. Knows nothing of where the
-present state comes from.
+The log of changes lets a client resume a watch from the last revision that it has seen.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from inference_server.adapters.records import Adapter, AdapterState
 from wuliart_contract.adapter_names import same_name
 
 LOG_LENGTH = 1024
-"""Changes kept for watchers that resume; one that fell further behind gets a snapshot."""
-
+"""Changes kept for watchers that resume; one that is further behind gets a snapshot."""
 
 NEAREST_CANDIDATES = 200
+"""Names that are compared in the search for a similar one."""
 
 
 class ChangeKind(Enum):
-    """What happened to an adapter."""
+    """The kind of a change."""
 
     SNAPSHOT = "snapshot"
     ADDED = "added"
@@ -43,12 +42,12 @@ class Change:
 
 
 class WatchedAdapters:
-    """All adapters by name, and what became of them."""
+    """All adapters by name, with a log of their changes."""
 
     def __init__(self) -> None:
         self.revision = 0
         self.watchers = 0
-        """Streams of changes that are open now."""
+        """Open streams of changes."""
         self._adapters: Mapping[str, Adapter] = {}
         self._spellings: Mapping[str, str] = {}
         self._log: deque[Change] = deque(maxlen=LOG_LENGTH)
@@ -56,29 +55,29 @@ class WatchedAdapters:
 
     @property
     def adapters(self) -> tuple[Adapter, ...]:
-        """Everything there is, sorted by name."""
+        """All adapters, sorted by name."""
         return tuple(self._adapters[name] for name in sorted(self._adapters))
 
     def get(self, name: str) -> Adapter | None:
-        """One adapter."""
+        """Returns the adapter of that name, None if there is none."""
         return self._adapters.get(name)
 
     def spelled(self, name: str) -> str:
-        """The adapter's name as its file has it; `name` may have its letters encoded otherwise."""
+        """Returns the adapter's name as its file spells it; `name` may be encoded differently."""
         return name if name in self._adapters else self._spellings.get(same_name(name), name)
 
     def nearest(self, name: str) -> str | None:
-        """The usable adapter whose name is most like `name`, if any comes close."""
+        """Returns the name of the usable adapter most similar to `name`, if one is close."""
         unusable = (AdapterState.REFUSED, AdapterState.WAITING)
         usable = [a.entry.name for a in self.adapters if a.state not in unusable]
-        # Comparing takes 0.1 ms a name, on the event loop; a slip hardly changes the length.
+        # A comparison takes 0.1 ms on the event loop. A typing error hardly changes the length.
         usable.sort(key=lambda candidate: abs(len(candidate) - len(name)))
         folded = {candidate.casefold(): candidate for candidate in usable[:NEAREST_CANDIDATES]}
         matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.4)
         return folded[matches[0]] if matches else None
 
     def show(self, fresh: Mapping[str, Adapter]) -> None:
-        """The present state from now on; logs how it differs from the one before."""
+        """Sets the present state, and logs how it differs from the one before."""
         for name in sorted(self._adapters.keys() | fresh.keys()):
             before, after = self._adapters.get(name), fresh.get(name)
             if before == after:
@@ -94,9 +93,9 @@ class WatchedAdapters:
         self._spellings = {same_name(name): name for name in fresh if not name.isascii()}
 
     async def watch(self, since: int | None) -> AsyncGenerator[Change, None]:
-        """A snapshot, then every change; with `since`, only what came after that revision.
+        """Yields a snapshot, then every change; with `since`, only changes after that revision.
 
-        What a reader has seen is noted before it is yielded: the state may change meanwhile.
+        The revision is advanced before each yield, because the state may change during it.
         """
         self.watchers += 1
         try:
@@ -106,7 +105,7 @@ class WatchedAdapters:
             while True:
                 changed = self._changed
                 if not self._remembers(since):
-                    # A slow reader: rather everything at once than a gap it cannot notice.
+                    # A slow reader gets a snapshot, because it could not notice a gap.
                     since = self.revision
                     yield Change(ChangeKind.SNAPSHOT, since, self.adapters)
                     continue
@@ -125,6 +124,6 @@ class WatchedAdapters:
     def _record(self, kind: ChangeKind, adapter: Adapter) -> None:
         self.revision += 1
         self._log.append(Change(kind, self.revision, (adapter,)))
-        # Each waiter holds the event it waits on; a fresh one serves those who come later.
+        # Each waiting watch holds the event it waits on; later ones wait on the new event.
         self._changed.set()
         self._changed = asyncio.Event()

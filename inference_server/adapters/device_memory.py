@@ -1,8 +1,7 @@
-"""Device memory that another process can map: what a LoRA manager on the same GPU writes into.
+"""Device memory that a LoRA manager on the same GPU can map and write.
 
-Owns one physical allocation made with CUDA's virtual memory management, and its descriptor. It is
-none of PyTorch's: its allocator cannot export memory, and moves and merges what it has. Knows
-nothing of slots.
+The allocation is made with CUDA's virtual memory management. PyTorch's allocator cannot export
+memory, and moves and merges its own.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from torch import Tensor
 
 
 class DeviceMemoryError(RuntimeError):
-    """The driver or its bindings cannot do it; the message has the call and its error."""
+    """The driver or its bindings failed; the message has the call and its error."""
 
 
 class DeviceMemory:
-    """`nbytes` of device memory, mapped here, as zeros.
+    """`nbytes` of zeroed device memory, mapped into this process.
 
     Args:
         nbytes: a multiple of 2 MiB, the granularity of physical memory.
-        device: which; its context is current in the calling thread.
+        device: the GPU; its context is current in the calling thread.
 
     Raises:
-        DeviceMemoryError: it cannot be made or exported.
+        DeviceMemoryError: the memory cannot be allocated or exported.
     """
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
@@ -51,17 +50,17 @@ class DeviceMemory:
         done("cuMemSetAccess", driver.cuMemSetAccess(address, nbytes, [access], 1))
         exported = driver.cuMemExportToShareableHandle(handle, kind, 0)
         self.descriptor = int(done("cuMemExportToShareableHandle", exported))
-        """Any process that maps it keeps the memory alive."""
+        """File descriptor for other processes. Each one that maps it keeps the memory alive."""
         os.set_inheritable(self.descriptor, False)
         self.bytes: Tensor = torch.as_tensor(_Array(int(address), nbytes), device=device)
         """[nbytes] uint8."""
         self.bytes.zero_()
         self.uuid = bytes(done("cuDeviceGetUuid", driver.cuDeviceGetUuid(device.index or 0)).bytes)
-        """Of the GPU, 16 bytes: device numbers differ between processes."""
+        """UUID of the GPU, 16 bytes; device numbers differ between processes."""
 
 
 class _Array:
-    """A stretch of device memory as libraries hand it to each other."""
+    """A range of device memory, as `__cuda_array_interface__` describes it."""
 
     def __init__(self, address: int, nbytes: int) -> None:
         self.__cuda_array_interface__ = {
@@ -73,10 +72,10 @@ class _Array:
 
 
 def done(call: str, result: tuple[Any, ...]) -> Any:
-    """What a call of the driver gave.
+    """Returns the value of a driver call.
 
     Raises:
-        DeviceMemoryError: it failed.
+        DeviceMemoryError: the call failed.
     """
     error, *values = result
     if int(error) != 0:

@@ -1,4 +1,4 @@
-"""What is known of one LoRA file. Plain values; knows nothing of slots or gRPC."""
+"""Plain values that describe adapters: files, resident versions, and requests for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wuliart_contract.status import Reason
 
 if TYPE_CHECKING:
-    # A fleet's front has adapters' records, and no torch.
+    # The front of a fleet uses these records and runs without torch.
     from inference_server.model.kernels.low_rank import AdapterTensors
 
 
@@ -26,29 +26,29 @@ class FileEntry:
     refusal_reason: str = ""
     """Empty if the file can be used."""
     autov3: str = ""
-    """The hash by which other programs know the file; empty if it is not known."""
+    """AutoV3, the hash that other programs know the file by; empty if unknown."""
     waiting_reason: str = ""
-    """Why the file's content of now is not used yet; empty if nothing is waited for."""
+    """Why the file's new content is not used yet; empty if it is."""
 
     @property
     def is_judged(self) -> bool:
-        """False if nothing is known of the file but that it is there."""
+        """True once the manager has read the file."""
         return bool(self.content_hash or self.refusal_reason)
 
 
 class AdapterState(Enum):
-    """Whether an adapter can be used, and how soon."""
+    """Says if an adapter can be used, and how soon."""
 
     RESIDENT = "resident"
     AVAILABLE = "available"
     REFUSED = "refused"
     WAITING = "waiting"
-    """Its file is there and not finished."""
+    """Its file is there and not complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One adapter as the world sees it."""
+    """One adapter as clients see it."""
 
     entry: FileEntry
     state: AdapterState
@@ -59,12 +59,12 @@ class Adapter:
     slot: int | None = None
     """None unless resident."""
     pinned: bool = False
-    """Whether it makes no room for others once it is resident."""
+    """True if it is never evicted for another adapter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """What a READY slot holds."""
+    """The content of a READY slot."""
 
     entry: FileEntry
     generation: int
@@ -84,10 +84,10 @@ class AdapterWeight:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An adapter that a request names and its image is generated without."""
+    """An adapter of a request that its image is generated without."""
 
     name: str
     reason: Reason
     """ADAPTER_NOT_FOUND or ADAPTER_REFUSED."""
     message: str
-    """For people: what is wrong, what to do."""
+    """One sentence for users: the fault, and what to do."""

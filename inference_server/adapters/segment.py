@@ -1,10 +1,9 @@
-"""The pre-allocated memory adapters live in.
+"""The pre-allocated memory of adapters.
 
-Owns the sealed memfd that the LoRA manager writes, and the arena of the same size that the
-transformer reads and no other process can reach. A manager that can map the GPU's memory writes
-into the arena itself; then there is nothing to stage. Knows nothing of the life of slots. Nothing
-in shared memory is trusted: no metadata lies there, and a slot is generated with only after its
-checksum was verified.
+The LoRA manager writes into a sealed memfd. The transformer reads an arena of the same size that no
+other process can reach; a committed slot is copied there. A manager that maps the GPU's memory
+writes into the arena itself, and nothing is copied. Shared memory is not trusted: it contains no
+metadata, and a slot is used only after its checksum was verified.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from wuliart_lora.slot_layout import SegmentLayout
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 16 << 20
-"""Read back from the device while the piece before is being summed."""
+"""Bytes read back from the device at a time, while the piece before is hashed."""
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -35,14 +34,15 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class AdapterSegment:
     """`slots` slots of one layout.
 
-    A committed slot is copied to the arena, on a GPU on a stream of its own, so that an image
-    being generated does not wait; or the manager has written it there.
+    On a GPU, slots are copied to the arena on a stream of their own, so that running images do
+    not wait.
     """
 
     def __init__(self, layout: SegmentLayout, slots: int, device: torch.device) -> None:
         self.layout = layout
         self.nbytes = layout.slot_bytes * slots
-        # No name to clash with, no truncation under our feet (SIGBUS), gone with its last user.
+        # A memfd has no name to clash with and goes with its last user; the seals prevent a
+        # truncation, which would end the process with SIGBUS.
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         self._descriptor = os.memfd_create("wuliart-adapter-segment", flags)
         os.ftruncate(self._descriptor, self.nbytes)
@@ -50,8 +50,8 @@ class AdapterSegment:
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, seals)
         self._mapping = mmap.mmap(self._descriptor, self.nbytes)
         self._shared = torch.frombuffer(self._mapping, dtype=torch.uint8)
-        # Touch every page now: pre-allocated means that no later write can find memory short, and
-        # that the first adapter is as quick as the last.
+        # Touch every page now, so that no later write runs out of memory and the first adapter is
+        # written as fast as the last.
         self._shared.zero_()
         self._device_memory: DeviceMemory | None = None
         self._direct = False
@@ -67,11 +67,11 @@ class AdapterSegment:
         self._dtype = TORCH_DTYPES[layout.parameters.dtype]
 
     def _pin(self) -> None:
-        """Lets the copy engine read the shared memory by itself; without, copies take a detour."""
+        """Lets the copy engine read the shared memory directly, without a staging copy."""
         cuda, address = torch.cuda.cudart(), self._shared.data_ptr()
         if int(cuda.cudaHostRegister(address, self.nbytes, 0)) == 0:
-            # The system gives these addresses to others later. At the end of the process CUDA may
-            # be gone, and all pinning with it.
+            # The system reuses these addresses. At exit CUDA may be unloaded already, and its
+            # registrations with it.
             weakref.finalize(self, cuda.cudaHostUnregister, address).atexit = False
 
     def _device_arena(self, device: torch.device) -> Tensor:
@@ -83,13 +83,13 @@ class AdapterSegment:
         return self._device_memory.bytes
 
     def open(self, direct: bool) -> bytes:
-        """A writer comes.
+        """Selects the memory that the next writer gets.
 
         Args:
-            direct: whether it asks for the device's memory.
+            direct: True if the writer can map the device's memory.
 
         Returns:
-            UUID of the GPU whose memory `descriptor` stands for; empty: it is shared host memory.
+            UUID of the GPU whose memory `descriptor` refers to; empty for shared host memory.
         """
         memory = self._device_memory
         self._direct = direct and memory is not None
@@ -97,22 +97,22 @@ class AdapterSegment:
 
     @property
     def descriptor(self) -> int:
-        """Of the memory that the present writer writes."""
+        """File descriptor of the memory that the present writer writes."""
         if self._direct and self._device_memory is not None:
             return self._device_memory.descriptor
         return self._descriptor
 
     def offset(self, slot: int) -> int:
-        """First byte of a slot."""
+        """Returns the offset of a slot's first byte."""
         return slot * self.layout.slot_bytes
 
     def shared_bytes(self, slot: int) -> Tensor:
-        """The slot as the writer sees it: uint8, a view."""
+        """Returns a uint8 view of the slot as the writer sees it."""
         start = self.offset(slot)
         return self._shared[start : start + self.layout.slot_bytes]
 
     def zero(self, slot: int) -> None:
-        """Overwrites what a failed writer left in the memory that writers write."""
+        """Zeroes a slot that a failed writer may have written."""
         self.shared_bytes(slot).zero_()
         if self._device_memory is not None:
             start = self.offset(slot)
@@ -120,14 +120,14 @@ class AdapterSegment:
                 self._arena[start : start + self.layout.slot_bytes].zero_()
 
     def checksum(self, slot: int, nbytes: int) -> bytes:
-        """XXH3-128 of what the writer wrote, 16 bytes big endian; releases the GIL meanwhile."""
+        """Returns the slot's XXH3-128, 16 bytes big endian; releases the GIL."""
         start = self.offset(slot)
         if self._direct:
             return self._device_checksum(start, nbytes)
         return xxhash.xxh3_128(memoryview(self._mapping)[start : start + nbytes]).digest()
 
     def _device_checksum(self, start: int, nbytes: int) -> bytes:
-        """Of the device's memory: read back piece by piece, one on its way while one is summed."""
+        """Hashes device memory, reading one piece back while another is hashed."""
         digest, events = xxhash.xxh3_128(), [torch.cuda.Event() for _ in range(2)]
         begins = range(start, start + nbytes, PIECE_BYTES)
 
@@ -148,10 +148,10 @@ class AdapterSegment:
         return digest.digest()
 
     def stage(self, slot: int, nbytes: int) -> None:
-        """Copies a slot to where the transformer reads it; returns when it is there.
+        """Copies a slot to where the transformer reads it; returns when the copy is complete.
 
-        To be done before the checksum is taken: what changes later is then either not in the copy
-        or noticed.
+        Call this before `checksum`: a later change is then either not in the copy, or changes the
+        checksum.
         """
         if self._direct:
             return
@@ -162,11 +162,11 @@ class AdapterSegment:
             self._stream.synchronize()
 
     def tensors(self, slot: int, rank: int, sites: Iterable[str]) -> AdapterTensors:
-        """Views of the adapter in a slot; nothing is copied.
+        """Returns views of the adapter in a slot, without copying.
 
         Args:
             slot: a READY slot.
-            rank: what its low-rank sites are packed with.
+            rank: rank that its low-rank sites are packed for.
             sites: names of the layout's sites that the adapter acts on.
 
         Raises:
