@@ -28,7 +28,7 @@ from inference_server.service.backend import Backend
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener
 from inference_server.service.recipe import describer
-from inference_server.service.segment import Segment
+from inference_server.service.segment import SegmentServicer
 from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 
@@ -127,7 +127,7 @@ async def running(
     )
     conditioning = engine.model.conditioning.numpy().astype("<f4").tobytes()
     control = ControlListener(
-        config.runtime_dir / CONTROL_SOCKET, Segment(store, descriptors, conditioning)
+        config.runtime_dir / CONTROL_SOCKET, SegmentServicer(store, descriptors, conditioning)
     )
     descriptors.start()
     await control.start()

@@ -40,7 +40,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     lock = runtime_dir.claim(config.runtime_dir)
     backend = BackendSlot()
     public = PublicListener(
-        config.network, ImageGeneration(backend), Adapters(backend.adapters), backend.refused
+        config.network, ImageGeneration(backend), Adapters(backend.adapters), backend.count_error
     )
     await public.start()
     try:

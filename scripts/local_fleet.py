@@ -137,10 +137,10 @@ class LocalFleet:
         self.settings = self.settings.model_copy(update=changed)
         _run(build_replicas(self.settings, *self._kinds), REPLICA, wait)
 
-    def figures(self) -> dict[str, int]:
-        """See `Front.figures`."""
+    def counts(self) -> dict[str, int]:
+        """See `Front.counts`."""
         handle = serve.get_deployment_handle(*FRONT)
-        found: dict[str, int] = handle.figures.remote().result()
+        found: dict[str, int] = handle.counts.remote().result()
         return found
 
     def last_end(self) -> float:

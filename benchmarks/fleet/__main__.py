@@ -140,9 +140,9 @@ def affinity(seconds: float) -> list[Figure]:
         with stub_fleet(4, slots=2, **options) as fleet:
             # Warm up: adapters that are absent at the start say nothing about the router.
             open_loop(fleet.listen, rate, 5, ADAPTERS)
-            before = fleet.figures()
+            before = fleet.counts()
             ended = open_loop(fleet.listen, rate, seconds, ADAPTERS)
-            after = fleet.figures()
+            after = fleet.counts()
             generated, resident = (after[key] - before[key] for key in ("requests", "resident"))
             found[name] = resident / generated, ended
     share, ended = found["affinity"]

@@ -85,7 +85,7 @@ def simulate(cards: int, load: float, seconds: float, adapters: int, seed: int =
         card = affinity.order(loads, [adapter])[0]
         here = affinity.holds(card, [adapter])
         found += here
-        affinity.given(card, [adapter])
+        affinity.assigned(card, [adapter])
         begins = max(free[card], front + (0.0 if here else PROMOTION_SECONDS))
         free[card] = begins + seconds
         loads[card] += 1

@@ -1,5 +1,5 @@
-"""The service on many GPUs: the same contract, engine and LoRA manager on Ray Serve.
+"""The service on many GPUs: the same contract, engine and LoRA manager, on Ray Serve.
 
-Owns everything that knows of Ray; `app` is what its configuration names. Needs the extra `ray`. See
-docs/scale-out.md.
+Serve's configuration names the functions of `app`. No other package imports Ray; the extra `ray`
+installs it. See docs/scale-out.md.
 """

@@ -1,8 +1,7 @@
-"""Which replica generates an image: one that holds its adapters, if it is free enough.
+"""Routing by adapter affinity: prefers a replica that holds an image's adapters.
 
-Owns the rule, and what each replica is believed to hold: the adapters of the images that it was
-given last, as many as it has slots. Knows nothing of Ray; the simulation of a large fleet uses it
-as it is.
+A replica is assumed to hold the adapters of the images assigned to it last, as many as it has
+slots. Imports nothing of Ray, so that the simulation of a large fleet can use it.
 """
 
 from __future__ import annotations
@@ -12,34 +11,35 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 PATIENCE_IDLE: Final = 2
-"""Images more than elsewhere that are put up with for an adapter's sake while a replica is idle."""
+"""While a replica is idle: how many images more than the least loaded replica one that holds the
+adapters may have and still be preferred."""
 
 PATIENCE_BUSY: Final = 4
-"""The same while all are busy. Both from a simulation, eight adapters on four replicas of two
-slots: at 50, 70 and 90 % load 91, 88 and 86 % of images find their adapter. With one number for
-all loads it is either less than 85 % at 90 %, or waits are longer at 50 %. See
-docs/decisions.md."""
+"""The same while every replica is busy. Both values come from a simulation of eight adapters on
+four replicas of two slots: at 50, 70 and 90 % load, 91, 88 and 86 % of images find their adapter in
+memory. With one value for all loads, fewer than 85 % do at 90 % load, or queues are longer at 50 %.
+See docs/decisions.md."""
 
 
 class Affinity:
-    """What replicas are believed to hold, and who is to generate next.
+    """The adapters assumed to be at each replica, and the order in which to try replicas.
 
     Args:
-        slots: adapters that a replica keeps in memory; what it says of itself later counts more.
+        slots: number of adapters that a replica keeps in memory.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._held: dict[str, OrderedDict[str, int]] = {}
-        """Of each replica its adapters and the number of their last use, the oldest first."""
+        """For each replica, its adapters and the number of their last use, oldest first."""
         self._uses = 0
 
     def order(self, loads: Mapping[str, int], adapters: Collection[str]) -> list[str]:
-        """Replicas in the order in which they should be asked.
+        """Returns the replicas, best first.
 
         Args:
-            loads: of each replica, images that it generates and that wait there.
-            adapters: names that the image needs; with none, the least loaded comes first.
+            loads: for each replica, the number of images that run and wait there.
+            adapters: names of the image's adapters; if empty, the least loaded comes first.
         """
         least = min(loads.values(), default=0)
         patience = PATIENCE_BUSY if least else PATIENCE_IDLE
@@ -48,14 +48,14 @@ class Affinity:
             held: Mapping[str, int] = self._held.get(replica, {})
             found = sum(name in held for name in adapters)
             usable = found == len(adapters) and loads[replica] <= least + patience
-            # What has to go: nothing at best, else what nobody has wanted for longest.
+            # The last use of the adapter that would be evicted; -1 if a slot is free.
             loss = next(iter(held.values())) if len(held) >= self._slots else -1
             return not (adapters and usable), loads[replica], -found, loss
 
         return sorted(loads, key=rank)
 
-    def given(self, replica: str, adapters: Sequence[str]) -> None:
-        """An image in these adapters was given to the replica, which will hold them."""
+    def assigned(self, replica: str, adapters: Sequence[str]) -> None:
+        """Notes that an image with these adapters was assigned to the replica."""
         held = self._held.setdefault(replica, OrderedDict())
         self._uses += 1
         for name in adapters:
@@ -65,16 +65,16 @@ class Affinity:
             held.popitem(last=False)
 
     def holds(self, replica: str, adapters: Collection[str]) -> bool:
-        """Whether the replica is believed to hold all of them."""
+        """Returns True if the replica is assumed to hold all of the adapters."""
         held: Mapping[str, int] = self._held.get(replica, {})
         return all(name in held for name in adapters)
 
-    def told(self, replica: str, resident: Collection[str]) -> None:
-        """What a replica says it holds, where nothing was given to it by this process yet."""
+    def reported(self, replica: str, resident: Collection[str]) -> None:
+        """Notes the adapters that a replica reports, unless this process has assigned it images."""
         if replica not in self._held:
             self._held[replica] = OrderedDict.fromkeys(sorted(resident), 0)
 
     def keep_only(self, replicas: Collection[str]) -> None:
-        """All others are gone."""
+        """Forgets all other replicas."""
         for gone in self._held.keys() - set(replicas):
             del self._held[gone]

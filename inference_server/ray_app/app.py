@@ -1,7 +1,7 @@
-"""Two Serve applications, a front and its replicas, with the options that make them a service.
+"""The two Serve applications, a front and its replicas; `serve.yaml` holds their settings.
 
-Owns those options; `serve.yaml` gives the settings. Two, because Serve replaces all of an
-application at once: replicas of a new model come and go behind a front that stays.
+They are two because Serve replaces a whole application at once: the replicas of a new model replace
+the old ones behind a front that stays.
 """
 
 from __future__ import annotations
@@ -15,47 +15,48 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
 from inference_server.ray_app.front import Front
-from inference_server.ray_app.names import AT_ONCE, FRONT, REPLICA
+from inference_server.ray_app.names import FRONT, MAX_ONGOING_REQUESTS, REPLICA
 from inference_server.ray_app.replica import Replica
 from inference_server.ray_app.router import AffinityRouter
 
 
 class FrontSettings(BaseModel, extra="forbid"):
-    """`args` of the front."""
+    """The `args` of the front."""
 
     listen: list[str] = Field(default_factory=lambda: ["--listen", "127.0.0.1:50051"])
-    """Options of `wuliart-server`: who may call (--listen, --tls-cert, --tokens ...), --metrics,
-    --log-format, and --queue: how many may wait here while every replica is full."""
+    """Options of `wuliart-server` for the network (--listen, --tls-cert, --tokens ...), --metrics,
+    --log-format, and --queue: the number of requests that may wait while every replica is full."""
     resources: dict[str, float] = Field(default_factory=dict)
-    """Custom resources of the machine whose address clients know."""
+    """Ray's custom resources that select the machine whose address clients know."""
 
 
 class ReplicaSettings(BaseModel, extra="forbid"):
-    """`args` of the replicas."""
+    """The `args` of the replicas."""
 
     server: list[str] = Field(default_factory=list)
-    """Options of `wuliart-server` about the model and its memory."""
+    """Options of `wuliart-server` for the model and its memory."""
     loras: str = "loras"
-    """The folder of adapters, on every machine of the fleet under this path."""
+    """The folder of adapters, under the same path on every machine of the fleet."""
     manager: list[str] = Field(default_factory=list)
-    """More options of `wuliart-lora-manager`."""
+    """Further options of `wuliart-lora-manager`."""
     slots: int = 2
-    """Adapters in memory at each replica; given to `wuliart-server --slots`."""
+    """Adapters in memory at each replica, for `wuliart-server --slots`."""
     min_replicas: int = 1
     max_replicas: int = 1
     upscale_delay_s: float = 10
-    """More requests than two for each replica, for so long, start another."""
+    """Seconds of more than two requests per replica after which another replica starts."""
     downscale_delay_s: float = 300
-    """Fewer, for so long, end one; it generates what it has first."""
+    """Seconds of fewer requests after which a replica ends, once its requests are complete."""
     gpus: float = 1
-    """Of each replica; 0 on machines without."""
+    """GPUs of each replica; 0 on machines without."""
     cpus: float = 1
     revision: str = ""
-    """Of the model's files: another one replaces the replicas although nothing else has changed."""
+    """Revision of the model's files: a new value replaces the replicas even if nothing else
+    changes."""
 
 
 def front(args: dict[str, Any]) -> Application:
-    """The door; Serve calls it with the `args` of its configuration, those of `FrontSettings`."""
+    """Builds the front; Serve passes the `args` of its configuration (`FrontSettings`)."""
     return build_front(FrontSettings.model_validate(args))
 
 
@@ -65,7 +66,7 @@ def replicas(args: dict[str, Any]) -> Application:
 
 
 def build_front(settings: FrontSettings) -> Application:
-    """The door."""
+    """Builds the front."""
     deployment: Any = serve.deployment(
         name=FRONT.deployment,
         num_replicas=1,
@@ -82,28 +83,28 @@ def build_front(settings: FrontSettings) -> Application:
 def build_replicas(
     settings: ReplicaSettings, replica: type[Any] = Replica, router: type[Any] = AffinityRouter
 ) -> Application:
-    """All that generates.
+    """Builds the replicas.
 
     Args:
         settings: of the fleet.
-        replica: what each GPU runs.
-        router: chooses the replica of each image.
+        replica: class that runs on each GPU.
+        router: class that chooses the replica of each image.
     """
     routing: dict[str, Any] = {
         "request_router_class": router,
         "request_router_kwargs": {"slots": settings.slots},
         "request_routing_stats_period_s": 1,
-        # A replica that has just become free must not wait for who waits for it.
+        # How long a replica that has become free may stay unnoticed by a waiting request.
         "max_backoff_s": 0.05,
     }
     deployment: Any = serve.deployment(
         name=REPLICA.deployment,
-        max_ongoing_requests=AT_ONCE,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
         autoscaling_config=AutoscalingConfig(
             min_replicas=settings.min_replicas,
             initial_replicas=settings.min_replicas,
             max_replicas=settings.max_replicas,
-            # Two: one is generated and one is at hand. More waiting is what another GPU is for.
+            # One running and one ready to run; more than that is work for another GPU.
             target_ongoing_requests=2,
             upscale_delay_s=settings.upscale_delay_s,
             downscale_delay_s=settings.downscale_delay_s,

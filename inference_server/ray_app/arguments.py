@@ -1,7 +1,4 @@
-"""`wuliart-server`'s options as a deployment's: read once, when its process begins.
-
-Owns what the command does with them before it serves: the log and the traces.
-"""
+"""Reads options of `wuliart-server` in a deployment's process, and sets up its log and traces."""
 
 from __future__ import annotations
 
@@ -13,21 +10,24 @@ from inference_server.logs import configure
 from wuliart_process import tracing
 
 
-def parsed(arguments: Sequence[str], service: str) -> Config:
-    """The settings; from here on this process logs and traces as they say.
+def configure_process(arguments: Sequence[str], service: str) -> Config:
+    """Parses the options and configures logging and tracing accordingly.
 
     Args:
-        arguments: of `wuliart-server`.
-        service: the name that traces give this process.
+        arguments: options of `wuliart-server`.
+        service: name of this process in traces.
+
+    Returns:
+        The settings.
 
     Raises:
-        ServerError: they are none, or traces cannot be sent; the message says why.
+        ServerError: the options cannot be parsed, or traces cannot be sent; the message says why.
     """
     try:
         config = parse_arguments(list(arguments))
     except SystemExit:
-        # It has said why on standard error, which Ray keeps as the process's log.
-        raise ServerError(f"no options of wuliart-server: {' '.join(arguments)}") from None
+        # The parser has written the reason to standard error, which Ray keeps as a log.
+        raise ServerError(f"not options of wuliart-server: {' '.join(arguments)}") from None
     configure(config.log_level, config.log_format)
     try:
         tracing.configure(service)

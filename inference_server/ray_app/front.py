@@ -1,9 +1,8 @@
-"""The door of the fleet: the public contract on one address, in front of all replicas.
+"""The front of the fleet: serves the public contract on one address, on behalf of all replicas.
 
-Serve's own gRPC ingress cannot keep what a failed call says (its trailing metadata are lost with
-the exception), has no initial metadata and no `grpc.health.v1`; so this is a deployment that
-listens by itself, with the single server's own listener. Owns what a request goes through before
-and after its replica; which one generates is the router's choice.
+A deployment that listens by itself, with the listener of the single server. Serve's own gRPC
+ingress would lose the trailing metadata of a failed call, and has neither initial metadata nor
+`grpc.health.v1`.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from prometheus_client.metrics_core import Metric
 from inference_server.adapters.changes import WatchedAdapters
 from inference_server.adapters.records import Adapter
 from inference_server.errors import ServerError
-from inference_server.ray_app.arguments import parsed
-from inference_server.ray_app.fleet import Fleet
-from inference_server.ray_app.fleet_images import FleetImages, starting
+from inference_server.ray_app.arguments import configure_process
+from inference_server.ray_app.fleet_catalog import FleetCatalog
+from inference_server.ray_app.fleet_image_generation import FleetImageGeneration, starting
 from inference_server.ray_app.fleet_metrics import FRONT_LABEL, merged, metrics_of_front
 from inference_server.ray_app.names import REPLICA, handle_of
 from inference_server.ray_app.replica_calls import ReplicaCalls
@@ -33,16 +32,18 @@ from inference_server.service.listeners import PublicListener
 log = logging.getLogger(__name__)
 
 SILENCE_SECONDS: Final = 5.0
-"""Without a report a replica is gone: they report every second."""
+"""A replica that has not reported for this long is forgotten; replicas report every second."""
 
 GRACE_SECONDS: Final = 30.0
 
 
-class _Heard(NamedTuple):
-    """Of a replica, lately."""
+class _Report(NamedTuple):
+    """The last report of a replica."""
 
-    when: float
+    received_at: float
+    """Seconds of the event loop's clock."""
     managed: bool
+    """True if the replica's LoRA manager is attached."""
     metrics: Sequence[Metric]
 
 
@@ -50,21 +51,22 @@ class Front:
     """The deployment's class; see `app` for its options.
 
     Args:
-        network: of `wuliart-server`: `--listen`, TLS, tokens, limits, `--queue`, `--metrics`.
+        network: options of `wuliart-server`: `--listen`, TLS, tokens, limits, `--queue`,
+            `--metrics`.
     """
 
     async def __init__(self, network: Sequence[str]) -> None:  # type: ignore[misc]
         self._stack = AsyncExitStack()
-        config = parsed(network, "wuliart-front")
+        config = configure_process(network, "wuliart-front")
         self._queue = config.queue
-        self._fleet = Fleet()
-        self._heard: dict[str, _Heard] = {}
+        self._catalog = FleetCatalog()
+        self._reports: dict[str, _Report] = {}
         self._loop = asyncio.get_running_loop()
         self._replicas = ReplicaCalls(handle_of(REPLICA))
         if config.metrics:
             stop = start_exporter(config.metrics, self._metrics, config.network.allowed_hosts)
             self._stack.push_async_callback(asyncio.to_thread, stop)
-        images = FleetImages(self._replicas, self._managed, config.queue)
+        images = FleetImageGeneration(self._replicas, self._managed, config.queue)
         self._listener = PublicListener(
             config.network, images, Adapters(self._adapters), images.refused
         )
@@ -74,7 +76,7 @@ class Front:
         self._serving = False
         self._watching = asyncio.create_task(self._watch())
         self._stack.callback(self._watching.cancel)
-        # What was imported stays: a collection that walks all of it holds every stream up.
+        # A collection that walks all imported objects would delay every stream.
         gc.freeze()
 
     async def report(
@@ -84,52 +86,59 @@ class Front:
         adapters: Iterable[Adapter],
         metrics: Sequence[Metric],
     ) -> None:
-        """A replica tells what it knows; it does so every second."""
-        self._heard[replica] = _Heard(self._loop.time(), managed, metrics)
-        self._fleet.report(replica, adapters)
+        """Takes a replica's report; each replica sends one every second.
+
+        Args:
+            replica: name of the replica.
+            managed: True if its LoRA manager is attached.
+            adapters: everything in its catalogue.
+            metrics: all its metrics.
+        """
+        self._reports[replica] = _Report(self._loop.time(), managed, metrics)
+        self._catalog.report(replica, adapters)
         if not self._serving:
             self._serving = True
             self._listener.ready()
-            log.info("the first replica is there")
+            log.info("the first replica is ready")
 
-    async def figures(self) -> dict[str, int]:
-        """Replicas that report, and counts since the start."""
+    async def counts(self) -> dict[str, int]:
+        """Returns the number of replicas that report, and the counters since the front's start."""
         counts = self._replicas.counts
         return {
-            "replicas": len(self._heard),
+            "replicas": len(self._reports),
             "requests": counts.requests,
             "resident": counts.resident,
-            "again": counts.again,
+            "retries": counts.retries,
             **{reason.value: count for reason, count in counts.errors.items()},
         }
 
     def check_health(self) -> None:
-        """Serve starts another front if this raises."""
+        """Called by Serve, which replaces the front if this raises."""
         if self._watching.done():
-            raise ServerError("the front no longer looks after its replicas; see its log")
+            raise ServerError("the front no longer checks on its replicas; see its log")
 
     async def __del__(self) -> None:
         await self._stack.aclose()
 
     def _metrics(self) -> Iterable[Metric]:
-        own = metrics_of_front(self._fleet, self._replicas, self._queue)
-        return merged({FRONT_LABEL: own, **{n: h.metrics for n, h in self._heard.items()}})
+        own = metrics_of_front(self._catalog, self._replicas, self._queue)
+        return merged({FRONT_LABEL: own, **{n: r.metrics for n, r in self._reports.items()}})
 
     def _managed(self) -> list[bool]:
-        return [heard.managed for heard in self._heard.values()]
+        return [report.managed for report in self._reports.values()]
 
     def _adapters(self) -> tuple[WatchedAdapters, str]:
         if not self._serving:
             raise starting()
-        return self._fleet, self._fleet.epoch
+        return self._catalog, self._catalog.epoch
 
     async def _watch(self) -> None:
         """Forgets replicas that no longer report."""
         while True:
             await asyncio.sleep(SILENCE_SECONDS / 5)
             oldest = self._loop.time() - SILENCE_SECONDS
-            for gone in [name for name, heard in self._heard.items() if heard.when < oldest]:
-                del self._heard[gone]
-            # Until others come, what there was is still what there is.
-            if self._heard:
-                self._fleet.keep_only(self._heard)
+            for gone in [n for n, report in self._reports.items() if report.received_at < oldest]:
+                del self._reports[gone]
+            # With no replica left, the last catalogue stays until another one reports.
+            if self._reports:
+                self._catalog.keep_only(self._reports)

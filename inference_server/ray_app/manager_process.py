@@ -1,6 +1,6 @@
-"""The LoRA manager of one replica, as the process that it always is.
+"""Runs the LoRA manager of one replica as a child process, and restarts it when it ends.
 
-Owns its start, its restarts and its end: it never outlives the replica, however that dies.
+The manager never outlives the replica, however the replica ends.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS: Final = 0.5
+RESTART_SECONDS: Final = 0.5
 STOP_SECONDS: Final = 5.0
 
-_LEASHED: Final = """
+_BOUND_TO_PARENT: Final = """
 import ctypes, runpy, signal, sys
-# 1: PR_SET_PDEATHSIG. A replica that is killed cannot end it; the kernel does.
+# 1: PR_SET_PDEATHSIG. The kernel ends the manager of a replica that was killed.
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 sys.argv[0] = "wuliart-lora-manager"
 runpy.run_module("lora_manager", run_name="__main__")
@@ -29,37 +29,37 @@ runpy.run_module("lora_manager", run_name="__main__")
 
 
 class ManagerProcess:
-    """Kept running until `stop`. To be made on the replica's event loop.
+    """A LoRA manager that runs until `stop`; to be created on the replica's event loop.
 
     Args:
-        loras: the directory it watches; the same for all replicas, by a shared filesystem.
-        runtime_dir: of the replica: its sockets, so that each manager serves one GPU.
-        arguments: more of `wuliart-lora-manager`'s own.
+        loras: directory to watch; shared by all replicas through a file system.
+        runtime_dir: directory of this replica's sockets, so that each manager serves one GPU.
+        arguments: further options of `wuliart-lora-manager`.
     """
 
     def __init__(self, loras: Path, runtime_dir: Path, arguments: Sequence[str] = ()) -> None:
         folders = ("--loras", str(loras), "--runtime-dir", str(runtime_dir))
-        self._command = (sys.executable, "-c", _LEASHED, *folders, *arguments)
+        self._command = (sys.executable, "-c", _BOUND_TO_PARENT, *folders, *arguments)
         self._process = self._start()
-        self._keeping = asyncio.create_task(self._keep())
+        self._restarting = asyncio.create_task(self._restart())
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # On this thread, not on a worker's: the kernel takes the end of a thread for its parent's.
+        # On this thread, not on a worker's: PR_SET_PDEATHSIG fires when the parent thread ends.
         return subprocess.Popen(self._command)
 
-    async def _keep(self) -> None:
+    async def _restart(self) -> None:
         while True:
             code = await asyncio.to_thread(self._process.wait)
             log.warning("the LoRA manager ended with exit code %d; starting it again", code)
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(RESTART_SECONDS)
             self._process = self._start()
 
     async def stop(self) -> None:
-        """Ends it, politely first."""
-        self._keeping.cancel()
+        """Terminates the manager, and kills it if it has not ended after 5 s."""
+        self._restarting.cancel()
         self._process.terminate()
         with suppress(asyncio.CancelledError):
-            await self._keeping
+            await self._restarting
         try:
             await asyncio.to_thread(self._process.wait, STOP_SECONDS)
         except subprocess.TimeoutExpired:

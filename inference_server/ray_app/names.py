@@ -1,4 +1,4 @@
-"""What the two applications know of each other: their names, and how much a replica takes."""
+"""Names of the two applications, and the number of requests that the front gives a replica."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from ray import serve
 
 
 class Name(NamedTuple):
-    """Of a deployment, as Serve knows it."""
+    """Name of a deployment in Serve."""
 
     deployment: str
     application: str
 
 
-AT_ONCE: Final = 6
-"""Requests at a replica: one is generated, one stands by, and the rest let an adapter's holder be
-asked although others have less to do. All others wait in the front, where any replica can take
-them."""
+MAX_ONGOING_REQUESTS: Final = 6
+"""Requests at one replica: one running, one ready to run, and the rest so that the router can
+prefer a replica that holds the adapter although others have less to do. All others wait in the
+front, where any replica can take them."""
 
 FRONT: Final = Name("Front", "wuliart")
 REPLICA: Final = Name("Replica", "wuliart-replicas")
 
 
 def handle_of(name: Name) -> Any:
-    """For calls; whether it is there yet does not matter, each waits for the other to come."""
+    """Returns a handle for calls; the deployment need not exist yet."""
     return serve.get_deployment_handle(*name, _check_exists=False)

@@ -1,7 +1,7 @@
-"""One GPU of the fleet: an engine, its segment and its LoRA manager, as a replica of Ray Serve.
+"""One GPU of the fleet: an engine, its adapter segment and its LoRA manager, as a Serve replica.
 
-Owns the life of all three, and what the front is told of its adapters. Requests come from the front
-and are handed to the same scheduler that a single server has; who may call is the front's business.
+The front sends requests, which go to the same scheduler as in a single server, and receives reports
+of adapters and metrics. Tokens and limits of clients are checked in the front.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,35 +22,33 @@ from inference_server.adapters.records import Adapter, AdapterState
 from inference_server.config import Config
 from inference_server.engine.engine import Engine
 from inference_server.errors import RequestError, ServerError
-from inference_server.logs import REQUEST_ID
-from inference_server.ray_app.arguments import parsed
+from inference_server.ray_app.arguments import configure_process
 from inference_server.ray_app.manager_process import ManagerProcess
 from inference_server.ray_app.names import FRONT, handle_of
-from inference_server.ray_app.wire import Event, Failed, Taken
+from inference_server.ray_app.wire import Accepted, Failure, Item, Response
 from inference_server.scheduler.device_thread import device_thread
-from inference_server.service.image_generation import describe, message_of
-from inference_server.service.request_ids import take_up
+from inference_server.service.image_generation import describe, responses_of
+from inference_server.service.request_ids import begin_request
 from inference_server.service.server_metrics import metrics_of
-from inference_server.service.validation import validate
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS: Final = 1.0
-"""Between two reports where nothing has changed: a front that was started again knows nothing."""
+"""Time between two reports while nothing changes: a front that has restarted needs them."""
 
 FIRST_REPORT_SECONDS: Final = 30.0
-"""A replica takes requests once its manager has told what there is."""
+"""Longest wait for the manager's first catalogue before the replica takes requests."""
 
 
 class Replica:
     """The deployment's class; see `app` for its options.
 
     Args:
-        arguments: of `wuliart-server`: the model and its memory. What it says of the network is the
-            front's.
-        loras: the directory of adapters.
-        manager_arguments: of `wuliart-lora-manager`.
+        arguments: options of `wuliart-server` for the model and its memory; those for the network
+            are ignored.
+        loras: directory of adapters.
+        manager_arguments: options of `wuliart-lora-manager`.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
@@ -59,7 +57,7 @@ class Replica:
         self._name = serve.get_replica_context().replica_id.unique_id
         self._stack = AsyncExitStack()
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wuliart-replica-"))
-        config = replace(parsed(arguments, "wuliart-replica"), runtime_dir=Path(folder))
+        config = replace(configure_process(arguments, "wuliart-replica"), runtime_dir=Path(folder))
         thread = device_thread()
         loop = asyncio.get_running_loop()
         engine = await loop.run_in_executor(thread, self.load, config)
@@ -73,58 +71,54 @@ class Replica:
         self._stack.callback(self._reporting.cancel)
 
     def load(self, config: Config) -> Engine:
-        """The engine; on the device thread."""
+        """Loads the engine; called on the device thread."""
         return assembly.load(config, assembly.choose(config))
 
-    async def draw(
+    async def generate(
         self,
         request: bytes,
         metadata: Iterable[tuple[str, str]],
         client: str,
         adapters: Sequence[str],
-    ) -> AsyncIterator[Taken | Event | Failed]:
-        """One image.
+    ) -> AsyncIterator[Item]:
+        """Generates one image.
 
         Args:
-            request: a serialized `GenerateImageRequest`, its seed filled in.
-            metadata: the id and the trace that it goes by.
-            client: who asks; clients take turns.
-            adapters: names of the request's adapters; for the router.
+            request: a serialized `GenerateImageRequest` with its seed set.
+            metadata: request id and trace context, from `outgoing_metadata`.
+            client: identity of the client, for the fair queue.
+            adapters: names of the request's adapters, for the router.
         """
-        take_up(metadata)
+        begin_request(metadata)
         slots = self._backend.adapters.slots
-        yield Taken(self._name, all(slots.published(name) is not None for name in adapters))
+        yield Accepted(self._name, all(slots.published(name) is not None for name in adapters))
         try:
-            job = self._backend.scheduler.submit(
-                validate(GenerateImageRequest.FromString(request), self._backend.counts),
-                REQUEST_ID.get(),
-                client,
-            )
+            message = GenerateImageRequest.FromString(request)
+            accepted = responses_of(self._backend, message, client)
         except RequestError as error:
             log.info("refused: %s", error.reason)
             self._backend.scheduler.metrics.fail(error.reason)
-            yield Failed.of(error)
+            yield Failure.of(error)
             return
         try:
-            async for event in job.events():
-                yield Event(message_of(event).SerializeToString())
+            # Closed when the front cancels the call, too.
+            async with aclosing(accepted) as responses:
+                async for response in responses:
+                    yield Response(response.SerializeToString())
         except RequestError as error:
-            yield Failed.of(error)
-        finally:
-            # Reached when the front cancels the call, too.
-            self._backend.scheduler.cancel(job)
+            yield Failure.of(error)
 
     async def info(self) -> bytes:
-        """A serialized `GetServerInfoResponse`, as of a single server."""
+        """Returns a serialized `GetServerInfoResponse`."""
         message: bytes = describe(self._backend).SerializeToString()
         return message
 
     def record_routing_stats(self) -> dict[str, Any]:
-        """What Serve tells routers: names of the adapters in memory."""
+        """Returns the names of the adapters in memory, which Serve passes to the router."""
         return {"resident": [a.entry.name for a in self._resident()]}
 
     def check_health(self) -> None:
-        """Serve starts another replica if this raises."""
+        """Called by Serve, which replaces the replica if this raises."""
         if self._reporting.done():
             raise ServerError("this replica no longer reports its adapters; see its log")
 
@@ -141,15 +135,16 @@ class Replica:
         store = self._backend.adapters
         try:
             async with asyncio.timeout(FIRST_REPORT_SECONDS):
-                # What other replicas generate must not be "still being read" here.
+                # A request must not fail here because a file that other replicas have read is
+                # still being read.
                 while not store.reported or store.pending:
                     await store.changed.wait()
         except TimeoutError:
-            log.warning("no LoRA manager yet; generating without adapters until it is there")
+            log.warning("no LoRA manager has attached yet; no adapter can be used until one does")
 
     async def _report(self) -> None:
-        """Tells the front at each change, and now and then."""
-        store, told = self._backend.adapters, -1
+        """Reports to the front at each change, and every second."""
+        store, reported = self._backend.adapters, -1
         front = handle_of(FRONT)
         while True:
             changed = store.changed
@@ -158,10 +153,10 @@ class Replica:
                 await front.report.remote(
                     self._name, store.manager_attached, store.catalog.adapters, metrics
                 )
-                told = store.catalog.revision
+                reported = store.catalog.revision
             except Exception as error:
                 log.info("the front does not answer: %s", error)
-            if told == store.catalog.revision:
+            if reported == store.catalog.revision:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(REPORT_SECONDS):
                         await changed.wait()

@@ -1,8 +1,4 @@
-"""The replicas as one that generates.
-
-Owns what becomes of an image whose replica dies, and what is counted of it. Knows nothing of who
-asks, nor of how a replica is chosen.
-"""
+"""Calls to the replicas, as if they were one server; an image whose replica dies is retried."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,94 +15,100 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from inference_server.errors import RequestError
-from inference_server.ray_app.resumption import OtherImageError, Telling
-from inference_server.ray_app.wire import Failed, Taken
+from inference_server.ray_app.resumption import ImageChangedError, Resumption
+from inference_server.ray_app.wire import Accepted, Failure
 from inference_server.service.clients import CLIENT
-from inference_server.service.request_ids import handed_on
+from inference_server.service.image_calls import Responses
+from inference_server.service.request_ids import outgoing_metadata
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart_contract.status import Reason
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS: Final = 4
-"""Replicas that one request is given to, one after another, each after the last one's death."""
+MAX_ATTEMPTS: Final = 4
+"""Replicas that one request is given to, each after the death of the one before."""
 
-BEGINNINGS: Final = 2
-"""Replicas that begin to generate it: what has killed two may well be the request itself."""
+MAX_STARTS: Final = 2
+"""Replicas that may start to generate it: a request that two have died of may be the cause."""
 
-TELL_SECONDS: Final = 0.25
-"""Between two positions that a client is told."""
+POSITION_SECONDS: Final = 0.25
+"""Least time between two queue positions sent to one client."""
 
-GONE: Final = (RayActorError, DeploymentUnavailableError)
+REPLICA_DIED: Final = (RayActorError, DeploymentUnavailableError)
 
 
 @dataclass(slots=True)
 class Counts:
-    """What the front has seen since its start."""
+    """Counters since the front's start."""
 
     requests: int = 0
-    """Given to a replica; those given to a second one count twice."""
+    """Requests that a replica has accepted; one that is retried counts again."""
     resident: int = 0
     """Of them, those that found all their adapters in memory."""
-    again: int = 0
-    """Requests given to another replica because theirs has died."""
+    retries: int = 0
+    """Requests given to another replica because theirs died."""
     errors: Counter[Reason] = field(default_factory=Counter)
-    """Told by the front itself; what a replica refuses is counted there."""
+    """Errors of the front itself; replicas count their own."""
 
 
 class ReplicaCalls:
-    """Generates images.
+    """The replicas of a fleet.
 
     Args:
         replicas: handle of the deployment.
     """
 
     def __init__(self, replicas: Any) -> None:
-        self._draw = replicas.options(stream=True, method_name="draw", _by_reference=False)
+        self._generate = replicas.options(stream=True, method_name="generate", _by_reference=False)
         self._info = replicas.options(method_name="info", _by_reference=False)
         self._waiting: dict[object, None] = {}
-        """The oldest first."""
+        """Requests that no replica has accepted yet, oldest first."""
         self.counts = Counts()
 
     @property
     def waiting(self) -> int:
-        """Requests that no replica has taken yet."""
+        """Number of requests that no replica has accepted yet."""
         return len(self._waiting)
 
     async def info(self) -> pb.GetServerInfoResponse:
-        """What one of them says of itself; they are all alike."""
-        try:
-            return pb.GetServerInfoResponse.FromString(await self._info.remote())
-        except GONE:
-            raise RequestError(
-                Reason.REPLICA_LOST, "the replica that was asked has died; try again"
-            ) from None
-
-    async def draw(self, request: pb.GenerateImageRequest) -> AsyncIterator[Any]:
-        """The responses; of an image that has to be generated again, each is told once.
-
-        Args:
-            request: with its seed, so that whoever generates it generates the same image.
+        """Returns the description of one replica.
 
         Raises:
-            RequestError: there is no image.
+            RequestError: REPLICA_LOST.
         """
-        arrived, began, telling = time.monotonic(), 0, Telling()
-        for attempt in range(1, ATTEMPTS + 1):
-            drawing = False
+        try:
+            return pb.GetServerInfoResponse.FromString(await self._info.remote())
+        except REPLICA_DIED:
+            raise RequestError(
+                Reason.REPLICA_LOST, "the replica that was called has died; try again"
+            ) from None
+
+    async def generate(self, request: pb.GenerateImageRequest) -> Responses:
+        """Yields the responses of one image, each once even if a second replica generates it.
+
+        Args:
+            request: with its seed set, so that each replica generates the same image.
+
+        Raises:
+            RequestError: the image cannot be generated.
+        """
+        arrived, starts, resumption = time.monotonic(), 0, Resumption()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            started = False
             try:
-                async for response in self._asked(request, arrived):
-                    drawing = drawing or not response.HasField("queued")
-                    if telling.is_news(response):
-                        yield response
+                async with aclosing(self._attempt(request, arrived)) as responses:
+                    async for response in responses:
+                        started = started or not response.HasField("queued")
+                        if resumption.is_new(response):
+                            yield response
                 return
-            except GONE as error:
-                began += drawing
-                if attempt == ATTEMPTS or began == BEGINNINGS:
+            except REPLICA_DIED as error:
+                starts += started
+                if attempt == MAX_ATTEMPTS or starts == MAX_STARTS:
                     raise self._lost(error, "has died") from None
-                self.counts.again += 1
-                log.info("a replica died: asking another")
-            except OtherImageError as error:
+                self.counts.retries += 1
+                log.info("a replica has died; trying another")
+            except ImageChangedError as error:
                 raise self._lost(error, "has died, and an adapter has changed since") from None
             except RayTaskError:
                 self.counts.errors[Reason.INTERNAL] += 1
@@ -122,53 +124,53 @@ class ReplicaCalls:
             Reason.REPLICA_LOST, f"the replica that was generating this image {how}; try again"
         )
 
-    async def _asked(self, request: pb.GenerateImageRequest, arrived: float) -> AsyncIterator[Any]:
-        """What one replica says; before it is chosen, how many wait here before this one."""
-        names = [adapter.name for adapter in request.adapters]
-        stream = self._draw.remote(
+    async def _attempt(self, request: pb.GenerateImageRequest, arrived: float) -> Responses:
+        """Yields positions in the front's queue, then the responses of one replica."""
+        stream = self._generate.remote(
             request.SerializeToString(),
-            metadata=handed_on(),
+            metadata=outgoing_metadata(),
             client=CLIENT.get(),
-            adapters=names,
+            adapters=[adapter.name for adapter in request.adapters],
         )
         try:
-            async for position in self._taken(stream):
-                yield pb.GenerateImageResponse(queued=pb.QueuedEvent(position=position))
+            async with aclosing(self._positions(stream)) as positions:
+                async for position in positions:
+                    yield pb.GenerateImageResponse(queued=pb.QueuedEvent(position=position))
             waited = time.monotonic() - arrived
             async for item in stream:
-                if isinstance(item, Failed):
+                if isinstance(item, Failure):
                     raise item.error()
                 response = pb.GenerateImageResponse.FromString(item.message)
                 if response.HasField("completed"):
-                    _add_waiting(response.completed.timings, waited)
+                    _add_queue_time(response.completed.timings, waited)
                 yield response
         finally:
-            # Reached when the client leaves, too; harmless where all has been read.
+            # Also when the client leaves; without effect on a stream that has ended.
             stream.cancel()
 
-    async def _taken(self, stream: Any) -> AsyncIterator[int]:
-        """Until a replica has it: the position here, whenever it is another."""
+    async def _positions(self, stream: Any) -> AsyncGenerator[int, None]:
+        """Yields each new position in the front's queue until a replica accepts the request."""
         token = object()
         self._waiting[token] = None
         first = asyncio.ensure_future(anext(stream))
-        told = 0
+        sent = 0
         try:
-            while not (await asyncio.wait([first], timeout=TELL_SECONDS))[0]:
+            while not (await asyncio.wait([first], timeout=POSITION_SECONDS))[0]:
                 position = 1 + list(self._waiting).index(token)
-                if position != told:
-                    told = position
+                if position != sent:
+                    sent = position
                     yield position
-            taken: Taken = first.result()
+            accepted: Accepted = first.result()
         finally:
             del self._waiting[token]
             first.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await first
         self.counts.requests += 1
-        self.counts.resident += taken.resident
+        self.counts.resident += accepted.resident
 
 
-def _add_waiting(timings: pb.StageTimings, seconds: float) -> None:
-    """What was waited for in front of the replica counts as the replica's own queue does."""
+def _add_queue_time(timings: pb.StageTimings, seconds: float) -> None:
+    """Adds the time in the front's queue to that in the replica's."""
     for duration in (timings.queued, timings.total):
         duration.FromNanoseconds(duration.ToNanoseconds() + round(seconds * 1e9))

@@ -1,32 +1,26 @@
-"""What the client of one image has been told, so that another replica can go on from there.
-
-Owns which events of a second generating are news. Knows nothing of replicas, nor of what is
-generated.
-"""
+"""Which responses of a second generation the client of an image has not received yet."""
 
 from __future__ import annotations
 
 from wuliart.v1 import image_generation_pb2 as pb
 
 
-class OtherImageError(Exception):
-    """What is generated now is not what the client was told: an adapter's file has changed in
-    between.
-    """
+class ImageChangedError(Exception):
+    """The second generation differs from what the client has received: an adapter has changed."""
 
 
-class Telling:
-    """Of one call: each event is further than the last, however often the image is begun."""
+class Resumption:
+    """The progress of one call, over however many replicas generate its image."""
 
     def __init__(self) -> None:
         self._started: pb.StartedEvent | None = None
         self._step = 0
 
-    def is_news(self, response: pb.GenerateImageResponse) -> bool:
-        """Whether the client is to be told.
+    def is_new(self, response: pb.GenerateImageResponse) -> bool:
+        """Returns True if the client is to receive the response.
 
         Raises:
-            OtherImageError: it would contradict what the client was told.
+            ImageChangedError: the response contradicts what the client has received.
         """
         match response.WhichOneof("event"):
             case "queued":
@@ -34,7 +28,7 @@ class Telling:
             case "started":
                 first, self._started = self._started, _comparable(response.started)
                 if first is not None and first != self._started:
-                    raise OtherImageError
+                    raise ImageChangedError
                 return first is None
             case "step":
                 last, self._step = self._step, max(self._step, response.step.step)
@@ -44,7 +38,7 @@ class Telling:
 
 
 def _comparable(started: pb.StartedEvent) -> pb.StartedEvent:
-    """Without what each replica counts for itself."""
+    """Returns a copy without the generations, which each replica counts for itself."""
     copy = pb.StartedEvent()
     copy.CopyFrom(started)
     for adapter in copy.adapters:

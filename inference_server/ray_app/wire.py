@@ -1,6 +1,6 @@
-"""What passes between the front and a replica: plain bytes and values, no exceptions of ours.
+"""The items that a replica streams to the front.
 
-Owns the form; an exception would arrive wrapped in Ray's own, its details lost.
+Errors travel as values: Ray would wrap an exception in its own, and their details would be lost.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from wuliart_contract.status import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """First of all: the replica has the request."""
+class Accepted:
+    """First item: the replica has received the request."""
 
     replica: str
     resident: bool
-    """Whether all its adapters were in memory already."""
+    """True if all adapters of the request were in memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Response:
     """A serialized `GenerateImageResponse`."""
 
     message: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """Last of all: a `RequestError`."""
+class Failure:
+    """Last item of a call that fails: the values of a `RequestError`."""
 
     reason: str
     message: str
@@ -39,15 +39,18 @@ class Failed:
     retry_after: float | None
 
     @classmethod
-    def of(cls, error: RequestError) -> Failed:
-        """The error's values."""
+    def of(cls, error: RequestError) -> Failure:
+        """Returns the error's values."""
         violations = tuple((v.field, v.description) for v in error.violations)
         return cls(
             error.reason.value, error.message, dict(error.metadata), violations, error.retry_after
         )
 
     def error(self) -> RequestError:
-        """The same error again."""
+        """Returns an error of these values."""
         fields: dict[str, Any] = {"metadata": self.metadata, "retry_after": self.retry_after}
         violations = [Violation(*pair) for pair in self.violations]
         return RequestError(Reason(self.reason), self.message, violations=violations, **fields)
+
+
+Item = Accepted | Response | Failure

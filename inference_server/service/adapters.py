@@ -1,8 +1,4 @@
-"""`wuliart.v1.AdapterService`: the catalogue as messages.
-
-Owns the translation and the resume token; knows nothing of how adapters come and go, nor of how
-much of them fits into one message.
-"""
+"""`wuliart.v1.AdapterService`: the catalogue and its changes as messages, with resume tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from wuliart.v1 import adapter_pb2_grpc as rpc
 Context = aio.ServicerContext[Any, Any]
 
 MAX_REVISION_DIGITS = 20
-"""Of a 64-bit number."""
+"""Decimal digits of the largest 64-bit number."""
 
 STATES = {
     AdapterState.RESIDENT: pb.ADAPTER_STATE_RESIDENT,
@@ -36,8 +32,8 @@ class Adapters(rpc.AdapterServiceServicer):
     """The servicer.
 
     Args:
-        adapters: where they are listed, and what tells this list from an earlier life's; raises
-            RequestError while there is none.
+        adapters: returns the catalogue, and the epoch that distinguishes it from the catalogue of
+            an earlier start; raises RequestError while there is none.
     """
 
     def __init__(self, adapters: Callable[[], tuple[WatchedAdapters, str]]) -> None:
@@ -48,12 +44,12 @@ class Adapters(rpc.AdapterServiceServicer):
     ) -> pb.ListAdaptersResponse:
         """See the .proto file."""
         catalog, _ = self._adapters()
-        after = pages.after(request.page_size, request.page_token)
+        after = pages.start_of(request.page_size, request.page_token)
         adapters = catalog.adapters
         first = bisect_right(adapters, after, key=_name) if after is not None else 0
-        page = next(pages.fitting(map(_adapter, adapters[first:]), request.page_size), [])
-        following = first + len(page)
-        token = pages.token(page[-1].name) if following < len(adapters) else ""
+        page = next(pages.split(map(_adapter, adapters[first:]), request.page_size), [])
+        end = first + len(page)
+        token = pages.token(page[-1].name) if end < len(adapters) else ""
         return pb.ListAdaptersResponse(
             adapters=page, revision=catalog.revision, next_page_token=token
         )
@@ -71,21 +67,21 @@ class Adapters(rpc.AdapterServiceServicer):
 
 
 def _revision_of(token: str, epoch: str) -> int | None:
-    """The revision a token stands for; None if it is of another server life, or no token."""
-    life, _, revision = token.partition(":")
+    """Returns the revision in a resume token; None if it is not a token of this epoch."""
+    token_epoch, _, revision = token.partition(":")
     digits = revision.isascii() and revision.isdecimal() and len(revision) <= MAX_REVISION_DIGITS
-    if life != epoch or not digits:
+    if token_epoch != epoch or not digits:
         return None
     return int(revision)
 
 
 def _responses(change: Change, epoch: str) -> Iterator[pb.WatchAdaptersResponse]:
-    """One message; of a snapshot as many as it takes."""
+    """Yields the change as one message; a snapshot as one or more."""
     token = f"{epoch}:{change.revision}"
     messages = map(_adapter, change.adapters)
     if change.kind is ChangeKind.SNAPSHOT:
         left = len(change.adapters)
-        for part in pages.fitting(messages) if left else iter([[]]):
+        for part in pages.split(messages) if left else iter([[]]):
             left -= len(part)
             yield pb.WatchAdaptersResponse(
                 revision=change.revision,

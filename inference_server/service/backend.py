@@ -1,6 +1,6 @@
-"""What the public services serve from, once the model is loaded.
+"""The parts that the public services work on, from the moment the model is loaded.
 
-Owns the moment of becoming ready; until then every call is answered with STARTING.
+Until then every call fails with STARTING.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from wuliart_contract.status import Reason
 
 @dataclass(frozen=True, slots=True)
 class MemorySegment:
-    """One stretch of memory, in bytes."""
+    """One part of the memory set aside at start."""
 
     name: str
     size_bytes: int
     used_bytes: int
     location: str
-    """ "device" or "host"; on a CPU they are one."""
+    """ "device" or "host"; on a CPU always "host"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A ready server's parts."""
+    """The parts of a server that is ready."""
 
     engine: Engine
     adapters: AdapterStore
     scheduler: Scheduler
     embedded: bool
-    """Whether the model is the small one that ships with the package."""
+    """True if the model is the small one that ships with the package."""
     counts: range
-    """The numbers of steps that the model's schedule is good for; the last is the default."""
+    """The numbers of steps that the schedule supports; the last is the default."""
 
     def segments(self) -> tuple[MemorySegment, ...]:
-        """The stretches of memory set aside at start, as the memory plan has them."""
-        model, drawing = self.engine.model, self.scheduler.queue_length > 0
-        taken = model.transformer.blocks.cache_allocated
+        """Returns the segments of the memory plan, and how much of each is in use."""
+        model, busy = self.engine.model, self.scheduler.queue_length > 0
+        cached = model.transformer.blocks.cache_allocated
         where = "host" if model.device.type == "cpu" else "device"
         found = []
         for name, nbytes in model.plan.segments():
@@ -50,31 +50,35 @@ class Backend:
             if name == SLOTS:
                 nbytes, used = self.adapters.segment.nbytes, self.adapters.resident_bytes()
             elif name == BLOCK_CACHE:
-                used = nbytes if taken else 0
+                used = nbytes if cached else 0
             elif name == SCRATCH:
-                used = nbytes if drawing else 0
+                used = nbytes if busy else 0
             found.append(MemorySegment(name, nbytes, used, where))
-        waiting = MemorySegment("streamed weights", model.plan.host, model.plan.host, "host")
-        return tuple(segment for segment in (*found, waiting) if segment.size_bytes)
+        streamed = MemorySegment("streamed weights", model.plan.host, model.plan.host, "host")
+        return tuple(segment for segment in (*found, streamed) if segment.size_bytes)
 
 
 class BackendSlot:
-    """Holds the backend from the moment it is ready."""
+    """Holds the backend once it is ready."""
 
     def __init__(self) -> None:
         self._backend: Backend | None = None
 
     def fill(self, backend: Backend) -> None:
-        """The server is ready."""
+        """Sets the backend: calls are served from now on."""
         self._backend = backend
 
-    def refused(self, reason: Reason) -> None:
-        """A call was turned away before it came here; counted once there is where to count."""
+    def count_error(self, reason: Reason) -> None:
+        """Counts a call that was rejected; does nothing before the backend is ready."""
         if self._backend is not None:
             self._backend.scheduler.metrics.fail(reason)
 
     def adapters(self) -> tuple[WatchedAdapters, str]:
-        """The catalogue and its epoch; raises as `ready`."""
+        """Returns the catalogue and its epoch.
+
+        Raises:
+            RequestError: STARTING.
+        """
         adapters = self.ready.adapters
         return adapters.catalog, adapters.epoch
 

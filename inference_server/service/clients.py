@@ -1,8 +1,4 @@
-"""Which client a call comes from, and how much one client may ask for.
-
-Owns names of clients, the limits of each, and the time windows they are counted in. Knows nothing
-of what is asked for; the clock is handed in.
-"""
+"""Identity of clients, and the limits that apply to each: open calls, images, images per minute."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from wuliart_contract.status import Reason
 from wuliart_process.tokens import TokenFile, bearer
 
 CLIENT: Final[ContextVar[str]] = ContextVar("client", default="")
-"""Name of the client whose call is being handled."""
+"""Identity of the client whose call the running task handles."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -27,10 +23,10 @@ WINDOW_SECONDS: Final = 60.0
 
 
 class Clients:
-    """Tells clients apart: by their token's name or, where no tokens are required, by connection.
+    """Identifies clients: by the name of their token or, if none is required, by connection.
 
     Args:
-        tokens: None: every client may call.
+        tokens: the tokens that clients may present; None: no token is required.
     """
 
     def __init__(self, tokens: TokenFile | None) -> None:
@@ -38,17 +34,17 @@ class Clients:
         self._revocation = None if tokens is None else Revocation(tokens.name_of)
 
     @property
-    def strangers(self) -> bool:
-        """True if clients without a token are refused."""
+    def requires_token(self) -> bool:
+        """True if calls without a valid token are rejected."""
         return self._tokens is not None
 
     @asynccontextmanager
     async def identified(self, metadata: Metadata, peer: str) -> AsyncIterator[str]:
-        """The client's name, for as long as its token is valid; then cancels what runs inside.
+        """Yields the client's identity; cancels the body when the client's token is revoked.
 
         Args:
             metadata: of the call.
-            peer: of the connection, as gRPC names it.
+            peer: address of the connection's other end, as gRPC writes it.
 
         Raises:
             RequestError: UNAUTHENTICATED.
@@ -62,9 +58,9 @@ class Clients:
         if name is None:
             raise RequestError(
                 Reason.UNAUTHENTICATED,
-                "this token is not known here; ask whoever runs the server for one"
+                "this token is not one of the server's; ask the server's operator for one"
                 if token
-                else "this server asks for a token: give one (wuliart --token-file, WULIART_TOKEN, "
+                else "this server requires a token: give one (wuliart --token-file, WULIART_TOKEN, "
                 'or the header "authorization: Bearer ...")',
             )
         async with self._revocation.watched(token, name):
@@ -72,28 +68,28 @@ class Clients:
 
 
 class ConnectionLimits:
-    """How many calls without a token one connection may have open at once.
+    """Limits the calls without a token that one connection has open.
 
     Args:
-        at_once: more are refused.
+        open_calls: most calls per connection.
     """
 
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
+    def __init__(self, open_calls: int) -> None:
+        self._limit = open_calls
         self._open: Counter[str] = Counter()
 
     @contextmanager
-    def one(self, peer: str) -> Iterator[None]:
-        """One call more, as long as it lasts.
+    def open_call(self, peer: str) -> Iterator[None]:
+        """Counts one call of the connection while the body runs.
 
         Raises:
             RequestError: RATE_LIMITED.
         """
-        if self._open[peer] >= self._at_once:
+        if self._open[peer] >= self._limit:
             raise RequestError(
                 Reason.RATE_LIMITED,
-                f"{self._at_once} calls without a token are open on this connection, which is as "
-                "many as there may be; end one first",
+                f"{self._limit} calls without a token are open on this connection, which is the "
+                "limit; end one first",
                 retry_after=1.0,
             )
         self._open[peer] += 1
@@ -107,33 +103,34 @@ class ConnectionLimits:
 
 @dataclass(slots=True)
 class _Use:
-    """What one client has asked for."""
+    """The recent use of the service by one client."""
 
-    running: int = 0
-    begun: deque[float] = field(default_factory=deque)
-    """When the images of the last minute were asked for."""
+    images: int = 0
+    """Images that wait or run."""
+    accepted_at: deque[float] = field(default_factory=deque)
+    """Times of the images that were accepted in the last minute."""
 
 
 class ClientLimits:
-    """How many images one client may have under way, and ask for in a minute.
+    """Limits the images of one client, and how many of them it may request in a minute.
 
     Args:
-        at_once: waiting ones included; None: as many as there is room for.
-        per_minute: None: as many as can be generated.
-        clock: monotonic seconds.
+        images: most images of a client that wait or run; None: no limit but the queue's.
+        per_minute: most images per minute; None: no limit.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
-        self, at_once: int | None, per_minute: int | None, clock: Callable[[], float]
+        self, images: int | None, per_minute: int | None, clock: Callable[[], float]
     ) -> None:
-        self._at_once = at_once
+        self._images = images
         self._per_minute = per_minute
         self._clock = clock
         self._uses: dict[str, _Use] = {}
 
     @contextmanager
-    def drawing(self, client: str) -> Iterator[None]:
-        """As long as an image of the client's is under way.
+    def image(self, client: str) -> Iterator[None]:
+        """Counts one image of the client while the body runs.
 
         Raises:
             RequestError: RATE_LIMITED.
@@ -142,37 +139,37 @@ class ClientLimits:
         self._forget_old(use)
         try:
             self._check(use)
-            use.running += 1
+            use.images += 1
             if self._per_minute is not None:
-                use.begun.append(self._clock())
+                use.accepted_at.append(self._clock())
             try:
                 yield
             finally:
-                use.running -= 1
+                use.images -= 1
                 self._forget_old(use)
         finally:
-            # Whoever asks for nothing costs no memory, however many there were.
-            if not use.running and not use.begun:
+            # Clients that have left cost no memory, however many there were.
+            if not use.images and not use.accepted_at:
                 self._uses.pop(client, None)
 
     def _check(self, use: _Use) -> None:
-        if self._at_once is not None and use.running >= self._at_once:
+        if self._images is not None and use.images >= self._images:
             raise RequestError(
                 Reason.RATE_LIMITED,
-                f"{use.running} images of yours are under way, which is as many as this server "
-                "generates for one client at once; wait for one of them",
+                f"{use.images} images of yours are waiting or running, which is this server's "
+                "limit for one client; wait for one of them",
                 retry_after=1.0,
             )
-        if self._per_minute is not None and len(use.begun) >= self._per_minute:
-            wait = max(0.1, use.begun[0] + WINDOW_SECONDS - self._clock())
+        if self._per_minute is not None and len(use.accepted_at) >= self._per_minute:
+            wait = max(0.1, use.accepted_at[0] + WINDOW_SECONDS - self._clock())
             raise RequestError(
                 Reason.RATE_LIMITED,
-                f"{self._per_minute} images in a minute are as many as one client may ask for; "
-                f"ask again in {wait:.0f} s",
+                f"{self._per_minute} images per minute are this server's limit for one client; "
+                f"try again in {wait:.0f} s",
                 retry_after=wait,
             )
 
     def _forget_old(self, use: _Use) -> None:
         oldest = self._clock() - WINDOW_SECONDS
-        while use.begun and use.begun[0] <= oldest:
-            use.begun.popleft()
+        while use.accepted_at and use.accepted_at[0] <= oldest:
+            use.accepted_at.popleft()

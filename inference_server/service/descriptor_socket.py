@@ -1,9 +1,9 @@
-"""Proves who the LoRA manager is, hands it the segment's file descriptor, and notices its end.
+"""Authenticates the LoRA manager, sends it the segment's file descriptor, and notices its death.
 
-gRPC carries neither a peer's user nor descriptors, so a second Unix socket does. A process of this
-server's user that connects gets a token; `Attach` must bring it. Each connection stays open for as
-long as its manager may write: the kernel closes it only after it has torn down the dead process's
-mappings.
+gRPC transmits neither the peer's user nor descriptors, so a second Unix socket does. A process of
+the server's own user that connects receives a token, which `Attach` requires. The connection stays
+open for as long as the manager may write: the kernel closes it only after it has torn down the
+mappings of the dead process.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ class WriterGoneError(Exception):
 
 @dataclass(eq=False)
 class _Connection:
-    """One process of this server's user."""
+    """A connection from a process of the server's user."""
 
     socket: socket.socket
     peer: Peer
     limit: asyncio.Timeout
-    """Closes the connection unless a session takes it first."""
+    """Closes the connection unless a session begins before it expires."""
     session_id: str = ""
-    """Of the session that its token opened; empty until then."""
+    """The session that the connection's token opened; empty until then."""
 
 
 class DescriptorSocket:
     """Listens for LoRA managers.
 
     Args:
-        path: of the socket, in a directory only the owner can enter.
-        descriptor: returns what to hand out.
+        path: of the socket, in a directory that only the owner can enter.
+        descriptor: returns the descriptor to send.
         on_writer_gone: called with the session's id once its process can no longer write.
     """
 
@@ -60,12 +60,12 @@ class DescriptorSocket:
         self._descriptor = descriptor
         self._on_writer_gone = on_writer_gone
         self._waiting: dict[bytes, _Connection] = {}
-        """Connections whose tokens are not used yet, by token."""
+        """By token, the connections whose token has not been used."""
         self._serving: set[asyncio.Task[None]] = set()
         self._acceptor: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Binds and listens; needs a running event loop.
+        """Binds and listens; to be called on the event loop.
 
         Raises:
             OSError: the path cannot be bound.
@@ -87,10 +87,10 @@ class DescriptorSocket:
         self.path.unlink(missing_ok=True)
 
     def peer(self, token: bytes) -> Peer:
-        """The process that the token was sent to.
+        """Returns the process that the token was sent to.
 
         Raises:
-            WriterGoneError: the token was used already, or was never sent, or its connection ended.
+            WriterGoneError: the token was used or never sent, or its connection has ended.
         """
         try:
             return self._waiting[token].peer
@@ -98,12 +98,12 @@ class DescriptorSocket:
             raise WriterGoneError from None
 
     def hand_over(self, token: bytes, session_id: str) -> None:
-        """Sends the segment's descriptor over the token's connection, which uses the token up.
+        """Sends the segment's descriptor over the token's connection, and uses up the token.
 
-        From now on the connection's end is that of the session's writer.
+        From then on, the end of the connection is the end of the session's writer.
 
         Raises:
-            WriterGoneError: as `peer`; nothing can write.
+            WriterGoneError: as `peer`; no process can write.
         """
         connection = self._waiting.pop(token, None)
         if connection is None or connection.limit.expired():
@@ -123,8 +123,8 @@ class DescriptorSocket:
                 try:
                     accepted, _ = await loop.sock_accept(listener)
                 except OSError as error:
-                    # Out of descriptors, for example; connections wait in the backlog.
-                    log.warning("cannot accept a LoRA manager: %s", error.strerror)
+                    # For example, no descriptor is left. Connections wait in the backlog.
+                    log.warning("cannot accept a LoRA manager's connection: %s", error.strerror)
                     await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                     continue
                 task = asyncio.create_task(self._serve(accepted))
@@ -146,7 +146,7 @@ class DescriptorSocket:
                     accepted.send(token)
                     await _until_closed(accepted)
             except (OSError, TimeoutError):
-                pass  # it left, or never attached
+                pass  # the process left, or never attached
             finally:
                 self._waiting.pop(token, None)
                 if connection is not None and connection.session_id:

@@ -1,7 +1,6 @@
-"""Metrics as Prometheus reads them, at `/metrics` of an address of its own.
+"""Serves metrics to Prometheus over HTTP, at `/metrics` of an address of its own.
 
-Owns what is answered, and the way from the HTTP server's threads to the event loop, which is where
-metrics change. Knows nothing of what they are.
+Requests are served by threads; metrics are collected on the event loop, where they change.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from wuliart_process import allowed_hosts
 log = logging.getLogger(__name__)
 
 SCRAPE_SECONDS: Final = 5.0
-"""An event loop that does not answer for so long is what the operator should hear of."""
+"""Time after which an event loop that does not respond is reported as an error."""
 
 PATH: Final = "/metrics"
 
@@ -32,7 +31,7 @@ HEADERS: Final = (
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
-"""Of every answer: there is nothing in it for a browser."""
+"""Headers of every response; none of them is meant for a browser."""
 
 
 class ExporterError(ServerError):
@@ -40,25 +39,25 @@ class ExporterError(ServerError):
 
 
 def start_exporter(
-    address: str, look: Callable[[], Iterable[Metric]], allowed_hosts: Collection[str] = ()
+    address: str, collect: Callable[[], Iterable[Metric]], allowed_hosts: Collection[str] = ()
 ) -> Callable[[], None]:
-    """Serves `/metrics` from threads of its own; to be called on the event loop.
+    """Starts to serve `/metrics` from threads; to be called on the event loop.
 
     Args:
         address: HOST:PORT; an IPv6 host in brackets.
-        look: returns every metric there is; called on the event loop.
-        allowed_hosts: names by which clients may address it, besides `localhost`, literal addresses
-            and HOST itself.
+        collect: returns all metrics; called on the event loop.
+        allowed_hosts: host names that requests may use, besides `localhost`, literal addresses and
+            HOST itself.
 
     Returns:
-        What stops it. It may take a second: call it off the event loop.
+        A function that stops the exporter. It may take a second: call it off the event loop.
 
     Raises:
-        ExporterError: the address is none, is taken, or is not this machine's.
+        ExporterError: the address is malformed, taken, or not this machine's.
     """
     host, port = _parsed(address)
     registry = CollectorRegistry()
-    registry.register(_Collector(look, asyncio.get_running_loop()))
+    registry.register(_Collector(collect, asyncio.get_running_loop()))
     app = _Application(make_wsgi_app(registry), {host, *allowed_hosts})
     try:
         server = BoundedServer(host, port, app)
@@ -71,36 +70,36 @@ def start_exporter(
 
 
 class _Application:
-    """WSGI: the metrics, for the hosts and at the path that they are at."""
+    """WSGI application that checks a request's Host and path before it returns the metrics."""
 
     def __init__(self, metrics: Callable[..., list[bytes]], names: Collection[str]) -> None:
         self._metrics = metrics
         self._names = names
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        """Answers one request."""
+        """Handles one request."""
 
         def start(status: str, headers: list[tuple[str, str]]) -> Any:
             return start_response(status, [*headers, *HEADERS])
 
         if not allowed_hosts.allowed(environ.get("HTTP_HOST", ""), self._names):
-            return _refused(
+            return _error(
                 start,
                 "421 Misdirected Request",
                 "this Host is not one of the server's; add it with --allowed-host",
             )
         if environ["PATH_INFO"] != PATH:
-            return _refused(start, "404 Not Found", f"metrics are at {PATH}")
+            return _error(start, "404 Not Found", f"metrics are at {PATH}")
         try:
             return self._metrics(environ, start)
         except TimeoutError:
-            log.error("no metrics: the event loop has not answered for %.0f s", SCRAPE_SECONDS)
+            log.error("no metrics: the event loop did not respond for %.0f s", SCRAPE_SECONDS)
         except Exception:
             log.exception("no metrics")
-        return _refused(start, "500 Internal Server Error", "the server's log has more")
+        return _error(start, "500 Internal Server Error", "the server's log has the details")
 
 
-def _refused(start_response: Callable[..., Any], status: str, why: str) -> list[bytes]:
+def _error(start_response: Callable[..., Any], status: str, why: str) -> list[bytes]:
     start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [f"{why}\n".encode()]
 
@@ -109,23 +108,23 @@ def _parsed(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
-        raise ExporterError(f"--metrics {address!r} is no address; write HOST:PORT")
+        raise ExporterError(f"--metrics {address!r} is not an address; write HOST:PORT")
     return host, int(port)
 
 
 class _Collector:
-    """What `prometheus_client` asks at each scrape, from a thread of the HTTP server."""
+    """Collects metrics on the event loop, for `prometheus_client` on a thread of the server."""
 
     def __init__(
-        self, look: Callable[[], Iterable[Metric]], loop: asyncio.AbstractEventLoop
+        self, collect: Callable[[], Iterable[Metric]], loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._look = look
+        self._collect = collect
         self._loop = loop
 
     def collect(self) -> list[Metric]:
-        """One consistent look at everything."""
+        """Returns all metrics, all of one moment."""
 
-        async def now() -> list[Metric]:
-            return list(self._look())
+        async def on_loop() -> list[Metric]:
+            return list(self._collect())
 
-        return asyncio.run_coroutine_threadsafe(now(), self._loop).result(SCRAPE_SECONDS)
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(SCRAPE_SECONDS)

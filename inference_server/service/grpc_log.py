@@ -1,6 +1,6 @@
-"""Takes the traceback from what strangers can make gRPC log: a line is enough.
+"""Shortens the log records that untrusted clients can make gRPC write to one line each.
 
-How often a line may come is the log's own business (`wuliart_process.log_repeats`).
+`wuliart_process.log_repeats` limits how often a line is written.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Final
 LOGGER: Final = "grpc._cython.cygrpc"
 
 BEGINNINGS: Final = ("Invalid encoding on", "ExecuteBatchError raised in core")
-"""Of the messages: of a header that is not text, and of a call whose client is gone."""
+"""How these messages begin: a header is not text; the client of a call is gone."""
 
 MAX_CHARACTERS: Final = 200
-"""Of such a message: it quotes what the client sent."""
+"""Longest such message; it quotes what the client sent."""
 
 
 def limit_grpc() -> None:
-    """Puts the limit on gRPC's logger; a second time changes nothing."""
+    """Adds the filter to gRPC's logger, once however often it is called."""
     logging.getLogger(LOGGER).addFilter(_shortened)
 
 

@@ -1,7 +1,7 @@
-"""Stands before every public call: what a client without credentials sends is not even read.
+"""Admits or rejects every public call, before its request is read.
 
-Owns which methods are open to every client, what a refused call is answered with, and the writing
-of responses. The names and limits are `clients`'.
+A call without a valid token, or over a limit of its client, ends here. The limits themselves are in
+`clients`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from inference_server.service.receiving import Stream, as_stream
 from inference_server.service.status import abort
 from wuliart_contract.status import Reason
 
-OPEN: Final = (f"/{health.NAME}/Check", f"/{health.NAME}/Watch")
-"""Probes have no token, and learn nothing but whether the server serves."""
+PROBES: Final = (f"/{health.NAME}/Check", f"/{health.NAME}/Watch")
+"""Methods that need no token: they return nothing but the health status."""
 
-OPEN_AT_ONCE: Final = 16
-"""Calls of `OPEN` that one connection may have open."""
+MAX_PROBES: Final = 16
+"""Calls of `PROBES` without a token that one connection may have open."""
 
-DRAWS: Final = "/wuliart.v1.ImageGenerationService/GenerateImage"
+GENERATE: Final = "/wuliart.v1.ImageGenerationService/GenerateImage"
 
 Context = aio.ServicerContext[Any, Any]
 
 
 class Guard(aio.ServerInterceptor):
-    """Comes before everything else that looks at a call.
+    """The first interceptor of the public server.
 
     Args:
-        clients: the clients' names.
+        clients: identifies the client of a call.
         limits: of each client.
-        refused: called with the reason of each call that is turned away.
+        on_reject: called with the reason of each call that is rejected.
     """
 
     def __init__(
-        self, clients: Clients, limits: ClientLimits, refused: Callable[[Reason], None]
+        self, clients: Clients, limits: ClientLimits, on_reject: Callable[[Reason], None]
     ) -> None:
         self._clients = clients
         self._limits = limits
-        self._strangers = ConnectionLimits(OPEN_AT_ONCE)
-        self._refused = refused
+        self._probe_limits = ConnectionLimits(MAX_PROBES)
+        self._on_reject = on_reject
 
     async def intercept_service(
         self,
@@ -56,8 +56,8 @@ class Guard(aio.ServerInterceptor):
     ) -> Any:
         """Wraps the handler of one call.
 
-        Every method becomes one of streams, which on the wire is the same: gRPC reads no request
-        before the handler asks for it, and the handler sees how its writing ends.
+        Every method becomes a stream-stream method, which is the same on the wire: gRPC then reads
+        no request before the handler asks for one, and the handler sees if a write fails.
         """
         handler = await continuation(handler_call_details)
         if handler is None:
@@ -71,46 +71,46 @@ class Guard(aio.ServerInterceptor):
         async def guarded(requests: AsyncIterator[Any], context: Context) -> None:
             try:
                 async with self._admitted(method, context):
-                    await _answer(stream, requests, context)
+                    await _write_responses(stream, requests, context)
             except RequestError as error:
-                # What a handler raises is a status already.
-                self._refused(error.reason)
-                await _ended(abort(context, error))
+                # Of the guard itself: a handler's errors are a status already.
+                self._on_reject(error.reason)
+                await _completed(abort(context, error))
 
         return guarded
 
     @asynccontextmanager
     async def _admitted(self, method: str, context: Context) -> AsyncIterator[None]:
-        """As long as the client may have the call open.
+        """Runs the body while the client may have the call open.
 
         Raises:
             RequestError: UNAUTHENTICATED or RATE_LIMITED.
         """
-        if method in OPEN and self._clients.strangers:
-            with self._strangers.one(context.peer()):
+        if method in PROBES and self._clients.requires_token:
+            with self._probe_limits.open_call(context.peer()):
                 yield
             return
         metadata: Any = context.invocation_metadata() or ()
         async with self._clients.identified(metadata, context.peer()) as name:
             CLIENT.set(name)
-            if method != DRAWS:
+            if method != GENERATE:
                 yield
                 return
-            with self._limits.drawing(name):
+            with self._limits.image(name):
                 yield
 
 
-async def _answer(stream: Stream, requests: AsyncIterator[Any], context: Context) -> None:
+async def _write_responses(stream: Stream, requests: AsyncIterator[Any], context: Context) -> None:
     responding: Any = stream(requests, context)
     async with aclosing(responding) as responses:
         async for response in responses:
-            await _ended(context.write(response))
+            await _completed(context.write(response))
 
 
-async def _ended(sending: Awaitable[None]) -> None:
-    """Waits for what is sent; a client that has gone without reading it cancels the call."""
+async def _completed(write: Awaitable[None]) -> None:
+    """Waits until a write is complete; cancels the call if its client has gone."""
     try:
-        await sending
+        await write
     except aio.InternalError:
         # gRPC would log a traceback for each client that does not read to the end.
         raise asyncio.CancelledError from None

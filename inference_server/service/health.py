@@ -1,7 +1,7 @@
-"""`grpc.health.v1.Health`: whether the server serves, for probes that may be strangers.
+"""`grpc.health.v1.Health`, for probes that need no token.
 
-Not the servicer of grpcio-health-checking: that one waits for each watching client to read before
-a status changes, so one that does not read would keep the server from becoming ready.
+The servicer of grpcio-health-checking is not used: it waits for each watching client to read before
+it changes a status, so one that does not read would keep the server from becoming ready.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Health(rpc.HealthServicer):
     """The servicer; NOT_SERVING until `ready`, and again for good from `draining` on.
 
     Args:
-        services: full names of those that are asked for; all have one status.
+        services: full names of the services; all have the same status.
     """
 
     def __init__(self, services: Sequence[str]) -> None:
@@ -34,39 +34,39 @@ class Health(rpc.HealthServicer):
         self._changed = asyncio.Event()
 
     def ready(self) -> None:
-        """The services serve, unless the server drains already."""
+        """Sets the status to SERVING, unless the server is draining."""
         if not self._draining:
             self._set(pb.HealthCheckResponse.SERVING)
 
     def draining(self) -> None:
-        """The services do not serve any more."""
+        """Sets the status to NOT_SERVING for good."""
         self._draining = True
         self._set(pb.HealthCheckResponse.NOT_SERVING)
 
     async def Check(
         self, request: pb.HealthCheckRequest, context: Context
     ) -> pb.HealthCheckResponse:
-        """The status of one service; NOT_FOUND if there is no such service."""
+        """Returns the status of one service; NOT_FOUND if there is no such service."""
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
         return pb.HealthCheckResponse(status=self._status)
 
     async def List(self, request: Any, context: Context) -> Any:
-        """The status of each service."""
+        """Returns the status of each service."""
         status = pb.HealthCheckResponse(status=self._status)
         statuses = dict.fromkeys(self._services, status)
-        return vars(pb)["HealthListResponse"](statuses=statuses)  # its type stubs are older
+        return vars(pb)["HealthListResponse"](statuses=statuses)  # missing from the type stubs
 
     async def Watch(
         self, request: pb.HealthCheckRequest, context: Context
     ) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The status of one service whenever it changes, without end."""
-        told = None
+        """Streams the status of one service whenever it changes, without end."""
+        sent = None
         while True:
             changed = self._changed
             status = self._status_of(request.service)
-            if status != told:
-                told = status
+            if status != sent:
+                sent = status
                 yield pb.HealthCheckResponse(status=status)
             await changed.wait()
 

@@ -1,14 +1,7 @@
-"""`wuliart.v1.ImageGenerationService`: requests to jobs, events to messages.
-
-Owns the translation both ways and the end of a call (a client that leaves cancels its job); knows
-nothing of how images are generated.
-"""
+"""`wuliart.v1.ImageGenerationService` of a single server: requests in, events out as messages."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,58 +10,65 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import aio
 
 from inference_server import VERSION
-from inference_server.errors import RequestError
 from inference_server.logs import REQUEST_ID
 from inference_server.scheduler import events
 from inference_server.service.backend import Backend, BackendSlot
 from inference_server.service.clients import CLIENT
-from inference_server.service.request_ids import take_up, told
+from inference_server.service.image_calls import ImageServicer, Responses
 from inference_server.service.validation import validate
 from wuliart.v1 import image_generation_pb2 as pb
-from wuliart.v1 import image_generation_pb2_grpc as rpc
 from wuliart_contract import limits
+from wuliart_contract.status import Reason
 
 Context = aio.ServicerContext[Any, Any]
 
-log = logging.getLogger(__name__)
 
-
-class ImageGeneration(rpc.ImageGenerationServiceServicer):
-    """The servicer; every failure is raised and turned into a status by the interceptor."""
+class ImageGeneration(ImageServicer):
+    """Generates images with the backend of this process."""
 
     def __init__(self, backend: BackendSlot) -> None:
         self._backend = backend
 
-    async def GenerateImage(
-        self, request: pb.GenerateImageRequest, context: Context
-    ) -> AsyncIterator[pb.GenerateImageResponse]:
-        """See the .proto file."""
-        take_up(context.invocation_metadata())
-        try:
-            backend = self._backend.ready
-            draw = validate(request, backend.counts)
-            scheduler = backend.scheduler
-            job = scheduler.submit(draw, REQUEST_ID.get(), CLIENT.get())
-        except RequestError as error:
-            self._refused(error)
-            raise
-        try:
-            async for event in told(job.events(), context):
-                yield message_of(event)
-        finally:
-            # Reached when the client cancels, its deadline passes or its connection breaks, too.
-            scheduler.cancel(job)
+    def accept(self, request: pb.GenerateImageRequest) -> Responses:
+        """See `ImageServicer`."""
+        return responses_of(self._backend.ready, request, CLIENT.get())
 
-    def _refused(self, error: RequestError) -> None:
-        log.info("refused: %s", error.reason)
-        with suppress(RequestError):  # while the model loads, nobody counts
-            self._backend.ready.scheduler.metrics.fail(error.reason)
+    def count_error(self, reason: Reason) -> None:
+        """See `ImageServicer`."""
+        self._backend.count_error(reason)
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
         """See the .proto file."""
         return describe(self._backend.ready)
+
+
+def responses_of(backend: Backend, request: pb.GenerateImageRequest, client: str) -> Responses:
+    """Validates a request and hands it to the scheduler.
+
+    Args:
+        backend: generates the image.
+        request: as it arrived.
+        client: identity of the client, for the fair queue.
+
+    Returns:
+        The responses; closing them cancels the request.
+
+    Raises:
+        RequestError: the request is rejected.
+    """
+    scheduler = backend.scheduler
+    job = scheduler.submit(validate(request, backend.counts), REQUEST_ID.get(), client)
+
+    async def responses() -> Responses:
+        try:
+            async for event in job.events():
+                yield message_of(event)
+        finally:
+            scheduler.cancel(job)
+
+    return responses()
 
 
 def _duration(seconds: float) -> Duration:
@@ -78,7 +78,7 @@ def _duration(seconds: float) -> Duration:
 
 
 def message_of(event: events.Event) -> pb.GenerateImageResponse:
-    """An event as it travels."""
+    """Returns an event as a message."""
     match event:
         case events.Queued():
             return pb.GenerateImageResponse(queued=pb.QueuedEvent(position=event.position))
@@ -144,7 +144,7 @@ def _completed(event: events.Completed) -> pb.CompletedEvent:
 
 
 def describe(backend: Backend) -> pb.GetServerInfoResponse:
-    """All that can be asked of a server."""
+    """Returns the server's description."""
     model = backend.engine.model
     parameters = backend.adapters.segment.layout.parameters
     on_gpu = model.device.type == "cuda"

@@ -1,7 +1,4 @@
-"""The two gRPC servers of the process: the public one, and the manager's.
-
-Owns ports, TLS, options, health and reflection; knows nothing of what the services do.
-"""
+"""The two gRPC servers of the process: the public one, and the one for the LoRA manager."""
 
 from __future__ import annotations
 
@@ -45,17 +42,17 @@ SERVICES = (
 
 
 class ListenError(ServerError):
-    """An address cannot be listened on; the message says which."""
+    """The server cannot listen on an address; the message names it."""
 
 
 class PublicListener:
-    """Serves clients; health says NOT_SERVING until `ready` and again from `draining` on.
+    """Serves clients; health is NOT_SERVING until `ready` and again from `draining` on.
 
     Args:
-        network: where, and who may call.
-        images: the servicer that generates.
-        adapters: the servicer that lists adapters.
-        refused: told the reason of each call that is turned away at the door.
+        network: address, TLS, tokens and limits.
+        images: servicer of ImageGenerationService.
+        adapters: servicer of AdapterService.
+        on_reject: called with the reason of each call that the guard rejects.
     """
 
     def __init__(
@@ -63,10 +60,10 @@ class PublicListener:
         network: Network,
         images: image_generation_pb2_grpc.ImageGenerationServiceServicer,
         adapters: adapter_pb2_grpc.AdapterServiceServicer,
-        refused: Callable[[Reason], None],
+        on_reject: Callable[[Reason], None],
     ) -> None:
         limits = ClientLimits(network.per_client, network.per_minute, time.monotonic)
-        guard = Guard(Clients(_tokens(network)), limits, refused)
+        guard = Guard(Clients(_tokens(network)), limits, on_reject)
         limit_grpc()
         self._server = public_server([guard, StatusInterceptor()])
         self._health = Health(SERVICES)
@@ -83,26 +80,26 @@ class PublicListener:
             self.port = _bind(self._server, network.listen, _credentials(network))
 
     async def start(self) -> None:
-        """Begins to listen, not yet serving."""
+        """Begins to listen; health is NOT_SERVING."""
         await self._server.start()
 
     def ready(self) -> None:
-        """Calls are served from now on."""
+        """Sets health to SERVING."""
         self._health.ready()
 
     def draining(self) -> None:
-        """Health says NOT_SERVING for good; calls in flight go on."""
+        """Sets health to NOT_SERVING for good; open calls continue."""
         self._health.draining()
 
     async def stop(self, grace: float) -> None:
-        """Ends calls still open after `grace` seconds."""
+        """Stops, and ends calls that are still open after `grace` seconds."""
         await self._server.stop(grace)
 
 
 class ControlListener:
-    """Serves the LoRA manager on a Unix socket that only this user may connect to.
+    """Serves the LoRA manager on a Unix socket of mode 0600.
 
-    Mode 0600; the token that `Attach` must bring (see `DescriptorSocket`) is the second check.
+    The token that `Attach` requires (see `DescriptorSocket`) is a second check of its user.
     """
 
     def __init__(self, path: Path, segment: segment_pb2_grpc.SegmentServiceServicer) -> None:
@@ -119,12 +116,12 @@ class ControlListener:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Ends the manager's session."""
+        """Stops at once, which ends the manager's session."""
         await self._server.stop(0)
 
 
 def _public_descriptors() -> DescriptorPool:
-    """What reflection may tell: the default pool would also describe the internal contract."""
+    """Returns the descriptors for reflection; the default pool also has the internal contract."""
     pool = DescriptorPool()
     added: set[str] = set()
 

@@ -1,7 +1,7 @@
-"""The way of requests in and of responses out, the same for every kind of method.
+"""Turns handlers of every kind into stream handlers that limit how long a request may take.
 
-Owns how long a request may take to arrive. A handler becomes one that reads by itself: gRPC would
-otherwise read the request, without a limit of time, before anything can look at the call.
+gRPC reads the request of a unary handler before any interceptor can reject the call, and waits for
+it without a time limit.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from inference_server.errors import RequestError, Violation
 from wuliart_contract.status import Reason
 
 SECONDS: Final = 10.0
-"""From the call's headers to the last byte of its request."""
+"""Time from the call's headers to the last byte of its request."""
 
 Context = aio.ServicerContext[Any, Any]
 
 Stream = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
-"""Responses to requests, whatever kind the method is of."""
+"""A handler of any kind of method, as a function from requests to responses."""
 
 
 def as_stream(handler: Any) -> Stream:
-    """The behaviour of a `grpc.RpcMethodHandler`; reads nothing before it is iterated."""
+    """Returns the behaviour of a `grpc.RpcMethodHandler`; it reads nothing until it is iterated."""
     match handler.request_streaming, handler.response_streaming:
         case True, True:
             behaviour: Stream = handler.stream_stream
@@ -35,7 +35,7 @@ def as_stream(handler: Any) -> Stream:
             return _one_to_many(handler.unary_stream)
         case False, False:
             return _one_to_one(handler.unary_unary)
-    raise NotImplementedError("a method that takes a stream and gives one response")
+    raise NotImplementedError("a method that takes a stream and returns one response")
 
 
 def _one_to_many(inner: Callable[[Any, Context], AsyncIterator[Any]]) -> Stream:
@@ -56,10 +56,10 @@ def _one_to_one(inner: Callable[[Any, Context], Awaitable[Any]]) -> Stream:
 
 
 async def _request(requests: AsyncIterator[Any]) -> Any:
-    """The one request of a call.
+    """Reads the one request of a call.
 
     Raises:
-        RequestError: INVALID_REQUEST, if it does not come in time or not at all.
+        RequestError: INVALID_REQUEST, if the request does not arrive in time or at all.
     """
     try:
         async with asyncio.timeout(SECONDS):

@@ -1,13 +1,13 @@
-"""The id that a request goes by: from its metadata into its log records and back to its client.
+"""Request ids: read from a call's metadata, written into log records, sent back to the client.
 
-Owns that, and the trace that the call belongs to. Knows nothing of what is asked for.
+A call's metadata may also carry a W3C trace context, which is taken over at the same moment.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from grpc import aio
@@ -17,41 +17,33 @@ from inference_server.logs import REQUEST_ID
 from wuliart_process import tracing
 
 KEY = "x-request-id"
-"""Metadata that the id comes in and goes back in."""
+"""Metadata key of the id, in both directions."""
 
 
-def take_up(metadata: Any) -> None:
-    """From here on the running task is known by the id and the trace of its call.
+def begin_request(metadata: Any) -> None:
+    """Sets the request id and the trace context of the running task.
 
     Args:
         metadata: of the call, as gRPC gives it.
     """
     metadata = metadata or ()
-    # Not undone at the end: each call has a task of its own.
+    # Never detached: each call runs in a task of its own.
     attach(tracing.incoming(metadata))
     REQUEST_ID.set(request_id(metadata))
 
 
-def handed_on() -> tuple[tuple[str, str], ...]:
-    """Metadata with which another process can take up this task's call."""
+def outgoing_metadata() -> tuple[tuple[str, str], ...]:
+    """Metadata from which another process can call `begin_request` for the same call."""
     return ((KEY, REQUEST_ID.get()), *tracing.outgoing_metadata())
 
 
-async def told(
-    responses: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]
-) -> AsyncIterator[Any]:
-    """The responses, the first of them behind the call's id."""
-    identified = False
-    async for response in responses:
-        if not identified:
-            # Not sooner: a call that has sent anything is not tried again by itself.
-            await context.send_initial_metadata(((KEY, REQUEST_ID.get()),))
-            identified = True
-        yield response
+async def send_request_id(context: aio.ServicerContext[Any, Any]) -> None:
+    """Sends the running task's request id to the client, as initial metadata."""
+    await context.send_initial_metadata(((KEY, REQUEST_ID.get()),))
 
 
 def request_id(metadata: Iterable[tuple[str, str]]) -> str:
-    """The client's own id if it sent one that can go into a log as it is; else a random one."""
+    """Returns the client's own id if it is safe to log, else a random one of 16 hex digits."""
     for key, value in metadata:
         if key == KEY and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
             return value

@@ -1,7 +1,4 @@
-"""Ends calls whose token is no longer valid, streams that stay open for days included.
-
-Owns the watch over open calls. Knows nothing of where tokens come from.
-"""
+"""Ends open calls whose token has been revoked, including streams that are open for days."""
 
 from __future__ import annotations
 
@@ -14,29 +11,29 @@ from typing import Final
 from inference_server.errors import RequestError
 from wuliart_contract.status import Reason
 
-LOOK_SECONDS: Final = 0.5
-"""Between two looks at the tokens of open calls."""
+CHECK_SECONDS: Final = 0.5
+"""Time between two checks of the tokens of open calls."""
 
 
 class Revocation:
     """The open calls, by token.
 
     Args:
-        name_of: returns the name that a token stands for now; None if it is not valid.
+        name_of: returns the client's name for a token; None if the token is not valid now.
     """
 
     def __init__(self, name_of: Callable[[str], str | None]) -> None:
         self._name_of = name_of
         self._open: defaultdict[tuple[str, str], set[asyncio.Timeout]] = defaultdict(set)
-        """Calls, each as what ends it, by token and name."""
+        """By token and name, a timeout for each call; rescheduling it ends the call."""
         self._watching: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def watched(self, token: str, name: str) -> AsyncIterator[None]:
-        """Cancels what runs inside once the token no longer stands for the name.
+        """Cancels the body once the token no longer belongs to the name.
 
         Raises:
-            RequestError: UNAUTHENTICATED, if it was cancelled.
+            RequestError: UNAUTHENTICATED, if the body was cancelled.
         """
         limit = asyncio.timeout(None)
         try:
@@ -53,13 +50,13 @@ class Revocation:
                 raise
             raise RequestError(
                 Reason.UNAUTHENTICATED,
-                "the token of this call has been taken back; give one that is valid",
+                "the token of this call has been revoked; give one that is valid",
             ) from None
 
     async def _watch(self) -> None:
-        """Looks at every token, as long as a call is open."""
+        """Checks every token for as long as a call is open."""
         while self._open:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             for (token, name), limits in list(self._open.items()):
                 if self._name_of(token) != name:
                     for limit in list(limits):

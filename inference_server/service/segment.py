@@ -1,7 +1,6 @@
-"""`wuliart.internal.v1.SegmentService`: the LoRA manager's session.
+"""`wuliart.internal.v1.SegmentService`: the session of the LoRA manager.
 
-Owns the translation and the stream that is the session; knows nothing of slots' lives. Nothing that
-the manager sends is believed: names and texts are bounded and made printable here.
+The manager's values are not trusted: names and texts are bounded and made printable here.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ Context = aio.ServicerContext[Any, Any]
 HASH_CHARACTERS = 64
 MAX_REASON_CHARACTERS = 1_000
 MAX_SECONDS = 86_400.0
-"""Durations that the manager measured and that go into the metrics; longer ones are wrong."""
+"""Longest duration of the manager's that is counted in the metrics; a longer one is an error."""
 
 
-class Segment(rpc.SegmentServiceServicer):
+class SegmentServicer(rpc.SegmentServiceServicer):
     """The servicer.
 
     Args:
-        store: what the session works on.
-        descriptors: hands out the segment's file descriptor.
-        conditioning: silu(temb), float32 little endian [rows, width].
+        store: the adapters, their slots and their catalogue.
+        descriptors: sends the segment's file descriptor.
+        conditioning: silu(temb), float32, little endian, shape [rows, width].
     """
 
     def __init__(
@@ -103,13 +102,13 @@ class Segment(rpc.SegmentServiceServicer):
         self, request: pb.ReportCatalogRequest, context: Context
     ) -> pb.ReportCatalogResponse:
         """See the .proto file."""
-        # Twice: a file that is renamed is listed under both names for a moment.
+        # Twice the limit: a file that is renamed is listed under both names for a moment.
         listed = len(request.entries) + len(request.pending)
         if max(listed, len(request.waiting)) > 2 * MAX_LISTED_ADAPTERS:
             raise RequestError(
                 Reason.INVALID_REQUEST,
-                f"{len(request.entries)} adapters are more than the {MAX_LISTED_ADAPTERS} that "
-                "are listed",
+                f"the report lists {listed} files and {len(request.waiting)} that are waited for; "
+                f"at most {2 * MAX_LISTED_ADAPTERS} of each are accepted",
             )
         entries = [_entry(e) for e in request.entries]
         pending = [name for name in request.pending if not name_problem(name)]
@@ -122,7 +121,7 @@ class Segment(rpc.SegmentServiceServicer):
     ) -> pb.ReserveSlotResponse:
         """See the .proto file."""
         if problem := name_problem(request.name):
-            raise RequestError(Reason.INVALID_REQUEST, f"this adapter has no slot: {problem}")
+            raise RequestError(Reason.INVALID_REQUEST, f"no slot for this adapter: {problem}")
         slot = self._store.reserve(
             request.session_id, request.request_id, request.name, evict=request.evict
         )
@@ -137,8 +136,8 @@ class Segment(rpc.SegmentServiceServicer):
         self, request: pb.CommitSlotRequest, context: Context
     ) -> pb.CommitSlotResponse:
         """See the .proto file."""
-        called: Any = context.invocation_metadata() or ()
-        with _tracer.start_as_current_span("commit", tracing.incoming(called)):
+        metadata: Any = context.invocation_metadata() or ()
+        with _tracer.start_as_current_span("commit", tracing.incoming(metadata)):
             await self._commit(request)
         return pb.CommitSlotResponse(revision=self._store.catalog.revision)
 
@@ -175,7 +174,7 @@ def _seconds(
 
 
 def _entry(message: pb.CatalogEntry) -> FileEntry:
-    """The entry as it may be listed; one whose name cannot be used is a refused one."""
+    """Returns the entry in a form that may be listed; an unusable name makes it a refused one."""
     problem = name_problem(message.name)
     return FileEntry(
         name=printable(message.name),
@@ -193,7 +192,7 @@ def _entry(message: pb.CatalogEntry) -> FileEntry:
 
 
 def _waiting(message: pb.WaitingFile) -> FileEntry:
-    """A file of which nothing is known but why it waits."""
+    """Returns an entry for a file that has not been read yet."""
     return FileEntry(
         name=message.name,
         title=message.name,
@@ -206,7 +205,7 @@ def _waiting(message: pb.WaitingFile) -> FileEntry:
 
 
 def _shown(text: str, most: int) -> str:
-    """The beginning of the text, `REPLACEMENT` for each character that hides something."""
+    """Returns at most `most` characters, with `REPLACEMENT` for each invisible one."""
     text = text if len(text) <= most else f"{text[: most - 1]}…"
     hidden = hidden_characters(text)
     return "".join(REPLACEMENT if n in hidden else c for n, c in enumerate(text))

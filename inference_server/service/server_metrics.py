@@ -1,8 +1,4 @@
-"""The figures of a server, by their names.
-
-Owns the names of the metrics and their labels. Counts nothing itself: it reads the ready server's
-parts, on the event loop, which is where they change.
-"""
+"""Names, labels and help texts of a server's metrics, read from the parts that count them."""
 
 from __future__ import annotations
 
@@ -19,34 +15,34 @@ from inference_server.adapters.slot_state import SlotState
 from inference_server.adapters.store import AdapterStore
 from inference_server.histogram import Histogram
 from inference_server.scheduler.metrics import ImageMetrics
-from inference_server.service import common_metrics as common
+from inference_server.service import metric_families as families
 from inference_server.service.backend import Backend
-from inference_server.service.common_metrics import counter, gauge
+from inference_server.service.metric_families import counter, gauge
 
 COUNTS: Final = {
     Count.LOADS: "Adapter versions verified and published.",
-    Count.REFUSED: "Adapter files that came, or changed, and were refused.",
-    Count.PROMOTED: "Adapters that became resident while an image waited for them.",
-    Count.EVICTED: "Idle adapters that made room for another name.",
-    Count.DRAINED: "Adapter versions whose last image was done and whose slot came free.",
-    Count.CHECKSUM_FAILURES: "Slots that did not hold what was committed.",
+    Count.REFUSED: "New or changed adapter files that were refused.",
+    Count.PROMOTED: "Adapters loaded while an image waited for them.",
+    Count.EVICTED: "Idle adapters evicted in favour of another name.",
+    Count.DRAINED: "Slots freed when the last image that used a replaced version was complete.",
+    Count.CHECKSUM_FAILURES: "Commits whose checksum did not match the slot.",
     Count.LEASE_EXPIRIES: "Reservations of slots that were not committed in time.",
 }
 
 DURATIONS: Final = {
-    Duration.DETECT_TO_READY: "From the manager's seeing a file until its adapter was published.",
-    Duration.COPY: "What the manager took to write a slot.",
-    Duration.VERIFY: "From a commit to the end of its checksum, and of the copy to the device.",
-    Duration.DRAIN: "From the moment a version lost its name until its last image was done.",
-    Duration.PROMOTION_WAIT: "From an image's finding an adapter absent until it was resident.",
+    Duration.DETECT_TO_READY: "Time from noticing a new or changed file to publishing its adapter.",
+    Duration.COPY: "Time that the manager took to write a slot.",
+    Duration.VERIFY: "Time to copy a committed slot to the device and to compute its checksum.",
+    Duration.DRAIN: "Time from unpublishing a version to the end of its last image.",
+    Duration.PROMOTION_WAIT: "Time that an image waited for an adapter to be loaded.",
 }
 
 
 def metrics_of(backend: Backend) -> Iterator[Metric]:
-    """Every metric there is, on the event loop."""
+    """Yields every metric; to be called on the event loop, where they change."""
     yield InfoMetricFamily(
         "wuliart_server",
-        "What is running.",
+        "Version, model and device of the server.",
         {
             "version": VERSION,
             "model": backend.engine.model.name,
@@ -54,8 +50,8 @@ def metrics_of(backend: Backend) -> Iterator[Metric]:
         },
     )
     scheduler = backend.scheduler
-    yield common.queue_length(scheduler.queue_length)
-    yield common.queue_capacity(scheduler.capacity)
+    yield families.queue_length(scheduler.queue_length)
+    yield families.queue_capacity(scheduler.capacity)
     yield from _images(scheduler.metrics)
     yield from _memory(backend)
     yield from _slots(backend.adapters)
@@ -63,12 +59,16 @@ def metrics_of(backend: Backend) -> Iterator[Metric]:
 
 
 def _images(metrics: ImageMetrics) -> Iterator[Metric]:
-    yield counter("images_completed", "Images handed to their clients.", metrics.completed)
-    yield counter("images_cancelled", "Images whose client left.", metrics.cancelled)
-    yield common.errors(metrics.errors)
+    yield counter("images_completed", "Images sent to their clients.", metrics.completed)
+    yield counter(
+        "images_cancelled", "Accepted requests whose client left before the end.", metrics.cancelled
+    )
+    yield families.errors(metrics.errors)
     stages = {stage.value: histogram for stage, histogram in metrics.stages.items()}
-    yield _histograms("stage_seconds", "Completed images, by stage.", "stage", stages)
-    yield _histogram("step_seconds", "What a step took all who shared it.", metrics.steps)
+    yield _histograms("stage_seconds", "Time of completed images, by stage.", "stage", stages)
+    yield _histogram(
+        "step_seconds", "Duration of a step, for all images that shared it.", metrics.steps
+    )
     yield _histogram("step_images", "Images that shared a step.", metrics.batches)
 
 
@@ -77,7 +77,9 @@ def _memory(backend: Backend) -> Iterator[Metric]:
     size = GaugeMetricFamily(
         "wuliart_memory_size_bytes", "Memory set aside at start.", labels=labels
     )
-    used = GaugeMetricFamily("wuliart_memory_used_bytes", "Of it, in use now.", labels=labels)
+    used = GaugeMetricFamily(
+        "wuliart_memory_used_bytes", "Memory in use, of that set aside.", labels=labels
+    )
     for segment in backend.segments():
         size.add_metric([segment.name, segment.location], segment.size_bytes)
         used.add_metric([segment.name, segment.location], segment.used_bytes)
@@ -90,10 +92,10 @@ def _slots(store: AdapterStore) -> Iterator[Metric]:
     for state in SlotState:
         slots.add_metric([state.value], states[state])
     yield slots
-    yield gauge("adapter_pins", "Slots' uses by images under way.", store.slots.pin_count)
+    yield gauge("adapter_pins", "Pins of slots by running images.", store.slots.pin_count)
     attached = int(store.manager_attached)
-    yield gauge("manager_attached", "Whether a LoRA manager is attached.", attached)
-    yield common.adapter_watchers(store.catalog.watchers)
+    yield gauge("manager_attached", "1 if a LoRA manager is attached, else 0.", attached)
+    yield families.adapter_watchers(store.catalog.watchers)
 
 
 def _adapters(metrics: AdapterMetrics) -> Iterator[Metric]:

@@ -1,7 +1,7 @@
-"""Turns a failure into a gRPC status, once, at the edge.
+"""Turns exceptions into gRPC statuses with ErrorInfo, BadRequest and RetryInfo.
 
-Owns the details a status carries (ErrorInfo, BadRequest, RetryInfo) and the guard around every
-handler: what is not a `RequestError` reaches the client as a plain INTERNAL and the log in full.
+An exception that is not a `RequestError` is logged in full and reaches the client as INTERNAL,
+without its text.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from wuliart_contract.status import CODES, DOMAIN, Reason
 log = logging.getLogger(__name__)
 
 DETAILS_KEY = "grpc-status-details-bin"
-"""Where a google.rpc.Status travels; see grpc_status.rpc_status."""
-
+"""Metadata key of a google.rpc.Status; see grpc_status.rpc_status."""
 
 MAX_MESSAGE_BYTES = 2000
 MAX_DESCRIPTION_BYTES = 300
 MAX_STATUS_BYTES = 4000
-"""gRPC drops a status whose trailing metadata exceed 8 KiB, and with it every explanation. The
-message travels twice: percent-encoded, and inside the details, which travel in base64."""
+"""gRPC drops a status whose trailing metadata exceed 8 KiB, and the explanation with it. The
+message is sent twice: percent-encoded, and inside the details, which are sent in base64."""
 
 
 class Malformed:
-    """Stands for a request whose bytes could not be parsed."""
+    """Takes the place of a request whose bytes could not be parsed."""
 
 
 def to_status(error: RequestError) -> status_pb2.Status:
-    """The google.rpc.Status that says everything the error knows."""
+    """Returns the error as a google.rpc.Status."""
     code = CODES[error.reason]
     status = status_pb2.Status(
         code=code_pb2.Code.Value(code.name), message=_cut(error.message, MAX_MESSAGE_BYTES)
@@ -69,7 +68,7 @@ def to_status(error: RequestError) -> status_pb2.Status:
 
 
 def _cut(text: str, budget: int) -> str:
-    """The text, or as much of its beginning as fits `budget` bytes percent-encoded."""
+    """Returns as much of the beginning of the text as fits `budget` bytes percent-encoded."""
     if len(quote(text)) <= budget:
         return text
     kept = 0
@@ -107,7 +106,7 @@ MALFORMED = RequestError(
 
 
 class StatusInterceptor(aio.ServerInterceptor):
-    """Guards every handler, whatever kind its method is of."""
+    """Turns the exceptions of every handler into statuses."""
 
     async def intercept_service(
         self,
@@ -121,7 +120,7 @@ class StatusInterceptor(aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         def lenient(data: bytes) -> Any:
-            # gRPC would answer INTERNAL with Python's own text.
+            # gRPC would send INTERNAL with the text of the Python exception.
             try:
                 return parse(data) if parse else data
             except DecodeError:
@@ -177,4 +176,4 @@ async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 _OF_GRPC: Final = (aio.AbortError, aio.InternalError)
-"""How a call ends that has its status already, or whose client is gone."""
+"""Raised by gRPC for a call that already has a status, or whose client is gone."""

@@ -1,7 +1,4 @@
-"""Takes a `unix:` address only if it is free: gRPC would remove another server's socket.
-
-Owns the look at what is there and the lock that is held meanwhile. Knows nothing of who listens.
-"""
+"""Reserves a `unix:` address if it is free: gRPC alone would remove another server's socket."""
 
 from __future__ import annotations
 
@@ -20,24 +17,24 @@ from inference_server.errors import ServerError
 
 SCHEME: Final = "unix:"
 LOCK_SECONDS: Final = 5.0
-"""For another server that is just starting in the same folder."""
+"""Longest wait for another server that is starting in the same folder."""
 
 _CONNECT_SECONDS: Final = 2.0
 
 
 class UnixAddressError(ServerError):
-    """The address cannot be taken; the message says why."""
+    """The address cannot be used; the message says why."""
 
 
 @contextmanager
 def reserved(address: str) -> Iterator[None]:
-    """Keeps other servers from binding in the folder, and removes a socket that is dead.
+    """Locks the folder of the address while the body runs, and removes a dead socket.
 
     Args:
-        address: "unix:path" or "unix:///path"; for others nothing is done.
+        address: "unix:path" or "unix:///path"; any other is ignored.
 
     Raises:
-        UnixAddressError: something listens there, or what is there is no socket.
+        UnixAddressError: another process listens on the path, or the path is not a socket.
     """
     if not address.startswith(SCHEME):
         yield
@@ -50,7 +47,7 @@ def reserved(address: str) -> Iterator[None]:
         raise UnixAddressError(f"cannot open folder {path.parent}: {error.strerror}") from None
     try:
         _lock(folder, path.parent)
-        _make_way(path)
+        _remove_dead_socket(path)
         yield
     finally:
         os.close(folder)
@@ -71,19 +68,19 @@ def _lock(folder: int, path: Path) -> None:
             return
 
 
-def _make_way(path: Path) -> None:
+def _remove_dead_socket(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise UnixAddressError(f"{path} is there already and not a socket; name another path")
+            raise UnixAddressError(f"{path} already exists and is not a socket; name another path")
         if _listens(path):
             raise UnixAddressError(
-                f"another server listens on {path}; stop it, or name another path"
+                f"another process listens on {path}; stop it, or name another path"
             )
         path.unlink(missing_ok=True)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UnixAddressError(f"cannot look at {path}: {error.strerror}") from None
+        raise UnixAddressError(f"cannot check {path}: {error.strerror}") from None
 
 
 def _listens(path: Path) -> bool:
@@ -94,7 +91,7 @@ def _listens(path: Path) -> bool:
         except ConnectionRefusedError:
             return False
         except (TimeoutError, BlockingIOError):
-            return True  # its queue is full
+            return True  # its backlog is full
         except OSError as error:
             if error.errno != errno.EPROTOTYPE:
                 raise

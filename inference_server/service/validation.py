@@ -1,7 +1,4 @@
-"""Checks a request's fields against the contract's limits, all of them at once.
-
-Owns what a good field is; knows nothing of the server's state (which adapters exist, who waits).
-"""
+"""Checks the fields of a request against the contract's limits, and reports all violations."""
 
 from __future__ import annotations
 
@@ -25,20 +22,20 @@ from wuliart_contract.status import Reason
 from wuliart_contract.text import is_blank
 
 ANY_STEPS = range(MIN_STEPS, MAX_STEPS + 1)
-"""Where the model is not known yet, as before a fleet's replicas, which check it once more."""
+"""The numbers of steps of any model: for a fleet's front; its replicas check again."""
 
 RANDOM_SEED_BITS = 32
-"""Short enough to note down and type again."""
+"""Size of a random seed: short enough to write down and type again."""
 
 TEXT_CONTROLS = frozenset("\t\n\r")
 
 
 def validate(message: GenerateImageRequest, counts: range) -> ImageRequest:
-    """The request with its defaults filled in.
+    """Returns the request with its defaults filled in.
 
     Args:
-        message: as it came.
-        counts: the numbers of steps that the model's schedule is good for; its last is the default.
+        message: as it arrived.
+        counts: the numbers of steps that the model's schedule supports; the last is the default.
 
     Raises:
         RequestError: INVALID_REQUEST with every violation.

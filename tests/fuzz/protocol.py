@@ -22,7 +22,7 @@ from inference_server.adapters.slot_state import Pin, SlotState
 from inference_server.adapters.store import AdapterStore
 from inference_server.adapters.verification import SlotVerifier
 from inference_server.errors import RequestError
-from inference_server.service.segment import Segment
+from inference_server.service.segment import SegmentServicer
 from inference_server.service.status import to_status
 from tests.fuzz.choices import Choices
 from wuliart.internal.v1 import segment_pb2 as pb
@@ -80,7 +80,7 @@ class Play:
         self.store.slots._clock = lambda: self.now
         self.verified: dict[tuple[int, int], int] = {}
         self.store.verifier.check = self._verify  # type: ignore[method-assign]
-        self.servicer = Segment(self.store, Descriptors(), b"")  # type: ignore[arg-type]
+        self.servicer = SegmentServicer(self.store, Descriptors(), b"")  # type: ignore[arg-type]
         self.streams: list[AsyncIterator[pb.AttachResponse]] = []
         self.sessions = ["", "no such session"]
         self.slots: list[tuple[str, int, int, str]] = [("", 0, 0, "")]

@@ -26,7 +26,7 @@ async def test_a_second_server_does_not_take_the_address_of_a_first(tmp_path: Pa
     address = f"unix:{tmp_path}/s"
     async with running_server(network=Network(address)) as first:
         for same in (address, f"unix://{tmp_path}/s"):
-            with pytest.raises(ServerError, match=r"another server listens on .*/s"):
+            with pytest.raises(ServerError, match=r"another process listens on .*/s"):
                 async with running_server(network=Network(same)):
                     pass
         assert (await asyncio.to_thread(draw, address)) == 5
@@ -70,7 +70,7 @@ def test_a_server_whose_queue_is_full_is_not_a_dead_one(tmp_path: Path) -> None:
         busy.bind(str(tmp_path / "s"))
         busy.listen(0)
         waiting.connect(str(tmp_path / "s"))
-        with pytest.raises(ServerError, match="another server listens"):
+        with pytest.raises(ServerError, match="another process listens"):
             start_and_stop(f"unix:{tmp_path}/s")
 
 
@@ -86,7 +86,7 @@ def test_of_servers_that_start_together_one_wins(tmp_path: Path) -> None:
             contender.stdin.close()
         said = [c.stdout.readline().strip() for c in contenders if c.stdout is not None]
         assert said.count("serves") == 1, said
-        assert sum("another server listens" in line for line in said) == 2, said
+        assert sum("another process listens" in line for line in said) == 2, said
     finally:
         for contender in contenders:
             contender.kill()

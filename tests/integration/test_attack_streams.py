@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inference_server.network import Network
 from inference_server.service import receiving
-from inference_server.service.guard import OPEN_AT_ONCE
+from inference_server.service.guard import MAX_PROBES
 from inference_server.service.rpc_server import MAX_STREAMS, WINDOW_BYTES
 from tests.support.fakes import DEADLINE
 from tests.support.harness import InProcessServer, failure_of, running_server
@@ -120,7 +120,7 @@ def test_unfinished_probes_are_few_on_each_connection(closed: Served) -> None:
     with connected(closed.port) as connection:
         streams = fill(connection, CHECK, MAX_STREAMS, 3)
         open_ones = set(streams) - connection.ended
-        assert len(open_ones) == OPEN_AT_ONCE
+        assert len(open_ones) == MAX_PROBES
         assert closed.memory - before < 32e6
         # Probes of other connections are answered meanwhile.
         answered(closed.port)

@@ -1,4 +1,4 @@
-"""A token that is taken back: calls that are open with it end, and no new one begins."""
+"""A revoked token: open calls with it end, and new ones are rejected."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_open_streams_end_with_their_token(
     for call in (watching, drawing):
         failure = await failure_of(call)
         assert failure.code is grpc.StatusCode.UNAUTHENTICATED
-        assert "taken back" in failure.message
+        assert "revoked" in failure.message
     print(f"\nended after {time.monotonic() - began:.2f} s")
     if change != "another name":
         assert (await failure_of(bob.list())).reason == "UNAUTHENTICATED"

@@ -33,7 +33,7 @@ from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 from wuliart_client import AdapterNotFound, Client, Completed, InvalidRequest, Started
 from wuliart_contract.status import Reason
 
-AT_ONCE = 6
+MAX_ONGOING_REQUESTS = 6
 local_fleet = pytest.importorskip("scripts.local_fleet", reason="needs the extra ray")
 
 REPLICAS = 2
@@ -200,11 +200,11 @@ def test_files_come_and_go_for_the_whole_fleet(fleet: Any, client: Client) -> No
 def test_requests_go_where_their_adapter_is(fleet: Any, client: Client) -> None:
     for name in ("ink", "neon"):
         client.generate_image("a boat", adapters=[name])
-    before = fleet.figures()
+    before = fleet.counts()
     for _ in range(3):
         for name in ("ink", "neon"):
             client.generate_image("a boat", adapters=[name])
-    after = fleet.figures()
+    after = fleet.counts()
     assert after["requests"] - before["requests"] == 6
     assert after["resident"] - before["resident"] == 6
 
@@ -222,7 +222,7 @@ def test_who_leaves_frees_the_replica(images: Any) -> None:
 
 
 def test_a_full_fleet_refuses_with_a_time_to_try_again(fleet: Any, images: Any) -> None:
-    room = REPLICAS * AT_ONCE + QUEUE
+    room = REPLICAS * MAX_ONGOING_REQUESTS + QUEUE
     calls = [images.GenerateImage(request()) for _ in range(room + 6)]
     endings = []
     for call in calls:
@@ -239,7 +239,7 @@ def test_the_images_of_a_killed_replica_are_drawn_by_another(fleet: Any, images:
     told: list[list[GenerateImageResponse]] = [[] for _ in calls]
     while not (told[0] and told[0][-1].HasField("step")):
         told[0].append(next(calls[0]))
-    before, again = fleet.pids(), fleet.figures()["again"]
+    before, again = fleet.pids(), fleet.counts()["retries"]
     for pid in before[:-1]:
         os.kill(pid, signal.SIGKILL)
     for call, events in zip(calls, told, strict=True):
@@ -248,7 +248,7 @@ def test_the_images_of_a_killed_replica_are_drawn_by_another(fleet: Any, images:
             "started", "step", "step", "step", "step", "completed",
         ]  # fmt: skip
         assert [e.step.step for e in events if e.HasField("step")] == [1, 2, 3, 4]
-    assert fleet.figures()["again"] > again
+    assert fleet.counts()["retries"] > again
     until(lambda: len(fleet.pids()) == REPLICAS and before[0] not in fleet.pids(), "it is back")
     with Client(fleet.listen) as client:
         for name in ADAPTERS:
@@ -268,12 +268,10 @@ def test_an_update_fails_no_request_nor_does_a_replica_that_comes_or_leaves(
         drawn += 1
     assert drawn > 0
 
-    until(lambda: fleet.figures()["replicas"] == REPLICAS, "the old ones are forgotten")
+    until(lambda: fleet.counts()["replicas"] == REPLICAS, "the old ones are forgotten")
     # As many as one replica and the queue have room for: the front may not know all of them yet.
     with Load(fleet.listen, clients=8, adapters=ADAPTERS) as many:
-        until(
-            lambda: fleet.figures()["replicas"] == REPLICAS + 1, "a replica more for many clients"
-        )
+        until(lambda: fleet.counts()["replicas"] == REPLICAS + 1, "a replica more for many clients")
     with Load(fleet.listen, clients=1, adapters=ADAPTERS) as one:
         until(lambda: len(fleet.pids()) == REPLICAS, "a replica less for one")
     assert many.endings.keys() == one.endings.keys() == {"completed"}

@@ -184,7 +184,9 @@ async def test_an_address_that_cannot_be_listened_on_is_one_clear_error() -> Non
     slot = BackendSlot()
     images, adapters = ImageGeneration(slot), Adapters(slot.adapters)
     with pytest.raises(ServerError, match="/nowhere/at/all"):
-        PublicListener(Network("unix:/nowhere/at/all/public.sock"), images, adapters, slot.refused)
+        PublicListener(
+            Network("unix:/nowhere/at/all/public.sock"), images, adapters, slot.count_error
+        )
 
 
 async def test_server_info() -> None:

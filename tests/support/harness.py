@@ -38,7 +38,7 @@ from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.recipe import describer
-from inference_server.service.segment import Segment
+from inference_server.service.segment import SegmentServicer
 from tests.support.fakes import DEADLINE, FakeEngine, planned_memory, until
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest, GenerateImageResponse
@@ -186,10 +186,12 @@ async def running_server(
             directory / "descriptors.sock", lambda: segment.descriptor, store.writer_is_gone
         )
         control = ControlListener(
-            directory / "control.sock", Segment(store, descriptors, CONDITIONING.tobytes())
+            directory / "control.sock", SegmentServicer(store, descriptors, CONDITIONING.tobytes())
         )
         where = network or Network(f"unix:{directory}/public.sock")
-        public = PublicListener(where, ImageGeneration(slot), Adapters(slot.adapters), slot.refused)
+        public = PublicListener(
+            where, ImageGeneration(slot), Adapters(slot.adapters), slot.count_error
+        )
         server = InProcessServer(
             directory, engine, store, scheduler, public, control, descriptors, slot
         )

@@ -1,6 +1,4 @@
-"""Which replica generates: a holder of the adapters if it is free enough, else who has least to
-do.
-"""
+"""Routing: prefers a replica that holds the adapters and is free enough, else the least loaded."""
 
 from __future__ import annotations
 
@@ -10,15 +8,15 @@ from inference_server.ray_app.affinity import PATIENCE_BUSY, PATIENCE_IDLE, Affi
 
 
 def fleet(**held: str) -> Affinity:
-    """Replicas by name, with the adapters that they were given."""
+    """Returns replicas by name, each assigned one image per adapter."""
     affinity = Affinity(slots=2)
     for replica, adapters in held.items():
         for name in adapters:
-            affinity.given(replica, [name])
+            affinity.assigned(replica, [name])
     return affinity
 
 
-def test_without_adapters_the_least_loaded_draws() -> None:
+def test_without_adapters_the_least_loaded_comes_first() -> None:
     affinity = fleet(a="xy", b="")
     assert affinity.order({"a": 1, "b": 2, "c": 0}, []) == ["c", "a", "b"]
 
@@ -31,39 +29,39 @@ def test_a_holder_is_preferred_while_it_is_free_enough() -> None:
     assert affinity.order({"a": 2 + PATIENCE_BUSY, "b": 1}, ["x"])[0] == "b"
 
 
-def test_of_two_holders_the_one_with_less_to_do() -> None:
+def test_of_two_holders_the_less_loaded_comes_first() -> None:
     affinity = fleet(a="x", b="x")
     assert affinity.order({"a": 2, "b": 1}, ["x"])[0] == "b"
 
 
-def test_a_cold_adapter_goes_where_there_is_an_empty_slot() -> None:
+def test_a_cold_adapter_goes_to_an_empty_slot() -> None:
     affinity = fleet(a="xy", b="x", c="xy")
     assert affinity.order({"a": 0, "b": 0, "c": 0}, ["z"])[0] == "b"
 
 
-def test_a_cold_adapter_takes_the_place_of_what_nobody_has_wanted_for_longest() -> None:
+def test_a_cold_adapter_evicts_the_least_recently_used() -> None:
     affinity = fleet(a="xy", b="zw")
-    affinity.given("a", ["x"])
-    affinity.told("c", ["p", "q"])
+    affinity.assigned("a", ["x"])
+    affinity.reported("c", ["p", "q"])
     assert affinity.order({"a": 0, "b": 0, "c": 0}, ["v"]) == ["c", "a", "b"]
 
 
-def test_all_adapters_or_else_as_many_as_possible() -> None:
+def test_a_holder_of_all_adapters_or_else_of_most() -> None:
     affinity = fleet(a="x", b="xy", c="y")
     assert affinity.order({"a": 0, "b": 1, "c": 0}, ["x", "y"])[0] == "b"
     assert affinity.order({"a": 0, "b": 0, "c": 0}, ["x", "z"])[0] == "a"
 
 
-def test_what_is_used_stays_and_what_is_not_goes() -> None:
+def test_the_least_recently_used_adapter_is_evicted() -> None:
     affinity = fleet(a="xyx")
-    affinity.given("a", ["z"])
+    affinity.assigned("a", ["z"])
     assert affinity.holds("a", ["x", "z"]) and not affinity.holds("a", ["y"])
 
 
-def test_what_a_replica_says_counts_until_something_was_given_to_it() -> None:
+def test_reports_count_until_an_image_is_assigned() -> None:
     affinity = fleet(a="x")
-    affinity.told("a", ["y"])
-    affinity.told("b", ["y"])
+    affinity.reported("a", ["y"])
+    affinity.reported("b", ["y"])
     assert affinity.holds("a", ["x"]) and affinity.holds("b", ["y"])
     affinity.keep_only(["b"])
     assert not affinity.holds("a", ["x"])
@@ -82,6 +80,6 @@ def test_most_images_find_their_adapter() -> None:
             ends[:] = [end for end in ends if end > now]
         replica = affinity.order({r: len(ends) for r, ends in busy.items()}, [adapter])[0]
         found += affinity.holds(replica, [adapter])
-        affinity.given(replica, [adapter])
+        affinity.assigned(replica, [adapter])
         busy[replica].append(max([now, *busy[replica]]) + 1)
     assert found / images > 0.85

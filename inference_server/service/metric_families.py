@@ -1,7 +1,4 @@
-"""The figures that a single server and the front of a fleet both have: names, labels, texts.
-
-Knows neither an engine nor replicas, so that a front, which imports neither, can say the same.
-"""
+"""Names, labels and help texts of the metrics that a single server and a fleet's front share."""
 
 from __future__ import annotations
 
@@ -14,32 +11,32 @@ from wuliart_contract.status import Reason
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """A number that goes up and down."""
+    """Returns a gauge with one sample."""
     return GaugeMetricFamily(f"wuliart_{name}", text, value)
 
 
 def counter(name: str, text: str, value: float) -> Metric:
-    """A number that only grows while the process lives."""
+    """Returns a counter with one sample; `name` is without its suffix "_total"."""
     return CounterMetricFamily(f"wuliart_{name}", text, value)
 
 
 def queue_length(images: int) -> Metric:
-    """Of the scheduler, or of all that the front has let in."""
+    """Returns the number of images that wait or run."""
     return gauge("queue_length", "Images waiting or being generated.", images)
 
 
 def queue_capacity(images: int) -> Metric:
-    """Of `--queue`."""
+    """Returns the value of `--queue`."""
     return gauge("queue_capacity", "Images that may wait.", images)
 
 
 def adapter_watchers(streams: int) -> Metric:
-    """Of `WatchAdapters`."""
-    return gauge("adapter_watchers", "Open streams of adapters' changes.", streams)
+    """Returns the number of open `WatchAdapters` calls."""
+    return gauge("adapter_watchers", "Open WatchAdapters streams.", streams)
 
 
 def errors(counts: Mapping[Reason, int]) -> Metric:
-    """Requests that ended in an error, by the reason that their clients were told."""
+    """Returns the number of failed requests for each `ErrorInfo.reason`."""
     family = CounterMetricFamily("wuliart_errors", "Failed requests.", labels=["reason"])
     for reason, count in counts.items():
         family.add_metric([reason.value], count)
