@@ -23,7 +23,6 @@ from wuliart_lora.peft_config import (
     is_set,
     read_peft_config,
 )
-from wuliart_lora.strict_json import RepeatedKeyError, parse_json
 
 KOHYA_ALPHA: Final = "ss_network_alpha"
 """kohya's note about the training; `wuliart_lora.scale` decides if it counts."""
@@ -144,11 +143,9 @@ def _text(field: HeaderField, value: object) -> str:
 
 def _table(field: HeaderField) -> dict[str, Any]:
     try:
-        written = parse_json(field.value)
+        written = json.loads(field.value)
         if isinstance(written, str):  # encoded twice
-            written = parse_json(written)
-    except RepeatedKeyError as error:
-        raise _unreadable(field, f"it gives {shown(error.key)!r} twice") from None
+            written = json.loads(written)
     except (ValueError, RecursionError):
         raise _unreadable(field, "it is not JSON") from None
     if not isinstance(written, dict):

@@ -1,4 +1,4 @@
-"""Device time by CUDA events and by class of kernel."""
+"""Device time, by events and by kind of kernel. Knows nothing of what ran."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CLASSES = {
     "rotation": ("_norm_rotate",),
     "copy": ("memcpy", "memset", "copy"),
 }
-"""Class -> parts of its kernels' names; the first match counts, the rest is elementwise."""
+"""Parts of kernels' names, in the order they are tried; the rest is elementwise."""
 
 
 def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
-    """Measures the median of `repeats` runs by device events, after two warm-up runs."""
+    """Median over `repeats`, by device events, after two to warm up."""
     work(), work()
     times: list[float] = []
     for _ in range(repeats):
@@ -34,7 +34,7 @@ def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
 
 
 def breakdown(work: Callable[[], object]) -> dict[str, float]:
-    """Measures one run in ms by class of kernel, and the time between kernels."""
+    """Milliseconds of one run by class, and the wall time that no kernel filled."""
     work()
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:
         work()

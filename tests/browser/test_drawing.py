@@ -135,7 +135,7 @@ def test_wheel_zooms_at_the_pointer_drag_pans_and_double_click_leaves_full_scree
     visitor.draw("a red boat")
     page = visitor.page
     page.locator("button.full").click()
-    page.wait_for_function("document.fullscreenElement?.id === 'shown'")
+    page.wait_for_function("document.fullscreenElement?.id === 'result'")
 
     def box() -> tuple[float, float, float]:
         found = visitor.image.bounding_box()
@@ -158,7 +158,7 @@ def test_wheel_zooms_at_the_pointer_drag_pans_and_double_click_leaves_full_scree
     assert abs(box()[0] - now[0] - 40) < 1 and abs(box()[1] - now[1] - 30) < 1
 
     page.keyboard.press("Tab")
-    visitor.page.locator(".whole").focus()
+    visitor.page.locator(".image-frame").focus()
     page.keyboard.press("0")
     eventually(lambda: abs(box()[2] - size) < 1, "all of the image")
     page.mouse.dblclick(left + size / 2, top + size / 2)
@@ -204,7 +204,7 @@ def test_markup_in_a_prompt_is_text(visit: Visit) -> None:
     visitor.prompt.fill("")
     visitor.strip.first.click()
     expect(visitor.prompt).to_have_value(evil)
-    assert visitor.page.locator("#shown script, #strip script, img[onerror]").count() == 0
+    assert visitor.page.locator("#result script, #strip script, img[onerror]").count() == 0
     assert not visitor.errors
 
 
@@ -212,4 +212,4 @@ def test_an_empty_box_asks_for_words(visit: Visit) -> None:
     visitor = visit()
     visitor.begin("   ")
     expect(visitor.line).to_contain_text("Say what to generate")
-    expect(visitor.page.locator("#draw")).to_be_enabled()
+    expect(visitor.page.locator("#generate")).to_be_enabled()

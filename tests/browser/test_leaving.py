@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.browser.visitor import chromium
 from tests.support.fakes import until
 from tests.support.harness import InProcessServer, running_server
-from tests.support.openai_door import name_model, open_web
+from tests.support.web_app import name_model, open_web
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ async def draw(browser: Browser, address: str, prompt: str) -> Page:
     """A visitor who has asked for an image."""
     page = await (await browser.new_context(locale="en-US")).new_page()
     await page.goto(address)
-    await page.locator("#shown .line").wait_for()
+    await page.locator("#result .line").wait_for()
     await page.locator("#prompt textarea").fill(prompt)
-    await page.locator("#draw").click()
+    await page.locator("#generate").click()
     return page
 
 
@@ -52,7 +52,7 @@ async def test_each_step_is_shown_and_stop_in_the_second_frees_the_device(
 ) -> None:
     server.engine.hold()
     page = await draw(browser, address, "a fox")
-    line = page.locator("#shown .line")
+    line = page.locator("#result .line")
     await expect(line).to_contain_text("Rendering… Step 1/4")
     server.engine.let()
     await expect(line).to_have_text("Step 1/4")
@@ -60,10 +60,10 @@ async def test_each_step_is_shown_and_stop_in_the_second_frees_the_device(
     await expect(page.locator(".steps i.on")).to_have_count(1)
     await page.locator("#stop").click()
     await expect(line).to_contain_text("Stopped")
-    await expect(page.locator("#draw")).to_be_visible()
+    await expect(page.locator("#generate")).to_be_visible()
     await server.let_go(0)
     server.engine.free()
-    await page.locator("#draw").click()
+    await page.locator("#generate").click()
     await expect(line).to_contain_text("Done in")
     # Two steps of the first image, four of the second: nothing went on behind the page's back.
     assert (server.engine.entered("step"), server.engine.entered("decode")) == (6, 1)
@@ -76,13 +76,13 @@ async def test_four_steps_one_by_one(
     page = await draw(browser, address, "a fox")
     for step in (1, 2, 3):
         server.engine.let()
-        await expect(page.locator("#shown .line")).to_have_text(f"Step {step}/4")
+        await expect(page.locator("#result .line")).to_have_text(f"Step {step}/4")
         await expect(page.locator(".steps i.on")).to_have_count(step)
     server.engine.hold("decode")
     server.engine.let()
-    await expect(page.locator("#shown .line")).to_have_text("Step 4/4 → finishing")
+    await expect(page.locator("#result .line")).to_have_text("Step 4/4 → finishing")
     server.engine.free()
-    await expect(page.locator("#shown img.finished")).to_be_visible()
+    await expect(page.locator("#result img.finished")).to_be_visible()
 
 
 async def test_who_waits_is_told_how_many_come_before(
@@ -94,13 +94,13 @@ async def test_who_waits_is_told_how_many_come_before(
     for n, prompt in enumerate(("first", "second", "third")):
         pages.append(await draw(browser, address, prompt))
         await server.accepted(n + 1)
-    await expect(pages[2].locator("#shown .line")).to_contain_text("Waiting… 2 images")
-    await expect(pages[1].locator("#shown .line")).to_contain_text("You are next")
+    await expect(pages[2].locator("#result .line")).to_contain_text("Waiting… 2 images")
+    await expect(pages[1].locator("#result .line")).to_contain_text("You are next")
     # Who waits may leave, too.
     await pages[2].locator("#stop").click()
     await server.let_go(2)
     server.engine.free()
-    await expect(pages[1].locator("#shown .line")).to_contain_text("Done in")
+    await expect(pages[1].locator("#result .line")).to_contain_text("Done in")
     assert server.prompts == ["first", "second"]
 
 
@@ -120,6 +120,6 @@ async def test_a_page_that_is_closed_frees_the_device(
         await asyncio.sleep(1)
     await server.let_go(0)
     server.engine.free()
-    await (await draw(browser, address, "a boat")).locator("#shown img.finished").wait_for()
+    await (await draw(browser, address, "a boat")).locator("#result img.finished").wait_for()
     # Of the first: the steps that were let, the one that was held, and no image.
     assert (server.engine.entered("step"), server.engine.entered("decode")) == (let + 1 + 4, 1)

@@ -74,7 +74,7 @@ def test_dark(visit: Visit) -> None:
 
 def test_chinese_by_the_browsers_language(visit: Visit) -> None:
     visitor = visit(locale="zh-CN", color_scheme="light")
-    expect(visitor.page.locator("#draw")).to_have_text("绘制")
+    expect(visitor.page.locator("#generate")).to_have_text("绘制")
     expect(visitor.line).to_contain_text("先写下要画什么")
     visitor.page.get_by_role("button", name="更多").click()
     visitor.choose("Ink")
@@ -112,7 +112,7 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     keys.type("a red boat")
     eventually(lambda: len(visitor.adapters()) == 2, "the adapters")
     visitor.prompt.focus()
-    tab_to(".adapter input")
+    tab_to(".style input")
     for adapter in ("Ink", "Neon"):
         keys.press("ArrowDown")
         expect(visitor.page.locator("[role=option].active")).to_have_attribute(
@@ -120,14 +120,14 @@ def test_by_keyboard_alone(visit: Visit) -> None:
         )
     keys.press("Enter")
     expect(visitor.adapter_box()).to_have_value("Neon")
-    tab_to("#draw")
+    tab_to("#generate")
     keys.press("Enter")
     expect(visitor.page.locator("#stop")).to_be_focused()
     visitor.wait_drawn()
-    expect(visitor.page.locator("#draw")).to_be_focused()
+    expect(visitor.page.locator("#generate")).to_be_focused()
     # The line is read aloud from a place that stays.
-    expect(visitor.page.locator("[role=status].aloud")).to_contain_text("Done in")
-    tab_to(".whole")
+    expect(visitor.page.locator("[role=status].announcer")).to_contain_text("Done in")
+    tab_to(".image-frame")
     keys.press("+")
     expect(visitor.page.locator(".viewer.zoomed")).to_be_visible()
     keys.press("0")

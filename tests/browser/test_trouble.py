@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import ADAPTERS, Site
 from tests.browser.visitor import Visitor, eventually
 from wuliart_client import AdapterState
-from wuliart_web.page import labelled
+from wuliart_web.page.choices import labels
 
 Visit = Callable[..., Visitor]
 
@@ -23,7 +23,7 @@ def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
     eventually(lambda: len(visitor.adapters()) == 5, "more adapters than there are places")
     known = site.client.adapters()
     absent = next(a.name for a in known if a.state is AdapterState.AVAILABLE)
-    label = next(label for label, name in labelled(known) if name == absent)
+    label = next(label for label, name in labels(known) if name == absent)
     site.service.kill("manager")
     site.wait_managed(False)
     eventually(lambda: "LoRA manager does not run" in visitor.notices, "that it is gone")
@@ -51,7 +51,7 @@ def test_the_server_is_killed_in_a_image_and_the_page_goes_on_when_it_is_back(
     expect(visitor.line).to_contain_text("The server does not answer")
     eventually(lambda: "does not answer" in visitor.notices, "that it is gone")
     visitor.begin("a red boat")
-    expect(visitor.page.locator("#draw")).to_be_visible()
+    expect(visitor.page.locator("#generate")).to_be_visible()
     expect(visitor.line).to_contain_text("`make up`")
 
     late = visit()

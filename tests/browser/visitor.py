@@ -67,12 +67,12 @@ class Visitor:
     @property
     def line(self) -> Locator:
         """What is said above the image."""
-        return self.page.locator("#shown .line")
+        return self.page.locator("#result .line")
 
     @property
     def image(self) -> Locator:
         """The finished image."""
-        return self.page.locator("#shown img.finished")
+        return self.page.locator("#result img.finished")
 
     @property
     def prompt(self) -> Locator:
@@ -97,7 +97,7 @@ class Visitor:
 
     def adapter_box(self, which: int = 0) -> Locator:
         """The first list of adapters, or the second one."""
-        return self.page.locator(".adapter input[role=combobox]").nth(which)
+        return self.page.locator(".style input[role=combobox]").nth(which)
 
     def adapters(self) -> list[str]:
         """What the first list of adapters offers, the empty choice left out."""
@@ -129,7 +129,7 @@ class Visitor:
     def begin(self, prompt: str) -> None:
         """Asks for an image and waits for none."""
         self.prompt.fill(prompt)
-        self.page.locator("#draw").click()
+        self.page.locator("#generate").click()
 
     def draw(self, prompt: str) -> str:
         """Generates to the end; the image's address."""

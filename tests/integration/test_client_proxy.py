@@ -15,9 +15,9 @@ import pytest
 
 from tests.support.fake_image_server import FakeImageServer, adapter, snapshot
 from tests.support.fakes import until
-from tests.support.openai_door import open_web
 from tests.support.proxy import Proxy, closed_proxy
 from tests.support.slow_path import slow_path
+from tests.support.web_app import open_web
 from wuliart_client import AsyncClient, Client, Unavailable
 from wuliart_client._proxy import is_direct, proxy_of
 

@@ -15,7 +15,7 @@ from inference_server.adapters.records import FileEntry
 from tests.support.fake_image_server import FakeImageServer, adapter, change, snapshot
 from tests.support.fakes import DEADLINE
 from tests.support.harness import InProcessServer, failure_of, name_model, running_server
-from tests.support.openai_door import open_web
+from tests.support.web_app import open_web
 from wuliart.v1 import adapter_pb2 as pb
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart_client import AdapterEventKind, AsyncClient, Client, ProtocolError, _adapters

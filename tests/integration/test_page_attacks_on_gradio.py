@@ -1,6 +1,6 @@
 """Attacks on what Gradio would do with a request: files handed out, addresses fetched, open routes.
 
-Each was possible before the guard's allow-lists (`wuliart_web.routes`, `wuliart_web.gradio_calls`).
+Each was possible before the guard's allow-lists (`guard.routes`, `guard.gradio_calls`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 from starlette.routing import BaseRoute, Mount
 
 from tests.support.harness import InProcessServer, running_server
-from tests.support.openai_door import name_model, page_client
 from tests.support.page_calls import PageCalls, usual
+from tests.support.web_app import name_model, page_client
 from wuliart_client import AsyncClient
-from wuliart_web import page as page_module
-from wuliart_web.adapters import Adapters
 from wuliart_web.app import create_app
-from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
-from wuliart_web.guard_error import GuardError
-from wuliart_web.images import Images
-from wuliart_web.login import clients
-from wuliart_web.routes import is_allowed
+from wuliart_web.clients import per_request
+from wuliart_web.guard.error import GuardError
+from wuliart_web.guard.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
+from wuliart_web.guard.routes import is_allowed
+from wuliart_web.image_store import ImageStore
+from wuliart_web.page import layout
+from wuliart_web.service_watch import ServiceWatch
 
 ROUTES = Path(__file__).with_name("gradio_routes.txt")
 SECRET = "not to be read"
@@ -76,10 +76,10 @@ async def test_no_control_takes_a_file_of_the_pages_user(
     ):
         data = usual()
         data[place] = value
-        answer = await calls.join("draw", data)
+        answer = await calls.join("generate", data)
         assert answer.status_code == 422, answer.text
         assert str(secret) not in answer.text
-        answer = await calls.join("look", [None], event_data=value)
+        answer = await calls.join("refresh", [None], event_data=value)
         assert answer.status_code == 422
     assert gradio_files() == before
     for path in (f"/gradio_api/file={secret}", f"/gradio_api/file/{secret}", f"/file={secret}"):
@@ -91,7 +91,7 @@ async def test_no_address_is_fetched_for_a_visitor(http: httpx.AsyncClient) -> N
     calls = PageCalls(http)
     for url in ("http://example.invalid/x.png", "http://127.0.0.1:1/", "data:text/plain,x"):
         data = usual(prompt=file_data(path=url, url=url))
-        assert (await calls.join("draw", data)).status_code == 422
+        assert (await calls.join("generate", data)).status_code == 422
     assert (await http.get("/gradio_api/proxy=http://127.0.0.1:1/")).status_code == 404
 
 
@@ -160,7 +160,7 @@ async def test_misshapen_calls_end_at_the_guard_and_log_no_prompt(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     calls = PageCalls(http)
-    draw, restore = await calls.index("draw"), await calls.index("_restored")
+    draw, restore = await calls.index("generate"), await calls.index("restore")
     caplog.set_level(logging.DEBUG)
     good = {"data": usual(prompt=PROMPT), "event_data": None, "fn_index": draw}
     good |= {"trigger_id": 9, "session_hash": calls.session}
@@ -192,8 +192,8 @@ async def test_misshapen_calls_end_at_the_guard_and_log_no_prompt(
     assert (await http.post(CANCEL, json={"event_id": PROMPT})).status_code == 422
     # An image that has left the strip, and one that never was in it.
     for number in (0, -1, 10**30):
-        await calls.call("_restored", [None], event_data={"number": number})
-    assert "Done" in (await calls.call("draw", usual(prompt=PROMPT)))[-1][0]
+        await calls.call("restore", [None], event_data={"number": number})
+    assert "Done" in (await calls.call("generate", usual(prompt=PROMPT)))[-1][0]
     said = caplog.text + "".join(capfd.readouterr())
     assert PROMPT not in said and "Traceback" not in said
 
@@ -228,7 +228,7 @@ def test_no_nested_value_passes_and_nothing_else_than_a_guard_error_is_raised(
 def calls() -> GradioCalls:
     client = AsyncClient("unix:/nowhere")
     return GradioCalls(
-        page_module.build(clients(client, None), Images(), Adapters(client)), lambda: (4,)
+        layout.build(per_request(client, None), ImageStore(), ServiceWatch(client)), lambda: (4,)
     )
 
 

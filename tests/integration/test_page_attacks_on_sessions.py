@@ -15,11 +15,11 @@ from gradio import queueing
 from gradio.utils import LRUCache
 
 from tests.support.harness import InProcessServer, running_server
-from tests.support.openai_door import name_model, page_client
 from tests.support.page_calls import PageCalls, usual
+from tests.support.web_app import name_model, page_client
 from wuliart_process.tokens import TokenFile
-from wuliart_web import sessions
-from wuliart_web.sessions import CALLS_OF_ONE
+from wuliart_web.guard import sessions
+from wuliart_web.guard.sessions import MAX_SESSION_CALLS
 
 ANN, BOB = "ann-" + "a" * 28, "bob-" + "b" * 28
 
@@ -42,11 +42,11 @@ async def test_sessions_without_end_leave_the_page_working(
 ) -> None:
     # Gradio's queue ends when its cache of 2,000 sessions is full; a smaller one is full sooner.
     monkeypatch.setattr(queueing, "LRUCache", lambda _: LRUCache(60))
-    monkeypatch.setattr(sessions, "MOST_SESSIONS", 20)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 20)
 
     async with page_client(server.target) as http:
         first = PageCalls(http)
-        index = await first.index("_thrown")
+        index = await first.index("random_seed")
 
         async def join(name: str) -> int:
             body = {"data": [], "event_data": None, "fn_index": index, "trigger_id": None}
@@ -56,7 +56,7 @@ async def test_sessions_without_end_leave_the_page_working(
         codes = await asyncio.gather(*(join(f"s{n}") for n in range(200)))
         assert set(codes) == {200}
         assert (await http.get("/healthz")).status_code == 200
-        assert "Done" in (await first.call("draw", usual()))[-1][0]
+        assert "Done" in (await first.call("generate", usual()))[-1][0]
 
 
 async def test_one_session_has_a_few_calls_and_all_together_a_bounded_number(
@@ -64,12 +64,14 @@ async def test_one_session_has_a_few_calls_and_all_together_a_bounded_number(
 ) -> None:
     server.engine.hold()
     calls = PageCalls(http)
-    codes = [(await calls.join("draw", usual())).status_code for _ in range(CALLS_OF_ONE + 5)]
+    codes = [
+        (await calls.join("generate", usual())).status_code for _ in range(MAX_SESSION_CALLS + 5)
+    ]
     assert codes.count(429) >= 1 and set(codes) <= {200, 429}
     # Another visitor's page goes on meanwhile, whatever waits for an image.
-    assert await PageCalls(http).call("look", [None])
-    monkeypatch.setattr(sessions, "MOST_CALLS", 1)
-    answer = await PageCalls(http).join("draw", usual())
+    assert await PageCalls(http).call("refresh", [None])
+    monkeypatch.setattr(sessions, "MAX_CALLS", 1)
+    answer = await PageCalls(http).join("generate", usual())
     assert answer.status_code == 429 and "retry-after" in answer.headers
     server.engine.free()
 
@@ -85,17 +87,17 @@ async def test_a_session_is_its_owners_and_read_once(
         http.headers["authorization"] = f"Bearer {ANN}"
         calls = PageCalls(http)
         server.engine.hold()
-        event = (await calls.join("draw", usual())).json()["event_id"]
+        event = (await calls.join("generate", usual())).json()["event_id"]
         bob = {"authorization": f"Bearer {BOB}"}
         stream, session = "/gradio_api/queue/data", {"session_hash": calls.session}
         assert (await http.get(stream, params=session, headers=bob)).status_code == 404
         beat = f"/gradio_api/heartbeat/{calls.session}"
         assert (await http.get(beat, headers=bob)).status_code == 404
-        cancel = {"event_id": event, "fn_index": await calls.index("draw")} | session
+        cancel = {"event_id": event, "fn_index": await calls.index("generate")} | session
         answer = await http.post("/gradio_api/cancel", json=cancel, headers=bob)
         assert answer.status_code == 404
         join = {"data": [None], "event_data": {"number": 0}, "trigger_id": None} | session
-        join["fn_index"] = await calls.index("_restored")
+        join["fn_index"] = await calls.index("restore")
         answer = await http.post("/gradio_api/queue/join", json=join, headers=bob)
         assert answer.status_code == 404
         async with http.stream("GET", stream, params=session) as open_stream:
@@ -110,7 +112,7 @@ async def test_the_next_stream_waits_for_the_last_one_to_end(
     # Gradio's client opens it once the last one has said that it closes, before it has closed.
     server.engine.hold()
     calls = PageCalls(http)
-    await calls.join("draw", usual())
+    await calls.join("generate", usual())
     path, session = "/gradio_api/queue/data", {"session_hash": calls.session}
     async with http.stream("GET", path, params=session) as last:
         assert last.status_code == 200

@@ -17,12 +17,12 @@ import pytest
 
 from tests.support.fakes import until
 from tests.support.harness import InProcessServer, running_server
-from tests.support.openai_door import name_model, page_client
+from tests.support.web_app import name_model, page_client
 from wuliart_contract.limits import MAX_REQUEST_BYTES
 from wuliart_process.tokens import TokenFile
-from wuliart_web import bodies
-from wuliart_web.answer_headers import page_policy
-from wuliart_web.images import Images
+from wuliart_web.guard import bodies
+from wuliart_web.guard.response_headers import page_policy
+from wuliart_web.image_store import ImageStore
 
 ANN, BOB = "ann-" + "a" * 28, "bob-" + "b" * 28
 JSON = {"content-type": "application/json"}
@@ -272,7 +272,7 @@ async def test_a_revoked_token_ends_open_streams_too(
 
 def test_a_clock_that_was_ahead_names_no_later_image() -> None:
     now = datetime(2026, 5, 21, 14, 23, 5)
-    images = Images(lambda: now)
+    images = ImageStore(lambda: now)
 
     def name() -> str:
         return images.add(b"x").rsplit("/", 1)[1]

@@ -13,11 +13,11 @@ import wuliart_client
 from tests.support.fakes import DEADLINE
 from tests.support.hand_manager import HandManager, entry_of
 from tests.support.harness import InProcessServer, failure_of, read_until, running_server
-from tests.support.openai_door import name_model, open_door
+from tests.support.web_app import name_model, open_openai
 from wuliart.v1.image_generation_pb2 import AdapterWeight
-from wuliart_web.generation import Asked, draw
-from wuliart_web.images import Images
-from wuliart_web.words import spoken
+from wuliart_web.image_store import ImageStore
+from wuliart_web.page.generation import ImageSettings, generate
+from wuliart_web.texts import texts_for
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def test_the_openai_door_names_it_beside_each_image(
 ) -> None:
     await manager.report(entry_of("oil", refusal_reason="rank 99"))
     name_model(server, "qwen-image")
-    async with open_door(server.target) as door:
+    async with open_openai(server.target) as door:
         answer = await door.images.generate(prompt="a cat", model="oil", n=2)
         stream = await door.images.generate(prompt="a cat", model="oil", stream=True)
         completed = [e async for e in stream if e.type == "image_generation.completed"]
@@ -82,10 +82,11 @@ async def test_the_page_says_so_beside_the_image(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("<b>oil</b>", refusal_reason="rank 99"))
-    asked = Asked("a cat", 1, 4, (wuliart_client.AdapterWeight("<b>oil</b>", 1.0),))
+    settings = ImageSettings("a cat", 1, 4, (wuliart_client.AdapterWeight("<b>oil</b>", 1.0),))
     async with wuliart_client.AsyncClient(server.target) as client:
-        shown = [now async for now in draw(client, Images(), asked, 0, spoken("en"))]
-    assert shown[-1].drawn
+        updates = generate(client, ImageStore(), settings, number=0, texts=texts_for("en"))
+        shown = [update async for update in updates]
+    assert shown[-1].finished
     assert "generated without “&lt;b&gt;oil&lt;/b&gt;”" in shown[-1].html
 
 

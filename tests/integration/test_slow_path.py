@@ -21,11 +21,11 @@ from inference_server.network import Network
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager
 from tests.support.harness import name_model, running_server
-from tests.support.openai_door import open_web
 from tests.support.page_calls import PageCalls, usual
 from tests.support.slow_path import slow_path
+from tests.support.web_app import open_web
 from wuliart_client import TLS, AsyncClient, Client
-from wuliart_web.adapters import Adapters
+from wuliart_web.service_watch import ServiceWatch
 
 DELAY = 1.0
 """Seconds, each way."""
@@ -133,13 +133,13 @@ async def test_the_page(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
         open_web(far.target) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http,
     ):
-        outputs = await PageCalls(http).call("draw", usual(adapter="ink"))
+        outputs = await PageCalls(http).call("generate", usual(adapter="ink"))
     assert "seed 7" in re.sub("<[^>]*>", " ", outputs[-1][0])
     async with AsyncClient(far.target) as client:
-        adapters = Adapters(client)
-        async with adapters.following():
-            await until(lambda: [a.name for a in adapters.known.adapters] == ["ink"])
-            assert adapters.known.managed
+        service = ServiceWatch(client)
+        async with service.following():
+            await until(lambda: [a.name for a in service.state.adapters] == ["ink"])
+            assert service.state.has_manager
             far.manager.detach()
-            await until(lambda: not adapters.known.managed)
-            assert adapters.known.failure is None
+            await until(lambda: not service.state.has_manager)
+            assert service.state.error is None

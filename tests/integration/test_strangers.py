@@ -25,7 +25,7 @@ import wuliart_client
 from inference_server.network import Network
 from tests.support.fakes import DEADLINE
 from tests.support.harness import InProcessServer, failure_of, running_server
-from tests.support.openai_door import name_model, open_door, open_web
+from tests.support.web_app import name_model, open_openai, open_web
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import TLS, AsyncClient, Client, Unauthenticated, cli
 from wuliart_contract.status import Reason
@@ -272,7 +272,7 @@ async def test_the_openai_door_draws_in_the_name_of_whoever_has_the_key(
 ) -> None:
     monkeypatch.setenv("WULIART_TOKEN", BOB)
     server.engine.hold()
-    async with open_door(target(server, tmp_path), TokenFile(tokens), ANN) as door:
+    async with open_openai(target(server, tmp_path), TokenFile(tokens), ANN) as door:
         drawing = [asyncio.create_task(door.images.generate(prompt="a cat")) for _ in range(2)]
         await server.accepted(2)
         with pytest.raises(openai.RateLimitError, match="2 images of yours"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wuliart_web.head_gate import MAX_HEAD_BYTES, HeadGate
+from wuliart_web.guard.head_gate import MAX_HEAD_BYTES, HeadGate
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"

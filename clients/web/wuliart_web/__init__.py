@@ -1,1 +1,1 @@
-"""The web page on 7860 and the doors that other apps know; a client of the gRPC service."""
+"""The web page on port 7860 and an OpenAI-compatible API; a client of the gRPC service."""

@@ -1,11 +1,8 @@
-"""`wuliart-web`: serves the page and the doors that other apps know, over the gRPC service.
-
-Owns the command line; what is served is `app`'s business.
-"""
+"""The command `wuliart-web`: serves the page and the OpenAI-compatible API."""
 
 from __future__ import annotations
 
-from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
+from wuliart_process import grpc_core_log  # noqa: F401 - before anything that imports grpc
 
 # isort: split
 import argparse
@@ -23,7 +20,7 @@ from wuliart_process.exposure import reaches_strangers
 from wuliart_process.logs import send_to_stderr
 from wuliart_process.standard_streams import standard_streams
 from wuliart_process.tokens import TokenFile, TokenFileError
-from wuliart_web.quick_import import quick_import
+from wuliart_web.gradio_import import fast_gradio_import
 
 _EXTRA: Final = ("gradio", "fastapi", "uvicorn")
 """Packages of the extra `page`, imported below, after the command line has been read."""
@@ -32,23 +29,28 @@ _SECRETS: Final = re.compile(r"(?<=/images/)[^/]+|(?<=/heartbeat/)[^/?]+|(?<=\?)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serves until it is interrupted."""
-    parser = argparse.ArgumentParser(prog="wuliart-web", description="The page and its doors.")
+    """Serves until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="wuliart-web", description="Serves the web page and the OpenAI-compatible API."
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--server", help="default: $WULIART_TARGET, else local")
+    parser.add_argument(
+        "--server",
+        help="inference server (default: $WULIART_TARGET, else local)",
+    )
     parser.add_argument(
         "--tokens",
         type=Path,
         metavar="FILE",
-        help="visitors and apps need one of these tokens, as of wuliart-server --tokens",
+        help="require one of the tokens in FILE, which is also that of wuliart-server --tokens",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
     parser.add_argument(
         "--insecure",
         action="store_true",
-        help="listen beyond this machine even without TLS and tokens",
+        help="allow other machines to connect without TLS and tokens",
     )
     parser.add_argument(
         "--allowed-host",
@@ -56,8 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="name by which visitors address the page, for one that is neither localhost nor an "
-        "address; may be repeated, '*' allows any",
+        help="accept NAME in the Host header, besides localhost, addresses and --host; may be "
+        "repeated, '*' accepts any name",
     )
     with standard_streams("wuliart-web"):
         options = parser.parse_args(arguments)
@@ -67,13 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
             'pip install "wuliart-turbo[page]"'
         )
     if (options.tls_cert is None) != (options.tls_key is None):
-        parser.error("--tls-cert and --tls-key belong together")
+        parser.error("--tls-cert and --tls-key must be given together")
     lacking = options.tls_cert is None or options.tokens is None
     if lacking and reaches_strangers(f"{options.host}:{options.port}") and not options.insecure:
         parser.error(
             f"--host {options.host} can be reached from other machines: give --tls-cert, --tls-key "
-            "and --tokens, listen on 127.0.0.1, or say --insecure if everybody may use it (or "
-            "something before it sees to that)"
+            "and --tokens, listen on 127.0.0.1, or give --insecure if everyone may use it (or if a "
+            "proxy in front of it checks its users)"
         )
     try:
         tokens = TokenFile(options.tokens) if options.tokens else None
@@ -87,8 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except CertificateError as error:
         parser.error(f"--tls-cert, --tls-key: {error}")
-    send_to_stderr("INFO", "text", _for_the_log)
-    with quick_import():
+    send_to_stderr("INFO", "text", _redact)
+    with fast_gradio_import():
         from wuliart_web.app import create_app
         from wuliart_web.serving import serve
     app = create_app(AsyncClient(options.server), tokens, [options.host, *options.allowed_hosts])
@@ -97,13 +99,13 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         sys.exit(f"wuliart-web: cannot listen on {options.host}:{options.port}: {error}")
     except KeyboardInterrupt:
-        pass  # uvicorn has ended in order and passes the signal on
+        pass  # uvicorn has shut down cleanly and raises the signal again
 
 
-def _for_the_log(record: logging.LogRecord) -> bool:
-    """Takes from uvicorn's records their form for terminals, and addresses that open things.
+def _redact(record: logging.LogRecord) -> bool:
+    """Removes secrets and terminal colours from uvicorn's records; a filter that keeps each record.
 
-    Who knows an image's address, or a session's name, may look at it.
+    The address of an image or the name of a session is enough to see it.
     """
     vars(record).pop("color_message", None)
     if record.name == "uvicorn.access" and isinstance(record.args, tuple):

@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wuliart_process.bounded_listener import BoundedListener, raise_descriptor_limit
 from wuliart_process.certificates import READ_SECONDS, WatchedCertificate
-from wuliart_web.answer_headers import ALWAYS
-from wuliart_web.head_gate import HeadGate
+from wuliart_web.guard.head_gate import HeadGate
+from wuliart_web.guard.response_headers import DEFAULTS
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class TimedProtocol(H11Protocol):
             return
         status = HTTPStatus(self._gate.rejected)
         lines = [f"HTTP/1.1 {status.value} {status.phrase}", "content-length: 0"]
-        lines += [f"{name}: {value}" for name, value in ALWAYS.items()]
+        lines += [f"{name}: {value}" for name, value in DEFAULTS.items()]
         self.transport.write("\r\n".join([*lines, "connection: close", "", ""]).encode())
         self.transport.close()
 

@@ -1,5 +1,5 @@
-// Asks for the styles anew whenever the server says that they have changed. Only while the page is
-// looked at: a browser keeps six connections to one address, and each open page would hold one.
+// Refreshes the lists when the server reports a change. Only while the page is visible: a browser
+// opens six connections to one address at most, and each open page would hold one.
 let news = null;
 const follow = () => {
   news?.close();

@@ -1,4 +1,4 @@
-// A click on a small image asks for it and its settings again.
+// A click on a thumbnail restores its image and settings.
 element.addEventListener("click", (event) => {
   const chosen = event.target.closest("button[data-number]");
   if (!chosen) return;

@@ -1,7 +1,8 @@
-// The image: Ctrl+wheel zooms at the pointer, drag pans, keys do both, double-click on the empty
-// area leaves full screen. And what a keyboard needs of the big button. Draws nothing itself.
+// The image viewer: Ctrl+wheel zooms at the pointer, dragging pans, keys do both, a double click on
+// the empty area leaves full screen. Also keyboard focus of the big button and announcements to
+// screen readers.
 (() => {
-  const MOST = 16; // times
+  const MAX_SCALE = 16;
   const state = new WeakMap();
   const of = (image) => state.get(image) ?? { x: 0, y: 0, scale: 1 };
   const show = (image, next) => {
@@ -9,10 +10,10 @@
     image.style.transform = `translate(${next.x}px, ${next.y}px) scale(${next.scale})`;
     image.closest(".viewer").classList.toggle("zoomed", next.scale > 1);
   };
-  // The point at (x, y) of the window stays where it is.
+  // The point at (x, y) of the window keeps its place.
   const zoom = (image, factor, x, y) => {
     const from = of(image);
-    const scale = Math.min(MOST, Math.max(1, from.scale * factor));
+    const scale = Math.min(MAX_SCALE, Math.max(1, from.scale * factor));
     if (scale === 1) return show(image, { x: 0, y: 0, scale });
     const box = image.getBoundingClientRect();
     const grown = scale / from.scale - 1;
@@ -29,25 +30,27 @@
     zoom(image, Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
   }, { passive: false });
 
-  let held = null;
+  let dragged = null;
   document.addEventListener("pointerdown", (event) => {
     if (event.button === 0 && event.target.matches?.("img.finished")) {
-      held = { image: event.target, x: event.clientX, y: event.clientY, from: of(event.target) };
+      dragged = { image: event.target, x: event.clientX, y: event.clientY, from: of(event.target) };
     }
   });
   document.addEventListener("pointermove", (event) => {
-    if (held) pan(held.image, held.from, event.clientX - held.x, event.clientY - held.y);
+    if (dragged) {
+      pan(dragged.image, dragged.from, event.clientX - dragged.x, event.clientY - dragged.y);
+    }
   });
   for (const end of ["pointerup", "pointercancel"]) {
-    document.addEventListener(end, () => { held = null; });
+    document.addEventListener(end, () => { dragged = null; });
   }
 
   const KEYS = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      document.querySelector("#draw")?.click();
+      document.querySelector("#generate")?.click();
     }
-    const image = event.target.matches?.(".whole") && event.target.querySelector("img.finished");
+    const image = event.target.matches?.(".image-frame") && event.target.querySelector("img.finished");
     if (!image || event.ctrlKey || event.metaKey || event.altKey) return;
     const box = event.target.getBoundingClientRect();
     const middle = [box.left + box.width / 2, box.top + box.height / 2];
@@ -59,36 +62,37 @@
     event.preventDefault();
   });
 
-  // The part that stays while images come and go, so that drawing goes on in full screen.
+  // Full screen is the element that stays while its images change, so that generation continues
+  // in full screen.
   document.addEventListener("click", (event) => {
     if (event.target.closest?.("button.full")) {
       if (document.fullscreenElement) document.exitFullscreen();
-      else document.querySelector("#shown").requestFullscreen();
+      else document.querySelector("#result").requestFullscreen();
     }
-    if (event.target.closest?.("#draw")) {
-      document.querySelector("#shown").scrollIntoView({ block: "nearest" });
+    if (event.target.closest?.("#generate")) {
+      document.querySelector("#result").scrollIntoView({ block: "nearest" });
     }
   });
   document.addEventListener("dblclick", (event) => {
-    if (document.fullscreenElement && event.target.closest?.("#shown") &&
+    if (document.fullscreenElement && event.target.closest?.("#result") &&
         !event.target.closest("img, .tools")) document.exitFullscreen();
   });
 
-  // A big button that gives way to another hands its focus on, and the line above the image is
-  // read aloud from one place that stays: what is put in anew is not read.
-  let handing = false;
+  // A big button that is replaced by another passes its focus on. The status line is announced from
+  // an element that stays: screen readers do not announce an element that is inserted anew.
+  let buttonHadFocus = false;
   document.addEventListener("focusin", (event) => {
-    handing = event.target.matches("#draw, #stop");
+    buttonHadFocus = event.target.matches("#generate, #stop");
   });
-  const aloud = document.createElement("div");
-  aloud.className = "aloud";
-  aloud.setAttribute("role", "status");
+  const announcer = document.createElement("div");
+  announcer.className = "announcer";
+  announcer.setAttribute("role", "status");
   new MutationObserver(() => {
-    if (!aloud.isConnected) document.body.append(aloud);
-    const line = document.querySelector("#shown .line")?.textContent ?? "";
-    if (aloud.textContent !== line) aloud.textContent = line;
-    if (handing && document.activeElement === document.body) {
-      document.querySelector("#stop, #draw")?.focus({ preventScroll: true });
+    if (!announcer.isConnected) document.body.append(announcer);
+    const line = document.querySelector("#result .line")?.textContent ?? "";
+    if (announcer.textContent !== line) announcer.textContent = line;
+    if (buttonHadFocus && document.activeElement === document.body) {
+      document.querySelector("#stop, #generate")?.focus({ preventScroll: true });
     }
   }).observe(document, { childList: true, subtree: true });
 })();

@@ -18,10 +18,10 @@ from tests.support.fake_image_server import Fail, FakeImageServer
 from tests.support.fakes import DEADLINE, colour, until
 from tests.support.hand_manager import HandManager, entry_of
 from tests.support.harness import InProcessServer, running_server
-from tests.support.openai_door import name_model, open_door
+from tests.support.web_app import name_model, open_openai
 from wuliart_client import read_recipe
 from wuliart_contract.status import Reason
-from wuliart_web.openai_stream import partial_steps
+from wuliart_web.openai.stream import partial_steps
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 @pytest.fixture
 async def door(server: InProcessServer) -> AsyncIterator[AsyncOpenAI]:
-    async with open_door(server.target) as client:
+    async with open_openai(server.target) as client:
         yield client
         server.engine.free()
 
@@ -157,14 +157,14 @@ async def test_adapters_that_cannot_be_used(door: AsyncOpenAI, manager: HandMana
         entry_of("ink", manager.content()), entry_of("bad", refusal_reason="it holds NaN")
     )
     error = await refusal(door, extra_body={"adapters": [{"name": "inc"}]})
-    assert (error.param, error.code) == ("adapters", "style_not_found")
+    assert (error.param, error.code) == ("adapters", "adapter_not_found")
     assert "did you mean 'ink'" in error.message
     for fields, param in (
         ({"model": "bad"}, "model"),
         ({"extra_body": {"adapters": [{"name": "bad"}]}}, "adapters"),
     ):
         error = await refusal(door, **fields)
-        assert (error.param, error.code) == (param, "style_refused")
+        assert (error.param, error.code) == (param, "adapter_refused")
         assert "it holds NaN" in error.message
     assert [model.id async for model in door.models.list()] == ["qwen-image", "ink"]
 
@@ -379,7 +379,7 @@ async def test_a_full_queue(server: InProcessServer, door: AsyncOpenAI, stream: 
 async def test_failures_of_the_server(failure: Fail, status: int, code: str) -> None:
     with FakeImageServer() as fake:
         fake.default = [failure]
-        async with open_door(fake.target) as door:
+        async with open_openai(fake.target) as door:
             with pytest.raises(openai.APIStatusError) as caught:
                 await draw(door)
     error = caught.value

@@ -1,6 +1,6 @@
-"""Request bodies: read whole, within a size and a time, before anything else sees them.
+"""Reads request bodies completely, within a size and a time, before the application sees them.
 
-Requests to this application are small. What exceeds the limits is refused without being kept.
+Requests to this application are small. A body over the limits is rejected without being kept.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from wuliart_contract.limits import MAX_REQUEST_BYTES
-from wuliart_web.guard_error import GuardError
+from wuliart_web.guard.error import GuardError
 
 BODY_SECONDS: Final = 15.0
 """Time for a whole body to arrive."""
 
 DISCARD_SECONDS: Final = 5.0
-"""A client that goes on sending would miss the answer; so long it is read, and nothing kept."""
+"""How long the rest of a rejected body is read and dropped, so that its client sees the answer."""
 
 
 async def read_body(headers: Headers, receive: Receive) -> bytes:
     """Reads a request's body.
 
     Args:
-        headers: of the request; a declared length over the limit is refused without reading.
+        headers: of the request; a declared length over the limit is rejected without reading.
         receive: the ASGI channel.
 
     Raises:
@@ -61,7 +61,7 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
 
 
 class Incoming:
-    """A request's ASGI channel that knows whether the whole body has come.
+    """A request's ASGI channel that tracks whether the body is complete.
 
     Args:
         receive: the channel.
@@ -72,15 +72,15 @@ class Incoming:
         self._ended = False
 
     async def __call__(self) -> Message:
-        """The next message."""
+        """Returns the next message."""
         message = await self._receive()
         self._ended = not message.get("more_body", False)
         return message
 
     async def discard(self) -> None:
-        """Reads what is left of the body, for a moment, and keeps nothing.
+        """Reads and drops the rest of the body for at most `DISCARD_SECONDS`.
 
-        A client that is still sending would see its connection reset instead of an answer.
+        A client that is still sending would see its connection reset instead of a response.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(DISCARD_SECONDS):
@@ -89,14 +89,14 @@ class Incoming:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """An ASGI channel that gives `body` first, then what `receive` gives: the disconnect."""
-    given = False
+    """Returns an ASGI channel with `body`, followed by the messages of `receive`."""
+    replayed = False
 
     async def channel() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return channel

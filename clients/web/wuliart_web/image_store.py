@@ -1,7 +1,6 @@
-"""Images that the page shows: kept for a while under addresses nobody can guess.
+"""Finished images that the page shows, kept for a while under addresses that cannot be guessed.
 
-Owns their names and how many are kept. Knows nothing of who asked for them: whoever has an address
-may look, so an address is told to one visitor only.
+An address is the only protection of its image, so the page gives it to one visitor only.
 """
 
 from __future__ import annotations
@@ -16,41 +15,41 @@ from fastapi import APIRouter, HTTPException, Response
 
 from wuliart_client import NAME_PATTERN
 
-KEPT: Final = 128
-"""Images kept, the newest; about 40 MB."""
+MAX_IMAGES: Final = 128
+"""Images kept, the newest ones; about 40 MB."""
 
 
-class Images:
+class ImageStore:
     """Finished images by address.
 
     Args:
-        now: tells the local time.
+        now: returns the local time.
     """
 
     def __init__(self, now: Callable[[], datetime] = datetime.now) -> None:
         self._now = now
-        self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._images: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 
     def add(self, data: bytes) -> str:
-        """Keeps a JPEG; its address, which ends in a name that no other image has."""
-        moment, taken = self._now(), {name for _, name in self._kept}
-        # From the clock each time: one that was ahead for a moment must not name what follows.
+        """Keeps a JPEG and returns its address, which ends in a file name no other image has."""
+        moment, taken = self._now(), {name for _, name in self._images}
+        # From the clock each time: after the clock was ahead for a moment, later names are right.
         while (name := moment.strftime(NAME_PATTERN)) in taken:
             moment += timedelta(seconds=1)
         token = secrets.token_urlsafe(16)
-        self._kept[token, name] = data
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        self._images[token, name] = data
+        while len(self._images) > MAX_IMAGES:
+            self._images.popitem(last=False)
         return f"/images/{token}/{name}"
 
     def router(self) -> APIRouter:
-        """The route that serves them."""
+        """Returns the route that serves the images."""
         routes = APIRouter()
 
         @routes.api_route("/images/{token}/{name}", methods=["GET", "HEAD"])
         async def image(token: str, name: str) -> Response:
-            """One image."""
-            data = self._kept.get((token, name))
+            """Serves one image."""
+            data = self._images.get((token, name))
             if data is None:
                 raise HTTPException(404, "This image is not kept any more: generate it again.")
             headers = {

@@ -1,7 +1,4 @@
-"""What an OpenAI-shaped error is, and which one each failure becomes.
-
-Owns the statuses, types and codes. Knows nothing of requests, nor of how images are generated.
-"""
+"""Errors in OpenAI's shape, and the one that each error of the service becomes."""
 
 from __future__ import annotations
 
@@ -30,16 +27,18 @@ from wuliart_client import (
 )
 
 CLIENT_GONE: Final = 499
-"""Status of an answer that nobody reads; for the access log."""
+"""Status in the access log of a request whose client has left."""
 
-_SHOWN_CHARACTERS: Final = 80
-_TOLD: Final = 5
-"""Faults of one request that are listed one by one."""
+_MAX_VALUE_CHARACTERS: Final = 80
+"""Characters of a value that a message repeats."""
+
+_MAX_LISTED: Final = 5
+"""Invalid fields that a message lists one by one."""
 
 _STATUSES: Final[tuple[tuple[type[WuliArtError], int, str, str], ...]] = (
     (InvalidRequest, 400, "invalid_request_error", "invalid_value"),
-    (AdapterNotFound, 400, "invalid_request_error", "style_not_found"),
-    (AdapterRefused, 400, "invalid_request_error", "style_refused"),
+    (AdapterNotFound, 400, "invalid_request_error", "adapter_not_found"),
+    (AdapterRefused, 400, "invalid_request_error", "adapter_refused"),
     (Unauthenticated, 401, "invalid_request_error", "invalid_api_key"),
     (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
     (Unavailable, 503, "server_error", "service_unavailable"),
@@ -47,16 +46,21 @@ _STATUSES: Final[tuple[tuple[type[WuliArtError], int, str, str], ...]] = (
     (Cancelled, 503, "server_error", "cancelled"),
     (WuliArtError, 500, "server_error", "generation_failed"),
 )
-"""Exception, status, type, code; the first that fits."""
+"""Exception, HTTP status, `type` and `code`; the first row that matches applies."""
 
 _ADAPTER_FIELD: Final = re.compile(r"adapters\[(\d+)\]")
 
 
-class DoorError(Exception):
-    """A failure as OpenAI's clients read it.
+class ApiError(Exception):
+    """An error as OpenAI's clients read it.
 
-    `kind` is the error's `type`; `param` the request's field; `retry_after` seconds, None if it
-    is not known when to try again.
+    Args:
+        status: HTTP status code.
+        message: what is wrong and what to do.
+        kind: the error's `type`.
+        param: the field of the request.
+        code: the error's `code`.
+        retry_after: in seconds; None if it is unknown.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class DoorError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> dict[str, dict[str, str | None]]:
-        """{"error": {"message", "type", "param", "code"}}."""
+        """Returns {"error": {"message", "type", "param", "code"}}."""
         return {
             "error": {
                 "message": self.message,
@@ -89,23 +93,23 @@ class DoorError(Exception):
         }
 
     def response(self) -> Response:
-        """The whole answer."""
+        """Returns the whole response."""
         headers = {}
         if self.retry_after is not None:
-            # Whole seconds in HTTP; upwards, because earlier would be too early.
+            # HTTP has whole seconds; rounded up, because a retry before its time fails.
             headers["Retry-After"] = str(math.ceil(self.retry_after))
         return JSONResponse(self.body(), self.status, headers)
 
 
 def shown(value: object) -> str:
-    """What was given, short enough for a message and safe to encode (no lone surrogates)."""
+    """Returns a value as a message shows it: short, and without lone surrogates."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[:_MAX_VALUE_CHARACTERS]}…"
 
 
-def model_not_found(model: str) -> DoorError:
-    """As OpenAI answers for a model that it does not have."""
-    return DoorError(
+def model_not_found(model: str) -> ApiError:
+    """Returns the error that OpenAI has for an unknown model."""
+    return ApiError(
         404,
         f"The model {shown(model)} does not exist here: leave 'model' out for the base, or use "
         "a name that GET /v1/models lists.",
@@ -114,19 +118,19 @@ def model_not_found(model: str) -> DoorError:
     )
 
 
-def invalid_fields(errors: Sequence[ErrorDetails]) -> DoorError:
-    """For what pydantic found; `param` is the first of them, the message tells all."""
+def invalid_fields(errors: Sequence[ErrorDetails]) -> ApiError:
+    """Returns the error for pydantic's findings; `param` is the first invalid field."""
     first = errors[0]
     code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(
         first["type"], "invalid_value"
     )
-    told = " ".join(_told(error) for error in errors[:_TOLD])
-    if len(errors) > _TOLD:
-        told += f" And {len(errors) - _TOLD} more."
-    return DoorError(400, told, param=_path(first["loc"]), code=code)
+    message = " ".join(_field_message(error) for error in errors[:_MAX_LISTED])
+    if len(errors) > _MAX_LISTED:
+        message += f" And {len(errors) - _MAX_LISTED} more."
+    return ApiError(400, message, param=_path(first["loc"]), code=code)
 
 
-def _told(error: ErrorDetails) -> str:
+def _field_message(error: ErrorDetails) -> str:
     path = shown(_path(error["loc"]))
     if error["type"] == "extra_forbidden":
         return f"Unknown parameter: {path}. Leave it out."
@@ -137,14 +141,19 @@ def _told(error: ErrorDetails) -> str:
 
 
 def _path(location: Sequence[int | str]) -> str:
-    """('adapters', 0, 'name') -> 'adapters[0].name'."""
+    """Returns 'adapters[0].name' for ('adapters', 0, 'name')."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    # A name from the request may hold lone surrogates, which no answer can carry.
+    # A name from the request may hold lone surrogates, which cannot be encoded.
     return path.removeprefix(".").encode("utf-8", "backslashreplace").decode()
 
 
-def translated(error: WuliArtError, model_adapter: str | None = None) -> DoorError:
-    """The answer to a failed call; `model_adapter` is the adapter that was named as the model."""
+def translated(error: WuliArtError, model_adapter: str | None = None) -> ApiError:
+    """Returns the error that an error of the service becomes.
+
+    Args:
+        error: from the service's client.
+        model_adapter: the adapter that the request's `model` names, None for the base model.
+    """
     named = error.metadata.get("adapter")
     if isinstance(error, AdapterNotFound) and named is not None and named == model_adapter:
         return model_not_found(named)
@@ -158,11 +167,15 @@ def translated(error: WuliArtError, model_adapter: str | None = None) -> DoorErr
         retry_after = error.retry_after
     elif named is not None:
         param = "model" if named == model_adapter else "adapters"
-    return DoorError(status, message, kind=kind, param=param, code=code, retry_after=retry_after)
+    return ApiError(status, message, kind=kind, param=param, code=code, retry_after=retry_after)
 
 
 def _field(path: str, model_adapter: str | None) -> str:
-    """The door's name for a field of the contract: adapters[1].name -> adapters[1].name."""
+    """Returns the name that a field of the gRPC request has in this API.
+
+    With a `model_adapter`, the gRPC request's adapters[0] is `model`, and adapters[1] is this API's
+    adapters[0].
+    """
 
     def renamed(found: re.Match[str]) -> str:
         if model_adapter is None:
@@ -175,21 +188,21 @@ def _field(path: str, model_adapter: str | None) -> str:
     return "adapters" if field == "adapters" else field
 
 
-class DoorRoute(APIRoute):
-    """A route whose failures are answered in OpenAI's shape."""
+class ApiRoute(APIRoute):
+    """A route whose errors are answered in OpenAI's shape."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler with its failures caught."""
+        """Returns the handler, with its errors turned into responses."""
         handle = super().get_route_handler()
 
-        async def handle_in_shape(request: Request) -> Response:
+        async def handle_errors(request: Request) -> Response:
             try:
                 return await handle(request)
-            except DoorError as error:
+            except ApiError as error:
                 return error.response()
             except WuliArtError as error:
                 return translated(error).response()
             except ClientDisconnect:
                 return Response(status_code=CLIENT_GONE)
 
-        return handle_in_shape
+        return handle_errors

@@ -1,7 +1,7 @@
-"""Stands before the page and the doors: decides which requests reach them.
+"""The outermost application: decides which requests reach the page and the OpenAI API.
 
-In this order: host, origin, token, route, body, and for Gradio's calls every field of the body.
-A request that is refused is answered here, and no more of it has been read than that took.
+It checks host, origin, token, route and body, in this order, and every field of Gradio's calls. A
+rejected request is answered here, and no more of it is read than its check needs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wuliart_process import allowed_hosts
 from wuliart_process.tokens import TokenFile
-from wuliart_web import login
-from wuliart_web.answer_headers import with_headers, with_page_policy
-from wuliart_web.bodies import Incoming, read_body, replay
-from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
-from wuliart_web.guard_error import DOOR, GuardError
-from wuliart_web.routes import (
+from wuliart_web.clients import known_token
+from wuliart_web.guard import login
+from wuliart_web.guard.bodies import Incoming, read_body, replay
+from wuliart_web.guard.error import API_PREFIX, GuardError
+from wuliart_web.guard.gradio_calls import CANCEL, JOIN, RESET, GradioCalls
+from wuliart_web.guard.response_headers import with_headers, with_page_policy
+from wuliart_web.guard.routes import (
     ALIVE,
     LOGIN,
     PAGE,
@@ -34,24 +35,24 @@ from wuliart_web.routes import (
     check_route,
     session_of,
 )
-from wuliart_web.sessions import Sessions
+from wuliart_web.guard.sessions import Sessions
 
-_LOOK_SECONDS: Final = 0.5
-"""Between two looks at whether the token of an open request is still valid."""
+_TOKEN_CHECK_SECONDS: Final = 0.5
+"""Time between two checks of an open request's token."""
 
 _UNAUTHENTICATED: Final = {"WWW-Authenticate": "Bearer"}
 
 
 class Guard:
-    """The outermost ASGI application: nothing answers but through it.
+    """An ASGI application that guards another one.
 
     Args:
         app: the guarded application.
-        tokens: tokens of which every request but the liveness probe needs one; None requires none.
-        allowed_hosts: names in the Host header that are answered besides loopback's and literal
-            addresses; see `wuliart_process.allowed_hosts`.
+        tokens: every request but the liveness probe needs one of them; None requires none.
+        allowed_hosts: names accepted in the Host header besides `localhost` and literal addresses;
+            see `wuliart_process.allowed_hosts`.
         calls: checks the bodies of Gradio's calls.
-        sessions: bounds them.
+        sessions: limits Gradio's sessions.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Guard:
         self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or hands it on."""
+        """Answers one request, or passes it on."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -80,14 +81,14 @@ class Guard:
         try:
             await self._serve(scope, receive, send)
         except GuardError as error:
-            answer = error.response(scope["path"])
+            response = error.response(scope["path"])
             if scope["method"] not in ("GET", "HEAD"):
-                # What may be left of the body would be taken for the next request.
-                answer.headers["Connection"] = "close"
+                # The rest of the body would be taken for the next request.
+                response.headers["Connection"] = "close"
                 await receive.discard()
-            await answer(scope, receive, send)
+            await response(scope, receive, send)
         except ClientDisconnect:
-            # Nothing is sent to a client that has left; the server closes the connection.
+            # The client has left: nothing is sent, and the server closes the connection.
             await Response(status_code=400)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,19 +96,19 @@ class Guard:
         self._check_host(headers)
         check_own(method, path)
         if path == ALIVE:
-            status = 200 if self._sessions.works else 503
+            status = 200 if self._sessions.is_working else 503
             await Response(status_code=status)(scope, receive, send)
             return
         check_origin(headers, method)
         token = None
         if self._tokens is not None:
             if path == LOGIN:
-                answer = await self._log_in(self._tokens, scope, receive)
-                await answer(scope, receive, send)
+                response = await self._log_in(self._tokens, scope, receive)
+                await response(scope, receive, send)
                 return
-            token = login.known_token(headers, self._tokens)
+            token = known_token(headers, self._tokens)
             if token is None:
-                await self._turn_away(headers, path)(scope, receive, send)
+                await self._unauthenticated(headers, path)(scope, receive, send)
                 return
         check_route(scope)
         owner = token or ""
@@ -124,23 +125,23 @@ class Guard:
             send = with_page_policy(send)
         reading = session_of(scope)
         if path != STREAM:
-            # Gradio gives parameters meanings of its own: one loads a page's state from a file.
+            # Gradio interprets parameters: one loads a page's state from a file.
             scope = {**scope, "query_string": b""}
         if reading is not None:
             self._sessions.check(reading, owner)
-        of_session = self._sessions.reading(reading, owner) if reading and path == STREAM else None
-        async with of_session or nullcontext():
+        stream = self._sessions.reading(reading, owner) if reading and path == STREAM else None
+        async with stream or nullcontext():
             if self._tokens is None or token is None:
-                await self._hand_on(scope, receive, send)
+                await self._pass_on(scope, receive, send)
             else:
-                await self._hand_on_while_valid(self._tokens, token, scope, receive, send)
+                await self._pass_on_while_valid(self._tokens, token, scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
         given = headers.getlist("host")
         if len(given) != 1 or not allowed_hosts.allowed(given[0], self._hosts):
             raise GuardError(
                 421,
-                "This server is not known by the name in the request's Host header. Use its "
+                "The name in the request's Host header is not a name of this server. Use its "
                 "address, or start wuliart-web with --allowed-host and that name.",
                 "host_not_allowed",
             )
@@ -153,33 +154,38 @@ class Guard:
         return login.log_in(headers, body, tokens, secure=scope["scheme"] == "https")
 
     @staticmethod
-    def _turn_away(headers: Headers, path: str) -> Response:
-        if path.startswith(DOOR) or "text/html" not in headers.get("accept", ""):
+    def _unauthenticated(headers: Headers, path: str) -> Response:
+        """Returns the login form for a browser.
+
+        Raises:
+            GuardError: 401 for any other client.
+        """
+        if path.startswith(API_PREFIX) or "text/html" not in headers.get("accept", ""):
             raise GuardError(
                 401,
-                "Give a token that this server knows, as a bearer token.",
+                "Send a valid token of this server as a bearer token.",
                 "invalid_api_key",
                 _UNAUTHENTICATED,
             )
         return login.form(headers, 401)
 
-    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
         except RuntimeError as error:
-            # A stream that has told its client why it ends (Gradio's of a session that it does not
-            # know) raises the HTTP error afterwards, when it is too late for an answer.
+            # Gradio's stream of an unknown session first tells its client why it ends, and then
+            # raises the HTTP error, too late for a response.
             if not isinstance(error.__cause__, HTTPException) or error.__cause__.status_code >= 500:
                 raise
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _hand_on_while_valid(
+    async def _pass_on_while_valid(
         self, tokens: TokenFile, token: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Hands the request on; cancels it once its token is revoked, however long it streams."""
+        """Passes a request on, and cancels it when its token is revoked, even while it streams."""
         started = ended = sized = False
 
-        async def noted(message: Message) -> None:
+        async def observed(message: Message) -> None:
             nonlocal started, ended, sized
             if message["type"] == "http.response.start":
                 started = True
@@ -187,10 +193,10 @@ class Guard:
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
-        serving = asyncio.create_task(self._hand_on(scope, receive, noted))
+        serving = asyncio.create_task(self._pass_on(scope, receive, observed))
         try:
             while not serving.done():
-                await asyncio.wait((serving,), timeout=_LOOK_SECONDS)
+                await asyncio.wait((serving,), timeout=_TOKEN_CHECK_SECONDS)
                 if not serving.done() and tokens.name_of(token) is None:
                     break
             else:
@@ -200,7 +206,7 @@ class Guard:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
         if not started:
-            await self._turn_away(Headers(scope=scope), scope["path"])(scope, receive, send)
+            await self._unauthenticated(Headers(scope=scope), scope["path"])(scope, receive, send)
         elif not ended and not sized:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        # One of a declared length cannot end early: the server closes its connection.
+        # A response with a declared length cannot end early: the server closes its connection.

@@ -1,12 +1,20 @@
-"""Every word of the page, in English and Chinese; the browser says which. Owns nothing else."""
+"""Every text of the page, in English and Chinese; the browser's language decides which.
+
+`CONTROLS_*` are labels that Gradio translates in the browser, `TEXTS_*` are used on the server. The
+page calls adapters styles.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import gradio as gr
 
-ENGLISH: Final = {
+Texts = Mapping[str, str]
+"""Texts of one language by key; some have fields for `str.format`."""
+
+CONTROLS_EN: Final = {
     "prompt": "Prompt",
     "prompt_hint": "a rocket on a purple background",
     "style": "Style",
@@ -18,11 +26,11 @@ ENGLISH: Final = {
     "dice": "Dice",
     "keep": "Lock",
     "steps": "Steps",
-    "draw": "Draw",
+    "generate": "Generate",
     "generating": "Generating…",
     "stop": "Stop",
 }
-CHINESE: Final = {
+CONTROLS_ZH: Final = {
     "prompt": "提示词",
     "prompt_hint": "紫色背景上的火箭",
     "style": "风格",
@@ -34,22 +42,24 @@ CHINESE: Final = {
     "dice": "骰子",
     "keep": "锁定",
     "steps": "步数",
-    "draw": "绘制",
+    "generate": "绘制",
     "generating": "正在生成……",
     "stop": "停止",
 }
-I18N: Final = gr.I18n(**{"en": ENGLISH, "zh": CHINESE, "zh-CN": CHINESE, "zh-TW": CHINESE})
+I18N: Final = gr.I18n(
+    **{"en": CONTROLS_EN, "zh": CONTROLS_ZH, "zh-CN": CONTROLS_ZH, "zh-TW": CONTROLS_ZH}
+)
 
-SPOKEN_ENGLISH: Final = {
-    "none": ENGLISH["none"],
+TEXTS_EN: Final = {
+    "none": CONTROLS_EN["none"],
     "rough": "rough",
     "draft": "draft",
     "preview": "preview",
     "production": "production",
     "warning": "From the server: {text}.",
-    "empty": "Say what to generate, then press Generate or Ctrl+Enter.",
+    "empty": "Describe an image, then press Generate or Ctrl+Enter.",
     "here": "Your image will be here.",
-    "asking": "Rendering…",
+    "rendering": "Rendering…",
     "next": "Rendering… You are next.",
     "waiting": "Waiting… {before} images before yours.",
     "started": "Rendering… Step 1/{steps}",
@@ -57,45 +67,47 @@ SPOKEN_ENGLISH: Final = {
     "decoding": "Step {step}/{steps} → finishing",
     "done": "Done in {seconds:.1f} s · seed {seed}",
     "again": "Generated before · seed {seed}",
-    "ignored": "The last {count} words or so of the prompt were not read: it is too long.",
+    "ignored": "The prompt is too long: about the last {count} words were not read.",
     "skipped": "generated without “{name}”, which cannot be used",
-    "stopped": "Stopped. Change what you like and generate again.",
+    "stopped": "Stopped. Change anything you like, then generate again.",
     "save": "Save",
     "whole": "Full screen",
-    "zoom": "GeneratedImage: + and − zoom, arrows move, 0 shows all of it",
+    "zoom": "Image: + and − zoom, arrow keys move, 0 shows all of it",
     "strip": "Images of this visit",
-    "thumb": "{prompt}, seed {seed}: show it and take its settings",
-    "refused": "“{name}” cannot be used: {reason}. Mend or remove the file.",
+    "thumb": "{prompt}, seed {seed}: show this image and restore its settings",
+    "refused": "“{name}” cannot be used: {reason}. Repair or remove the file.",
     "held": "“{name}” cannot be used yet: {reason}.",
-    "held_newer": "“{name}” is used as it was, its new file is not finished: {reason}.",
-    "unmanaged": "The LoRA manager does not run: new style files are not noticed. "
+    "held_newer": "“{name}” is used in its previous version; the new file is not ready: {reason}.",
+    "unmanaged": "The LoRA manager is not running, so new style files are not noticed. "
     "Start it with `make up` or `wuliart-lora-manager`.",
-    "gone": "The server does not answer. Start it with `make up`, or wait a moment: "
-    "this page goes on as soon as it is back.",
-    "starting": "The server is still loading its model. Wait a moment, then generate.",
+    "unavailable": "The server does not answer. Start it with `make up`, or wait a moment: "
+    "this page goes on as soon as the server is back.",
+    "starting": "The server is still loading its model. Wait a moment, then generate again.",
     "draining": "The server is stopping. Generate again once it is back.",
-    "no_manager": "This style has to be loaded, but the LoRA manager does not run. Start it with "
-    "`make up` or `wuliart-lora-manager`, or choose another style, then generate again.",
-    "style_unknown": "There is no such style any more ({message}). "
+    "no_manager": "This style must be loaded first, but the LoRA manager is not running. Start it "
+    "with `make up` or `wuliart-lora-manager`, or choose another style, then generate again.",
+    "style_unknown": "This style no longer exists ({message}). "
     "Choose another one, then generate again.",
-    "style_refused": "This style cannot be used: {message}. Choose another one, then try again.",
-    "queue_full": "Too many images wait already. Generate again in {seconds} s.",
-    "rate_limited": "You have asked for as many images as one may. Generate again in {seconds} s.",
-    "stranger": "The server does not let this page in ({message}). "
-    "Whoever runs it has to give it a token; then generate again.",
-    "no_slot": "All places for styles are in use just now. Generate again in {seconds} s.",
+    "style_refused": "This style cannot be used: {message}. "
+    "Choose another one, then generate again.",
+    "queue_full": "The server's queue is full. Generate again in {seconds} s.",
+    "rate_limited": "You have reached your limit of images. Generate again in {seconds} s.",
+    "unauthenticated": "The server does not accept this page ({message}). "
+    "Ask its operator for a token, then generate again.",
+    "no_slot": "All slots for styles are in use. Generate again in {seconds} s.",
     "invalid": "This cannot be generated ({message}). Change it, then generate again.",
     "login_lang": "en",
-    "login_hint": "This page is for people who were given a token.",
+    "login_hint": "This page is only for people who have a token.",
     "login_token": "Token",
     "login_enter": "Enter",
-    "login_wrong": "This token is not known here. Ask whoever runs the server for one.",
-    "failed": "The model failed at this image ({message}). Generate again with another seed; "
-    "if it stays so, look into the server's log.",
-    "other": "It did not work ({message}). Try again; if it stays so, look into the server's log.",
+    "login_wrong": "This token is not valid here. Ask the server's operator for one.",
+    "failed": "The model could not generate this image ({message}). Generate again with another "
+    "seed; if it keeps failing, look into the server's log.",
+    "other": "It did not work ({message}). Generate again; if it keeps failing, look into the "
+    "server's log.",
 }
-SPOKEN_CHINESE: Final = {
-    "none": CHINESE["none"],
+TEXTS_ZH: Final = {
+    "none": CONTROLS_ZH["none"],
     "rough": "粗略",
     "draft": "草稿",
     "preview": "预览",
@@ -103,7 +115,7 @@ SPOKEN_CHINESE: Final = {
     "warning": "服务器提示：{text}。",
     "empty": "先写下要画什么，再按“绘制”或 Ctrl+Enter。",
     "here": "图片会出现在这里。",
-    "asking": "正在绘制……",
+    "rendering": "正在绘制……",
     "next": "正在绘制…… 下一个就是您的。",
     "waiting": "排队中…… 前面还有 {before} 张。",
     "started": "正在绘制…… 第 1/{steps} 步",
@@ -124,7 +136,7 @@ SPOKEN_CHINESE: Final = {
     "held_newer": "“{name}”仍使用原来的版本，新文件尚未完成：{reason}。",
     "unmanaged": "LoRA 管理器没有运行，新的风格文件不会被发现。"
     "请用 `make up` 或 `wuliart-lora-manager` 启动它。",
-    "gone": "服务器没有响应。请运行 `make up`，或稍等片刻：服务器恢复后本页会自动继续。",
+    "unavailable": "服务器没有响应。请运行 `make up`，或稍等片刻：服务器恢复后本页会自动继续。",
     "starting": "服务器还在加载模型。请稍等片刻再绘制。",
     "draining": "服务器正在停止。等它恢复后再绘制。",
     "no_manager": "这个风格需要加载，但 LoRA 管理器没有运行。"
@@ -133,7 +145,8 @@ SPOKEN_CHINESE: Final = {
     "style_refused": "这个风格不能用：{message}。请另选一个，再绘制。",
     "queue_full": "排队的图片太多了。请过 {seconds} 秒再绘制。",
     "rate_limited": "您请求的图片已达到上限。请过 {seconds} 秒再绘制。",
-    "stranger": "服务器不允许本页访问（{message}）。需要由运行它的人给它一个令牌，之后再绘制。",
+    "unauthenticated": "服务器不允许本页访问（{message}）。"
+    "需要由运行它的人给它一个令牌，之后再绘制。",
     "no_slot": "风格的位置暂时都被占用。请过 {seconds} 秒再绘制。",
     "invalid": "无法绘制（{message}）。请修改后再绘制。",
     "login_lang": "zh-CN",
@@ -146,11 +159,11 @@ SPOKEN_CHINESE: Final = {
 }
 
 
-def spoken(language: str) -> dict[str, str]:
-    """What the page says while it works.
+def texts_for(language: str) -> Texts:
+    """Returns the page's texts in the browser's language.
 
     Args:
-        language: the browser's Accept-Language.
+        language: an Accept-Language header; English unless it begins with Chinese.
     """
     first = language.split(",")[0].strip().lower()
-    return SPOKEN_CHINESE if first.startswith("zh") else SPOKEN_ENGLISH
+    return TEXTS_ZH if first.startswith("zh") else TEXTS_EN

@@ -58,7 +58,7 @@ async def page_client(
 
 
 @asynccontextmanager
-async def open_door(
+async def open_openai(
     target: str, tokens: TokenFile | None = None, key: str = "x"
 ) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's own client of a door to the gRPC server at `target`."""

@@ -1,8 +1,8 @@
-"""Headers of every answer: what a browser may do with it, and which sites may read it.
+"""Headers of every response: what a browser may do with it, and which sites may read it.
 
-The page's inline scripts are allowed one by one, by their hashes, so that markup that finds its way
-into the page runs nothing. Gradio compiles `js_on_load` of its HTML component with `new Function`,
-which is what 'unsafe-eval' is for. No CORS header leaves: no other site may read an answer.
+The page's policy allows its inline scripts one by one, by hash, so that injected markup runs no
+script. Gradio compiles `js_on_load` of its HTML component with `new Function`, which needs
+'unsafe-eval'. CORS headers are removed: no other site may read a response.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
-ALWAYS: Final = {
+DEFAULTS: Final = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -24,7 +24,7 @@ ALWAYS: Final = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), usb=(), serial=()",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Unless the answer has its own."""
+"""Added to each response that does not set the header itself."""
 
 _PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self' 'unsafe-eval'{hashes}; "
@@ -41,14 +41,14 @@ _CORS: Final = "access-control-"
 
 
 def with_headers(send: Send) -> Send:
-    """The ASGI channel `send` with this module's headers on every answer."""
+    """Returns the ASGI channel `send` with `DEFAULTS` and without CORS headers."""
 
     async def channel(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name in [name for name in headers if name.lower().startswith(_CORS)]:
                 del headers[name]
-            for name, value in ALWAYS.items():
+            for name, value in DEFAULTS.items():
                 headers.setdefault(name, value)
         await send(message)
 
@@ -56,9 +56,9 @@ def with_headers(send: Send) -> Send:
 
 
 def with_page_policy(send: Send) -> Send:
-    """The ASGI channel `send` for the page itself: its policy names the scripts it contains.
+    """Returns the ASGI channel `send` for the page itself, whose policy lists its inline scripts.
 
-    The answer is held back until it is whole; other kinds than HTML pass as they come.
+    An HTML response is held back until it is complete; others pass through.
     """
     start: Message | None = None
     body = bytearray()
@@ -84,7 +84,7 @@ def with_page_policy(send: Send) -> Send:
 
 
 def page_policy(html: bytes) -> str:
-    """The Content-Security-Policy of the page: its own files, and its inline scripts by hash."""
+    """Returns the page's Content-Security-Policy: its own files, and its inline scripts by hash."""
     digests = (hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(html))
     hashes = "".join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return _PAGE_POLICY.format(hashes=hashes)

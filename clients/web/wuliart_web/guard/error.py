@@ -1,4 +1,4 @@
-"""What a request is answered that goes no further than the guard."""
+"""The error for a request that the guard rejects, and the response it becomes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from wuliart_web.openai_errors import DoorError
+from wuliart_web.openai.errors import ApiError
 
-DOOR: Final = "/v1/"
-"""Paths below this are answered in OpenAI's error shape."""
+API_PREFIX: Final = "/v1/"
+"""Paths below this get errors in OpenAI's shape."""
 
 
 class GuardError(Exception):
-    """A request that is refused.
+    """A request is rejected.
 
     Args:
         status: HTTP status code.
-        message: what is wrong and what to do; sent to the client, so it repeats nothing of the
+        message: what is wrong and what to do. It is sent to the client and repeats nothing of the
             request that could be a secret.
-        code: `error.code` where the answer has OpenAI's shape.
-        headers: further headers of the answer.
+        code: `error.code` where the response has OpenAI's shape.
+        headers: further headers of the response.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class GuardError(Exception):
         self.headers = dict(headers or {})
 
     def response(self, path: str) -> Response:
-        """The answer to a request for `path`."""
-        if path.startswith(DOOR):
-            body = DoorError(self.status, self.message, code=self.code).body()
+        """Returns the response to a request for `path`."""
+        if path.startswith(API_PREFIX):
+            body = ApiError(self.status, self.message, code=self.code).body()
             return JSONResponse(body, self.status, self.headers)
         content = json.dumps({"error": self.message})
         return Response(content, self.status, self.headers, "application/json")

@@ -1,8 +1,8 @@
-"""What the page's own calls to Gradio may say: checked field by field before Gradio sees them.
+"""Checks the page's calls to Gradio field by field before Gradio sees them.
 
-Gradio gives meaning to nested values wherever they stand: an object with a path is a file to fetch
-and to hand out, one with a URL is downloaded. The page sends plain values only, and of which kind
-its components tell, so anything else is refused here, whatever Gradio's version would do with it.
+Gradio interprets nested values wherever they appear: an object with a path is a file to fetch and
+hand out, one with a URL is downloaded. The page sends plain values only, of the kinds that its
+components have; anything else is rejected, whatever this version of Gradio would do with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 import gradio as gr
 from gradio.blocks import Block
 
-from wuliart_web.guard_error import GuardError
+from wuliart_web.guard.error import GuardError
 
 JOIN: Final = "/gradio_api/queue/join"
 CANCEL: Final = "/gradio_api/cancel"
@@ -30,7 +30,7 @@ _JOIN_FIELDS: Final = frozenset({"data", "event_data", "fn_index", "trigger_id",
 
 
 def _is_text(value: Any) -> bool:
-    # A lone surrogate cannot be encoded, neither for the service nor for a log.
+    # A lone surrogate can be encoded neither for the service nor for a log.
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
@@ -47,14 +47,14 @@ _is_event: Final = _is_like(r"[0-9a-f]{32}")
 
 
 class GradioCalls:
-    """The calls of one page.
+    """Checks the calls of one page.
 
     Args:
-        page: the built page; its functions and their input components say what a call may hold.
-        choices: what its radio buttons offer now; the page changes that while it runs.
+        page: the built page; its functions and their input components define valid calls.
+        choices: returns the values that its radio buttons offer now; they change while it runs.
 
     Raises:
-        TypeError: the page has an input of a kind that no check is known for.
+        TypeError: an input component of the page has no check.
     """
 
     def __init__(self, page: gr.Blocks, choices: Callable[[], Collection[Any]]) -> None:
@@ -73,7 +73,7 @@ class GradioCalls:
         """Checks the body of a POST to `JOIN`, `CANCEL` or `RESET`.
 
         Returns:
-            The name of the session that it is of; empty if it names none.
+            The name of its session; empty if it has none.
 
         Raises:
             GuardError: 422; the message names the field and repeats no value.
@@ -129,13 +129,13 @@ def _is_event_data(value: Any) -> bool:
 
 
 def _takes_event(function: Callable[..., Any]) -> bool:
-    """Returns True if Gradio hands a function what its event brings."""
+    """Returns True if Gradio passes its event's data to a function."""
     annotations = (p.annotation for p in inspect.signature(function).parameters.values())
     return any("EventData" in str(annotation) for annotation in annotations)
 
 
 def _check_of(component: Block, choices: Callable[[], Collection[Any]]) -> Check:
-    """Returns the check of the values that the browser sends for one input component."""
+    """Returns the check for the values that a browser sends for an input component."""
     match component:
         case gr.State():
             return lambda value: value is None
@@ -160,7 +160,7 @@ def _is_between(minimum: float | None, maximum: float | None) -> Check:
     high = math.inf if maximum is None else maximum
 
     def check(value: Any) -> bool:
-        # Python compares whole numbers of any size with floats exactly; NaN is between nothing.
+        # Python compares integers of any size with floats exactly; NaN fails both comparisons.
         return type(value) in (int, float) and low <= value <= high
 
     return check

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Draws over OpenAI's images API with nothing but curl and base64:
-#   clients/web/examples/draw.sh "a red apple on a white background" apple.jpg
+#   clients/web/examples/generate.sh "a red apple on a white background" apple.jpg
 # WULIART_WEB is the page's address, http://127.0.0.1:7860 if it is not set.
 set -eu
 prompt=${1:?say what to draw}

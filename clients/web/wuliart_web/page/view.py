@@ -1,6 +1,6 @@
-"""The right half of the page as HTML: what is said, the image, the strip of a visit's images.
+"""The right half of the page as HTML: a status line, the image, the strip of a visit's images.
 
-Knows no Gradio and no gRPC. Everything that a visitor or a server wrote goes in as plain text.
+All text from visitors and servers is escaped here.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 
-def view(said: str, inner: str = "", tools: str = "", steps: tuple[int, int] | None = None) -> str:
-    """A status line above a square.
+def view(line: str, inner: str = "", tools: str = "", steps: tuple[int, int] | None = None) -> str:
+    """Returns a status line above a square.
 
     Args:
-        said: plain text.
+        line: plain text.
         inner: HTML of the square.
         tools: HTML beside the status line.
-        steps: while something is under way, how many steps of how many have ended.
+        steps: finished steps and their total, while an image is generated.
     """
     bar = ""
     if steps is not None:
@@ -25,55 +25,55 @@ def view(said: str, inner: str = "", tools: str = "", steps: tuple[int, int] | N
         parts = ("<i class='on'></i>" if n < done else "<i></i>" for n in range(total))
         bar = f'<div class="steps" aria-hidden="true">{"".join(parts)}</div>'
     return (
-        f'<div class="said"><span class="line">{escape(said)}</span>{tools}</div>'
+        f'<div class="status-line"><span class="line">{escape(line)}</span>{tools}</div>'
         f'<div class="viewer">{inner}{bar}</div>'
     )
 
 
 def jpeg_source(jpeg: bytes) -> str:
-    """A small JPEG as an address of its own."""
+    """Returns a small JPEG as a data URL."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def preview(source: str, prompt: str) -> str:
-    """What a step has made, small and soft, at the size of the image."""
+    """Returns a step's preview, scaled to the size of the image; empty without a `source`."""
     return f'<img class="preview" src="{escape(source)}" alt="{escape(prompt)}">' if source else ""
 
 
-def image(address: str, prompt: str, zoom: str, before: str = "") -> str:
-    """The finished image.
+def image(address: str, prompt: str, zoom: str, preview: str = "") -> str:
+    """Returns the finished image.
 
     Args:
         address: ends in its file name.
-        prompt: what it shows, for who cannot see it.
-        zoom: says which keys zoom.
-        before: address of the last preview, seen until the image is there.
+        prompt: alternative text.
+        zoom: text that says which keys zoom.
+        preview: address of the last preview, visible until the image is loaded.
     """
-    under = f" style=\"background-image: url('{escape(before)}')\"" if before else ""
+    under = f" style=\"background-image: url('{escape(preview)}')\"" if preview else ""
     return (
-        f'<div class="whole" tabindex="0" role="group" aria-label="{escape(zoom)}">'
+        f'<div class="image-frame" tabindex="0" role="group" aria-label="{escape(zoom)}">'
         f'<img class="finished" src="{escape(address)}" alt="{escape(prompt)}" '
         f'draggable="false"{under}></div>'
     )
 
 
-def tools(address: str, said: Mapping[str, str]) -> str:
-    """Save and full screen."""
+def tools(address: str, texts: Mapping[str, str]) -> str:
+    """Returns the links beside the status line: save and full screen."""
     name = address.rsplit("/", 1)[1]
     return (
         '<span class="tools">'
         f'<a class="save" href="{escape(address)}" download="{escape(name)}">'
-        f"{escape(said['save'])}</a>"
-        f'<button type="button" class="full">{escape(said["whole"])}</button></span>'
+        f"{escape(texts['save'])}</a>"
+        f'<button type="button" class="full">{escape(texts["whole"])}</button></span>'
     )
 
 
 def strip(images: Iterable[tuple[int, str, str]], heading: str) -> str:
-    """Small images to choose from, the newest first and chosen.
+    """Returns thumbnails to choose from; the first is marked as chosen.
 
     Args:
-        images: for each its number, its address, and what it is called.
-        heading: what they all are.
+        images: number, address and label of each, newest first.
+        heading: label of the group.
     """
     thumbs = [
         f'<button type="button" data-number="{number}" title="{escape(name)}" '
@@ -91,5 +91,5 @@ def strip(images: Iterable[tuple[int, str, str]], heading: str) -> str:
 
 
 def note(text: str) -> str:
-    """A line of plain text."""
+    """Returns a paragraph of plain text."""
     return f"<p>{escape(text)}</p>"

@@ -1,7 +1,7 @@
-"""Which requests exist: an allow-list of methods and paths, independent of what Gradio mounts.
+"""An allow-list of methods and paths, independent of what Gradio mounts.
 
-Gradio brings some ninety routes (uploads, file serving, a proxy, an API, an editor). The page uses
-the few below, found by recording a browser; everything else is answered 404 before Gradio sees it.
+Gradio mounts some ninety routes (uploads, file serving, a proxy, an API, an editor). The page uses
+the few below, found by recording a browser; any other request gets 404 before Gradio sees it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from wuliart_web.gradio_calls import CANCEL, JOIN, RESET, SESSION
-from wuliart_web.guard_error import DOOR, GuardError
+from wuliart_web.guard.error import API_PREFIX, GuardError
+from wuliart_web.guard.gradio_calls import CANCEL, JOIN, RESET, SESSION
 
 PAGE: Final = "/"
 ALIVE: Final = "/healthz"
@@ -29,32 +29,32 @@ _OWN_METHODS: Final = {ALIVE: _READ, LOGIN: ("GET", "HEAD", "POST")}
 _FILE: Final = r"(?!\.)[\w .@+-]{1,200}"
 
 ALLOWED: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
-    # The page and its files.
+    # The page and its files, by Gradio.
     (_READ, re.compile(r"/|/theme\.css|/favicon\.ico|/manifest\.json|/viewer\.js")),
     (_READ, re.compile(rf"/assets/{_FILE}")),
     (_READ, re.compile(rf"/static/(?:{_FILE}/)*{_FILE}")),
-    # Its calls and what they answer.
+    # The page's calls and their results, by Gradio.
     (("POST",), re.compile("|".join(map(re.escape, (JOIN, CANCEL, RESET))))),
     (("GET",), re.compile(rf"{re.escape(STREAM)}|{HEARTBEAT.pattern}")),
-    # Ours.
+    # This package's own.
     (("GET",), re.compile(r"/adapters/news")),
     (_READ, re.compile(r"/images/[\w-]+/[\w.]+")),
 )
-"""Methods and the whole path; below `DOOR` the door itself answers what it does not know."""
+"""Methods and whole paths; the OpenAI API itself answers every path below `API_PREFIX`."""
 
 
 def is_allowed(method: str, path: str) -> bool:
-    """Returns True if a request of this method for this path exists."""
-    return path.startswith(DOOR) or any(
+    """Returns True if the method and path are on the allow-list."""
+    return path.startswith(API_PREFIX) or any(
         method in methods and pattern.fullmatch(path) for methods, pattern in ALLOWED
     )
 
 
 def check_route(scope: Scope) -> None:
-    """Checks that a request exists.
+    """Checks that a request is on the allow-list.
 
     Raises:
-        GuardError: 404; the message says where the page and the door are.
+        GuardError: 404; the message says where the page and the API are.
     """
     if not is_allowed(scope["method"], scope["path"]):
         raise GuardError(
@@ -65,20 +65,20 @@ def check_route(scope: Scope) -> None:
 
 
 def check_own(method: str, path: str) -> None:
-    """Checks the method of a request that the guard answers itself.
+    """Checks the method of a request for a path that the guard answers itself.
 
     Raises:
-        GuardError: 405.
+        GuardError: 405, the method is not allowed.
     """
     if (methods := _OWN_METHODS.get(path)) and method not in methods:
-        raise GuardError(405, "This address is only read.", "method_not_allowed")
+        raise GuardError(405, "Only GET and HEAD are allowed here.", "method_not_allowed")
 
 
 def session_of(scope: Scope) -> str | None:
-    """The session that a reading request is of; None for one that is of none.
+    """Returns the session whose stream or heartbeat a request reads; None for other requests.
 
     Raises:
-        GuardError: 422, a stream's query is not one session's name.
+        GuardError: 422, the query of a stream is not the name of a session.
     """
     if found := HEARTBEAT.fullmatch(scope["path"]):
         return found[1]
@@ -86,25 +86,25 @@ def session_of(scope: Scope) -> str | None:
         return None
     query = _SESSION_QUERY.fullmatch(scope["query_string"].decode("latin-1"))
     if query is None:
-        raise GuardError(422, "The query must be one session's name.", "bad_call")
+        raise GuardError(422, "The query must be session_hash and one session's name.", "bad_call")
     return query[1]
 
 
 def check_origin(headers: Headers, method: str) -> None:
-    """Checks that a browser sends the request for this site's own page, or for its user.
+    """Checks that no page of another site caused the request.
 
-    `Sec-Fetch-Site` is set by the browser and cannot be forged by a page; browsers without it send
-    `Origin` with requests that change something. Programs send neither.
+    Browsers set `Sec-Fetch-Site`, which no page can forge; older ones send `Origin` with requests
+    that change something. Other programs send neither and pass.
 
     Raises:
-        GuardError: 403; the request comes from a page of another site.
+        GuardError: 403, the request comes from a page of another site.
     """
     site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
-    followed = mode == "navigate" and method in _READ
+    is_link = mode == "navigate" and method in _READ
     origin = headers.get("origin")
     foreign = origin is not None and not _is_own(origin, headers)
-    if foreign or (site not in ("none", "same-origin") and not followed):
-        raise GuardError(403, "A page of another address may not do this.", "forbidden")
+    if foreign or (site not in ("none", "same-origin") and not is_link):
+        raise GuardError(403, "A page of another site may not send this request.", "forbidden")
 
 
 def _is_own(origin: str, headers: Headers) -> bool:

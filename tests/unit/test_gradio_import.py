@@ -9,13 +9,13 @@ import pytest
 
 SCRIPT = """
 import contextlib, inspect, sys
-from wuliart_web.quick_import import quick_import
+from wuliart_web.gradio_import import fast_gradio_import
 stubs = []
 def note(event, arguments):
     if event == "open" and str(arguments[0]).endswith(".pyi"):
         stubs.append(arguments[0])
 sys.addaudithook(note)
-with quick_import() if sys.argv[1] == "quick" else contextlib.nullcontext():
+with fast_gradio_import() if sys.argv[1] == "quick" else contextlib.nullcontext():
     import gradio
 assert inspect.getfile(gradio.HTML).endswith("html.py"), inspect.getfile(gradio.HTML)
 print(len(stubs))

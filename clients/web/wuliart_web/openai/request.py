@@ -1,7 +1,7 @@
-"""The body of POST /v1/images/generations: which fields there are and what they may say.
+"""The body of POST /v1/images/generations: its fields and their valid values.
 
-Owns what is refused because no image of ours could honour it. The limits of prompt, steps and
-adapters are the server's own; knows nothing of them, nor of which models exist.
+Fields of OpenAI's API that this server cannot honour are rejected here. The inference server itself
+checks the limits of prompt, steps and adapters, and that adapters exist.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from wuliart_client import AdapterWeight
 from wuliart_contract.limits import IMAGE_SIZE, JPEG_QUALITY
-from wuliart_web.openai_errors import DoorError, invalid_fields, shown
+from wuliart_web.openai.errors import ApiError, invalid_fields, shown
 
 SIZE: Final = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 FORMAT: Final = "jpeg"
 QUALITY: Final = "high"
 BACKGROUND: Final = "opaque"
-"""What every image is, in OpenAI's words."""
+"""Properties of every image, in OpenAI's terms."""
 
 SEEDS: Final = 1 << 64
-"""Seeds are below this; counting up from the last goes on at 0."""
+"""Seeds are below this; the last one is followed by 0."""
 
 
 def _only(*allowed: str | int, why: str) -> BeforeValidator:
-    """Lets `allowed` and null pass; `why` completes the sentence "must be …"."""
+    """Returns a validator that accepts `allowed` and null; `why` ends its message."""
 
     def check(value: object) -> object:
-        # The type too, because True == 1 and 95.0 == 95.
+        # Types are compared too, because True == 1 and 95.0 == 95.
         if value is None or any(type(value) is type(a) and value == a for a in allowed):
             return value
         listed = " or ".join(repr(a) for a in allowed)
@@ -40,7 +40,7 @@ def _only(*allowed: str | int, why: str) -> BeforeValidator:
 
 
 class AdapterField(BaseModel):
-    """One of `adapters`: a name as GET /v1/models lists it, and its weight from -2 to 2."""
+    """An item of `adapters`: a name as GET /v1/models lists it, and a weight from -2 to 2."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -49,7 +49,7 @@ class AdapterField(BaseModel):
 
 
 class ImageRequest(BaseModel):
-    """What may be asked for. Null means absent; `seed`, `steps` and `adapters` are our own."""
+    """The body. Null means absent; `seed`, `steps` and `adapters` extend OpenAI's fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -62,7 +62,7 @@ class ImageRequest(BaseModel):
     steps: int | None = None
     adapters: list[AdapterField] | None = None
 
-    # Only what is true of every image anyway is accepted.
+    # Accepted only with the value that every image has anyway.
     size: Annotated[str | None, _only(SIZE, "auto", why=f"every image is {SIZE}")] = None
     output_format: Annotated[str | None, _only(FORMAT, why="every image is a JPEG")] = None
     output_compression: Annotated[
@@ -81,8 +81,7 @@ class ImageRequest(BaseModel):
         None, _only(why="is not offered: use 'adapters', or an adapter's name as 'model'")
     ] = None
 
-    # These say who asks, which changes nothing here, and how strictly a filter that we do not
-    # have should judge.
+    # Accepted without effect: there are no user accounts and no content filter here.
     user: str | None = None
     safety_identifier: str | None = None
     moderation: Annotated[str | None, _only("auto", "low", why="nothing is filtered here")] = None
@@ -90,7 +89,7 @@ class ImageRequest(BaseModel):
     @model_validator(mode="after")
     def _streams_one(self) -> Self:
         if self.stream and self.images > 1:
-            raise DoorError(
+            raise ApiError(
                 400,
                 f"Invalid value for 'n': a stream generates one image, not {self.images}: leave "
                 "'n' out, or ask without 'stream'.",
@@ -98,7 +97,7 @@ class ImageRequest(BaseModel):
                 code="invalid_value",
             )
         if self.partial_images and not self.stream:
-            raise DoorError(
+            raise ApiError(
                 400,
                 "Invalid value for 'partial_images': they are only sent in a stream: add "
                 "'stream': true or leave them out.",
@@ -109,11 +108,11 @@ class ImageRequest(BaseModel):
 
     @property
     def images(self) -> int:
-        """How many images to generate."""
+        """Number of images to generate."""
         return self.n or 1
 
     def all_adapters(self, model_adapter: str | None) -> list[AdapterWeight]:
-        """The adapter that was named as the model, then the others."""
+        """Returns the adapter that `model` names, if any, followed by `adapters`."""
         first = [] if model_adapter is None else [AdapterWeight(model_adapter)]
         return first + [
             AdapterWeight(adapter.name, adapter.weight) for adapter in self.adapters or ()
@@ -121,29 +120,27 @@ class ImageRequest(BaseModel):
 
 
 async def read_image_request(request: Request) -> ImageRequest:
-    """The body, checked.
-
-    Its size is the guard's business.
+    """Reads and validates the body, whose size the guard has checked.
 
     Raises:
-        DoorError: it is not as it must be.
+        ApiError: 400, the body is not JSON, or a field is invalid.
     """
-    # Without this, any web page could make a visitor's browser generate here: browsers ask first
-    # only before they send this type.
+    # Browsers send other types to another site without a CORS preflight, so without this check any
+    # web page could make a visitor's browser generate images here.
     given = request.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() != "application/json":
-        raise DoorError(
+        raise ApiError(
             400,
             f"The body's type is {shown(given)}: send JSON with 'Content-Type: application/json'.",
             code="unsupported_content_type",
         )
     try:
         values = json.loads(await request.body())
-    # ValueError: also bytes that are no text, and numbers of thousands of digits.
+    # ValueError also covers invalid UTF-8 and integers with thousands of digits.
     except (ValueError, RecursionError) as error:
-        raise DoorError(400, f"The body is not JSON: {error}.", code="invalid_json") from error
+        raise ApiError(400, f"The body is not JSON: {error}.", code="invalid_json") from error
     if not isinstance(values, dict):
-        raise DoorError(400, "The body must be a JSON object with a 'prompt'.", code="invalid_json")
+        raise ApiError(400, "The body must be a JSON object with a 'prompt'.", code="invalid_json")
     try:
         return ImageRequest.model_validate(values)
     except ValidationError as error:

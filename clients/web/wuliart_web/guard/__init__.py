@@ -1,0 +1,1 @@
+"""What stands before the page and the API: which requests reach them, and how they are answered."""

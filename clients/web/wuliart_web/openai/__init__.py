@@ -1,0 +1,1 @@
+"""OpenAI's images API under /v1, for apps that speak it already."""

@@ -1,0 +1,90 @@
+"""What the page offers to choose from, and its notices: they follow the service as it changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import gradio as gr
+
+from wuliart_client import Adapter, AdapterState
+from wuliart_web.page import view
+from wuliart_web.page.error_texts import error_text
+from wuliart_web.page.handlers import Outputs, request_texts
+from wuliart_web.service_watch import ServiceState, ServiceWatch
+from wuliart_web.texts import Texts
+
+
+class Choices(NamedTuple):
+    """What one visitor's lists offer: adapters as (label, name), and numbers of steps."""
+
+    adapters: list[tuple[str, str]]
+    step_counts: range
+
+
+def refresh_handler(service: ServiceWatch) -> Callable[..., Awaitable[Outputs]]:
+    """Returns the handler of the news that adapters, or anything else of the service, changed."""
+
+    async def refresh(shown: Choices | None, request: gr.Request) -> Outputs:
+        """Returns the lists that have changed, and the notices.
+
+        A chosen adapter that has gone stays chosen: the next image is not generated without it
+        unasked, the server reports the missing adapter, and the choice is valid again when the
+        file is back.
+        """
+        texts, state = request_texts(request), service.state
+        lines = "".join(map(view.note, notices(state, texts)))
+        if state.error is not None:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), lines
+        usable = [a for a in state.adapters if a.usable]
+        choices = Choices([(texts["none"], ""), *labels(usable)], state.step_counts)
+        shown = shown or Choices([], range(0))
+        adapters, steps = gr.skip(), gr.skip()
+        if choices.adapters != shown.adapters:
+            adapters = gr.Dropdown(choices=choices.adapters)
+        if choices.step_counts != shown.step_counts:
+            counts = choices.step_counts
+            options = [(step_label(n, counts, texts), n) for n in counts]
+            steps = gr.Radio(choices=options, value=counts[-1])
+        return adapters, adapters, steps, choices, lines
+
+    return refresh
+
+
+def notices(state: ServiceState, texts: Texts) -> list[str]:
+    """Returns the lines below the controls: an error of the service, or warnings and bad files."""
+    if state.error is not None:
+        return [error_text(state.error, texts)]
+    files = [
+        texts["refused"].format(name=a.name, reason=a.refusal_reason.rstrip("."))
+        for a in state.adapters
+        if a.state is AdapterState.REFUSED
+    ]
+    files += [
+        texts["held_newer" if a.usable else "held"].format(
+            name=a.name, reason=a.waiting_reason.rstrip(".")
+        )
+        for a in state.adapters
+        if a.waiting_reason
+    ]
+    warnings = [texts["warning"].format(text=text) for text in state.warnings]
+    return warnings + (files if state.has_manager else [texts["unmanaged"], *files])
+
+
+def labels(adapters: Sequence[Adapter]) -> list[tuple[str, str]]:
+    """Returns (label, name) of each adapter; the label includes the name where titles repeat."""
+    titles = Counter(a.title for a in adapters)
+    return [
+        (a.title if titles[a.title] == 1 else f"{a.title} ({a.name})", a.name)
+        if a.title
+        else (a.name, a.name)
+        for a in adapters
+    ]
+
+
+def step_label(count: int, counts: range, texts: Texts) -> str:
+    """Returns a number of steps with its use: of four, three are a preview and two a draft."""
+    full = counts[-1]
+    uses = {full - 2: "draft", full - 1: "preview", 1: "rough", full: "production"}
+    return f"{count} · {texts[uses[count]]}" if count in uses else str(count)
