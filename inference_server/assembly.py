@@ -21,7 +21,9 @@ from inference_server.adapters.store import AdapterStore
 from inference_server.config import Config, OnBadAdapter
 from inference_server.engine.engine import Engine
 from inference_server.errors import ModelError
-from inference_server.loading.load import Memory, load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.model_plan import MemoryLimits
+from inference_server.loading.sources import open_source
 from inference_server.model.weights.source import Source
 from inference_server.scheduler.scheduler import Scheduler
 from inference_server.service.backend import Backend
@@ -87,8 +89,10 @@ def load(config: Config, choice: Choice) -> Engine:
         # The CUDA context is allocated already and the plan counts it again: that is the margin.
         budget, _ = torch.cuda.mem_get_info(device)
     pinned = len(config.pinned_adapters)
-    memory = Memory(budget, config.idle_vram, config.slots, config.max_rank, pinned)
-    model = load_model(choice.source, device, choice.dtype, name, memory, config.weights)
+    limits = MemoryLimits(budget, config.idle_vram, config.slots, config.max_rank, pinned)
+    model = load_model(
+        choice.source, device, choice.dtype, name=name, limits=limits, weights=config.weights
+    )
     engine = Engine(model)
     if device.type == "cuda":
         # Only GPU libraries choose kernels at their first call.

@@ -22,7 +22,8 @@ from inference_server.config import size
 from inference_server.engine.engine import Engine
 from inference_server.engine.jpeg import encode_image
 from inference_server.engine.latent_image import LatentImage
-from inference_server.loading.load import Memory, load_model
+from inference_server.loading.load import load_model
+from inference_server.loading.model_plan import MemoryLimits
 from inference_server.weight_kind import WeightKind
 
 PROMPT = "a lighthouse on a cliff above a stormy sea at dusk, seen from a small boat, number {}"
@@ -99,10 +100,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     device = torch.device("cpu" if chosen.tiny else "cuda:0")
-    memory = Memory(chosen.vram_budget, chosen.idle_vram, SLOTS, RANK)
+    limits = MemoryLimits(chosen.vram_budget, chosen.idle_vram, SLOTS, RANK)
     source = RandomSource(TINY if chosen.tiny else FULL, device)
     began = time.perf_counter()
-    model = load_model(source, device, torch.bfloat16, "random", memory, chosen.weights)
+    model = load_model(
+        source, device, torch.bfloat16, name="random", limits=limits, weights=chosen.weights
+    )
     engine = Engine(model)
     # The arena of the adapters, which the server allocates beside the model.
     nbytes = model.adapter_capacity.allocated * model.layout(RANK).slot_bytes

@@ -16,7 +16,8 @@ import torch
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.weight_kind import WeightKind
 

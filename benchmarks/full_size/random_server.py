@@ -19,7 +19,7 @@ from inference_server.__main__ import main
 
 
 def open_source(model: Path, turbo_lora: Path | None) -> RandomSource:
-    """In place of `inference_server.loading.load.open_source`; looks at nothing it is given."""
+    """In place of `inference_server.loading.sources.open_source`; looks at nothing it is given."""
     if os.environ.get("WULIART_TINY"):
         return RandomSource(TINY, torch.device("cpu"))
     return RandomSource(FULL, torch.device("cuda"))

@@ -21,7 +21,8 @@ from benchmarks.quality.references import DRAWN
 from benchmarks.quality.store import Kept, Store, fingerprint
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.engine.engine import Engine
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.latents import noise, pack, to_bytes, unpack
 from wuliart_contract.limits import IMAGE_SIZE

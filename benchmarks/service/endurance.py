@@ -16,7 +16,8 @@ from PIL import Image
 from benchmarks.report import Figure
 from benchmarks.service.lora_files import random_adapter
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from scripts.processes import Service
 from wuliart_client import Client, WuliArtError
 

@@ -17,7 +17,8 @@ from benchmarks.service.lora_files import random_adapter
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from inference_server.model.kernels.low_rank import GatedAdapter
 from scripts.processes import Service
 from wuliart_client import AdapterEvent, AdapterState, Cancelled, Client, WuliArtError

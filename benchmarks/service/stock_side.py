@@ -20,7 +20,8 @@ PROMPT = "a lighthouse above the sea at dusk"
 
 def _ours() -> Callable[[int], object]:
     from inference_server.engine.engine import Engine
-    from inference_server.loading.load import load_model, open_source
+    from inference_server.loading.load import load_model
+    from inference_server.loading.sources import open_source
 
     source = open_source(EMBEDDED_MODEL, None)
     engine = Engine(load_model(source, torch.device("cpu"), torch.float32))

@@ -18,7 +18,8 @@ from benchmarks.service.endurance import WORDS
 from benchmarks.service.lora_files import random_adapter
 from benchmarks.stress.processes import Gauge
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from scripts.processes import Service
 from wuliart_client import Client, WuliArtError
 

@@ -1,7 +1,7 @@
-"""How many adapters stay on the device at once, and of what rank.
+"""Chooses how many adapters stay on the device at once, and up to which rank.
 
-Owns the choice where the operator leaves it open: a small card's memory is worth more as resident
-weights, a large one's is there for adapters. Knows sizes only.
+Where the operator leaves it open: the memory of a small card is worth more as resident weights, a
+large card has enough for many adapters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from inference_server.engine.loaded_model import AdapterCapacity
 
 USUAL = AdapterCapacity(4, 32)
-"""Where memory is not planned."""
+"""The choice where memory is not planned."""
 
 CHOICES = (
     AdapterCapacity(8, 64),
@@ -20,32 +20,34 @@ CHOICES = (
     AdapterCapacity(2, 32),
     AdapterCapacity(2, 16),
 )
-"""Best first. Two is the least: an adapter and the one that is tried beside it stay warm."""
+"""Best first. Two slots is the minimum: an adapter and its replacement stay resident."""
 
 SHARE = 1 / 16
-"""Of the budget. At Qwen-Image's size, 18.7 GB have two slots of rank 16 (0.77 GB with the spare),
-24 GB two of rank 32, 80 GB four of rank 64."""
+"""The adapters' share of the budget. For Qwen-Image 18.7 GB give two slots of rank 16 (0.77 GB with
+the spare one), 24 GB two of rank 32, 80 GB four of rank 64."""
 
 
-def choose_room(
+def choose_capacity(
     budget: int | None,
     slot_bytes: Callable[[int], int],
+    *,
     slots: int | None = None,
     max_rank: int | None = None,
     pinned: int = 0,
 ) -> AdapterCapacity:
-    """The first of CHOICES that fits into its share of the budget, else the last.
+    """Returns the first of CHOICES that fits into its share of the budget, else the last.
 
     Args:
-        budget: bytes of device memory; None: not planned.
-        slot_bytes: of a slot for adapters up to a rank.
-        slots: as the operator says; None: chosen.
-        max_rank: as the operator says; None: chosen.
-        pinned: adapters that never make room; one slot more than that is the least.
+        budget: bytes of device memory; None: memory is not planned.
+        slot_bytes: returns the size of a slot for adapters up to a rank.
+        slots: the operator's number; None: chosen.
+        max_rank: the operator's; None: chosen.
+        pinned: adapters that are never evicted; there is at least one slot more.
     """
-    rooms = [
-        AdapterCapacity(slots or max(room.slots, pinned + 1), max_rank or room.max_rank)
-        for room in ((USUAL,) if budget is None else CHOICES)
+    choices = [
+        AdapterCapacity(slots or max(choice.slots, pinned + 1), max_rank or choice.max_rank)
+        for choice in ((USUAL,) if budget is None else CHOICES)
     ]
-    fitting = (r for r in rooms if r.allocated * slot_bytes(r.max_rank) <= SHARE * (budget or 0))
-    return next(fitting, rooms[-1])
+    share = SHARE * (budget or 0)
+    fitting = (c for c in choices if c.allocated * slot_bytes(c.max_rank) <= share)
+    return next(fitting, choices[-1])

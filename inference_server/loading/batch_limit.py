@@ -1,8 +1,8 @@
-"""How many images should share a step: as many as hide the copying of streamed blocks, and no more.
+"""Chooses how many images share a step: as many as hide the copies of streamed blocks.
 
-Images that share a step go through a block one after another, so that each streamed block is copied
-once for all of them. That pays only while the step waits for copies: a step that computes longer
-than it copies makes every image in it later and none sooner.
+Images that share a step go through a block one after another, so each streamed block is copied
+once for all of them. That pays only while the step waits for copies: in a step that computes longer
+than it copies, every image finishes later and none sooner.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import torch
+from torch.nn import functional
 
 from inference_server.engine.memory_plan import MemoryPlan
+from inference_server.model.kernels.choice import operations_on
 from inference_server.model.transformer_weights import TransformerConfig
+from inference_server.weight_kind import WeightKind
 
-MOST: Final = 4
-"""Images that share a step at most; `demand.SCRATCH_BYTES` has room for their activations."""
+MAX_IMAGES: Final = 4
+"""Most images that share a step; `memory_sizes.SCRATCH_BYTES` holds their activations."""
 
 ATTENTION_SHARE: Final = 0.5
-"""Rate of attention against that of matrix products; 0.5 to 0.6 on an H200 (docs/decisions.md)."""
+"""Rate of attention relative to bf16 products; 0.5 to 0.6 on an H200 (docs/decisions.md)."""
 
 _COPIED_BYTES: Final = 64 << 20
 _PRODUCT: Final = (4096, 3072, 12288)
@@ -31,20 +34,33 @@ _REPEATS: Final = 5
 
 
 class Rates(NamedTuple):
-    """What this machine does, measured."""
+    """Measured rates of this machine."""
 
     link: float
-    """Bytes a second from host memory to the device."""
+    """Bytes per second from host memory to the device."""
     products: float
-    """Floating-point operations a second of matrix products in the model's dtype."""
+    """Floating-point operations per second of products with the blocks' matrices."""
+    attention: float
+    """Floating-point operations per second of attention, which is never quantized."""
 
 
-def images_per_step(plan: MemoryPlan, step_flops: float, rates: Callable[[], Rates]) -> int:
+class StepFlops(NamedTuple):
+    """Floating-point operations in one step of one image."""
+
+    products: float
+    attention: float
+
+    def seconds(self, rates: Rates) -> float:
+        """Returns the time they take."""
+        return self.products / rates.products + self.attention / rates.attention
+
+
+def images_per_step(plan: MemoryPlan, flops: StepFlops, rates: Callable[[], Rates]) -> int:
     """Returns how many images should share a step.
 
     Args:
-        plan: says how much is copied for each step.
-        step_flops: operations of a step of one image, counted at the rate of matrix products.
+        plan: determines how much is copied in each step.
+        flops: the operations of one image's step.
         rates: measures the machine; called only if anything is copied.
 
     Returns:
@@ -54,47 +70,71 @@ def images_per_step(plan: MemoryPlan, step_flops: float, rates: Callable[[], Rat
     if not copied:
         return 1
     measured = rates()
-    copying, computing = copied / measured.link, step_flops / measured.products
-    return max(1, min(MOST, math.ceil(copying / computing)))
+    copying, computing = copied / measured.link, flops.seconds(measured)
+    return max(1, min(MAX_IMAGES, math.ceil(copying / computing)))
 
 
-def step_flops(config: TransformerConfig, tokens: int) -> float:
-    """Operations of a step of one image of `tokens` tokens, attention at its slower rate.
+def step_flops(config: TransformerConfig, tokens: int) -> StepFlops:
+    """Counts the operations in a step of one image of `tokens` tokens.
 
-    A block has 12 width^2 multiply-adds a token in its products (q, k, v, out; two of the MLP's,
+    A block has 12 width^2 multiply-adds per token in its products (q, k, v, out; two of the MLP's,
     four times as wide) and 2 tokens * width in attention. The text's tokens are left out.
     """
     width = config.width
     products = 2 * 12 * width**2 * tokens
     attention = 4 * tokens**2 * width
-    return config.blocks * (products + attention / ATTENTION_SHARE)
+    return StepFlops(config.blocks * products, config.blocks * attention)
 
 
-def measure(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Measures the machine in some milliseconds."""
-    pinned = device.type == "cuda"
-    host = torch.empty(_COPIED_BYTES, dtype=torch.uint8, pin_memory=pinned)
-    there = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device=device)
-    rows, inner, outer = _PRODUCT if pinned else _PRODUCT_ON_CPU
-    x = torch.zeros(rows, inner, dtype=dtype, device=device)
-    w = torch.zeros(inner, outer, dtype=dtype, device=device)
-    copying = _fastest(lambda: there.copy_(host, non_blocking=pinned), device)
-    computing = _fastest(lambda: x @ w, device)
-    return Rates(_COPIED_BYTES / copying, 2 * rows * inner * outer / computing)
+def measure(device: torch.device, dtype: torch.dtype, kind: WeightKind) -> Rates:
+    """Measures the machine in some milliseconds.
+
+    Args:
+        device: where the model computes.
+        dtype: of activations.
+        kind: of the blocks' matrices; fp8 is measured with the operation that multiplies them.
+    """
+    on_gpu = device.type == "cuda"
+    host = torch.empty(_COPIED_BYTES, dtype=torch.uint8, pin_memory=on_gpu)
+    target = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    copying = _fastest(lambda: target.copy_(host, non_blocking=on_gpu), device)
+    plain = _product_rate(device, dtype, WeightKind.BF16)
+    products = plain if kind is WeightKind.BF16 else _product_rate(device, dtype, kind)
+    return Rates(_COPIED_BYTES / copying, products, ATTENTION_SHARE * plain)
+
+
+def _product_rate(device: torch.device, dtype: torch.dtype, kind: WeightKind) -> float:
+    """Returns floating-point operations per second of the model's largest product.
+
+    The operands are random: a GPU multiplies zeros at a higher clock than weights.
+    """
+    rows, inner, outer = _PRODUCT if device.type == "cuda" else _PRODUCT_ON_CPU
+    x = torch.randn(rows, inner, dtype=dtype, device=device)
+    w = torch.randn(outer, inner, dtype=dtype, device=device)
+    bias = torch.randn(outer, dtype=dtype, device=device)
+    if kind is WeightKind.FP8:
+        operations = operations_on(device)
+        weight = operations.quantize(w)
+        # The norm before the product quantizes x; it is not part of the product.
+        activations = operations.quantize(x)
+        seconds = _fastest(lambda: operations.scaled_linear(activations, weight, bias), device)
+    else:
+        seconds = _fastest(lambda: functional.linear(x, w, bias), device)
+    return 2 * rows * inner * outer / seconds
 
 
 def _fastest(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of several runs; the first, which warms up, is not counted."""
+    """Returns the seconds of the fastest of several runs, after one that warms up."""
     seconds = []
     for _ in range(_REPEATS + 1):
-        _wait(device)
+        _synchronize(device)
         began = time.perf_counter()
         work()
-        _wait(device)
+        _synchronize(device)
         seconds.append(time.perf_counter() - began)
     return min(seconds[1:])
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

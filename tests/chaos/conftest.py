@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from tests.chaos.world import RANK, Version, World
 from tests.support.small_model import make_checkpoint
 from wuliart_lora.slot_layout import SegmentLayout

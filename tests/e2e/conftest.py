@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from scripts.processes import Service
 from tests.support.lora_files import make_lora
 from tests.support.small_model import make_checkpoint

@@ -13,7 +13,8 @@ from PIL import Image
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine import jpeg
 from inference_server.engine.engine import Engine
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from scripts.processes import Service
 from tests.support.lora_files import make_lora
 from wuliart_client import AdapterState, Client

@@ -13,7 +13,8 @@ import xxhash
 from inference_server.adapters.device_memory import DeviceMemory
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from lora_manager.device_mapping import PIECE_BYTES, DeviceMapping, DeviceUnavailableError
 from scripts.processes import Service
 from tests.support.lora_files import make_lora

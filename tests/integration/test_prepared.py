@@ -18,8 +18,9 @@ from inference_server.engine.engine import Engine
 from inference_server.errors import ModelError
 from inference_server.loading import prepare as preparing
 from inference_server.loading import prepare_inputs
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
 from inference_server.loading.prepared_parts import Part
+from inference_server.loading.sources import open_source
 from inference_server.model.schedule import FAMILIES, ScheduleTable
 from inference_server.model.weights import manifest
 from inference_server.model.weights import prepared_files as files

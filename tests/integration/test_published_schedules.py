@@ -21,7 +21,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
 from inference_server.errors import ModelError
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from tests.support.few_step_loras import (
     LIGHTNING,
     PUBLISHED_SCHEDULER,

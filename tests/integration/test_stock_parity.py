@@ -19,7 +19,8 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
 from inference_server.engine.latent_image import LatentImage
-from inference_server.loading.load import load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import open_source
 from inference_server.model.kernels.low_rank import GatedAdapter
 from tests.support.lora_files import make_lora
 from wuliart_lora import parse_lora

@@ -11,8 +11,10 @@ from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.memory_plan import Demand
 from inference_server.errors import ModelError
-from inference_server.loading.load import Memory, load_model, open_source
+from inference_server.loading.load import load_model
 from inference_server.loading.memory_plan import RING_SLOTS
+from inference_server.loading.model_plan import MemoryLimits
+from inference_server.loading.sources import open_source
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.float32
@@ -20,9 +22,9 @@ PROMPTS = ("a rocket on a purple background", "紫色背景上的火箭", "a roc
 
 
 def load(budget: int | None, idle: int | None = None) -> Engine:
-    memory = Memory(budget, idle, 1, 4)
+    limits = MemoryLimits(budget, idle, 1, 4)
     source = open_source(EMBEDDED_MODEL, EMBEDDED_TURBO)
-    return Engine(load_model(source, DEVICE, DTYPE, memory=memory))
+    return Engine(load_model(source, DEVICE, DTYPE, limits=limits))
 
 
 def draw(engine: Engine, prompt: str, seed: int) -> torch.Tensor:

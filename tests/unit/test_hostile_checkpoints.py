@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.errors import ModelError
-from inference_server.loading.load import open_source
 from inference_server.loading.prepare import prepare
+from inference_server.loading.sources import open_source
 from inference_server.model.preview import preview_projection
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.errors import ModelError
-from inference_server.loading.load import open_source
+from inference_server.loading.sources import open_source
 from inference_server.model.weights.hub import locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,8 @@ from torch import Tensor
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.latent_image import LatentImage
-from inference_server.loading.load import kind_of, load_model, open_source
+from inference_server.loading.load import load_model
+from inference_server.loading.sources import choose_weight_kind, open_source
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
 from inference_server.model.kernels.reference import quantize
 from inference_server.weight_kind import WeightKind
@@ -79,5 +80,5 @@ def test_an_adapter_acts_on_eight_bits_as_on_more(
 
 def test_the_folder_decides_unless_it_leaves_it_open() -> None:
     source = open_source(EMBEDDED_MODEL, None)
-    assert kind_of(source, CPU, None) is WeightKind.BF16
-    assert kind_of(source, CPU, WeightKind.FP8) is WeightKind.FP8
+    assert choose_weight_kind(source, CPU, None) is WeightKind.BF16
+    assert choose_weight_kind(source, CPU, WeightKind.FP8) is WeightKind.FP8

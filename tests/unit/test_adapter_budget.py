@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inference_server.engine.loaded_model import AdapterCapacity
-from inference_server.loading.adapter_budget import SHARE, USUAL, choose_room
+from inference_server.loading.adapter_budget import SHARE, USUAL, choose_capacity
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 GB = 1e9
@@ -24,27 +24,27 @@ def slot_bytes(rank: int) -> int:
 def test_a_larger_card_has_more_slots_of_a_larger_rank(
     budget: float, room: tuple[int, int]
 ) -> None:
-    chosen = choose_room(round(budget * GB), slot_bytes)
+    chosen = choose_capacity(round(budget * GB), slot_bytes)
     assert chosen == AdapterCapacity(*room)
     assert chosen.allocated * slot_bytes(chosen.max_rank) <= SHARE * budget * GB
 
 
 def test_two_adapters_stay_warm_on_the_smallest_budget() -> None:
-    assert choose_room(1, slot_bytes) == AdapterCapacity(2, 16)
+    assert choose_capacity(1, slot_bytes) == AdapterCapacity(2, 16)
 
 
 def test_what_the_operator_says_is_done() -> None:
-    assert choose_room(round(18.7 * GB), slot_bytes, slots=6, max_rank=128) == AdapterCapacity(
+    assert choose_capacity(round(18.7 * GB), slot_bytes, slots=6, max_rank=128) == AdapterCapacity(
         6, 128
     )
-    assert choose_room(round(18.7 * GB), slot_bytes, slots=1) == AdapterCapacity(1, 32)
-    assert choose_room(round(18.7 * GB), slot_bytes, max_rank=64) == AdapterCapacity(2, 64)
+    assert choose_capacity(round(18.7 * GB), slot_bytes, slots=1) == AdapterCapacity(1, 32)
+    assert choose_capacity(round(18.7 * GB), slot_bytes, max_rank=64) == AdapterCapacity(2, 64)
 
 
 def test_pinned_adapters_leave_a_slot_for_the_others() -> None:
-    assert choose_room(round(18.7 * GB), slot_bytes, pinned=3) == AdapterCapacity(4, 16)
-    assert choose_room(None, slot_bytes, pinned=5) == AdapterCapacity(6, 32)
+    assert choose_capacity(round(18.7 * GB), slot_bytes, pinned=3) == AdapterCapacity(4, 16)
+    assert choose_capacity(None, slot_bytes, pinned=5) == AdapterCapacity(6, 32)
 
 
 def test_without_a_budget_there_is_the_usual_room() -> None:
-    assert choose_room(None, slot_bytes) == USUAL
+    assert choose_capacity(None, slot_bytes) == USUAL
