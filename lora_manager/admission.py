@@ -1,155 +1,124 @@
-"""Which files are finished and which are gone: scans, signs and hints in, changes out.
+"""Decides which files are finished and which are gone, from scans, signs, hints and a clock.
 
-Owns what is known of the directory over time. Pure: clocks, scans, signs and hints are handed in,
-so every rule can be tested without a file. Knows nothing of contents, slots or the server.
+All inputs are handed in, so every rule can be tested without a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
+from lora_manager.absence import Absence
 from lora_manager.candidates import LoraFile, precedence
 from lora_manager.directory import Scan, covers
+from lora_manager.hints import Hints
 from lora_manager.sidecars import expects_sidecar
 from lora_manager.unfinished import Signs
+from lora_manager.waiting import Waiting, WaitingFiles
 from wuliart_lora.sidecar import SIDECAR_NAME
-
-STARTUP_AGE_SECONDS: Final = 2.0
-"""A file that has not been touched for this long when the manager starts is finished, also where
-nothing tells whether it is open."""
-
-STILL_CHANGING: Final = "it is still changing; it is used when it stays as it is"
-
-
-@dataclass(frozen=True, slots=True)
-class Hints:
-    """What events said since the last look; paths below the root, of files or of folders."""
-
-    arrived: frozenset[str] = frozenset()
-    """Closed after writing, or moved in."""
-    gone: frozenset[str] = frozenset()
-    """Deleted, or moved away."""
-
-    def __or__(self, other: Hints) -> Hints:
-        return Hints(self.arrived | other.arrived, self.gone | other.gone)
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryChanges:
-    """What a look at the directory changed."""
+    """What changed between two looks at the directory."""
 
     admitted: tuple[LoraFile, ...] = ()
     """New or changed files that are finished, oldest first."""
     removed: tuple[str, ...] = ()
-    """Names that are gone and that no admitted file goes on with."""
+    """Names that are gone and that no admitted file continues."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """New name -> the name that it had until now and that is gone."""
+    """New name -> the name that the file had until now."""
     warning: str = ""
-    """Why files that are missing are kept; said once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A file, or a new version of one, that is not admitted yet."""
-
-    found: LoraFile
-    reason: str
-    """What it waits for, and what to do."""
-    first: float
-    """When it was first seen as news."""
-    since: float
-    """How long it has been as it is now."""
-    long: bool = False
-    """True if it waits for longer than a file that was just put there."""
+    """Why missing files are kept; returned once."""
 
 
 class Admission:
-    """The state machine. `quiet_seconds` is how long a file without events must stay equal."""
+    """The admitted files and those that wait.
 
-    def __init__(self, quiet_seconds: float) -> None:
+    Args:
+        quiet_seconds: how long a file without events must stay equal.
+        settle_seconds: the same for a file of which the system does not say whether a process has
+            it open. At the start, such a file is used at once if it is older. None stands for
+            `quiet_seconds`.
+    """
+
+    def __init__(self, quiet_seconds: float, settle_seconds: float | None = None) -> None:
         self.known: dict[str, LoraFile] = {}
         """Admitted files by name, as they were when they were admitted."""
-        self._quiet = quiet_seconds
-        self._waiting: dict[str, Waiting] = {}
+        self._settle = quiet_seconds if settle_seconds is None else settle_seconds
+        self._waiting = WaitingFiles(quiet_seconds, self._settle)
+        self._absence = Absence(quiet_seconds)
         self._again: set[str] = set()
-        self._missing: dict[str, float] = {}
-        self._root: tuple[int, int] | None = None
-        self._warned = False
 
     @property
     def started(self) -> bool:
-        """Whether the directory has been listed once."""
-        return self._root is not None
+        """True once the directory has been listed."""
+        return self._absence.started
 
     @property
     def present(self) -> frozenset[str]:
-        """Names that have a file: admitted ones, and those that are still waited for."""
-        return frozenset(self.known.keys() | self._waiting.keys())
+        """Names that have a file: admitted ones, and those that still wait."""
+        return self._waiting.names.union(self.known)
 
     @property
     def waiting(self) -> dict[str, Waiting]:
-        """By name, what has been waited for so long that people should see why."""
-        return {name: waiting for name, waiting in self._waiting.items() if waiting.long}
+        """By name, the files that have waited so long that users should see why."""
+        return self._waiting.shown
 
     @property
     def unsettled(self) -> frozenset[str]:
         """Paths that have to be looked at again before they can be admitted."""
         again = {self.known[name].relative for name in self._again if name in self.known}
-        return frozenset(again | {waiting.found.relative for waiting in self._waiting.values()})
+        return frozenset(again | {waiting.found.relative for waiting in self._waiting})
 
     @property
     def misses(self) -> bool:
         """True while files are missing that may come back."""
-        return bool(self._missing)
+        return self._absence.doubtful
 
     def news(self, files: Iterable[LoraFile]) -> list[LoraFile]:
-        """Those of the files that may be admitted: `observe` needs the signs of each."""
+        """Returns the files that may be admitted: `observe` needs the signs of each."""
         return [found for found in files if self._is_news(found)]
 
     def retry(self, name: str) -> None:
-        """Admit the file again when it next stays equal over two scans: it could not be read."""
+        """Admits the file again when it next stays equal over two scans: reading it failed."""
         if name in self.known:
             self._again.add(name)
 
     def observe(
         self, scan: Scan, signs: Mapping[str, Signs], hints: Hints, *, now: float, wall_ns: int
     ) -> DirectoryChanges:
-        """Take in a full scan.
+        """Takes in a full scan.
 
-        `signs` are by path, at least of all news in it. `now` is a monotonic clock in seconds,
-        `wall_ns` the clock of file times.
+        Args:
+            scan: the directory.
+            signs: by path, at least those of all news in the scan.
+            hints: of events before the scan.
+            now: a monotonic clock, in seconds.
+            wall_ns: the clock of file times, in nanoseconds.
         """
         absent = {
             name: found
             for name, found in self.known.items()
             if name not in scan.files and not scan.hides(found.relative)
         }
-        gone = self._gone(scan, absent, hints, now)
         first = not self.started
-        if scan.files or not absent or self._root is None:
-            self._root = scan.root
-
+        gone = self._absence.gone(scan, absent, hints, now)
         admitted = []
         for name, found in scan.files.items():
             if not self._is_news(found):
-                self._waiting.pop(name, None)
+                self._waiting.drop(name)
                 continue
             sign = signs.get(found.relative, Signs())
-            old = first and wall_ns - found.stamp.mtime_ns > STARTUP_AGE_SECONDS * 1e9
-            told = self._arrived(found, sign, hints) or (
-                first and sign.closed and not expects_sidecar(found)
-            )
-            moved = self._origin(found, gone) is not None
-            if self._is_finished(found, sign, now, at_once=old or told or moved):
+            at_once = self._has_arrived(found, sign, hints) or self._origin(found, gone) is not None
+            if first:
+                old = wall_ns - found.stamp.touched_ns > self._settle * 1e9
+                at_once |= old or (sign.closed and not expects_sidecar(found))
+            if self._waiting.is_finished(found, sign, now, at_once=at_once):
                 admitted.append(found)
-        self._waiting = {
-            name: waiting
-            for name, waiting in self._waiting.items()
-            if name in scan.files or scan.hides(waiting.found.relative)
-        }
-        return self._commit(admitted, gone, self._warning(scan, set(absent) - set(gone), now))
+        self._waiting.keep(lambda found: found.name in scan.files or scan.hides(found.relative))
+        warning = self._absence.warning(scan, absent.keys() - gone.keys(), now)
+        return self._commit(admitted, gone, warning)
 
     def observe_hinted(
         self,
@@ -159,26 +128,23 @@ class Admission:
         *,
         now: float,
     ) -> DirectoryChanges:
-        """Take in a look at some paths alone; None says that nothing is there."""
+        """Takes in a look at single paths; None means that there is no file."""
         gone = {
             name: found
             for name, found in self.known.items()
             if seen.get(found.relative, found) is None and found.relative in hints.gone
         }
-        self._waiting = {
-            name: waiting
-            for name, waiting in self._waiting.items()
-            if seen.get(waiting.found.relative, waiting.found) is not None
-        }
+        self._waiting.keep(lambda found: seen.get(found.relative, found) is not None)
         # Of two files of one name the same one goes first as in a scan.
         files = sorted((f for f in seen.values() if f is not None), key=precedence, reverse=True)
         admitted = []
         for found in {f.name: f for f in files}.values():
             if not self._is_news(found):
-                self._waiting.pop(found.name, None)
+                self._waiting.drop(found.name)
                 continue
             sign = signs.get(found.relative, Signs())
-            if self._is_finished(found, sign, now, at_once=self._arrived(found, sign, hints)):
+            at_once = self._has_arrived(found, sign, hints)
+            if self._waiting.is_finished(found, sign, now, at_once=at_once):
                 admitted.append(found)
         return self._commit(admitted, gone, "")
 
@@ -187,7 +153,7 @@ class Admission:
 
         Only a full scan can judge the file then.
         """
-        others = [*self.known.values(), *(waiting.found for waiting in self._waiting.values())]
+        others = [*self.known.values(), *(waiting.found for waiting in self._waiting)]
         return any(
             (f.name == found.name or f.look == found.look) and f.relative != found.relative
             for f in others
@@ -197,39 +163,10 @@ class Admission:
         known = self.known.get(found.name)
         return (known is not found and known != found) or found.name in self._again
 
-    def _gone(
-        self, scan: Scan, absent: Mapping[str, LoraFile], hints: Hints, now: float
-    ) -> dict[str, LoraFile]:
-        """Those of the absent that are gone for certain."""
-        gone = {n: f for n, f in absent.items() if covers(hints.gone, f.relative)}
-        doubtful = {n: f for n, f in absent.items() if n not in gone}
-        self._missing = {n: self._missing.get(n, now) for n in doubtful}
-        if scan.files:
-            # The directory is alive: what it does not list is not there.
-            return gone | doubtful
-        if self._root == scan.root and len(doubtful) == 1:
-            gone |= {n: f for n, f in doubtful.items() if now - self._missing[n] >= self._quiet}
-        return gone
+    def _has_arrived(self, found: LoraFile, sign: Signs, hints: Hints) -> bool:
+        """Returns True if an event says that the file is there, with its sidecar if it has one.
 
-    def _warning(self, scan: Scan, kept: set[str], now: float) -> str:
-        """Why missing files are kept: once, and not before a second scan misses them too."""
-        if not kept:
-            self._warned = False
-            return ""
-        alone = len(kept) == 1 and self._root == scan.root
-        early = all(now - self._missing[name] < self._quiet for name in kept)
-        if self._warned or early or alone:
-            return ""
-        self._warned = True
-        return (
-            f"the directory is empty all at once, {len(kept)} file(s) gone without having been "
-            "deleted: is it mounted? Their adapters are kept until a file appears"
-        )
-
-    def _arrived(self, found: LoraFile, sign: Signs, hints: Hints) -> bool:
-        """Returns True if an event says that the file has been put there, and all of it is there.
-
-        An event of its adapter_config.json says nothing of the file itself.
+        An event of its adapter_config.json says nothing about the file itself.
         """
         if found.sidecar is not None and _beside(found) in hints.arrived:
             known = self.known.get(found.name)
@@ -237,26 +174,8 @@ class Admission:
                 return True
         return covers(hints.arrived, found.relative) and not expects_sidecar(found)
 
-    def _is_finished(self, found: LoraFile, sign: Signs, now: float, *, at_once: bool) -> bool:
-        """Returns True if the file may be admitted; else notes what it waits for.
-
-        A sign against it holds for as long as it is there. Without one the file is finished if it
-        may be admitted at once, or has been as it is now for long enough.
-        """
-        if found.refusal:
-            return True
-        before = self._waiting.get(found.name)
-        first = now if before is None else before.first
-        since = before.since if before is not None and before.found == found else now
-        if not sign.reason and (at_once or now - since >= self._quiet):
-            return True
-        self._waiting[found.name] = Waiting(
-            found, sign.reason or STILL_CHANGING, first, since, long=now - first >= self._quiet
-        )
-        return False
-
     def _origin(self, found: LoraFile, gone: Mapping[str, LoraFile]) -> str | None:
-        """The name under which the same finished file was known until now."""
+        """Returns the name under which the same finished file was known until now."""
         return next(
             (name for name, old in gone.items() if old.stamp.may_be_renamed(found.stamp)), None
         )
@@ -271,11 +190,11 @@ class Admission:
                 renamed[found.name] = origin
         for name in gone:
             self.known.pop(name, None)
-            self._missing.pop(name, None)
+            self._absence.forget(name)
             self._again.discard(name)
         for found in admitted:
             self.known[found.name] = found
-            self._waiting.pop(found.name, None)
+            self._waiting.drop(found.name)
             self._again.discard(found.name)
         admitted.sort(key=lambda found: found.stamp.mtime_ns)
         removed = tuple(
@@ -285,6 +204,6 @@ class Admission:
 
 
 def _beside(found: LoraFile) -> str:
-    """Path of the adapter_config.json beside the file."""
+    """Returns the path of the adapter_config.json beside the file."""
     folder, slash, _ = found.relative.rpartition("/")
     return f"{folder}{slash}{SIDECAR_NAME}"

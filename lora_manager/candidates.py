@@ -57,6 +57,14 @@ class Stamp:
     def __hash__(self) -> int:
         return hash(self._content())
 
+    @property
+    def touched_ns(self) -> int:
+        """When the file was last changed in any way, in nanoseconds since 1970.
+
+        A copy that brings its mtime along is as old as its ctime.
+        """
+        return self.mtime_ns if self.inode == 0 else max(self.mtime_ns, self.ctime_ns)
+
     def may_be_renamed(self, other: Stamp) -> bool:
         """Returns True if a rename alone can have made the one stamp of the other."""
         return 0 != self.inode == other.inode and self._content() == other._content()

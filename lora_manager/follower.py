@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from lora_manager.admission import Admission, DirectoryChanges, Hints
+from lora_manager.admission import Admission, DirectoryChanges
 from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan, inspect, scan
+from lora_manager.hints import HintBox, Hints
 from lora_manager.inodes import InodeNumbers
 from lora_manager.unfinished import Signs, signs_of
-from lora_manager.watch import DirectoryWatch, HintBox
+from lora_manager.watch import DirectoryWatch
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 log = logging.getLogger(__name__)
@@ -151,8 +152,9 @@ class DirectoryFollower:
         """By path."""
         if not news:
             return {}
+        unclosed = None if self._watch is None else self._watch.unclosed
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: {found.relative: signs_of(found) for found in news}
+            self._threads, lambda: {found.relative: signs_of(found, unclosed) for found in news}
         )
 
     def _follow_root(self, seen: Scan) -> None:

@@ -35,6 +35,11 @@ _LONGEST_PAUSE: Final = 0.25
 _VERDICTS_SECONDS: Final = 5.0
 """Between two times that new verdicts are written."""
 
+_SETTLE_LOOKS: Final = 5
+_LONGEST_SETTLE_SECONDS: Final = 10.0
+"""How long a file must stay equal if the system does not say whether a process has it open: on a
+network mount, or another user's file that no event has reported closed."""
+
 _MISMATCH_PAUSE: Final = 5.0
 """Seconds before attaching again; versions and owners do not change by waiting, but a server or
 its folder may be replaced by one that fits."""
@@ -45,8 +50,11 @@ class LoraManager:
 
     def __init__(self, config: ManagerConfig) -> None:
         self._config = config
-        # Two scans in a row are this far apart, less what timers may be early.
-        self._admission = Admission(quiet_seconds=0.9 * config.rescan_seconds)
+        self._admission = Admission(
+            # The time between two scans, less the amount by which timers may be early.
+            quiet_seconds=0.9 * config.rescan_seconds,
+            settle_seconds=min(_SETTLE_LOOKS * config.rescan_seconds, _LONGEST_SETTLE_SECONDS),
+        )
         self._catalog = FileCatalog()
         self._jobs = LoadQueue()
         self._verdict_file = VerdictFile(config.cache_dir, config.loras)

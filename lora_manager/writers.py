@@ -1,4 +1,4 @@
-"""Whether another process may still write to a file: the kernel's answer, where it gives one."""
+"""Asks the kernel whether another process has a file open for writing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_manager.candidates import Stamp
 
 
 class Writers(Enum):
-    """Who has a file open for writing."""
+    """Whether processes have a file open for writing."""
 
     NONE = "none"
     SOME = "some"
@@ -21,18 +21,23 @@ class Writers(Enum):
 
 
 def open_quietly(path: Path) -> int:
-    """A descriptor for reading; waits for nothing and follows no link at the path's end."""
+    """Opens for reading, without blocking and without following a link at the path's end."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     return os.open(path, flags)
 
 
 def writers_of(descriptor: int, stamp: Stamp) -> Writers:
-    """Asks for a read lease, which the kernel grants only on a file that no process has open for
-    writing (fcntl(2), F_SETLEASE), on file systems of this machine and for files of one's own.
+    """Asks for a read lease on the open file.
 
-    EAGAIN says that the file is open; every other error says only that leases are not to be had.
-    A writer that comes while the lease is held waits for its end, and the kernel says so by SIGIO,
-    which this process ignores.
+    The kernel grants it only if no process has the file open for writing (fcntl(2), F_SETLEASE),
+    only on local file systems, and only to the file's owner (or with CAP_LEASE). EAGAIN means that
+    the file is open; every other error means only that leases are not available. A writer that
+    comes while the lease is held waits until it is released, and the kernel sends SIGIO, which
+    this process ignores.
+
+    Args:
+        descriptor: the file.
+        stamp: the state of the file that the answer is for.
     """
     try:
         if Stamp.of(os.fstat(descriptor)) != stamp:
@@ -42,6 +47,6 @@ def writers_of(descriptor: int, stamp: Stamp) -> Writers:
         return Writers.SOME if error.errno == errno.EAGAIN else Writers.UNKNOWN
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError:  # it is being broken; it ends with the descriptor
+    except OSError:  # the lease is being broken; it ends with the descriptor
         return Writers.UNKNOWN
     return Writers.NONE

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_manager.admission import Admission, DirectoryChanges, Hints
+from lora_manager.admission import Admission, DirectoryChanges
 from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan
+from lora_manager.hints import Hints
 from lora_manager.unfinished import Signs
 
 QUIET = 1.8
@@ -130,6 +131,26 @@ def test_a_growing_file_is_not_admitted_and_its_old_version_stays_known() -> Non
         assert directory.scan(found("ink", size)) == DirectoryChanges()
         assert directory.admission.known["ink"] == found("ink", 1)
     assert names(directory.scan(found("ink", 8))) == ["ink"]
+
+
+def test_a_file_that_may_be_open_must_stay_equal_for_longer_unless_an_event_says_that_it_is_closed() -> (
+    None
+):
+    directory = Directory()
+    directory.admission = Admission(QUIET, 4 * TICK)
+    middle = found("middle", mtime=WALL - int(3 * TICK * 1e9))
+    assert names(directory.scan(found("old"), middle)) == ["old"]
+    unproven = found("unproven", mtime=OLD)
+    for looks in range(5):
+        changes = directory.scan(found("old"), middle, unproven)
+        assert names(changes) == (["middle"] if looks == 3 else ["unproven"] if looks == 4 else [])
+        if looks == 1:
+            reason = directory.admission.waiting["unproven"].reason
+            assert "does not say whether a program has it open" in reason and "8 seconds" in reason
+    assert names(directory.scan(found("old"), found("new"), hints=arrived("new"))) == ["new"]
+    for expected in ([], ["closed"]):
+        changes = directory.scan(found("old"), found("closed"), signs=Signs(closed=True))
+        assert names(changes) == expected
 
 
 def test_a_refusal_needs_no_waiting() -> None:
