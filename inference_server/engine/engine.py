@@ -193,14 +193,13 @@ class Engine:
 
 
 def _run(encode: Generator[None, None, PromptEmbedding]) -> PromptEmbedding:
-    """Runs an encode without pauses."""
-
-    def run() -> Generator[None, None, None]:
-        embeddings.append((yield from encode))
-
-    embeddings: list[PromptEmbedding] = []
-    deque(run(), maxlen=0)
-    return embeddings[0]
+    """Runs an encode to its end without pauses."""
+    try:
+        while True:
+            next(encode)
+    except StopIteration as end:
+        embedding: PromptEmbedding = end.value
+        return embedding
 
 
 def _non_finite(where: str, image: LatentImage) -> RequestError:

@@ -8,9 +8,10 @@ import grpc
 import pytest
 
 from inference_server.adapters.slot_state import SlotState
+from tests.support.calls import failure_of
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager
-from tests.support.harness import InProcessServer, failure_of, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1.image_generation_pb2 import AdapterWeight
 
 

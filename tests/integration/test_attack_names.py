@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.calls import failure_of
 from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 from tests.support.hand_manager import HandManager, entry_of
-from tests.support.harness import failure_of, running_server
+from tests.support.harness import running_server
 from wuliart.v1.adapter_pb2 import ADAPTER_STATE_REFUSED, ListAdaptersRequest
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 

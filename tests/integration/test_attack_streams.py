@@ -19,8 +19,9 @@ from inference_server.network import Network
 from inference_server.service import receiving
 from inference_server.service.guard import MAX_PROBES
 from inference_server.service.rpc_server import MAX_STREAMS, WINDOW_BYTES
+from tests.support.calls import failure_of
 from tests.support.fakes import DEADLINE
-from tests.support.harness import InProcessServer, failure_of, running_server
+from tests.support.harness import InProcessServer, running_server
 from tests.support.http2_client import (
     END_HEADERS,
     END_STREAM,

@@ -12,8 +12,9 @@ import grpc
 import pytest
 
 from inference_server.network import Network
+from tests.support.calls import failure_of
 from tests.support.fakes import DEADLINE, until
-from tests.support.harness import InProcessServer, failure_of, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1.adapter_pb2 import ListAdaptersRequest, WatchAdaptersRequest
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 

@@ -20,9 +20,10 @@ from inference_server.scheduler.metrics import Stage
 from inference_server.service import exporter as exporter_module
 from inference_server.service.exporter import start_exporter
 from inference_server.service.server_metrics import COUNTS, DURATIONS, metrics_of
+from tests.support.calls import failure_of, kinds, read_until
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager, entry_of
-from tests.support.harness import InProcessServer, failure_of, kinds, read_until, running_server
+from tests.support.harness import InProcessServer, running_server
 from tests.support.scrape import Exporter, Scrape, exporting
 from wuliart.v1.adapter_pb2 import WatchAdaptersRequest
 from wuliart.v1.image_generation_pb2 import AdapterWeight

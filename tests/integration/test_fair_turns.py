@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from inference_server.network import Network
+from tests.support.calls import failure_of, kinds, read_until
 from tests.support.fakes import DEADLINE, until
-from tests.support.harness import InProcessServer, failure_of, kinds, read_until, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 

@@ -12,9 +12,10 @@ import pytest
 from grpc import aio
 
 from inference_server.adapters.records import FileEntry
+from tests.support.calls import failure_of
 from tests.support.fake_image_server import FakeImageServer, adapter, change, snapshot
 from tests.support.fakes import DEADLINE
-from tests.support.harness import InProcessServer, failure_of, name_model, running_server
+from tests.support.harness import InProcessServer, name_model, running_server
 from tests.support.web_app import open_web
 from wuliart.v1 import adapter_pb2 as pb
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub

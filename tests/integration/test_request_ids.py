@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from inference_server.logs import stamp
+from tests.support.calls import failure_of, kinds
 from tests.support.fakes import DEADLINE
-from tests.support.harness import InProcessServer, failure_of, kinds, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart_process.logs import TextFormatter
 

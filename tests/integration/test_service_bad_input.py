@@ -11,9 +11,10 @@ import pytest
 from google.protobuf.message import Message
 
 import wuliart_client
+from tests.support.calls import failure_of, kinds
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager, entry_of
-from tests.support.harness import InProcessServer, failure_of, kinds, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
 
 METHOD = "/wuliart.v1.ImageGenerationService/GenerateImage"

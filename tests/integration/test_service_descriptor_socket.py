@@ -14,9 +14,10 @@ import pytest
 
 from inference_server.adapters.slot_state import SlotState
 from inference_server.service import descriptor_socket
+from tests.support.calls import failure_of
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager
-from tests.support.harness import InProcessServer, failure_of, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.internal.v1 import segment_pb2 as pb
 
 

@@ -15,15 +15,9 @@ from PIL import Image
 import wuliart_client
 from inference_server.errors import RequestError
 from inference_server.scheduler import queue_positions as positions_module
+from tests.support.calls import failure_of, kinds, read_until, rest_of
 from tests.support.fakes import colour, until
-from tests.support.harness import (
-    InProcessServer,
-    failure_of,
-    kinds,
-    read_until,
-    rest_of,
-    running_server,
-)
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1.image_generation_pb2 import GenerateImageResponse
 from wuliart_contract.status import Reason
 

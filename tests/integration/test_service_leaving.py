@@ -9,8 +9,9 @@ import grpc
 import pytest
 
 import wuliart_client
+from tests.support.calls import failure_of, kinds, read_until
 from tests.support.fakes import until
-from tests.support.harness import InProcessServer, failure_of, kinds, read_until, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 
 

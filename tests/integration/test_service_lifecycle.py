@@ -23,9 +23,10 @@ from inference_server.service.adapters import Adapters
 from inference_server.service.backend import BackendSlot
 from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import PublicListener
+from tests.support.calls import failure_of, kinds, read_until
 from tests.support.fakes import DEADLINE, planned_memory, until
 from tests.support.hand_manager import HandManager, entry_of
-from tests.support.harness import InProcessServer, failure_of, kinds, read_until, running_server
+from tests.support.harness import InProcessServer, running_server
 from wuliart.internal.v1.segment_pb2 import AttachRequest
 from wuliart.internal.v1.segment_pb2_grpc import SegmentServiceStub
 from wuliart.v1.adapter_pb2 import ListAdaptersRequest, WatchAdaptersRequest

@@ -10,16 +10,10 @@ import pytest
 import torch
 
 from inference_server.adapters import binder as binder_module
+from tests.support.calls import failure_of, kinds, read_until
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager, entry_of
-from tests.support.harness import (
-    LAYOUT,
-    InProcessServer,
-    failure_of,
-    kinds,
-    read_until,
-    running_server,
-)
+from tests.support.harness import LAYOUT, InProcessServer, running_server
 from wuliart.v1.image_generation_pb2 import AdapterWeight
 from wuliart_client import read_recipe
 

@@ -11,15 +11,10 @@ import numpy as np
 import pytest
 import xxhash
 
+from tests.support.calls import failure_of
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager, entry_of
-from tests.support.harness import (
-    CONDITIONING,
-    LAYOUT,
-    InProcessServer,
-    failure_of,
-    running_server,
-)
+from tests.support.harness import CONDITIONING, LAYOUT, InProcessServer, running_server
 from wuliart.internal.v1 import segment_pb2 as pb
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import wuliart_client
+from tests.support.calls import failure_of, read_until
 from tests.support.fakes import DEADLINE
 from tests.support.hand_manager import HandManager, entry_of
-from tests.support.harness import InProcessServer, failure_of, read_until, running_server
+from tests.support.harness import InProcessServer, running_server
 from tests.support.web_app import name_model, open_openai
 from wuliart.v1.image_generation_pb2 import AdapterWeight
 from wuliart_web.image_store import ImageStore

@@ -23,8 +23,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 import wuliart_client
 from inference_server.network import Network
+from tests.support.calls import failure_of
 from tests.support.fakes import DEADLINE
-from tests.support.harness import InProcessServer, failure_of, running_server
+from tests.support.harness import InProcessServer, running_server
 from tests.support.web_app import name_model, open_openai, open_web
 from wuliart.v1 import adapter_pb2, image_generation_pb2
 from wuliart_client import TLS, AsyncClient, Client, Unauthenticated, cli

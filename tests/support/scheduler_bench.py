@@ -12,7 +12,8 @@ from inference_server.scheduler.events import Completed, Event, Queued
 from inference_server.scheduler.image_request import ImageRequest
 from inference_server.scheduler.running_request import RunningRequest
 from inference_server.scheduler.scheduler import Scheduler
-from tests.support.fakes import DEADLINE, FakeBinder, FakeEngine
+from tests.support.fake_binder import FakeBinder
+from tests.support.fakes import DEADLINE, FakeEngine
 
 
 class Client:

@@ -10,7 +10,8 @@ from inference_server.errors import RequestError
 from inference_server.scheduler import jpeg_thread as jpeg_module
 from inference_server.scheduler.device_thread import device_thread
 from inference_server.scheduler.scheduler import Scheduler
-from tests.support.fakes import FakeBinder, FakeEngine, settle, until
+from tests.support.fake_binder import FakeBinder
+from tests.support.fakes import FakeEngine, settle, until
 from tests.support.scheduler_bench import Bench, Client
 from wuliart_contract.status import Reason
 

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from inference_server.adapters.records import AdapterWeight
 from inference_server.errors import RequestError
-from tests.support.harness import InProcessServer, failure_of, kinds, running_server
+from tests.support.calls import failure_of, kinds
+from tests.support.harness import InProcessServer, running_server
 from tests.support.scheduler_bench import Bench
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
 from wuliart_client._tracing import outgoing_metadata
