@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -16,7 +17,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from inference_server.errors import ServerError
 from inference_server.network import Network
 from inference_server.service import health
-from inference_server.service.certificates import CertificateFiles, Certificates
 from inference_server.service.clients import ClientLimits, Clients
 from inference_server.service.grpc_log import limit_grpc
 from inference_server.service.guard import Guard
@@ -33,6 +33,12 @@ from wuliart.v1 import (
 )
 from wuliart_contract.limits import MAX_CONTROL_BYTES
 from wuliart_contract.status import Reason
+from wuliart_process.certificates import (
+    Certificate,
+    CertificateError,
+    CertificateFiles,
+    WatchedCertificate,
+)
 from wuliart_process.tokens import TokenFile, TokenFileError
 
 SERVICES = (
@@ -149,7 +155,25 @@ def _credentials(network: Network) -> grpc.ServerCredentials | None:
     if network.tls_cert is None or network.tls_key is None:
         return None
     files = CertificateFiles(network.tls_cert, network.tls_key, network.tls_client_ca)
-    return Certificates(files).credentials()
+    try:
+        certificate = WatchedCertificate(files)
+    except CertificateError as error:
+        raise ListenError(str(error)) from None
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        """Called by gRPC at each connection, on threads of its own; None: use the last one."""
+        found = certificate.renewed()
+        return None if found is None else _configuration(found)
+
+    fetch: Any = renewed  # the type stubs do not know that it may return None
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(certificate.current), fetch, files.authority is not None
+    )
+
+
+def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
+    pair = (certificate.key, certificate.chain)
+    return grpc.ssl_server_certificate_configuration([pair], certificate.authority)
 
 
 def _bind(

@@ -16,10 +16,10 @@ import trustme
 import wuliart_client
 from inference_server.errors import ServerError
 from inference_server.network import Network
-from inference_server.service import certificates
 from tests.support.fakes import DEADLINE
 from tests.support.harness import running_server
 from wuliart_client import TLS, Client
+from wuliart_process import certificates
 
 
 async def test_a_second_server_does_not_take_the_address_of_a_first(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def same(pem: str, issued: trustme.LeafCert) -> bool:
 async def test_a_renewed_certificate_is_shown_and_a_broken_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(certificates, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(certificates, "READ_SECONDS", 0.0)
     files, authority = Files(tmp_path), trustme.CA()
     first, second = (files.issue(authority) for _ in range(2))
     files.write(first)
