@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wuliart_process.exposure import reaches_strangers
+from wuliart_process.exposure import reaches_other_machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def complaint(network: Network) -> str:
         value = getattr(network, name)
         if value is not None and value < 1:
             return f"--{name.replace('_', '-')} must be at least 1"
-    if not reaches_strangers(network.listen) or network.insecure:
+    if not reaches_other_machines(network.listen) or network.insecure:
         return ""
     missing = []
     if network.tls_cert is None:

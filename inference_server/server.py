@@ -21,7 +21,7 @@ from inference_server.service.exporter import start_exporter
 from inference_server.service.image_generation import ImageGeneration
 from inference_server.service.listeners import PublicListener
 from inference_server.service.server_metrics import metrics_of
-from wuliart_process.exposure import reaches_strangers
+from wuliart_process.exposure import reaches_other_machines
 
 log = logging.getLogger(__name__)
 
@@ -92,4 +92,4 @@ def _who_may_call(network: Network) -> str:
     ]
     if any(ways):
         return " with " + ", ".join(filter(None, ways))
-    return ", open to whoever reaches it" if reaches_strangers(network.listen) else ""
+    return ", open to whoever reaches it" if reaches_other_machines(network.listen) else ""

@@ -1,5 +1,5 @@
-"""What every process of the service needs from its operating system and its operator.
+"""What the programs share as processes, independent of what they serve.
 
-Logs, traces, token files, private folders, Unix sockets and standard streams. Imports nothing of
-the service itself.
+Logs, traces, token files, TLS certificates, bounded listeners, private folders, Unix sockets and
+standard streams.
 """

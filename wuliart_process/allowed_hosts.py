@@ -1,10 +1,9 @@
-"""Which `Host` headers an HTTP port answers to. Owns that judgement; opens nothing.
+"""Decides which `Host` headers an HTTP port answers, against DNS rebinding.
 
 DNS rebinding makes a browser call a port of its own machine under an attacker's name, with the
-attacker's page as the same origin. The `Host` header then carries that name, which is how it shows.
-A literal address cannot be rebound: no DNS answer is involved. `localhost` cannot either, because
-browsers and resolvers answer it themselves (RFC 6761); names below it are not as safe and are
-refused.
+attacker's page as the same origin. The `Host` header then carries that name. A literal address
+cannot be rebound, because no DNS answer is involved. Neither can `localhost`, which browsers and
+resolvers answer themselves (RFC 6761); names below it are less safe and are rejected.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Collection
 from typing import Final
 
 ANY: Final = "*"
-"""An allowed name that stands for every well-formed one; gives up the protection."""
+"""As an allowed name: any well-formed name. Turns the protection off."""
 
 _PORT: Final = r"(?::[0-9]{1,5})?"
 _NAMED: Final = re.compile(rf"([A-Za-z0-9._-]{{1,254}}){_PORT}")
@@ -26,15 +25,14 @@ def allowed(host_header: str, extra: Collection[str]) -> bool:
     """Returns True if a request with this `Host` header may be answered.
 
     Allowed are `localhost`, any literal IPv4 address, any literal IPv6 address in brackets, and the
-    names in `extra`. The port is not compared, case does not matter, and neither does one trailing
-    dot.
+    names in `extra`. The port, case and one trailing dot are ignored.
 
     Args:
         host_header: the header's value, "host" or "host:port"; empty if there is none.
         extra: further names, without a port; "*" allows every well-formed name.
 
     Returns:
-        False for an empty or malformed header, too.
+        False also for an empty or malformed header.
     """
     if bracketed := _BRACKETED.fullmatch(host_header):
         return _is_address(bracketed[1], ipaddress.IPv6Address)

@@ -1,14 +1,14 @@
-"""Which addresses strangers can reach. Owns that judgement; opens nothing."""
+"""Decides whether other machines can reach an address."""
 
 from __future__ import annotations
 
 import ipaddress
 
 
-def reaches_strangers(address: str) -> bool:
-    """Whether somebody on another machine may reach what listens on "host:port" or "unix:path".
+def reaches_other_machines(address: str) -> bool:
+    """Returns True if other machines may reach a server at "host:port" or "unix:path".
 
-    A name other than localhost may stand for any address, so it counts as reachable.
+    A name other than localhost may stand for any address and counts as reachable.
     """
     if address.startswith(("unix:", "unix-abstract:")):
         return False

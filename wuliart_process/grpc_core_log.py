@@ -1,4 +1,4 @@
-"""Imports gRPC with the log of its C core off; to be imported before anything that imports grpc.
+"""Imports gRPC with its C core's log off; must be imported before anything that imports grpc.
 
 The core writes to standard error by itself: a line for each failed TLS handshake and for each
 connection that the server closes, and one a second while descriptors are lacking. These lines

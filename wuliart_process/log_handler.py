@@ -1,8 +1,8 @@
-"""Writes log lines to standard error without ever making a caller wait for its reader.
+"""Writes log lines to standard error without making the logging thread wait for its reader.
 
-Callers format their lines and put them into a bounded queue; one thread writes them. A pipe that
-is not read, a full disk or a stopped terminal holds up that thread alone: lines that find the
-queue full are dropped and counted, and the count becomes a line when writing goes on.
+The logging thread formats its line and puts it into a bounded queue; one other thread writes. A
+pipe that is not read, a full disk or a stopped terminal blocks only the writing thread. Lines that
+find the queue full are dropped and counted; the count is logged when writing resumes.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 MAX_WAITING: Final = 1_000
-"""Lines in the queue; a record is one, however many lines its traceback has."""
+"""Entries in the queue; a record is one entry, however long its traceback."""
 
 FLUSH_SECONDS: Final = 1.0
-"""How long the end of the process waits for lines that are not written yet."""
+"""Time that the process waits at its end for unwritten lines."""
 
 _POLL_SECONDS: Final = 5.0
-"""How late the summary of repeated records may be."""
+"""Delay of the summary of repeated records, at most."""
 
 _SUSPECT: Final = re.compile(r"[^\n\t -~]")
 
 
 class StderrHandler(logging.Handler):
-    """A handler that neither blocks nor raises, whatever becomes of the descriptor.
+    """A handler that neither blocks nor raises, even if the descriptor cannot be written.
 
     Args:
-        descriptor: where lines go; None discards them, for a process without standard error.
+        descriptor: receives the lines; None discards them, for a process without standard error.
     """
 
     def __init__(self, descriptor: int | None) -> None:
@@ -47,13 +47,13 @@ class StderrHandler(logging.Handler):
         # Reentrant, as `SimpleQueue` is: a finalizer may log in the middle of anything.
         self._lines: SimpleQueue[str | threading.Event | None] = SimpleQueue()
         self._counting = threading.RLock()
-        self._dropped = 0  # no room in the queue
+        self._dropped = 0  # the queue was full
         self._unwritten, self._why = 0, ""  # the write failed
         self._repeats = Repeats()
         threading.Thread(target=self._write_all, name="log-writer", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queues the record's line, unless it repeats others."""
+        """Queues the record's line, unless it repeats earlier records."""
         if self._repeats.admits(record):
             self.put(self._line(record))
 
@@ -66,21 +66,21 @@ class StderrHandler(logging.Handler):
                 self._lines.put(line)
 
     def stream(self) -> io.TextIOWrapper:
-        """A `sys.stderr` whose lines are queued like records: for what does not use `logging`."""
+        """Returns a `sys.stderr` whose lines are queued, for code that does not use `logging`."""
         raw = _Stream(self, self._descriptor)
-        # It asks no more of its buffer than `write`: whole lines come, none of them is kept.
+        # TextIOWrapper calls only `write`, with whole lines, so no buffer is needed.
         return io.TextIOWrapper(
             raw, encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
 
     def flush(self) -> None:
-        """Waits until what was queued is written, `FLUSH_SECONDS` at most."""
+        """Waits until the queued lines are written, `FLUSH_SECONDS` at most."""
         written = threading.Event()
         self._lines.put(written)
         written.wait(FLUSH_SECONDS)
 
     def close(self) -> None:
-        """Ends the writing thread after what is queued; does not wait for it."""
+        """Ends the writing thread after the queued lines, without waiting for it."""
         self._lines.put(None)
         super().close()
 
@@ -147,7 +147,7 @@ class StderrHandler(logging.Handler):
 
 
 class _Stream(io.RawIOBase):
-    """What lies under the text of `StderrHandler.stream`; gets whole lines."""
+    """The raw stream under `StderrHandler.stream`; receives whole lines."""
 
     name = "<stderr>"
 
@@ -176,6 +176,6 @@ class _Stream(io.RawIOBase):
 
 
 def _escaped(match: re.Match[str]) -> str:
-    """As JSON escapes it, which is right in either form of a line."""
+    """Returns a character as JSON escapes it, which suits both line formats."""
     character = match.group()
     return character if character.isprintable() else json.dumps(character)[1:-1]

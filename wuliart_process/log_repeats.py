@@ -1,7 +1,7 @@
-"""Collapses log records that repeat: a fault with 5,000 records a second gets one line a minute.
+"""Collapses repeated log records: a fault with 5,000 records a second gets one line a minute.
 
-Applies to warnings and worse. Below that a line is an event of its own, such as an image that was
-completed, and is never left out.
+Applies to warnings and above. Records below are separate events, such as a completed image, and are
+all written.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from traceback import walk_tb
 from typing import Final
 
 ALLOWED: Final = 20
-"""Equal records written one by one within `WINDOW_SECONDS`; those beyond are only counted."""
+"""Equal records written within `WINDOW_SECONDS`; further ones are only counted."""
 
 WINDOW_SECONDS: Final = 60.0
 
 MAX_KINDS: Final = 1_000
-"""Kinds of records counted at the same time; templates are code, so there are fewer."""
+"""Kinds of records counted at once; templates are written in code, so there are fewer."""
 
 Kind = tuple[str, str, str, str, int]
-"""Logger, the template's first line without digits, the exception's class, and where it arose."""
+"""Logger, the template's first line without digits, the exception's class, its file and line."""
 
 
 @dataclass(slots=True)
 class _Window:
-    """Text only: a record would keep its traceback's frames, and what they hold, alive."""
+    """Counts of one kind; holds text only, as a record would keep its traceback's frames alive."""
 
     ends: float
     seen: int
-    left_out: int
+    omitted: int
     text: str
     level: int
 
@@ -66,14 +66,14 @@ class Repeats:
             window.seen += 1
             if window.seen <= ALLOWED:
                 return True
-            window.left_out += 1
+            window.omitted += 1
             window.text = window.text or _first_line(record)
             return False
 
     def due(self) -> list[logging.LogRecord]:
-        """Ends the windows that are over; returns one record for each that left records out.
+        """Closes expired windows and returns a summary record for each that omitted records.
 
-        A kind that goes on repeating gets no lines of its own in its next window, only the count.
+        A kind that keeps repeating gets only a summary for its next window, too.
         """
         now = self._clock()
         if now < self._next_end:
@@ -83,7 +83,7 @@ class Repeats:
             over = [(kind, w) for kind, w in self._windows.items() if w.ends <= now]
             for kind, window in over:
                 del self._windows[kind]
-                if window.left_out:
+                if window.omitted:
                     summaries.append(_summary(kind, window))
                     self._begin(kind, _Window(0, ALLOWED, 0, "", window.level))
             self._next_end = min((w.ends for w in self._windows.values()), default=math.inf)
@@ -100,7 +100,7 @@ def _kind(record: logging.LogRecord) -> Kind:
     cause, place, line = "", "", 0
     if record.exc_info and record.exc_info[0] is not None:
         cause = record.exc_info[0].__name__
-        for frame, line in walk_tb(record.exc_info[2]):  # noqa: B007 - the innermost one stays
+        for frame, line in walk_tb(record.exc_info[2]):  # noqa: B007 - the innermost frame is kept
             place = frame.f_code.co_filename
     return record.name, "".join(c for c in template if not c.isdigit()), cause, place, line
 
@@ -114,5 +114,5 @@ def _first_line(record: logging.LogRecord) -> str:
 
 def _summary(kind: Kind, window: _Window) -> logging.LogRecord:
     message = "%d more like this within %.0f s: %s"
-    args = (window.left_out, WINDOW_SECONDS, window.text)
+    args = (window.omitted, WINDOW_SECONDS, window.text)
     return logging.LogRecord(kind[0], window.level, kind[3], kind[4], message, args, None)

@@ -1,7 +1,6 @@
-"""The log of a program: one record as one line on standard error, in JSON or as text.
+"""The log of a program: each record is one line on standard error, in JSON or as text.
 
-Both forms have the same fields. Used by server, manager and page alike; which records there are is
-their own business.
+Both formats have the same fields. The server, the LoRA manager and the page use it.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ if TYPE_CHECKING:
 Form = Literal["text", "json"]
 
 MAX_CHARACTERS: Final = 8_192
-"""Of a message, and of a traceback; what is longer loses its middle."""
+"""Longest message, and longest traceback; a longer one loses its middle."""
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; anything else was given as `extra`."""
+"""Attributes of every record; any other was given as `extra`."""
 
 
 def send_to_stderr(
     level: str, form: Form = "text", *filters: Callable[[logging.LogRecord], bool]
 ) -> None:
-    """Sends everything this process has to say to standard error, and never waits for it.
+    """Sends the log of this process to standard error, without ever waiting for its reader.
 
-    Replaces what was set up before: the root logger's handlers, and `sys.stderr` itself, so that
-    libraries that print are covered, too. Warnings, and exceptions that end a thread or that
-    Python has to ignore, become records. uvicorn's records come here if it has no `log_config`.
+    Replaces the root logger's handlers, and `sys.stderr` itself, which covers libraries that
+    print. Warnings become records, as do exceptions that end a thread or that Python ignores.
+    uvicorn's records are included if uvicorn has no `log_config`.
 
     Args:
-        level: the least one that is written.
-        form: of the lines.
-        filters: called in the thread that logs, for what they read from its context.
+        level: lowest level that is written.
+        form: format of the lines.
+        filters: called in the logging thread, so that they can read its context.
     """
     handler = StderrHandler(_descriptor())
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
@@ -54,9 +53,9 @@ def send_to_stderr(
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """The fields that were given as `extra`, in their order.
+    """Returns a record's `extra` fields, in their order.
 
-    A name that begins with an underscore is a library's own: Ray gives its processes' records one.
+    Names that begin with an underscore are left out: they belong to libraries, such as Ray.
     """
     return {
         name: value
@@ -66,10 +65,10 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object per record: time, level, logger, message, then what was given as `extra`."""
+    """A JSON object per record: time, level, logger, message, then the `extra` fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback is a field of it."""
+        """Returns one line, with the traceback as a field."""
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -83,30 +82,30 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger and message, then what was given as `extra`; a traceback below it.
+    """Time, level, logger and message, then the `extra` fields; a traceback below.
 
-    Nothing inside a record looks like another record: a line break inside the message is escaped,
-    and the lines of a traceback, which quotes what clients have sent, are indented.
+    No part of a record can be taken for another record: line breaks in the message are escaped,
+    and the lines of a traceback, which may quote a client's input, are indented.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and those of a traceback."""
+        """Returns one line, followed by those of the traceback."""
         time = self.formatTime(record)
         message = _shortened(record.getMessage())
         fields = [f" {name}={_word(value)}" for name, value in extras(record).items()]
         line = f"{time} {record.levelname} {record.name}: {message}{''.join(fields)}"
         lines = [line.replace("\n", "\\n")]
         if record.exc_info:
-            # Only line feeds end a line: other breaks are escaped where the text is written.
+            # Other line breaks than line feeds are escaped where the text is written.
             lines += _shortened(self.formatException(record.exc_info)).split("\n")
         return "\n    ".join(lines)
 
 
 def _shortened(text: str) -> str:
-    if (left_out := len(text) - MAX_CHARACTERS) <= 0:
+    if (omitted := len(text) - MAX_CHARACTERS) <= 0:
         return text
     half = MAX_CHARACTERS // 2
-    return f"{text[:half]} ... {left_out} characters ... {text[-half:]}"
+    return f"{text[:half]} ... {omitted} characters ... {text[-half:]}"
 
 
 def _word(value: object) -> str:
@@ -122,9 +121,9 @@ def _word(value: object) -> str:
 
 
 def _descriptor() -> int | None:
-    """Of standard error; None if the process was started without one."""
+    """Returns the descriptor of standard error; None if the process was started without one."""
     if sys.stderr is None:
-        # The number 2 may be any other file of this process by now.
+        # Descriptor 2 may be any other file of this process by now.
         return None
     return sys.stderr.fileno()
 

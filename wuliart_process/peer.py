@@ -14,7 +14,7 @@ _UCRED: Final = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected, or, seen from the client, the one that listens."""
+    """The process that connected; for a client, the process that listens."""
 
     pid: int
     """0 if the process is outside this process's PID namespace."""
@@ -22,7 +22,7 @@ class Peer:
 
     @classmethod
     def of(cls, connection: socket.socket) -> Peer:
-        """The peer of a connected Unix socket (SO_PEERCRED)."""
+        """Returns the peer of a connected Unix socket (SO_PEERCRED)."""
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _ = _UCRED.unpack(credentials)
         return cls(pid, uid)

@@ -1,7 +1,7 @@
 """A folder that no other user of the machine can enter, replace or redirect.
 
-The sockets between server and LoRA manager lie in such a folder, and both check it each time before
-they use it. Root can do everything and counts as the user itself.
+The sockets between server and LoRA manager lie in such a folder, and both check it before each use.
+Root counts as the user itself.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pathlib import Path
 from typing import Final
 
 _MAX_LINKS: Final = 40
-"""Symbolic links followed in one path; as the kernel's limit."""
+"""Symbolic links followed in one path; the kernel's limit."""
 
 _ADVICE: Final = "name another with --runtime-dir or $WULIART_RUNTIME_DIR"
 
 
 class PrivateDirError(Exception):
-    """The folder cannot be trusted; the message is one line that says why and what to do."""
+    """The folder cannot be trusted; the message says in one line why and what to do."""
 
 
 def open_private_dir(folder: Path) -> int:
-    """Opens `folder` after checking that it is the user's own and closed to all other users.
+    """Opens `folder` after checking that it belongs to the user and is closed to all others.
 
-    Its mode must be 0700, and it must be no symbolic link. Every folder above it must belong to
-    the user or to root, and other users may write there only where the sticky bit keeps them from
-    renaming what is not theirs.
+    It must not be a symbolic link, and its mode must be 0700. Every folder above it must belong to
+    the user or to root; other users may write there only if the sticky bit keeps them from renaming
+    the files of others.
 
     Returns:
         A descriptor of the folder.
 
     Raises:
-        PrivateDirError: one of these does not hold.
+        PrivateDirError: a check fails.
         OSError: the folder does not exist or cannot be opened.
     """
     folder = folder.absolute()
@@ -73,7 +73,7 @@ def open_private_dir(folder: Path) -> int:
 
 
 def _check_parents(folder: Path) -> None:
-    """Follows the path to `folder`, link by link, and checks every folder on the way."""
+    """Follows the path to `folder`, link by link, and checks each folder on the way."""
     current, links = Path("/"), 0
     pending = list(folder.parent.parts[1:])
     while True:
@@ -121,7 +121,7 @@ def _check_parent(parent: Path, folder: Path) -> None:
 
 
 def _is_private_group(gid: int) -> bool:
-    """True if the user alone is in the group, as in the group that many systems give each user."""
+    """Returns True if the user is the only member, as of the group many systems give each user."""
     if gid == 0:
         return True
     try:

@@ -1,7 +1,7 @@
-"""Files that a person names and a stranger may have made: opened only if they are regular files.
+"""Opens regular files only, for paths that come from a user or a downloaded folder.
 
-A pipe, a device or a socket under a file's name would block or never end. Opening one fails here
-at once, with an OSError like that of a missing file.
+Reading a pipe, a device or a socket could block or never end. Opening one fails here at once, with
+an OSError as for a missing file.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Final
 
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
-"""0 on Windows, where a file's name never stands for a pipe."""
+"""0 on Windows, where a path of a file never names a pipe."""
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Opens a regular file, or a link to one, for reading; does not wait for anything.
+    """Opens a regular file, or a link to one, for reading, without blocking.
 
     Raises:
-        OSError: it cannot be opened or is not a regular file; `strerror` says which.
+        OSError: the file cannot be opened, or is not a regular file; `strerror` says which.
     """
     file = open(  # noqa: SIM115 - the caller closes it
         path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK)

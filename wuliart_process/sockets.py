@@ -1,7 +1,4 @@
-"""Where server and LoRA manager meet: the folder of their sockets, and the sockets' names.
-
-Owns what both sides must agree on before they can talk; opens nothing.
-"""
+"""The folder and names of the Unix sockets between server and LoRA manager."""
 
 from __future__ import annotations
 
@@ -15,21 +12,21 @@ CONTROL_SOCKET: Final = "control.sock"
 """gRPC: `wuliart.internal.v1.SegmentService`."""
 
 DESCRIPTOR_SOCKET: Final = "descriptors.sock"
-"""Proves to each side that the other is the same user, and hands out the segment's descriptor."""
+"""Shows each side that the other runs as the same user, and passes the segment's descriptor."""
 
 TOKEN_BYTES: Final = 32
-"""What the server sends first over the descriptor socket; `AttachRequest.token`."""
+"""Length of `AttachRequest.token`, which the server sends first over the descriptor socket."""
 
 MAX_SOCKET_PATH: Final = 100
-"""Bytes of a socket's path, its name included; Linux takes at most 107."""
+"""Bytes of a socket's whole path; Linux allows 107."""
 
 
 def default_runtime_dir(environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the sockets unless the command line names one.
+    """Returns the folder of the sockets if the command line names none.
 
-    $WULIART_RUNTIME_DIR, else $XDG_RUNTIME_DIR/wuliart, else .local/state/wuliart/run in a home of
-    the user's own, else /tmp/wuliart-<uid>. Another user can take the last one first; it is then
-    refused (`private_dir`).
+    That is $WULIART_RUNTIME_DIR, else $XDG_RUNTIME_DIR/wuliart, else .local/state/wuliart/run in a
+    home that belongs to the user, else /tmp/wuliart-<uid>. Another user may have created the last
+    one; `private_dir` then rejects it.
     """
     if explicit := environment.get("WULIART_RUNTIME_DIR"):
         return Path(explicit)
@@ -43,7 +40,7 @@ def default_runtime_dir(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def runtime_dir_problem(folder: Path) -> str:
-    """Why the sockets cannot lie there, whatever there is, and what to do; empty if they can."""
+    """Returns why sockets can never lie in `folder` and what to do; empty if they can."""
     length = len(os.fsencode(folder.absolute() / DESCRIPTOR_SOCKET))
     if length <= MAX_SOCKET_PATH:
         return ""

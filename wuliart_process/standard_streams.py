@@ -1,8 +1,8 @@
 """Standard output and standard error of a command, whatever they are connected to.
 
-A closed stream counts as /dev/null. A failed write to standard output ends the command with one
-line, or without any where the reader has gone; a failed write to standard error is ignored, since
-there is nowhere left to report it.
+A closed stream is replaced by /dev/null. A failed write to standard output ends the command with
+one line, or silently if the reader has gone. A failed write to standard error is ignored, because
+it cannot be reported anywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STDOUT, STDERR = 1, 2
 """File descriptors."""
 
 BROKEN_PIPE: Final = 128 + signal.SIGPIPE if sys.platform != "win32" else 1
-"""Exit code when the reader of standard output has gone, as a shell reports it for other tools."""
+"""Exit code if the reader of standard output has gone, as shells report it for other tools."""
 
 
 class OutputError(Exception):
@@ -38,17 +38,17 @@ class OutputError(Exception):
 
 @contextmanager
 def standard_streams(program: str) -> Iterator[None]:
-    """Guards both streams while the body runs, and writes out what it printed.
+    """Guards both streams while the body runs, and flushes them at its end.
 
     Args:
-        program: name of the command in the line about a failure.
+        program: name of the command, for the line about a failed write.
 
     Raises:
         SystemExit: standard output could not be written; the code is `BROKEN_PIPE` or 1.
     """
     _open_missing()
     before = sys.stdout, sys.stderr
-    # A test may have put its own streams there; those are not descriptors to guard.
+    # Streams that a test has put there are not descriptors, and are left alone.
     if sys.stdout is sys.__stdout__:
         sys.stdout = _guarded(STDOUT, sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -71,8 +71,8 @@ def standard_streams(program: str) -> Iterator[None]:
 def end_when_unread() -> None:
     """Raises `OutputError` in the main thread as soon as the reader of standard output has gone.
 
-    For a command that may have nothing to write for hours: without this it would outlive the reader
-    until its next line. To be called in the main thread, inside `standard_streams`.
+    For a command that may write nothing for hours and would otherwise outlive its reader until the
+    next line. Must be called in the main thread, inside `standard_streams`.
     """
     if sys.platform == "win32":
         return
@@ -100,12 +100,12 @@ class _Descriptor(io.FileIO):
     """A file descriptor whose first failed write redirects it to /dev/null."""
 
     def write(self, data: ReadableBuffer) -> int:
-        """Writes what fits; waits where a pipe that was set not to block is full."""
+        """Writes what fits; waits if a non-blocking pipe is full."""
         try:
             while (written := super().write(data)) is None:
                 select.select((), (self,), ())
         except OSError as error:
-            # What is left in the buffers goes nowhere, also at the interpreter's exit.
+            # Discards the rest of the buffers, also at the interpreter's exit.
             _discard(self.fileno())
             if self.fileno() == STDOUT:
                 raise OutputError(error) from None
@@ -118,23 +118,23 @@ def _guarded(descriptor: int, stream: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding if stream else "utf-8",
-        # A Chinese title must not end a command in a locale that cannot write it.
+        # A Chinese title must not end a command whose locale cannot encode it.
         errors="backslashreplace",
         line_buffering=descriptor == STDERR or raw.isatty(),
     )
 
 
 def _open_missing() -> None:
-    """Opens /dev/null where one of the three standard descriptors is closed.
+    """Opens /dev/null in place of each closed standard descriptor.
 
-    Otherwise the next file or connection would get its number, and text meant for a person would
-    be written into that.
+    Otherwise the next file or connection would get its number, and messages would be written into
+    it.
     """
     for descriptor in (0, STDOUT, STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 def _discard(descriptor: int) -> None:

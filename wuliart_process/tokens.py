@@ -1,7 +1,6 @@
-"""Which clients may call: bearer tokens with names, from a file that is read again and again.
+"""Bearer tokens with names, from a file that is read again when it changes.
 
-Owns the file's format, what it must be like to be trusted, and the comparison. Knows nothing of
-gRPC or HTTP; server and web page read the same file.
+The inference server and the page read the same file.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 MIN_TOKEN_CHARACTERS: Final = 16
-"""A shorter one could be guessed over the network; `openssl rand -hex 32` makes a good one."""
+"""A shorter token could be guessed over the network; `openssl rand -hex 32` makes a good one."""
 
 MAX_FILE_BYTES: Final = 1 << 20
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOKEN: Final = re.compile(rf"[!-~]{{{MIN_TOKEN_CHARACTERS},1024}}")
-_LOOK_SECONDS: Final = 0.5
-"""Between two readings of the file."""
+_READ_SECONDS: Final = 0.5
+"""Least time between two readings of the file."""
 
 
 class TokenFileError(Exception):
@@ -35,31 +34,31 @@ class TokenFileError(Exception):
 
 
 class TokenFile:
-    """The tokens of a file: a line each, `name token`; empty lines and `#` comments are skipped.
+    """The tokens of a file with a line `name token` each; empty lines and `#` comments are skipped.
 
-    A name may have several tokens, so that they can be changed one after another. Each line ends
-    with a newline: a last one without is still being written, and not a token. The file belongs to
-    the process's user or to root, and only its owner may write it.
+    A name may have several tokens, so that tokens can be replaced without a gap. Each line ends
+    with a newline; a last line without one is still being written, and is no token. The file must
+    belong to the process's user or to root, and only its owner may be able to write it.
 
-    The file is read again at least once a second while tokens are asked for. It is compared as a
-    whole: times and sizes can stay the same when the content does not. While it cannot be used, no
-    token is valid. Safe to use from several threads.
+    While tokens are checked, the file is read at least once a second. Its content is compared, not
+    its times or size, which can stay the same. While the file cannot be used, no token is valid.
+    Safe to use from several threads.
 
     Raises:
-        TokenFileError: the file cannot be used, or there is no token in it.
+        TokenFileError: the file cannot be used, or has no token in it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._content, self._open_to_all = _read(path)
-        self._names, self._remarks = _parse(path, self._content)
-        self._complaint = ""
-        self._warn()
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._names, self._warnings = _parse(path, self._content)
+        self._reported = ""
+        self._log_warnings()
+        self._next_reading = time.monotonic() + _READ_SECONDS
 
     def name_of(self, token: str) -> str | None:
-        """The name the token stands for; None if it is not valid.
+        """Returns the name of a token; None if the token is not valid.
 
         Takes equally long for every wrong token.
         """
@@ -70,57 +69,57 @@ class TokenFile:
         return found
 
     def _valid(self) -> dict[bytes, str]:
-        """Names by digest, as the file has them now."""
+        """Returns names by digest, as the file has them now."""
         with self._lock:
             now = time.monotonic()
-            if now >= self._next_look:
-                self._next_look = now + _LOOK_SECONDS
-                self._look()
+            if now >= self._next_reading:
+                self._next_reading = now + _READ_SECONDS
+                self._reread()
             return self._names
 
-    def _look(self) -> None:
-        """Reads the file; one that cannot be used has no tokens."""
+    def _reread(self) -> None:
+        """Reads the file; without a usable one, no token is valid."""
         try:
             content, open_to_all = _read(self._path)
             if (content, open_to_all) == (self._content, self._open_to_all) and self._names:
                 return
-            self._names, self._remarks = _parse(self._path, content)
+            self._names, self._warnings = _parse(self._path, content)
         except TokenFileError as error:
             self._names = {}
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                log.error("no token is valid until this is mended: %s", error)
+            if str(error) != self._reported:
+                self._reported = str(error)
+                log.error("no token is valid until this is fixed: %s", error)
             return
-        self._content, self._open_to_all, self._complaint = content, open_to_all, ""
+        self._content, self._open_to_all, self._reported = content, open_to_all, ""
         log.info("%s read again: %d tokens", self._path, len(self._names))
-        self._warn()
+        self._log_warnings()
 
-    def _warn(self) -> None:
-        for remark in self._remarks:
-            log.warning("%s", remark)
+    def _log_warnings(self) -> None:
+        for warning in self._warnings:
+            log.warning("%s", warning)
         if self._open_to_all:
             log.warning("every user of this machine can read %s; chmod 600 it", self._path)
 
 
 def bearer(header: str) -> str:
-    """The token of an Authorization header; empty if it has none."""
+    """Returns the token of an Authorization header; empty if it has none."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _digest(token: str) -> bytes:
-    # Of one length, whatever is compared: lengths tell nothing then.
+    # Digests have one length, so comparing them reveals nothing about lengths.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _read(path: Path) -> tuple[bytes, bool]:
-    """The file's content, and True if every user of the machine can read it.
+    """Returns the file's content, and True if every user of the machine can read it.
 
     Raises:
-        TokenFileError: it cannot be read, or others could have written it.
+        TokenFileError: the file cannot be read, or other users can write it.
     """
     try:
-        # Nonblocking: opening a pipe would wait for a writer.
+        # Non-blocking: opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
@@ -150,10 +149,10 @@ def _check(path: Path, status: os.stat_result) -> None:
 
 
 def _parse(path: Path, content: bytes) -> tuple[dict[bytes, str], list[str]]:
-    """Names by digest, and what an operator should know.
+    """Returns names by digest, and warnings for the operator.
 
     Raises:
-        TokenFileError: a line is not well-formed, or there is no token.
+        TokenFileError: a line is malformed, or there is no token.
     """
     try:
         *lines, rest = content.decode("utf-8").split("\n")
@@ -175,9 +174,9 @@ def _parse(path: Path, content: bytes) -> tuple[dict[bytes, str], list[str]]:
                 "to 1024 visible ASCII characters; make one with: openssl rand -hex 32"
             )
         names[_digest(words[1])] = words[0]
-    cut = rest.strip() and not rest.lstrip().startswith("#")
-    remarks = [f"{path}, line {len(lines) + 1} does not end with a newline: it is no token"]
+    unfinished = rest.strip() and not rest.lstrip().startswith("#")
+    warnings = [f"{path}, line {len(lines) + 1} does not end with a newline: it is no token"]
     if not names:
-        why = f" ({remarks[0].removeprefix(f'{path}, ')})" if cut else ""
+        why = f" ({warnings[0].removeprefix(f'{path}, ')})" if unfinished else ""
         raise TokenFileError(f"{path} has no token in it, so no client could call{why}")
-    return names, remarks if cut else []
+    return names, warnings if unfinished else []

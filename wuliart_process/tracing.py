@@ -23,11 +23,14 @@ except ImportError:  # a client without the extra `tracing`
 
 
 class TracingError(Exception):
-    """Traces were asked for and cannot be sent; the message says what is missing."""
+    """Tracing is configured but cannot work; the message says what is missing."""
 
 
 def configure(service: str) -> None:
-    """Sends spans where $OTEL_EXPORTER_OTLP_ENDPOINT or $OTEL_TRACES_EXPORTER=console says.
+    """Sends spans to $OTEL_EXPORTER_OTLP_ENDPOINT, or to stdout if $OTEL_TRACES_EXPORTER=console.
+
+    Args:
+        service: the service's name in the spans, unless $OTEL_SERVICE_NAME is set.
 
     Raises:
         TracingError: the packages for it are not installed.

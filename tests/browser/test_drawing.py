@@ -70,7 +70,7 @@ def test_a_file_that_comes_is_a_adapter_and_one_that_goes_is_none(visit: Visit, 
     eventually(lambda: visitor.notices == "", "nothing more to say")
     # It was chosen: nobody gets an image without it unasked.
     visitor.begin("a red boat")
-    expect(visitor.line).to_contain_text("There is no such adapter any more")
+    expect(visitor.line).to_contain_text("This style no longer exists")
     visitor.choose("No style")
     visitor.draw("a red boat")
 
@@ -211,5 +211,5 @@ def test_markup_in_a_prompt_is_text(visit: Visit) -> None:
 def test_an_empty_box_asks_for_words(visit: Visit) -> None:
     visitor = visit()
     visitor.begin("   ")
-    expect(visitor.line).to_contain_text("Say what to generate")
+    expect(visitor.line).to_contain_text("Describe an image")
     expect(visitor.page.locator("#generate")).to_be_enabled()

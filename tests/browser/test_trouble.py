@@ -26,10 +26,12 @@ def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
     label = next(label for label, name in labels(known) if name == absent)
     site.service.kill("manager")
     site.wait_managed(False)
-    eventually(lambda: "LoRA manager does not run" in visitor.notices, "that it is gone")
+    eventually(lambda: "LoRA manager is not running" in visitor.notices, "that it is gone")
     visitor.choose(label)
     visitor.begin("a red boat")
-    expect(visitor.line).to_contain_text("has to be loaded, but the LoRA manager does not run")
+    expect(visitor.line).to_contain_text(
+        "must be loaded first, but the LoRA manager is not running"
+    )
     # An adapter in memory, or none, needs no manager.
     visitor.choose("No style")
     visitor.draw("a red boat")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wuliart_process import tokens
-from wuliart_process.exposure import reaches_strangers
+from wuliart_process.exposure import reaches_other_machines
 from wuliart_process.tokens import TokenFile, TokenFileError, bearer
 
 ANN, BOB, NEW = "a" * 16, "b" * 40, "n" * 20
@@ -62,7 +62,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
 
 @pytest.fixture
 def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "_READ_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("always_looking")
@@ -188,5 +188,5 @@ def test_bearer_headers() -> None:
         ("localhost.example.org:1", True),
     ],
 )  # fmt: skip
-def test_which_addresses_strangers_reach(address: str, reachable: bool) -> None:
-    assert reaches_strangers(address) is reachable
+def test_which_addresses_other_machines_reach(address: str, reachable: bool) -> None:
+    assert reaches_other_machines(address) is reachable

@@ -16,7 +16,7 @@ from typing import Final
 
 from wuliart_client import AsyncClient
 from wuliart_process.certificates import CertificateError, CertificateFiles, WatchedCertificate
-from wuliart_process.exposure import reaches_strangers
+from wuliart_process.exposure import reaches_other_machines
 from wuliart_process.logs import send_to_stderr
 from wuliart_process.standard_streams import standard_streams
 from wuliart_process.tokens import TokenFile, TokenFileError
@@ -71,7 +71,11 @@ def main(arguments: list[str] | None = None) -> None:
     if (options.tls_cert is None) != (options.tls_key is None):
         parser.error("--tls-cert and --tls-key must be given together")
     lacking = options.tls_cert is None or options.tokens is None
-    if lacking and reaches_strangers(f"{options.host}:{options.port}") and not options.insecure:
+    if (
+        lacking
+        and reaches_other_machines(f"{options.host}:{options.port}")
+        and not options.insecure
+    ):
         parser.error(
             f"--host {options.host} can be reached from other machines: give --tls-cert, --tls-key "
             "and --tokens, listen on 127.0.0.1, or give --insecure if everyone may use it (or if a "
