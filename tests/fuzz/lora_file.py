@@ -1,7 +1,7 @@
-"""Fuzz targets `lora` and `keys`: a stranger's .safetensors file, and the names in one.
+"""Fuzz targets `lora` and `keys`: an untrusted .safetensors file, and the names in one.
 
-Owns what must hold of any file: an adapter whose factors fit the model and are finite, or
-`LoraError` with a reason that can be shown. Knows nothing of how files are varied.
+Any file gives an adapter whose factors fit the model and are finite, or a `LoraError` whose reason
+can be shown.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ MAX_SEED_BYTES = 16 << 10
 
 
 def run(data: bytes) -> None:
-    """Reads the bytes as a file, and packs what comes of it in both element types."""
-    # More threads would make what is covered depend on who is first.
+    """Reads the bytes as a file, and packs the adapter in both element types."""
+    # With more threads, the coverage would depend on their order.
     threads.MOST = 1  # type: ignore[misc]
     try:
         adapter = parse_lora(data, MODULES, 4)
-    except LoraError as refusal:
-        _check_reason(refusal)
+    except LoraError as error:
+        _check_reason(error)
         return
     _check_adapter(adapter)
     for layout in LAYOUTS:
         try:
             image = build_image(adapter, layout, CONDITIONING)
-        except LoraError as refusal:
-            _check_reason(refusal)
+        except LoraError as error:
+            _check_reason(error)
             continue
         packing = layout.packing(image.packed_rank, image.sites)
         assert image.data.nbytes == packing.nbytes <= layout.slot_bytes
@@ -56,8 +56,8 @@ def run_keys(data: bytes) -> None:
     names = list(dict.fromkeys(data.decode("utf-8", "replace").split("\n")))
     try:
         found = canonicalise(names, MODULES)
-    except LoraError as refusal:
-        _check_reason(refusal)
+    except LoraError as error:
+        _check_reason(error)
         return
     given = [name for roles in found.values() for name in roles.values()]
     assert sorted(given) == sorted(names)
@@ -66,7 +66,7 @@ def run_keys(data: bytes) -> None:
 
 
 def seeds() -> dict[str, bytes]:
-    """A small good file of every convention, and every kind of bad one."""
+    """Returns a small valid file of every convention, and every kind of bad one."""
     good = {
         f"convention_{convention}": make_lora(
             LAYOUTS[0], rank=2, modules=USED, convention=convention
@@ -87,7 +87,7 @@ def seeds() -> dict[str, bytes]:
 
 
 def key_seeds() -> dict[str, bytes]:
-    """The names of each convention."""
+    """Returns the names of each convention."""
     return {
         name: "\n".join(
             pattern.format(m=module, f=module.replace(".", "_"))
@@ -99,10 +99,10 @@ def key_seeds() -> dict[str, bytes]:
     }
 
 
-def _check_reason(refusal: LoraError) -> None:
-    assert refusal.reason.isprintable(), ascii(refusal.reason)
-    assert 0 < len(refusal.reason) <= MAX_REASON_CHARACTERS
-    refusal.reason.encode()
+def _check_reason(error: LoraError) -> None:
+    assert error.reason.isprintable(), ascii(error.reason)
+    assert 0 < len(error.reason) <= MAX_REASON_CHARACTERS
+    error.reason.encode()
 
 
 def _check_adapter(adapter: LoraAdapter) -> None:

@@ -1,7 +1,7 @@
-"""One LoRA file of each kind that must be refused, with what the refusal must say.
+"""One LoRA file of each kind that must be refused, with a pattern for the error.
 
-`BAD_FILES` is meant to be parametrised over: by the parser's tests, and by whoever wants to see
-that a refusal reaches a list or a log.
+`BAD_FILES` is made to be parametrised over: by the parser's tests, and by tests that follow an
+error to a list or a log.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _zip_pickle() -> bytes:
 
 
 def _replaced(layout: SegmentLayout, index: int, tensor: RawTensor | None) -> bytes:
-    """A good file in which the index-th tensor is another one, or missing."""
+    """Returns a valid file in which the index-th tensor is replaced, or missing."""
     tensors = lora_tensors(layout)
     name = list(tensors)[index]
     if tensor is None:
@@ -57,7 +57,7 @@ def _poisoned(layout: SegmentLayout, value: float, dtype: str) -> bytes:
 
 
 def _with(layout: SegmentLayout, *names: str) -> bytes:
-    """A good file with further tensors of these names."""
+    """Returns a valid file with further tensors of these names."""
     tensors = lora_tensors(layout)
     extra = {name: ("F32", (4, 4), encode(np.ones((4, 4)), "F32")) for name in names}
     return pack(tensors | extra)
@@ -76,7 +76,7 @@ _Q = "transformer.transformer_blocks.0.attn.to_q"
 
 @dataclass(frozen=True)
 class BadFile:
-    """Bytes that must be refused; `reason` is a regular expression the refusal matches."""
+    """Bytes that must be refused; `reason` is a regular expression that the error matches."""
 
     make: Callable[[SegmentLayout], bytes]
     reason: str

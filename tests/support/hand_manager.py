@@ -1,7 +1,7 @@
-"""A LoRA manager made by hand: each step of the control contract as a call of its own.
+"""A LoRA manager driven by a test: each step of the control contract is one call.
 
-For tests of the server's side, which must be able to take the steps wrongly. Real gRPC, a real
-descriptor, a real mapping; the bytes come from the real `wuliart_lora.slot_image`.
+Tests of the server can take the steps in a wrong order or with wrong values. gRPC, descriptor,
+mapping and `wuliart_lora.slot_image` are the real ones.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 from wuliart_process.sockets import TOKEN_BYTES
 
 MODULES = ("transformer_blocks.0.attn.to_q", "transformer_blocks.0.img_mod.1")
-"""What the adapters made here act on: a matrix product and a table."""
+"""Modules of the adapters made here: a matrix product and a table."""
 
 
 def introduce(path: Path) -> tuple[bytes, socket.socket]:
-    """Blocking: a token, empty if it was refused, and the connection that must stay open."""
+    """Blocks for a token, empty if it was refused; returns it with its connection."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(DEADLINE)
     connection.connect(str(path))
@@ -40,14 +40,14 @@ def introduce(path: Path) -> tuple[bytes, socket.socket]:
 
 
 def entry_of(name: str, content: bytes = b"", **fields: Any) -> pb.CatalogEntry:
-    """A file as the manager reports it."""
+    """Returns a file's entry as the manager reports it."""
     fields.setdefault("title", name.title())
     fields.setdefault("content_hash", hashlib.sha256(content).hexdigest())
     return pb.CatalogEntry(name=name, rank=4, size_bytes=len(content), **fields)
 
 
 class HandManager:
-    """Use as a context manager: attached and mapped inside, gone outside."""
+    """A context manager: attached and mapped inside, gone outside."""
 
     def __init__(self, server: InProcessServer) -> None:
         self.server = server
@@ -69,7 +69,7 @@ class HandManager:
         self.unmap()
 
     async def introduce(self) -> None:
-        """The connection and its token, which `attach` uses."""
+        """Opens the connection and gets the token that `attach` uses."""
         path = self.server.descriptors.path
         self.token, self.connection = await asyncio.to_thread(introduce, path)
 
@@ -99,7 +99,7 @@ class HandManager:
         self.leave()
 
     def leave(self) -> None:
-        """The connection's end, of a manager that may not have mapped anything."""
+        """Ends the connection of a manager that may not have mapped anything."""
         self.connection.close()
 
     async def next_promotion(self) -> str:
@@ -110,7 +110,7 @@ class HandManager:
         return name
 
     def content(self, seed: int = 0) -> bytes:
-        """The bytes of a LoRA file."""
+        """Returns the bytes of a LoRA file."""
         return make_lora(self.layout, modules=MODULES, rank=4, seed=seed)
 
     def image(self, content: bytes) -> SlotImage:
@@ -145,7 +145,7 @@ class HandManager:
         /,
         **overrides: Any,
     ) -> Any:
-        """`overrides` are fields of the request that are to be other than right."""
+        """Commits; `overrides` replace fields of the correct request."""
         fields: dict[str, Any] = {
             "session_id": self.attached.session_id,
             "slot": reservation.slot,
@@ -168,7 +168,7 @@ class HandManager:
         )
 
     async def load(self, name: str, seed: int = 0) -> pb.CatalogEntry:
-        """Everything right: the adapter is resident afterwards."""
+        """Makes an adapter resident, with each step right."""
         content = self.content(seed)
         entry, image = entry_of(name, content), self.image(content)
         reservation = await self.reserve(name)

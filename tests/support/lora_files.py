@@ -1,8 +1,8 @@
-"""Makes good LoRA files for tests, in every convention found in the wild.
+"""Makes valid LoRA files for tests, in every key convention found in public files.
 
-Writes the container itself, so that no library stands between a test and the bytes; what a file
-means is `truth`, computed here in float32 and independent of the code under test. Files that must
-be refused are in bad_lora_files.py.
+The container is written here, so that tests do not depend on a library. `truth` computes what a
+file means in float32, independently of the code under test. Files that must be refused are in
+bad_lora_files.py.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ CONVENTIONS: Mapping[str, Convention] = {
         "transformer.{m}.lora.down.weight", "transformer.{m}.lora.up.weight"
     ),
 }
-"""Adapters with an alpha tensor get one; with `alpha` given, the others get PEFT's metadata."""
+"""Those with an alpha tensor write one; with `alpha` given, the others write PEFT's metadata."""
 
 
 def module_features(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
-    """Module path -> (in_features, out_features), of every module the layout has a place for."""
+    """Returns module path -> (in_features, out_features) of every module in the layout."""
     width = layout.parameters.width
     return {
         module: (site.in_features if isinstance(site, LowRankSite) else width, site.out_features)
@@ -80,7 +80,7 @@ def module_features(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
 
 
 def encode(values: Array, dtype: str) -> bytes:
-    """Little-endian bytes of float32 values as F32, F16, BF16, F64, I32 or I64."""
+    """Encodes float32 values as F32, F16, BF16, F64, I32 or I64, little endian."""
     if dtype == "BF16":
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
@@ -89,7 +89,7 @@ def encode(values: Array, dtype: str) -> bytes:
 
 
 def decode(data: bytes, dtype: str, shape: Sequence[int]) -> Array:
-    """Float32 values of what `encode` wrote."""
+    """Decodes the bytes of `encode` to float32 values."""
     if dtype == "BF16":
         bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
         return bits.view(np.float32).reshape(shape)
@@ -104,7 +104,7 @@ RawTensor = tuple[str, Sequence[int], bytes]
 def pack(
     tensors: Mapping[str, RawTensor], metadata: Mapping[str, str] | None = None, pad: int = 0
 ) -> bytes:
-    """A well-formed safetensors file; `pad` extends its header with spaces to that many bytes."""
+    """Returns a safetensors file; `pad` extends its header with spaces to that many bytes."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name, (dtype, shape, data) in tensors.items():
@@ -119,7 +119,7 @@ def pack(
 
 
 def pack_raw(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
-    """A file with exactly this header and data; `length` is what it claims the header's to be."""
+    """Returns a file of this header and data, which announces a header of `length` bytes."""
     return (len(header) if length is None else length).to_bytes(8, "little") + header + data
 
 
@@ -134,7 +134,7 @@ def lora_tensors(
     scale: float = 0.05,
     dtype: str = "F32",
 ) -> dict[str, RawTensor]:
-    """Name -> tensor of a good file; `rank` may be given per module."""
+    """Returns name -> tensor of a valid file; `rank` may be given per module."""
     names = CONVENTIONS[convention]
     features = module_features(layout)
     random = np.random.default_rng(seed)
@@ -171,7 +171,7 @@ def make_lora(
     metadata: Mapping[str, str] | None = None,
     dtype: str = "F32",
 ) -> bytes:
-    """The bytes of a good LoRA file over `modules` (default: all of the layout's).
+    """Returns the bytes of a valid LoRA file over `modules` (default: all of the layout's).
 
     `alpha` is written where the convention keeps it; conventions with alpha tensors default to
     rank / 2, the others to none, which means a scale of 1. `scale` is the standard deviation of
@@ -199,12 +199,12 @@ def make_lora(
 
 
 def peft_metadata(prefix: str = "transformer.", **fields: object) -> str:
-    """What diffusers' save_lora_weights writes under `lora_adapter_metadata`."""
+    """Returns the text that diffusers' save_lora_weights writes as `lora_adapter_metadata`."""
     return json.dumps({f"{prefix}{field}": value for field, value in fields.items()}, indent=2)
 
 
 def truth(layout: SegmentLayout, **choices: Any) -> dict[str, Array]:
-    """Module -> what `make_lora`'s file with the same arguments adds to its weight.
+    """Returns by module what `make_lora`'s file with these arguments adds to its weight.
 
     Float32 [out_features, in_features]: scale * up @ down, of the values as stored in `dtype`.
     """

@@ -1,4 +1,4 @@
-"""A slot table with a clock of its own, and the short words its tests are written in."""
+"""A slot table with its own clock, and short helpers for its tests."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def content(name: str, generation: int) -> Resident:
 
 
 @dataclass
-class Bench:
-    """A table with a clock of its own that notes which slots it had zeroed."""
+class SlotBench:
+    """A table with its own clock, which records the slots that it zeroed."""
 
     limit: int = LIMIT
     now: float = 0.0

@@ -1,4 +1,4 @@
-"""An adapter store with a manager attached that writes real images into its real segment."""
+"""An adapter store with an attached manager that writes slot images into its segment."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def entry(name: str, version: int = 0, refusal: str = "") -> FileEntry:
 
 
 @dataclass
-class Bench:
-    """A store, the manager that is attached to it, and what images bind through.
+class StoreBench:
+    """A store, the session of its manager, and a binder.
 
     `version` picks one of `IMAGES`, and the content hash that goes with it.
     """
@@ -104,9 +104,11 @@ class Bench:
         return await asyncio.wait_for(self.binding(*names), 5)
 
 
-def make_bench(slots: int = 4, *, pinned: tuple[str, ...] = (), skip_bad: bool = False) -> Bench:
+def make_bench(
+    slots: int = 4, *, pinned: tuple[str, ...] = (), skip_bad: bool = False
+) -> StoreBench:
     store = AdapterStore(AdapterSegment(LAYOUT, slots + 1, torch.device("cpu")), slots, pinned)
-    return Bench(store, Binder(store, skip_bad), store.attach())
+    return StoreBench(store, Binder(store, skip_bad), store.attach())
 
 
 async def refused(reason: Reason, call: Callable[[], object | Awaitable[object]]) -> RequestError:

@@ -1,4 +1,4 @@
-"""Figures of the adapters' life: what is counted and timed, and that it is counted once."""
+"""Metrics of adapters: each event is counted and timed once."""
 
 # mypy: disable-error-code="comparison-overlap"
 
@@ -10,30 +10,29 @@ import pytest
 
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.histogram import SECONDS, Histogram
-from tests.support.slot_bench import LEASE
-from tests.support.slot_bench import Bench as SlotBench
-from tests.support.store_bench import Bench, entry, make_bench, refused
+from tests.support.slot_bench import LEASE, SlotBench
+from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart_contract.status import Reason
 
 
 @pytest.fixture
-async def bench() -> Bench:
+async def bench() -> StoreBench:
     return make_bench()
 
 
 def counted(metrics: AdapterMetrics) -> dict[str, int]:
-    """Counts above 0."""
+    """Returns the counters above 0."""
     return {what.value: count for what, count in metrics.counts.items() if count}
 
 
-def test_everything_is_there_from_the_start_and_0() -> None:
+def test_all_metrics_start_at_0() -> None:
     metrics = AdapterMetrics()
     assert set(metrics.counts) == set(Count)
     assert set(metrics.durations) == set(Duration)
     assert not any(metrics.counts.values())
 
 
-async def test_what_the_manager_tells_of_its_own_work_is_kept(bench: Bench) -> None:
+async def test_durations_that_the_manager_reports_are_kept(bench: StoreBench) -> None:
     durations = bench.store.metrics.durations
     await bench.commit(bench.write("a"))
     assert durations[Duration.COPY].count == durations[Duration.DETECT_TO_READY].count == 0
@@ -70,7 +69,7 @@ def test_a_drain_lasts_until_the_last_image_is_done() -> None:
     assert counted(bench.metrics) == {"drained": 1}
 
 
-def test_making_room_is_an_eviction_and_an_update_is_none() -> None:
+def test_another_name_evicts_and_an_update_does_not() -> None:
     bench = SlotBench()
     for name in "abcd":
         bench.publish(name)
@@ -90,7 +89,7 @@ def test_a_lease_runs_out_once() -> None:
     assert counted(bench.metrics) == {"lease_expiries": 1}
 
 
-async def test_loads_and_checksums(bench: Bench) -> None:
+async def test_loads_and_checksums(bench: StoreBench) -> None:
     slot = await bench.publish("a")
     await bench.commit(slot)  # a retry
     await refused(Reason.CHECKSUM_MISMATCH, lambda: bench.commit(bench.write("b"), checksum=b"x"))
@@ -101,13 +100,13 @@ async def test_loads_and_checksums(bench: Bench) -> None:
     assert 0 < verified.sum < 5
 
 
-async def test_a_refused_file_counts_whenever_it_is_another(bench: Bench) -> None:
+async def test_a_refused_file_counts_whenever_it_is_another(bench: StoreBench) -> None:
     for refusal in ("rank 99", "rank 99", "NaN", "", "NaN"):
         bench.report(entry("a", refusal=refusal), entry("b"))
     assert counted(bench.store.metrics) == {"refused": 3}
 
 
-async def test_a_promotion_is_timed_for_whoever_waited(bench: Bench) -> None:
+async def test_a_promotion_is_timed_for_each_waiting_request(bench: StoreBench) -> None:
     await bench.publish("here")
     bench.report(entry("here"), entry("a"), entry("b"))
     waiting = bench.binding("here", "a")

@@ -1,4 +1,4 @@
-"""The catalogue: each change once and in order, and no watcher that misses one."""
+"""The catalogue logs each change once and in order, and no watcher misses one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def entry(name: str, version: int = 1, refusal: str = "") -> FileEntry:
 
 
 @dataclass
-class Bench:
-    """A catalogue over slots that are just a dictionary."""
+class CatalogBench:
+    """A catalogue over a dictionary in place of slots."""
 
     resident: dict[str, Resident] = field(default_factory=dict)
 
@@ -33,8 +33,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> Bench:
-    return Bench()
+async def bench() -> CatalogBench:
+    return CatalogBench()
 
 
 async def take(watch: AsyncIterator[Change], count: int) -> list[Change]:
@@ -42,7 +42,7 @@ async def take(watch: AsyncIterator[Change], count: int) -> list[Change]:
 
 
 async def nothing_comes(watch: AsyncIterator[Change]) -> None:
-    """The watch waits; it must be asked for nothing afterwards."""
+    """Checks that the watch waits; nothing may be read from it afterwards."""
     waiting = asyncio.ensure_future(anext(watch))
     for _ in range(5):
         await asyncio.sleep(0)
@@ -50,12 +50,12 @@ async def nothing_comes(watch: AsyncIterator[Change]) -> None:
     waiting.cancel()
 
 
-def told(changes: list[Change]) -> list[tuple[ChangeKind, str]]:
+def summary(changes: list[Change]) -> list[tuple[ChangeKind, str]]:
     return [(change.kind, change.adapters[0].entry.name) for change in changes]
 
 
 def follow(changes: list[Change]) -> dict[str, tuple[str, AdapterState]]:
-    """What a client believes after these changes: name -> content, state."""
+    """Returns what a client knows after these changes: name -> content, state."""
     known: dict[str, tuple[str, AdapterState]] = {}
     for change in changes:
         if change.kind is ChangeKind.SNAPSHOT:
@@ -68,7 +68,7 @@ def follow(changes: list[Change]) -> dict[str, tuple[str, AdapterState]]:
     return known
 
 
-async def test_a_watch_begins_with_everything(bench: Bench) -> None:
+async def test_a_watch_begins_with_everything(bench: CatalogBench) -> None:
     bench.catalog.replace([entry("b"), entry("a"), entry("c", refusal="is a web page")])
     (snapshot,) = await take(bench.catalog.watch(None), 1)
     assert snapshot.kind is ChangeKind.SNAPSHOT
@@ -77,12 +77,12 @@ async def test_a_watch_begins_with_everything(bench: Bench) -> None:
     assert snapshot.adapters == bench.catalog.adapters
 
 
-async def test_an_empty_catalogue_has_an_empty_snapshot(bench: Bench) -> None:
+async def test_an_empty_catalogue_has_an_empty_snapshot(bench: CatalogBench) -> None:
     (snapshot,) = await take(bench.catalog.watch(None), 1)
     assert (snapshot.kind, snapshot.adapters) == (ChangeKind.SNAPSHOT, ())
 
 
-async def test_every_kind_of_change(bench: Bench) -> None:
+async def test_every_kind_of_change(bench: CatalogBench) -> None:
     watch = bench.catalog.watch(None)
     await take(watch, 1)
     steps: list[tuple[list[FileEntry], ChangeKind]] = [
@@ -105,7 +105,7 @@ async def test_every_kind_of_change(bench: Bench) -> None:
     assert change.adapters[0].entry.refusal_reason == "broken", "as it last was"
 
 
-async def test_the_same_report_again_is_no_change(bench: Bench) -> None:
+async def test_the_same_report_again_is_no_change(bench: CatalogBench) -> None:
     bench.catalog.replace([entry("a"), entry("b")])
     watch = bench.catalog.watch(bench.catalog.revision)
     bench.catalog.replace([entry("b"), entry("a")])
@@ -114,7 +114,7 @@ async def test_the_same_report_again_is_no_change(bench: Bench) -> None:
     await nothing_comes(watch)
 
 
-async def test_what_is_resident_says_so(bench: Bench) -> None:
+async def test_a_resident_adapter_is_listed_as_resident(bench: CatalogBench) -> None:
     bench.catalog.replace([entry("a"), entry("b")])
     watch = bench.catalog.watch(bench.catalog.revision)
     bench.load(entry("a"), generation=9)
@@ -146,7 +146,7 @@ async def test_a_pinned_name_is_shown_as_such_in_every_state() -> None:
     ]
 
 
-async def test_an_old_version_in_memory_is_not_the_file(bench: Bench) -> None:
+async def test_an_old_version_in_memory_is_not_the_file(bench: CatalogBench) -> None:
     bench.load(entry("a", 1))
     bench.catalog.replace([entry("a", 2), entry("b", refusal="broken")])
     bench.load(entry("b"))
@@ -156,7 +156,7 @@ async def test_an_old_version_in_memory_is_not_the_file(bench: Bench) -> None:
     ]  # fmt: skip
 
 
-async def test_one_entry_ahead_of_the_report(bench: Bench) -> None:
+async def test_one_entry_ahead_of_the_report(bench: CatalogBench) -> None:
     bench.catalog.replace([entry("a")])
     bench.catalog.put(entry("b"))
     assert [a.entry.name for a in bench.catalog.adapters] == ["a", "b"]
@@ -164,25 +164,25 @@ async def test_one_entry_ahead_of_the_report(bench: Bench) -> None:
     assert [a.entry.name for a in bench.catalog.adapters] == ["a"]
 
 
-async def test_going_on_from_a_revision(bench: Bench) -> None:
+async def test_going_on_from_a_revision(bench: CatalogBench) -> None:
     for name in "abcd":
         bench.catalog.put(entry(name))
     changes = await take(bench.catalog.watch(2), 2)
     assert [change.revision for change in changes] == [3, 4]
-    assert told(changes) == [(ChangeKind.ADDED, "c"), (ChangeKind.ADDED, "d")]
+    assert summary(changes) == [(ChangeKind.ADDED, "c"), (ChangeKind.ADDED, "d")]
     await nothing_comes(bench.catalog.watch(4))
-    assert told(await take(bench.catalog.watch(0), 4))[0] == (ChangeKind.ADDED, "a")
+    assert summary(await take(bench.catalog.watch(0), 4))[0] == (ChangeKind.ADDED, "a")
 
 
 @pytest.mark.parametrize("since", [5, 10_000])
-async def test_a_revision_of_another_life_gets_a_snapshot(bench: Bench, since: int) -> None:
+async def test_a_revision_of_another_life_gets_a_snapshot(bench: CatalogBench, since: int) -> None:
     for name in "abcd":
         bench.catalog.put(entry(name))
     (first,) = await take(bench.catalog.watch(since), 1)
     assert (first.kind, first.revision) == (ChangeKind.SNAPSHOT, 4)
 
 
-async def test_a_revision_before_memory_gets_a_snapshot(bench: Bench) -> None:
+async def test_a_revision_before_memory_gets_a_snapshot(bench: CatalogBench) -> None:
     for version in range(LOG_LENGTH + 10):
         bench.catalog.put(entry("a", version))
     (first,) = await take(bench.catalog.watch(9), 1)
@@ -193,9 +193,9 @@ async def test_a_revision_before_memory_gets_a_snapshot(bench: Bench) -> None:
 
 @pytest.mark.parametrize("since", [None, 0, 1])
 async def test_changes_while_a_watcher_is_busy_with_one_are_not_lost(
-    bench: Bench, since: int | None
+    bench: CatalogBench, since: int | None
 ) -> None:
-    """A reader holds each response for a while: what happens meanwhile comes next."""
+    """A slow reader gets the changes that happened while it held a response."""
     bench.catalog.put(entry("a"))
     bench.catalog.put(entry("b"))
     watch = bench.catalog.watch(since)
@@ -212,7 +212,7 @@ async def test_changes_while_a_watcher_is_busy_with_one_are_not_lost(
         assert follow(changes).keys() == set("abcde")
 
 
-async def test_a_watcher_that_fell_far_behind_gets_everything_at_once(bench: Bench) -> None:
+async def test_a_watcher_that_fell_far_behind_gets_everything_at_once(bench: CatalogBench) -> None:
     bench.catalog.put(entry("a"))
     watch = bench.catalog.watch(0)
     changes = await take(watch, 1)
@@ -222,12 +222,12 @@ async def test_a_watcher_that_fell_far_behind_gets_everything_at_once(bench: Ben
     assert changes[-1].kind is ChangeKind.SNAPSHOT
     bench.catalog.put(entry("c"))
     changes += await take(watch, 1)
-    assert told(changes[-1:]) == [(ChangeKind.ADDED, "c")]
+    assert summary(changes[-1:]) == [(ChangeKind.ADDED, "c")]
     assert follow(changes) == {a.entry.name: (a.entry.content_hash, a.state)
                                for a in bench.catalog.adapters}  # fmt: skip
 
 
-async def test_many_watchers_of_every_pace_end_up_knowing_the_same(bench: Bench) -> None:
+async def test_many_watchers_of_every_pace_end_up_knowing_the_same(bench: CatalogBench) -> None:
     async def watcher(pace: int) -> dict[str, tuple[str, AdapterState]]:
         seen: list[Change] = []
         async for change in bench.catalog.watch(None):
@@ -251,17 +251,17 @@ async def test_many_watchers_of_every_pace_end_up_knowing_the_same(bench: Bench)
         assert known == truth
 
 
-async def test_a_watcher_that_leaves_does_not_disturb_the_others(bench: Bench) -> None:
+async def test_a_watcher_that_leaves_does_not_disturb_the_others(bench: CatalogBench) -> None:
     stays, leaves = bench.catalog.watch(None), bench.catalog.watch(None)
     await take(stays, 1)
     await take(leaves, 1)
     await nothing_comes(leaves)
     bench.catalog.put(entry("a"))
-    assert told(await take(stays, 1)) == [(ChangeKind.ADDED, "a")]
+    assert summary(await take(stays, 1)) == [(ChangeKind.ADDED, "a")]
 
 
 @pytest.mark.parametrize(
-    ("asked", "nearest"),
+    ("typed", "nearest"),
     [
         ("watercolour", "watercolor"),
         ("WATERCOLOR", "watercolor"),
@@ -276,12 +276,12 @@ async def test_a_watcher_that_leaves_does_not_disturb_the_others(bench: Bench) -
         ("", None),
     ],
 )
-async def test_the_nearest_name(bench: Bench, asked: str, nearest: str | None) -> None:
+async def test_the_nearest_name(bench: CatalogBench, typed: str, nearest: str | None) -> None:
     names = ("watercolor", "anime/Ghibli", "水墨画", "赛博朋克", "straße")
     refused = entry("broken adapter", refusal="broken")
     bench.catalog.replace([*(entry(name) for name in names), refused])
-    assert bench.catalog.nearest(asked) == nearest
+    assert bench.catalog.nearest(typed) == nearest
 
 
-async def test_without_adapters_there_is_no_nearest(bench: Bench) -> None:
+async def test_without_adapters_there_is_no_nearest(bench: CatalogBench) -> None:
     assert bench.catalog.nearest("anything") is None

@@ -1,4 +1,4 @@
-"""The slot's layout: regions that never touch, a hash that sees everything, no module forgotten."""
+"""The slot's layout: regions never overlap, the hash covers all of it, no module is missing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_regions_are_aligned_apart_dense_and_inside_the_slot(
     sites = data.draw(st.lists(st.sampled_from(every_site(layout)), min_size=1))
     packing = layout.packing(rank, sites)
     assert packing.offsets.keys() == set(sites)
-    assert packing == layout.packing(rank, [*reversed(sites), *sites]), "whoever lists them"
+    assert packing == layout.packing(rank, [*reversed(sites), *sites]), "in any order"
     end = 0
     for start, stop in sorted(regions(layout, rank, sites)):
         assert start % REGION_ALIGNMENT == 0
@@ -78,7 +78,7 @@ def test_regions_are_aligned_apart_dense_and_inside_the_slot(
 
 @settings(deadline=None, max_examples=60)
 @given(PARAMETERS)
-def test_a_slot_has_room_for_everything_and_no_more(parameters: LayoutParameters) -> None:
+def test_a_slot_holds_all_sites_and_no_more(parameters: LayoutParameters) -> None:
     layout = SegmentLayout(parameters)
     nbytes = layout.packing(parameters.max_rank, every_site(layout)).nbytes
     assert nbytes <= layout.slot_bytes < nbytes + SLOT_ALIGNMENT
@@ -89,7 +89,7 @@ def test_a_slot_has_room_for_everything_and_no_more(parameters: LayoutParameters
     ("rank", "site", "complaint"),
     [(0, "img_in", "rank 0 is outside 1..4"), (5, "img_in", "rank 5"), (4, "image", "no site 'im")],
 )
-def test_what_is_not_of_the_layout_has_no_place(rank: int, site: str, complaint: str) -> None:
+def test_ranks_and_sites_of_another_layout_are_errors(rank: int, site: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         SegmentLayout(SMALL).packing(rank, [site])
 
@@ -170,7 +170,7 @@ def test_every_linear_of_the_stock_model_has_its_place(configuration: dict[str, 
 
 
 def test_sizes_of_the_real_model() -> None:
-    """The figures of reference/qwen-image.md: bytes in bf16."""
+    """The sizes in reference/qwen-image.md: bytes in bf16."""
     layout = SegmentLayout(REAL)
     blocks = [s for s in layout.low_rank_sites.values() if s.name.startswith("block")]
 

@@ -1,6 +1,4 @@
-"""From bytes to factors: every convention means what its truth says, and metadata is read with
-care.
-"""
+"""From bytes to factors: every key convention gives the expected ones, and metadata is checked."""
 
 from __future__ import annotations
 
@@ -63,7 +61,7 @@ def test_ranks_may_differ_from_module_to_module() -> None:
     assert_means(adapter, truth(LAYOUT, rank=ranks, convention="kohya"))
 
 
-def test_refusal_of_a_rank_names_the_largest_so_that_one_restart_is_enough() -> None:
+def test_a_rank_error_names_the_largest_so_that_one_restart_is_enough() -> None:
     ranks = dict.fromkeys(MODULES, 40) | {Q: 128}
     with pytest.raises(LoraError, match=r"--max-rank 128"):
         parse_lora(make_lora(LAYOUT, rank=ranks), MODULES, 32)
@@ -93,7 +91,7 @@ def test_all_zero_weights_are_a_valid_if_idle_adapter() -> None:
     assert not any(factors.up.any() for factors in adapter.factors.values())
 
 
-def test_modules_the_client_adds_are_accepted() -> None:
+def test_modules_beyond_the_layouts_own_are_read() -> None:
     name = "time_text_embed.timestep_embedder.linear_1"
     tensors = {
         f"{name}.lora_A.weight": ("F32", (2, 256), bytes(2048)),
@@ -102,7 +100,7 @@ def test_modules_the_client_adds_are_accepted() -> None:
     assert list(parse_lora(pack(tensors), {**MODULES, name: (256, 64)}).factors) == [name]
 
 
-def test_scale_that_leaves_float32_is_refused() -> None:
+def test_a_scale_beyond_float32_is_refused() -> None:
     data = make_lora(LAYOUT, convention="kohya", alpha=1e6, scale=1e35)
     with pytest.raises(LoraError, match="exceeds the range"):
         parse_lora(data, MODULES)

@@ -131,14 +131,14 @@ FIELDS = st.sampled_from(
 
 @settings(max_examples=100)
 @given(st.dictionaries(FIELDS, JSON | st.text(max_size=20)))
-def test_any_file_beside_it(fields: dict[str, object]) -> None:
+def test_any_sidecar(fields: dict[str, object]) -> None:
     with suppress(LoraError):
         parse_lora(SMALL, MODULES, config=fields)
 
 
 @settings(max_examples=100)
 @given(st.dictionaries(FIELDS, JSON | st.text(max_size=20) | st.from_regex(r"[-+.0-9eE]{1,8}")))
-def test_any_notes_in_the_header(fields: dict[str, object]) -> None:
+def test_any_fields_in_the_header(fields: dict[str, object]) -> None:
     notes = {name: v if isinstance(v, str) else json.dumps(v) for name, v in fields.items()}
     parse(make_lora(LAYOUT, rank=2, modules=["img_in"], metadata=notes))
 

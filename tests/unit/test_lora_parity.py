@@ -155,7 +155,7 @@ def train(transformer: QwenImageTransformer2DModel, config: dict[str, Any]) -> L
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["alpha", "rslora", "patterns"])
-def test_what_the_pipeline_saves(
+def test_files_saved_by_the_pipeline(
     transformer: QwenImageTransformer2DModel, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     lora = train(transformer, config)
@@ -174,7 +174,7 @@ def test_what_the_pipeline_saves(
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["alpha", "rslora", "patterns"])
-def test_what_the_transformer_saves(
+def test_files_saved_by_the_transformer(
     transformer: QwenImageTransformer2DModel, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     train(transformer, config)

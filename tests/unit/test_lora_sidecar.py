@@ -1,6 +1,6 @@
-"""adapter_config.json beside a file: what peft's own save_pretrained writes means what peft does.
+"""adapter_config.json beside a file: read as peft reads it, for the file that it belongs to.
 
-And the manager reads it as it was admitted, or not at all.
+The manager reads it as it was admitted, or not at all.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def transformer() -> QwenImageTransformer2DModel:
 
 
 def delta_of(layer: Any, adapter: str) -> np.ndarray:
-    """What the layer's weight gains, as peft computes it."""
+    """Returns the change of the layer's weight, as peft computes it."""
     delta: np.ndarray = layer.get_delta_weight(adapter).detach().numpy()
     return delta
 
@@ -92,7 +92,7 @@ def saved(config: Any, folder: Path, name: str = "default") -> tuple[bytes, Any,
     ids=["alpha", "rslora", "gaussian", "patterns", "patterns and rslora"],
 )
 @pytest.mark.parametrize("name", ["default", "ink"])
-def test_what_peft_saves_means_what_peft_does(
+def test_files_saved_by_peft_mean_what_peft_computes(
     tmp_path: Path, config: dict[str, Any], name: str
 ) -> None:
     data, fields, model = saved(LoraConfig(target_modules=TARGETS, **config), tmp_path, name)
@@ -120,7 +120,7 @@ def test_what_peft_saves_means_what_peft_does(
     ],
     ids=["pissa", "olora", "dora", "bias", "modules to save", "loha"],
 )
-def test_what_peft_saves_of_other_kinds_is_refused(
+def test_files_saved_by_peft_for_other_methods_are_refused(
     tmp_path: Path, config: Any, reason: str
 ) -> None:
     data, fields, _ = saved(config, tmp_path)
@@ -140,14 +140,14 @@ def test_what_peft_saves_of_other_kinds_is_refused(
         ([], None),
     ],
 )
-def test_the_file_it_belongs_to(names: list[str], owner: str | None) -> None:
+def test_the_file_that_a_sidecar_belongs_to(names: list[str], owner: str | None) -> None:
     owners = SidecarOwners([SIDECAR_NAME, *names])
     files = [n for n in names if n.lower().endswith(".safetensors") and not n.startswith(".")]
     assert [name for name in files if owners.owns(name)] == ([owner] if owner else [])
     assert owner is None or owners.rival(owner) is None
 
 
-def test_beside_several_files_it_may_belong_to_each() -> None:
+def test_beside_several_files_a_sidecar_may_belong_to_each() -> None:
     names = ["c.safetensors", "a.safetensors", "b.safetensors"]
     owners = SidecarOwners([SIDECAR_NAME, *names, "README.md"])
     assert not any(owners.owns(name) for name in names)
@@ -157,7 +157,7 @@ def test_beside_several_files_it_may_belong_to_each() -> None:
     assert owners.rival("not-listed") == "a.safetensors"
 
 
-def test_beside_a_file_that_peft_named_it_belongs_to_no_other() -> None:
+def test_beside_a_file_that_peft_named_a_sidecar_belongs_to_no_other() -> None:
     owners = SidecarOwners(["adapter_model.safetensors", "ink.safetensors", SIDECAR_NAME])
     assert (owners.owns("ink.safetensors"), owners.rival("ink.safetensors")) == (False, None)
     assert owners.rival("adapter_model.safetensors") is None
@@ -172,7 +172,7 @@ FOUR = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 16}'
 
 
 def put(folder: Path, sidecar: bytes | None) -> LoraFile:
-    """A file as a scan that knows its sidecar finds it."""
+    """Returns a file as a scan finds it, with the sidecar."""
     (folder / "adapter_model.safetensors").write_bytes(LORA)
     found = inspect(folder, "adapter_model.safetensors")
     assert found is not None
@@ -192,7 +192,7 @@ def content(loaded: Loaded) -> bytes:
     return loaded.image.data.tobytes()
 
 
-def test_the_manager_folds_its_alpha_in(tmp_path: Path) -> None:
+def test_the_manager_applies_the_sidecars_alpha(tmp_path: Path) -> None:
     plain, strong = judge(put(tmp_path, None)), judge(put(tmp_path, FOUR))
     expected = make_lora(
         SegmentLayout(PARAMETERS), modules=["img_in"], convention="kohya", alpha=16.0
@@ -205,7 +205,7 @@ def test_the_manager_folds_its_alpha_in(tmp_path: Path) -> None:
     assert content(strong) != content(plain)
 
 
-def test_a_change_of_it_is_a_change_of_the_adapter(tmp_path: Path) -> None:
+def test_a_changed_sidecar_changes_the_adapter(tmp_path: Path) -> None:
     first = judge(put(tmp_path, FOUR)).entry
     assert first.content_hash == hashlib.sha256(LORA + FOUR).hexdigest()
     assert judge(put(tmp_path, FOUR), first).unchanged
@@ -314,7 +314,7 @@ def test_autov3_of_a_file_of_many_pieces(tmp_path: Path, monkeypatch: pytest.Mon
     ],
     ids=["empty", "half", "deep", "no text", "list", "huge", "nothing", "other rank"],
 )
-def test_one_that_is_not_understood_refuses_the_adapter(
+def test_a_sidecar_that_is_not_understood_refuses_the_adapter(
     tmp_path: Path, sidecar: bytes, reason: str
 ) -> None:
     refusal = judge(put(tmp_path, sidecar)).entry.refusal
@@ -322,7 +322,7 @@ def test_one_that_is_not_understood_refuses_the_adapter(
 
 
 @pytest.mark.parametrize("kind", ["written", "replaced", "gone", "folder", "link", "pipe"])
-def test_one_that_is_not_what_was_admitted_is_a_change(tmp_path: Path, kind: str) -> None:
+def test_a_sidecar_that_is_not_the_admitted_one_is_a_change(tmp_path: Path, kind: str) -> None:
     found = put(tmp_path, FOUR)
     path = tmp_path / SIDECAR_NAME
     if kind == "written":
@@ -343,7 +343,7 @@ def test_one_that_is_not_what_was_admitted_is_a_change(tmp_path: Path, kind: str
         judge(found)
 
 
-def test_one_that_is_written_while_it_is_read_is_a_change(
+def test_a_sidecar_written_while_it_is_read_is_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, read = put(tmp_path, FOUR), loading._read

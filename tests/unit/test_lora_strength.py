@@ -123,7 +123,7 @@ def test_alpha_in_the_header_is_a_scale_of_four(metadata: dict[str, Any]) -> Non
     ],
     ids=str,
 )
-def test_what_is_no_statement_leaves_a_scale_of_one(metadata: dict[str, Any]) -> None:
+def test_metadata_without_an_alpha_gives_a_scale_of_one(metadata: dict[str, Any]) -> None:
     assert scale_of(lora(metadata)) == pytest.approx(1)
 
 
@@ -202,7 +202,7 @@ def test_what_is_no_statement_leaves_a_scale_of_one(metadata: dict[str, Any]) ->
     ],
     ids=str,
 )
-def test_what_is_not_understood_or_disagrees_is_refused_by_name(
+def test_metadata_that_disagrees_or_is_not_understood_is_refused_by_name(
     metadata: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(LoraError, match=reason):
@@ -244,7 +244,7 @@ TRAINED = {"ss_network_module": "networks.lora_qwen_image", "ss_network_dim": "4
         ("peft", None, {"ss_network_alpha": "1", "lora_alpha": "16"}, "means a scale of 4"),
     ],
 )
-def test_kohyas_note_of_alpha(
+def test_kohyas_alpha_note(
     convention: str, alpha: float | None, metadata: dict[str, str], expected: float | str
 ) -> None:
     data = pack(
@@ -289,7 +289,7 @@ def test_alphas_by_block_are_legitimate_beside_the_note() -> None:
     ],
     ids=str,
 )
-def test_the_file_beside_it(config: dict[str, Any], expected: float) -> None:
+def test_the_scale_in_a_sidecar(config: dict[str, Any], expected: float) -> None:
     assert scale_of(lora(convention="base_model"), config) == pytest.approx(expected)
 
 
@@ -319,12 +319,12 @@ def test_the_file_beside_it(config: dict[str, Any], expected: float) -> None:
     ],
     ids=str,
 )
-def test_a_file_beside_it_that_is_not_understood(config: dict[str, Any], reason: str) -> None:
+def test_a_sidecar_that_is_not_understood(config: dict[str, Any], reason: str) -> None:
     with pytest.raises(LoraError, match=reason):
         parse_lora(lora(convention="base_model"), FEATURES, config=config)
 
 
-def test_header_and_the_file_beside_it_must_agree() -> None:
+def test_header_and_sidecar_must_agree() -> None:
     data = lora({"alpha": "16"}, convention="base_model")
     assert scale_of(data, {"lora_alpha": 16}) == pytest.approx(4)
     with pytest.raises(LoraError, match=r"'alpha' means .* 4 .* adapter_config.json one of 2"):

@@ -1,4 +1,4 @@
-"""Every file ends in one of two states: each of its tensors counts, or it is refused by name.
+"""Every tensor of a file counts, or the file is refused by the tensor's name.
 
 Whole files as their trainers write them; `test_lora_parity` says what the accepted ones mean, and
 tests/support/bad_lora_files.py has files that are good but for one thing.
@@ -120,7 +120,7 @@ def test_a_file_of_another_method_is_refused_by_its_name(
 def test_plain_factors_with_more_beside_them_are_refused(
     convention: str, part: str, cause: str
 ) -> None:
-    """Generating with A and B alone would be an image that nobody trained."""
+    """A and B alone would generate an image that the LoRA was not trained for."""
     file = lora_tensors(LAYOUT, modules=MODULES, convention=convention) | whole_file(
         convention, [part]
     )
@@ -152,7 +152,7 @@ def test_text_encoder_weights_beside_good_ones_are_refused(convention: str, name
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_a_block_too_many_is_refused_in_every_convention(convention: str) -> None:
-    """A LoRA of a longer model must not be generated with as far as it goes."""
+    """A LoRA of a longer model must not be applied to the blocks that exist here."""
     longer = SegmentLayout(LayoutParameters(3, 64, 256, 64, 64, 48, 10, 32, "float32"))
     modules = [*MODULES, "transformer_blocks.2.attn.to_q"]
     file = lora_tensors(longer, modules=modules, convention=convention)

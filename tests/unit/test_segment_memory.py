@@ -115,7 +115,7 @@ def test_another_process_writes_through_the_descriptor(segment: AdapterSegment) 
             socket.send_fds(ours, [b"\0"], [segment.descriptor])
             assert ours.recv(16) == b"sealed"
             assert writer.wait(20) == 0
-    assert not before.any(), "what is being written is seen by nobody"
+    assert not before.any(), "a slot that is being written is not read"
     segment.stage(1, segment.layout.slot_bytes)
     assert torch.equal(before.flatten()[:4], values)
     assert not any(read(segment, 0))
@@ -161,7 +161,7 @@ RANKS = {
 
 
 @pytest.mark.parametrize("rank", [1, 5, RANK, RANKS], ids=["1", "5", "largest", "mixed"])
-def test_what_the_manager_wrote_is_what_is_read(
+def test_the_server_reads_what_the_manager_wrote(
     segment: AdapterSegment, rank: int | dict[str, int]
 ) -> None:
     """Every module gets the file's up @ down, or its table; checked against the factors."""

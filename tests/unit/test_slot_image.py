@@ -79,7 +79,7 @@ def test_mixed_ranks_are_padded_with_zeros() -> None:
     assert not down[2:7].any()
 
 
-def test_a_part_the_adapter_leaves_alone_is_zero() -> None:
+def test_a_part_without_factors_is_zero() -> None:
     image = build(FLOAT32, make_lora(FLOAT32, modules=[Q, V]))
     assert image.sites == ("block0.img_qkv",)
     assert not read_module(image, FLOAT32, "transformer_blocks.0.attn.to_k").any()
@@ -126,7 +126,7 @@ def one_module(
     return parse_lora(pack(tensors), module_shapes(BFLOAT16), 32)
 
 
-def test_what_is_bfloat16_already_is_the_same_whether_copied_or_rounded() -> None:
+def test_bfloat16_factors_are_the_same_copied_or_rounded() -> None:
     down, up = (torch.randn(*shape).bfloat16().float().numpy() for shape in ((3, 64), (64, 3)))
     widened = build_image(one_module(down, up), BFLOAT16, CONDITIONING)
     copied = build_image(one_module(down, up, dtype="BF16"), BFLOAT16, CONDITIONING)

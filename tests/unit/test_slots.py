@@ -1,6 +1,6 @@
-"""The life of slots: every transition, and every refusal."""
+"""Every transition of the slot table, and every error."""
 
-# A slot changes under a test's eyes; mypy remembers what an assert before said of it.
+# A slot's state changes between asserts; mypy narrows it by the first one.
 # mypy: disable-error-code="comparison-overlap"
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import pytest
 from inference_server.adapters.metrics import AdapterMetrics
 from inference_server.adapters.slot_state import SlotState
 from inference_server.adapters.slots import SlotTable
-from tests.support.slot_bench import LEASE, LIMIT, ME, Bench, content, refused
+from tests.support.slot_bench import LEASE, LIMIT, ME, SlotBench, content, refused
 from wuliart_contract.status import Reason
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def bench() -> SlotBench:
+    return SlotBench()
 
 
 def test_a_spare_slot_is_required() -> None:
@@ -31,7 +31,7 @@ def test_a_spare_slot_is_required() -> None:
         )
 
 
-def test_from_free_to_ready_and_back(bench: Bench) -> None:
+def test_a_slot_goes_from_free_to_ready_and_back(bench: SlotBench) -> None:
     slot = bench.reserve("a")
     assert slot.state is SlotState.RESERVED
     assert slot.lease_ends == LEASE
@@ -49,7 +49,7 @@ def test_from_free_to_ready_and_back(bench: Bench) -> None:
     assert bench.zeroed == []
 
 
-def test_generations_are_never_reused(bench: Bench) -> None:
+def test_generations_are_never_reused(bench: SlotBench) -> None:
     seen = []
     for turn in range(20):
         slot = bench.reserve(f"adapter {turn % 3}")
@@ -62,7 +62,7 @@ def test_generations_are_never_reused(bench: Bench) -> None:
     assert seen[0] > 0
 
 
-def test_a_repeated_reserve_gives_the_same_reservation(bench: Bench) -> None:
+def test_a_repeated_reserve_gives_the_same_reservation(bench: SlotBench) -> None:
     first = bench.table.reserve(ME, "r1", "a", evict=True)
     generation = first.generation
     assert bench.table.reserve(ME, "r1", "a", evict=True) is first
@@ -70,14 +70,14 @@ def test_a_repeated_reserve_gives_the_same_reservation(bench: Bench) -> None:
     assert bench.table.reserve(ME, "r2", "b", evict=True) is not first
 
 
-def test_a_repeated_reserve_after_the_lease_gives_a_new_reservation(bench: Bench) -> None:
+def test_a_repeated_reserve_after_the_lease_gives_a_new_reservation(bench: SlotBench) -> None:
     first = bench.table.reserve(ME, "r1", "a", evict=True)
     bench.now = LEASE
     bench.table.expire_leases()
     assert bench.table.reserve(ME, "r1", "a", evict=True) is not first
 
 
-def test_a_repeated_commit_is_harmless(bench: Bench) -> None:
+def test_a_repeated_commit_is_harmless(bench: SlotBench) -> None:
     slot = bench.publish("a")
     assert bench.table.begin_verify(ME, slot.index, slot.generation) is None
     assert slot.state is SlotState.READY
@@ -87,8 +87,8 @@ def test_a_repeated_commit_is_harmless(bench: Bench) -> None:
     ("session", "index", "generation"),
     [("other", 0, 1), (ME, 1, 1), (ME, 0, 2), (ME, 0, 0), (ME, 5, 1), (ME, 1 << 31, 1), ("", 1, 0)],
 )
-def test_a_commit_of_what_is_not_held_is_refused(
-    bench: Bench, session: str, index: int, generation: int
+def test_a_commit_without_its_reservation_is_refused(
+    bench: SlotBench, session: str, index: int, generation: int
 ) -> None:
     slot = bench.reserve("a")
     assert (slot.index, slot.generation) == (0, 1)
@@ -96,7 +96,7 @@ def test_a_commit_of_what_is_not_held_is_refused(
     assert slot.state is SlotState.RESERVED
 
 
-def test_a_commit_after_the_lease_is_refused(bench: Bench) -> None:
+def test_a_commit_after_the_lease_is_refused(bench: SlotBench) -> None:
     slot = bench.reserve("a")
     bench.now = LEASE - 0.001
     assert bench.table.expire_leases() == []
@@ -108,7 +108,7 @@ def test_a_commit_after_the_lease_is_refused(bench: Bench) -> None:
     assert slot.state is SlotState.QUARANTINE
 
 
-def test_a_lease_does_not_run_out_while_its_slot_is_verified(bench: Bench) -> None:
+def test_a_lease_does_not_run_out_while_its_slot_is_verified(bench: SlotBench) -> None:
     slot = bench.reserve("a")
     bench.table.begin_verify(ME, slot.index, slot.generation)
     bench.now = 2 * LEASE
@@ -119,7 +119,7 @@ def test_a_lease_does_not_run_out_while_its_slot_is_verified(bench: Bench) -> No
     assert bench.table.published("a") is not None
 
 
-def test_a_rejected_slot_is_zeroed_and_free(bench: Bench) -> None:
+def test_a_rejected_slot_is_zeroed_and_free(bench: SlotBench) -> None:
     old = bench.publish("a")
     slot = bench.reserve("a")
     bench.table.begin_verify(ME, slot.index, slot.generation)
@@ -129,7 +129,7 @@ def test_a_rejected_slot_is_zeroed_and_free(bench: Bench) -> None:
     assert bench.table.published("a") is old.content
 
 
-def test_an_abandoned_reservation_is_zeroed_and_free(bench: Bench) -> None:
+def test_an_abandoned_reservation_is_zeroed_and_free(bench: SlotBench) -> None:
     slot = bench.reserve("a")
     generation = slot.generation
     bench.table.abandon("other", slot.index, generation)
@@ -143,7 +143,7 @@ def test_an_abandoned_reservation_is_zeroed_and_free(bench: Bench) -> None:
     assert bench.zeroed == [slot.index]
 
 
-def test_abandoning_what_is_published_changes_nothing(bench: Bench) -> None:
+def test_abandoning_a_published_slot_changes_nothing(bench: SlotBench) -> None:
     slot = bench.publish("a")
     bench.table.abandon(ME, slot.index, slot.generation)
     bench.table.writer_is_gone(ME)
@@ -155,7 +155,7 @@ def test_abandoning_what_is_published_changes_nothing(bench: Bench) -> None:
 @pytest.mark.parametrize("how", ["lease", "session"])
 @pytest.mark.parametrize("end", ["gone", "abandon"])
 def test_quarantine_is_left_only_when_the_writer_cannot_write(
-    bench: Bench, how: str, end: str
+    bench: SlotBench, how: str, end: str
 ) -> None:
     late = bench.reserve("late")
     generation = late.generation
@@ -179,13 +179,13 @@ def test_quarantine_is_left_only_when_the_writer_cannot_write(
     assert bench.zeroed == [late.index]
 
 
-def test_the_writers_end_frees_only_what_it_held(bench: Bench) -> None:
+def test_the_end_of_a_writer_frees_only_its_own_slots(bench: SlotBench) -> None:
     mine, other = bench.reserve("a"), bench.reserve("b", session="other")
     bench.table.writer_is_gone(ME)
     assert (mine.state, other.state) == (SlotState.FREE, SlotState.RESERVED)
 
 
-def test_the_least_recently_used_goes(bench: Bench) -> None:
+def test_the_least_recently_used_is_evicted(bench: SlotBench) -> None:
     for name in "abcd":
         bench.publish(name)
     bench.table.release(bench.pin("a"))
@@ -195,7 +195,7 @@ def test_the_least_recently_used_goes(bench: Bench) -> None:
     assert [n for n in "abcdef" if bench.table.published(n)] == list("adef")
 
 
-def test_what_is_pinned_never_goes(bench: Bench) -> None:
+def test_a_pinned_slot_is_never_evicted(bench: SlotBench) -> None:
     for name in "abcd":
         bench.publish(name)
     held = [bench.pin("a"), bench.pin("b")]
@@ -210,7 +210,7 @@ def test_what_is_pinned_never_goes(bench: Bench) -> None:
     assert [n for n in "abcdef" if bench.table.published(n)] == list("adef")
 
 
-def test_nothing_goes_without_leave(bench: Bench) -> None:
+def test_nothing_is_evicted_without_permission(bench: SlotBench) -> None:
     for name in "abcd":
         bench.publish(name)
     error = refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e", evict=False))
@@ -218,7 +218,7 @@ def test_nothing_goes_without_leave(bench: Bench) -> None:
     assert all(map(bench.table.published, "abcd"))
 
 
-def test_an_update_uses_the_spare_while_all_others_are_pinned(bench: Bench) -> None:
+def test_an_update_uses_the_spare_while_all_others_are_pinned(bench: SlotBench) -> None:
     old = [bench.publish(name) for name in "abcd"]
     pins = {name: bench.pin(name) for name in "abcd"}
     refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e"))
@@ -232,7 +232,7 @@ def test_an_update_uses_the_spare_while_all_others_are_pinned(bench: Bench) -> N
     assert old[0].state is SlotState.FREE
 
 
-def test_a_draining_slot_is_free_exactly_when_its_last_pin_goes(bench: Bench) -> None:
+def test_a_draining_slot_is_freed_with_its_last_pin(bench: SlotBench) -> None:
     slot = bench.publish("a")
     first, second = bench.pin("a"), bench.pin("a")
     bench.table.unpublish("a")
@@ -247,7 +247,7 @@ def test_a_draining_slot_is_free_exactly_when_its_last_pin_goes(bench: Bench) ->
         bench.table.release(second)
 
 
-def test_a_rewrite_there_and_back_again(bench: Bench) -> None:
+def test_a_rewrite_there_and_back_again(bench: SlotBench) -> None:
     """A -> B -> A: each image keeps its version, and the second A is not the first."""
     first = bench.publish("a")
     old = bench.pin("a")
@@ -265,7 +265,7 @@ def test_a_rewrite_there_and_back_again(bench: Bench) -> None:
     assert bench.states().count(SlotState.FREE) == 4
 
 
-def test_names_on_their_way_count(bench: Bench) -> None:
+def test_names_being_written_count(bench: SlotBench) -> None:
     waiting = [bench.reserve(name) for name in "abcd"]
     refused(Reason.NO_FREE_SLOT, lambda: bench.reserve("e"))
     for slot in waiting:
@@ -273,8 +273,8 @@ def test_names_on_their_way_count(bench: Bench) -> None:
     assert bench.states().count(SlotState.READY) == LIMIT
 
 
-def test_evicting_a_name_that_is_being_updated_makes_no_room(bench: Bench) -> None:
-    """It comes back with its update: a further name would be one too many."""
+def test_evicting_a_name_that_is_being_updated_frees_no_name(bench: SlotBench) -> None:
+    """The name returns with its update, so another name would exceed the limit."""
     for name in "abcd":
         bench.publish(name)
     update = bench.reserve("a")
@@ -284,7 +284,7 @@ def test_evicting_a_name_that_is_being_updated_makes_no_room(bench: Bench) -> No
     assert sum(bench.table.published(name) is not None for name in "abcde") <= LIMIT
 
 
-def test_can_reserve_counts_names_on_their_way(bench: Bench) -> None:
+def test_can_reserve_counts_names_being_written(bench: SlotBench) -> None:
     for name in "abc":
         bench.publish(name)
         bench.pin(name)
@@ -294,16 +294,16 @@ def test_can_reserve_counts_names_on_their_way(bench: Bench) -> None:
     assert bench.table.can_reserve("a")
 
 
-def test_what_is_kept_makes_no_room_for_others() -> None:
-    bench = Bench(kept=("a", "never there"))
+def test_a_kept_adapter_is_not_evicted_for_others() -> None:
+    bench = SlotBench(kept=("a", "never there"))
     for name in "abcdefgh":
         bench.publish(name)
         bench.table.release(bench.pin(name))
     assert [n for n in "abcdefgh" if bench.table.published(n)] == list("afgh")
 
 
-def test_among_images_and_what_is_kept_there_is_no_room() -> None:
-    bench = Bench(kept=("a",))
+def test_pinned_and_kept_adapters_leave_no_slot() -> None:
+    bench = SlotBench(kept=("a",))
     for name in "abcd":
         bench.publish(name)
     pins = [bench.pin(name) for name in "bcd"]
@@ -315,8 +315,8 @@ def test_among_images_and_what_is_kept_there_is_no_room() -> None:
     assert bench.table.published("a") is not None
 
 
-def test_an_update_replaces_what_is_kept() -> None:
-    bench = Bench(kept=("a",))
+def test_an_update_replaces_a_kept_adapter() -> None:
+    bench = SlotBench(kept=("a",))
     old = bench.publish("a")
     new = bench.publish("a")
     assert bench.table.published("a") is new.content
@@ -324,8 +324,8 @@ def test_an_update_replaces_what_is_kept() -> None:
 
 
 def test_an_update_may_take_the_kept_versions_own_slot() -> None:
-    """The spare one and all others are in use: without, the update would wait for images."""
-    bench = Bench(kept=("a",))
+    """All slots are in use, the spare one too; otherwise the update would wait for images."""
+    bench = SlotBench(kept=("a",))
     for name in "abcd":
         bench.publish(name)
     for name in "bcd":
@@ -338,8 +338,8 @@ def test_an_update_may_take_the_kept_versions_own_slot() -> None:
     assert bench.table.published("a") is not None
 
 
-def test_a_file_that_is_gone_takes_the_kept_adapter_with_it() -> None:
-    bench = Bench(kept=("a",))
+def test_a_kept_adapter_goes_with_its_file() -> None:
+    bench = SlotBench(kept=("a",))
     slot = bench.publish("a")
     bench.table.unpublish("a")
     assert (bench.table.published("a"), slot.state) == (None, SlotState.FREE)

@@ -1,5 +1,5 @@
-"""What must hold of slots whatever happens in whatever order: a state machine of managers that
-come, write, stall and die, and of images that pin.
+"""Invariants of the slot table under any order of events: managers that attach, write, stall and
+die, and images that pin.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference_server.adapters.slot_state import Pin, Slot, SlotState
 from inference_server.errors import RequestError
-from tests.support.slot_bench import LEASE, Bench, content, refused
+from tests.support.slot_bench import LEASE, SlotBench, content, refused
 from wuliart_contract.status import Reason
 
 NAMES = st.sampled_from("abcdef")
@@ -32,13 +32,13 @@ class Held:
 class SlotLife(RuleBasedStateMachine):
     """Managers and images on one table.
 
-    `memory` is what lies in each slot: the generation that was written there last, 0 for zeros.
-    Writers go on writing for as long as their process lives, lease or not.
+    `memory` is the content of each slot: the generation that was written last, 0 for zeros.
+    Writers keep writing while their process lives, with or without a lease.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(limit=3, kept=("a",))
+        self.bench = SlotBench(limit=3, kept=("a",))
         self.table = self.bench.table
         self.memory = [0] * 4
         self.table._zero = self.zero

@@ -1,6 +1,6 @@
-"""Slots, memory and catalogue together: what a manager may do to them, and what images get."""
+"""Slots, memory and catalogue together, as the manager changes them and requests bind them."""
 
-# A slot changes under a test's eyes; mypy remembers what an assert before said of it.
+# A slot's state changes between asserts; mypy narrows it by the first one.
 # mypy: disable-error-code="comparison-overlap"
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from inference_server.adapters.changes import ChangeKind
 from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
 from inference_server.adapters.slot_state import SlotState
 from inference_server.errors import RequestError
-from tests.support.store_bench import IMAGES, LAYOUT, Bench, entry, make_bench, refused
+from tests.support.store_bench import IMAGES, LAYOUT, StoreBench, entry, make_bench, refused
 from wuliart_contract.status import Reason
 
 
 @pytest.fixture
-async def bench() -> Bench:
+async def bench() -> StoreBench:
     return make_bench()
 
 
-async def test_a_published_adapter_is_listed_and_bound(bench: Bench) -> None:
+async def test_a_published_adapter_is_listed_and_bound(bench: StoreBench) -> None:
     assert bench.store.resident_bytes() == 0
     slot = await bench.publish("a")
     assert bench.states() == {"a": AdapterState.RESIDENT}
@@ -45,13 +45,13 @@ async def test_a_published_adapter_is_listed_and_bound(bench: Bench) -> None:
     assert bench.pins() == 0
 
 
-async def test_no_adapters_bind_to_nothing(bench: Bench) -> None:
+async def test_no_adapters_bind_to_nothing(bench: StoreBench) -> None:
     binding = await bench.bind()
     assert (binding.pins, binding.gated) == ((), ())
     bench.binder.release(binding)
 
 
-async def test_a_weight_of_zero_takes_no_part_but_is_named(bench: Bench) -> None:
+async def test_a_weight_of_zero_is_bound_and_not_applied(bench: StoreBench) -> None:
     for name in "ab":
         await bench.publish(name)
     binding = await bench.binder.bind([AdapterWeight("b", 0.0), AdapterWeight("a", -2.0)])
@@ -59,7 +59,7 @@ async def test_a_weight_of_zero_takes_no_part_but_is_named(bench: Bench) -> None
     assert [gated.gate for gated in binding.gated] == [-2.0]
 
 
-async def test_a_binding_keeps_its_version_while_the_file_changes(bench: Bench) -> None:
+async def test_a_binding_keeps_its_version_while_the_file_changes(bench: StoreBench) -> None:
     """A -> B -> A: every image is generated with exactly one version from its start to its end."""
     bindings = []
     for version in (0, 1, 0):
@@ -79,7 +79,7 @@ async def test_a_binding_keeps_its_version_while_the_file_changes(bench: Bench) 
     assert (bench.count(SlotState.READY), bench.count(SlotState.FREE)) == (1, 4)
 
 
-async def test_a_second_manager_is_refused(bench: Bench) -> None:
+async def test_a_second_manager_is_refused(bench: StoreBench) -> None:
     await refused(Reason.MANAGER_ALREADY_ATTACHED, bench.store.attach)
     assert bench.store.manager_attached
     bench.store.detach(bench.session)
@@ -87,7 +87,7 @@ async def test_a_second_manager_is_refused(bench: Bench) -> None:
     assert bench.store.attach().id != bench.session.id
 
 
-async def test_only_the_attached_session_is_listened_to(bench: Bench) -> None:
+async def test_only_the_attached_session_may_change_adapters(bench: StoreBench) -> None:
     slot = bench.write("a")
     bench.store.detach(bench.session)
     following = bench.store.attach()
@@ -102,7 +102,7 @@ async def test_only_the_attached_session_is_listened_to(bench: Bench) -> None:
 
 
 async def test_a_session_that_ended_leaves_quarantine_until_its_process_is_gone(
-    bench: Bench,
+    bench: StoreBench,
 ) -> None:
     slot = bench.write("a")
     index, old = slot.index, bench.session.id
@@ -117,8 +117,8 @@ async def test_a_session_that_ended_leaves_quarantine_until_its_process_is_gone(
     assert not any(bench.memory(index))
 
 
-async def test_a_process_that_is_gone_gets_no_slot(bench: Bench) -> None:
-    """Its last request may still be in the socket; nobody would ever free what it got."""
+async def test_a_process_that_is_gone_gets_no_slot(bench: StoreBench) -> None:
+    """Its last request may still be in the socket; its slot would never be freed."""
     bench.store.writer_is_gone(bench.session.id)
     with pytest.raises(RequestError):
         bench.store.reserve(bench.session.id, "late", "a", evict=True)
@@ -126,7 +126,7 @@ async def test_a_process_that_is_gone_gets_no_slot(bench: Bench) -> None:
     assert bench.count(SlotState.FREE) == 5
 
 
-async def test_the_process_may_end_before_its_session(bench: Bench) -> None:
+async def test_the_process_may_end_before_its_session(bench: StoreBench) -> None:
     bench.write("a")
     bench.store.writer_is_gone(bench.session.id)
     bench.store.detach(bench.session)
@@ -134,7 +134,7 @@ async def test_the_process_may_end_before_its_session(bench: Bench) -> None:
 
 
 async def test_a_commit_after_the_lease_is_refused(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = bench.write("a")
     index, generation = slot.index, slot.generation
@@ -162,7 +162,7 @@ WRONG_COMMITS: dict[str, tuple[Reason, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_COMMITS)
-async def test_a_wrong_commit_leaves_the_store_healthy(bench: Bench, wrong: str) -> None:
+async def test_a_wrong_commit_leaves_the_store_healthy(bench: StoreBench, wrong: str) -> None:
     reason, fields = WRONG_COMMITS[wrong]
     before = await bench.publish("a", 1)
     slot = bench.write("a")
@@ -179,7 +179,7 @@ async def test_a_wrong_commit_leaves_the_store_healthy(bench: Bench, wrong: str)
     await bench.publish("b")
 
 
-async def test_a_commit_must_cover_the_sites_it_names(bench: Bench) -> None:
+async def test_a_commit_must_cover_the_sites_it_names(bench: StoreBench) -> None:
     """Bytes beyond `written_bytes` are not in the checksum: nothing may be read from there."""
     slot = bench.write("a")
     short = IMAGES[0].data[:-64]
@@ -193,7 +193,7 @@ async def test_a_commit_must_cover_the_sites_it_names(bench: Bench) -> None:
     assert bench.store.slots.published("a") is None
 
 
-async def test_a_flipped_bit_in_the_slot_is_found(bench: Bench) -> None:
+async def test_a_flipped_bit_in_the_slot_is_found(bench: StoreBench) -> None:
     slot = bench.write("a")
     at = bench.store.segment.offset(slot.index) + 5
     os.pwrite(bench.store.segment.descriptor, bytes([int(IMAGES[0].data[5]) ^ 8]), at)
@@ -201,7 +201,7 @@ async def test_a_flipped_bit_in_the_slot_is_found(bench: Bench) -> None:
     await bench.publish("a")
 
 
-async def test_a_repeated_commit_changes_nothing(bench: Bench) -> None:
+async def test_a_repeated_commit_changes_nothing(bench: StoreBench) -> None:
     slot = await bench.publish("a")
     revision = bench.store.catalog.revision
     await bench.commit(slot)
@@ -210,7 +210,7 @@ async def test_a_repeated_commit_changes_nothing(bench: Bench) -> None:
 
 
 async def test_a_cancelled_commit_gives_the_slot_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -227,7 +227,7 @@ async def test_a_cancelled_commit_gives_the_slot_back(
     commit.cancel()
     for _ in range(5):
         await asyncio.sleep(0)
-    # The worker still reads the slot: nobody else may have it.
+    # The worker still reads the slot, so it must not be reserved again.
     assert slot.state is SlotState.VERIFYING
     leave.set()
     with pytest.raises(asyncio.CancelledError):
@@ -236,7 +236,7 @@ async def test_a_cancelled_commit_gives_the_slot_back(
     assert not any(bench.memory(slot.index))
 
 
-async def test_a_report_is_listed(bench: Bench) -> None:
+async def test_a_report_is_listed(bench: StoreBench) -> None:
     bench.report(entry("b"), entry("a"), entry("c", refusal="rank 99"))
     assert bench.states() == {
         "a": AdapterState.AVAILABLE, "b": AdapterState.AVAILABLE, "c": AdapterState.REFUSED,
@@ -252,8 +252,8 @@ async def test_a_report_is_listed(bench: Bench) -> None:
     ],
     ids=["vanished", "refused", "changed"],
 )
-async def test_what_is_no_longer_the_file_drains(
-    bench: Bench, later: FileEntry | None, state: AdapterState | None
+async def test_a_version_that_is_no_longer_the_file_drains(
+    bench: StoreBench, later: FileEntry | None, state: AdapterState | None
 ) -> None:
     slot, other = await bench.publish("a"), await bench.publish("b")
     binding = await bench.bind("a")
@@ -269,14 +269,14 @@ async def test_what_is_no_longer_the_file_drains(
     assert slot.state is SlotState.FREE
 
 
-async def test_a_new_description_of_the_same_content_stays_resident(bench: Bench) -> None:
+async def test_a_new_description_of_the_same_content_stays_resident(bench: StoreBench) -> None:
     slot = await bench.publish("a")
     bench.report(replace(entry("a"), title="Better"))
     assert (bench.states(), slot.state) == ({"a": AdapterState.RESIDENT}, SlotState.READY)
     assert bench.store.catalog.adapters[0].entry.title == "Better"
 
 
-async def test_an_evicted_adapter_stays_listed(bench: Bench) -> None:
+async def test_an_evicted_adapter_stays_listed(bench: StoreBench) -> None:
     for name in "abcd":
         await bench.publish(name)
     await bench.publish("e")
@@ -285,7 +285,7 @@ async def test_an_evicted_adapter_stays_listed(bench: Bench) -> None:
     assert bench.store.resident_bytes() == 4 * LAYOUT.slot_bytes
 
 
-async def test_what_cannot_be_drawn_is_refused_at_once(bench: Bench) -> None:
+async def test_a_request_that_cannot_be_generated_is_refused_at_once(bench: StoreBench) -> None:
     bench.report(entry("水墨画"), entry("bad", refusal="rank 99 is too large"))
 
     def check(name: str) -> Callable[[], None]:
@@ -305,7 +305,7 @@ async def test_what_cannot_be_drawn_is_refused_at_once(bench: Bench) -> None:
     assert bench.session.promotions.empty()
 
 
-async def test_a_pending_name_keeps_what_was_known_of_it(bench: Bench) -> None:
+async def test_a_pending_name_keeps_its_last_entry(bench: StoreBench) -> None:
     await bench.publish("a")
     await bench.publish("b")
     bench.store.report(bench.session.id, [entry("b")], pending=["a", "never seen"])
@@ -316,7 +316,7 @@ async def test_a_pending_name_keeps_what_was_known_of_it(bench: Bench) -> None:
     assert bench.store.slots.published("a") is None
 
 
-async def test_binding_without_waiting_is_all_or_nothing(bench: Bench) -> None:
+async def test_binding_without_waiting_is_all_or_nothing(bench: StoreBench) -> None:
     await bench.publish("a")
     assert bench.binder.try_bind([AdapterWeight("a", 1.0), AdapterWeight("absent", 1.0)]) is None
     assert bench.pins() == 0

@@ -1,4 +1,4 @@
-"""Images that name an adapter which is not resident: what they wait for, and how it ends."""
+"""Requests for adapters that are not resident: what they wait for, and how it ends."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from inference_server.adapters import binder as binder_module
 from inference_server.adapters.records import AdapterWeight
 from inference_server.adapters.slot_state import SlotState
 from tests.support.fakes import settle, until
-from tests.support.store_bench import Bench, entry, make_bench, refused
+from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart_contract.status import Reason
 
 
 @pytest.fixture
-async def bench() -> Bench:
+async def bench() -> StoreBench:
     return make_bench()
 
 
-async def asked(bench: Bench) -> str:
-    """The next name the manager is asked to load."""
+async def next_promotion(bench: StoreBench) -> str:
+    """Returns the next name that the manager is asked to load."""
     return await asyncio.wait_for(bench.session.promotions.get(), 5)
 
 
-async def test_an_absent_adapter_is_asked_for_and_awaited(bench: Bench) -> None:
+async def test_an_absent_adapter_is_promoted_and_awaited(bench: StoreBench) -> None:
     await bench.publish("here")
     bench.report(entry("here"), entry("a"), entry("b"))
     waiting = bench.binding("b", "here", "a")
-    assert {await asked(bench), await asked(bench)} == {"a", "b"}
+    assert {await next_promotion(bench), await next_promotion(bench)} == {"a", "b"}
     await bench.publish("a")
     assert not waiting.done()
     await bench.publish("b")
@@ -40,11 +40,11 @@ async def test_an_absent_adapter_is_asked_for_and_awaited(bench: Bench) -> None:
     assert bench.pins() == 0
 
 
-async def test_what_is_pinned_while_others_are_awaited_cannot_go(bench: Bench) -> None:
+async def test_adapters_pinned_while_others_load_are_not_evicted(bench: StoreBench) -> None:
     await bench.publish("here")
     bench.report(entry("here"), entry("a"))
     waiting = bench.binding("here", "a")
-    await asked(bench)
+    await next_promotion(bench)
     for name in "bcdef":
         await bench.publish(name)
     assert bench.store.slots.published("here") is not None
@@ -55,17 +55,17 @@ async def test_what_is_pinned_while_others_are_awaited_cannot_go(bench: Bench) -
 
 
 async def test_a_manager_that_loses_a_promotion_is_asked_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 0.02)
     bench.report(entry("a"))
     waiting = bench.binding("a")
-    assert [await asked(bench) for _ in range(3)] == ["a", "a", "a"]
+    assert [await next_promotion(bench) for _ in range(3)] == ["a", "a", "a"]
     await bench.publish("a")
     bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
-async def end_by(bench: Bench, how: str) -> None:
+async def end_by(bench: StoreBench, how: str) -> None:
     match how:
         case "refused":
             bench.report(entry("here"), entry("a", refusal="NaN in img_in"))
@@ -84,13 +84,13 @@ async def end_by(bench: Bench, how: str) -> None:
     ],
 )
 async def test_a_promotion_that_cannot_come_ends_at_once(
-    bench: Bench, how: str, reason: Reason, said: str, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, how: str, reason: Reason, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "MANAGER_RETURN_SECONDS", 0.05)
     await bench.publish("here")
     bench.report(entry("here"), entry("a"))
     waiting = bench.binding("here", "a")
-    await asked(bench)
+    await next_promotion(bench)
     assert bench.pins() == 1
     await end_by(bench, how)
     error = await refused(reason, lambda: waiting)
@@ -99,7 +99,7 @@ async def test_a_promotion_that_cannot_come_ends_at_once(
     assert bench.pins() == 0
 
 
-async def test_without_a_manager_what_is_resident_is_still_drawn(bench: Bench) -> None:
+async def test_without_a_manager_resident_adapters_are_still_bound(bench: StoreBench) -> None:
     await bench.publish("a")
     bench.report(entry("a"), entry("b"))
     bench.store.detach(bench.session)
@@ -109,25 +109,25 @@ async def test_without_a_manager_what_is_resident_is_still_drawn(bench: Bench) -
     assert bench.pins() == 0
 
 
-async def test_the_next_manager_serves_who_waits(bench: Bench) -> None:
+async def test_the_next_manager_serves_waiting_requests(bench: StoreBench) -> None:
     bench.report(entry("a"))
     bench.store.detach(bench.session)
     bench.session = bench.store.attach()
     waiting = bench.binding("a")
-    assert await asked(bench) == "a"
+    assert await next_promotion(bench) == "a"
     await bench.publish("a")
     bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
-async def test_who_waits_goes_on_waiting_while_the_manager_is_started_again(bench: Bench) -> None:
+async def test_a_request_keeps_waiting_while_the_manager_restarts(bench: StoreBench) -> None:
     bench.report(entry("a"))
     waiting = bench.binding("a")
-    await asked(bench)
+    await next_promotion(bench)
     bench.store.detach(bench.session)
     await settle()
     assert not waiting.done()
     bench.session = bench.store.attach()
-    assert await asked(bench) == "a", "at once: the one that died was asked, this one was not"
+    assert await next_promotion(bench) == "a", "at once: only the dead manager was asked before"
     await bench.publish("a")
     bench.binder.release(await asyncio.wait_for(waiting, 5))
 
@@ -136,22 +136,22 @@ async def test_who_waits_goes_on_waiting_while_the_manager_is_started_again(benc
     ("names", "fits"),
     [("ab", True), (("kept", "a"), True), (("kept", "a", "b"), True), ("abc", False)],
 )
-async def test_more_adapters_than_are_kept_at_once_are_refused_before_they_are_queued(
+async def test_more_adapters_than_slots_are_refused_before_they_are_queued(
     names: Sequence[str], fits: bool
 ) -> None:
     bench = make_bench(3, pinned=("kept",))
     bench.report(*map(entry, ["kept", *"abc"]))
-    wanted = [AdapterWeight(name, 1.0) for name in names]
+    adapters = [AdapterWeight(name, 1.0) for name in names]
     if fits:
-        bench.binder.check(wanted)
+        bench.binder.check(adapters)
         return
-    error = await refused(Reason.INVALID_REQUEST, lambda: bench.binder.check(wanted))
+    error = await refused(Reason.INVALID_REQUEST, lambda: bench.binder.check(adapters))
     assert "has 3 adapters; this server keeps 2" in error.message
     assert [v.field for v in error.violations] == ["adapters"]
 
 
 async def test_a_silent_manager_is_not_awaited_for_ever(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.05)
     await bench.publish("here")
@@ -162,45 +162,45 @@ async def test_a_silent_manager_is_not_awaited_for_ever(
 
 
 async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 60.0)
     for name in "abcd":
         await bench.publish(name)
     bench.report(*map(entry, "abcde"))
-    drawing = await bench.bind("a", "b", "c", "d")
+    running = await bench.bind("a", "b", "c", "d")
     waiting = bench.binding("e")
     await settle()
     assert bench.session.promotions.empty(), "asking now could only fail"
-    bench.binder.release(drawing)
-    assert await asked(bench) == "e"
+    bench.binder.release(running)
+    assert await next_promotion(bench) == "e"
     await bench.publish("e")
     binding = await asyncio.wait_for(waiting, 5)
     bench.binder.release(binding)
 
 
-async def test_images_being_drawn_are_awaited_however_long_they_take(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+async def test_running_images_are_awaited_however_long_they_take(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request was accepted: that the device is slow is no reason to end it."""
+    """An accepted request is not ended because the device is slow."""
     monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.02)
     monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 0.005)
     for name in "abcd":
         await bench.publish(name)
     bench.report(*map(entry, "abcde"))
-    drawing = await bench.bind("a", "b", "c", "d")
+    running = await bench.bind("a", "b", "c", "d")
     waiting = bench.binding("a", "e")
     await asyncio.sleep(0.1)
     assert not waiting.done()
     monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 10.0)
-    bench.binder.release(drawing)
-    assert await asked(bench) == "e"
+    bench.binder.release(running)
+    assert await next_promotion(bench) == "e"
     await bench.publish("e")
     bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
 async def test_slots_that_a_dead_writer_holds_are_not_awaited_for_ever(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.05)
     await bench.publish("a")
@@ -215,25 +215,25 @@ async def test_slots_that_a_dead_writer_holds_are_not_awaited_for_ever(
     assert bench.pins() == 0
 
 
-async def test_a_reservation_on_its_way_is_no_free_slot(bench: Bench) -> None:
-    """Another adapter takes the last room: asking now would be answered with NO_FREE_SLOT."""
+async def test_a_reserved_slot_is_not_free(bench: StoreBench) -> None:
+    """Another adapter takes the last slot, so a promotion now would end in NO_FREE_SLOT."""
     for name in "abc":
         await bench.publish(name)
     bench.report(*map(entry, "abcde"))
-    drawing = await bench.bind("a", "b", "c")
+    running = await bench.bind("a", "b", "c")
     coming = bench.write("d")
     waiting = bench.binding("e")
     await settle()
     assert bench.session.promotions.empty()
     bench.store.abandon(bench.session.id, coming.index, coming.generation)
-    assert await asked(bench) == "e"
+    assert await next_promotion(bench) == "e"
     await bench.publish("e")
     bench.binder.release(await asyncio.wait_for(waiting, 5))
-    bench.binder.release(drawing)
+    bench.binder.release(running)
 
 
 async def test_a_lost_lease_is_noticed_while_images_wait(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "PROMOTION_RETRY_SECONDS", 0.02)
     bench.report(entry("a"))
@@ -245,24 +245,24 @@ async def test_a_lost_lease_is_noticed_while_images_wait(
     bench.binder.release(await asyncio.wait_for(waiting, 5))
 
 
-def nothing(bench: Bench) -> None:
+def nothing(bench: StoreBench) -> None:
     pass
 
 
-def report_again(bench: Bench) -> None:
+def report_again(bench: StoreBench) -> None:
     bench.report(entry("here"), entry("a"), entry("new"))
 
 
 @pytest.mark.parametrize("turns", range(6))
 @pytest.mark.parametrize("news", [nothing, report_again])
 async def test_a_cancelled_bind_gives_its_pins_back(
-    bench: Bench, news: Callable[[Bench], None], turns: int
+    bench: StoreBench, news: Callable[[StoreBench], None], turns: int
 ) -> None:
-    """Whatever else happens in the same moment: the client has gone."""
+    """A cancellation ends the bind, whatever else happens at the same moment."""
     await bench.publish("here")
     bench.report(entry("here"), entry("a"))
     waiting = bench.binding("here", "a")
-    await asked(bench)
+    await next_promotion(bench)
     assert bench.pins() == 1
     news(bench)
     for _ in range(turns):
@@ -277,7 +277,7 @@ async def test_a_cancelled_bind_gives_its_pins_back(
     assert bench.pins() == 0
 
 
-async def test_many_wait_and_leave_in_any_order(bench: Bench) -> None:
+async def test_many_wait_and_leave_in_any_order(bench: StoreBench) -> None:
     names = [f"adapter {n}" for n in range(9)]
     bench.report(*map(entry, names))
 

@@ -8,7 +8,7 @@ import pytest
 
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterWeight, Skipped
-from tests.support.store_bench import Bench, entry, make_bench, refused
+from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart_contract.status import Reason
 
 NO_SUCH = Skipped("stone", Reason.ADAPTER_NOT_FOUND, "there is no adapter 'stone'")
@@ -17,7 +17,7 @@ WANTED = [AdapterWeight("stone", 1.0), AdapterWeight("good", 0.5), AdapterWeight
 
 
 @pytest.fixture
-async def bench() -> Bench:
+async def bench() -> StoreBench:
     bench = make_bench(skip_bad=True)
     bench.report(entry("bad", refusal="rank 99"), entry("good"))
     return bench
@@ -27,7 +27,7 @@ def names(binding: Binding) -> list[str]:
     return [pin.content.entry.name for pin in binding.pins]
 
 
-async def test_what_is_bad_is_left_out_and_told_in_the_requests_order(bench: Bench) -> None:
+async def test_bad_adapters_are_skipped_and_listed_in_the_requests_order(bench: StoreBench) -> None:
     await bench.publish("good")
     bench.binder.check(WANTED)
     binding = bench.binder.try_bind(WANTED)
@@ -38,14 +38,14 @@ async def test_what_is_bad_is_left_out_and_told_in_the_requests_order(bench: Ben
     assert [gated.gate for gated in binding.gated] == [0.5]
 
 
-async def test_a_image_of_which_nothing_is_left_is_drawn_without(bench: Bench) -> None:
+async def test_an_image_may_be_generated_without_any_of_its_adapters(bench: StoreBench) -> None:
     binding = bench.binder.try_bind([WANTED[0], WANTED[2]])
     assert binding is not None
     assert (binding.adapters, binding.pins) == ((), ())
     assert len(binding.skipped) == 2
 
 
-async def test_the_good_one_is_loaded_first(bench: Bench) -> None:
+async def test_the_good_one_is_loaded_first(bench: StoreBench) -> None:
     assert bench.binder.try_bind(WANTED) is None
     waiting = bench.binding("bad", "good")
     assert await bench.session.promotions.get() == "good"
@@ -55,7 +55,7 @@ async def test_the_good_one_is_loaded_first(bench: Bench) -> None:
     assert bench.session.promotions.empty()
 
 
-async def test_what_turns_out_bad_while_it_is_awaited_is_skipped(bench: Bench) -> None:
+async def test_an_adapter_that_turns_out_bad_while_awaited_is_skipped(bench: StoreBench) -> None:
     waiting = bench.binding("good")
     await bench.session.promotions.get()
     bench.report(entry("good", refusal="NaN"))
@@ -64,7 +64,9 @@ async def test_what_turns_out_bad_while_it_is_awaited_is_skipped(bench: Bench) -
     assert [skipped.name for skipped in binding.skipped] == ["good"]
 
 
-async def test_what_turns_out_good_while_another_is_awaited_is_used(bench: Bench) -> None:
+async def test_an_adapter_that_turns_out_good_while_another_is_awaited_is_used(
+    bench: StoreBench,
+) -> None:
     waiting = bench.binding("bad", "good")
     await bench.session.promotions.get()
     bench.report(entry("bad", 1), entry("good"))
@@ -76,7 +78,7 @@ async def test_what_turns_out_good_while_another_is_awaited_is_used(bench: Bench
 
 
 async def test_without_a_manager_a_good_one_still_fails_and_a_bad_one_does_not(
-    bench: Bench,
+    bench: StoreBench,
 ) -> None:
     bench.store.detach(bench.session)
     await refused(Reason.MANAGER_UNAVAILABLE, lambda: bench.binder.check(WANTED))

@@ -15,7 +15,7 @@ from inference_server.adapters.metrics import Count
 from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
 from inference_server.service.adapters import _adapter
 from inference_server.service.segment import _waiting
-from tests.support.store_bench import Bench, entry, make_bench, refused
+from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart.internal.v1 import segment_pb2
 from wuliart_client._adapters import AdapterState as Shown
 from wuliart_client._adapters import read_adapter
@@ -31,18 +31,18 @@ def waiting(name: str, reason: str = WHY) -> FileEntry:
 
 
 @pytest.fixture
-async def bench() -> Bench:
+async def bench() -> StoreBench:
     return make_bench()
 
 
-def report(bench: Bench, *entries: FileEntry, waits: tuple[FileEntry, ...] = ()) -> None:
+def report(bench: StoreBench, *entries: FileEntry, waits: tuple[FileEntry, ...] = ()) -> None:
     judged = {e.name for e in entries}
     pending = [w.name for w in waits if w.name not in judged]
     bench.store.report(bench.session.id, entries, pending, waits)
 
 
 async def test_a_file_that_was_never_judged_is_listed_as_waiting_and_cannot_be_used(
-    bench: Bench,
+    bench: StoreBench,
 ) -> None:
     report(bench, entry("oil"), waits=(waiting("ink"),))
     assert bench.states() == {"ink": AdapterState.WAITING, "oil": AdapterState.AVAILABLE}
@@ -55,7 +55,9 @@ async def test_a_file_that_was_never_judged_is_listed_as_waiting_and_cannot_be_u
     assert bench.states()["ink"] is AdapterState.AVAILABLE
 
 
-async def test_its_old_content_is_used_meanwhile_also_by_a_restarted_manager(bench: Bench) -> None:
+async def test_its_old_content_is_used_meanwhile_also_by_a_restarted_manager(
+    bench: StoreBench,
+) -> None:
     await bench.publish("ink")
     for entries in ((entry("ink"),), ()):  # a manager that was started again has judged nothing
         report(bench, *entries, waits=(waiting("ink"),))
@@ -67,7 +69,7 @@ async def test_its_old_content_is_used_meanwhile_also_by_a_restarted_manager(ben
     assert not bench.store.catalog.adapters[0].entry.waiting_reason
 
 
-async def test_what_is_no_longer_waited_for_and_not_judged_yet_is_not_listed(bench: Bench) -> None:
+async def test_a_file_neither_waiting_nor_judged_is_not_listed(bench: StoreBench) -> None:
     report(bench, waits=(waiting("ink"),))
     bench.store.report(bench.session.id, [], ["ink"])
     assert bench.states() == {}
@@ -76,7 +78,7 @@ async def test_what_is_no_longer_waited_for_and_not_judged_yet_is_not_listed(ben
     )
 
 
-async def test_watchers_are_told_and_a_refusal_is_counted_once(bench: Bench) -> None:
+async def test_watchers_see_the_change_and_a_refusal_is_counted_once(bench: StoreBench) -> None:
     changes = bench.store.catalog.watch(None)
     await anext(changes)
     report(bench, entry("bad", refusal="rank 99"), waits=(waiting("ink"),))
@@ -92,7 +94,7 @@ async def test_watchers_are_told_and_a_refusal_is_counted_once(bench: Bench) -> 
     assert bench.store.metrics.counts[Count.REFUSED] == 1
 
 
-async def test_a_client_sees_the_state_and_the_reason(bench: Bench) -> None:
+async def test_a_client_sees_the_state_and_the_reason(bench: StoreBench) -> None:
     await bench.publish("oil")
     report(bench, entry("oil"), waits=(waiting("ink"), waiting("oil", "zeros")))
     ink, oil = (read_adapter(_adapter(a)) for a in bench.store.catalog.adapters)
@@ -121,7 +123,7 @@ async def test_a_name_is_found_in_either_encoding_and_shown_as_it_is(file: str, 
     assert bench.states()[file] is AdapterState.RESIDENT, "the pinned one is kept"
 
 
-async def test_one_adapter_named_in_both_encodings_is_named_twice(bench: Bench) -> None:
+async def test_one_adapter_named_in_both_encodings_is_named_twice(bench: StoreBench) -> None:
     await bench.publish(NFD)
     error = await refused(
         Reason.INVALID_REQUEST,
