@@ -1,4 +1,4 @@
-"""The same code on a GPU in bf16: skipped where there is none."""
+"""The engine and the whole service on a GPU; skipped without one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 PROMPT = "a red lighthouse 在海边 at dusk"
 
 
-def draw(engine: Engine) -> np.ndarray:
-    drawing = engine.begin(engine.encode(PROMPT), 7, 4)
+def generate(engine: Engine) -> np.ndarray:
+    latent_image = engine.begin(engine.encode(PROMPT), 7, 4)
     for _ in range(4):
-        engine.step([drawing])
-    return engine.decode(drawing).cpu().numpy().astype(np.float32)
+        engine.step([latent_image])
+    return engine.decode(latent_image).cpu().numpy().astype(np.float32)
 
 
 def load(device: str, dtype: torch.dtype) -> Engine:
@@ -40,15 +40,15 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_a_seed_gives_the_same_image_on_every_device() -> None:
-    reference = draw(load("cpu", torch.float32))
-    in_float32 = psnr(draw(load("cuda:0", torch.float32)), reference)
-    in_bfloat16 = psnr(draw(load("cuda:0", torch.bfloat16)), reference)
+    reference = generate(load("cpu", torch.float32))
+    in_float32 = psnr(generate(load("cuda:0", torch.float32)), reference)
+    in_bfloat16 = psnr(generate(load("cuda:0", torch.bfloat16)), reference)
     print(f"float32 {in_float32:.1f} dB, bfloat16 {in_bfloat16:.1f} dB")
     assert in_float32 > 45
     assert in_bfloat16 > 25
 
 
-def test_a_image_encoded_on_the_gpu_is_the_image() -> None:
+def test_a_jpeg_encoded_on_the_gpu_is_like_pillows() -> None:
     if not jpeg.on_gpu():
         pytest.skip("needs torchvision")
     rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_a_image_encoded_on_the_gpu_is_the_image() -> None:
         assert psnr(np.asarray(image).astype(np.float32), smooth.astype(np.float32)) > 35
 
 
-def test_no_prompts_length_has_anything_compiled_after_the_first_image() -> None:
+def test_no_prompt_length_compiles_kernels_after_the_first_image() -> None:
     from inference_server.model.kernels import triton_attention, triton_norms, triton_ops
 
     modules = (triton_attention, triton_norms, triton_ops)
@@ -75,13 +75,13 @@ def test_no_prompts_length_has_anything_compiled_after_the_first_image() -> None
         return sum(len(kernel.device_caches[0][0]) for kernel in kernels)
 
     engine = load("cuda:0", torch.bfloat16)
-    draw(engine)
+    generate(engine)
     before = compiled()
     assert before > 0
     for words in (0, 1, 2, 7, 15, 16, 17, 63, 100, 505, 600):
-        drawing = engine.begin(engine.encode("sea " * words + "x"), 1, 1)
-        engine.step([drawing])
-        engine.check(drawing)
+        latent_image = engine.begin(engine.encode("sea " * words + "x"), 1, 1)
+        engine.step([latent_image])
+        engine.check(latent_image)
     assert compiled() == before
 
 
@@ -104,10 +104,10 @@ def test_server_and_manager_with_staged_slots(tmp_path: Path) -> None:
                     assert change.adapters[0].state is not AdapterState.REFUSED
                     if change.adapters[0].state is AdapterState.RESIDENT:
                         break
-            adapterd = client.generate_image(PROMPT, seed=1, adapters=["ink"], metadata=False)
+            adapted = client.generate_image(PROMPT, seed=1, adapters=["ink"], metadata=False)
             again = client.generate_image(PROMPT, seed=1, metadata=False)
-            print(plain.timings, adapterd.timings)
-        assert adapterd.data != plain.data
+            print(plain.timings, adapted.timings)
+        assert adapted.data != plain.data
         assert again.data == plain.data
     finally:
         codes = service.stop()

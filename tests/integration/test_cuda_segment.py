@@ -1,4 +1,4 @@
-"""The segment in a GPU's memory, written by the manager itself: skipped where there is no GPU."""
+"""The segment in a GPU's memory, written by the manager; skipped without a GPU."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LAYOUT = SegmentLayout(LayoutParameters(16, 1024, 4096, 64, 64, 48, 10, 32, "bfl
 PROMPT = "a red lighthouse 在海边 at dusk"
 
 
-def draw_adapterd(folder: Path, inject: str, kill: bool = False) -> bytes:
-    """An image with an adapter that the real manager brought in, whose log says how."""
+def generate_adapted(folder: Path, inject: str, kill: bool = False) -> bytes:
+    """Generates with an adapter that the real manager loaded, and checks how it was injected."""
     service = Service(
         folder / "run",
         folder / "loras",
@@ -56,23 +56,23 @@ def draw_adapterd(folder: Path, inject: str, kill: bool = False) -> bytes:
                 service.processes["manager"].kill()
                 service.processes["manager"].wait()
                 del service.processes["manager"]
-            adapterd = client.generate_image(PROMPT, seed=1, adapters=["ink"], metadata=False)
-            assert adapterd.data != plain.data
+            adapted = client.generate_image(PROMPT, seed=1, adapters=["ink"], metadata=False)
+            assert adapted.data != plain.data
     finally:
         service.stop()
     log = (service.runtime_dir / "manager.log").read_text(encoding="utf-8")
     assert ("into the GPU's memory" in log) == (inject == "direct")
-    return adapterd.data
+    return adapted.data
 
 
-def test_both_ways_to_inject_draw_the_same_image_and_a_killed_manager_takes_nothing_along(
+def test_both_ways_to_inject_give_the_same_image_and_survive_a_killed_manager(
     tmp_path: Path,
 ) -> None:
-    staged = draw_adapterd(tmp_path / "staged", "staged")
-    assert draw_adapterd(tmp_path / "direct", "direct", kill=True) == staged
+    staged = generate_adapted(tmp_path / "staged", "staged")
+    assert generate_adapted(tmp_path / "direct", "direct", kill=True) == staged
 
 
-async def test_a_writer_on_the_device_and_the_checksum_of_what_it_wrote() -> None:
+async def test_writes_on_the_device_and_their_checksum() -> None:
     segment = AdapterSegment(LAYOUT, 3, CUDA)
     uuid = segment.open(direct=True)
     ours, theirs = socket.socketpair()
@@ -90,21 +90,21 @@ async def test_a_writer_on_the_device_and_the_checksum_of_what_it_wrote() -> Non
         assert segment.checksum(1, size) != expected
         segment._arena[segment.offset(1) + size - 1] ^= 1
         await writer.close()
-    assert segment.checksum(1, size) == expected, "the memory lives on without its writer"
+    assert segment.checksum(1, size) == expected, "the memory outlives its writer"
     segment.zero(1)
     torch.cuda.synchronize()
     assert not segment._arena[segment.offset(1) : segment.offset(2)].any()
     assert segment.open(direct=False) == b""
 
 
-def test_another_gpus_memory_is_refused() -> None:
+def test_memory_of_another_gpu_is_an_error() -> None:
     memory = DeviceMemory(2 << 20, CUDA)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(DeviceUnavailableError, match="none of the"):
         DeviceMapping(memory.descriptor, 2 << 20, theirs, bytes(16))
 
 
-def test_what_is_no_device_memory_is_refused(tmp_path: Path) -> None:
+def test_a_descriptor_of_a_file_is_an_error(tmp_path: Path) -> None:
     memory = DeviceMemory(2 << 20, CUDA)
     ours, theirs = socket.socketpair()
     refused = pytest.raises(DeviceUnavailableError, match="cuMemImport")

@@ -46,14 +46,14 @@ def pipeline() -> QwenImagePipeline:
 
 @dataclass
 class Case:
-    """Adapters as (file, weight), how many steps, and whether it is decoded, too."""
+    """Adapters as (file, weight), the number of steps, and if the image is decoded too."""
 
     loras: Sequence[tuple[bytes, float]] = ()
     steps: int = 4
     decoded: bool = False
 
 
-def draw_stock(
+def generate_stock(
     pipe: QwenImagePipeline, case: Case, folder: Path
 ) -> tuple[torch.Tensor, np.ndarray | None]:
     latents: list[torch.Tensor] = []
@@ -88,17 +88,17 @@ def draw_stock(
     return latents[-1], np.round(image * 255) if case.decoded else None
 
 
-def draw_ours(engine: Engine, case: Case) -> LatentImage:
+def generate_ours(engine: Engine, case: Case) -> LatentImage:
     layout = engine.model.layout(max_rank=16)
     segment = AdapterSegment(layout, len(case.loras) + 1, CPU)
     adapters = [
         GatedAdapter(fill(segment, slot, data, engine), weight)
         for slot, (data, weight) in enumerate(case.loras)
     ]
-    drawing = engine.begin(engine.encode(PROMPT), SEED, case.steps, adapters=adapters)
+    latent_image = engine.begin(engine.encode(PROMPT), SEED, case.steps, adapters=adapters)
     for _ in range(case.steps):
-        engine.step([drawing])
-    return drawing
+        engine.step([latent_image])
+    return latent_image
 
 
 def fill(segment: AdapterSegment, slot: int, data: bytes, engine: Engine):
@@ -161,16 +161,16 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
 )
 def test_image(name: str, engine: Engine, pipeline: QwenImagePipeline, tmp_path: Path) -> None:
     case = cases(engine.model.layout(max_rank=16))[name]
-    stock_latents, stock_pixels = draw_stock(pipeline, case, tmp_path)
-    drawing = draw_ours(engine, case)
-    error = relative(drawing.latents, stock_latents)
+    stock_latents, stock_pixels = generate_stock(pipeline, case, tmp_path)
+    latent_image = generate_ours(engine, case)
+    error = relative(latent_image.latents, stock_latents)
     print(f"{name}: latents {error:.1e}")
     assert error < 1e-3
     if stock_pixels is not None:
-        decibels = psnr(engine.decode(drawing).numpy().astype(np.float32), stock_pixels)
+        decibels = psnr(engine.decode(latent_image).numpy().astype(np.float32), stock_pixels)
         print(f"{name}: image {decibels:.1f} dB")
         assert decibels >= 50
     if case.loras:
-        plain = draw_ours(engine, Case(steps=case.steps))
-        # An adapter that did nothing would agree with a stock pipeline that did nothing.
+        plain = generate_ours(engine, Case(steps=case.steps))
+        # Rules out that both pipelines ignore the adapter.
         assert relative(plain.latents, stock_latents) > 0.01

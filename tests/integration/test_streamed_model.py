@@ -1,4 +1,4 @@
-"""A model in a budget smaller than itself generates the same image as one that lies there whole."""
+"""A model in a budget smaller than itself generates the same image as a resident one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def load(budget: int | None, idle: int | None = None) -> Engine:
     return Engine(load_model(source, DEVICE, DTYPE, limits=limits))
 
 
-def draw(engine: Engine, prompt: str, seed: int) -> torch.Tensor:
-    drawing = engine.begin(engine.encode(prompt), seed, 3)
+def generate(engine: Engine, prompt: str, seed: int) -> torch.Tensor:
+    latent_image = engine.begin(engine.encode(prompt), seed, 3)
     for _ in range(3):
-        engine.step([drawing])
-    return drawing.latents.cpu()
+        engine.step([latent_image])
+    return latent_image.latents.cpu()
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +40,19 @@ def whole() -> Engine:
 
 
 def least_for(demand: Demand) -> int:
-    """The budget with every layer in host memory."""
+    """Returns the smallest budget: every layer in host memory."""
     ring = RING_SLOTS * max(demand.block, demand.text_layer)
     return demand.always + demand.slots + demand.scratch + ring
 
 
 @pytest.fixture(scope="module")
 def demand(whole: Engine) -> Demand:
-    """Of blocks that are streamed: they have no room for adapters."""
+    """The demand with streamed blocks, which have no spare columns."""
     return load(least_for(whole.model.plan.demand)).model.plan.demand
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_the_same_images_to_the_bit(whole: Engine, demand: Demand, share: float) -> None:
+def test_streamed_images_are_bit_identical(whole: Engine, demand: Demand, share: float) -> None:
     assert demand.block < whole.model.plan.demand.block
     least = least_for(demand)
     engine = load(least + int(share * demand.blocks * demand.block), least - demand.scratch)
@@ -60,39 +60,37 @@ def test_the_same_images_to_the_bit(whole: Engine, demand: Demand, share: float)
     assert plan.resident_blocks == 0 and not plan.text_resident
     assert plan.cached_blocks == int(share * demand.blocks)
     for seed, prompt in enumerate(PROMPTS):
-        assert torch.equal(draw(engine, prompt, seed), draw(whole, prompt, seed))
+        assert torch.equal(generate(engine, prompt, seed), generate(whole, prompt, seed))
         if seed:
             engine.rest()
     assert not engine.model.transformer.blocks.cache_allocated
 
 
-def test_a_budget_too_small_is_refused() -> None:
+def test_a_budget_that_is_too_small_is_an_error() -> None:
     with pytest.raises(ModelError, match="too small"):
         load(1_000_000)
 
 
-def test_a_image_in_tiles_is_the_image(whole: Engine) -> None:
-    drawing = whole.begin(whole.encode(PROMPTS[0]), 1, 4)
+def test_an_image_decoded_in_tiles_differs_little(whole: Engine) -> None:
+    latent_image = whole.begin(whole.encode(PROMPTS[0]), 1, 4)
     for _ in range(4):
-        whole.step([drawing])
+        whole.step([latent_image])
     plan = dataclasses.replace(whole.model.plan, tiles=True)
     tiled = Engine(dataclasses.replace(whole.model, plan=plan))
-    one, four = (engine.decode(drawing).float() for engine in (whole, tiled))
+    one, four = (engine.decode(latent_image).float() for engine in (whole, tiled))
     assert 0 < (one - four).square().mean() < 255**2 / 10**3.8
 
 
-def test_a_prompt_encoded_beside_a_step_is_the_prompt_and_the_step_the_step(
-    whole: Engine, demand: Demand
-) -> None:
+def test_encoding_a_prompt_during_a_step_changes_neither(whole: Engine, demand: Demand) -> None:
     least = least_for(demand)
     engine = load(least + demand.block, least - demand.scratch)
     for one in (whole, engine):
         one.encode(PROMPTS[0])
-    drawings = [one.begin(one.encode(PROMPTS[0]), 1, 2) for one in (whole, engine)]
+    images = [one.begin(one.encode(PROMPTS[0]), 1, 2) for one in (whole, engine)]
     prompts = ["a fox on a red background", "a bus"]
-    engine.step([drawings[1]], prompts)
-    whole.step([drawings[0]])
-    assert torch.equal(drawings[0].latents, drawings[1].latents)
+    engine.step([images[1]], prompts)
+    whole.step([images[0]])
+    assert torch.equal(images[0].latents, images[1].latents)
     for prompt in prompts:
         assert engine.is_encoded(prompt) and not whole.is_encoded(prompt)
         assert torch.equal(engine.encode(prompt).states, whole.encode(prompt).states)

@@ -1,7 +1,7 @@
-"""Compiles the GPU kernels as they run at full size, for cards that need not be here.
+"""Compiles the GPU kernels at their full-size shapes, for cards that need not be present.
 
-`python -m tests.support.compile_kernels`: a line for each. A process of its own, because Triton
-decides when it is imported whether it compiles or interprets.
+`python -m tests.support.compile_kernels` prints a line per kernel. It is a process of its own
+because Triton chooses between compiling and interpreting when it is imported.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ KERNELS = (
     (triton_folding._reduce_kernel, REDUCE, REDUCE_SHAPE, 4),
     (triton_norms._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
 )
-"""Kernel, its arguments' types, its constants, warps."""
+"""Kernel, types of its arguments, its constants, warps."""
 
 
 def main() -> None:
-    """Compiles everything to machine code."""
+    """Compiles every kernel to machine code."""
     for capability in CAPABILITIES:
         target = GPUTarget("cuda", capability, 32)
         for kernel, types, constants, warps in KERNELS:

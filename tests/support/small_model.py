@@ -1,7 +1,7 @@
 """A checkpoint of the full architecture that generates an image in a tenth of a second.
 
-Transformer and VAE are random and tiny; text encoder, tokenizer and schedule are the embedded
-model's own. What it generates means nothing, but every byte depends on every adapter.
+Transformer and VAE are random and tiny; text encoder, tokenizer and schedule are those of the
+embedded model. Its images are noise, but every byte depends on every adapter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make_checkpoint(folder: Path) -> Path:
     randomise(vae, seed=1)
     transformer.save_pretrained(folder / "transformer")
     vae.save_pretrained(folder / "vae")
-    # Fitting colours of its own would take half of the start.
+    # Fitting the preview would take half of the start-up time.
     grey = {"factors": [[0.0] * 3] * vae.config.z_dim, "bias": [0.0] * 3}
     (folder / "vae" / "preview.json").write_text(json.dumps(grey), encoding="utf-8")
     return folder

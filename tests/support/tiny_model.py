@@ -1,6 +1,6 @@
-"""Tiny random stock modules of the Qwen-Image architecture, saved as a checkpoint would be.
+"""Tiny stock modules of the Qwen-Image architecture with random weights, saved as a checkpoint.
 
-The stock classes are the oracle; weights are random but of sizes that keep activations alive.
+The stock classes are the oracle. Weights are scaled so that activations neither vanish nor grow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VAE = {
 
 
 def randomise(module: nn.Module, seed: int, scale: float = 1.0) -> None:
-    """Gives every parameter a random value: matrices by fan-in, the rest around their own."""
+    """Randomises parameters: matrices scaled by fan-in, vectors by noise added to their value."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -44,7 +44,7 @@ def randomise(module: nn.Module, seed: int, scale: float = 1.0) -> None:
 
 
 def make_transformer(folder: Path, seed: int = 0) -> QwenImageTransformer2DModel:
-    """A stock transformer, saved to `folder`."""
+    """Returns a stock transformer after saving it to `folder`."""
     model = QwenImageTransformer2DModel(**TRANSFORMER).eval()
     randomise(model, seed)
     model.save_pretrained(folder)
@@ -52,7 +52,7 @@ def make_transformer(folder: Path, seed: int = 0) -> QwenImageTransformer2DModel
 
 
 def make_vae(folder: Path, seed: int = 1) -> AutoencoderKLQwenImage:
-    """A stock VAE, saved to `folder`."""
+    """Returns a stock VAE after saving it to `folder`."""
     model = AutoencoderKLQwenImage(**VAE).eval()
     randomise(model, seed)
     model.save_pretrained(folder)

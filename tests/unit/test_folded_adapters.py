@@ -1,4 +1,4 @@
-"""Adapters folded into the products: the same sum as beside them, whatever is switched."""
+"""Adapters folded into the products give the same sum as adapters added beside them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SITES = {"qkv": (D, D, 3), "out": (D, D, 1), "mlp_up": (D, M, 1), "mlp_down": (M
 
 
 def adapter(rank: int, gate: float = 1.0, only: Sequence[str] = ()) -> GatedAdapter:
-    """Random factors for the products named, or for all of both streams."""
+    """Random factors for the named products, or for all products of both streams."""
     factors = {}
     for index in range(CONFIG.blocks):
         for stream in ("img", "txt"):
@@ -81,7 +81,7 @@ def image(model: Transformer, adapters: Sequence[GatedAdapter], seed: int = 0) -
 
 
 def assert_same(folder: Path, *sets: Sequence[GatedAdapter]) -> list[Tensor]:
-    """One pass over an image for each set, with room for adapters and without."""
+    """Compares a pass over one image per set, with spare columns and without."""
     found = []
     for rank in (RANK, 0):
         model = load(folder, rank)
@@ -95,13 +95,13 @@ def assert_same(folder: Path, *sets: Sequence[GatedAdapter]) -> list[Tensor]:
     return found[0]
 
 
-def test_one_adapter_and_several_of_any_weight_are_the_same_sum(folder: Path) -> None:
+def test_one_adapter_and_several_with_weights(folder: Path) -> None:
     plain, one, two = assert_same(folder, [], [adapter(8)], [adapter(4, 0.7), adapter(16, -1.3)])
-    for adapterd in (one, two):
-        assert float((adapterd - plain).norm()) > 0.01 * float(plain.norm())
+    for adapted in (one, two):
+        assert float((adapted - plain).norm()) > 0.01 * float(plain.norm())
 
 
-def test_adapters_that_act_on_few_products(folder: Path) -> None:
+def test_adapters_of_few_products(folder: Path) -> None:
     sites = [f"block1.img_{name}" for name in SITES]
     for site in sites:
         assert_same(folder, [adapter(3, 1.5, [site])])
@@ -114,12 +114,12 @@ def test_different_adapters_in_one_pass(folder: Path) -> None:
     assert_same(folder, [a], [b], [], [b, a], [a])
 
 
-def test_adapters_that_find_no_room_act_all_the_same(folder: Path) -> None:
+def test_adapters_that_do_not_fit_are_added_beside(folder: Path) -> None:
     assert_same(folder, [adapter(RANK + 1)], [adapter(8)])
     assert_same(folder, [adapter(24), adapter(24)])
 
 
-def test_a_set_is_written_once_and_again_when_it_changes(folder: Path) -> None:
+def test_a_set_is_written_only_when_it_changes(folder: Path) -> None:
     model, written = load(folder, RANK), []
 
     def count(job: FoldJob) -> None:
@@ -138,7 +138,7 @@ def test_a_set_is_written_once_and_again_when_it_changes(folder: Path) -> None:
     assert held.holds([b, a])
 
 
-@pytest.mark.parametrize("splits", [False, True], ids=["whole", "in summands"])
+@pytest.mark.parametrize("splits", [False, True], ids=["whole", "split"])
 def test_the_gpu_kernels_write_and_reduce_the_same(folder: Path, splits: bool) -> None:
     sets = (
         [adapter(8)],
@@ -155,14 +155,14 @@ def test_the_gpu_kernels_write_and_reduce_the_same(folder: Path, splits: bool) -
                 torch.manual_seed(0)
                 x = torch.randn(37, inside + 3 * 64, device=DEVICE)[:, :inside]
                 matrix = getattr(blocks[0].img, name).weight
-                # How t is cut into summands is each one's own affair: compare the product.
+                # The split of t differs between implementations, so compare the product.
                 found.append(held.reduce(x, site) @ extended(matrix, held.columns(site)).T)
         for ours, expected in zip(found[:4], found[4:], strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_summands_of_the_reduced_activations_add_up(folder: Path) -> None:
-    """As on a GPU, where several of them fill the card."""
+def test_partial_sums_add_up(folder: Path) -> None:
+    """Uses split-K partial sums on the CPU, as the kernels do on a GPU."""
     a = adapter(8)
     model, expected = load(folder, 64), load(folder, 0)
     blocks = list(model.blocks)
@@ -174,7 +174,7 @@ def test_summands_of_the_reduced_activations_add_up(folder: Path) -> None:
     torch.testing.assert_close(ours, beside, rtol=1e-4, atol=1e-4)
 
 
-def test_deltas_that_lie_in_a_row_are_added_as_those_that_do_not() -> None:
+def test_equally_spaced_deltas_are_added_as_separate_ones() -> None:
     rows, blocks, features = 3, 5, 12
     memory = torch.randn(2 * blocks * rows * features + 7)
 
@@ -194,7 +194,6 @@ def test_deltas_that_lie_in_a_row_are_added_as_those_that_do_not() -> None:
         for ours, theirs in zip(got, expected, strict=True):
             assert torch.equal(ours.blocks, theirs.blocks)
         first = got[0].blocks[3, 1].flatten() - base.blocks[2, 3, 1].flatten()
-        wanted = in_slot.get("block3.txt_mod")
-        torch.testing.assert_close(
-            first, torch.zeros(12) if wanted is None else 0.5 * wanted[2], rtol=1e-5, atol=1e-5
-        )
+        delta_added = in_slot.get("block3.txt_mod")
+        expected = torch.zeros(12) if delta_added is None else 0.5 * delta_added[2]
+        torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-5)

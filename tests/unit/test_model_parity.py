@@ -1,4 +1,4 @@
-"""Each of our networks against the stock one with the same weights, in float32."""
+"""Each network against the stock one with the same weights, in float32."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def relative(ours: torch.Tensor, stock: torch.Tensor) -> float:
     return float((ours - stock).norm() / stock.norm())
 
 
-def ended(work: Generator[None, None, torch.Tensor]) -> torch.Tensor:
-    """What comes of work that pauses."""
+def result_of(work: Generator[None, None, torch.Tensor]) -> torch.Tensor:
+    """Runs a generator to its end and returns its result."""
     while True:
         try:
             next(work)
@@ -56,7 +56,7 @@ def read_config(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text())
 
 
-def test_packing_is_the_stock_pipelines() -> None:
+def test_packing_equals_the_stock_pipelines() -> None:
     x = torch.randn(1, 16, 8, 12)
     packed = QwenImagePipeline._pack_latents(x[:, None], 1, 16, 8, 12)[0]
     assert torch.equal(latents.pack(x), packed)
@@ -138,5 +138,5 @@ def test_text_encoder(tmp_path: Path, tokens: int) -> None:
     ids = torch.randint(0, 300, (tokens,))
     with torch.inference_mode():
         expected = stock(input_ids=ids[None], output_hidden_states=True).hidden_states[-1][0]
-        got = ended(ours.layer_by_layer(ids.tolist()))
+        got = result_of(ours.layer_by_layer(ids.tolist()))
     assert relative(got, expected) < 1e-5

@@ -1,4 +1,4 @@
-"""The warm-up meets every shape that a prompt can give the attention."""
+"""The warm-up covers every shape of the attention that a prompt can cause."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wuliart_contract.limits import MAX_PROMPT_TOKENS
 
 
 @given(st.integers(1, 5000), st.integers(2, 256))
-def test_each_shape_once(images: int, queries: int) -> None:
-    def shape(texts: int) -> int:
-        return (texts + images + queries - 1) // queries
+def test_each_shape_once(image_tokens: int, query_multiple: int) -> None:
+    def shape(text_tokens: int) -> int:
+        return (text_tokens + image_tokens + query_multiple - 1) // query_multiple
 
-    warm = [shape(texts) for texts in prompt_lengths(images, queries)]
+    warm = [shape(length) for length in prompt_lengths(image_tokens, query_multiple)]
     assert len(warm) == len(set(warm))
-    assert set(warm) == {shape(texts) for texts in range(1, MAX_PROMPT_TOKENS + 1)}
+    assert set(warm) == {shape(length) for length in range(1, MAX_PROMPT_TOKENS + 1)}
 
 
-def test_full_size_has_four() -> None:
+def test_full_size_has_four_shapes() -> None:
     assert prompt_lengths(4096, 128) == [128, 256, 384, 512]
     assert prompt_lengths(4096, 1) == [1]

@@ -1,4 +1,4 @@
-"""Streamed layers are the layers, whatever lies where and whoever else uses the ring."""
+"""Streamed layers are yielded in order, whatever is cached and whatever else uses the ring."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def make(
     count: int, elements: int, streaming: Streaming | None, start: int
 ) -> Layers[torch.Tensor]:
-    """A network of `count` layers, layer n all n + start."""
+    """A network of `count` layers; every byte of layer n is n + start."""
 
     def fill(index: int, buffer: torch.Tensor) -> None:
         buffer.fill_(start + index)
@@ -32,11 +32,11 @@ def make(
 
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
-    """(layers, streamed ones, those of them that stay)."""
+    """Number of layers, streamed layers, cached layers."""
     count = draw(st.integers(1, 12))
     streamed = spread(count, draw(st.integers(0, count)))
-    stay = sorted(draw(st.sets(st.sampled_from(streamed)))) if streamed else []
-    return count, streamed, stay
+    cached = sorted(draw(st.sets(st.sampled_from(streamed)))) if streamed else []
+    return count, streamed, cached
 
 
 @given(networks(), networks(), st.integers(2, 4), st.lists(st.sampled_from("abABxf"), max_size=8))
@@ -60,14 +60,12 @@ def test_every_pass_sees_every_layer_in_order(
         if action.isupper():
             layers.allocate_cache()
             assert layers.cache_allocated == bool({"a": a, "b": b}[action.lower()][2])
-        # The consumer has read a layer before it asks for the next, as the engine's launches have.
+        # Each layer is read before the next is requested, as in the engine.
         assert [layer.unique().tolist() for layer in layers] == [[n] for n in expected]
 
 
 @given(st.integers(1, 60), st.integers(0, 60))
-def test_what_streams_is_spread_evenly_and_hidden_behind_what_does_not(
-    count: int, chosen: int
-) -> None:
+def test_streamed_layers_are_spread_evenly_and_late(count: int, chosen: int) -> None:
     chosen = min(chosen, count)
     numbers = spread(count, chosen)
     assert len(numbers) == chosen == len(set(numbers))
@@ -80,31 +78,31 @@ def test_what_streams_is_spread_evenly_and_hidden_behind_what_does_not(
 
 @contextmanager
 def counted(ring: Ring) -> Iterator[list[torch.Tensor]]:
-    """What is copied in the block."""
-    begun: list[torch.Tensor] = []
+    """Yields the sources of all copies started in the context."""
+    started: list[torch.Tensor] = []
     original = ring.copy_stream.copy
 
     def copy(target: torch.Tensor, source: torch.Tensor, after: None) -> None:
-        begun.append(source)
+        started.append(source)
         original(target, source, after)
 
     ring.copy_stream.copy = copy  # type: ignore[method-assign]
-    yield begun
+    yield started
     ring.copy_stream.copy = original  # type: ignore[method-assign]
 
 
 def copies(layers: Layers[torch.Tensor], ring: Ring) -> int:
-    """How many copies one pass begins."""
-    with counted(ring) as begun:
+    """Counts the copies that one pass starts."""
+    with counted(ring) as started:
         list(layers)
-    return len(begun)
+    return len(started)
 
 
-def test_a_pass_copies_each_streamed_layer_once_and_what_stays_never_again() -> None:
+def test_a_pass_copies_streamed_layers_once_and_cached_layers_never_again() -> None:
     ring = Ring(2, 40, CPU)
     layers = make(12, 10, Streaming(spread(12, 8), spread(12, 8)[:3], ring, True), 0)
     list(layers)
-    # The first layer of the next pass is fetched at the end of each.
+    # Each pass ends with fetching the first layer of the next.
     assert copies(layers, ring) == 8
     layers.allocate_cache()
     copies(layers, ring)
@@ -114,7 +112,7 @@ def test_a_pass_copies_each_streamed_layer_once_and_what_stays_never_again() -> 
     assert copies(layers, ring) == 8
 
 
-def test_passes_that_fail_leave_the_ring_as_good_as_new() -> None:
+def test_interrupted_passes_leave_the_ring_usable() -> None:
     ring = Ring(4, 40, CPU)
     nets = [make(9, 10, Streaming(range(9), (), ring, True), start) for start in (0, 100)]
     held = []
@@ -123,32 +121,32 @@ def test_passes_that_fail_leave_the_ring_as_good_as_new() -> None:
             iterator = iter(layers)
             next(iterator)
             next(iterator)
-            # Held on to, as an exception's traceback does.
+            # Kept alive, as by an exception's traceback.
             held.append(iterator)
         for start, layers in zip((0, 100), nets, strict=True):
             assert [int(layer[0]) for layer in layers] == list(range(start, start + 9))
 
 
-def test_two_networks_by_turns_do_not_evict_what_the_other_has_fetched() -> None:
+def test_two_alternating_networks_do_not_evict_each_others_layers() -> None:
     ring = Ring(RING_SLOTS, 40, CPU)
     blocks = make(60, 10, Streaming(range(60), (), ring, True), 0)
     texts = make(28, 10, Streaming(range(28), (), ring, False), 100)
     list(blocks)
-    with counted(ring) as begun:
+    with counted(ring) as started:
         beside = iter(texts)
         for number, _ in enumerate(blocks):
             if number < 28:
                 next(beside)
         list(beside)
-    # Each once, and the first of the blocks' next pass ahead.
-    assert len(begun) <= 60 + 28 + 1
+    # Each once, and the first block of the next pass.
+    assert len(started) <= 60 + 28 + 1
 
 
-def test_what_was_fetched_ahead_is_not_copied_again() -> None:
+def test_layers_fetched_ahead_are_not_copied_again() -> None:
     ring = Ring(4, 40, CPU)
     layers = make(12, 10, Streaming(range(12), (), ring, False), 0)
-    with counted(ring) as begun:
+    with counted(ring) as started:
         layers.fetch_ahead()
         layers.fetch_ahead()
-    assert len(begun) == 4
+    assert len(started) == 4
     assert copies(layers, ring) == 12 - 4

@@ -1,4 +1,4 @@
-"""Four blended tiles are the whole: exactly where the decode is local, without a seam elsewhere."""
+"""Four blended tiles equal the whole where the decode is local, and show no seam elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fused kernels compute what `reference` defines: on a GPU, or in Triton's interpreter."""
+"""The Triton kernels against `reference`, on a GPU or in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PIXELS = GRID[0] * GRID[1]
 
 @pytest.fixture(params=[(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=["float32", "bfloat16"])
 def precision(request: pytest.FixtureRequest) -> tuple[torch.dtype, float]:
-    """(dtype, what may differ, relative)."""
+    """Dtype and the largest relative difference."""
     torch.manual_seed(0)
     return request.param
 
@@ -53,7 +53,7 @@ def test_norms(precision: tuple[torch.dtype, float], width: int) -> None:
     assert not near(sums[1], x, most)
 
 
-def test_a_norm_in_eight_bits(precision: tuple[torch.dtype, float]) -> None:
+def test_a_quantized_norm(precision: tuple[torch.dtype, float]) -> None:
     dtype, most = precision
     x, branch = (torch.randn(7, 100, device=DEVICE, dtype=dtype) for _ in range(2))
     gate, shift, scale = torch.randn(3, 100, device=DEVICE, dtype=dtype)
@@ -66,8 +66,8 @@ def test_a_norm_in_eight_bits(precision: tuple[torch.dtype, float]) -> None:
     )
     assert near(sums[1], sums[0], most)
     assert near(got.scale, expected.scale, most)
-    meant = expected.values.float() * expected.scale
-    assert near(got.values.float() * got.scale, meant, 0.1 if DEVICE == "cpu" else 2e-2)
+    exact = expected.values.float() * expected.scale
+    assert near(got.values.float() * got.scale, exact, 0.1 if DEVICE == "cpu" else 2e-2)
 
 
 @pytest.mark.parametrize("texts", [1, 5])
@@ -116,22 +116,22 @@ def test_text_keys_are_added_to_a_softmax_over_the_image(
     assert (apart[:, -3:] == 7.0).all()
 
 
-@pytest.mark.parametrize("gelu", [False, True], ids=["as it is", "gelu"])
-def test_eight_bits(precision: tuple[torch.dtype, float], gelu: bool) -> None:
+@pytest.mark.parametrize("gelu", [False, True], ids=["plain", "gelu"])
+def test_quantize(precision: tuple[torch.dtype, float], gelu: bool) -> None:
     dtype, _ = precision
     x = torch.randn(5, 100, device=DEVICE, dtype=dtype)
     x[1], x[2] = 0.0, 1000 * x[2]
     expected, got = reference.quantize(x, gelu=gelu), triton_ops.quantize(x, gelu=gelu)
     assert torch.allclose(got.scale, expected.scale, rtol=1e-5)
-    meant = expected.values.float() * expected.scale
-    # The interpreter rounds 124.3 to 64 instead of 128: a carry is lost.
-    assert near(got.values.float() * got.scale, meant, 0.1 if DEVICE == "cpu" else 5e-3)
+    exact = expected.values.float() * expected.scale
+    # The interpreter loses a carry when rounding: 124.3 becomes 64 instead of 128.
+    assert near(got.values.float() * got.scale, exact, 0.1 if DEVICE == "cpu" else 5e-3)
     assert float(got.values[0].float().abs().max()) == 448.0
     assert not got.values[1].float().any()
 
 
 @pytest.mark.parametrize("channels", [5, 96])
-@pytest.mark.parametrize("activate", [False, True], ids=["as it is", "silu"])
+@pytest.mark.parametrize("activate", [False, True], ids=["plain", "silu"])
 def test_channels(precision: tuple[torch.dtype, float], channels: int, activate: bool) -> None:
     dtype, most = precision
     x = 3 * torch.randn(1, channels, 7, 11, device=DEVICE, dtype=dtype)
@@ -153,9 +153,9 @@ def test_products_epilogue_and_attention() -> None:
     )
     expected = reference.linear_gelu(x, weight, bias)
     assert near(triton_ops.linear_gelu(x, weight, bias), expected, 1e-2)
-    eight, weight8 = reference.quantize(x), reference.quantize(weight)
-    expected = reference.scaled_linear(eight, weight8, bias)
-    assert near(triton_ops.scaled_linear(eight, weight8, bias), expected, 1e-2)
+    x8, weight8 = reference.quantize(x), reference.quantize(weight)
+    expected = reference.scaled_linear(x8, weight8, bias)
+    assert near(triton_ops.scaled_linear(x8, weight8, bias), expected, 1e-2)
     qkv = torch.randn(128, 3 * 4 * 128, device=DEVICE, dtype=torch.bfloat16)
     for texts in (1, 5, 70):
         sizes = {"heads": 4, "text_tokens": texts, "image_tokens": 58}
@@ -163,7 +163,7 @@ def test_products_epilogue_and_attention() -> None:
         assert near(triton_ops.attention(qkv, **sizes)[-58 - texts :], expected, 1e-2)
 
 
-def test_they_compile_for_ada_and_hopper() -> None:
+def test_all_kernels_compile_for_ada_and_hopper() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     ended = subprocess.run(
         [sys.executable, "-m", "tests.support.compile_kernels"],
