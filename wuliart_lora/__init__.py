@@ -1,7 +1,7 @@
 """LoRA files: from the bytes of a .safetensors file to low-rank factors of a model's modules.
 
-Used by the manager for adapters and by the server for the Turbo LoRA fused at start. numpy only;
-knows nothing of directories, slots or devices.
+The manager reads adapters with it, the server the Turbo LoRA that it fuses at start. `slot_layout`
+and `slot_image` define how an adapter lies in a slot of the server's memory.
 """
 
 from wuliart_lora.errors import LoraError

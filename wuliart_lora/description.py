@@ -1,7 +1,7 @@
-"""What an adapter calls itself: title and trigger words, from a file's metadata.
+"""Title and trigger words of an adapter, from the metadata that trainers write.
 
-Owns the metadata fields that trainers write for people, and how much of them is believed.
-Everything here comes from strangers and ends in lists, logs and terminals.
+The text is untrusted and ends in lists, logs and terminals: it is bounded in length and freed of
+characters that cannot be seen.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MAX_TRIGGER_WORDS: Final = 32
 MAX_TRIGGER_WORD_CHARACTERS: Final = 100
 
 _MAX_FIELD_CHARACTERS: Final = 10_000
-"""Of one field, looked at before anything else."""
+"""Characters of one field that are looked at."""
 
 
 def read_title(metadata: Mapping[str, str]) -> str | None:
-    """The first title the metadata holds, on one line; None if there is none."""
+    """Returns the first title in the metadata on one line, None if there is none."""
     for field in _TITLE_FIELDS:
         if title := visible(metadata.get(field, ""), MAX_TITLE_CHARACTERS):
             return title
@@ -32,7 +32,7 @@ def read_title(metadata: Mapping[str, str]) -> str | None:
 
 
 def read_trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Words the adapter was trained to answer to, in the file's order, each once."""
+    """Returns the words that trigger the adapter, in the file's order, each once."""
     for field in _TRIGGER_FIELDS:
         text = metadata.get(field, "")[:_MAX_FIELD_CHARACTERS]
         words = (visible(word, MAX_TRIGGER_WORD_CHARACTERS) for word in _listed(text))
@@ -42,7 +42,7 @@ def read_trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _listed(text: str) -> list[str]:
-    """A JSON list of strings, or words separated by commas."""
+    """Splits a JSON list of strings, or words separated by commas."""
     if text.lstrip().startswith("["):
         try:
             words = json.loads(text)

@@ -1,7 +1,4 @@
-"""The one error of this package, and how text taken from a file is made safe to show.
-
-Owns the wording's hygiene; knows nothing of what is wrong with a file.
-"""
+"""The error of this package, and functions that make text from a file safe to show."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ overrides, zero width), lone surrogates, private use, unassigned."""
 class LoraError(ValueError):
     """A file cannot be used as an adapter.
 
-    `reason` is one sentence for people: what is wrong, what was given, what to do.
+    `reason` is one sentence for users: the fault, what was given, what to do.
     """
 
     def __init__(self, reason: str) -> None:
@@ -25,8 +22,8 @@ class LoraError(ValueError):
 
 
 def visible(text: str, limit: int) -> str:
-    """`text` on one line, without characters that cannot be seen, at most `limit` characters."""
-    # Twice the limit leaves room for what is dropped and bounds the work on a hostile file.
+    """Returns `text` on one line, without invisible characters, cut to `limit` characters."""
+    # Twice the limit: some characters are dropped, and the work on a hostile file is bounded.
     kept = (
         " " if character.isspace() else character
         for character in text[: 2 * limit]
@@ -37,7 +34,7 @@ def visible(text: str, limit: int) -> str:
 
 
 def shown_value(value: object) -> str:
-    """A value of a JSON document as it may appear in a reason."""
+    """Returns a value of a JSON document as it may appear in an error."""
     if isinstance(value, str):
         return repr(visible(value, 60))
     if isinstance(value, list | dict):  # may be nested too deeply for repr
@@ -46,5 +43,5 @@ def shown_value(value: object) -> str:
 
 
 def shown(name: str) -> str:
-    """A tensor's or module's name as it may appear in a reason."""
+    """Returns a tensor's, module's or field's name as it may appear in an error."""
     return visible(name, 120)

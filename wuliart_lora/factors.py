@@ -1,7 +1,7 @@
-"""The values of a LoRA file: low-rank factors of known modules, alpha folded in.
+"""The values of a LoRA file: low-rank factors of modules, with the scale folded into `up`.
 
-Owns the check that values are finite and stay so with their scale. That names, shapes and element
-types fit was checked before, from the header (`plan`).
+`read_pair` checks that values are finite, also when scaled. Names, shapes and element types were
+checked before, from the header (`plan`).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ Float32Array = npt.NDArray[np.float32]
 INFINITY: Final = {
     "F8_E4M3": 0x7F, "F8_E5M2": 0x7C, "F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000,
 }  # fmt: skip
-"""Bits of infinity, or of NaN for F8_E4M3, which has no infinity. Without the sign, those of every
-finite value are below and of NaN not."""
+"""Bits of infinity, or of NaN for F8_E4M3, which has no infinity. Without the sign bit, every
+finite value is below this number and every NaN is not."""
 
 _ELEMENTS: Final = {1: "u1", 2: "<u2", 4: "<u4"}
-"""Unsigned integers that hold an element's bits, by its bytes."""
+"""Bytes of an element -> unsigned integer type of that size."""
 
 _ALPHA_FORMATS: Final = {"F64": "<d", "I32": "<i", "I64": "<q"}
 
 
 @dataclass(frozen=True, slots=True)
 class LoraFactors:
-    """What an adapter adds to one linear layer: `up @ down`, at weight 1.
+    """The factors of what an adapter adds to one linear layer at weight 1: `up @ down`.
 
     `down` is float32 [rank, in_features] (A), `up` float32 [out_features, rank] (B) times the
     module's scale. Either may be a read-only view of the file's bytes.
@@ -48,7 +48,7 @@ class LoraFactors:
 
 
 class LoraBits(NamedTuple):
-    """As `LoraFactors`; the 16 bits of bfloat16, as uint16, read-only views of the file's bytes."""
+    """`LoraFactors` in bfloat16, as uint16: read-only views of the file's bytes."""
 
     down: npt.NDArray[np.uint16]
     up: npt.NDArray[np.uint16]
@@ -66,7 +66,7 @@ class Pair(NamedTuple):
 class ModuleFactors(Mapping[str, LoraFactors]):
     """Module path -> `LoraFactors`.
 
-    Widened whenever they are asked for: of all of them at once there are only the file's bytes.
+    Each access widens the factors to float32 again, so that not all of them are in memory at once.
     """
 
     def __init__(self, pairs: Mapping[str, Pair]) -> None:
@@ -76,15 +76,16 @@ class ModuleFactors(Mapping[str, LoraFactors]):
         down, up, rank, scale = self._pairs[module]
         wide = _widened(up)
         if scale != 1.0:
-            # A view of the file is read-only; a widened copy is ours to change.
+            # A view of the file is read-only; a widened copy is scaled in place.
             out = wide if wide.flags.writeable else None
             wide = np.multiply(wide, np.float32(scale), out=out)
         return LoraFactors(_widened(down), wide, rank)
 
     def bfloat16(self, module: str) -> LoraBits | None:
-        """The factors as bfloat16, if the file holds exactly these; None if they must be rounded.
+        """Returns the factors as bfloat16 if the file holds these bits; None if it does not.
 
-        Raises KeyError.
+        Raises:
+            KeyError: there is no such module.
         """
         down, up, _, scale = self._pairs[module]
         if scale != 1.0 or {down.dtype, up.dtype} != {"BF16"}:
@@ -118,9 +119,17 @@ def read_pair(
     rank: int,
     stated: Stated | None,
 ) -> Pair:
-    """A module's factors, after checking that they are finite, and stay so with their scale.
+    """Reads a module's factors, and checks that they are finite, also when scaled.
 
-    `stated` is the scale as written beside the tensors, None if nothing is.
+    Args:
+        tensors: the file's, by name.
+        module: the module's path.
+        roles: role -> name of the module's tensor.
+        rank: of the factors.
+        stated: the scale that is written outside of tensors, None if none is.
+
+    Raises:
+        LoraError: a value is not finite, or the `.alpha` tensor contradicts `stated`.
     """
     down_name, up_name = roles[Role.DOWN], roles[Role.UP]
     down, up = tensors[down_name], tensors[up_name]
@@ -141,7 +150,7 @@ def _bits(tensor: Tensor) -> npt.NDArray[np.unsignedinteger]:
 
 
 def _largest(name: str, tensor: Tensor) -> np.float32:
-    """The largest magnitude; finite, or refused."""
+    """Returns the largest magnitude; raises `LoraError` if it is not finite."""
     bits = _bits(tensor)
     # All but the sign.
     magnitude = (bits & bits.dtype.type((1 << (8 * bits.itemsize - 1)) - 1)).max()
@@ -172,9 +181,9 @@ def _as_float32(bits: npt.NDArray[np.unsignedinteger], dtype: str) -> Float32Arr
 
 
 def _eight_bits(exponent_bits: int, bias: int) -> Float32Array:
-    """The value of each of the 256 patterns: sign, exponent, then the mantissa.
+    """Returns the values of the 256 bit patterns of an 8-bit float.
 
-    Those of infinity and NaN have no meaning here. Source: arXiv 2209.05433.
+    Entries of patterns for infinity and NaN are meaningless. Source: arXiv 2209.05433.
     """
     bits = np.arange(256)
     mantissa_bits = 7 - exponent_bits

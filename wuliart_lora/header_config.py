@@ -23,6 +23,7 @@ from wuliart_lora.peft_config import (
     is_set,
     read_peft_config,
 )
+from wuliart_lora.strict_json import RepeatedKeyError, parse_json
 
 KOHYA_ALPHA: Final = "ss_network_alpha"
 """kohya's note about the training; `wuliart_lora.scale` decides if it counts."""
@@ -143,9 +144,11 @@ def _text(field: HeaderField, value: object) -> str:
 
 def _table(field: HeaderField) -> dict[str, Any]:
     try:
-        written = json.loads(field.value)
+        written = parse_json(field.value)
         if isinstance(written, str):  # encoded twice
-            written = json.loads(written)
+            written = parse_json(written)
+    except RepeatedKeyError as error:
+        raise _unreadable(field, f"it gives {shown(error.key)!r} twice") from None
     except (ValueError, RecursionError):
         raise _unreadable(field, "it is not JSON") from None
     if not isinstance(written, dict):

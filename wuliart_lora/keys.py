@@ -1,9 +1,8 @@
-"""Turns the tensor names that trainers write into (module path, role).
+"""Maps the tensor names that trainers write to module paths and roles.
 
-Owns the key adapters found in the wild and the explanation of every name that is none of them.
-Knows names only: no shapes, no values. Paths are those of diffusers' Qwen-Image transformer, and
-the caller says which modules exist; underscored (kohya) names are looked up among these, never
-guessed apart.
+Paths are those of diffusers' Qwen-Image transformer. Underscored (kohya) names are looked up among
+the model's modules and never split by guess. A name that follows no known convention is an error
+that says which one.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from wuliart_lora.errors import LoraError, shown
 
 
 class Role(StrEnum):
-    """What a tensor is to its module."""
+    """The role of a tensor in its module."""
 
     DOWN = "down"
     UP = "up"
@@ -31,7 +30,7 @@ _TENSOR: Final = re.compile(
     r"|(?:\.lora|\.lora_linear_layer|(?P<attached>_lora))\.(?P<early>down|up)\.weight$"
     r"|(?:\.lora|\.lora_linear_layer|_lora)?\.alpha$"
 )
-"""The end of a tensor's name, behind its module's path."""
+"""The end of a tensor's name, after its module's path."""
 
 _ROLES: Final = {
     "A": Role.DOWN, "down": Role.DOWN, "B": Role.UP, "up": Role.UP, None: Role.ALPHA,
@@ -40,7 +39,7 @@ _ROLES: Final = {
 _DOTTED_PREFIXES: Final = (
     "transformer.", "diffusion_model.", "base_model.", "model.", "pipe.", "dit.",
 )  # fmt: skip
-"""What a trainer's module sat in; these nest (`base_model.model.transformer.`)."""
+"""Prefixes of the object that a trainer saved; they nest (`base_model.model.transformer.`)."""
 
 _WRAPPERS: Final = frozenset(
     {"_orig_mod", "module", "processor", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -49,7 +48,7 @@ _WRAPPERS: Final = frozenset(
 processors put in front of a module or between it and its parent."""
 
 _FLAT_PREFIXES: Final = ("lora_unet_", "lora_transformer_", "lycoris_")
-"""What kohya's scripts and their kin put before a path whose dots became underscores."""
+"""Prefixes that kohya's and related scripts put before a path with underscores for dots."""
 
 _FLAT_WRAPPERS: Final = re.compile(r"_orig_mod_|^module_")
 """Wrappers in such a path."""
@@ -71,16 +70,16 @@ _FOREIGN: Final = tuple(
         ("lora_mid", "convolution factors"),
     )
 )
-"""Names that tell another method from plain LoRA. What they do to the weights is not a sum of
-low-rank products, so dropping them would generate a wrong image."""
+"""Names that belong to other methods than plain LoRA. Their change of the weights is not a sum of
+low-rank products, so ignoring them would generate a wrong image."""
 
 _TEXT_ENCODER: Final = ("text_encoder", "text_model", "lora_te", "te_", "te1_", "te2_", "clip_")
 
 _MAX_PROBLEMS: Final = 3
-"""Kinds of problems a reason spells out."""
+"""Kinds of problems that an error lists."""
 
 _Problem = tuple[str, str]
-"""What the file holds, and why that cannot be used."""
+"""A kind of content, and why it cannot be used."""
 
 
 class _Split(NamedTuple):
@@ -95,10 +94,17 @@ class _Split(NamedTuple):
 
 
 def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, dict[Role, str]]:
-    """Module path -> role -> the file's name for that tensor.
+    """Maps every name of a file to a module of the model.
 
-    `modules` are the paths that exist in the model. Raises `LoraError`, naming what was not
-    understood, unless every name was, or if two names mean the same tensor.
+    Args:
+        names: the file's tensor names.
+        modules: the module paths that exist in the model.
+
+    Returns:
+        Module path -> role -> the file's name for that tensor.
+
+    Raises:
+        LoraError: a name is not understood, or two names mean the same tensor.
     """
     flat = {path.replace(".", "_"): path for path in modules}
     found: dict[str, dict[Role, str]] = {}
@@ -131,7 +137,7 @@ def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, di
 
 
 def strip_wrappers(path: str) -> str:
-    """A dotted path without what the model was wrapped in when it was saved."""
+    """Returns a dotted path without the prefixes and wrappers of the model it was saved from."""
     path = ".".join(part for part in path.split(".") if part not in _WRAPPERS)
     while True:
         for prefix in _DOTTED_PREFIXES:
@@ -185,7 +191,7 @@ def _count_blocks(modules: Iterable[str]) -> int:
 
 
 def _problem(name: str, split: _Split | None, modules: Collection[str], blocks: int) -> _Problem:
-    """What is wrong with a name; names with the same problem share one explanation."""
+    """Returns the problem of a name; names with the same problem share one explanation."""
     if is_text_encoder(name):
         return "text encoder weights", "only the transformer takes adapters here"
     for pattern, what in _FOREIGN:

@@ -1,8 +1,7 @@
-"""What a LoRA file holds, told from its header alone.
+"""Checks that a LoRA file fits a model, from the file's header alone.
 
-Owns the check that a file fits a model: names, pairs, shapes, ranks, element types. A file that
-does not is refused before its tensors are read. Every file ends in one of two states: every tensor
-understood, or `LoraError` with the reason.
+A file that does not fit is refused before its tensors are read. Either every tensor of a file is
+understood, or `LoraError` gives the reason.
 """
 
 from __future__ import annotations
@@ -23,26 +22,30 @@ from wuliart_lora.threads import in_threads
 
 @dataclass(frozen=True, slots=True)
 class LoraPlan:
-    """What a file's header says the file holds: checked in all but the tensors' values."""
+    """The content of a file by its header, checked in all but the tensors' values."""
 
     header: Header
     named: Mapping[str, Mapping[Role, str]]
     """Module path -> role -> name of the tensor."""
     ranks: Mapping[str, int]
     scales: Mapping[str, Stated]
-    """Of each module as written beside the tensors; empty if nothing is."""
+    """By module, as written outside of tensors; empty if none is written."""
     noted_alpha: float | None
-    """What one of the `.alpha` tensors has to say, None for anything."""
+    """The alpha that one of the `.alpha` tensors must have, None for any."""
 
     @property
     def rank(self) -> int:
-        """The largest of all modules."""
+        """The largest rank of all modules."""
         return max(self.ranks.values())
 
     def read(self, data: memoryview) -> LoraAdapter:
-        """The adapter in `data`, the whole file, which must not change while the result lives.
+        """Reads the adapter.
 
-        Raises `LoraError` if a value makes it unusable.
+        Args:
+            data: the whole file, which must not change while the result is in use.
+
+        Raises:
+            LoraError: a value makes the adapter unusable.
         """
         tensors = self.header.tensors(data)
 
@@ -113,7 +116,8 @@ def parse_lora(
 ) -> LoraAdapter:
     """Reads the bytes of a .safetensors file: `plan_lora` and `LoraPlan.read` in one.
 
-    Raises `LoraError` and nothing else, whatever the bytes.
+    Raises:
+        LoraError: the file cannot be used. Nothing else is raised, whatever the bytes.
     """
     view = memoryview(data).cast("B").toreadonly()
     return plan_lora(read_header(view, len(view)), modules, max_rank, config).read(view)
@@ -122,7 +126,7 @@ def parse_lora(
 def _check_pair(
     spans: Mapping[str, Span], module: str, roles: Mapping[Role, str], features: tuple[int, int]
 ) -> int:
-    """The rank of a module's factors, after checking that both are there, fit, and are floats."""
+    """Checks that both factors are there, fit the module, and are floats; returns their rank."""
     for role in (Role.DOWN, Role.UP):
         if role not in roles:
             raise LoraError(

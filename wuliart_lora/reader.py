@@ -1,8 +1,7 @@
-"""Reads a safetensors file, trusting nothing in it.
+"""Reads the safetensors container of untrusted files: the header, and where each tensor lies.
 
-Owns the container format: the header, its limits, and where each tensor's bytes lie. Knows
-nothing of LoRA. The header alone says whether the file is well-formed, so `read_header` needs its
-bytes and the file's size; tensors are views of the given bytes. Nothing is mapped or unpickled.
+`read_header` needs the header's bytes and the file's size, which decide if the file is well-formed.
+Tensors are views of the given bytes. Nothing is mapped or unpickled.
 Format: https://huggingface.co/docs/safetensors (8 bytes header length, little endian; a JSON
 header; then one buffer that the tensors fill without gap or overlap).
 """
@@ -10,13 +9,13 @@ header; then one buffer that the tensors fill without gap or overlap).
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 from wuliart_lora.errors import LoraError, shown
+from wuliart_lora.strict_json import RepeatedKeyError, parse_json
 
 MAX_HEADER_BYTES: Final = 8 << 20
 """A header of 1,680 LoRA tensors takes 0.25 MB; trainers' lists of tags can add 5 MB."""
@@ -29,18 +28,18 @@ MAX_NAME_CHARACTERS: Final = 512
 MAX_DIMENSIONS: Final = 8
 
 FORMAT_HEADER_BYTES: Final = 100_000_000
-"""The format's own limit; what announces more is no safetensors file."""
+"""The format's own limit. A file that announces more is not a safetensors file."""
 
 DTYPE_BYTES: Final = {
     "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8,
 }  # fmt: skip
-"""Element types that are read. Weights are only ever the first five; trainers write a module's
-alpha, a single number, as any of them."""
+"""Bytes of each element type that is read. Weights are of the first five only; trainers write a
+module's alpha, a single number, as any of them."""
 
 _LENGTH_BYTES: Final = 8
 
 HEAD_BYTES: Final = 64
-"""Enough of a file's beginning to say what it is if it is not safetensors."""
+"""Bytes at a file's beginning that identify a file that is not safetensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,8 @@ class SafetensorsFile:
 def read_safetensors(data: bytes | bytearray | memoryview) -> SafetensorsFile:
     """Checks the container and returns views of its tensors.
 
-    Raises `LoraError` for anything but a complete, well-formed file within the limits above.
+    Raises:
+        LoraError: the file is incomplete, malformed, or above a limit.
     """
     view = memoryview(data).cast("B").toreadonly()
     header = read_header(view, len(view))
@@ -99,17 +99,27 @@ def read_safetensors(data: bytes | bytearray | memoryview) -> SafetensorsFile:
 
 
 def header_bytes(head: bytes, file_bytes: int) -> int:
-    """How many bytes of a file `read_header` needs, its first `HEAD_BYTES` or all being `head`.
+    """Returns how many bytes of a file `read_header` needs.
 
-    Raises `LoraError` if they show that the file is not safetensors, or shorter than its header.
+    Args:
+        head: the file's first `HEAD_BYTES` bytes, or all of a shorter file.
+        file_bytes: the file's size.
+
+    Raises:
+        LoraError: the file is not safetensors, or shorter than its header.
     """
     return _LENGTH_BYTES + _header_length(head, file_bytes)
 
 
 def read_header(start: bytes | memoryview, file_bytes: int) -> Header:
-    """Checks everything about the container, which the header and the file's size decide.
+    """Parses and checks a file's header.
 
-    `start` begins the file and holds at least its header. Raises `LoraError`.
+    Args:
+        start: the beginning of the file, at least its header.
+        file_bytes: the file's size.
+
+    Raises:
+        LoraError: the file is incomplete, malformed, or above a limit.
     """
     view = memoryview(start)
     nbytes = _LENGTH_BYTES + _header_length(bytes(view[:HEAD_BYTES]), file_bytes)
@@ -126,7 +136,7 @@ def read_header(start: bytes | memoryview, file_bytes: int) -> Header:
 
 
 def _header_length(head: bytes, file_bytes: int) -> int:
-    """Length of the JSON header in bytes, after ruling out what is not safetensors at all."""
+    """Returns the length of the JSON header in bytes; raises for files of other formats."""
     if file_bytes == 0:
         raise LoraError("the file is empty; copy it again")
     if not any(head):
@@ -184,17 +194,10 @@ def _damaged(what: str) -> LoraError:
 
 
 def _parse_header(raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(pairs)
-        if len(table) != len(pairs):
-            [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
-            raise _damaged(f"{shown(twice)!r} appears more than once")
-        return table
-
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except LoraError:
-        raise
+        header = parse_json(raw.decode("utf-8"))
+    except RepeatedKeyError as error:
+        raise _damaged(f"{shown(error.key)!r} appears more than once") from None
     except (ValueError, RecursionError) as error:
         raise _damaged("it is not JSON") from error
     if not isinstance(header, dict):
@@ -203,7 +206,7 @@ def _parse_header(raw: bytes) -> dict[str, Any]:
 
 
 def _read_metadata(metadata: object) -> dict[str, str]:
-    """The fields as text. Some writers put null for none, or values that are no strings."""
+    """Returns the fields as text. Some writers put null for none, or values that are no strings."""
     if metadata is None:
         return {}
     if not isinstance(metadata, dict):
@@ -219,12 +222,12 @@ def _read_metadata(metadata: object) -> dict[str, str]:
 
 
 def _is_size(value: object) -> bool:
-    # bool is an int to Python and not to the format.
+    # In Python, bool is an int; in the format it is not.
     return type(value) is int and 0 <= value < 1 << 63
 
 
 def _read_entry(name: str, entry: object) -> Span:
-    """One tensor's place, its sizes agreeing."""
+    """Reads one tensor's entry, and checks that its shape and its bytes agree."""
     if len(name) > MAX_NAME_CHARACTERS:
         raise _damaged(f"the name {shown(name)!r} is {len(name):,} characters long")
     if not isinstance(entry, Mapping) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -260,9 +263,9 @@ def _read_entry(name: str, entry: object) -> Span:
 
 
 def _check_spans(spans: Mapping[str, Span], start: int, file_bytes: int) -> None:
-    """Refuses gaps, overlaps, a file that is too short, and bytes after the last tensor.
+    """Raises `LoraError` for gaps, overlaps, a short file, and bytes after the last tensor.
 
-    `start` is where the buffer begins in the file, in bytes.
+    `start` is the offset of the buffer in the file.
     """
     ordered = sorted((span.begin, span.end, name) for name, span in spans.items())
     if ordered and ordered[0][0] != 0:

@@ -7,12 +7,12 @@ belongs to when other files lie in the same folder.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from wuliart_lora.errors import LoraError, shown
 from wuliart_lora.peft_config import PeftConfig, read_peft_config
+from wuliart_lora.strict_json import RepeatedKeyError, parse_json
 
 SIDECAR_NAME: Final = "adapter_config.json"
 _MODEL_NAME: Final = "adapter_model.safetensors"
@@ -61,7 +61,7 @@ def rival_error(rival: str) -> LoraError:
 
 
 def check_sidecar_size(size: int) -> None:
-    """Raises `LoraError` for a size in bytes above the limit."""
+    """Raises `LoraError` for a size above the limit, in bytes."""
     if size > MAX_SIDECAR_BYTES:
         raise LoraError(
             f"{SIDECAR_NAME} beside it has {size:,} bytes and {MAX_SIDECAR_BYTES:,} is the limit; "
@@ -70,9 +70,14 @@ def check_sidecar_size(size: int) -> None:
 
 
 def parse_sidecar(data: bytes) -> dict[str, Any]:
-    """The fields in the file's bytes; `LoraError` if it is no JSON object."""
+    """Returns the fields in the file's bytes; raises `LoraError` if it is no JSON object."""
     try:
-        config = json.loads(data.decode("utf-8"))
+        config = parse_json(data.decode("utf-8"))
+    except RepeatedKeyError as error:
+        raise LoraError(
+            f"{SIDECAR_NAME} beside it gives {shown(error.key)!r} twice; save the adapter again "
+            "with peft"
+        ) from None
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
@@ -83,7 +88,7 @@ def parse_sidecar(data: bytes) -> dict[str, Any]:
 
 
 def read_sidecar(config: Mapping[str, Any]) -> PeftConfig:
-    """The scale that its fields give; `LoraError` if they are not understood."""
+    """Reads the scale from its fields; raises `LoraError` if they are not understood."""
     if not config.keys() & {"peft_type", "r", "lora_alpha"}:
         raise LoraError(
             f"{SIDECAR_NAME} beside it gives none of peft_type, r and lora_alpha; move it away if "

@@ -1,8 +1,7 @@
-"""The bytes of one adapter slot, built from an adapter and the slot's layout.
+"""Packs an adapter into the bytes of one slot, as the slot's layout says.
 
-Owns packing: stacking, transposing, padding to one rank, rounding to the slot's element type, and
-turning factors of timestep-only layers into rows of their tables. Knows nothing of files, sockets
-or the segment the bytes go to.
+Packing stacks and transposes factors, pads them to one rank, rounds them to the slot's element
+type, and turns factors of timestep-only layers into rows of their tables.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class SlotImage:
-    """Everything a slot needs to hold one adapter.
+    """The content of a slot, and what the server needs to read it.
 
     `data` is uint8 [written_bytes]: the slot from its first byte to the end of its last region.
     `packed_rank` is the rank of every low-rank region, `sites` are the layout's sites the adapter
@@ -37,7 +36,7 @@ class SlotImage:
 
 
 def module_shapes(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
-    """Module path -> (in_features, out_features) of every module the layout has a place for."""
+    """Returns module path -> (in_features, out_features) of every module in the layout."""
     width = layout.parameters.width
     return {
         module: (site.in_features if isinstance(site, LowRankSite) else width, site.out_features)
@@ -48,11 +47,17 @@ def module_shapes(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
 def build_image(
     adapter: LoraAdapter, layout: SegmentLayout, conditioning: Float32Array
 ) -> SlotImage:
-    """Packs `adapter`, parsed against `module_shapes(layout)`.
+    """Packs an adapter.
 
-    `conditioning` is silu(temb), float32 [modulation_rows, width]: what timestep-only layers read.
-    Raises `LoraError` if a value does not fit the slot's element type, `ValueError` if the
-    arguments do not belong together.
+    Args:
+        adapter: parsed against `module_shapes(layout)`.
+        layout: of the slot.
+        conditioning: silu(temb), the input of timestep-only layers: float32
+            [modulation_rows, width].
+
+    Raises:
+        LoraError: a value does not fit the slot's element type.
+        ValueError: the arguments do not belong together.
     """
     parameters = layout.parameters
     if conditioning.shape != (parameters.modulation_rows, parameters.width):
@@ -99,9 +104,9 @@ def _write_products(
     site: LowRankSite,
     adapter: LoraAdapter,
 ) -> None:
-    """Into `down` [parts, rank, in] and `up` [parts, rank, out]."""
+    """Writes a site's factors to `down` [parts, rank, in] and `up` [parts, rank, out]."""
     for part, module in enumerate(site.modules):
-        # Parts the adapter leaves alone and rows beyond a module's own rank stay zero.
+        # Parts that the adapter does not act on, and rows beyond a module's own rank, stay zero.
         if module not in adapter.factors:
             continue
         if layout.parameters.dtype == "bfloat16" and (bits := adapter.factors.bfloat16(module)):
@@ -113,7 +118,10 @@ def _write_products(
 
 
 def _table(factors: LoraFactors, conditioning: Float32Array, module: str) -> Float32Array:
-    """What the layer's output gains for each row of `conditioning`: float32 [rows, out]."""
+    """Returns the adapter's addition to the layer's output, by row of `conditioning`.
+
+    Float32 [rows, out].
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         table = ((conditioning @ factors.down.T) @ factors.up.T).astype(np.float32, copy=False)
     if not np.isfinite(table).all():
@@ -126,14 +134,14 @@ def _table(factors: LoraFactors, conditioning: Float32Array, module: str) -> Flo
 def _region(
     data: npt.NDArray[np.uint8], layout: SegmentLayout, offset: int, shape: tuple[int, ...]
 ) -> npt.NDArray[np.generic]:
-    """A writable view of one region, in the slot's element type (bfloat16 as its 16 bits)."""
+    """Returns a writable view of one region in the slot's element type (bfloat16 as uint16)."""
     count = int(np.prod(shape))
     element = np.dtype("<f4" if layout.parameters.dtype == "float32" else "<u2")
     return data[offset : offset + count * element.itemsize].view(element).reshape(shape)
 
 
 def _encode(values: Float32Array, layout: SegmentLayout, module: str) -> npt.NDArray[np.generic]:
-    """Finite float32 values in the slot's element type, rounded to nearest, ties to even."""
+    """Converts finite float32 values to the slot's element type: to nearest, ties to even."""
     if layout.parameters.dtype == "float32":
         return values
     bits = values.view(np.uint32)

@@ -1,7 +1,7 @@
 """The layout of one adapter slot: which tensor of an adapter lies at which byte.
 
-Server and manager derive the same table from the same `LayoutParameters` and compare its hash
-when they attach. Owns names, shapes and offsets; knows nothing of files, memory or devices.
+Server and manager derive the same table from the same `LayoutParameters`, and compare its hash
+when the manager attaches.
 
 A slot holds two kinds of regions:
 
@@ -16,7 +16,7 @@ A slot holds two kinds of regions:
   one row per timestep. It holds what the adapter adds to that table: `[rows, out_features]`.
 
 The regions of the sites that an adapter acts on lie densely, one after another, so that a small
-adapter is few bytes to write, to sum and to copy. A slot has room for all sites at `max_rank`.
+adapter is few bytes to write, to hash and to copy. A slot can hold all sites at `max_rank`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from functools import cached_property
 from typing import Final
 
 REGION_ALIGNMENT: Final = 256
-"""Bytes; what CUDA's vectorised loads and cuBLAS like best."""
+"""Bytes; the alignment that CUDA's vectorised loads and cuBLAS prefer."""
 
 SLOT_ALIGNMENT: Final = 2 << 20
 """Bytes; the granularity of CUDA's physical allocations."""
@@ -38,8 +38,8 @@ DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2}
 
 MAX_BLOCKS: Final = 1_000
 MAX_FEATURES: Final = 1 << 17
-"""Of any product's input or output. Both are far beyond any model; without a bound, a wrong number
-from the other side would cost memory before the hashes could be compared."""
+"""Largest input or output of a product. Both bounds are far beyond any model; without them, a wrong
+number from the other process would use memory before the hashes could be compared."""
 
 MODULATION_SHARES: Final = 6
 """shift, scale and gate, for attention and for the feed-forward layer."""
@@ -47,7 +47,7 @@ MODULATION_SHARES: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class LayoutParameters:
-    """Everything a slot's layout depends on; the fields of the message of the same name."""
+    """All that a slot's layout depends on; the fields of the message of the same name."""
 
     blocks: int
     width: int
@@ -78,7 +78,7 @@ class LowRankSite:
     """Module paths in the diffusers transformer, one per part, in the order they are fused."""
     in_features: int
     out_features: int
-    """Of one part."""
+    """Of each part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +92,17 @@ class DeltaSite:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Where one adapter's tensors lie."""
+    """The offsets of one adapter's tensors."""
 
     offsets: Mapping[str, tuple[int, ...]]
-    """Site -> first bytes of its tensors from the start of the slot: `down` and `up`, or the table.
+    """Site -> offsets of its tensors from the start of the slot: `down` and `up`, or the table.
     In the order of `SegmentLayout`'s sites."""
     nbytes: int
-    """Up to the end of the last one."""
+    """Bytes up to the end of the last tensor."""
 
 
 def _block_products(n: int, p: LayoutParameters) -> list[tuple[str, tuple[str, ...], int, int]]:
-    """(site, modules, in, out) of block n, in the order they run."""
+    """Returns (site, modules, in, out) of block n's products, in the order they run."""
     path, d, m = f"transformer_blocks.{n}", p.width, p.mlp_width
     attn = f"{path}.attn"
     qkv = tuple(f"{attn}.{x}" for x in ("to_q", "to_k", "to_v"))
@@ -124,7 +124,7 @@ def _align(offset: int, to: int) -> int:
 
 
 class SegmentLayout:
-    """The table both sides derive; immutable after construction."""
+    """The table that server and manager derive; immutable after construction."""
 
     def __init__(self, parameters: LayoutParameters) -> None:
         p = self.parameters = parameters
@@ -166,19 +166,19 @@ class SegmentLayout:
         return table
 
     def down_shape(self, site: LowRankSite, rank: int) -> tuple[int, int]:
-        """Shape of the site's stacked A matrices, packed for `rank`."""
+        """Returns the shape of the site's stacked A matrices, packed for `rank`."""
         return len(site.modules) * rank, site.in_features
 
     def up_shape(self, site: LowRankSite, rank: int) -> tuple[int, int, int]:
-        """Shape of the site's transposed B matrices, packed for `rank`."""
+        """Returns the shape of the site's transposed B matrices, packed for `rank`."""
         return len(site.modules), rank, site.out_features
 
     def delta_shape(self, site: DeltaSite) -> tuple[int, int]:
-        """Shape of the site's table."""
+        """Returns the shape of the site's table."""
         return self.parameters.modulation_rows, site.out_features
 
     def packing(self, rank: int, sites: Iterable[str]) -> Packing:
-        """Where the tensors of an adapter that acts on these sites lie, packed for `rank`.
+        """Returns the offsets of an adapter that acts on these sites, packed for `rank`.
 
         Raises:
             ValueError: the rank or a site does not belong to this layout.
@@ -209,7 +209,7 @@ class SegmentLayout:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over every name and shape and how they are packed; 64 hexadecimal digits."""
+        """SHA-256 over all names, shapes and packing rules; 64 hexadecimal digits."""
         digest = hashlib.sha256()
         digest.update(repr(self.parameters).encode())
         for site in (*self.low_rank_sites.values(), *self.delta_sites.values()):

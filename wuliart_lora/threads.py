@@ -1,7 +1,6 @@
-"""Work on many arrays, spread over half of the processor's cores.
+"""Runs work on many arrays in threads, on at most half of the processor's cores.
 
-The other half is for whoever generates images meanwhile. Knows nothing of the work; arrays are
-worked on without Python's lock, so that threads suffice.
+The other half is left to the server. numpy releases Python's lock, so threads are enough.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST: Final = 4
-"""With more they wait for Python's lock, and for memory: a 300 MB file takes 335 ms with 4 of 16
-cores, 365 with 8, 465 with 1 (200 of it is its hash, beside)."""
+"""More threads wait for Python's lock, and for memory: a 300 MB file takes 335 ms with 4 of 16
+cores, 365 with 8, 465 with 1 (200 of it is its hash, which runs beside)."""
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """`work` of every item, in order; raises what the first one in that order to fail raises."""
+    """Returns `work` of every item in order; raises the error of the first item that fails."""
     workers = min(MOST, (os.cpu_count() or 1) // 2)
     if workers < 2:
         return [work(item) for item in items]

@@ -310,9 +310,10 @@ def test_autov3_of_a_file_of_many_pieces(tmp_path: Path, monkeypatch: pytest.Mon
         (b"[1]", "is not a JSON object"),
         (b" " * (MAX_SIDECAR_BYTES + 1), "has 1,048,577 bytes and 1,048,576 is the limit"),
         (b"{}", "gives none of peft_type, r and lora_alpha"),
+        (b'{"r": 4, "lora_alpha": 4, "lora_alpha": 16}', "gives 'lora_alpha' twice"),
         (b'{"r": 8, "lora_alpha": 8}', "gives rank 8 for img_in and its weights have rank 4"),
     ],
-    ids=["empty", "half", "deep", "no text", "list", "huge", "nothing", "other rank"],
+    ids=["empty", "half", "deep", "no text", "list", "huge", "nothing", "twice", "other rank"],
 )
 def test_a_sidecar_that_is_not_understood_refuses_the_adapter(
     tmp_path: Path, sidecar: bytes, reason: str

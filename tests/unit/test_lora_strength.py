@@ -182,6 +182,10 @@ def test_metadata_without_an_alpha_gives_a_scale_of_one(metadata: dict[str, Any]
             },
             "'lora_config' means a scale of 4 .*'transformer.lora_config' one of 2",
         ),
+        (
+            {"lora_config": '{"r": 4, "lora_alpha": 4, "lora_alpha": 16}'},
+            "'lora_config' is unreadable: it gives 'lora_alpha' twice",
+        ),
         ({"use_dora": "true"}, "the header sets use_dora"),
         ({"diffusion_model.use_dora": "1"}, "the header sets use_dora"),
         ({"init_lora_weights": "pissa"}, "started with 'pissa'"),
