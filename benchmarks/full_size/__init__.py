@@ -1,1 +1,1 @@
-"""The engine at full size with random weights, on one GPU."""
+"""Benchmarks at Qwen-Image's real size with random weights; `python -m benchmarks.full_size`."""

@@ -1,9 +1,11 @@
-"""The VAE's decoder at its real size with random weights, against stock's; for `full_size`."""
+"""The VAE's decoder at its real size with random weights, against stock; used by `parts`."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage
@@ -12,33 +14,35 @@ from torch import Tensor
 from benchmarks.full_size.kernel_classes import breakdown, milliseconds
 from inference_server.model.tiles import decode_in_tiles
 from inference_server.model.vae import VaeConfig, VaeDecoder
-from inference_server.model.weights.checkpoint import WeightFiles
 
 
 class _Weights:
-    """A module's tensors by name, as `WeightFiles` gives them."""
+    """A module's tensors as `VaeTensors`."""
 
     def __init__(self, module: Any) -> None:
-        self._state = dict(module.state_dict())
+        self.folder = Path("random")
+        self._state: dict[str, Tensor] = dict(module.state_dict())
 
     def __contains__(self, name: str) -> bool:
         return name in self._state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._state[name].shape)
 
     def read(self, name: str) -> Tensor:
-        tensor: Tensor = self._state[name]
-        return tensor
+        return self._state[name]
 
 
 def decode(device: torch.device) -> dict[str, float]:
-    """The VAE's decoder, whole and in four tiles, against stock's."""
+    """Measures time, memory and difference of stock, the whole decode and four tiles."""
     with torch.inference_mode(False), device:
         stock: Any = AutoencoderKLQwenImage()
     stock.to(torch.bfloat16).requires_grad_(False).eval()
     config = VaeConfig.from_json(json.loads(stock.to_json_string()))
-    vae = VaeDecoder(config, cast(WeightFiles, _Weights(stock)), device, torch.bfloat16)
+    vae = VaeDecoder(config, _Weights(stock), device, torch.bfloat16)
     latents = torch.randn(1, 16, 128, 128, device=device)
     scale = torch.tensor(config.std, device=device).view(1, -1, 1, 1, 1)
     mean = torch.tensor(config.mean, device=device).view(1, -1, 1, 1, 1)

@@ -1,9 +1,9 @@
 """Whole images at Qwen-Image's real size through the product's own engine, on one GPU.
 
-`python -m benchmarks.full_size.images [--vram-budget 18.7GB --idle-vram 11.2GB] [--weights fp8]`:
-random weights; times of every stage, memory as the driver counts it for this process, images in
-flight together against one by one, and as many images in a row as asked for. A line for each
-figure, then one JSON line. `--tiny` tries it on a CPU.
+`python -m benchmarks.full_size images [--vram-budget 18.7GB --idle-vram 11.2GB] [--weights fp8]`
+measures every stage, memory by the driver's count, batches against single images, and `--images`
+images in a row, with random weights. Prints a line per value, then one line of JSON. `--tiny` runs
+on a CPU.
 """
 
 from __future__ import annotations
@@ -29,42 +29,45 @@ from inference_server.weight_kind import WeightKind
 PROMPT = "a lighthouse on a cliff above a stormy sea at dusk, seen from a small boat, number {}"
 STEPS = 4
 SLOTS, RANK = 2, 16
-"""Two warm adapters of rank 16 and the spare slot."""
+"""Two resident adapters of rank 16; the segment has a spare slot besides."""
 
 
 def used(device: torch.device) -> float:
-    """GB that the driver counts, the context included; nobody else is on the card."""
+    """Returns the GB in use by the driver's count, CUDA context included; the card is exclusive."""
     if device.type == "cpu":
         return 0.0
     free, total = torch.cuda.mem_get_info(device)
     return (total - free) / 1e9
 
 
-def synchronise(engine: Engine) -> None:
-    """Everything begun is done."""
+def synchronize(engine: Engine) -> None:
+    """Waits for all launched work."""
     if engine.model.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def image(engine: Engine, number: int, staged: bool = False) -> dict[str, float]:
-    """One image with a new prompt; seconds, by stage if asked: then each waits for the last."""
+    """Generates one image with a new prompt; returns the seconds of each stage.
+
+    Only with `staged` do the stages wait for each other and have times of their own.
+    """
     engine.rest()
-    synchronise(engine)
+    synchronize(engine)
     marks = [time.perf_counter()]
 
     def mark() -> None:
         if staged:
-            synchronise(engine)
+            synchronize(engine)
         marks.append(time.perf_counter())
 
     prompt = engine.encode(PROMPT.format(number))
     mark()
-    drawing = engine.begin(prompt, number, STEPS)
+    latent_image = engine.begin(prompt, number, STEPS)
     for _ in range(STEPS):
-        engine.step([drawing])
-        engine.check(drawing)
+        engine.step([latent_image])
+        engine.check(latent_image)
     mark()
-    pixels = engine.decode(drawing)
+    pixels = engine.decode(latent_image)
     mark()
     encode_image(pixels)
     mark()
@@ -74,23 +77,23 @@ def image(engine: Engine, number: int, staged: bool = False) -> dict[str, float]
     return dict(zip(names, spans, strict=True)) | {"total": marks[-1] - marks[0], "black": black}
 
 
-def in_flight(engine: Engine, count: int) -> float:
-    """Seconds of `count` images whose prompts are known, all in flight together."""
+def batch_seconds(engine: Engine, count: int) -> float:
+    """Measures the seconds of one batch of `count` images whose prompts are cached."""
     prompts = [engine.encode(PROMPT.format(0)) for _ in range(count)]
-    synchronise(engine)
+    synchronize(engine)
     began = time.perf_counter()
-    drawings: list[LatentImage] = [engine.begin(p, n, STEPS) for n, p in enumerate(prompts)]
+    images: list[LatentImage] = [engine.begin(p, n, STEPS) for n, p in enumerate(prompts)]
     for _ in range(STEPS):
-        engine.step(drawings)
-        for drawing in drawings:
-            engine.check(drawing)
-    for drawing in drawings:
-        engine.decode(drawing)
+        engine.step(images)
+        for latent_image in images:
+            engine.check(latent_image)
+    for latent_image in images:
+        engine.decode(latent_image)
     return time.perf_counter() - began
 
 
 def main() -> None:
-    """Loads, generates, reports."""
+    """Loads the model, generates, and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vram-budget", type=size)
     parser.add_argument("--idle-vram", type=size)
@@ -130,11 +133,11 @@ def main() -> None:
     for stage in ("text encode", "denoise", "decode", "jpeg"):
         report(f"{stage}, ms", 1e3 * statistics.median(row[stage] for row in stages))
     report("step, ms", 1e3 * statistics.median(row["denoise"] for row in stages) / STEPS)
-    alone = statistics.median(in_flight(engine, 1) for _ in range(3))
+    alone = statistics.median(batch_seconds(engine, 1) for _ in range(3))
     report("images that share a step by default", model.images_per_step)
     for count in (2, 3, 4):
-        report(f"{count} in flight against one by one", count * alone / in_flight(engine, count))
-    report("with four in flight, GB by the driver", used(device))
+        report(f"batch of {count} against one by one", count * alone / batch_seconds(engine, count))
+    report("with a batch of four, GB by the driver", used(device))
     engine.rest()
     rows, peak = [], 0.0
     for number in range(1, chosen.images + 1):

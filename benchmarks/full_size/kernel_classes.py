@@ -1,4 +1,4 @@
-"""Device time, by events and by kind of kernel. Knows nothing of what ran."""
+"""Device time by CUDA events and by class of kernel."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CLASSES = {
     "rotation": ("_norm_rotate",),
     "copy": ("memcpy", "memset", "copy"),
 }
-"""Parts of kernels' names, in the order they are tried; the rest is elementwise."""
+"""Class -> parts of its kernels' names; the first match counts, the rest is elementwise."""
 
 
 def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
-    """Median over `repeats`, by device events, after two to warm up."""
+    """Measures the median of `repeats` runs by device events, after two warm-up runs."""
     work(), work()
     times: list[float] = []
     for _ in range(repeats):
@@ -34,7 +34,7 @@ def milliseconds(work: Callable[[], object], repeats: int = 10) -> float:
 
 
 def breakdown(work: Callable[[], object]) -> dict[str, float]:
-    """Milliseconds of one run by class, and the wall time that no kernel filled."""
+    """Measures one run in ms by class of kernel, and the time between kernels."""
     work()
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiled:
         work()

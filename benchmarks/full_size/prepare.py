@@ -1,12 +1,13 @@
 """`wuliart-server prepare` on a checkpoint of Qwen-Image's real size: its memory and its time.
 
-`python -m benchmarks.full_size.prepare FOLDER`: makes a stock checkpoint and a Turbo LoRA of the
-real shapes, full of zeros, as sparse files that take no disk space; prepares it in a process of its
-own; prints a table and one JSON line. Needs 45 GB of free disk in FOLDER and no GPU.
+`python -m benchmarks.full_size prepare FOLDER` writes a stock checkpoint and a Turbo LoRA of the
+real shapes, as sparse files of zeros that occupy no disk space, prepares them in a process of its
+own, and prints a table and one line of JSON. Needs 45 GB of free disk in FOLDER and no GPU.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -32,7 +33,7 @@ SHARD_BYTES = 5_000_000_000
 
 
 def sparse(path: Path, tensors: Mapping[str, tuple[int, ...]]) -> None:
-    """A safetensors file of bf16 zeros that occupies only its header."""
+    """Writes a safetensors file of bf16 zeros that occupies only its header on disk."""
     header, offset = {}, 0
     for name, shape in tensors.items():
         end = offset + 2 * torch.Size(shape).numel()
@@ -47,7 +48,7 @@ def sparse(path: Path, tensors: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def shards(folder: Path, stem: str, state: Mapping[str, Tensor]) -> None:
-    """A component's weights in shards, with their index."""
+    """Writes a component's weights in shards, with their index."""
     groups: list[dict[str, tuple[int, ...]]] = [{}]
     size = 0
     for name, tensor in state.items():
@@ -65,7 +66,7 @@ def shards(folder: Path, stem: str, state: Mapping[str, Tensor]) -> None:
 
 
 def checkpoint(folder: Path) -> Path:
-    """Qwen-Image's shapes; its Turbo LoRA beside it is returned."""
+    """Writes a checkpoint of Qwen-Image's shapes; returns the Turbo LoRA written beside it."""
     with torch.device("meta"):
         transformer: Any = QwenImageTransformer2DModel()
         vae: Any = AutoencoderKLQwenImage()
@@ -94,8 +95,10 @@ def checkpoint(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Makes, prepares, reports, and removes what it made."""
-    root = Path(sys.argv[1])
+    """Writes the checkpoint, prepares it, reports, and removes the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    root: Path = parser.parse_args().folder
     turbo = checkpoint(root / "stock")
     out = root / "prepared"
     began = time.perf_counter()

@@ -1,8 +1,8 @@
-"""What the memory plan and the physics give on a card that is not at hand: a projection, on paper.
+"""Projects the time of an image on an RTX 4090 from its published limits; measures nothing.
 
-`python -m benchmarks.full_size.projection`: stage by stage for an RTX 4090 within the mission's
-memory. It knows the card's published limits and how much of such limits the engine reached
-elsewhere; it measures nothing.
+`python -m benchmarks.full_size projection` prints the stages that docs/performance.md and
+docs/decisions.md quote: bytes and operations of the memory plan, divided by the share of the card's
+limits that the engine reached on an H200.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.full_size.__main__ import BUDGET, IDLE
+from benchmarks.full_size.parts import BUDGET, IDLE
 from benchmarks.full_size.random_model import full_demand
 from inference_server.engine.memory_plan import MemoryPlan
 from inference_server.loading.memory_plan import make_plan
 from inference_server.weight_kind import WeightKind
 
 PRODUCTS, ATTENTION = 55.7e12, 12.8e12
-"""Operations of one step at 4,096 image tokens (the mission's figures)."""
+"""Floating-point operations of one step at 4,096 image tokens."""
 DECODE_BYTES = 100e9
-"""Read and written by the decode in tiles: 25 ms were measured on a card of 4 TB/s."""
+"""Bytes that the decode in tiles reads and writes: 25 ms were measured on a card of 4 TB/s."""
 STEPS = 4
 
 
@@ -31,21 +31,22 @@ class Card:
 
     name: str
     bf16: float
-    """Dense operations a second."""
+    """Dense operations per second."""
     fp8: float
+    """Dense operations per second."""
     memory: float
-    """Bytes a second."""
+    """Bytes per second."""
     link: float
-    """Bytes a second from host memory, as others measured it."""
+    """Bytes per second from host memory, as published measurements have it."""
     reached: float
-    """Share of the limits that the engine reaches: 97 of 116 ms were measured on Hopper."""
+    """Share of the limits that the engine reaches: on Hopper 116 ms where they allow 97."""
 
 
 RTX_4090 = Card("RTX 4090", 165e12, 330e12, 1e12, 25e9, 97 / 116)
 
 
 def stages(card: Card, plan: MemoryPlan, kind: WeightKind) -> list[tuple[str, float, str]]:
-    """(stage, seconds, what bounds it) of an image with a new prompt after an idle moment."""
+    """Returns (stage, seconds, bound) of an image with a new prompt after an idle period."""
     d = plan.demand
     speed = card.fp8 if kind is WeightKind.FP8 else card.bf16
     compute = (PRODUCTS / speed + ATTENTION / card.bf16) / card.reached
@@ -62,14 +63,14 @@ def stages(card: Card, plan: MemoryPlan, kind: WeightKind) -> list[tuple[str, fl
 
 
 def main() -> None:
-    """Prints a table for each kind of weights."""
+    """Prints one table per kind of weights."""
     console = Console()
     for kind in WeightKind:
         plan = make_plan(full_demand(kind), BUDGET, IDLE)
         title = (
             f"PROJECTION: {RTX_4090.name}, {kind}, {plan.idle / 1e9:.1f} GB idle, "
             f"{plan.peak / 1e9:.1f} GB at most; blocks: {plan.resident_blocks} resident, "
-            f"{plan.cached_blocks} staying, {plan.streamed_blocks - plan.cached_blocks} streamed"
+            f"{plan.cached_blocks} cached, {plan.streamed_blocks - plan.cached_blocks} streamed"
         )
         table = Table("stage", "seconds", "bound by", title=title)
         rows = stages(RTX_4090, plan, kind)
@@ -77,7 +78,7 @@ def main() -> None:
             table.add_row(stage, f"{seconds:.2f}", bound)
         known = sum(seconds for stage, seconds, _ in rows if stage != "text encoder")
         total = known + rows[0][1]
-        table.add_row("new prompt → JPEG", f"{total:.2f}", "the mission says 2.8 to 3.3")
+        table.add_row("new prompt → JPEG", f"{total:.2f}", "expected: 2.8 to 3.3")
         table.add_row("known prompt → JPEG", f"{known:.2f}", "")
         console.print(table)
 

@@ -1,8 +1,7 @@
-"""What eight-bit weights cost in exactness, block by block.
+"""The error of float8 weights, block by block.
 
-`python -m benchmarks.full_size.quantized_blocks`: the embedded model's transformer on the CPU,
-every block given what the exact one before it made; `benchmarks.full_size fp8` does the same at
-full size.
+`python -m benchmarks.full_size quantized_blocks` measures the embedded model's transformer on the
+CPU; every block gets the exact output of the one before. `parts fp8` measures the full size.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from inference_server.weight_kind import WeightKind
 PROMPT = "a rocket on a purple background"
 
 
-def per_block(exact: Transformer, eight: Transformer, image: ImageInputs) -> list[float]:
-    """Error of what each eight-bit block adds to the image stream, relative to what is added.
+def per_block(exact: Transformer, quantized: Transformer, image: ImageInputs) -> list[float]:
+    """Measures the relative error of what each quantized block adds to the image stream.
 
     Args:
-        exact: decides what every block reads.
-        eight: the same network with other weights.
-        image: at some noise level.
+        exact: its streams are the input of every block.
+        quantized: the same network with quantized weights.
+        image: an image's inputs, without adapters.
     """
     img, txt = exact.begin(image)
     errors = []
-    for index, (weights, rounded) in enumerate(zip(exact.blocks, eight.blocks, strict=True)):
+    for index, (weights, rounded) in enumerate(zip(exact.blocks, quantized.blocks, strict=True)):
         others = copy.deepcopy((img, txt))
         before = img.x.float().clone()
         exact.through(index, weights, image, img=img, txt=txt)
-        eight.through(index, rounded, image, img=others[0], txt=others[1])
+        quantized.through(index, rounded, image, img=others[0], txt=others[1])
         added = img.x.float() - before
         errors.append(float((others[0].x.float() - before - added).norm() / added.norm()))
     return errors
@@ -46,7 +45,7 @@ def per_block(exact: Transformer, eight: Transformer, image: ImageInputs) -> lis
 
 @torch.inference_mode()
 def main() -> None:
-    """Prints a line for each block, then one JSON line."""
+    """Prints a line per block, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
@@ -55,12 +54,12 @@ def main() -> None:
         source = open_source(EMBEDDED_MODEL, EMBEDDED_TURBO)
         return Engine(load_model(source, torch.device("cpu"), torch.float32, weights=kind))
 
-    exact, eight = load(WeightKind.BF16), load(WeightKind.FP8)
-    drawing = exact.begin(exact.encode(PROMPT), 1, 4)
+    exact, quantized = load(WeightKind.BF16), load(WeightKind.FP8)
+    begun = exact.begin(exact.encode(PROMPT), 1, 4)
     image = ImageInputs(
-        drawing.latents, drawing.prompt.states, drawing.prompt.rotation, drawing.modulation[0]
+        begun.latents, begun.prompt.states, begun.prompt.rotation, begun.modulation[0]
     )
-    errors = per_block(exact.model.transformer, eight.model.transformer, image)
+    errors = per_block(exact.model.transformer, quantized.model.transformer, image)
     for index, error in enumerate(errors):
         print(f"block {index:2}  {100 * error:5.2f} %")
     line = json.dumps({"model": "embedded", "per_block": [round(error, 5) for error in errors]})

@@ -1,8 +1,7 @@
-"""A model of Qwen-Image's shapes with random weights, made where they are needed.
+"""A model of Qwen-Image's shapes with random weights.
 
-Owns a `Source` that reads nothing from disk, so that the product itself, not a copy of its loops,
-can be measured at full size on a machine without the checkpoint. `TINY` has the same architecture
-for trying a benchmark on a CPU.
+`RandomSource` reads no weights from disk, so the product itself can be measured at full size on a
+machine without the checkpoint. `TINY` has the same architecture, for trying a benchmark on a CPU.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ QWEN_VL: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
 }
-"""Qwen2.5-VL-7B's language model; the library's own defaults are the 72 B one's."""
+"""The language model of Qwen2.5-VL-7B; transformers' defaults are those of the 72B model."""
 FULL: dict[str, dict[str, Any]] = {
     "transformer": {"out_channels": 16},
     "text_encoder": QWEN_VL,
@@ -76,15 +75,14 @@ TINY: dict[str, dict[str, Any]] = FULL | {
     "vae": {"base_dim": 16},
 }
 VOCABULARY = 4_096
-"""The embedded model's tokenizer gives no larger ids."""
-
+"""Rows of the embedding; the embedded model's tokenizer gives no larger ids."""
 
 UNMOVED_BYTES = 191_000_000
-"""Edges, tables, VAE and prompts, as `load_model` counts them at full size."""
+"""Edges, tables, VAE and prompt cache at full size, as `load_model` counts them."""
 
 
 def full_demand(kind: WeightKind) -> Demand:
-    """Of the real Qwen-Image on a GPU, `kind` its blocks' matrices, with three slots of rank 16."""
+    """Returns the memory demand of Qwen-Image on a GPU with three adapter slots of rank 16."""
     shape, text = TransformerConfig(), TextConfig.from_json(QWEN_VL)
     return Demand(
         always=UNMOVED_BYTES + runtime_bytes(torch.device("cuda")),
@@ -99,7 +97,7 @@ def full_demand(kind: WeightKind) -> Demand:
 
 
 class _RandomVae:
-    """The VAE's tensors by name, as `WeightFiles` gives them."""
+    """Random tensors of the VAE as `VaeTensors`."""
 
     def __init__(self, model: Any, scale: float) -> None:
         self.folder = EMBEDDED_MODEL / "vae"
@@ -125,20 +123,20 @@ class _RandomVae:
 
 
 class RandomSource:
-    """See `inference_server.model.weights.source.Source`.
+    """Random weights as an `inference_server.model.weights.source.Source`.
 
     Args:
         configs: FULL or TINY.
-        device: where numbers are generated; a GPU makes 13 billion of them in a second.
+        device: where numbers are generated; a GPU generates 13 billion in a second.
     """
 
     turbo_lora = ""
     parameters = 20_430_401_088
-    schedule = ChosenSchedule(FAMILIES["lightning"], "Lightning's, as most people have it")
+    schedule = ChosenSchedule(FAMILIES["lightning"], "Lightning's, the most widely used")
     kind: WeightKind | None = None
 
     def __init__(self, configs: dict[str, dict[str, Any]], device: torch.device) -> None:
-        # The tokenizer is all that is read from it; the preview's factors are fitted.
+        # Only the tokenizer is read from the folder; the preview's factors are fitted.
         self._folder = TemporaryDirectory()
         self.folder = Path(self._folder.name)
         shutil.copytree(EMBEDDED_MODEL / "tokenizer", self.folder / "tokenizer")
@@ -182,7 +180,7 @@ class RandomSource:
         return cast(WeightFiles, self._vae)
 
     def _read(self, name: str) -> Tensor:
-        """A tensor of the transformer; scaled to keep activations alive through 60 blocks."""
+        """Returns a tensor of the transformer, scaled so that activations survive 60 blocks."""
         c, (module, kind) = self._shape, name.rsplit(".", 1)
         d = c.width
         if "norm" in module and not module.endswith("linear"):

@@ -1,9 +1,8 @@
-"""The real server with a model of Qwen-Image's real shapes whose weights are random.
+"""The real server with a model of Qwen-Image's shapes and random weights.
 
-    python -m benchmarks.full_size.random_server [wuliart-server's own arguments]
-
-For measuring the whole service at full size on a machine without the checkpoint. `WULIART_TINY=1`
-takes a model that a CPU can generate with.
+`python -m benchmarks.full_size.random_server [OPTION ...]` takes wuliart-server's options. It
+serves measurements of the whole service on a machine without the checkpoint; with `WULIART_TINY=1`
+the model is small enough for a CPU.
 """
 
 from __future__ import annotations
@@ -15,16 +14,21 @@ import torch
 
 from benchmarks.full_size.random_model import FULL, TINY, RandomSource
 from inference_server import assembly
-from inference_server.__main__ import main
+from inference_server.__main__ import main as serve
 
 
-def open_source(model: Path, turbo_lora: Path | None) -> RandomSource:
-    """In place of `inference_server.loading.sources.open_source`; looks at nothing it is given."""
+def open_source(folder: Path, turbo_lora: Path | None, schedule: str | None) -> RandomSource:
+    """Replaces `inference_server.loading.sources.open_source`; ignores its arguments."""
     if os.environ.get("WULIART_TINY"):
         return RandomSource(TINY, torch.device("cpu"))
     return RandomSource(FULL, torch.device("cuda"))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs the server."""
     vars(assembly)["open_source"] = open_source
+    serve()
+
+
+if __name__ == "__main__":
     main()

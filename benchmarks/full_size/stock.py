@@ -1,8 +1,8 @@
 """Stock diffusers at Qwen-Image's real size in little memory: group offload with streams.
 
-`python -m benchmarks.full_size.stock [--out FILE]`: random weights in host memory, one block at a
-time on the GPU, as diffusers' documentation advises for cards that are too small; what
-`benchmarks.full_size.images --vram-budget 18.7GB` is compared with. Needs 70 GB of host memory.
+`python -m benchmarks.full_size stock [--out FILE]` keeps random weights in host memory and one
+block at a time on the GPU, as diffusers' documentation advises for small cards. Compare it with
+`images --vram-budget 18.7GB`. Needs 70 GB of host memory.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from inference_server.model.offload.pinned_memory import host_memory
 
 
 def to_host(model: Any, device: torch.device) -> None:
-    """Into pinned memory; diffusers would pin a second copy of what is not."""
+    """Moves parameters into pinned memory; diffusers would pin a second copy of pageable ones."""
     for parameter in model.parameters():
         place = host_memory(parameter.nbytes, device).view(parameter.dtype)
         parameter.data = place.view(parameter.shape).copy_(parameter.data)
 
 
 def build(configs: dict[str, dict[str, Any]], device: torch.device) -> Any:
-    """The pipeline, its large parts in host memory."""
+    """Builds the pipeline with its large parts in host memory."""
     torch.set_default_dtype(torch.bfloat16)
     try:
         with device:
@@ -59,7 +59,7 @@ def build(configs: dict[str, dict[str, Any]], device: torch.device) -> Any:
     apply_group_offloading(
         transformer, device, host, "block_level", num_blocks_per_group=1, use_stream=streams
     )
-    # The text encoder's embedding is read outside of the part that has the list of layers.
+    # By leaf, because the embedding is read outside of the module that holds the list of layers.
     apply_group_offloading(text, device, host, "leaf_level", use_stream=streams)
     vae.enable_tiling()
     pipeline: Any = QwenImagePipeline(
@@ -74,7 +74,7 @@ def build(configs: dict[str, dict[str, Any]], device: torch.device) -> Any:
 
 
 def main() -> None:
-    """Builds, generates, reports."""
+    """Builds the pipeline, generates images, and prints one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="a small model, on a CPU")
@@ -86,7 +86,7 @@ def main() -> None:
     for number in range(chosen.images + 1):
         marks = [time.perf_counter()]
 
-        def mark(_: Any, step: int, timestep: Any, kept: Any, marks: Any = marks) -> Any:
+        def mark(_: Any, step: int, timestep: Any, kept: Any, marks: list[float] = marks) -> Any:
             if device.type == "cuda":
                 torch.cuda.synchronize()
             marks.append(time.perf_counter())

@@ -1,10 +1,10 @@
-"""A LoRA manager at work beside a generating card, at Qwen-Image's real size: both ways to inject.
+"""LoRA files that change while a GPU generates at Qwen-Image's real size; both ways to inject.
 
-`python -m benchmarks.full_size.swap [--seconds 20] [--out FILE]`: the real manager as a process,
-the server's own store and sockets, and the transformer with random weights stepping all the while.
-For `staged` and `direct` each: what the manager takes of the card, how soon a closed file can be
-generated with, and what its arrival does to the steps. A line for each figure, then one JSON line.
-Needs an H200.
+`python -m benchmarks.full_size swap [--seconds 20] [--out FILE]` runs the real manager as a
+process, the server's store and sockets, and steps of the transformer with random weights. For
+`staged` and `direct` it measures the manager's memory on the card, the time from a closed file to a
+resident adapter, and the effect on the steps. Prints a line per value, then one line of JSON. Needs
+an H200.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from benchmarks.full_size.__main__ import Bench
+from benchmarks.full_size.transformer_pair import TransformerPair
 from benchmarks.report import Report, percentile
 from inference_server.adapters.records import AdapterState
 from inference_server.adapters.segment import AdapterSegment
@@ -39,24 +39,24 @@ from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 RANK, SLOTS = 16, 3
 SMALL = ("attn.to_q", "attn.to_k", "attn.to_v")
-"""Modules of the small file: with rank 8, 18 MB."""
+"""Modules of the small file, which has 18 MB at rank 8."""
 
 
 @dataclass
 class Server:
-    """What of the server the manager talks to, on an event loop in a thread of its own."""
+    """The server's side of the manager's protocol, on an event loop in a thread of its own."""
 
     store: AdapterStore
     folder: Path
     ready: threading.Event = field(default_factory=threading.Event)
     news: threading.Event = field(default_factory=threading.Event)
-    """Set with every change of the store's: whoever waits for one costs the steps nothing."""
+    """Set at every change of the store, so that waiting for one does not disturb the steps."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def run(self, conditioning: bytes) -> None:
-        """Until `loop` is stopped."""
+        """Serves until `loop` is stopped."""
         asyncio.set_event_loop(self.loop)
-        # Held by a name: a task that nobody holds may end at any time.
+        # Kept in a variable: the loop holds tasks only weakly.
         serving = self.loop.create_task(self._serve(conditioning))
         self.loop.run_forever()
         serving.cancel()
@@ -77,7 +77,7 @@ class Server:
             self.news.set()
 
     def resident(self, name: str) -> str:
-        """Content hash of what is resident under a name; empty: nothing."""
+        """Returns the content hash of the resident adapter of that name; empty if there is none."""
         adapter = self.store.catalog.get(name)
         there = adapter is not None and adapter.state is AdapterState.RESIDENT
         return adapter.entry.content_hash if there and adapter is not None else ""
@@ -85,7 +85,7 @@ class Server:
 
 @contextmanager
 def stepping(model: Transformer, image: ImageInputs) -> Iterator[list[float]]:
-    """Steps all the while; yields the milliseconds of each, as they come."""
+    """Runs steps in the background; yields a list that each step's ms are appended to."""
     times: list[float] = []
     stop = threading.Event()
 
@@ -110,7 +110,10 @@ def stepping(model: Transformer, image: ImageInputs) -> Iterator[list[float]]:
 
 
 def random_file(layout: SegmentLayout, rank: int, modules: Sequence[str], seed: int) -> bytes:
-    """In bf16, generated on the GPU: 150 million numbers take a processor half a minute."""
+    """Returns a LoRA file in bf16.
+
+    Generated on the GPU, because a CPU needs half a minute for 150 million numbers.
+    """
     torch.manual_seed(seed)
     tensors = {}
     for module in modules:
@@ -124,7 +127,7 @@ def random_file(layout: SegmentLayout, rank: int, modules: Sequence[str], seed: 
 
 
 def swap(server: Server, loras: Path, name: str, data: bytes) -> float:
-    """Seconds from a file's closing to its being drawable."""
+    """Measures the seconds from closing a file until its adapter is resident."""
     path = loras / f"{name}.safetensors"
     before = server.resident(name)
     with path.open("wb") as file:
@@ -138,26 +141,32 @@ def swap(server: Server, loras: Path, name: str, data: bytes) -> float:
 
 
 def used() -> float:
-    """MB that the driver counts, everybody's."""
+    """Returns the MB in use by the driver's count, of all processes."""
     free, total = torch.cuda.mem_get_info()
     return (total - free) / 1e6
 
 
 def measure(
-    inject: str, bench: Bench, model: Transformer, files: dict[str, list[bytes]], seconds: float,
-    layout: SegmentLayout, report: Report,
-) -> None:  # fmt: skip
-    """One way to inject."""
-    image = bench.image(model)
+    inject: str,
+    pair: TransformerPair,
+    model: Transformer,
+    *,
+    files: dict[str, list[bytes]],
+    seconds: float,
+    layout: SegmentLayout,
+    report: Report,
+) -> None:
+    """Measures one way to inject."""
+    image = pair.image(model)
     with tempfile.TemporaryDirectory(prefix="wuliart-") as folder:
         service = Service(
             Path(folder) / "run", Path(folder) / "loras", manager_arguments=["--inject", inject]
         )
         with torch.inference_mode(False):  # as in the server: it is written to by others
-            segment = AdapterSegment(layout, SLOTS, bench.device)
+            segment = AdapterSegment(layout, SLOTS, pair.device)
         store = AdapterStore(segment, SLOTS - 1)
         server = Server(store, service.runtime_dir)
-        rows = len(bench.schedules.rows) * bench.config.width * 4
+        rows = len(pair.schedules.rows) * pair.config.width * 4
         threading.Thread(target=server.run, args=(bytes(rows),), daemon=True).start()
         server.ready.wait(10)
         with stepping(model, image) as idle:
@@ -198,15 +207,15 @@ def measure(
 
 @torch.inference_mode()
 def main() -> None:
-    """Builds, runs and reports."""
+    """Measures both ways to inject."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of swapping, each way")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     found: dict[str, object] = {}
     report = Report({"device": torch.cuda.get_device_name(), "swap": found}, found, chosen.out)
-    bench = Bench()
-    c, rows = bench.config, len(bench.schedules.rows)
+    pair = TransformerPair()
+    c, rows = pair.config, len(pair.schedules.rows)
     shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
     layout = SegmentLayout(LayoutParameters(*shape, rows, RANK, "bfloat16"))
     small = [module for module in layout.modules if module.endswith(SMALL)]
@@ -216,9 +225,17 @@ def main() -> None:
     }
     for name, contents in files.items():
         report(f"{name} file, MB", len(contents[0]) / 1e6)
-    model = bench.ours()
+    model = pair.ours()
     for inject in ("staged", "direct"):
-        measure(inject, bench, model, files, chosen.seconds, layout, report)
+        measure(
+            inject,
+            pair,
+            model,
+            files=files,
+            seconds=chosen.seconds,
+            layout=layout,
+            report=report,
+        )
     print(report.text())
 
 
