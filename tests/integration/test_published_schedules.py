@@ -1,15 +1,14 @@
-"""Published checkpoints with published few-step LoRAs: noise levels and latents as in stock.
+"""Published checkpoints with published few-step LoRAs: noise levels and latents equal stock's.
 
-The scheduler config is Qwen-Image-2512's own, made for 20 to 50 steps; the LoRAs are laid out as
-their publishers do. Stock diffusers is given the scheduler config that each LoRA's model card asks
-for, which is what people forget.
+The checkpoint has every published setting of Qwen-Image-2512 and random weights of reduced size
+(`tests.support.published_checkpoint`); the LoRAs are laid out as their publishers do. Stock
+diffusers gets the scheduler config of each LoRA's model card, which users tend to forget.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,6 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline
 
-from inference_server.config import EMBEDDED_MODEL
 from inference_server.engine.engine import Engine
 from inference_server.errors import ModelError
 from inference_server.loading.load import load_model
@@ -30,6 +28,7 @@ from tests.support.few_step_loras import (
     TURBO_2,
     write_few_step_lora,
 )
+from tests.support.published_checkpoint import make_published_checkpoint
 
 CPU = torch.device("cpu")
 PROMPT, SEED = "a red fox", 7
@@ -43,12 +42,7 @@ STEPS = {LIGHTNING: 4, TURBO: 4, TURBO_2: 2}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model's weights under the scheduler config that Qwen-Image-2512 ships with."""
-    folder = tmp_path_factory.mktemp("published") / "Qwen-Image-2512"
-    shutil.copytree(EMBEDDED_MODEL, folder)
-    config = folder / "scheduler" / "scheduler_config.json"
-    config.write_text(json.dumps(PUBLISHED_SCHEDULER))
-    return folder
+    return make_published_checkpoint(tmp_path_factory.mktemp("published") / "Qwen-Image-2512")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +63,7 @@ def lora(request: pytest.FixtureRequest, pipeline: QwenImagePipeline, tmp_path: 
     return write_few_step_lora(path, linears, lightning=request.param == LIGHTNING)
 
 
-def draw_stock(pipe: QwenImagePipeline, lora: Path) -> torch.Tensor:
+def generate_stock(pipe: QwenImagePipeline, lora: Path) -> torch.Tensor:
     config = PUBLISHED_SCHEDULER | RIGHT[lora.name]
     pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
     pipe.load_lora_weights(lora)
@@ -89,10 +83,11 @@ def draw_stock(pipe: QwenImagePipeline, lora: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("lora", [LIGHTNING, TURBO, TURBO_2], indirect=True)
-def test_sigmas_timesteps_and_latents_are_stocks(
+def test_sigmas_timesteps_and_latents_equal_stock(
     checkpoint: Path, pipeline: QwenImagePipeline, lora: Path
 ) -> None:
-    stock = draw_stock(pipeline, lora)
+    stock = generate_stock(pipeline, lora)
+    assert stock.std() > 0.5
     engine = Engine(load_model(open_source(checkpoint, lora), CPU, torch.float32))
     steps, table = STEPS[lora.name], engine.model.schedules
     assert table.schedule.steps == steps
@@ -100,10 +95,10 @@ def test_sigmas_timesteps_and_latents_are_stocks(
     assert table.sigmas[steps] == pytest.approx(sigmas, abs=1e-6)
     timesteps = [1000 * table.rows[row] for row in table.row_of[steps]]
     assert timesteps == pytest.approx(pipeline.scheduler.timesteps.tolist(), abs=1e-3)
-    drawing = engine.begin(engine.encode(PROMPT), SEED, steps)
+    image = engine.begin(engine.encode(PROMPT), SEED, steps)
     for _ in range(steps):
-        engine.step([drawing])
-    assert float((drawing.latents - stock).norm() / stock.norm()) < 1e-3
+        engine.step([image])
+    assert float((image.latents - stock).norm() / stock.norm()) < 1e-3
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
