@@ -1,12 +1,12 @@
-"""The recipe an image carries: what has to be asked for to get the same image again.
+"""The recipe in an image's file: the request that generates the same image again.
 
-Owns its text, in the "parameters" form that image browsers of this field read (AUTOMATIC1111's
-infotext: the prompt with `<lora:...>` tags, then one line of settings). In `Lora hashes` they look
-for the AutoV3 hash of each LoRA. What that form cannot say exactly (weights, the hash of the whole
-file) is in a setting of its own, `Adapters`. Knows nothing of EXIF or JPEG.
+The text has the "parameters" form that image browsers read (AUTOMATIC1111's infotext): the prompt
+with `<lora:...>` tags, then one line of settings. `Lora hashes` holds the AutoV3 hash of each
+adapter, by which other programs find the file. `Adapters` is a setting of this service; it holds
+what infotext cannot express exactly, the weights and the SHA-256 of each file.
 
-A recipe that is read comes with a file from anywhere. Parsing takes time in proportion to the text,
-and a recipe that was parsed can be asked for: its values are within the service's limits.
+A recipe to be read comes from a file of unknown origin. Parsing takes time proportional to the
+text, and all values of a parsed recipe are within the service's limits.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ from wuliart_contract.limits import (
 
 PRODUCT: Final = "WuliArt"
 MAX_RECIPE_CHARACTERS: Final = 1 << 15
-"""In UTF-16 that is a whole EXIF segment; the longest recipe within the limits is a third of it."""
+"""Fills one EXIF segment (64 KiB) in UTF-16. The longest valid recipe is a third of that."""
+
+_ADAPTERS: Final = "Adapters"
+_ADAPTERS_BEFORE: Final = "Styles"
+"""The name of the setting in images generated before 2026-11-30."""
+
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _AUTOV3: Final = re.compile(r"[0-9a-f]{12}")
 
 
 class RecipeError(ValueError):
-    """A text is no recipe of this service; the message says why."""
+    """A text is not a recipe of this service; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeAdapter:
-    """An adapter as one image used it; `content_hash` is `Adapter.content_hash` of the contract."""
+    """An adapter as used for one image; `content_hash` is that of `Adapter` in the contract."""
 
     name: str
     weight: float
@@ -49,10 +54,10 @@ class RecipeAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides an image.
+    """Everything that determines an image.
 
-    `schedule` is `ModelInfo.schedule`: whose noise levels. `version` is the server's package
-    version.
+    `schedule` is `ModelInfo.schedule`, the name of the noise levels; None for an image of a version
+    that did not record it. `version` is the server's package version.
     """
 
     prompt: str
@@ -60,14 +65,14 @@ class Recipe:
     steps: int
     adapters: tuple[RecipeAdapter, ...]
     model: str
-    schedule: str
+    schedule: str | None
     version: str
 
     def text(self, autov3: Mapping[str, str] | None = None) -> str:
-        """The recipe as infotext.
+        """Returns the recipe as infotext.
 
-        `autov3` are the adapters' hashes for other programs, by name, as far as they are known.
-        They are not part of the recipe: reading it back does not need them.
+        Args:
+            autov3: AutoV3 hashes by adapter name, as far as known. `parse` ignores them.
         """
         known = [(s.name, (autov3 or {}).get(s.name)) for s in self.adapters]
         hashes = ", ".join(f"{name}: {digits}" for name, digits in known if digits)
@@ -75,13 +80,13 @@ class Recipe:
         settings = {
             "Steps": str(self.steps),
             "Sampler": "Euler",
-            "Schedule type": _quoted(self.schedule),
+            **({} if self.schedule is None else {"Schedule type": _quoted(self.schedule)}),
             "CFG scale": "1",
             "Seed": str(self.seed),
             "Size": f"{IMAGE_SIZE}x{IMAGE_SIZE}",
             "Model": _quoted(self.model),
             **({"Lora hashes": json.dumps(hashes, ensure_ascii=False)} if hashes else {}),
-            "Adapters": json.dumps(json.dumps(exact, ensure_ascii=False), ensure_ascii=False),
+            _ADAPTERS: json.dumps(json.dumps(exact, ensure_ascii=False), ensure_ascii=False),
             "Version": f"{PRODUCT} {self.version}",
         }
         line = ", ".join(f"{name}: {value}" for name, value in settings.items())
@@ -89,10 +94,10 @@ class Recipe:
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
-        """The recipe that `text` wrote.
+        """Returns the recipe of an infotext that `text()` of this or an earlier version wrote.
 
         Raises:
-            RecipeError: it was written by something else, or changed since.
+            RecipeError: another program wrote the text, or it has been changed.
         """
         if len(text) > MAX_RECIPE_CHARACTERS:
             raise RecipeError(
@@ -104,7 +109,8 @@ class Recipe:
             raise RecipeError("its parameters were not written by WuliArt")
         try:
             settings = _settings(line)
-            adapters = tuple(_adapter(entry) for entry in _list(json.loads(settings["Adapters"])))
+            exact = settings[_ADAPTERS_BEFORE if _ADAPTERS_BEFORE in settings else _ADAPTERS]
+            adapters = tuple(_adapter(entry) for entry in _list(json.loads(exact)))
             if len(adapters) > MAX_ADAPTERS:
                 raise ValueError(f"{len(adapters)} adapters, at most {MAX_ADAPTERS} go together")
             prompt = head.removesuffix(_tags(adapters))
@@ -116,10 +122,10 @@ class Recipe:
                 steps=_integer(settings, "Steps", MIN_STEPS, MAX_STEPS),
                 adapters=adapters,
                 model=settings["Model"],
-                schedule=settings["Schedule type"],
+                schedule=settings.get("Schedule type"),
                 version=settings["Version"].removeprefix(f"{PRODUCT} "),
             )
-            recipe.text().encode()  # quoted values can spell half a character
+            recipe.text().encode()  # raises for a lone surrogate in a quoted value
         except KeyError as error:
             raise RecipeError(f"its parameters are damaged ({error} is missing)") from None
         except (ValueError, RecursionError) as error:
@@ -133,10 +139,10 @@ def is_autov3(text: str) -> bool:
 
 
 def _settings(line: str) -> dict[str, str]:
-    """The settings of a line `Name: value, Name: "quoted value"`; no character is read twice.
+    """Returns the settings of a line `Name: value, Name: "quoted value"`, in one pass.
 
     Raises:
-        ValueError: a value is not quoted as it should be.
+        ValueError: a quoted value is malformed.
     """
     settings, at = {}, 0
     while (colon := line.find(":", at)) >= 0:
@@ -161,7 +167,7 @@ _QUOTED: Final = json.JSONDecoder()
 
 
 def _adapter(entry: object) -> RecipeAdapter:
-    """An adapter from its entry in `Adapters`: [name, weight, content hash]."""
+    """Returns the adapter of an entry [name, weight, content hash] in `Adapters`."""
     name, weight, content_hash = _list(entry)
     if not (isinstance(name, str) and 0 < len(name) <= MAX_ADAPTER_NAME_CHARACTERS):
         raise ValueError("an adapter's name is not a text of its length")
@@ -192,6 +198,6 @@ def _tags(adapters: tuple[RecipeAdapter, ...]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """As infotext quotes a value that holds its own punctuation."""
+    """Quotes a value that contains infotext's punctuation."""
     plain = not re.search(r'[,:\n"]', value) and value == value.strip()
     return value if plain else json.dumps(value, ensure_ascii=False)

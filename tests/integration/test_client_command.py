@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ from tests.support.fake_image_server import (
     whole_image,
 )
 from wuliart.v1 import adapter_pb2, image_generation_pb2
+from wuliart_client import read_recipe
 from wuliart_contract.recipe import Recipe, RecipeAdapter
 from wuliart_contract.status import Reason
 
@@ -221,6 +223,34 @@ def test_like_says_what_is_not_the_same_any_more(fake, wuliart, drawn):
     assert "the model embedded, this server has Qwen-Image" in result.stderr
     assert "the file of the adapter neon has changed" in result.stderr
     assert json.loads(result.stdout)["seed"] == 7
+
+
+def test_like_follows_an_image_that_does_not_name_its_schedule(fake, wuliart, drawn):
+    text = read_recipe(drawn).text().replace("Schedule type: lightning, ", "")
+    drawn.write_bytes(encode_image(torch.zeros(32, 32, 3, dtype=torch.uint8), text))
+    fake.info = image_generation_pb2.GetServerInfoResponse(
+        model={"name": "embedded", "schedule": "turbo"}
+    )
+    result = wuliart("generate", "--like", str(drawn))
+    assert result.returncode == 0, result.stderr
+    assert "does not name its schedule; this server has turbo" in result.stderr
+    assert re.search(r"schedule +not known", wuliart("info", str(drawn)).stdout)
+    assert json.loads(wuliart("info", str(drawn), "--json").stdout)["schedule"] is None
+
+
+@pytest.mark.parametrize("content_hash", ["a" * 64, "b" * 64])
+def test_like_compares_adapter_names_as_the_server_does(fake, wuliart, drawn, content_hash):
+    """One letter may be one character in the recipe and two in the server's file name."""
+    recipe = replace(read_recipe(drawn), adapters=(RecipeAdapter("caf\u00e9", 1.0, "a" * 64),))
+    drawn.write_bytes(encode_image(torch.zeros(32, 32, 3, dtype=torch.uint8), recipe.text()))
+    fake.info = image_generation_pb2.GetServerInfoResponse(
+        model={"name": "embedded", "schedule": "lightning"}
+    )
+    use = adapter_use("cafe\u0301", 1.0) | {"content_hash": content_hash}
+    fake.images.append([started(adapters=[use]), *(step(n) for n in range(1, 5)), completed()])
+    result = wuliart("generate", "--like", str(drawn))
+    assert result.returncode == 0, result.stderr
+    assert ("has changed" in result.stderr) is (content_hash == "b" * 64)
 
 
 def test_what_is_given_takes_the_place_of_the_recipes(fake, wuliart, drawn):

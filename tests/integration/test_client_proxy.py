@@ -51,7 +51,9 @@ def test_this_machine_is_reached_without_the_proxy(
     monkeypatch: pytest.MonkeyPatch, proxy: Proxy, fake: FakeImageServer, port: int, variable: str
 ) -> None:
     monkeypatch.setenv(variable, proxy.url)
-    addresses = ("127.0.0.1", "localhost", "0.0.0.0", "ipv4:127.0.0.1", "dns:///localhost")
+    addresses = (
+        "127.0.0.1", "localhost", "0.0.0.0", "ipv4:127.0.0.1", "dns:///localhost", "127.1", "0",
+    )  # fmt: skip
     targets = [f"{address}:{port}" for address in addresses]
     for target in (fake.target, f"ipv4:127.0.0.1:{port},127.0.0.1:{port}", *targets):
         with Client(target) as client:
@@ -150,8 +152,24 @@ def test_which_targets_no_proxy_may_stand_before() -> None:
         "unix:/s", "unix:///s", "unix-abstract:s", "localhost:1", "LOCALHOST:1", "localhost.:1",
         "a.localhost:1", "127.0.0.1", "127.9.9.9:1", "[::1]:1", "::1", "ipv6:[::1]:1",
         "ipv6:%5B::1%5D:1", "[::ffff:127.0.0.1]:1", "dns:localhost:1", "dns://8.8.8.8/localhost:1",
-        "ipv4:10.0.0.1:1,10.0.0.2:1",
+        "ipv4:10.0.0.1:1,10.0.0.2:1", "127.1:1", "0:1", "0x7f000001:1", "2130706433:1", "0177.1:1",
+        "ip6-localhost:1", "ip6-loopback:1", "localhost.localdomain:1", "localhost6:1",
     )  # fmt: skip
     assert [target for target in direct if not is_direct(target)] == []
-    others = ("10.0.0.1:1", "localhost.example:1", "notlocalhost:1", "[2001:db8::1]:1", "host:1")
+    others = (
+        "10.0.0.1:1", "localhost.example:1", "notlocalhost:1", "[2001:db8::1]:1", "host:1",
+        "10.1:1", "0x0a000001:1", "1.2.3.4.5:1", "localdomain:1",
+    )  # fmt: skip
     assert [target for target in others if is_direct(target)] == []
+
+
+def test_a_name_that_the_hosts_file_gives_to_this_machine_is_direct(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("# box\n127.0.1.1\tmybox.lan  MyBox # mine\n10.0.0.1 other\nnonsense box2\n")
+    monkeypatch.setattr("wuliart_client._proxy.HOSTS_FILE", hosts)
+    assert [is_direct(f"{name}:1") for name in ("mybox", "mybox.lan.")] == [True, True]
+    assert not any(is_direct(f"{name}:1") for name in ("other", "box", "mine", "box2", "box.lan"))
+    monkeypatch.setattr("wuliart_client._proxy.HOSTS_FILE", tmp_path / "none")
+    assert not is_direct("mybox:1")

@@ -32,7 +32,7 @@ RECIPES = st.builds(
     st.integers(1, 4),
     st.lists(ADAPTERS, max_size=4).map(tuple),
     TEXTS,
-    TEXTS,
+    st.none() | TEXTS,
     st.just("0.1.0"),
 )
 
@@ -113,3 +113,17 @@ def test_hostile_bytes_are_only_refused(data: bytes) -> None:
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_recipe(tmp_path / "none.jpg")
+
+
+def test_images_of_earlier_versions_are_read() -> None:
+    """Their adapters are called Styles. The first ones do not say whose noise levels they have."""
+    adapters = f'[[\\"neon\\", 0.8, \\"{HASH}\\"]]'
+    for schedule in (None, "lightning"):
+        text = (
+            "a fox <lora:neon:0.8>\nSteps: 4, Sampler: Euler, "
+            f"{f'Schedule type: {schedule}, ' if schedule else ''}CFG scale: 1, Seed: 7, "
+            f'Size: 1024x1024, Model: embedded, Styles: "{adapters}", Version: WuliArt 0.1.0'
+        )
+        neon = RecipeAdapter("neon", 0.8, HASH)
+        recipe = Recipe("a fox", 7, 4, (neon,), "embedded", schedule, "0.1.0")
+        assert Recipe.parse(text) == read_recipe(image(text)) == recipe
