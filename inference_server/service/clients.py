@@ -58,7 +58,7 @@ class Clients:
         if name is None:
             raise RequestError(
                 Reason.UNAUTHENTICATED,
-                "this token is not one of the server's; ask the server's operator for one"
+                "this token is not valid here; ask the server's operator for one"
                 if token
                 else "this server requires a token: give one (wuliart --token-file, WULIART_TOKEN, "
                 'or the header "authorization: Bearer ...")',

@@ -1,9 +1,8 @@
-"""Fuzz target `protocol`: a LoRA manager that says anything, in any order, to the real servicer.
+"""Fuzz target `protocol`: a LoRA manager that sends any calls in any order to the real servicer.
 
-Owns the sequences and what must hold after each step: no slot is generated with whose bytes were
-not summed, pins and names agree with the slots, and nothing but RequestError is raised. The clock
-and the worker thread are stood in for, so that leases run out and verifications overlap as the
-bytes decide. Knows nothing of sockets.
+After each step no image may use a slot whose checksum was not verified, pins and names must agree
+with the slots, and no exception but RequestError may be raised. The clock and the worker thread are
+faked, so that the fuzzed bytes decide when leases run out and verifications overlap.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ LIMIT = 2
 NAMES = ("a", "b", "c", "d", "", "\u202e", "x" * 300)
 HASHES = ("h0", "h1", "", "z" * 64)
 LONGEST = 60
-"""Steps; longer sequences find nothing that these do not."""
+"""Steps of one sequence; longer ones have found nothing more."""
 
 
 class SmallLayout(SegmentLayout):
-    """Slots without the room that CUDA's granularity asks for: they are summed and zeroed often."""
+    """Slots without CUDA's padding: the target reads and zeroes them often."""
 
     def __init__(self) -> None:
         super().__init__(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, "float32"))
@@ -46,7 +45,7 @@ class SmallLayout(SegmentLayout):
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """All of them."""
+        """Names of all sites."""
         return (*self.low_rank_sites, *self.delta_sites)
 
 
@@ -55,22 +54,22 @@ SITES = (*LAYOUT.sites, "no such site", "")
 SEGMENT = AdapterSegment(LAYOUT, LIMIT + 1, torch.device("cpu"))
 LOOP = asyncio.new_event_loop()
 CONTEXT = mock.Mock(invocation_metadata=lambda: ())
-"""Of a call that nobody traces."""
+"""The context of a call without a trace."""
 
 
 class Descriptors:
-    """Stands for the socket that sends tokens and hands out descriptors."""
+    """Stands in for the descriptor socket."""
 
     def peer(self, token: bytes) -> Peer:
-        """The process that has the token."""
+        """Returns a process for any token."""
         return Peer(1, os.geteuid())
 
     def hand_over(self, token: bytes, session_id: str) -> None:
-        """Nothing is handed over: `Play` writes where it likes."""
+        """Sends nothing: `Play` writes to the segment directly."""
 
 
 class Play:
-    """One life of a server, its managers and its images."""
+    """One run of a server with its managers and images."""
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
@@ -90,7 +89,7 @@ class Play:
         self.generation = 0
 
     async def play(self) -> None:
-        """All steps, and the end."""
+        """Runs all steps and ends every call."""
         steps = [
             self.attach, self.reserve, self.commit, self.open_gate, self.report, self.abandon,
             self.detach, self.writer_is_gone, self.wait, self.pin, self.release, self.leave,
@@ -119,7 +118,7 @@ class Play:
             await step()
         except RequestError as error:
             self._allowed(error)
-        # Whoever is woken by it goes on, at most as far as the next gate.
+        # Tasks that this wakes run at most to the next gate.
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -133,24 +132,24 @@ class Play:
     # -- steps ------------------------------------------------------------------------------
 
     async def attach(self) -> None:
-        """A manager comes; the stream stays open."""
+        """Attaches a manager; the stream stays open."""
         stream = self.servicer.Attach(pb.AttachRequest(direct=self.choices.coin()), None)  # type: ignore[arg-type]
         answer = await anext(stream)
         self.streams.append(stream)
         self.sessions.append(answer.attached.session_id)
 
     async def detach(self) -> None:
-        """A stream ends."""
+        """Ends a stream."""
         if self.streams:
             stream = self.streams.pop(self.choices.below(len(self.streams)))
             await stream.aclose()  # type: ignore[attr-defined]
 
     async def writer_is_gone(self) -> None:
-        """A manager's connection closed, the present one's or an old one's."""
+        """Closes the connection of the current or of an earlier manager."""
         self.store.writer_is_gone(self._session())
 
     async def reserve(self) -> None:
-        """A slot for a name."""
+        """Reserves a slot for a name."""
         session, name = self._session(), self.choices.pick(NAMES)
         request = pb.ReserveSlotRequest(
             session_id=session,
@@ -163,12 +162,12 @@ class Play:
         self.slots.append((session, answer.slot, answer.generation, name))
 
     async def write(self) -> None:
-        """Bytes into a slot, whoever it belongs to by now."""
+        """Writes bytes to a slot, whether or not it is still reserved."""
         _, index, _, _ = self._held()
         os.pwrite(SEGMENT.descriptor, self.choices.bytes(16), SEGMENT.offset(index % (LIMIT + 1)))
 
     async def commit(self) -> None:
-        """A commit that is right in all, or in all but some things."""
+        """Commits a slot, with all values right or some of them wrong."""
         session, index, generation, name = self._held()
         right = self.choices.below(4) > 0
         rank = 1 + self.choices.below(4)
@@ -209,7 +208,7 @@ class Play:
                     request.session_id = self._session()
 
     async def abandon(self) -> None:
-        """A reservation goes back, or none does."""
+        """Abandons a reservation, or one that does not exist."""
         session, index, generation, _ = self._held()
         if self.choices.coin():
             index, generation = self.choices.number(32), self.choices.number(64)
@@ -217,7 +216,7 @@ class Play:
         await self.servicer.AbandonSlot(request, None)  # type: ignore[arg-type]
 
     async def report(self) -> None:
-        """A directory, with the same name twice if it comes so."""
+        """Reports a directory, which may list a name twice."""
         request = pb.ReportCatalogRequest(session_id=self._session())
         for _ in range(self.choices.below(4)):
             request.entries.add(
@@ -230,12 +229,12 @@ class Play:
         await self.servicer.ReportCatalog(request, None)  # type: ignore[arg-type]
 
     async def wait(self) -> None:
-        """Time passes; leases run out."""
+        """Advances the clock; leases run out."""
         self.now += self.choices.pick((1.0, 9.0, 11.0))
         self.store.expire()
 
     async def pin(self) -> None:
-        """An image takes an adapter, or asks for one that is not there."""
+        """Starts an image with an adapter, resident or not."""
         name = self.choices.pick(NAMES)
         pin = self.store.slots.pin(name)
         if pin is None:
@@ -244,24 +243,24 @@ class Play:
             self.pins.append(pin)
 
     async def release(self) -> None:
-        """An image is done."""
+        """Ends an image."""
         if self.pins:
             self.store.slots.release(self.pins.pop(self.choices.below(len(self.pins))))
 
     async def open_gate(self) -> None:
-        """One verification goes on."""
+        """Completes one verification."""
         if waiting := [gate for gate in self.gates if not gate.done()]:
             self.choices.pick(waiting).set_result(None)
 
     async def leave(self) -> None:
-        """Whoever commits hangs up."""
+        """Cancels a commit."""
         if running := [task for task in self.commits if not task.done()]:
             self.choices.pick(running).cancel()
 
-    # -- what they are made of ---------------------------------------------------------------
+    # -- parts of the steps --------------------------------------------------------------------
 
     def _session(self) -> str:
-        # The newest is the one that matters, so it is the likeliest.
+        # The newest is picked most often, as it matters most.
         return self.sessions[-1] if self.choices.coin() else self.choices.pick(self.sessions)
 
     def _held(self) -> tuple[str, int, int, str]:
@@ -316,12 +315,12 @@ class Play:
 
 
 def run(data: bytes) -> None:
-    """Plays the sequence that the decisions describe."""
+    """Runs the sequence that the bytes describe."""
     LOOP.run_until_complete(Play(Choices(data)).play())
 
 
 def seeds() -> dict[str, bytes]:
-    """Lives that get far: an adapter is published, pinned, replaced, and its manager dies."""
+    """Returns sequences in which an adapter is published, pinned and replaced."""
     attach, reserve = b"\0\0", b"\1\1\0\1\1"
     commit, verify = b"\2\1\1\1\1\0\0", b"\3\0"
     load = reserve + commit + verify

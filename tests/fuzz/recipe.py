@@ -1,7 +1,7 @@
-"""Fuzz target `recipe`: an image file from anywhere whose recipe is asked for.
+"""Fuzz target `recipe`: reads the recipe of an untrusted image file.
 
-Owns what must hold of any file and of any text in one: `RecipeError` with a reason that can be
-shown, or a recipe that survives being written again and that a request can carry.
+Any file, and any text in one, must lead to a `RecipeError` whose reason can be shown, or to a
+recipe that is the same when written and read again, and that a request accepts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(data: bytes) -> None:
 
 
 def jpeg(comment: bytes, order: str = ">", before: bytes = b"") -> bytes:
-    """A file of one pixel, without its data, whose EXIF holds the comment as it is.
+    """Returns a file of one pixel, without its data, whose EXIF holds the comment unchanged.
 
     Args:
         comment: content of UserComment behind the name of its encoding.
@@ -59,7 +59,7 @@ def _read(data: bytes) -> None:
 
 
 def check(recipe: Recipe) -> None:
-    """What holds of every recipe that was read."""
+    """Checks a recipe that was read."""
     assert Recipe.parse(recipe.text()) == recipe
     adapters = [AdapterWeight(adapter.name, adapter.weight) for adapter in recipe.adapters]
     build_generate_request(recipe.prompt, recipe.seed, recipe.steps, adapters, False, True)
@@ -72,7 +72,7 @@ def _check_reason(error: RecipeError) -> None:
 
 
 def seeds() -> dict[str, bytes]:
-    """Files and texts, good ones and near misses."""
+    """Returns files and texts, good ones and near misses."""
     adapters = (RecipeAdapter('a "b", c: d\n', -0.5, HASH), RecipeAdapter("一", 2.0, HASH))
     recipe = Recipe(
         'a fox, "red": 1\nand more', 2**64 - 1, 4, adapters, 'm "1", n', "shift=3,steps=4", "0.1.0"

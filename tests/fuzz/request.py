@@ -1,7 +1,7 @@
-"""Fuzz target `request`: whatever a client sends to the public port, as bytes on the wire.
+"""Fuzz target `request`: the bytes of a GenerateImageRequest, without gRPC's framing.
 
-Owns what must hold of it: no message, INVALID_REQUEST with a status that can be sent, or a request
-within the contract's limits. Knows nothing of gRPC's own framing.
+The bytes must be malformed, or lead to INVALID_REQUEST with a status that can be sent, or to a
+request within the contract's limits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WEIGHTS = (1.0, 0.0, -2.0, 2.0, 2.0000002, math.inf, -math.inf, math.nan, 1e-45,
 
 
 def run(data: bytes) -> None:
-    """Reads the bytes as a message; those that are none also as decisions of what one holds."""
+    """Reads the bytes as a message; malformed ones, as choices that compose a message."""
     try:
         check(GenerateImageRequest.FromString(data))
     except DecodeError:
@@ -42,14 +42,14 @@ def check(message: GenerateImageRequest) -> None:
     assert request.prompt.strip() and "\0" not in request.prompt
     assert 0 <= request.seed < 1 << 64
     assert 1 <= request.steps <= MAX_STEPS
-    names = [wanted.name for wanted in request.adapters]
+    names = [adapter.name for adapter in request.adapters]
     assert len(set(names)) == len(names) <= MAX_ADAPTERS
     assert all(0 < len(name) <= MAX_ADAPTER_NAME_CHARACTERS for name in names)
-    assert all(-2 <= wanted.weight <= 2 for wanted in request.adapters)
+    assert all(-2 <= adapter.weight <= 2 for adapter in request.adapters)
 
 
 def compose(choices: Choices) -> GenerateImageRequest:
-    """A message with any content its fields can hold."""
+    """Returns a message with any values that its fields can hold."""
     message = GenerateImageRequest(prompt=choices.text(200))
     if choices.coin():
         message.steps = choices.number(32)
@@ -64,7 +64,7 @@ def compose(choices: Choices) -> GenerateImageRequest:
 
 
 def seeds() -> dict[str, bytes]:
-    """A message of each kind, and decisions that lead to others."""
+    """Returns messages of each kind."""
     ink = AdapterWeight(name="ink", weight=0.5)
     messages = {
         "plain": GenerateImageRequest(prompt="a red fox"),

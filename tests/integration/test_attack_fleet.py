@@ -104,7 +104,7 @@ def test_requests_without_a_token_are_not_read(front: Front) -> None:
         wait_until_ended(connection, streams)
 
 
-def test_a_method_whose_name_is_no_text_leaves_the_front_alone(front: Front) -> None:
+def test_a_method_name_that_is_not_text_does_not_stop_the_front(front: Front) -> None:
     with connected(front.port) as connection:
         fields = {":method": "POST", ":scheme": "http", ":authority": "localhost"}
         rest = {"content-type": "application/grpc", "te": "trailers"}

@@ -73,7 +73,7 @@ def server(started: FreezingServer) -> Iterator[FreezingServer]:
 
 @contextmanager
 def mute() -> Iterator[str]:
-    """Accepts connections and says nothing."""
+    """Accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -172,7 +172,7 @@ def test_the_server_takes_as_many_pings_as_clients_send() -> None:
     assert allowed <= int(asked) / 2
 
 
-def test_what_only_reads_has_a_timeout_unless_none_is_asked_for() -> None:
+def test_calls_that_only_read_have_a_default_timeout() -> None:
     for client in (Client, AsyncClient):
         for method in (client.info, client.adapters):
             assert inspect.signature(method).parameters["timeout"].default == 30.0

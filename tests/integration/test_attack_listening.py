@@ -1,4 +1,4 @@
-"""What another process does to a server's address and to its certificate's files."""
+"""Other processes that take a server's address or change its certificate files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def start_and_stop(address: str) -> None:
     asyncio.run(run())
 
 
-def test_a_server_whose_queue_is_full_is_not_a_dead_one(tmp_path: Path) -> None:
+def test_a_socket_whose_backlog_is_full_is_not_dead(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
         busy.bind(str(tmp_path / "s"))
         busy.listen(0)
@@ -175,7 +175,7 @@ async def test_a_renewed_certificate_is_shown_and_a_broken_one_is_not(
         assert await asyncio.to_thread(draw, where, tls) == 5
 
 
-async def test_a_pair_that_does_not_fit_is_said_at_the_start(tmp_path: Path) -> None:
+async def test_a_key_that_does_not_match_is_an_error_at_the_start(tmp_path: Path) -> None:
     files, authority = Files(tmp_path), trustme.CA()
     first, second = (files.issue(authority) for _ in range(2))
     files.write_cert(first)

@@ -1,4 +1,4 @@
-"""Standard error that is not read, closed, full or flooded: the service goes on."""
+"""Standard error that is not read, closed, full or flooded: the service continues."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_standard_error_that_cannot_be_written_ends_nothing(gone: str) -> None
             os.close(descriptor)
 
 
-def test_a_disk_that_was_full_is_told_with_the_count(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_count(tmp_path: Path) -> None:
     code = """
         import logging, resource, signal, sys
         from wuliart_process.logs import send_to_stderr
@@ -222,7 +222,7 @@ def test_running_out_of_descriptors_is_a_few_lines(tmp_path: Path) -> None:
     assert log.stat().st_size < 100_000
 
 
-def test_a_stranger_cannot_make_grpc_itself_write(tmp_path: Path) -> None:
+def test_an_untrusted_client_cannot_make_grpc_write_to_the_log(tmp_path: Path) -> None:
     """Its core has a line for each handshake that fails, past `logging` and `sys.stderr`."""
     authority = trustme.CA()
     cert = authority.issue_cert("localhost")

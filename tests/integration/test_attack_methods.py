@@ -101,7 +101,7 @@ async def end_of(call: Any) -> tuple[grpc.StatusCode, str]:
     return await call.code(), await call.details() or ""
 
 
-async def test_a_stranger_learns_one_status_and_no_names(channel: aio.Channel) -> None:
+async def test_an_untrusted_client_learns_one_status_and_no_names(channel: aio.Channel) -> None:
     for path in PATHS:
         code, _ = await end_of(channel.unary_stream(path)(b"", timeout=0.5))
         if path in OPEN:

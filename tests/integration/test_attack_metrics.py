@@ -117,7 +117,7 @@ async def test_another_host_is_refused(port: int, host: str) -> None:
     assert not [name for name in response.headers if name.lower().startswith("access-control")]
 
 
-async def test_there_is_nothing_but_metrics(port: int) -> None:
+async def test_only_metrics_are_served(port: int) -> None:
     for path in ("/", "/favicon.ico", "/metrics/", "/../etc/passwd"):
         assert (await asyncio.to_thread(get, port, "localhost", path)).status == 404
 

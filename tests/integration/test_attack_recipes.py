@@ -1,4 +1,4 @@
-"""Image files from strangers, given to `wuliart info` and `wuliart generate --like`.
+"""Untrusted image files, given to `wuliart info` and `wuliart generate --like`.
 
 Each is refused with one line, within seconds and in little memory.
 """

@@ -165,7 +165,7 @@ async def test_another_users_link_on_the_way_is_refused(shared: Path) -> None:
         await introduce(shared / "run")
 
 
-async def test_a_server_that_takes_no_connections_is_told_by_name(tmp_path: Path) -> None:
+async def test_a_server_that_accepts_no_connections_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / "control.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, ExitStack() as waiting:
         listener.bind(path)

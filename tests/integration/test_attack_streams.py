@@ -1,6 +1,6 @@
 """Clients that flood the port, stop in the middle, do not read, or send what no library sends.
 
-The server runs in a process of its own: what it takes of memory and writes to its log is the point.
+The server runs in a process of its own, so that its memory and its log can be measured.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ async def test_a_request_that_does_not_arrive_ends_its_call(
     monkeypatch.setattr(receiving, "SECONDS", 0.3)
     async with running_server() as server:
         channel = server.channel()
-        # A client-streaming call sends nothing of a request before it is asked to.
+        # A client-streaming call sends its request only when the test writes it.
         for path, name in ((GENERATE, "INVALID_REQUEST"), (WATCH, "INVALID_REQUEST")):
             call = channel.stream_stream(path)(timeout=DEADLINE)
             failure = await failure_of(call)
@@ -154,7 +154,7 @@ async def test_a_request_that_does_not_arrive_ends_its_call(
         assert not server.stages
 
 
-async def test_a_client_of_many_calls_on_one_connection_is_refused_none(
+async def test_many_calls_on_one_connection_are_all_accepted(
     open_to_all: Served,
 ) -> None:
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
@@ -183,7 +183,7 @@ def test_calls_that_are_reset_at_once_take_no_memory(closed: Served) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/\xff\xfe", b"/wuliart.v1.\xc3", b"", b"/" + b"x" * 4000])
-def test_a_method_whose_name_is_no_text_leaves_the_server_alone(
+def test_a_method_name_that_is_not_text_does_not_stop_the_server(
     closed: Served, path: bytes
 ) -> None:
     with connected(closed.port) as connection:
@@ -204,7 +204,7 @@ def varint(number: int) -> bytes:
     return digits + bytes([number])
 
 
-def test_headers_that_are_no_text_are_a_few_lines(closed: Served) -> None:
+def test_headers_that_are_not_text_are_a_few_lines(closed: Served) -> None:
     with connected(closed.port) as connection:
         for _ in range(50):
             stream = connection.call(GENERATE, {"x-odd": "\u00ff\u00fe"})

@@ -1,4 +1,4 @@
-"""The exporter's answers over HTTP: every metric is there, and each moves when it should."""
+"""The exporter over HTTP: every metric exists, and each changes when it should."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ async def exporter(server: InProcessServer) -> AsyncIterator[Exporter]:
 
 
 def adapter_counts(scrape: Scrape) -> dict[str, float]:
-    """Counts above 0."""
+    """Returns the counts above 0."""
     counts = {what.value: scrape(f"adapter_{what}_total") for what in Count}
     return {name: count for name, count in counts.items() if count}
 
 
 def timed(scrape: Scrape) -> dict[str, float]:
-    """How often each duration of adapters was observed, if ever."""
+    """Returns the number of observations of each adapter duration, if above 0."""
     counts = {what.value: scrape(f"adapter_{what}_count") for what in Duration}
     return {name: count for name, count in counts.items() if count}
 
 
-async def test_a_server_that_did_nothing(exporter: Exporter) -> None:
+async def test_an_idle_server(exporter: Exporter) -> None:
     scrape = await exporter.scrape()
     assert scrape.by_label("errors_total") == {}
     assert {labels for name, labels in scrape.samples if name == "wuliart_errors_total"} == {
@@ -88,7 +88,9 @@ async def test_images(server: InProcessServer, exporter: Exporter) -> None:
     assert scrape("step_images_bucket", "1.0") == scrape("step_images_sum") == 4
 
 
-async def test_the_queue_and_who_leaves_it(server: InProcessServer, exporter: Exporter) -> None:
+async def test_the_queue_and_clients_that_leave_it(
+    server: InProcessServer, exporter: Exporter
+) -> None:
     server.engine.hold()
     calls = []
     for n in range(2):
@@ -131,7 +133,7 @@ async def test_failures_by_reason(server: InProcessServer, exporter: Exporter) -
     }
 
 
-async def test_memory_is_told_by_segment(server: InProcessServer, exporter: Exporter) -> None:
+async def test_memory_is_reported_by_segment(server: InProcessServer, exporter: Exporter) -> None:
     async with HandManager(server) as manager:
         before = await exporter.scrape()
         await manager.load("ink")
@@ -202,7 +204,7 @@ async def test_adapters_that_are_waited_for(server: InProcessServer, exporter: E
     assert scrape("adapter_promotion_wait_seconds_sum") > 0
 
 
-async def test_what_the_manager_tells_of_its_own_work(
+async def test_durations_that_the_manager_measured(
     server: InProcessServer, exporter: Exporter
 ) -> None:
     async with HandManager(server) as manager:
@@ -238,14 +240,14 @@ async def test_writers_that_fail(
         assert scrape.by_label("errors_total") == {}, "those are of images"
 
 
-async def test_every_state_of_a_slot_is_told(exporter: Exporter) -> None:
+async def test_every_state_of_a_slot_is_reported(exporter: Exporter) -> None:
     scrape = await exporter.scrape()
     told = {labels for name, labels in scrape.samples if name == "wuliart_adapter_slots"}
     assert told == {(state.value,) for state in SlotState}
     assert set(COUNTS) == set(Count) and set(DURATIONS) == set(Duration)
 
 
-async def test_the_dashboard_and_the_table_name_what_there_is(exporter: Exporter) -> None:
+async def test_the_dashboard_and_the_docs_name_every_metric(exporter: Exporter) -> None:
     names = (await exporter.scrape()).names
     families = {re.sub(r"_(bucket|sum|count|total|info)$", "", name) for name in names}
     dashboard = json.loads((DOCS / "grafana.json").read_text())
@@ -257,12 +259,12 @@ async def test_the_dashboard_and_the_table_name_what_there_is(exporter: Exporter
     }
     assert shown and shown <= names
     table = (DOCS / "metrics.md").read_text()
-    # What only a fleet has is in tests/integration/test_fleet.py.
+    # Metrics that only a fleet has are tested in tests/integration/test_fleet.py.
     listed = set(re.findall(r"^\| `(wuliart_(?!fleet_)\w+)`", table, re.MULTILINE))
     assert {re.sub(r"_(total|info)$", "", name) for name in listed} == families
 
 
-async def test_an_address_that_cannot_be_had(server: InProcessServer, exporter: Exporter) -> None:
+async def test_an_address_that_is_taken(server: InProcessServer, exporter: Exporter) -> None:
     taken = exporter.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(ServerError, match=f"cannot serve metrics on {taken}: .*in use"):
         start_exporter(taken, lambda: metrics_of(server.slot.ready))
@@ -273,7 +275,7 @@ async def test_an_address_that_cannot_be_had(server: InProcessServer, exporter: 
         start_exporter("nowhere.invalid:9090", lambda: metrics_of(server.slot.ready))
 
 
-async def test_a_stopped_exporter_gives_its_address_back(server: InProcessServer) -> None:
+async def test_a_stopped_exporter_frees_its_address(server: InProcessServer) -> None:
     async with exporting(server) as first:
         address = first.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(urllib.error.URLError):

@@ -1,4 +1,4 @@
-"""Clients take turns over real connections, and one who fills the queue keeps nobody else out."""
+"""The fair queue over real connections: a client that fills it does not block others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[InProcessServer]:
-    # A port: the two ends of a Unix socket have no name that tells one connection from another.
+    # A port: the two ends of a Unix socket have no address that distinguishes connections.
     async with running_server(network=Network("127.0.0.1:0"), capacity=8) as running:
         yield running
 
@@ -29,12 +29,12 @@ def ask(stub: Any, prompt: str) -> Any:
 
 
 def images(server: InProcessServer) -> Any:
-    """A connection of its own."""
+    """Returns a stub with a connection of its own, which makes it a client of its own."""
     return ImageGenerationServiceStub(server.channel(f"127.0.0.1:{server.public.port}"))
 
 
 async def ask_often(server: InProcessServer, count: int) -> list[Any]:
-    """Of one client, each after the one before has come in."""
+    """Sends requests of one client, each after the one before was accepted."""
     stub, calls = images(server), []
     for n in range(count):
         calls.append(ask(stub, f"greedy {n}"))
@@ -42,7 +42,7 @@ async def ask_often(server: InProcessServer, count: int) -> list[Any]:
     return calls
 
 
-async def test_one_image_is_drawn_within_two_of_somebody_elses_many(
+async def test_one_image_waits_for_two_of_another_clients_many(
     server: InProcessServer,
 ) -> None:
     server.engine.hold()
@@ -56,7 +56,7 @@ async def test_one_image_is_drawn_within_two_of_somebody_elses_many(
     assert [p for p in server.prompts if p != "modest"] == [f"greedy {n}" for n in range(8)]
 
 
-async def test_who_fills_the_queue_keeps_nobody_else_out(server: InProcessServer) -> None:
+async def test_a_client_that_fills_the_queue_does_not_block_others(server: InProcessServer) -> None:
     server.engine.hold()
     greedy = images(server)
     many = [ask(greedy, f"greedy {n}") for n in range(9)]
@@ -71,7 +71,9 @@ async def test_who_fills_the_queue_keeps_nobody_else_out(server: InProcessServer
     assert len(server.prompts) == 17
 
 
-async def test_who_is_put_behind_a_newcomer_is_told(server: InProcessServer) -> None:
+async def test_a_request_that_falls_behind_a_new_client_gets_its_position(
+    server: InProcessServer,
+) -> None:
     server.engine.hold()
     many = await ask_often(server, 4)
     assert (await read_until(many[3], "queued")).queued.position == 3

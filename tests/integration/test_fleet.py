@@ -1,4 +1,4 @@
-"""The service on Ray Serve: two replicas with faked engines, one door, the clients as they are."""
+"""The service on Ray Serve: two replicas with fake engines behind one front, with real clients."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def request(*names: str) -> GenerateImageRequest:
     return GenerateImageRequest(prompt="a boat", seed=1, steps=4, adapters=adapters)
 
 
-def test_a_image_with_its_events_and_its_recipe(client: Client) -> None:
+def test_an_image_with_its_events_and_its_recipe(client: Client) -> None:
     events = list(client.generate("a boat", seed=7, adapters=["ink"], preview=True))
     assert [type(e).__name__ for e in events if type(e).__name__ != "Queued"] == [
         "Started", "Step", "Step", "Step", "Step", "Completed",
@@ -101,7 +101,7 @@ def test_a_image_with_its_events_and_its_recipe(client: Client) -> None:
     assert isinstance(last, Completed) and last.image.data[:2] == b"\xff\xd8"
 
 
-def test_what_a_failed_call_says_is_kept(client: Client) -> None:
+def test_the_details_of_a_failed_call_are_kept(client: Client) -> None:
     with pytest.raises(InvalidRequest) as bad:
         client.generate_image("", steps=9)
     assert {field for field, _ in bad.value.violations} == {"prompt", "steps"}
@@ -127,7 +127,7 @@ def test_a_request_id_goes_through_and_comes_back(images: Any) -> None:
     assert [e.WhichOneof("event") for e in call][-1] == "completed"
 
 
-def test_more_adapters_than_one_replica_holds_are_all_drawn_and_listed_once(client: Client) -> None:
+def test_more_adapters_than_one_replica_holds_are_all_used_and_listed_once(client: Client) -> None:
     names = [a.name for a in client.adapters()]
     assert names == sorted(ADAPTERS)
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_more_adapters_than_one_replica_holds_are_all_drawn_and_listed_once(clie
 
 def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
     def scrape() -> dict[str, dict[tuple[str, str], float]]:
-        """Of each sample's name, by the replica and the value of the other label, if any."""
+        """Returns samples by name, then by replica and the value of the other label."""
         with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
             text = answer.read().decode()
         found: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
@@ -157,7 +157,7 @@ def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
         client.generate_image("a boat", adapters=["inc"])
 
     def more(name: str, label: str = "") -> dict[str, float]:
-        """By who counted it: the front, or a replica."""
+        """Returns the counts by replica, with "front" for the front's own."""
         now = scrape()[name]
         grown = {key: value - before[name].get(key, 0) for key, value in now.items()}
         return {
@@ -181,14 +181,14 @@ def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
     assert {name for name in listed if "fleet" in name} <= after.keys()
 
 
-def test_files_come_and_go_for_the_whole_fleet(fleet: Any, client: Client) -> None:
+def test_new_and_removed_files_apply_to_the_whole_fleet(fleet: Any, client: Client) -> None:
     with client.watch(timeout=PATIENCE) as changes:
         next(changes)
         aside = fleet.loras.parent / "aside"
         shutil.copy(STORE / "ink.safetensors", aside)
         aside.rename(fleet.loras / "new.safetensors")
         assert any(a.name == "new" for change in changes for a in change.adapters)
-        # Listed means that any replica can generate it: both are asked.
+        # A listed adapter can be used by any replica: both are tried.
         calls = [client.generate("a boat", adapters=["new"]) for _ in range(4)]
         assert all(isinstance(list(call)[-1], Completed) for call in calls)
     (fleet.loras / "new.safetensors").unlink()
@@ -209,7 +209,7 @@ def test_requests_go_where_their_adapter_is(fleet: Any, client: Client) -> None:
     assert after["resident"] - before["resident"] == 6
 
 
-def test_who_leaves_frees_the_replica(images: Any) -> None:
+def test_a_client_that_leaves_frees_the_replica(images: Any) -> None:
     for _ in range(3):
         call = images.GenerateImage(request())
         while next(call).WhichOneof("event") != "step":
@@ -221,7 +221,7 @@ def test_who_leaves_frees_the_replica(images: Any) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_a_full_fleet_refuses_with_a_time_to_try_again(fleet: Any, images: Any) -> None:
+def test_a_full_fleet_returns_retry_info(fleet: Any, images: Any) -> None:
     room = REPLICAS * MAX_ONGOING_REQUESTS + QUEUE
     calls = [images.GenerateImage(request()) for _ in range(room + 6)]
     endings = []
@@ -234,7 +234,7 @@ def test_a_full_fleet_refuses_with_a_time_to_try_again(fleet: Any, images: Any) 
     assert endings.count("completed") == room
 
 
-def test_the_images_of_a_killed_replica_are_drawn_by_another(fleet: Any, images: Any) -> None:
+def test_the_images_of_a_killed_replica_are_generated_by_another(fleet: Any, images: Any) -> None:
     calls = [images.GenerateImage(request()) for _ in range(4)]
     told: list[list[GenerateImageResponse]] = [[] for _ in calls]
     while not (told[0] and told[0][-1].HasField("step")):

@@ -1,4 +1,4 @@
-"""A request's id on its way from the client to the log and back."""
+"""Request ids, from the client to the log and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
-    """Everything that is logged, as text lines."""
+    """Returns everything that is logged, as lines of text."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter())
@@ -49,7 +49,7 @@ def calling(server: InProcessServer, *ids: str, prompt: str = PROMPT, **fields: 
 
 
 async def told(call: Any) -> str:
-    """The id that came back."""
+    """Returns the id in the initial metadata."""
     (value,) = [v for k, v in await call.initial_metadata() if k == "x-request-id"]
     return str(value)
 
@@ -73,7 +73,7 @@ async def test_a_clients_id_comes_back_and_is_in_the_log(
 
 
 @pytest.mark.parametrize("ids", [(), ("",), ("two words",), ("x" * 65,), ("a=b",)])
-async def test_another_one_is_replaced(
+async def test_an_unsafe_id_is_replaced(
     server: InProcessServer, output: io.StringIO, ids: tuple[str, ...]
 ) -> None:
     calls = [calling(server, *ids), calling(server, *ids)]
@@ -86,7 +86,7 @@ async def test_another_one_is_replaced(
         assert len(lines(output, value)) == 1
 
 
-async def test_what_fails_later_is_in_the_log_under_the_id(
+async def test_a_failed_request_is_logged_under_its_id(
     server: InProcessServer, output: io.StringIO
 ) -> None:
     server.engine.fail("step", ValueError("broken"))
@@ -99,7 +99,7 @@ async def test_what_fails_later_is_in_the_log_under_the_id(
     assert PROMPT not in output.getvalue()
 
 
-async def test_what_is_refused_is_in_the_log_under_the_id(
+async def test_a_rejected_request_is_logged_under_its_id(
     server: InProcessServer, output: io.StringIO
 ) -> None:
     await failure_of(calling(server, "mine", steps=9))
@@ -108,7 +108,7 @@ async def test_what_is_refused_is_in_the_log_under_the_id(
     assert PROMPT not in output.getvalue()
 
 
-async def test_who_leaves_is_in_the_log_under_its_id(
+async def test_a_cancelled_request_is_logged_under_its_id(
     server: InProcessServer, output: io.StringIO
 ) -> None:
     server.engine.hold()
@@ -124,7 +124,7 @@ async def test_who_leaves_is_in_the_log_under_its_id(
 async def test_a_call_that_fails_before_its_first_event_has_sent_nothing(
     server: InProcessServer,
 ) -> None:
-    """A call is tried again only if it has no response yet, and initial metadata are one."""
+    """A call is retried only if it has received nothing, initial metadata included."""
     await server.drain(0)
     call = calling(server, "mine")
     assert (await failure_of(call)).reason == "DRAINING"

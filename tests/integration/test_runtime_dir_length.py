@@ -1,4 +1,4 @@
-"""A folder whose sockets no process could open is refused in one line, by each of the two."""
+"""A runtime directory too long for its sockets' paths is an error of one line in both programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ListAdapters and WatchAdapters, with a manager made by hand on the other side."""
+"""ListAdapters and WatchAdapters, with a hand-written manager."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ async def listed(server: InProcessServer) -> pb.ListAdaptersResponse:
     return response
 
 
-async def test_nothing_there(server: InProcessServer) -> None:
+async def test_no_adapters(server: InProcessServer) -> None:
     assert not (await listed(server)).adapters
     kind, snapshot, _ = await news(watch(server))
     assert (kind, len(snapshot.adapters)) == ("snapshot", 0)
 
 
-async def test_the_list_is_sorted_and_tells_everything(
+async def test_the_list_is_sorted_and_complete(
     server: InProcessServer, manager: HandManager
 ) -> None:
     resident = await manager.load("ink")
@@ -76,7 +76,7 @@ async def test_the_list_is_sorted_and_tells_everything(
     assert response.revision > 0
 
 
-async def test_a_watch_tells_each_change(server: InProcessServer, manager: HandManager) -> None:
+async def test_a_watch_streams_each_change(server: InProcessServer, manager: HandManager) -> None:
     await manager.report(entry_of("ink"))
     call = watch(server)
     kind, snapshot, _ = await news(call)
@@ -120,7 +120,7 @@ async def test_a_watch_tells_each_change(server: InProcessServer, manager: HandM
     assert (await listed(server)).revision == revisions[-1]
 
 
-async def test_a_report_of_the_same_is_no_news(
+async def test_an_unchanged_report_streams_nothing(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("ink"))
@@ -129,7 +129,7 @@ async def test_a_report_of_the_same_is_no_news(
     assert (await listed(server)).revision == before
 
 
-async def test_eviction_is_news(server: InProcessServer, manager: HandManager) -> None:
+async def test_an_eviction_is_streamed(server: InProcessServer, manager: HandManager) -> None:
     for name in ("a", "b"):
         await manager.load(name)
     call = watch(server)
@@ -142,7 +142,7 @@ async def test_eviction_is_news(server: InProcessServer, manager: HandManager) -
     ]
 
 
-async def test_a_pinned_adapter_stays_and_says_so() -> None:
+async def test_a_pinned_adapter_stays_and_is_listed_as_pinned() -> None:
     async with running_server(pinned=("a",)) as server, HandManager(server) as manager:
         for name in "abc":
             entry = await manager.load(name)
@@ -160,7 +160,7 @@ async def test_a_pinned_adapter_stays_and_says_so() -> None:
         assert [a.name for a in (await listed(server)).adapters] == ["c"]
 
 
-async def test_a_token_goes_on_where_it_left_off(
+async def test_a_resume_token_continues_the_stream(
     server: InProcessServer, manager: HandManager
 ) -> None:
     call = watch(server)
@@ -192,7 +192,7 @@ async def test_a_token_too_old_begins_with_a_snapshot(
     assert (kind, len(snapshot.adapters)) == ("snapshot", 60)
 
 
-async def test_a_token_of_another_server_life_begins_with_a_snapshot(
+async def test_a_token_of_an_earlier_server_begins_with_a_snapshot(
     server: InProcessServer, manager: HandManager
 ) -> None:
     async with running_server() as earlier:

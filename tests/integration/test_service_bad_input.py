@@ -78,7 +78,7 @@ async def test_bad_fields(server: InProcessServer, name: str) -> None:
     ],
     ids=["prompt not UTF-8", "adapter not UTF-8", "garbage", "length beyond the end", "cut off"],
 )
-async def test_bytes_that_are_no_message(server: InProcessServer, data: bytes) -> None:
+async def test_malformed_bytes(server: InProcessServer, data: bytes) -> None:
     raw: Any = server.channel().unary_stream(METHOD)
     failure = await failure_of(raw(data))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -88,7 +88,7 @@ async def test_bytes_that_are_no_message(server: InProcessServer, data: bytes) -
     assert "Exception" not in failure.message and "Error" not in failure.message
 
 
-async def test_bytes_that_are_no_message_to_a_unary_method(server: InProcessServer) -> None:
+async def test_malformed_bytes_to_a_unary_method(server: InProcessServer) -> None:
     raw: Any = server.channel().unary_unary("/wuliart.v1.AdapterService/ListAdapters")
     failure = await failure_of(raw(b"\x0a"))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -98,7 +98,7 @@ async def test_bytes_that_are_no_message_to_a_unary_method(server: InProcessServ
 async def test_very_many_violations_still_arrive_as_a_bad_request(
     server: InProcessServer, count: int
 ) -> None:
-    """A status travels in the trailers, for which clients have a limit of 8 KiB."""
+    """A status is sent in the trailers, which clients limit to 8 KiB."""
     names = [f"adapter {n}" for n in range(count)]
     failure = await failure_of(server.generate(adapters=adapters(*names, weight=math.nan)))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -117,7 +117,7 @@ async def test_a_long_unknown_name_is_still_not_found(server: InProcessServer) -
         await manager.report(entry_of("🐈" * 199 + "x"))
         images = server.images()
         request = GenerateImageRequest(prompt="a cat", adapters=adapters("🐈" * 200))
-        # What lies between gRPC's soft limit of 8 KiB and its hard one of 16 is refused at random.
+        # Between its soft limit of 8 KiB and its hard one of 16, gRPC rejects at random.
         for _ in range(100):
             failure = await failure_of(images.GenerateImage(request))
             assert failure.code is grpc.StatusCode.NOT_FOUND
@@ -158,7 +158,7 @@ async def test_an_unknown_adapter_with_nothing_near(server: InProcessServer) -> 
 async def test_before_a_manager_has_reported_no_adapter_is_known_to_be_missing(
     server: InProcessServer,
 ) -> None:
-    """A server that was just started will know it in a moment."""
+    """A server that has just started may know the adapter in a moment."""
     failure = await failure_of(server.generate(adapters=adapters("ink")))
     assert failure.code is grpc.StatusCode.UNAVAILABLE
     assert failure.reason == "MANAGER_UNAVAILABLE"
@@ -185,7 +185,7 @@ async def test_a_long_reason_does_not_hide_the_refusal(server: InProcessServer) 
     assert "不不不" in failure.message
 
 
-async def test_a_adapter_without_a_manager_to_load_it(server: InProcessServer) -> None:
+async def test_an_adapter_without_a_manager_to_load_it(server: InProcessServer) -> None:
     async with HandManager(server) as manager:
         await manager.report(entry_of("ink"))
         manager.detach()
@@ -195,7 +195,7 @@ async def test_a_adapter_without_a_manager_to_load_it(server: InProcessServer) -
     assert failure.reason == "MANAGER_UNAVAILABLE"
 
 
-async def test_the_client_package_says_the_same(server: InProcessServer) -> None:
+async def test_the_client_package_raises_the_same(server: InProcessServer) -> None:
     async with (
         HandManager(server) as manager,
         wuliart_client.AsyncClient(server.target) as client,

@@ -1,4 +1,4 @@
-"""The socket that tells who the manager is, hands out the segment, and notices the writer's end."""
+"""The descriptor socket: authenticates the manager, sends the segment, notices the writer's end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 
 async def assert_refused(manager: HandManager, token: bytes) -> None:
-    """Attaching with this token must fail and open no session."""
+    """Checks that attaching with this token fails and opens no session."""
     failure = await failure_of(manager.stub.Attach(pb.AttachRequest(token=token)))
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
@@ -108,7 +108,7 @@ async def test_a_reservation_outlives_the_session_but_not_the_connection(
     manager.write(reservation, image)
     manager.detach()
     await until(lambda: not server.store.manager_attached)
-    # It may still be writing: the slot belongs to nobody.
+    # The manager may still be writing: the slot stays in quarantine.
     assert free_slots(server) == 2
     manager.unmap()
     await until(lambda: free_slots(server) == 3)

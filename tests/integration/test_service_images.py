@@ -1,4 +1,4 @@
-"""What one image's stream consists of, and how a failing engine ends it."""
+"""The stream of one image, and its end when the engine fails."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_steps(server: InProcessServer, steps: int) -> None:
     assert done == [(n, steps) for n in range(1, steps + 1)]
 
 
-async def test_previews_come_if_asked_for(server: InProcessServer) -> None:
+async def test_previews_are_sent_on_request(server: InProcessServer) -> None:
     received = await events(server, prompt="a lighthouse", steps=2, preview=True)
     for response in received[1:-1]:
         preview = response.step.preview
@@ -100,13 +100,13 @@ async def test_a_seed_that_is_given_is_used(server: InProcessServer, seed: int) 
     assert server.engine.images[0].seed == seed
 
 
-async def test_seeds_that_nobody_gave_differ(server: InProcessServer) -> None:
+async def test_random_seeds_differ(server: InProcessServer) -> None:
     for _ in range(3):
         await events(server, prompt="a lighthouse", steps=1)
     assert len({drawing.seed for drawing in server.engine.images}) == 3
 
 
-async def test_steps_are_told_as_they_end(server: InProcessServer) -> None:
+async def test_steps_are_reported_as_they_end(server: InProcessServer) -> None:
     server.engine.hold()
     call = server.generate(steps=2)
     assert (await call.read()).WhichOneof("event") == "started"
@@ -206,7 +206,7 @@ async def test_an_unexpected_exception_in_a_unary_call(
     assert "AttributeError" not in caught.value.message and "FakeEngine" not in caught.value.message
 
 
-async def test_the_client_package_draws(server: InProcessServer) -> None:
+async def test_the_client_package_generates(server: InProcessServer) -> None:
     seen: list[wuliart_client.Event] = []
     async with wuliart_client.AsyncClient(server.target) as client:
         image = await client.generate_image(
@@ -224,7 +224,7 @@ async def test_many_images_at_once_all_arrive(server: InProcessServer) -> None:
     assert server.scheduler.queue_length == 0
 
 
-async def test_a_image_carries_its_recipe_unless_it_must_not(server: InProcessServer) -> None:
+async def test_an_image_carries_its_recipe_unless_omitted(server: InProcessServer) -> None:
     received = await events(server, prompt="一只狐狸, \n quickly", seed=2**64 - 1, steps=3)
     recipe = wuliart_client.read_recipe(received[-1].completed.image)
     assert (recipe.prompt, recipe.seed, recipe.steps) == ("一只狐狸, \n quickly", 2**64 - 1, 3)

@@ -23,7 +23,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 
 async def queue(server: InProcessServer, count: int) -> list[Any]:
-    """Calls of which the first is being generated and the others wait, in this order."""
+    """Returns calls of which the first runs and the others wait, in this order."""
     calls = []
     for n in range(count):
         calls.append(server.generate(f"image {n}"))
@@ -118,7 +118,7 @@ async def test_a_full_queue_refuses_before_the_first_event(server: InProcessServ
     assert (await kinds(server.generate()))[-1] == "completed"
 
 
-async def test_who_leaves_the_queue_frees_a_place(server: InProcessServer) -> None:
+async def test_a_client_that_leaves_the_queue_frees_a_place(server: InProcessServer) -> None:
     drawn, waits, leaver = await queue(server, 3)
     leaver.cancel()
     await server.let_go(2)
@@ -130,7 +130,7 @@ async def test_who_leaves_the_queue_frees_a_place(server: InProcessServer) -> No
     assert server.prompts == ["image 0", "image 1", "newcomer"]
 
 
-async def test_the_next_in_line_frees_its_place_at_once(server: InProcessServer) -> None:
+async def test_the_next_request_frees_its_place_at_once(server: InProcessServer) -> None:
     """While the image before it is still being generated, not only when that one is done."""
     drawn, leaver, waits = await queue(server, 3)
     leaver.cancel()
@@ -144,7 +144,7 @@ async def test_the_next_in_line_frees_its_place_at_once(server: InProcessServer)
     assert server.prompts == ["image 0", "image 2", "newcomer"]
 
 
-async def test_everybody_leaves(server: InProcessServer) -> None:
+async def test_all_clients_leave(server: InProcessServer) -> None:
     calls = await queue(server, 3)
     for call in calls:
         call.cancel()

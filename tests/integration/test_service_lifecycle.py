@@ -1,4 +1,4 @@
-"""Starting, serving, draining: what is answered, and what health and reflection say."""
+"""Starting, serving and draining: responses, health and reflection."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def health(server: InProcessServer) -> set[int]:
     return {(await stub.Check(HealthCheckRequest(service=name))).status for name in SERVICES}
 
 
-async def test_while_starting_every_call_is_told_so() -> None:
+async def test_calls_fail_with_starting_while_the_model_loads() -> None:
     async with running_server(ready=False) as server:
         assert await health(server) == {NOT_SERVING}
         for call in (
@@ -75,7 +75,7 @@ async def test_the_client_package_waits_out_a_short_start() -> None:
         assert (await drawing).width == 1024
 
 
-async def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:
+async def test_draining_completes_accepted_requests_and_rejects_others() -> None:
     async with running_server() as server:
         server.engine.hold()
         accepted = [server.generate("first"), server.generate("second")]
@@ -93,7 +93,7 @@ async def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> Non
         assert await health(server) == {NOT_SERVING}
 
 
-async def test_draining_ends_what_takes_too_long() -> None:
+async def test_draining_ends_requests_after_the_grace_period() -> None:
     async with running_server() as server:
         server.engine.hold()
         calls = []
@@ -111,7 +111,7 @@ async def test_draining_ends_what_takes_too_long() -> None:
         assert server.stages == ["encode", "begin", "step"]
 
 
-async def test_draining_ends_who_waits_for_an_adapter() -> None:
+async def test_draining_ends_requests_that_wait_for_an_adapter() -> None:
     async with running_server() as server, HandManager(server) as manager:
         await manager.report(entry_of("ink"))
         call = server.generate(adapters=[AdapterWeight(name="ink")])
@@ -132,7 +132,7 @@ async def test_health_can_be_watched() -> None:
         watch.cancel()
 
 
-async def test_health_of_a_service_that_is_not_there() -> None:
+async def test_health_of_an_unknown_service() -> None:
     async with running_server() as server:
         stub: Any = HealthStub(server.channel())
         with pytest.raises(grpc.aio.AioRpcError) as caught:

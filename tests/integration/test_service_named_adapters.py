@@ -59,7 +59,7 @@ async def test_a_recipe_names_the_hash_that_other_programs_compare(
     assert adapter.content_hash == entry.content_hash, "for --like"
 
 
-async def test_what_was_committed_is_what_is_drawn_with(
+async def test_images_use_the_committed_bytes(
     server: InProcessServer, manager: HandManager
 ) -> None:
     content = manager.content(seed=3)
@@ -122,9 +122,7 @@ async def test_images_keep_their_slots(server: InProcessServer, manager: HandMan
     await manager.load("c")
 
 
-async def test_a_image_is_drawn_with_one_version(
-    server: InProcessServer, manager: HandManager
-) -> None:
+async def test_an_image_uses_one_version(server: InProcessServer, manager: HandManager) -> None:
     old = await manager.load("ink", seed=1)
     server.engine.hold()
     before, after = drawing(server, "ink", steps=2), None
@@ -148,7 +146,7 @@ async def test_a_image_is_drawn_with_one_version(
     assert not torch.equal(fresh.tensors.factors["block0.img_qkv"].down, copy)
 
 
-async def test_a_file_that_is_gone_cannot_be_named_any_more(
+async def test_a_removed_file_cannot_be_named(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.load("ink")
@@ -162,7 +160,7 @@ async def test_a_file_that_is_gone_cannot_be_named_any_more(
     assert (await kinds(call))[-1] == "completed"
 
 
-async def test_a_request_for_an_absent_adapter_asks_for_it(
+async def test_a_request_for_an_absent_adapter_has_it_loaded(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("ink", manager.content()), entry_of("oil"))
@@ -175,7 +173,7 @@ async def test_a_request_for_an_absent_adapter_asks_for_it(
     assert (await kinds(call))[-1] == "completed"
 
 
-async def test_an_absent_adapter_that_nobody_loads(
+async def test_an_absent_adapter_that_is_not_loaded(
     server: InProcessServer, manager: HandManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binder_module, "PROMOTION_SECONDS", 0.1)
@@ -186,7 +184,7 @@ async def test_an_absent_adapter_that_nobody_loads(
     assert (await kinds(server.generate()))[-1] == "completed"
 
 
-async def test_an_absent_adapter_that_turns_out_bad(
+async def test_an_absent_adapter_that_is_refused(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("ink"))
@@ -208,7 +206,7 @@ async def test_a_client_that_leaves_while_its_adapter_is_loaded(
     assert (await kinds(server.generate()))[-1] == "completed"
 
 
-async def test_a_file_that_was_replaced_is_not_drawn_with_any_more(
+async def test_a_replaced_file_is_not_used_any_more(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.load("ink", seed=1)

@@ -1,4 +1,4 @@
-"""The control side: attach, reserve, write, commit, with a manager made by hand."""
+"""The control side: attach, reserve, write, commit, with a hand-written manager."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def manager(server: InProcessServer) -> AsyncIterator[HandManager]:
 
 
 def lose_the_lease(server: InProcessServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if its time had passed: every lease that is running has run out."""
+    """Makes every lease run out."""
     clock = server.store.slots._clock
     monkeypatch.setattr(server.store.slots, "_clock", lambda: clock() + 3600)
 
 
-async def test_attaching_tells_what_the_manager_must_know(
+async def test_attaching_describes_the_segment(
     server: InProcessServer, manager: HandManager
 ) -> None:
     attached = manager.attached
@@ -69,7 +69,7 @@ async def test_a_wrong_checksum_publishes_nothing(
 async def test_what_lies_beyond_the_checksum_is_not_read(
     server: InProcessServer, manager: HandManager
 ) -> None:
-    """A site that reaches past `written_bytes` would be generated with unverified bytes."""
+    """A site that reaches past `written_bytes` would make images use unverified bytes."""
     content = manager.content()
     entry, image = entry_of("ink", content), manager.image(content)
     reservation = await manager.reserve("ink")
@@ -117,7 +117,7 @@ async def test_a_commit_that_does_not_fit_its_slot(
 @pytest.mark.parametrize(
     "overrides", [{"slot": 2}, {"slot": 2**32 - 1}, {"generation": 99}, {"generation": 0}]
 )
-async def test_a_commit_of_what_is_not_reserved(
+async def test_a_commit_without_a_reservation(
     server: InProcessServer, manager: HandManager, overrides: dict[str, int]
 ) -> None:
     content = manager.content()
@@ -163,7 +163,7 @@ async def test_a_commit_after_the_lease_comes_too_late(
     assert failure.code is grpc.StatusCode.ABORTED
     assert failure.reason == "RESERVATION_LOST"
     assert server.state_of("ink") == "none"
-    # The writer may still be writing there: nobody else gets that slot until it says otherwise.
+    # The writer may still be writing: the slot stays reserved for it until it abandons it.
     others = [await manager.reserve(name) for name in ("a", "b")]
     assert late.slot not in {other.slot for other in others}
     for other in others:
@@ -172,7 +172,7 @@ async def test_a_commit_after_the_lease_comes_too_late(
     assert (await manager.reserve("ink")).slot == late.slot
 
 
-async def test_what_is_abandoned_is_wiped_and_free(
+async def test_an_abandoned_slot_is_zeroed_and_free(
     server: InProcessServer, manager: HandManager
 ) -> None:
     image = manager.image(manager.content())
@@ -265,5 +265,5 @@ async def test_a_manager_that_vanishes_while_its_commit_is_checked(
     async with HandManager(server) as successor:
         await successor.load("ink")
         assert server.state_of("ink") == "resident"
-    # What the fixture closes again.
+    # The fixture closes this session.
     manager.memory, manager.connection = successor.memory, successor.connection

@@ -1,6 +1,4 @@
-"""A server that generates without bad adapters says so to every client, and writes it nowhere
-else.
-"""
+"""A server that skips bad adapters reports them to every client, and only there."""
 
 from __future__ import annotations
 
@@ -62,7 +60,7 @@ async def test_the_client_package_passes_it_on(
     assert image.adapters == plain.skipped_adapters == ()
 
 
-async def test_the_openai_door_names_it_beside_each_image(
+async def test_the_openai_api_names_it_beside_each_image(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("oil", refusal_reason="rank 99"))
@@ -79,7 +77,7 @@ async def test_the_openai_door_names_it_beside_each_image(
     assert all("skipped_adapters" not in told.model_extra for told in plain.data or ())
 
 
-async def test_the_page_says_so_beside_the_image(
+async def test_the_page_names_it_beside_the_image(
     server: InProcessServer, manager: HandManager
 ) -> None:
     await manager.report(entry_of("<b>oil</b>", refusal_reason="rank 99"))

@@ -1,6 +1,6 @@
-"""A server at a round trip of two seconds: every client connects, generates, watches and asks.
+"""A server at a round trip of two seconds: every client connects, generates, lists and watches.
 
-No time is scaled down: what is tested is that the product's own limits leave room for it.
+No time is scaled down: the product's own time limits must allow for it.
 """
 
 from __future__ import annotations

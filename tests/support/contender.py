@@ -1,8 +1,9 @@
-"""Takes one address as the server does, as soon as its standard input ends.
+"""Binds an address as the server does, as soon as its standard input is closed.
 
     python -m tests.support.contender ADDRESS
 
-Prints "serves" or why not; ends when it is killed. Imports no torch, so that several start quickly.
+Prints "serves" or the error; runs until it is killed. Imports no torch, so that several start
+quickly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""HTTP/2 by hand over a plain socket: what no well-behaved client library sends.
+"""HTTP/2 over a plain socket, to send what no well-behaved client library sends.
 
-Owns frames, header blocks without compression, and the reading of what comes back. Knows nothing
-of gRPC beyond its headers.
+Writes frames and uncompressed header blocks, and reads the responses.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The service without a model, as a process that logs as `wuliart-server` does.
+"""The service with a fake engine, in a process that logs as `wuliart-server` does.
 
     python -m tests.support.logging_server
 
-Prints where it listens, then serves until SIGTERM. For tests of what stands on standard error.
+Prints its address, then serves until SIGTERM. For tests of its standard error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One local Ray cluster at a time: two that start beside each other on two cores time out."""
+"""Runs one local Ray cluster at a time: two that start together on two cores time out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def ray_alone() -> Iterator[None]:
-    """Waits until no other worker of these tests runs a cluster."""
+    """Waits until no other test worker runs a cluster."""
     with (Path(tempfile.gettempdir()) / "wuliart-tests-ray.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

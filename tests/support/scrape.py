@@ -1,4 +1,4 @@
-"""What an exporter says, read as Prometheus reads it."""
+"""Scrapes an exporter and parses the response as Prometheus does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.harness import InProcessServer
 
 @dataclass(frozen=True)
 class Scrape:
-    """One answer."""
+    """One response."""
 
     samples: dict[tuple[str, tuple[str, ...]], float]
     """By name and label values, in the order of the labels' names."""
@@ -37,7 +37,7 @@ class Scrape:
 
     @property
     def names(self) -> set[str]:
-        """Of all samples."""
+        """Names of all samples."""
         return {name for name, _ in self.samples}
 
 
@@ -59,7 +59,7 @@ class Exporter:
     url: str
 
     def get(self) -> str:
-        """Blocks; the event loop must go on meanwhile."""
+        """Returns the text; to be called off the event loop, which the exporter needs."""
         with urllib.request.urlopen(self.url, timeout=DEADLINE) as response:
             return str(response.read().decode())
 
@@ -69,7 +69,7 @@ class Exporter:
 
 @asynccontextmanager
 async def exporting(server: InProcessServer) -> AsyncIterator[Exporter]:
-    """An exporter of that server, which gets what of a model tells its memory."""
+    """Runs an exporter of the server, whose engine gets the memory plan of a model."""
     server.engine.model = SimpleNamespace(  # type: ignore[attr-defined]
         name="qwen-image", device=torch.device("cpu"), **planned_memory()
     )

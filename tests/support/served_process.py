@@ -1,10 +1,9 @@
-"""The public listener in a process of its own, so that its memory and its log can be looked at.
+"""The public listener in a process of its own, so that its memory and its log can be measured.
 
-    python -m tests.support.served_process [wuliart-server's options of who may call] [--metrics
-    HOST:PORT]
+    python -m tests.support.served_process [network options of wuliart-server] [--metrics HOST:PORT]
 
-Prints a line "port N" (0 for a Unix socket) when it serves; its log goes to stderr. The engine
-is a fake that generates at once. Ends with its standard input.
+Prints a line "port N" (0 for a Unix socket) when it serves; its log goes to stderr. The engine is a
+fake that generates at once. Ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ async def _serve(arguments: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Served:
-    """The process."""
+    """A running process of this module."""
 
     port: int
     process: psutil.Process
@@ -57,18 +56,18 @@ class Served:
 
     @property
     def said(self) -> str:
-        """Its log until now."""
+        """The log so far."""
         return self.log.read_text()
 
     @property
     def memory(self) -> int:
-        """Bytes of it that are in the machine's memory."""
+        """Resident memory of the process, in bytes."""
         return int(self.process.memory_info().rss)
 
 
 @contextmanager
 def served(*arguments: str) -> Iterator[Served]:
-    """A server that serves."""
+    """Runs the module with these arguments."""
     with tempfile.TemporaryDirectory(prefix="wuliart-") as folder:
         log = Path(folder) / "log"
         with (

@@ -1,4 +1,4 @@
-"""A TCP port before a server, to which everything takes its time: a path, not a bandwidth."""
+"""A TCP relay that delays everything by a fixed time, without limiting bandwidth."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Piece = tuple[float, bytes]
 
 @contextmanager
 def slow_path(target: str, delay: float = 0.0) -> Iterator[int]:
-    """The port of a relay to `target`, "host:port" or "unix:path".
+    """Yields the port of a relay to `target`, "host:port" or "unix:path".
 
-    Each piece arrives `delay` seconds after it was sent, in both directions, however many are under
-    way. Opening a connection costs a round trip more, as it does on a real path.
+    Data arrive `delay` seconds after they were sent, in both directions. Opening a connection takes
+    a round trip more, as on a real path.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_accept, args=(listener, target, delay), daemon=True).start()

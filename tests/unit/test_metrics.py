@@ -1,4 +1,4 @@
-"""Figures of images: what is counted and timed, and that each image is counted once."""
+"""Metrics of images: counts and durations, each image counted once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shared(metrics: ImageMetrics) -> list[int]:
     return [after - before for before, after in zip([0, *counts], counts, strict=False)][:3]
 
 
-def test_everything_is_there_from_the_start_and_0() -> None:
+def test_every_metric_starts_at_0() -> None:
     metrics = ImageMetrics()
     assert set(metrics.errors) == set(Reason) and set(metrics.stages) == set(Stage)
     assert ends(metrics) == {}
@@ -56,7 +56,7 @@ def test_a_histogram_has_the_bounds_it_was_given() -> None:
     assert (histogram.count, histogram.sum) == (4, 8.0)
 
 
-async def test_a_image_is_timed_in_all_its_stages(bench: Bench) -> None:
+async def test_an_image_is_timed_in_all_its_stages(bench: Bench) -> None:
     client = bench.submit(1, steps=3)
     await client.ended()
     metrics = bench.scheduler.metrics
@@ -83,7 +83,7 @@ async def test_a_shared_step_is_one_step_of_two_images(bench: Bench) -> None:
     assert ends(bench.scheduler.metrics) == {"completed": 2}
 
 
-async def test_who_leaves_is_counted_once_wherever_it_leaves(bench: Bench) -> None:
+async def test_a_client_that_leaves_is_counted_once(bench: Bench) -> None:
     bench.engine.hold()
     drawn = [bench.submit(1), bench.submit(2)]
     await until(lambda: bench.engine.entered("step") == 1)

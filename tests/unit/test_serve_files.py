@@ -1,4 +1,4 @@
-"""serve.yaml and the KubeRay manifest: what Serve and the product would trip over."""
+"""serve.yaml and the KubeRay manifest: settings that Serve or the product would reject."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def test_both_applications_are_built_from_their_settings(applications: dict[str,
 
 
 @pytest.mark.parametrize("settings", [FrontSettings, ReplicaSettings])
-def test_a_setting_that_there_is_not_is_refused(settings: type[pydantic.BaseModel]) -> None:
+def test_an_unknown_setting_is_an_error(settings: type[pydantic.BaseModel]) -> None:
     with pytest.raises(pydantic.ValidationError, match="slotz"):
         settings.model_validate({"slotz": 3})
 
 
-def test_the_cluster_runs_the_ray_that_was_tested() -> None:
+def test_the_cluster_runs_the_tested_version_of_ray() -> None:
     version = importlib.metadata.version("ray")
     cluster = KUBERAY[0]["spec"]["rayClusterConfig"]
     assert cluster["rayVersion"] == version
     assert f"ray[serve-grpc]=={version}" in (ROOT / "docs/k8s/rayservice.yaml").read_text()
 
 
-def test_the_cluster_has_the_environment_that_was_measured() -> None:
+def test_the_cluster_has_the_measured_environment() -> None:
     cluster = KUBERAY[0]["spec"]["rayClusterConfig"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
@@ -69,7 +69,7 @@ def test_the_cluster_has_the_environment_that_was_measured() -> None:
     assert "export " + " ".join(f"{k}={v}" for k, v in ENVIRONMENT.items()) in page
 
 
-def test_the_head_has_the_port_and_what_places_the_front_there(
+def test_the_head_has_the_port_and_the_resource_of_the_front(
     applications: dict[str, Any],
 ) -> None:
     head = KUBERAY[0]["spec"]["rayClusterConfig"]["headGroupSpec"]

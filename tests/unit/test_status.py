@@ -1,4 +1,4 @@
-"""The one table from reasons to status codes, and what a status carries."""
+"""The table from reasons to status codes, and the details of a status."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
 from wuliart_contract.status import Reason
 
 COUNTS = range(1, 5)
-"""As of a schedule that was made for four steps."""
+"""Steps of a schedule that was made for four."""
 
 
 def request(prompt: str = "a cat", **fields: object) -> GenerateImageRequest:
@@ -41,7 +41,7 @@ def test_defaults_are_filled_in() -> None:
     assert 0 <= draw.seed < 2**RANDOM_SEED_BITS
 
 
-def test_seeds_that_nobody_gave_differ() -> None:
+def test_random_seeds_differ() -> None:
     assert len({validate(request(), COUNTS).seed for _ in range(20)}) > 15
 
 

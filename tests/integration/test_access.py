@@ -1,7 +1,7 @@
-"""Who is not known does not get in: every RPC and every door, one by one; how much clients may ask.
+"""Access without and with credentials: every RPC and every HTTP route; the limits of a client.
 
-Every method of every public service is found by its descriptor, so that a new one cannot be
-forgotten; the list of those that are open is written here, and nothing else is.
+The methods of the public services are taken from their descriptors, so that a new one cannot be
+forgotten. Only the methods that need no token are listed here.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def call(channel: aio.Channel, method: MethodDescriptor, header: str | None) -> 
 
 
 @pytest.mark.parametrize("method", CLOSED, ids=lambda m: m.full_name)
-async def test_without_credentials_every_rpc_is_refused(
+async def test_without_credentials_every_rpc_is_rejected(
     server: InProcessServer, tmp_path: Path, method: MethodDescriptor
 ) -> None:
     channel = server.channel(target(server, tmp_path))
@@ -105,7 +105,9 @@ async def test_health_is_open_and_every_rpc_is_of_a_service_that_is_listed(
     assert len(CLOSED) == 5
 
 
-async def test_two_authorization_headers_are_none(server: InProcessServer, tmp_path: Path) -> None:
+async def test_two_authorization_headers_are_rejected(
+    server: InProcessServer, tmp_path: Path
+) -> None:
     stub = wuliart_client._client.ImageGenerationServiceStub(
         server.channel(target(server, tmp_path))
     )
@@ -124,7 +126,7 @@ async def test_with_a_token_everything_is_as_without_tokens(
         assert await client.adapters() == []
         assert (await client.generate_image("a cat", seed=1)).seed == 1
         await client.with_token(BOB).adapters()
-        with pytest.raises(Unauthenticated, match="not one of the server"):
+        with pytest.raises(Unauthenticated, match="not valid here"):
             await client.with_token("c" * 32).adapters()
     with pytest.raises(Unauthenticated, match="requires a token"):
         await AsyncClient(where).adapters()
@@ -133,7 +135,7 @@ async def test_with_a_token_everything_is_as_without_tokens(
         await client.adapters()
 
 
-async def test_the_command_sends_what_a_file_holds(
+async def test_the_command_sends_the_token_of_a_file(
     server: InProcessServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(token: str | None) -> tuple[int, str]:
@@ -153,7 +155,7 @@ async def test_the_command_sends_what_a_file_holds(
     assert "cannot read" in capsys.readouterr().err
 
 
-async def test_one_client_may_draw_only_so_many_at_once_whoever_else_draws(
+async def test_the_limit_of_one_client_does_not_affect_others(
     server: InProcessServer, tmp_path: Path
 ) -> None:
     server.engine.hold()
@@ -218,7 +220,7 @@ async def test_tls_and_certificates_of_clients(tmp_path: Path, authority: trustm
                 await asyncio.to_thread(draw, wrong)
 
 
-# -- the page and the OpenAI door --------------------------------------------------------------
+# -- the page and the OpenAI API ---------------------------------------------------------------
 
 DOORS = [
     ("GET", "/"),
@@ -236,7 +238,7 @@ DOORS = [
 ]
 
 
-async def test_without_a_token_every_door_is_shut(
+async def test_without_a_token_every_http_route_is_closed(
     server: InProcessServer, tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WULIART_TOKEN", BOB)  # the page's own, for its list of adapters
@@ -259,7 +261,7 @@ async def test_without_a_token_every_door_is_shut(
         assert shown.status_code == 401 and "令牌" in shown.text
         assert not server.stages
         wrong = await http.post("/login", data={"token": "x" * 32})
-        assert wrong.status_code == 401 and "not known here" in wrong.text
+        assert wrong.status_code == 401 and "not valid here" in wrong.text
         right = await http.post("/login", data={"token": ANN})
         assert right.status_code == 303
         cookie = right.headers["set-cookie"].lower()
@@ -268,7 +270,7 @@ async def test_without_a_token_every_door_is_shut(
         assert (await http.get("/v1/models")).status_code == 200
 
 
-async def test_the_openai_door_draws_in_the_name_of_whoever_has_the_key(
+async def test_the_openai_api_uses_the_identity_of_the_key(
     server: InProcessServer, tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WULIART_TOKEN", BOB)
