@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wuliart_process import grpc_core_log  # noqa: F401 - before whatever imports grpc
+from wuliart_process import grpc_core_log  # noqa: F401 - before anything imports grpc
 
 # isort: split
 import asyncio
@@ -19,10 +19,10 @@ from wuliart_process.standard_streams import standard_streams
 
 
 async def _run(config: Config) -> None:
-    # OpenMP reads this once, when torch loads it. Threads that spin while they wait for each other
-    # keep the event loop and the LoRA manager from the cores; see docs/decisions.md.
+    # OpenMP reads this once, when torch loads it. Threads that spin while they wait would keep the
+    # event loop and the LoRA manager off the cores; see docs/decisions.md.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Nothing of what is imported and loaded is garbage; looking for it takes 0.5 s.
+    # Imports and loading create no garbage; collecting meanwhile takes 0.5 s.
     gc.disable()
     from inference_server.server import serve
 
@@ -31,7 +31,7 @@ async def _run(config: Config) -> None:
 
     def stop() -> None:
         if stopping.is_set():
-            # Asked twice: whoever asks does not want to wait for the images.
+            # A second signal ends the process without waiting for images.
             os._exit(1)
         stopping.set()
 

@@ -1,7 +1,4 @@
-"""The server's settings: one frozen dataclass, filled from the command line once.
-
-Owns names, defaults and what values make sense; knows nothing of what they are used for.
-"""
+"""The server's settings: one frozen dataclass, filled once from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from inference_server.logs import Form
-from inference_server.network import NAMES, Network, add_arguments, complaint
+from inference_server.network import NAMES, Network, add_arguments, conflict_in
 from inference_server.weight_kind import WeightKind
 from wuliart_process.sockets import default_runtime_dir, runtime_dir_problem
 
@@ -28,7 +25,7 @@ SCHEDULE_HELP = (
 
 
 class OnBadAdapter(StrEnum):
-    """What becomes of a request that names an adapter which cannot be used."""
+    """The server's reaction to a request that names an adapter which cannot be used."""
 
     FAIL = "fail"
     SKIP = "skip"
@@ -41,43 +38,43 @@ class Config:
     model: Path = EMBEDDED_MODEL
     """A checkpoint in diffusers layout."""
     turbo_lora: Path | None = EMBEDDED_TURBO
-    """Fused into the base at load; each model has its own."""
+    """Few-step LoRA that is fused into the base at load; None for none."""
     schedule: str | None = None
-    """Noise levels, as `--schedule` names them; None: what the Turbo LoRA was trained on."""
+    """Value of `--schedule`; None: the noise levels that the Turbo LoRA was trained on."""
     network: Network = field(default_factory=Network)
     runtime_dir: Path = Path("/tmp")
-    """For the sockets that only the LoRA manager uses."""
+    """Folder of the sockets that only the LoRA manager uses."""
     device: str = "auto"
     dtype: str = "auto"
     weights: WeightKind | None = None
-    """How the blocks' matrices lie in memory; None: as the model's folder has them."""
+    """Storage of the blocks' matrices; None: as the model's folder has them."""
     slots: int | None = None
-    """Adapters that may be resident at once, one spare slot on top; None: by the budget."""
+    """Adapters resident at once, not counting the spare slot; None: chosen by the budget."""
     max_rank: int | None = None
-    """Largest rank of an adapter; None: by the budget."""
+    """Largest rank of an adapter; None: chosen by the budget."""
     pinned_adapters: tuple[str, ...] = ()
-    """Adapters that, once resident, make no room for others."""
+    """Adapters that are never evicted once they are resident."""
     on_bad_adapter: OnBadAdapter = OnBadAdapter.FAIL
     vram_budget: int | None = None
-    """Most bytes on the device; None: what the card has free, less a margin."""
+    """Maximum bytes on the device; None: the card's free memory, less a margin."""
     idle_vram: int | None = None
-    """Most bytes on the device between images; None: the memory plan decides."""
+    """Maximum bytes on the device between images; None: the memory plan decides."""
     max_batch: int | None = None
-    """Images that may share a step; None: as many as pays."""
+    """Images that may share a step; None: see `loading.batch_limit`."""
     queue: int = 64
     """Requests that may wait."""
     grace: float = 30.0
     """Seconds accepted requests get at shutdown."""
     metrics: str = ""
-    """HOST:PORT where Prometheus metrics are served; empty: nowhere."""
+    """HOST:PORT of the Prometheus metrics; empty: not served."""
     log_level: str = "INFO"
     log_format: Form = "text"
     log_prompts: bool = False
-    """Whether what clients ask for may stand in the log."""
+    """Write prompts to the log."""
 
     @property
     def embedded(self) -> bool:
-        """Whether this is the model that ships with the package."""
+        """True for the model that ships with the package."""
         return self.model == EMBEDDED_MODEL
 
 
@@ -85,25 +82,25 @@ UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 
 
 def size(text: str) -> int:
-    """Bytes of a size like 18.7GB or 24GiB.
+    """Parses a size like 18.7GB or 24GiB into bytes.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: the text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
     if match is None or match[2].upper() not in UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it like 18.7GB or 24GiB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it like 18.7GB or 24GiB")
     return round(float(match[1]) * UNITS[match[2].upper()])
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line instead of argparse's usage in front of it."""
+        """Exits with one line, without argparse's usage."""
         self.exit(2, f"{self.prog}: error: {message}; see --help\n")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Config:
-    """The command line as a `Config`; exits with 2 and one line if it makes no sense."""
+    """Parses the command line; exits with 2 and one line if it is invalid."""
     defaults = Config()
     parser = _Parser(
         prog="wuliart-server",
@@ -158,16 +155,16 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         metavar="NAME",
         action="append",
         default=[],
-        help="keep this adapter in memory once it is there, whoever else needs room; may be "
-        "repeated, but one slot must stay for all others",
+        help="never evict this adapter once it is in memory; may be repeated, but one slot must"
+        " stay for all others",
     )
     add(
         "--on-bad-adapter",
         type=OnBadAdapter,
         choices=list(OnBadAdapter),
         default=defaults.on_bad_adapter,
-        help="what to do about an adapter that does not exist or was refused: fail the request, or"
-        " skip the adapter, generate without it, and say so",
+        help="if a request names an adapter that does not exist or was refused: fail the request,"
+        " or generate without the adapter and report it as skipped",
     )
     add(
         "--vram-budget",
@@ -205,12 +202,12 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         choices=get_args(Form),
         help="lines of text or of JSON",
     )
-    add("--log-prompts", action="store_true", help="write to the log what clients ask for")
+    add("--log-prompts", action="store_true", help="write prompts to the log")
     add_arguments(parser)
     values = parser.parse_args(arguments)
     values.network = Network(**{name: vars(values).pop(name) for name in NAMES})
-    if trouble := complaint(values.network):
-        parser.error(trouble)
+    if conflict := conflict_in(values.network):
+        parser.error(conflict)
     if values.slots is not None and values.slots < 1:
         parser.error("--slots must be at least 1")
     values.pinned_adapters = tuple(dict.fromkeys(values.pinned_adapters))

@@ -1,10 +1,8 @@
-"""Failures that a client is told about, as exceptions of the server's own layers.
+"""The server's exceptions. Only the service layer translates them to gRPC statuses.
 
-Owns the exception tree; knows nothing of gRPC. The service layer turns each into a status once.
-
-    ServerError
-    ├── RequestError          ends one call, with a reason from the contract's table
-    └── ModelError            the checkpoint cannot be served; ends the process at start
+ServerError
+├── RequestError          ends one call, with a reason from the contract's table
+└── ModelError            the checkpoint cannot be served; ends the process at start
 """
 
 from __future__ import annotations
@@ -16,12 +14,12 @@ from wuliart_contract.status import Reason
 
 
 class ServerError(Exception):
-    """Base of everything this server raises on purpose."""
+    """Base class of the server's own exceptions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that breaks a rule."""
+    """A field of a request that breaks a rule."""
 
     field: str
     description: str
@@ -33,9 +31,9 @@ class RequestError(ServerError):
     Args:
         reason: looked up in the contract's table for the status code.
         message: what happened, what was given, what to do.
-        metadata: string facts for programs, sent as `ErrorInfo.metadata`.
-        violations: every bad field, for INVALID_REQUEST.
-        retry_after: seconds, where trying again makes sense.
+        metadata: details for programs, sent as `ErrorInfo.metadata`.
+        violations: every invalid field, for INVALID_REQUEST.
+        retry_after: seconds until a retry makes sense; None: it does not.
     """
 
     def __init__(
@@ -60,5 +58,5 @@ class ModelError(ServerError):
 
 
 def one_line(text: str) -> str:
-    """A message on one line, without characters that could steer a terminal."""
+    """Returns a message on one line, without characters that could control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

@@ -1,7 +1,4 @@
-"""How the server is reached, and by whom: the settings, and which of them make sense together.
-
-Owns their names and defaults; opens nothing.
-"""
+"""Settings of the public port: addresses, TLS, tokens and limits per client, and their checks."""
 
 from __future__ import annotations
 
@@ -18,38 +15,38 @@ class Network:
     """Settings of the public port."""
 
     listen: str = "127.0.0.1:50051"
-    """Where clients connect: host:port or unix:/path."""
+    """The address clients connect to: host:port or unix:/path."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
-    """Clients need a certificate that this one has signed."""
+    """Clients need a certificate that this authority has signed."""
     tokens: Path | None = None
-    """Clients need a token of this file; see `wuliart_process.tokens`."""
+    """Clients need a token from this file; see `wuliart_process.tokens`."""
     insecure: bool = False
-    """Listens beyond this machine even without TLS or tokens."""
+    """Allow listening beyond this machine without TLS or tokens."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names by which the metrics port may be addressed; see `wuliart_process.allowed_hosts`."""
+    """Host names that the metrics port accepts; see `wuliart_process.allowed_hosts`."""
     reflection: bool = True
     per_client: int | None = None
-    """Images of one client under way; None: as many as there is room for."""
+    """Queued and running images of one client; None: no limit but the queue."""
     per_minute: int | None = None
-    """Images that one client may ask for in a minute; None: any."""
+    """Images that one client may request in a minute; None: no limit."""
 
 
 NAMES = tuple(Network.__dataclass_fields__)
 
 
 class _Append(argparse.Action):
-    """As argparse's "append", of tuples."""
+    """argparse's "append" action for tuples."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Everything of `Network`, on the command line."""
+    """Adds an option for every field of `Network`."""
     defaults = Network()
-    add = parser.add_argument_group("who may call").add_argument
+    add = parser.add_argument_group("access").add_argument
     add("--listen", default=defaults.listen, help="host:port or unix:/path for clients")
     add("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM; turns TLS on")
     add("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
@@ -69,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--insecure",
         action="store_true",
-        help="listen beyond this machine even without TLS and tokens: whoever reaches the port may"
-        " generate, and read what others generate",
+        help="listen beyond this machine even without TLS and tokens: everyone who can reach the"
+        " port may generate, and read what others generate",
     )
     add(
         "--allowed-host",
@@ -85,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-reflection",
         dest="reflection",
         action="store_false",
-        help="do not describe the services to whoever asks",
+        help="do not offer gRPC reflection",
     )
     add(
         "--per-client",
@@ -97,12 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-minute",
         type=int,
         metavar="N",
-        help="images one client may ask for in a minute; left out: any number",
+        help="images one client may request in a minute; left out: no limit",
     )
 
 
-def complaint(network: Network) -> str:
-    """What is wrong with the settings; empty if nothing is."""
+def conflict_in(network: Network) -> str:
+    """Describes the first conflict between settings; empty if there is none."""
     if (network.tls_cert is None) != (network.tls_key is None):
         return "--tls-cert and --tls-key belong together"
     if network.tls_client_ca is not None and network.tls_cert is None:
@@ -123,5 +120,5 @@ def complaint(network: Network) -> str:
     return (
         f"--listen {network.listen} can be reached from other machines and has no "
         f"{' and no '.join(missing)}; add that, listen on 127.0.0.1, or say --insecure if "
-        "everybody who reaches it may use it"
+        "everyone who can reach it may use it"
     )

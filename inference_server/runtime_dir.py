@@ -1,6 +1,6 @@
-"""The folder of the sockets between server and manager: private, and one server's only.
+"""Creates and locks the folder of the sockets between server and manager.
 
-Owns its creation and its lock; what makes a folder private is `wuliart_process.private_dir`'s.
+The folder is private to one user (`wuliart_process.private_dir`) and used by one server at a time.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ LOCK_FILE = "server.lock"
 
 
 class RuntimeDirError(ServerError):
-    """The folder cannot be used; the message says why."""
+    """The runtime folder cannot be used; the message says why."""
 
 
 def claim(folder: Path) -> int:
-    """Creates the folder for its owner alone if it is missing, and locks it.
+    """Creates the folder with mode 0700 if it is missing, and locks it.
 
-    A folder that exists is used as it is or refused; its mode is never changed.
+    An existing folder is used as it is or refused; its mode is never changed.
 
     Returns:
-        The lock's descriptor.
+        The lock's file descriptor; closing it releases the lock.
 
     Raises:
         RuntimeDirError: the folder is not private, cannot be used, or another server uses it.
@@ -54,7 +54,7 @@ def claim(folder: Path) -> int:
 
 
 def _create(folder: Path) -> None:
-    """Creates the folder and those above it that are missing, all with mode 0700."""
+    """Creates the folder and its missing parents, all with mode 0700."""
     missing = [folder]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)

@@ -1,7 +1,4 @@
-"""The life of the server process: listen, load, serve, drain.
-
-Owns that order; `assembly` makes what generates. Knows nothing of the command line or signals.
-"""
+"""Runs the server process: listen, load, serve, drain."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ from wuliart_process.exposure import reaches_other_machines
 log = logging.getLogger(__name__)
 
 
-LAST_WORDS_SECONDS = 1.0
-"""For clients still reading their last image when everything else has stopped."""
+STREAM_GRACE_SECONDS = 1.0
+"""Time for clients to read their last image after the drain."""
 
 
 async def serve(config: Config, stopping: asyncio.Event) -> None:
@@ -53,7 +50,7 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
             engine = loading.result()
             await _serve_loaded(config, engine, thread, public, backend, stopping)
     finally:
-        await public.stop(LAST_WORDS_SECONDS)
+        await public.stop(STREAM_GRACE_SECONDS)
         os.close(lock)
     log.info("stopped")
 
@@ -66,7 +63,7 @@ async def _serve_loaded(
     slot: BackendSlot,
     stopping: asyncio.Event,
 ) -> None:
-    """From the loaded model to the end of the drain."""
+    """Serves with the loaded model until the end of the drain."""
     stop_exporter = None
     async with assembly.running(config, engine, thread) as backend:
         if config.metrics:
@@ -75,7 +72,7 @@ async def _serve_loaded(
             )
         slot.fill(backend)
         public.ready()
-        log.info("ready on %s%s", config.network.listen, _who_may_call(config.network))
+        log.info("ready on %s%s", config.network.listen, _access(config.network))
         await stopping.wait()
         log.info("draining; accepted images get %.0f s", config.grace)
         public.draining()
@@ -83,13 +80,13 @@ async def _serve_loaded(
         await asyncio.to_thread(stop_exporter)
 
 
-def _who_may_call(network: Network) -> str:
-    """What an operator should know of it, for the log."""
-    ways = [
+def _access(network: Network) -> str:
+    """Describes for the log how access to the port is restricted."""
+    means = [
         "TLS" if network.tls_cert else "",
         "client certificates" if network.tls_client_ca else "",
         "tokens" if network.tokens else "",
     ]
-    if any(ways):
-        return " with " + ", ".join(filter(None, ways))
-    return ", open to whoever reaches it" if reaches_other_machines(network.listen) else ""
+    if any(means):
+        return " with " + ", ".join(filter(None, means))
+    return ", open to everyone who can reach it" if reaches_other_machines(network.listen) else ""

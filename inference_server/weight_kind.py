@@ -1,4 +1,4 @@
-"""How a transformer's matrices are stored. Known to the command line, so it imports nothing."""
+"""The kinds of stored matrices; imported by the command line, so it must not import torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ class WeightKind(StrEnum):
     """How the matrices of the blocks are stored."""
 
     BF16 = "bf16"
-    """As they are; in float32 where the whole model is."""
+    """Not quantized; float32 where the whole model is."""
     FP8 = "fp8"
     """float8_e4m3fn with one float32 scale for each output."""

@@ -1,8 +1,7 @@
-"""How a budget of device memory is divided, once, at start.
+"""Divides a budget of device memory once, at start.
 
-Owns the arithmetic: what is always there, what is there while images are generated, and how many
-layers are left for host memory. Knows sizes only; allocates nothing. No segment borrows from
-another, so a plan that fits at start fits for ever.
+Computes what stays on the device, what is there while images are generated, and how many layers
+wait in host memory. No segment borrows from another, so a plan that fits at start keeps fitting.
 """
 
 from __future__ import annotations
@@ -14,23 +13,24 @@ from inference_server.engine.memory_plan import Demand, MemoryPlan
 from inference_server.errors import ModelError
 
 RING_SLOTS = 4
-"""One is read while another is filled, for the blocks and for a text encoder's layers in between.
-With three each side evicts what the other has fetched ahead: 143 copies instead of 88."""
+"""Two for the blocks and two for the text encoder's layers: one is read while another is filled.
+With three, each side evicts what the other has prefetched: 143 copies instead of 88."""
 
 IDLE_SHARE = 0.6
-"""Of the budget, while no image is generated; the mission's 11.2 of 18.7 GB."""
+"""Share of the budget that is used between images where blocks are streamed: 11.2 of 18.7 GB."""
 
 
 def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> MemoryPlan:
-    """The plan that leaves the least to stream.
+    """Returns the plan that streams the least.
 
     Args:
-        demand: of the model.
-        budget: most bytes while images are generated; None: as much as it takes.
-        idle: most bytes between them; None: the budget, or IDLE_SHARE of it if blocks must stream.
+        demand: the sizes of the model's parts.
+        budget: maximum bytes while images are generated; None: no limit.
+        idle: maximum bytes between images; None: the budget, or IDLE_SHARE of it if blocks are
+            streamed.
 
     Raises:
-        ModelError: nothing fits; the message names the smallest budget that does.
+        ModelError: no plan fits; the message gives the smallest budget that would.
     """
     d = demand
     ring = RING_SLOTS * max(d.block, d.text_layer)
@@ -70,7 +70,7 @@ def _fits(plan: MemoryPlan, budget: int, idle: int | None) -> bool:
 
 
 def _gb(nbytes: int) -> str:
-    """Rounded up: whoever gives what is named is not refused again."""
+    """Formats a size, rounded up so that it is enough as a budget."""
     if nbytes >= 10**9:
         return f"{math.ceil(nbytes / 1e8) / 10:.1f} GB"
     return f"{math.ceil(nbytes / 1e6)} MB"

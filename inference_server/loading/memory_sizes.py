@@ -1,6 +1,6 @@
-"""Sizes of device memory that no shape tells, and what a plan makes of a model's layers.
+"""Measured sizes of device memory that do not follow from shapes, and the streaming of a plan.
 
-Owns the measured figures; `docs/decisions.md` says how they were found.
+`docs/decisions.md` says how the sizes were measured.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from inference_server.model.offload.layers import Streaming, spread
 from inference_server.model.offload.ring import Ring
 
 CONTEXT_BYTES = 950_000_000
-"""CUDA's context and kernels, which PyTorch does not count: 0.93 GB on an H200."""
+"""CUDA's context and kernels, outside of PyTorch's allocator: 0.93 GB on an H200."""
 
 WORKSPACE_BYTES = 300_000_000
-"""What cuBLAS and cuDNN take through PyTorch, for each stream, and never give back."""
+"""Workspaces of cuBLAS and cuDNN, allocated per stream through PyTorch and never freed."""
 
 SCRATCH_BYTES = 600_000_000
 """Activations of four images with long prompts, or the decode in tiles (0.25 GB)."""
@@ -26,12 +26,12 @@ WHOLE_DECODE_BYTES = 900_000_000
 
 
 def runtime_bytes(device: torch.device) -> int:
-    """What the device's own software takes."""
+    """Returns the bytes that the device's runtime libraries take."""
     return CONTEXT_BYTES + WORKSPACE_BYTES if device.type == "cuda" else 0
 
 
 def scratch_bytes(device: torch.device) -> dict[str, int]:
-    """`scratch` and `scratch_whole` of a `Demand`; a CPU's memory is not planned."""
+    """Returns `scratch` and `scratch_whole` of a `Demand`; a CPU's memory is not planned."""
     on_gpu = device.type == "cuda"
     return {
         "scratch": SCRATCH_BYTES if on_gpu else 0,
@@ -40,7 +40,7 @@ def scratch_bytes(device: torch.device) -> dict[str, int]:
 
 
 def limit_allocator(device: torch.device, budget: int) -> None:
-    """Holds PyTorch to the budget: a plan that was wrong fails here, not in somebody's desktop."""
+    """Limits PyTorch to the budget, so that a wrong plan fails here and not in another process."""
     _, total = torch.cuda.mem_get_info(device)
     share = min(1.0, max(0.0, budget - CONTEXT_BYTES) / total)
     torch.cuda.set_per_process_memory_fraction(share, device)
@@ -49,7 +49,7 @@ def limit_allocator(device: torch.device, budget: int) -> None:
 def streaming_of(
     plan: MemoryPlan, device: torch.device
 ) -> tuple[Streaming | None, Streaming | None]:
-    """Of the blocks and of the text encoder's layers; both through one ring, allocated here."""
+    """Allocates the ring; returns the streaming of the blocks and of the text encoder's layers."""
     if not plan.ring:
         return None, None
     ring = Ring(RING_SLOTS, plan.ring // RING_SLOTS, device)

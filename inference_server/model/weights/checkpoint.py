@@ -1,7 +1,7 @@
 """Reads a checkpoint in the standard diffusers layout of Qwen-Image.
 
-Owns which files there are and what their configs must say; knows nothing of what the tensors
-mean. The folder is one that `diffusers.QwenImagePipeline.from_pretrained` reads.
+The folder is one that `diffusers.QwenImagePipeline.from_pretrained` reads: a folder per component,
+each with a config and, for most, weights in one or several safetensors files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WEIGHT_STEMS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
-"""Component folder -> file name of its weights without ending."""
+"""Component folder -> file name of its weights without suffix."""
 
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -51,13 +51,13 @@ SMALL_FILES = {
     "transformer": ("config.json",),
     "vae": ("config.json", "preview.json"),
 }
-"""Component folder -> what is read of it besides weights; all but the configs may be absent."""
+"""Component folder -> files that are read besides weights; only the configs are required."""
 
 MAX_SMALL_FILE_BYTES = 64 << 20
-"""Qwen2.5's largest, tokenizer.json, has 11 MB."""
+"""Largest of these files; Qwen2.5's tokenizer.json has 11 MB."""
 
 MAX_INDEX_BYTES = 16 << 20
-"""Of the list of which shard holds which tensor; Qwen-Image's longest has 0.2 MB."""
+"""Largest index of shards; Qwen-Image's largest has 0.2 MB."""
 
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
@@ -67,8 +67,8 @@ class WeightFiles:
 
     Args:
         folder: the component's.
-        stem: file name of the weights without ending.
-        model: the model's folder, out of which no link leads; None: `folder` itself.
+        stem: file name of the weights without suffix.
+        model: the model's folder, which links must not leave; None: `folder` itself.
 
     Raises:
         ModelError: a file is missing or damaged, or the index does not fit the shards.
@@ -116,11 +116,11 @@ class WeightFiles:
         return iter(self._file_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one tensor, without reading it."""
+        """Returns the shape of one tensor without reading it."""
         return self._file(name).shape(name)
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor on the CPU, in the dtype it is stored in.
+        """Reads one tensor to the CPU, in the dtype it is stored in.
 
         Raises:
             ModelError: there is no tensor of that name, or it cannot be read.
@@ -128,14 +128,14 @@ class WeightFiles:
         return self._file(name).read(name)
 
     def parameter_count(self) -> int:
-        """Elements over all tensors."""
+        """Returns the number of elements in all tensors."""
         return sum(torch.Size(self.shape(name)).numel() for name in self._file_of)
 
     def expect(self, shapes: Mapping[str, tuple[int, ...]], config: str) -> None:
-        """Compares the files with what a config says they hold, before anything is read.
+        """Compares the tensors' shapes with those that follow from a config.
 
         Args:
-            shapes: of tensors that must be there.
+            shapes: the tensors that must exist.
             config: file name of the config, for the message.
 
         Raises:
@@ -159,7 +159,7 @@ class WeightFiles:
 
 
 def _read_index(model: Path, index: Path) -> dict[str, str]:
-    """Tensor -> shard, by an index file; every shard's name is a plain file name."""
+    """Reads an index file, tensor -> shard; every shard is a plain file name."""
     listed = read_json(model, index, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise ModelError(f"{index}: weight_map is {shown(listed)}, not a table of tensors")
@@ -173,10 +173,10 @@ def _read_index(model: Path, index: Path) -> dict[str, str]:
 
 
 def copy_small_files(model: Path, component: str, out: Path) -> None:
-    """Copies what is read of a component besides weights into an existing folder.
+    """Copies the files of a component that are read besides weights to an existing folder.
 
     Raises:
-        ModelError: a file cannot be read or is larger than such a file is.
+        ModelError: a file cannot be read or is too large.
         OSError: a copy cannot be written.
     """
     for name in SMALL_FILES[component]:
@@ -185,7 +185,7 @@ def copy_small_files(model: Path, component: str, out: Path) -> None:
 
 
 class Checkpoint:
-    """One checkpoint folder whose components have been checked to be there.
+    """A checkpoint folder whose components exist.
 
     Raises:
         ModelError: the folder or one of its components is missing or unreadable.
@@ -210,9 +210,9 @@ class Checkpoint:
         self.folder = folder
 
     def config(self, component: str) -> dict[str, Any]:
-        """The component's parsed config file."""
+        """Returns the component's parsed config file."""
         return read_json(self.folder, self.folder / component / COMPONENTS[component])
 
     def weights(self, component: str) -> WeightFiles:
-        """The component's weight files, opened."""
+        """Opens the component's weight files."""
         return WeightFiles(self.folder / component, WEIGHT_STEMS[component], self.folder)

@@ -16,12 +16,12 @@ HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 
 
 def locate(model: Path) -> Path:
-    """The folder of a model that is named by its folder or by its id on the Hugging Face hub.
+    """Returns the folder of a model that is given by its path or its Hugging Face hub id.
 
-    What the hub's cache lacks is downloaded, with the hub's own progress bars.
+    Files that the hub's cache lacks are downloaded, with the hub's own progress bars.
 
     Raises:
-        ModelError: there is no such folder, and the hub gives none.
+        ModelError: there is no such folder, and the hub does not provide one.
     """
     if exists(model) or not HUB_ID.fullmatch(str(model)):
         return model

@@ -1,8 +1,8 @@
-"""Opens the files of a model's folder, which may have come from anywhere.
+"""Opens the files of a model's folder, which may come from an untrusted publisher.
 
-A file is opened only if it is a regular file inside the folder: no link leads out of it, nothing is
-waited for, and of a JSON file only so much is read. What cannot be used is a `ModelError` of one
-line that names the file.
+Only regular files inside the folder are opened: links must not leave it, opening a pipe does not
+block, and JSON files have a maximum size. Every failure is a one-line `ModelError` that names the
+file.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from inference_server.errors import ModelError
 from wuliart_process.regular_files import open_regular
 
 MAX_CONFIG_BYTES = 1 << 20
-"""Qwen-Image's largest config has 4 KB."""
+"""Largest config that is read; Qwen-Image's largest has 4 KB."""
 
 SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
-"""Name of a file that several repositories of a Hugging Face hub's cache share."""
+"""Path of a file that several repositories in a Hugging Face hub's cache share."""
 
 
 def inside(folder: Path, path: Path) -> Path:
-    """Where a path in a model's folder really lies, every link followed.
+    """Resolves a path in a model's folder, every link followed.
 
     A snapshot in the Hugging Face hub's cache consists of links to the files of its repository,
     `models--ORG--NAME/blobs`, which may be links to files that repositories share, `blobs`.
 
     Raises:
-        ModelError: it is missing, or a link leads out of the folder (for a snapshot: the cache).
+        ModelError: it is missing, or a link leaves the folder (for a snapshot: the cache).
     """
     try:
         root, real = folder.resolve(strict=True), path.resolve(strict=True)
@@ -64,10 +64,10 @@ def open_inside(folder: Path, path: Path) -> BufferedReader:
 
 
 def exists(path: Path) -> bool:
-    """Returns True if there is something under that name, of whatever kind.
+    """Returns True if the path exists, as a file of any kind.
 
     Raises:
-        ModelError: it cannot be found out.
+        ModelError: the file system does not tell.
     """
     try:
         path.lstat()
@@ -79,7 +79,7 @@ def exists(path: Path) -> bool:
 
 
 def read_inside(folder: Path, path: Path, most: int) -> bytes:
-    """The content of a regular file of a model's folder.
+    """Returns the content of a regular file of a model's folder.
 
     Raises:
         ModelError: it cannot be read, or has more than `most` bytes.

@@ -1,7 +1,4 @@
-"""Weights of a layer in one flat buffer of bytes, so that a layer is moved with one copy.
-
-Owns where each tensor lies in the buffer; knows nothing of what the tensors are.
-"""
+"""Packs the weights of a layer into one flat buffer of bytes, so that one copy moves a layer."""
 
 from __future__ import annotations
 
@@ -12,11 +9,11 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 256
-"""Bytes between tensors: what vector loads and the tensor memory accelerator like."""
+"""Alignment of tensors in bytes; suits vector loads and the tensor memory accelerator."""
 
 
 class Field(NamedTuple):
-    """One tensor of a layer."""
+    """Shape and dtype of one tensor of a layer."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -25,26 +22,26 @@ class Field(NamedTuple):
 
     @property
     def whole(self) -> tuple[int, ...]:
-        """Its shape in memory."""
+        """The tensor's shape in memory, spare elements included."""
         return tuple(map(sum, zip(self.shape, self.behind or (0,) * len(self.shape), strict=True)))
 
     @property
     def nbytes(self) -> int:
-        """Its own, alignment not counted."""
+        """The tensor's size in memory, without alignment."""
         return torch.Size(self.whole).numel() * self.dtype.itemsize
 
 
 Fields = Mapping[str, Field]
-"""By name, in the buffer's order."""
+"""Fields by name, in the order of the buffer."""
 
 
 def nbytes(fields: Fields) -> int:
-    """Bytes of a buffer that holds all of them."""
+    """Returns the size of a buffer that holds all fields."""
     return sum(map(_aligned, fields.values()))
 
 
 def views(fields: Fields, buffer: Tensor) -> dict[str, Tensor]:
-    """Each tensor as a view into a buffer (uint8) of at least `nbytes` bytes."""
+    """Returns each tensor as a view into a uint8 buffer of at least `nbytes` bytes."""
     found, offset = {}, 0
     for name, field in fields.items():
         whole = buffer[offset : offset + field.nbytes].view(field.dtype).view(field.whole)

@@ -1,8 +1,8 @@
-"""Where a model's weights come from, part by part, ready for their place.
+"""Sources of a model's weights: the interface that loading reads, and the stock checkpoint.
 
-Owns what a loader may ask for, and the answers of a stock checkpoint: Turbo LoRA fused, q, k and v
-stacked, timestep-only layers evaluated. A prepared folder answers the same questions from disk, see
-`prepared`. Everything is read when it is asked for; nothing is kept.
+A stock checkpoint is converted while it is read: the Turbo LoRA is fused, q, k and v are stacked,
+timestep-only layers are evaluated. `prepared.PreparedSource` reads the same parts from a prepared
+folder. Every part is read on request and not kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from wuliart_contract.limits import IMAGE_SIZE
 
 
 class Tables(NamedTuple):
-    """What the timestep decides, on the CPU in float32."""
+    """Everything that depends on the timestep alone, on the CPU in float32."""
 
     modulation: ModulationTable
     conditioning: Tensor
@@ -42,7 +42,7 @@ class Tables(NamedTuple):
 
 
 class TextEdges(NamedTuple):
-    """What lies before and after the text encoder's layers."""
+    """The text encoder's weights before and after its layers."""
 
     embedding: Tensor
     """[vocabulary, width]"""
@@ -51,43 +51,46 @@ class TextEdges(NamedTuple):
 
 
 class Source(Protocol):
-    """One model's parts. Every method may raise ModelError: missing, damaged, of another model."""
+    """The parts of one model.
+
+    Every method raises ModelError if a part is missing, damaged, or of another model.
+    """
 
     folder: Path
-    """Holds the components' configs, the tokenizer, and vae/preview.json if there is one."""
+    """Folder of the components' configs, the tokenizer, and vae/preview.json if there is one."""
     turbo_lora: str
-    """File name of what is fused into the base; empty if nothing is."""
+    """File name of the LoRA that is fused into the base; empty for none."""
     parameters: int
-    """Of the transformer as it was published."""
+    """Number of the published transformer's parameters."""
     schedule: ChosenSchedule
-    """The noise levels that it is generated at."""
+    """The noise schedule, and why it was chosen."""
     kind: WeightKind | None
-    """How the blocks' matrices are stored; None: as it is asked for."""
+    """The only kind in which the blocks' matrices are available; None: any."""
 
     def config(self, component: str) -> dict[str, Any]:
-        """The component's config file."""
+        """Returns the component's parsed config file."""
 
     def tables(self, config: TransformerConfig, levels: Sequence[float]) -> Tables:
-        """Of the given noise levels."""
+        """Returns the tables for these noise levels."""
 
     def edges(self) -> EdgeWeights:
-        """On the CPU, as stored."""
+        """Returns the transformer's weights before and after its blocks, on the CPU as stored."""
 
     def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """Reads a block of the transformer into its flat buffer; see `block_fields`."""
 
     def text_edges(self) -> TextEdges:
-        """On the CPU, as stored."""
+        """Returns the text encoder's weights outside its layers, on the CPU as stored."""
 
     def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """Reads a layer of the text encoder into its flat buffer; see `layer_fields`."""
 
     def vae(self) -> WeightFiles:
-        """The VAE's tensors by their stock names; kernels may be cut to two dimensions."""
+        """Returns the VAE's tensors by their stock names; kernels may be cut to two dimensions."""
 
 
 def image_tokens(source: Source) -> int:
-    """Tokens of an image, by the configs of transformer and VAE.
+    """Returns the number of tokens of an image, from the configs of transformer and VAE.
 
     Raises:
         ModelError: they do not fit each other.
@@ -108,7 +111,7 @@ def image_tokens(source: Source) -> int:
 
 
 class StockSource:
-    """A checkpoint in diffusers layout, with a Turbo LoRA fused while it is read.
+    """A checkpoint in diffusers layout; its Turbo LoRA is fused while it is read.
 
     Args:
         checkpoint: the folder.
@@ -169,7 +172,7 @@ class StockSource:
 
     @property
     def paths(self) -> list[Path]:
-        """Of all weight files, those of the Turbo LoRA last."""
+        """The paths of all weight files, the Turbo LoRA's last."""
         files = (self._files, self._text, self._vae)
         paths = sorted(path for part in files for path in part.paths)
         return [*paths, *turbo_files(self._turbo_path)] if self._turbo_path else paths

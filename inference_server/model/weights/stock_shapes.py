@@ -1,7 +1,7 @@
-"""What a stock checkpoint must hold by its configs: compared before anything is read or allocated.
+"""Compares a stock checkpoint's files with its configs before anything is read or allocated.
 
-A config's numbers size memory and loops, so they have to be those of the files: every tensor that
-will be read is there in its shape, and there is no further layer.
+A config's numbers size memory and loops, so they must be those of the files: every tensor that will
+be read exists in its shape, and there is no further layer.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _linear(path: str, inside: int, out: int) -> Shapes:
 
 
 def _check_layers(weights: WeightFiles, path: str, name: str, layers: int, file: str) -> None:
-    """Compares a number of layers with that of the files."""
+    """Compares the number of layers in a config with that in the files."""
     held = 0
     while held <= layers and f"{path}.{held}.{name}" in weights:
         held += 1

@@ -1,8 +1,8 @@
-"""One safetensors file of a model, read tensor by tensor.
+"""Reads one safetensors file of a model tensor by tensor.
 
-The safetensors package checks the container (header, offsets, the file's size); the content is
-read, not mapped: a file that is cut short while it is read is an error, where a mapping would end
-the process with SIGBUS, and a server that runs does not depend on the file any more.
+The safetensors package checks the container (header, offsets, the file's size). The content is read,
+not mapped: truncating a mapped file would end the process with SIGBUS, and a running server no
+longer depends on the file.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {
 
 LENGTH_BYTES: Final = 8
 MAX_HEADER_BYTES: Final = 16 << 20
-"""Qwen-Image's largest has 0.3 MB."""
+"""Largest header that is read; Qwen-Image's largest has 0.3 MB."""
 MAX_TENSOR_BYTES: Final = 8 << 30
-"""Qwen-Image's largest, the embedding in float32, has 2.2 GB."""
+"""Largest tensor that is read; Qwen-Image's, the embedding in float32, has 2.2 GB."""
 PIECE: Final = 16 << 20
-"""Bytes of one read."""
+"""Bytes per read."""
 
 
 class _Entry(NamedTuple):
@@ -60,7 +60,7 @@ class TensorFile:
         path: the file.
 
     Attributes:
-        metadata: of the file's header.
+        metadata: the header's metadata.
 
     Raises:
         ModelError: it cannot be read or is damaged.
@@ -89,20 +89,20 @@ class TensorFile:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; tensors that were read stay."""
+        """Closes the file; tensors that were read stay valid."""
         self._file.close()
 
     @property
     def names(self) -> list[str]:
-        """Of all tensors, in the order of the file."""
+        """Names of all tensors, in the order of the file."""
         return list(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one tensor, without reading it."""
+        """Returns the shape of one tensor without reading it."""
         return self._entry(name).shape
 
     def read(self, name: str) -> Tensor:
-        """One tensor on the CPU, in the dtype it is stored in.
+        """Reads one tensor to the CPU, in the dtype it is stored in.
 
         Raises:
             ModelError: there is no tensor of that name, or it cannot be read.
@@ -142,7 +142,7 @@ class TensorFile:
         if length > MAX_HEADER_BYTES:
             raise self._damaged(f"it announces a header of {length:,} bytes")
         try:
-            # By its descriptor: the name may stand for another file by now.
+            # By descriptor: the path may lead to another file by now.
             with safe_open(f"/proc/self/fd/{descriptor}", framework="pt") as file:
                 self.metadata = dict(file.metadata() or {})
                 entries, begin = {}, LENGTH_BYTES + length

@@ -30,7 +30,7 @@ from wuliart_lora.sidecar import SIDECAR_NAME, SidecarOwners, check_sidecar_size
 from wuliart_process.regular_files import open_regular
 
 MAX_BYTES = 8 << 30
-"""Of a Turbo LoRA's file; the largest that is known has 2.4 GB, rank 64 in float32."""
+"""Largest file that is read; the largest published one has 2.4 GB, rank 64 in float32."""
 
 
 class FusedWeights:
@@ -38,7 +38,7 @@ class FusedWeights:
 
     Args:
         weights: the transformer's weight files.
-        turbo_lora: a LoRA file in any of the key adapters `wuliart_lora` understands, or None. An
+        turbo_lora: a LoRA file in any of the key layouts that `wuliart_lora` reads, or None. An
             adapter_config.json beside it that belongs to it by the rule of `wuliart_lora.sidecar`
             is read too.
 
@@ -68,7 +68,7 @@ class FusedWeights:
         self._factors = adapter.factors
 
     def read(self, name: str) -> Tensor:
-        """One tensor on the CPU; float32 where the Turbo LoRA acts, as stored elsewhere."""
+        """Reads one tensor to the CPU: float32 where the Turbo LoRA acts, otherwise as stored."""
         tensor = self._weights.read(name)
         factors = self._factors.get(name.removesuffix(".weight"))
         if factors is None or not name.endswith(".weight"):
@@ -98,13 +98,13 @@ def _places(path: Path) -> list[Path]:
 
 
 def _sidecar_owners(path: Path) -> SidecarOwners | None:
-    """The files that an adapter_config.json beside `path` may belong to; None if there is none."""
+    """Returns the possible owners of an adapter_config.json beside `path`; None if there is none."""
     names = os.listdir(path.parent)  # noqa: PTH208 - only names are needed
     return SidecarOwners(names) if SIDECAR_NAME in names else None
 
 
 def _rival(path: Path) -> str | None:
-    """Another file that an adapter_config.json beside the file or its target may belong to."""
+    """Returns another possible owner of an adapter_config.json beside the file or its target."""
     for place in _places(path):
         owners = _sidecar_owners(place)
         if owners is not None and (rival := owners.rival(place.name)) is not None:
@@ -113,7 +113,7 @@ def _rival(path: Path) -> str | None:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any] | None:
-    """The fields of the file's adapter_config.json, None if it has none."""
+    """Returns the fields of the file's adapter_config.json; None if it has none."""
     _, *sidecars = turbo_files(path)
     if not sidecars:
         return None
@@ -129,7 +129,7 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
-    """The adapter in a regular file, which its header has to fit before its data is read."""
+    """Reads the adapter in a regular file; its header must fit before its data is read."""
     config, rival = _read_sidecar(path), _rival(path)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
