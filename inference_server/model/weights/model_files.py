@@ -67,7 +67,7 @@ def exists(path: Path) -> bool:
     """Returns True if the path exists, as a file of any kind.
 
     Raises:
-        ModelError: the file system does not tell.
+        ModelError: it cannot be determined.
     """
     try:
         path.lstat()

@@ -1,8 +1,8 @@
 """Reads one safetensors file of a model tensor by tensor.
 
-The safetensors package checks the container (header, offsets, the file's size). The content is read,
-not mapped: truncating a mapped file would end the process with SIGBUS, and a running server no
-longer depends on the file.
+The safetensors package checks the container (header, offsets, the file's size). The content is
+read, not mapped: truncating a mapped file would end the process with SIGBUS, and a running server
+no longer depends on the file.
 """
 
 from __future__ import annotations

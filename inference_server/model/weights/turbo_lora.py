@@ -98,7 +98,7 @@ def _places(path: Path) -> list[Path]:
 
 
 def _sidecar_owners(path: Path) -> SidecarOwners | None:
-    """Returns the possible owners of an adapter_config.json beside `path`; None if there is none."""
+    """Returns possible owners of an adapter_config.json beside `path`; None if there is none."""
     names = os.listdir(path.parent)  # noqa: PTH208 - only names are needed
     return SidecarOwners(names) if SIDECAR_NAME in names else None
 
