@@ -1,4 +1,4 @@
-"""The events of one image, from its place in the queue to its JPEG, free of gRPC's types."""
+"""The events of one image, from its queue position to its JPEG, without gRPC's types."""
 
 from __future__ import annotations
 

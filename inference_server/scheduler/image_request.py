@@ -1,4 +1,4 @@
-"""What is to be generated, validated and free of gRPC's types."""
+"""One image to generate: a validated request without gRPC's types."""
 
 from __future__ import annotations
 
