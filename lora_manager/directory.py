@@ -11,7 +11,7 @@ import stat
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +37,8 @@ class Scan:
     """By adapter name."""
     unreadable: frozenset[str] = frozenset()
     """Folders below the root that could not be listed, so that their content is unknown."""
+    folders: Mapping[str, int] = field(default_factory=dict)
+    """Absolute path of each folder that was listed -> its mtime before that, in nanoseconds."""
     full: bool = False
     """True if the walk ended early because `MAX_LISTED_ADAPTERS` files were found."""
 
@@ -100,6 +102,7 @@ def scan(root: Path, before: Mapping[str, LoraFile] = NOTHING) -> Scan:
     unreadable: set[str] = set()
     # By path: not every file system gives a folder an inode number that it keeps.
     walked: dict[str, Folder] = {}
+    mtimes: dict[str, int] = {}
     targets: dict[str, Folder] = {}
     folders: deque[tuple[str, str]] = deque([("", real_root)])
     links: deque[tuple[str, str]] = deque()
@@ -116,6 +119,7 @@ def scan(root: Path, before: Mapping[str, LoraFile] = NOTHING) -> Scan:
         if path in walked:
             continue
         try:
+            mtimes[path] = os.stat(path).st_mtime_ns  # noqa: PTH116
             with os.scandir(path) as entries:
                 listed = {entry.name: entry for entry in sorted(entries, key=_name)}
         except OSError:
@@ -161,8 +165,21 @@ def scan(root: Path, before: Mapping[str, LoraFile] = NOTHING) -> Scan:
         (root_status.st_dev, root_status.st_ino),
         tell_apart(files),
         frozenset(path.rstrip("/") for path in unreadable),
+        mtimes,
         full=len(files) >= MAX_LISTED_ADAPTERS,
     )
+
+
+def are_folders_unchanged(mtimes: Mapping[str, int]) -> bool:
+    """Returns True if no file was added to, renamed in or removed from the folders.
+
+    Args:
+        mtimes: `Scan.folders` of an earlier scan.
+    """
+    try:
+        return all(os.stat(path).st_mtime_ns == mtime for path, mtime in mtimes.items())  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def inspect(root: Path, relative: str) -> LoraFile | None:

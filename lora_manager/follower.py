@@ -1,8 +1,7 @@
-"""Keeps looking at the directory: periodic full scans, and at once where an event points.
+"""Decides when to look at the directory: a full scan now and then, and at once after an event.
 
-Owns when to look. What a look means is decided in admission.py; what follows from it is the
-business of whoever is handed the changes. Never blocks the event loop: the file system is
-touched in a thread only.
+What a look means is decided in admission.py. The file system is touched in a thread only, so the
+event loop never blocks.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from lora_manager.admission import Admission, DirectoryChanges
 from lora_manager.candidates import LoraFile, Stamp
-from lora_manager.directory import Scan, inspect, scan
+from lora_manager.directory import Scan, are_folders_unchanged, inspect, scan
 from lora_manager.hints import HintBox, Hints
 from lora_manager.inodes import InodeNumbers
 from lora_manager.unfinished import Signs, signs_of
@@ -26,17 +25,22 @@ from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _BURST_SECONDS: Final = 0.1
-"""Full scans that events ask for are at least this far apart."""
+"""Least time between two full scans that events call for."""
 
 _SCAN_SHARE: Final = 200
 _LONGEST_SCAN_PAUSE: Final = 30.0
-"""While events tell of changes, scans only look for what events have missed: they take no more than
-half a percent of a core, and come at least this often."""
+"""Full scans take no more than half a percent of a core, but come at least this often (seconds).
+
+Events tell of changes meanwhile. Without them (--poll), the folders' own mtimes do, every
+`rescan_seconds` and for no more than the same share: they change with every file that is added,
+renamed or removed. Only a file that is rewritten in place has to wait for the next full scan."""
 
 _CLOSING_SECONDS: Final = 0.1
 _CLOSING_LOOKS: Final = 5
-"""The kernel tells that a file is closed a moment before its writer counts as gone."""
+"""The close event comes a moment before the kernel grants a lease."""
 
 
 class DirectoryFollower:
@@ -63,16 +67,18 @@ class DirectoryFollower:
         self._full = False
         self._inodes = InodeNumbers(lambda path: Stamp.of(path.stat()))
         self._seen: dict[str, LoraFile] = {}
-        """What the last scan found, by path."""
+        """The files of the last scan, by path."""
+        self._folders: Mapping[str, int] = {}
+        """The folders of the last scan, see `Scan.folders`."""
         self._scan_cost = 0.0
         """CPU seconds of the last scan."""
         self._closing: dict[str, int] = {}
-        """Looks at files of which an event said that they are closed and that were not yet."""
+        """Looks at files that are still open although an event said that they are closed."""
         self.started = asyncio.Event()
         """Set when the directory has been listed once."""
 
     async def run(self) -> None:
-        """Follow the directory until cancelled."""
+        """Follows the directory until cancelled."""
         clock = asyncio.get_running_loop().time
         if self._watch is not None and not self._watch.start():
             self._watched = (0, 0)  # no root; the first one that is seen is tried again
@@ -92,7 +98,13 @@ class DirectoryFollower:
                 unsettled: frozenset[str] = frozenset()
                 if clock() >= next_look:
                     unsettled = self._admission.unsettled
-                    next_look = clock() + self._rescan_seconds
+                    cost = 0.0
+                    if not self._has_events:
+                        unchanged, cost = await self._in_thread(self._compare_folders)
+                        if not unchanged:
+                            next_scan = clock()
+                            continue
+                    next_look = clock() + max(self._rescan_seconds, _SCAN_SHARE * cost)
                 await self._look(self._box.take_files(), unsettled)
         finally:
             if self._watch is not None:
@@ -100,18 +112,25 @@ class DirectoryFollower:
             self._threads.shutdown(wait=False)
 
     def _pause(self) -> float:
-        """Seconds until the next scan that no event asks for."""
-        if self._watch is None or not self._watch.running or self._admission.misses:
+        """Seconds until the next scan that no event calls for."""
+        if self._admission.misses:
             return self._rescan_seconds
         spared = min(_SCAN_SHARE * self._scan_cost, _LONGEST_SCAN_PAUSE)
         return max(spared, self._rescan_seconds)
 
+    @property
+    def _has_events(self) -> bool:
+        return self._watch is not None and self._watch.running
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
     async def _scan(self) -> None:
         loop = asyncio.get_running_loop()
-        # Taken before the scan: what an event says must not be older than what the scan sees.
+        # Taken before the scan: a hint must not be older than what the scan sees.
         hints = self._box.take_all()
         try:
-            seen, listing = await loop.run_in_executor(self._threads, self._list)
+            seen, listing = await self._in_thread(self._list)
         except OSError as error:
             if not self._unreadable:
                 log.warning(
@@ -142,23 +161,29 @@ class DirectoryFollower:
         self.started.set()
 
     def _list(self) -> tuple[Scan, float]:
-        """The directory, and the CPU seconds that listing it took."""
+        """Returns the directory, and the CPU seconds that listing it took."""
         began = time.thread_time()
         seen = self._inodes.settle(scan(self._root, self._seen), self._seen)
         self._seen = {found.relative: found for found in seen.files.values()}
+        self._folders = seen.folders
         return seen, time.thread_time() - began
 
+    def _compare_folders(self) -> tuple[bool, float]:
+        """Returns whether the folders are as they were, and the CPU seconds that this took."""
+        began = time.thread_time()
+        return are_folders_unchanged(self._folders), time.thread_time() - began
+
     async def _signs(self, news: list[LoraFile]) -> dict[str, Signs]:
-        """By path."""
+        """Returns the signs of each file, by path."""
         if not news:
             return {}
         unclosed = None if self._watch is None else self._watch.unclosed
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: {found.relative: signs_of(found, unclosed) for found in news}
+        return await self._in_thread(
+            lambda: {found.relative: signs_of(found, unclosed) for found in news}
         )
 
     def _follow_root(self, seen: Scan) -> None:
-        """Watch the folder that is now at the root's path, not one that was moved away."""
+        """Watches the folder that is now at the root's path, not one that was moved away."""
         if self._watch is not None and self._watched not in (None, seen.root):
             self._watch.start()
         self._watched = seen.root
@@ -168,7 +193,7 @@ class DirectoryFollower:
         paths = hints.arrived | hints.gone | unsettled
         if not paths:
             return
-        seen = await loop.run_in_executor(self._threads, self._inspect, paths)
+        seen = await self._in_thread(lambda: self._inspect(paths))
         found = [f for f in seen.values() if f is not None]
         if (
             not self._admission.started
@@ -182,7 +207,7 @@ class DirectoryFollower:
         self._on_changes(self._admission.observe_hinted(seen, signs, hints, now=loop.time()))
 
     def _look_again(self, signs: Mapping[str, Signs], hints: Hints) -> None:
-        """Soon, at files that an event says are closed and a sign says are not."""
+        """Schedules another look at files that an event says are closed and a sign says are not."""
         held = (path for path, sign in signs.items() if sign.reason and path in hints.arrived)
         self._closing = {path: self._closing.get(path, 0) + 1 for path in held}
         again = frozenset(path for path, looks in self._closing.items() if looks <= _CLOSING_LOOKS)

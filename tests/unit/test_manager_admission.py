@@ -133,9 +133,7 @@ def test_a_growing_file_is_not_admitted_and_its_old_version_stays_known() -> Non
     assert names(directory.scan(found("ink", 8))) == ["ink"]
 
 
-def test_a_file_that_may_be_open_must_stay_equal_for_longer_unless_an_event_says_that_it_is_closed() -> (
-    None
-):
+def test_a_file_that_may_be_open_must_stay_equal_for_longer_unless_an_event_closes_it() -> None:
     directory = Directory()
     directory.admission = Admission(QUIET, 4 * TICK)
     middle = found("middle", mtime=WALL - int(3 * TICK * 1e9))
