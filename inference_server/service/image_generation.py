@@ -59,14 +59,14 @@ def responses_of(backend: Backend, request: pb.GenerateImageRequest, client: str
         RequestError: the request is rejected.
     """
     scheduler = backend.scheduler
-    job = scheduler.submit(validate(request, backend.counts), REQUEST_ID.get(), client)
+    running = scheduler.submit(validate(request, backend.counts), REQUEST_ID.get(), client)
 
     async def responses() -> Responses:
         try:
-            async for event in job.events():
+            async for event in running.events():
                 yield message_of(event)
         finally:
-            scheduler.cancel(job)
+            scheduler.cancel(running)
 
     return responses()
 
