@@ -1,6 +1,6 @@
-"""Which texts can be an adapter's name, and how one that cannot is shown.
+"""Rules for adapter names, and the display of names that break them.
 
-A name is what people read in lists and type into requests, so nothing in it may be invisible.
+Users read names in lists and type them into requests, so a name has no invisible characters.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ REPLACEMENT: Final = "\ufffd"
 
 
 def same_name(name: str) -> str:
-    """What names are compared by: keyboards and file systems encode the same letters in two ways.
+    """Returns the form (NFC) in which names are compared; they are shown as they are.
 
-    Names that differ are shown as they are, and may be one name: "é" is one character (NFC) as it
-    is typed, and may be two (NFD) in the name of a file from a Mac.
+    A typed "é" is usually one character (NFC), the "é" of a file name from a Mac two (NFD).
     """
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def name_problem(name: str) -> str:
-    """Why the name cannot be used and what to do, as part of a sentence; empty if it can be."""
+    """Returns why a name is invalid and what to do, as part of a sentence; empty if it is valid."""
     if any("\ud800" <= c <= "\udfff" for c in name):
         return "its name is not valid UTF-8; rename it"
     if is_blank(name.rpartition("/")[2]):
@@ -41,7 +40,7 @@ def name_problem(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """The name as it may be shown: nothing hidden, not blank, at most as long as a name may be."""
+    """Returns the name without hidden characters, not blank, and cut to the allowed length."""
     hidden = hidden_characters(name)
     shown = "".join(REPLACEMENT if n in hidden else c for n, c in enumerate(name))
     shown = REPLACEMENT if is_blank(shown) else shown

@@ -1,4 +1,4 @@
-"""The fixed numbers of the service. Owns them; knows nothing of how they are enforced."""
+"""The fixed limits of the service."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MEDIA_TYPE: Final = "image/jpeg"
 
 MIN_STEPS: Final = 1
 MAX_STEPS: Final = 8
-"""Denoising steps; how many a server takes of these depends on its schedule: `Limits` says."""
+"""Denoising steps. The schedule narrows this range; `Limits` has the server's own."""
 DEFAULT_STEPS: Final = 4
-"""Of a schedule that names no number: 4 production, 3 preview, 2 draft, 1 barely usable."""
+"""For a schedule that names no number: 4 production, 3 preview, 2 draft, 1 barely usable."""
 
 MAX_PROMPT_CHARACTERS: Final = 2000
 MAX_PROMPT_TOKENS: Final = 512

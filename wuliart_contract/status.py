@@ -1,7 +1,6 @@
-"""The one table between reasons of failure and gRPC status codes.
+"""Reasons of failures and their gRPC status codes.
 
-The server looks a reason's code up here when it ends a call; clients look the reason up here
-when they turn a status into an exception. Knows nothing of either side's classes.
+The server looks up the code when it ends a call, clients the reason when they raise an exception.
 
 A status carries `google.rpc.ErrorInfo(reason=<name>, domain="wuliart")`; INVALID_REQUEST adds
 `BadRequest`; QUEUE_FULL, NO_FREE_SLOT and RATE_LIMITED add `RetryInfo`.

@@ -1,4 +1,4 @@
-"""What a text shows to a reader: for prompts, and for names that people are to tell apart."""
+"""Visible and invisible characters of prompts and names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_ignorable(character: str) -> bool:
 
 
 def skeleton(text: str) -> str:
-    """What the text looks like; texts of the same skeleton cannot be told apart by reading.
+    """Returns the text's visual form; texts with equal skeletons look the same.
 
     Ignorable characters are left out, composed and decomposed letters are one (NFC), and all
     spaces count as one plain space or, at either end of a part between slashes, as none. Letters
@@ -73,7 +73,7 @@ def hidden_characters(text: str) -> dict[int, str]:
 
 
 def code_point(character: str) -> str:
-    """As Unicode writes it, with the name: "U+200B ZERO WIDTH SPACE"."""
+    """Returns Unicode's notation with the name: "U+200B ZERO WIDTH SPACE"."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
 
 

@@ -125,7 +125,7 @@ def test_a_adapter_that_was_left_out_is_a_warning(fake, wuliart):
     fake.default = [started(skipped_adapters=[left_out]), step(1, 1), completed()]
     result = wuliart("generate", "p")
     assert result.returncode == 0
-    assert result.stderr == "wuliart: warning: an adapter is left out: no\\x1b stone\n"
+    assert result.stderr == "wuliart: warning: an adapter was left out: no\\x1b stone\n"
     assert json.loads(wuliart("generate", "p", "--json").stdout)["skipped_adapters"] == [left_out]
 
 

@@ -58,7 +58,7 @@ def test_this_machine_is_reached_without_the_proxy(
     for target in (fake.target, f"ipv4:127.0.0.1:{port},127.0.0.1:{port}", *targets):
         with Client(target) as client:
             assert client.info(timeout=20).version == "9.9", target
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 async def test_the_asynchronous_client_and_the_page_reach_it_too(
@@ -79,7 +79,7 @@ async def test_the_asynchronous_client_and_the_page_reach_it_too(
 
         await until(lambda: bool(fake.resume_tokens))
         assert await listed()
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_the_command_reaches_it_too(
@@ -97,7 +97,7 @@ def test_the_command_reaches_it_too(
             check=False,
         )
         assert result.returncode == 0, result.stderr
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
@@ -107,7 +107,7 @@ def test_a_proxy_that_was_used_is_named(
     monkeypatch.setenv(variable, proxy.url)
     with Client("host.invalid:1") as client, pytest.raises(Unavailable) as caught:
         client.info(timeout=20)
-    assert proxy.asked[0] == "CONNECT host.invalid:1 HTTP/1.1"
+    assert proxy.requests[0] == "CONNECT host.invalid:1 HTTP/1.1"
     message = caught.value.message
     assert message.startswith(
         "cannot reach the server at host.invalid:1 through the proxy "
@@ -144,7 +144,7 @@ def test_what_is_said_of_the_proxy_is_what_grpc_did(
         call: Any = channel.unary_unary("/a/b")
         with pytest.raises(grpc.RpcError):
             call(b"", timeout=1)
-    assert bool(proxy.asked) == (proxy_of(target) is not None)
+    assert bool(proxy.requests) == (proxy_of(target) is not None)
 
 
 def test_which_targets_no_proxy_may_stand_before() -> None:

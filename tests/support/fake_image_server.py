@@ -1,7 +1,7 @@
 """A fake of the two public services on a temporary Unix socket, for the client's tests.
 
 Each GenerateImage and WatchAdapters call plays one script: responses, and `Fail`, `Hold` or
-`Drop` among them. Owns the status details that a real server would send; generates nothing.
+`Drop` among them. Sends the status details of a real server; generates nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An HTTP proxy that lets nothing through and remembers what it was asked for."""
+"""An HTTP proxy that refuses and records every request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Proxy:
-    """Where it listens, and the first line of each request."""
+    """The port, and the first line of each request."""
 
     port: int
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -35,7 +35,7 @@ def closed_proxy() -> Iterator[Proxy]:
                 except OSError:
                     return
                 with connection, suppress(OSError):
-                    proxy.asked.append(connection.recv(4096).decode().partition("\r\n")[0])
+                    proxy.requests.append(connection.recv(4096).decode().partition("\r\n")[0])
                     connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
 
         threading.Thread(target=serve, daemon=True).start()

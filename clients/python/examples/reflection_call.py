@@ -1,4 +1,4 @@
-"""A call without generated code, as grpcurl makes it: the server itself says what can be asked.
+"""A call without generated code, as grpcurl makes it: the server describes its own methods.
 
 python clients/python/examples/reflection_call.py PROMPT
 """

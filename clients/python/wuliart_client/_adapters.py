@@ -1,4 +1,4 @@
-"""Adapters and the news of them, as frozen values. Knows nothing of channels."""
+"""Adapters and their changes as frozen values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wuliart_client._exceptions import ProtocolError
 
 
 class AdapterState(StrEnum):
-    """Whether an adapter can be used."""
+    """The usability of an adapter."""
 
     UNKNOWN = "unknown"
-    """A state that this client does not know."""
+    """A state of a newer server."""
     RESIDENT = "resident"
-    """In the segment: costs nothing to use."""
+    """In the server's memory, ready for use."""
     AVAILABLE = "available"
-    """Usable; loaded into the segment when a request names it."""
+    """Usable; loaded when a request names it."""
     REFUSED = "refused"
     """Not usable; `refusal_reason` says why."""
     WAITING = "waiting"
@@ -61,12 +61,12 @@ class Adapter:
 
     @property
     def usable(self) -> bool:
-        """Whether an image can be generated with it."""
+        """True if a request may name the adapter."""
         return self.state in (AdapterState.RESIDENT, AdapterState.AVAILABLE)
 
 
 class AdapterEventKind(StrEnum):
-    """What happened to the adapters."""
+    """The kind of an `AdapterEvent`."""
 
     SNAPSHOT = "snapshot"
     ADDED = "added"
@@ -95,7 +95,7 @@ class AdapterEvent:
 
 
 def read_adapter(adapter: pb.Adapter) -> Adapter:
-    """The value of a message."""
+    """Returns the value of a message."""
     since = adapter.resident_since.ToDatetime(UTC) if adapter.HasField("resident_since") else None
     return Adapter(
         name=adapter.name,
@@ -115,7 +115,7 @@ def read_adapter(adapter: pb.Adapter) -> Adapter:
 
 
 class ListReader:
-    """Puts the pages of one list together.
+    """Joins the pages of one list.
 
     `request` asks for the next page, and is None once `adapters` are all of them.
     """

@@ -1,4 +1,4 @@
-"""Where the server is and how its channel behaves, for both clients. Makes no calls."""
+"""Target, credentials and channel options of both clients."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from wuliart_contract.limits import MAX_RESPONSE_BYTES
 
 TARGET_VARIABLE: Final = "WULIART_TARGET"
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
-"""An address: the name localhost has two, and a server of another kind may listen on the other."""
+"""An address, because the name localhost has two and another server may listen on the other."""
 
 SILENCE_SECONDS: Final = 10
-"""Without a byte from the server while a call is open, after which the client asks for one."""
+"""Silence during a call after which the client sends a ping."""
 
 ANSWER_SECONDS: Final = 10
-"""For the server's answer to that, given by gRPC itself however busy the server is."""
+"""For the answer to that ping, which gRPC itself sends however busy the server is."""
 
 CONNECT_SECONDS: Final = 10
 """For one attempt at a connection, from its first packet to the server's HTTP/2 settings."""
 
 UNARY_SECONDS: Final = 30.0
-"""Default timeout of the calls that read something: the server answers these at once."""
+"""Default timeout of unary calls, which the server answers at once."""
 
 
 class Countdown:
-    """What is left, in seconds, of a timeout that several calls share; None for no limit."""
+    """A timeout in seconds that several calls share; None for no limit."""
 
     def __init__(self, timeout: float | None) -> None:
         self._ends = None if timeout is None else time.monotonic() + timeout
 
     def left(self) -> float | None:
-        """For the next call; one with nothing left fails as one that took too long."""
+        """Returns the timeout of the next call; 0 makes it fail with DEADLINE_EXCEEDED."""
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
 
 
@@ -71,7 +71,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.enable_retries", 1),
     _READ_BY_CALLER,
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # A server that was started again is found at once.
+    # A restarted server is found at once.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 500),
     # Despite its name how long an attempt may take; a slow network needs more than the backoff.
@@ -91,10 +91,10 @@ TLS_CA_VARIABLE: Final = "WULIART_TLS_CA"
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """How to speak TLS with the server.
+    """TLS settings.
 
     `ca` is a PEM file with the authority that signed its certificate, None for those the system
-    trusts; `cert` and `key` are PEM files of a certificate of one's own, where it asks for one.
+    trusts; `cert` and `key` are PEM files of the client's certificate, if the server requires one.
     """
 
     ca: Path | None = None
@@ -127,5 +127,5 @@ def resolve_target(target: str | None) -> str:
 
 
 def channel_options(target: str) -> tuple[tuple[str, int | str], ...]:
-    """Of a channel to the target: `CHANNEL_OPTIONS`, without a proxy where none may be used."""
+    """Returns `CHANNEL_OPTIONS`, plus the option against proxies where none may be used."""
     return (*CHANNEL_OPTIONS, NO_PROXY_OPTION) if is_direct(target) else CHANNEL_OPTIONS

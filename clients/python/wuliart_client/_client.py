@@ -1,6 +1,6 @@
-"""The two clients. They own a channel each; everything that does not wait is shared elsewhere.
+"""The blocking and the asyncio client. Code that does not wait is shared, in other modules.
 
-Keep them twins: the same methods, the same arguments, the same order.
+Keep the two twins: the same methods and arguments in the same order.
 """
 
 from __future__ import annotations
@@ -83,12 +83,16 @@ class Client:
         metadata: bool = True,
         timeout: float | None = None,
     ) -> EventStream[Event]:
-        """Ask for an image; the request is sent at once, its events come as you iterate.
+        """Sends a request for an image; iterating the result yields its events.
 
-        `seed` None: the server picks one and reports it. `steps` None: what the model was made for.
-        `adapters`: up to 4 adapters, each a name, a (name, weight) or a `AdapterWeight`.
-        `preview`: whether each `Step` carries a small JPEG. `metadata`: whether the image carries
-        its recipe, see `read_recipe`.
+        Args:
+            prompt: English or Chinese text.
+            seed: seed of the initial noise, 0 to 2**64 - 1. None: the server picks and reports one.
+            steps: denoising steps. None: the number that the model was made for.
+            adapters: up to 4, each a name, a (name, weight) pair or an `AdapterWeight`.
+            preview: True for a small JPEG in each `Step`.
+            metadata: False leaves the recipe (see `read_recipe`) out of the image's file.
+            timeout: deadline of the whole request in seconds. None: no limit.
         """
         request = build_generate_request(prompt, seed, steps, adapters, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(
@@ -108,9 +112,10 @@ class Client:
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
     ) -> GeneratedImage:
-        """Ask for an image and wait for it; arguments as for `generate`.
+        """Generates an image and waits for it; the arguments are those of `generate`.
 
-        `on_event` is called with every event. What it raises cancels the call and is passed on.
+        `on_event` is called with every event. An exception it raises cancels the request and
+        propagates.
         """
         with self.generate(
             prompt,
@@ -128,7 +133,7 @@ class Client:
         return finished_image(event)
 
     def adapters(self, *, timeout: float | None = UNARY_SECONDS) -> list[Adapter]:
-        """All adapters by name, refused ones included."""
+        """Returns all adapters sorted by name, refused ones included."""
         pages, clock = ListReader(), Countdown(timeout)
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
@@ -142,10 +147,10 @@ class Client:
     def watch(
         self, resume_token: str | None = None, *, timeout: float | None = None
     ) -> EventStream[AdapterEvent]:
-        """A snapshot of all adapters, then each change as it happens.
+        """Streams a snapshot of all adapters, then each change.
 
-        With the `resume_token` of an earlier event the stream goes on after it, if the server
-        still remembers that far back; otherwise it begins with a snapshot again.
+        With the `resume_token` of an earlier event the stream continues after that event if the
+        server still has the changes since then; otherwise it begins with a new snapshot.
         """
         request = WatchAdaptersRequest(resume_token=resume_token or "")
         call = AdapterServiceStub(self._open()).WatchAdapters(
@@ -154,7 +159,7 @@ class Client:
         return EventStream(call, WatchReader(), CallContext(self.target, timeout))
 
     def info(self, *, timeout: float | None = UNARY_SECONDS) -> ServerInfo:
-        """The server's model, device, limits and memory, and how busy it is."""
+        """Returns the server's model, device, limits, memory use and queue length."""
         with CallContext(self.target, timeout).errors():
             stub = ImageGenerationServiceStub(self._open())
             response = stub.GetServerInfo(
@@ -165,13 +170,13 @@ class Client:
         return read_server_info(response)
 
     def with_token(self, token: str) -> Client:
-        """The same connection for calls in somebody else's name; lives as long as this client."""
+        """Returns a client with another token that shares, and depends on, this one's connection."""
         other = copy(self)
         other._metadata = authorization(token)
         return other
 
     def close(self) -> None:
-        """Cancel what still runs and close the connection."""
+        """Cancels running calls and closes the connection."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -205,7 +210,7 @@ class AsyncClient:
         if self._closed:
             raise RuntimeError(_CLOSED)
         if self._channel is None:
-            # Not in the constructor: a channel belongs to the event loop that it is made in.
+            # Not in the constructor: a channel belongs to the event loop in which it is created.
             options = channel_options(self.target)
             if self._credentials is None:
                 self._channel = aio.insecure_channel(self.target, options=options)
@@ -224,7 +229,7 @@ class AsyncClient:
         metadata: bool = True,
         timeout: float | None = None,
     ) -> AsyncEventStream[Event]:
-        """As `Client.generate`."""
+        """See `Client.generate`."""
         request = build_generate_request(prompt, seed, steps, adapters, preview, metadata)
         call = ImageGenerationServiceStub(self._open()).GenerateImage(
             request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
@@ -243,7 +248,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, also for the server
         on_event: Callable[[Event], object] | None = None,
     ) -> GeneratedImage:
-        """As `Client.generate_image`."""
+        """See `Client.generate_image`."""
         async with self.generate(
             prompt,
             seed=seed,
@@ -264,7 +269,7 @@ class AsyncClient:
         *,
         timeout: float | None = UNARY_SECONDS,  # noqa: ASYNC109 - the call's, also for the server
     ) -> list[Adapter]:
-        """As `Client.adapters`."""
+        """See `Client.adapters`."""
         pages, clock = ListReader(), Countdown(timeout)
         with CallContext(self.target, timeout).errors():
             stub = AdapterServiceStub(self._open())
@@ -278,7 +283,7 @@ class AsyncClient:
     def watch(
         self, resume_token: str | None = None, *, timeout: float | None = None
     ) -> AsyncEventStream[AdapterEvent]:
-        """As `Client.watch`."""
+        """See `Client.watch`."""
         request = WatchAdaptersRequest(resume_token=resume_token or "")
         call = AdapterServiceStub(self._open()).WatchAdapters(
             request, timeout=timeout, metadata=outgoing_metadata(self._metadata)
@@ -290,7 +295,7 @@ class AsyncClient:
         *,
         timeout: float | None = UNARY_SECONDS,  # noqa: ASYNC109 - the call's, also for the server
     ) -> ServerInfo:
-        """As `Client.info`."""
+        """See `Client.info`."""
         with CallContext(self.target, timeout).errors():
             stub = ImageGenerationServiceStub(self._open())
             response = await stub.GetServerInfo(
@@ -301,14 +306,14 @@ class AsyncClient:
         return read_server_info(response)
 
     def with_token(self, token: str) -> AsyncClient:
-        """As `Client.with_token`."""
-        self._open()  # so that both have the same channel
+        """See `Client.with_token`."""
+        self._open()  # so that both clients share one channel
         other = copy(self)
         other._metadata = authorization(token)
         return other
 
     async def aclose(self) -> None:
-        """Cancel what still runs and close the connection."""
+        """Cancels running calls and closes the connection."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close()

@@ -1,6 +1,6 @@
-"""The events of an image's life, and the reader that makes them from messages.
+"""The events of one image, and the reader that makes them from messages.
 
-Knows the order in which the contract promises them; knows nothing of channels.
+The reader checks the order that the contract promises.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Generating begins; everything that decides the image is fixed from here on.
+    """Generation begins; everything that determines the image is fixed.
 
     `prompt_tokens_ignored` tokens at the prompt's end are not read because it is too long.
     `skipped_adapters` are adapters of the request that the image is generated without; empty unless
@@ -45,7 +45,7 @@ class Started:
 class Step:
     """One denoising step has ended, counted from 1.
 
-    `elapsed` is seconds since `Started`; `preview` a small JPEG, if the request asked for it.
+    `elapsed` is seconds since `Started`; `preview` a small JPEG, if the request asked for previews.
     """
 
     step: int
@@ -74,10 +74,10 @@ def _shortest(value: float) -> float:
 
     Nine significant digits tell any two 32-bit floats apart (IEEE 754).
     """
-    wanted = struct.pack("f", value)
+    packed = struct.pack("f", value)
     for digits in range(1, 9):
         short = float(f"{value:.{digits}g}")
-        if struct.pack("f", short) == wanted:
+        if struct.pack("f", short) == packed:
             return short
     return value
 

@@ -1,14 +1,14 @@
-"""What can go wrong, as one tree of exceptions. Knows nothing of gRPC.
+"""The exceptions of this package.
 
 WuliArtError
   ├── InvalidRequest      a field of the request is wrong; `.violations` lists them all
   ├── AdapterNotFound     no adapter of that name; `.nearest` is the most similar one
   ├── AdapterRefused      the adapter's file was refused; the message says why
   ├── Busy                worth trying again after `.retry_after` seconds
-  │     ├── QueueFull     as many requests wait as the server lets wait
+  │     ├── QueueFull     the server's queue is full
   │     ├── NoFreeSlot    every adapter slot is in use by an image being generated
-  │     └── RateLimited   as many images as one caller may ask for
-  ├── Unauthenticated     the server asks for a token that it knows
+  │     └── RateLimited   the client has reached its limit of images
+  ├── Unauthenticated     the server requires a valid token
   ├── Unavailable         not reachable, starting, draining, or without its LoRA manager
   ├── DeadlineExceeded    the timeout passed
   ├── Cancelled           the call was cancelled, here or by the server
@@ -23,10 +23,10 @@ from collections.abc import Mapping
 
 
 class WuliArtError(Exception):
-    """The root of everything that the clients raise on purpose.
+    """The base class of all exceptions of this package.
 
-    `message` is for people. `reason` is a name from `wuliart_contract.status.Reason`, None if the
-    failure did not come from the server. `metadata` is what the server added to the reason.
+    `message` says what happened and what to do. `reason` is a name from
+    `wuliart_contract.status.Reason`, None if the failure did not come from the server. `metadata` is what the server added to the reason.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class AdapterRefused(WuliArtError):
 class Busy(WuliArtError):
     """The server cannot take the request now.
 
-    `retry_after` is after how many seconds to try again; None if the server did not say.
+    `retry_after` is the delay in seconds before the next attempt; None if the server gave none.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Busy(WuliArtError):
 
 
 class QueueFull(Busy):
-    """As many requests wait as the server lets wait."""
+    """The server's queue is full."""
 
 
 class NoFreeSlot(Busy):
@@ -97,11 +97,11 @@ class NoFreeSlot(Busy):
 
 
 class RateLimited(Busy):
-    """One caller may not ask for more images now."""
+    """The client has reached the server's limit of images per client."""
 
 
 class Unauthenticated(WuliArtError):
-    """The server asks for a token that it knows."""
+    """The server requires a valid token."""
 
 
 class Unavailable(WuliArtError):

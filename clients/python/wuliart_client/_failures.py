@@ -1,7 +1,6 @@
-"""From a failed gRPC call to an exception: the one table, for both clients.
+"""Turns a failed gRPC call into an exception, for both clients.
 
-Owns the reading of `google.rpc` status details, and what a message names. Knows nothing of which
-client made the call.
+Reads the `google.rpc` status details and words the messages.
 """
 
 from __future__ import annotations
@@ -57,21 +56,21 @@ _NO_CONNECTION: Final = (
     "(Endpoint closing)",
     "DNS query cancelled",
 )
-"""What gRPC's text has where an attempt at a connection took too long, by how far it had come."""
+"""Parts of gRPC's texts for a connection attempt that timed out, one for each phase."""
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a failure's message says about its call: the target, and the timeout in seconds."""
+    """The target and the timeout in seconds of a call, for error messages."""
 
     target: str
     timeout: float | None = None
 
     @property
     def server(self) -> str:
-        """The server, and the proxy before it if there is one."""
+        """Names the server, and its proxy if there is one."""
         if (proxy := proxy_of(self.target)) is None:
             return f"the server at {self.target}"
         return f"the server at {self.target} through the proxy {proxy.address} (${proxy.variable})"
@@ -87,7 +86,7 @@ class CallContext:
 
 @dataclass(slots=True)
 class _Details:
-    """What the status details of a failure say."""
+    """The content of a failure's status details."""
 
     reason: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
@@ -118,7 +117,7 @@ def _read_details(error: grpc.RpcError) -> _Details:
                 elif detail.Unpack(retry):
                     read.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
         except DecodeError:
-            # Spoilt details must not hide the status that they came with.
+            # Damaged details must not hide the status itself.
             continue
     return read
 
@@ -130,7 +129,7 @@ def _message(
     call: CallContext,
     answered: bool,
 ) -> str:
-    """What happened and what to do; the server's own words where it gave any."""
+    """Returns what happened and what to do, in the server's own words where it gave any."""
     said = error.details() or f"the server ended the call with {error.code().name}"
     if read.violations:
         return "; ".join(f"{where}: {what}" for where, what in read.violations)
@@ -175,8 +174,8 @@ def translate(
 ) -> exceptions.WuliArtError:
     """The exception for a failed call.
 
-    `answered` says whether the server had sent anything before: a connection that is lost is not
-    a server that is not there.
+    `answered` is True if the server had sent a response: the connection was lost then, and the
+    server is not merely unreachable.
     """
     read = _read_details(error)
     kind = BY_CODE.get(error.code(), exceptions.ProtocolError)

@@ -1,4 +1,4 @@
-"""A finished image, and how it is saved without overwriting anything. Knows nothing of gRPC."""
+"""A generated image and the types that describe it. Saving never overwrites a file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class AdapterUse:
 
 @dataclass(frozen=True, slots=True)
 class SkippedAdapter:
-    """An adapter that was asked for, cannot be used, and was left out.
+    """An adapter that the request named and the server left out because it cannot be used.
 
-    `reason` is what the call would have failed with, ADAPTER_NOT_FOUND or ADAPTER_REFUSED;
-    `message` says it for people.
+    `reason` is ADAPTER_NOT_FOUND or ADAPTER_REFUSED, with which a stricter server would have failed
+    the call. `message` explains it.
     """
 
     name: str
@@ -42,7 +42,7 @@ class SkippedAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds per stage of one image; `total` from the call's arrival to the encoded image."""
+    """Seconds per stage of one image; `total` is from the request's arrival to the encoded image."""
 
     queued: float
     text_encode: float
@@ -56,7 +56,7 @@ class Timings:
 class GeneratedImage:
     """A finished image: `data` is a whole file of `media_type`; width and height in pixels.
 
-    `skipped_adapters` are adapters that it was generated without, on a server that skips bad ones.
+    `skipped_adapters` is empty unless the server runs with --on-bad-adapter=skip.
     """
 
     data: bytes = field(repr=False)
@@ -70,22 +70,29 @@ class GeneratedImage:
     skipped_adapters: tuple[SkippedAdapter, ...] = ()
 
     def save(self, directory: str | Path) -> Path:
-        """Write `YYYYMMDD_HHMMSS.jpg` into `directory`, which is created if it is missing.
+        """Writes `YYYYMMDD_HHMMSS.jpg` into `directory`, which is created if it is missing.
 
-        Nothing is ever overwritten: if this second's name is taken, the next free second's is
-        used. Returns the path. Raises OSError if it cannot be written.
+        If this second's name is taken, the next free second's is used. Returns the path.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         return save_dated(Path(directory), self.data, datetime.now())
 
     def save_as(self, path: str | Path) -> Path:
-        """Write to `path`; raises FileExistsError if there is something, OSError if it cannot."""
+        """Writes to `path` and returns it.
+
+        Raises:
+            FileExistsError: the path exists.
+            OSError: the file cannot be written.
+        """
         path = Path(path)
         write_new(path, self.data)
         return path
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Create `path` with `data`; FileExistsError if it exists. No half-written file is left."""
+    """Creates `path` with `data`, or raises FileExistsError. A failed write leaves no file."""
     with naming(path), path.open("xb") as file:
         try:
             file.write(data)
@@ -97,7 +104,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError of the body the name of the file; that of a failed write has none."""
+    """Adds the file's name to an OSError of the body; the error of a failed write has none."""
     try:
         yield
     except OSError as error:
@@ -106,7 +113,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def save_dated(directory: Path, data: bytes, now: datetime) -> Path:
-    """Write `data` under the first free name at or after `now`; returns the path."""
+    """Writes `data` under the first free name at or after `now`; returns the path."""
     directory.mkdir(parents=True, exist_ok=True)
     while True:
         path = directory / now.strftime(NAME_PATTERN)

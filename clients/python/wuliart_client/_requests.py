@@ -1,7 +1,7 @@
-"""From arguments to request messages. Knows nothing of channels.
+"""Builds request messages from arguments.
 
-Checks only what a message cannot carry; everything else the server checks, so that there is one
-place that says what a valid request is.
+Only values that a message cannot carry are rejected here. The server validates everything else, so
+that the rules are in one place.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from wuliart_contract.status import Reason
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeight:
-    """An adapter and how strongly it acts: `weight` from -2 to 2."""
+    """An adapter and its weight, from -2 to 2."""
 
     name: str
     weight: float = 1.0
 
 
 AdapterLike = str | tuple[str, float] | AdapterWeight
-"""An adapter by its name alone, by name and weight, or as a `AdapterWeight`."""
+"""An adapter by its name alone, by name and weight, or as an `AdapterWeight`."""
 
 
 def _as_adapter(adapter: AdapterLike) -> AdapterWeight:

@@ -1,4 +1,4 @@
-"""What a server says about itself, as frozen values. Knows nothing of channels."""
+"""The answer to GetServerInfo as frozen values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may ask for; width and height in pixels."""
+    """The limits of a request; width and height in pixels."""
 
     width: int
     height: int
@@ -79,7 +79,7 @@ class ServerInfo:
 
 
 def read_server_info(info: pb.GetServerInfoResponse) -> ServerInfo:
-    """The value of a message."""
+    """Returns the value of a message."""
     model, device, limits = info.model, info.device, info.limits
     return ServerInfo(
         version=info.version,

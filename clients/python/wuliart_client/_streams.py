@@ -1,7 +1,6 @@
 """A running call as an iterator of typed events that can be left at any time.
 
-Owns when a call is cancelled and how its end is told. Knows nothing of which events there are:
-a `Reader` makes them.
+A `Reader` makes the events from the responses.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Reader(Protocol[EventT_co]):
 
 
 class _Responses(Protocol):
-    """What `grpc` returns for a call with one request and a stream of responses."""
+    """The object that `grpc` returns for a unary-stream call."""
 
     def __next__(self) -> Any: ...
 
@@ -82,11 +81,11 @@ class EventStream(Iterator[EventT], Generic[EventT]):
         return event
 
     def cancel(self) -> None:
-        """Cancel the call; whoever iterates gets `Cancelled`. Does nothing once it has ended."""
+        """Cancels the call; iterating then raises `Cancelled`. No effect on one that ended."""
         self._responses.cancel()
 
     def close(self) -> None:
-        """Cancel the call if it still runs, and end the iteration."""
+        """Cancels the call if it still runs, and ends the iteration."""
         self._over = True
         self._responses.cancel()
 
@@ -159,11 +158,11 @@ class AsyncEventStream(AsyncIterator[EventT], Generic[EventT]):
         return event
 
     def cancel(self) -> None:
-        """Cancel the call; whoever iterates gets `Cancelled`. Does nothing once it has ended."""
+        """Cancels the call; iterating then raises `Cancelled`. No effect on one that ended."""
         self._call.cancel()
 
     async def aclose(self) -> None:
-        """Cancel the call if it still runs, and end the iteration."""
+        """Cancels the call if it still runs, and ends the iteration."""
         self._over = True
         self._call.cancel()
 

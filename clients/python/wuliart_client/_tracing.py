@@ -1,4 +1,4 @@
-"""Lets an image's spans belong to the caller's trace. Knows nothing of where spans are sent."""
+"""Makes the server's spans of an image part of the client's trace."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from wuliart_process import tracing
 
 
 def outgoing_metadata(own: tuple[tuple[str, str], ...] = ()) -> tuple[tuple[str, str], ...]:
-    """For a call's `metadata`: `own`, then the present span as W3C headers if one is traced."""
+    """Returns a call's metadata: `own`, then the current span, if any, as W3C headers."""
     return (*own, *tracing.outgoing_metadata())

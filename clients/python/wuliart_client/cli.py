@@ -1,4 +1,4 @@
-"""The command `wuliart`: its arguments, its exit codes, and which module does what.
+"""The command `wuliart`: its arguments and exit codes.
 
 Exit codes: 0 done; 1 failed, with one line on standard error; 2 wrong usage; 130 interrupted; 141
 the reader of standard output has gone.
@@ -32,20 +32,20 @@ FAILED: Final = 1
 INTERRUPTED: Final = 130
 
 MAX_TOKEN_BYTES: Final = 4096
-"""Of a token's file."""
+"""Size limit of a token file."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; `run` in its result is the function of the chosen command."""
-    # On the command and on each of its parts, so that it may stand before or after the part. No
-    # default there: it would undo what stands before.
+    # On the command and on each subcommand, so that the options may stand before or after the
+    # subcommand. Without defaults, because the subcommand's would overwrite values given before.
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument(
         "--target",
         default=argparse.SUPPRESS,
         help=f"HOST:PORT or unix:PATH (default: ${TARGET_VARIABLE}, else {DEFAULT_TARGET})",
     )
-    # A token on the command line would be read by everybody on this machine.
+    # A token on the command line would be visible to every user of this machine.
     target.add_argument(
         "--token-file",
         type=Path,
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for name, text in (
         ("ca", f"authority of the server's certificate, PEM (default: ${TLS_CA_VARIABLE})"),
-        ("cert", "certificate of one's own, PEM"),
+        ("cert", "certificate of the client, PEM"),
         ("key", "its private key, PEM"),
     ):
         target.add_argument(
@@ -103,10 +103,10 @@ def _client(arguments: argparse.Namespace) -> Client:
 
 
 def _read_token(path: Path) -> str:
-    """The token in a file, which may be a pipe.
+    """Reads a token from a file, which may be a pipe.
 
     Raises:
-        OSError: it cannot be read or holds no token.
+        OSError: the file cannot be read or holds no token.
     """
     with path.open("rb") as file:
         data = file.read(MAX_TOKEN_BYTES + 1)

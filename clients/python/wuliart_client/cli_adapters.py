@@ -1,4 +1,4 @@
-"""`wuliart adapters` and `wuliart watch`: which adapters there are, now and as they change."""
+"""`wuliart adapters` lists the adapters, `wuliart watch` prints their changes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from wuliart_client.cli_terminal import Terminal, as_json, visible
 from wuliart_process.standard_streams import end_when_unread
 
 HASH_DIGITS: Final = 12
-"""Of the 64 hexadecimal digits; enough to tell versions apart by eye."""
+"""Leading digits of the SHA-256, of 64; enough to distinguish versions by eye."""
 
 HEADINGS: Final = (
     "name", "title", "state", "slot", "since", "rank", "size", "trigger words", "hash", "reason",
 )  # fmt: skip
-"""Of `wuliart adapters`; the slot, and since when, are those of a resident adapter."""
+"""Columns of `wuliart adapters`. Only a resident adapter has a slot and a time."""
 
 RECONNECT_SECONDS: Final = 1.0
-"""Between two attempts to go on watching, on top of the channel's own retries."""
+"""Delay between attempts to resume a watch, in addition to the channel's own retries."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run_adapters(client: Client, arguments: argparse.Namespace, terminal: Termin
 
 
 def adapter_table(adapters: list[Adapter]) -> Table:
-    """A row for each adapter."""
+    """Returns a table with one row per adapter."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in HEADINGS:
         right = heading in ("slot", "rank", "size")
@@ -100,7 +100,7 @@ def show(event: AdapterEvent, arguments: argparse.Namespace, terminal: Terminal)
 
 
 def describe(adapter: Adapter) -> str:
-    """An adapter's state in a few words."""
+    """Describes an adapter's state in a few words."""
     reason = why(adapter)
     if reason and not adapter.usable:
         return f"{adapter.state.value}: {reason}"
@@ -115,7 +115,7 @@ def describe(adapter: Adapter) -> str:
 
 
 def why(adapter: Adapter) -> str:
-    """Why it cannot be used, or why the file's newest content is not; empty if all is well."""
+    """Returns why the adapter, or its file's newest content, is not in use; otherwise empty."""
     reasons = [adapter.refusal_reason]
     if adapter.waiting_reason:
         newer = "" if adapter.state is AdapterState.WAITING else "a newer version is not finished: "
@@ -124,5 +124,5 @@ def why(adapter: Adapter) -> str:
 
 
 def local_time(moment: datetime | None) -> str:
-    """To the second, without the time zone; empty for None."""
+    """Formats local time to the second; empty for None."""
     return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"

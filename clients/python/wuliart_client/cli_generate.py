@@ -59,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--like",
         type=Path,
         metavar="FILE",
-        help="generate this image again; what else is given here takes its place",
+        help="generate this image again; other arguments override its recipe",
     )
     parser.add_argument(
-        "--seed", type=parse_seed, help="generate this noise (default: the server picks a seed)"
+        "--seed", type=parse_seed, help="seed of the initial noise (default: the server picks one)"
     )
     parser.add_argument(
         "--steps",
@@ -112,14 +112,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def complaint(arguments: argparse.Namespace) -> str | None:
-    """What is wrong with the arguments taken together, if anything."""
+    """Returns an error in the combination of arguments, if there is one."""
     if arguments.prompt is None and arguments.like is None:
         return "generate needs a prompt, or --like FILE"
     return None
 
 
 def write_preview(directory: Path, step: Step) -> None:
-    """Replace the step's preview in one go: a viewer never sees half of one."""
+    """Replaces the step's preview atomically, so that a viewer never sees a partial file."""
     if step.preview is not None:
         path = directory / f"step-{step.step}.jpg"
         part = directory / f".step-{step.step}.part"
@@ -129,7 +129,7 @@ def write_preview(directory: Path, step: Step) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder if it is missing; raises OSError if files cannot be written there."""
+    """Creates the folder if it is missing; raises OSError if it is not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -139,11 +139,11 @@ def make_folder(path: Path) -> None:
 
 
 def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> None:
-    """Generate the image, save it, and say where it is."""
+    """Generates the image, saves it, and prints its path."""
     recipe = cli_recipe.load(arguments.like) if arguments.like else None
     if recipe is not None:
         cli_recipe.fill(arguments, recipe)
-    # Before the generating: a folder that cannot be written must not cost an image.
+    # First of all: the image would be lost if the folder turned out to be read-only afterwards.
     make_folder(arguments.out)
     preview_directory: Path | None = arguments.preview_dir
     if preview_directory is not None:
@@ -172,7 +172,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
         )
     path = image.save(arguments.out)
     for adapter in image.skipped_adapters:
-        terminal.note(f"warning: an adapter is left out: {adapter.message}")
+        terminal.note(f"warning: an adapter was left out: {adapter.message}")
     if ignored_tokens:
         terminal.note(
             f"the prompt's last {ignored_tokens} tokens were not read: "

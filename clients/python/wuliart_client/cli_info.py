@@ -1,4 +1,4 @@
-"""`wuliart info`: what the server says about itself, or an image about how it was generated."""
+"""`wuliart info`: describes the server, or how an image was generated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(client: Client, arguments: argparse.Namespace, terminal: Terminal) -> No
 
 
 def info_table(target: str, info: ServerInfo) -> Table:
-    """A row for each fact."""
+    """Returns a table with one row per property."""
     table = Table.grid(padding=(0, 2))
     model, device, limits = info.model, info.device, info.limits
     rows = [

@@ -1,4 +1,4 @@
-"""Progress of one image: a bar on a terminal, lines elsewhere. Knows nothing of the call."""
+"""Progress of one image: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ImageProgress(Protocol):
 
 
 def progress_on(console: Console) -> ImageProgress:
-    """What suits the console."""
+    """Returns a bar for a terminal, lines for anything else."""
     return BarProgress(console) if console.is_interactive else PlainProgress(console)
 
 
@@ -37,7 +37,7 @@ def _describe(event: Event) -> str:
         case Queued(position):
             return f"Queued ({position} ahead)"
         case Started():
-            return "Drawing"
+            return "Generating"
         case Step(step, total_steps):
             return f"Step {step}/{total_steps}"
         case Completed():
@@ -64,7 +64,7 @@ class PlainProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Nothing to put away."""
+        """Lines need no cleanup."""
 
 
 class BarProgress:

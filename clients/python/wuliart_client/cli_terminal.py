@@ -1,7 +1,4 @@
-"""What the command writes, and where. Owns how text of unknown origin is made harmless.
-
-Knows nothing of images or adapters.
-"""
+"""Output of the command. Escapes text of unknown origin before it reaches the terminal."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ def as_json(value: DataclassInstance | dict[str, Any]) -> str:
 def _console(stderr: bool) -> Console:
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
-        # Nobody looks at it: a pipe must get whole lines, however long.
+        # A pipe must get whole lines, however long.
         console.width = 100_000
     return console
 
