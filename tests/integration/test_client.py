@@ -107,7 +107,12 @@ def drive(request, fake):
 def test_a_whole_image(fake, drive, tmp_path):
     seen = []
     image = drive.call(
-        "draw", "灯塔 in ink", seed=7, steps=4, adapters=[("ink", 0.8)], on_event=seen.append
+        "generate_image",
+        "灯塔 in ink",
+        seed=7,
+        steps=4,
+        adapters=[("ink", 0.8)],
+        on_event=seen.append,
     )
     assert [type(event) for event in seen] == [Queued] * 2 + [Started] + [Step] * 4 + [Completed]
     assert seen[-1].image == image
@@ -122,7 +127,7 @@ def test_a_whole_image(fake, drive, tmp_path):
 
 
 def test_what_is_not_given_is_not_sent(fake, drive):
-    drive.call("draw", "p")
+    drive.call("generate_image", "p")
     (request,) = fake.requests
     assert not request.HasField("seed")
     assert not request.HasField("steps")
@@ -139,7 +144,7 @@ def test_previews(fake, drive):
 def test_a_image_beyond_grpcs_own_limit_of_4_mib(fake, drive):
     image = bytes(6 << 20)
     fake.images.append([started(), completed(image=image)])
-    assert drive.call("draw", "p").data == image
+    assert drive.call("generate_image", "p").data == image
 
 
 @pytest.mark.parametrize(
@@ -155,7 +160,7 @@ def test_a_image_beyond_grpcs_own_limit_of_4_mib(fake, drive):
 def test_a_reason_becomes_its_exception_with_the_servers_words(fake, drive, failure, kind):
     fake.images.append([failure])
     with pytest.raises(kind) as caught:
-        drive.call("draw", "p")
+        drive.call("generate_image", "p")
     assert type(caught.value) is kind
     assert str(caught.value) == failure.message
     assert caught.value.reason == failure.reason
@@ -165,7 +170,7 @@ def test_a_reason_becomes_its_exception_with_the_servers_words(fake, drive, fail
 def test_a_server_that_stays_unavailable_is_tried_four_times(fake, drive, reason):
     fake.default = [Fail(reason, "not now")]
     with pytest.raises(Unavailable, match=r"^not now$") as caught:
-        drive.call("draw", "p")
+        drive.call("generate_image", "p")
     assert caught.value.reason == reason
     assert len(fake.requests) == 4
 
@@ -174,7 +179,7 @@ def test_every_violation_is_listed(fake, drive):
     violations = (("prompt", "must not be empty"), ("steps", "must be from 1 to 4, not 5"))
     fake.images.append([Fail(Reason.INVALID_REQUEST, "bad", violations=violations)])
     with pytest.raises(InvalidRequest) as caught:
-        drive.call("draw", "", steps=5)
+        drive.call("generate_image", "", steps=5)
     assert caught.value.violations == violations
     assert str(caught.value) == "prompt: must not be empty; steps: must be from 1 to 4, not 5"
     assert len(fake.requests) == 1
@@ -187,7 +192,7 @@ def test_an_unknown_adapter_names_the_nearest(fake, drive):
     with pytest.raises(
         AdapterNotFound, match=r"^no adapter 'inc'; did you mean 'ink'\?$"
     ) as caught:
-        drive.call("draw", "p", adapters=["inc"])
+        drive.call("generate_image", "p", adapters=["inc"])
     assert caught.value.nearest == "ink"
 
 
@@ -197,7 +202,7 @@ def test_an_unknown_adapter_names_the_nearest(fake, drive):
 def test_a_busy_server_says_when_to_try_again(fake, drive, reason, kind):
     fake.images.append([Fail(reason, "8 requests wait", retry_after=2.5)])
     with pytest.raises(kind) as caught:
-        drive.call("draw", "p")
+        drive.call("generate_image", "p")
     assert caught.value.retry_after == 2.5
     assert len(fake.requests) == 1
 
@@ -219,13 +224,13 @@ def test_a_busy_server_says_when_to_try_again(fake, drive, reason, kind):
 def test_a_status_that_is_not_ours_goes_by_its_code(fake, drive, failure, kind):
     fake.images.append([failure])
     with pytest.raises(kind) as caught:
-        drive.call("draw", "p")
+        drive.call("generate_image", "p")
     assert type(caught.value) is kind
 
 
 def test_unavailable_before_the_first_event_is_tried_again(fake, drive):
     fake.images.extend([[Fail(Reason.STARTING)], [Fail(Reason.STARTING)]])
-    assert drive.call("draw", "p").data == JPEG
+    assert drive.call("generate_image", "p").data == JPEG
     assert len(fake.requests) == 3
     fake.unary_failures.append(Fail(Reason.STARTING))
     assert drive.call("info").version == "9.9"
@@ -234,7 +239,7 @@ def test_unavailable_before_the_first_event_is_tried_again(fake, drive):
 def test_unavailable_after_the_first_event_is_not_tried_again(fake, drive):
     fake.images.append([started(), Fail(Reason.DRAINING)])
     with pytest.raises(Unavailable):
-        drive.call("draw", "p")
+        drive.call("generate_image", "p")
     assert len(fake.requests) == 1
 
 
@@ -246,30 +251,30 @@ def test_a_server_that_is_not_there(fake, drive):
     assert caught.value.reason is None
 
 
-def test_a_server_that_dies_while_drawing(fake, drive):
+def test_a_server_that_dies_while_generating(fake, drive):
     fake.images.append([started(), step(1), Drop()])
     with pytest.raises((Unavailable, Cancelled)) as caught:
-        drive.call("draw", "p", timeout=DEADLINE)
+        drive.call("generate_image", "p", timeout=DEADLINE)
     assert "is it running" not in str(caught.value)
 
 
 def test_a_stream_that_ends_too_early(fake, drive):
     fake.images.append([started(), step(1)])
     with pytest.raises(ProtocolError, match="before the image was complete"):
-        drive.call("draw", "p")
+        drive.call("generate_image", "p")
 
 
 def test_an_event_out_of_order_ends_the_call(fake, drive):
     fake.images.append([step(1), Hold()])
     with pytest.raises(ProtocolError):
-        drive.call("draw", "p")
+        drive.call("generate_image", "p")
     assert fake.cancelled.wait(DEADLINE)
 
 
 def test_the_timeout_ends_the_call_on_both_sides(fake, drive):
     fake.images.append([started(), Hold()])
     with pytest.raises(DeadlineExceeded, match="within 1 s"):
-        drive.call("draw", "p", timeout=1)
+        drive.call("generate_image", "p", timeout=1)
     assert fake.cancelled.wait(DEADLINE)
 
 
@@ -286,15 +291,15 @@ def test_an_error_in_on_event_cancels_the_call_and_is_passed_on(fake, drive):
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        drive.call("draw", "p", on_event=on_event)
+        drive.call("generate_image", "p", on_event=on_event)
     assert fake.cancelled.wait(DEADLINE)
 
 
-def test_what_is_left_out_is_told_with_the_start_and_the_image(fake, drive):
+def test_skipped_adapters_are_in_the_started_event_and_the_image(fake, drive):
     left_out = {"name": "stone", "reason": "ADAPTER_NOT_FOUND", "message": "there is none"}
     fake.default = [started(steps=1, skipped_adapters=[left_out]), step(1, 1), completed()]
     first, *_ = drive.take("generate", "p", adapters=["stone"])
-    image = drive.call("draw", "p", adapters=["stone"])
+    image = drive.call("generate_image", "p", adapters=["stone"])
     assert first.skipped_adapters == image.skipped_adapters == (SkippedAdapter(**left_out),)
 
 

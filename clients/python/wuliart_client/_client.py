@@ -170,7 +170,7 @@ class Client:
         return read_server_info(response)
 
     def with_token(self, token: str) -> Client:
-        """Returns a client with another token that shares, and depends on, this one's connection."""
+        """Returns a client with another token that uses, and depends on, this connection."""
         other = copy(self)
         other._metadata = authorization(token)
         return other

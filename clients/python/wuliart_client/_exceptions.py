@@ -26,7 +26,8 @@ class WuliArtError(Exception):
     """The base class of all exceptions of this package.
 
     `message` says what happened and what to do. `reason` is a name from
-    `wuliart_contract.status.Reason`, None if the failure did not come from the server. `metadata` is what the server added to the reason.
+    `wuliart_contract.status.Reason`, None if the failure did not come from
+    the server. `metadata` holds the details that the server added to the reason.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class SkippedAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds per stage of one image; `total` is from the request's arrival to the encoded image."""
+    """Seconds per stage of one image; `total` is from the request's arrival to the JPEG."""
 
     queued: float
     text_encode: float
