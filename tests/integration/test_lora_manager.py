@@ -29,32 +29,6 @@ def age(path: Path, seconds: float = 60) -> None:
 
 
 @pytest.fixture
-def loras(tmp_path: Path) -> Path:
-    path = tmp_path / "loras"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeSegmentServer]:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    fake = FakeSegmentServer(runtime)
-    await fake.start()
-    yield fake
-    await fake.stop()
-
-
-@pytest.fixture(params=[(), ("--poll",)], ids=["inotify", "poll"])
-async def manager(
-    request: pytest.FixtureRequest, server: FakeSegmentServer, loras: Path
-) -> AsyncIterator[ManagerProcess]:
-    async with ManagerProcess(loras, server.runtime_dir, *RESCAN, *request.param) as process:
-        await server.until(lambda: server.reports)
-        yield process
-
-
-@pytest.fixture
 async def events(server: FakeSegmentServer, loras: Path) -> AsyncIterator[ManagerProcess]:
     """A manager that hardly ever rescans: what it sees, it sees by events."""
     async with ManagerProcess(loras, server.runtime_dir, "--rescan-seconds", "3600") as process:

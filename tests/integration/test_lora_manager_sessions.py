@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,23 +22,6 @@ def put(loras: Path, name: str, seed: int, seconds_old: float = 60) -> None:
     path.write_bytes(lora_bytes(seed))
     then = path.stat().st_mtime - seconds_old
     os.utime(path, (then, then))
-
-
-@pytest.fixture
-def loras(tmp_path: Path) -> Path:
-    path = tmp_path / "loras"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeSegmentServer]:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    fake = FakeSegmentServer(runtime)
-    await fake.start()
-    yield fake
-    await fake.stop()
 
 
 def manager(server: FakeSegmentServer, loras: Path, *options: str) -> ManagerProcess:

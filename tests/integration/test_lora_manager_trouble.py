@@ -23,6 +23,8 @@ from wuliart_lora import LoraPlan
 
 RESCAN = ("--rescan-seconds", "0.3")
 
+RESIDENT_LIMIT = 4
+
 
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
@@ -34,23 +36,6 @@ def put(loras: Path, name: str, seed: int, *, seconds_old: float = 60) -> Path:
     then = time.time() - seconds_old
     os.utime(path, (then, then))
     return path
-
-
-@pytest.fixture
-def loras(tmp_path: Path) -> Path:
-    path = tmp_path / "loras"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeSegmentServer]:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    fake = FakeSegmentServer(runtime, resident_limit=4)
-    await fake.start()
-    yield fake
-    await fake.stop()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import unicodedata
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,32 +18,6 @@ from lora_manager.manager import LoraManager
 from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 
 RESCAN = ("--rescan-seconds", "0.3")
-
-
-@pytest.fixture
-def loras(tmp_path: Path) -> Path:
-    path = tmp_path / "loras"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[FakeSegmentServer]:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    fake = FakeSegmentServer(runtime)
-    await fake.start()
-    yield fake
-    await fake.stop()
-
-
-@pytest.fixture(params=[(), ("--poll",)], ids=["inotify", "poll"])
-async def manager(
-    request: pytest.FixtureRequest, server: FakeSegmentServer, loras: Path
-) -> AsyncIterator[ManagerProcess]:
-    async with ManagerProcess(loras, server.runtime_dir, *RESCAN, *request.param) as process:
-        await server.until(lambda: server.reports)
-        yield process
 
 
 def content_hash(server: FakeSegmentServer, name: str) -> str:
