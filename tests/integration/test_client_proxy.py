@@ -51,9 +51,7 @@ def test_this_machine_is_reached_without_the_proxy(
     monkeypatch: pytest.MonkeyPatch, proxy: Proxy, fake: FakeImageServer, port: int, variable: str
 ) -> None:
     monkeypatch.setenv(variable, proxy.url)
-    addresses = (
-        "127.0.0.1", "localhost", "0.0.0.0", "ipv4:127.0.0.1", "dns:///localhost", "127.1", "0",
-    )  # fmt: skip
+    addresses = ("127.0.0.1", "localhost", "0.0.0.0", "ipv4:127.0.0.1", "dns:///localhost")
     targets = [f"{address}:{port}" for address in addresses]
     for target in (fake.target, f"ipv4:127.0.0.1:{port},127.0.0.1:{port}", *targets):
         with Client(target) as client:

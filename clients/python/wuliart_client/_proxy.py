@@ -51,7 +51,7 @@ class Proxy:
 def is_direct(target: str) -> bool:
     """Returns True for a target that must not be reached through a proxy.
 
-    These are Unix sockets and this machine: loopback addresses in every spelling that connects
+    These are Unix sockets and this machine: loopback addresses in every spelling of inet_aton(3)
     (127.1, 0x7f000001), 0.0.0.0 and [::], localhost with the names below it and its aliases, and
     names that the hosts file gives to a loopback address. Several addresses (`ipv4:a:1,b:1`) are
     direct, too, because gRPC would pass them to a proxy as if they were one name.
