@@ -37,7 +37,10 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     lock = runtime_dir.claim(config.runtime_dir)
     backend = BackendSlot()
     public = PublicListener(
-        config.network, ImageGeneration(backend), Adapters(backend.adapters), backend.count_error
+        config.network,
+        images=ImageGeneration(backend),
+        adapters=Adapters(backend.adapters),
+        on_reject=backend.count_error,
     )
     await public.start()
     try:

@@ -68,7 +68,10 @@ class Front:
             self._stack.push_async_callback(asyncio.to_thread, stop)
         images = FleetImageGeneration(self._replicas, self._managed, config.queue)
         self._listener = PublicListener(
-            config.network, images, Adapters(self._adapters), images.refused
+            config.network,
+            images=images,
+            adapters=Adapters(self._adapters),
+            on_reject=images.refused,
         )
         await self._listener.start()
         self._stack.push_async_callback(self._listener.stop, GRACE_SECONDS)
@@ -82,6 +85,7 @@ class Front:
     async def report(
         self,
         replica: str,
+        *,
         managed: bool,
         adapters: Iterable[Adapter],
         metrics: Sequence[Metric],

@@ -151,7 +151,10 @@ class Replica:
             try:
                 metrics = list(metrics_of(self._backend))
                 await front.report.remote(
-                    self._name, store.manager_attached, store.catalog.adapters, metrics
+                    self._name,
+                    managed=store.manager_attached,
+                    adapters=store.catalog.adapters,
+                    metrics=metrics,
                 )
                 reported = store.catalog.revision
             except Exception as error:

@@ -64,6 +64,7 @@ class PublicListener:
     def __init__(
         self,
         network: Network,
+        *,
         images: image_generation_pb2_grpc.ImageGenerationServiceServicer,
         adapters: adapter_pb2_grpc.AdapterServiceServicer,
         on_reject: Callable[[Reason], None],

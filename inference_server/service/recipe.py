@@ -21,8 +21,15 @@ def describer(model: str, schedule: str) -> Describe:
 
     def describe(request: ImageRequest, uses: tuple[AdapterUse, ...]) -> str:
         adapters = tuple(RecipeAdapter(u.name, _shortest(u.weight), u.content_hash) for u in uses)
-        settings = request.prompt, request.seed, request.steps
-        recipe = Recipe(*settings, adapters, model, schedule, VERSION)
+        recipe = Recipe(
+            prompt=request.prompt,
+            seed=request.seed,
+            steps=request.steps,
+            adapters=adapters,
+            model=model,
+            schedule=schedule,
+            version=VERSION,
+        )
         return recipe.text({u.name: u.autov3 for u in uses})
 
     return describe

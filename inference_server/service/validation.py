@@ -50,7 +50,12 @@ def validate(message: GenerateImageRequest, counts: range) -> ImageRequest:
         AdapterWeight(a.name, a.weight if a.HasField("weight") else 1.0) for a in message.adapters
     )
     return ImageRequest(
-        message.prompt, seed, steps, adapters, message.preview, recipe=not message.omit_recipe
+        prompt=message.prompt,
+        seed=seed,
+        steps=steps,
+        adapters=adapters,
+        preview=message.preview,
+        recipe=not message.omit_recipe,
     )
 
 

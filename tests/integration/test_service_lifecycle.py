@@ -186,7 +186,10 @@ async def test_an_address_that_cannot_be_listened_on_is_one_clear_error() -> Non
     images, adapters = ImageGeneration(slot), Adapters(slot.adapters)
     with pytest.raises(ServerError, match="/nowhere/at/all"):
         PublicListener(
-            Network("unix:/nowhere/at/all/public.sock"), images, adapters, slot.count_error
+            Network("unix:/nowhere/at/all/public.sock"),
+            images=images,
+            adapters=adapters,
+            on_reject=slot.count_error,
         )
 
 

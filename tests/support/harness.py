@@ -187,7 +187,10 @@ async def running_server(
         )
         where = network or Network(f"unix:{directory}/public.sock")
         public = PublicListener(
-            where, ImageGeneration(slot), Adapters(slot.adapters), slot.count_error
+            where,
+            images=ImageGeneration(slot),
+            adapters=Adapters(slot.adapters),
+            on_reject=slot.count_error,
         )
         server = InProcessServer(
             directory, engine, store, scheduler, public, control, descriptors, slot
