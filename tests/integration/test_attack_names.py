@@ -99,5 +99,8 @@ async def test_the_server_takes_no_list_without_end() -> None:
         await manager.report(entry_of("ink"))
         many = [entry_of("ink")] * (2 * MAX_LISTED_ADAPTERS + 1)
         failure = await failure_of(manager.report(*many))
-        assert failure.reason == "INVALID_REQUEST" and "are listed" in failure.message
+        assert (
+            failure.reason == "INVALID_REQUEST"
+            and "at most 20000 of each are accepted" in failure.message
+        )
         assert server.state_of("ink") == "available"
