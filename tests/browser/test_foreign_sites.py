@@ -71,7 +71,7 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
-def test_a_rebound_name_reaches_neither_page_nor_door(site: Site, page: Page) -> None:
+def test_a_rebound_name_reaches_neither_page_nor_api(site: Site, page: Page) -> None:
     there = f"http://{EVIL}:{site.port}/"
     answer = page.goto(there)
     assert answer is not None and answer.status == 421
@@ -84,7 +84,7 @@ def test_a_rebound_name_reaches_neither_page_nor_door(site: Site, page: Page) ->
     assert all(answer.startswith("421 ") for answer in told.values()) and len(told) == 5, told
 
 
-def test_another_sites_page_reads_nothing_and_causes_nothing(
+def test_a_page_of_another_site_reads_and_causes_nothing(
     site: Site, page: Page, attacker: str
 ) -> None:
     drawn = site.client.info().queue_length
@@ -97,7 +97,7 @@ def test_another_sites_page_reads_nothing_and_causes_nothing(
     assert site.client.info().queue_length == drawn
 
 
-def test_no_site_puts_the_page_into_a_frame(site: Site, page: Page, attacker: str) -> None:
+def test_no_site_can_frame_the_page(site: Site, page: Page, attacker: str) -> None:
     page.goto(attacker)
     with page.expect_console_message(lambda message: "frame" in message.text.lower()):
         page.evaluate(FRAME, site.address)

@@ -37,8 +37,8 @@ async def browser() -> AsyncIterator[Browser]:
         await running.close()
 
 
-async def draw(browser: Browser, address: str, prompt: str) -> Page:
-    """A visitor who has asked for an image."""
+async def generate(browser: Browser, address: str, prompt: str) -> Page:
+    """Opens the page and starts an image."""
     page = await (await browser.new_context(locale="en-US")).new_page()
     await page.goto(address)
     await page.locator("#result .line").wait_for()
@@ -51,7 +51,7 @@ async def test_each_step_is_shown_and_stop_in_the_second_frees_the_device(
     browser: Browser, address: str, server: InProcessServer
 ) -> None:
     server.engine.hold()
-    page = await draw(browser, address, "a fox")
+    page = await generate(browser, address, "a fox")
     line = page.locator("#result .line")
     await expect(line).to_contain_text("Rendering… Step 1/4")
     server.engine.let()
@@ -73,7 +73,7 @@ async def test_four_steps_one_by_one(
     browser: Browser, address: str, server: InProcessServer
 ) -> None:
     server.engine.hold()
-    page = await draw(browser, address, "a fox")
+    page = await generate(browser, address, "a fox")
     for step in (1, 2, 3):
         server.engine.let()
         await expect(page.locator("#result .line")).to_have_text(f"Step {step}/4")
@@ -85,18 +85,18 @@ async def test_four_steps_one_by_one(
     await expect(page.locator("#result img.finished")).to_be_visible()
 
 
-async def test_who_waits_is_told_how_many_come_before(
+async def test_a_waiting_page_shows_its_queue_position(
     browser: Browser, address: str, server: InProcessServer
 ) -> None:
     server.engine.hold()
     server.engine.cold |= {"second", "third"}
     pages = []
     for n, prompt in enumerate(("first", "second", "third")):
-        pages.append(await draw(browser, address, prompt))
+        pages.append(await generate(browser, address, prompt))
         await server.accepted(n + 1)
     await expect(pages[2].locator("#result .line")).to_contain_text("Waiting… 2 images")
     await expect(pages[1].locator("#result .line")).to_contain_text("You are next")
-    # Who waits may leave, too.
+    # A waiting page can stop, too.
     await pages[2].locator("#stop").click()
     await server.let_go(2)
     server.engine.free()
@@ -108,10 +108,10 @@ async def test_a_page_that_is_closed_frees_the_device(
     browser: Browser, address: str, server: InProcessServer
 ) -> None:
     server.engine.hold()
-    page = await draw(browser, address, "a fox")
+    page = await generate(browser, address, "a fox")
     await until(lambda: server.engine.entered("step") == 1)
     await page.context.close()
-    # Gradio looks for who has left every so often, and lets go with the next event.
+    # Gradio looks for closed pages from time to time, and cancels with the next event.
     let = 0
     await asyncio.sleep(1)
     while let < 3 and not server.scheduler.submitted[0].cancelled:
@@ -120,6 +120,6 @@ async def test_a_page_that_is_closed_frees_the_device(
         await asyncio.sleep(1)
     await server.let_go(0)
     server.engine.free()
-    await (await draw(browser, address, "a boat")).locator("#result img.finished").wait_for()
+    await (await generate(browser, address, "a boat")).locator("#result img.finished").wait_for()
     # Of the first: the steps that were let, the one that was held, and no image.
     assert (server.engine.entered("step"), server.engine.entered("decode")) == (let + 1 + 4, 1)

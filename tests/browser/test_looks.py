@@ -39,10 +39,10 @@ def assert_accessible(visitor: Visitor) -> None:
     assert not bad
 
 
-def draw_three(visitor: Visitor, prompts: list[str], adapters: list[str]) -> None:
+def generate_three(visitor: Visitor, prompts: list[str], adapters: list[str]) -> None:
     for prompt, adapter in zip(prompts, adapters, strict=True):
         visitor.choose(adapter)
-        visitor.draw(prompt)
+        visitor.generate(prompt)
 
 
 def test_light(visit: Visit) -> None:
@@ -52,9 +52,9 @@ def test_light(visit: Visit) -> None:
     visitor.open_more()
     visitor.begin("a fox on a purple background")
     visitor.page.locator("img.preview").wait_for()
-    shoot(visitor, "page-drawing")
-    visitor.wait_drawn()
-    draw_three(
+    shoot(visitor, "page-generating")
+    visitor.wait_finished()
+    generate_three(
         visitor,
         ["a red boat on a white background", "a cat on a black background"],
         ["No style", "Neon"],
@@ -67,7 +67,7 @@ def test_light(visit: Visit) -> None:
 def test_dark(visit: Visit) -> None:
     visitor = visit(color_scheme="dark")
     visitor.open_more()
-    draw_three(visitor, ["a rocket on a purple background"], ["No style"])
+    generate_three(visitor, ["a rocket on a purple background"], ["No style"])
     assert_accessible(visitor)
     shoot(visitor, "page-dark")
 
@@ -78,7 +78,7 @@ def test_chinese_by_the_browsers_language(visit: Visit) -> None:
     expect(visitor.line).to_contain_text("先写下要画什么")
     visitor.page.get_by_role("button", name="更多").click()
     visitor.choose("Ink")
-    visitor.draw("红色背景上的猫")
+    visitor.generate("红色背景上的猫")
     expect(visitor.line).to_contain_text("完成")
     assert_accessible(visitor)
     shoot(visitor, "page-chinese")
@@ -87,7 +87,7 @@ def test_chinese_by_the_browsers_language(visit: Visit) -> None:
 def test_phone(visit: Visit) -> None:
     visitor = visit(color_scheme="light", **PHONE)
     visitor.page.get_by_role("button", name="More").click()
-    visitor.draw("a fox on a purple background")
+    visitor.generate("a fox on a purple background")
     assert_accessible(visitor)
     # Nothing lies beside the screen, and the image has come into view by itself.
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -123,7 +123,7 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     tab_to("#generate")
     keys.press("Enter")
     expect(visitor.page.locator("#stop")).to_be_focused()
-    visitor.wait_drawn()
+    visitor.wait_finished()
     expect(visitor.page.locator("#generate")).to_be_focused()
     # The line is read aloud from a place that stays.
     expect(visitor.page.locator("[role=status].announcer")).to_contain_text("Done in")

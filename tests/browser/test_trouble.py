@@ -26,7 +26,7 @@ def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
     label = next(label for label, name in labels(known) if name == absent)
     site.service.kill("manager")
     site.wait_managed(False)
-    eventually(lambda: "LoRA manager is not running" in visitor.notices, "that it is gone")
+    eventually(lambda: "LoRA manager is not running" in visitor.notices, "the notice")
     visitor.choose(label)
     visitor.begin("a red boat")
     expect(visitor.line).to_contain_text(
@@ -34,14 +34,14 @@ def test_the_manager_is_gone_and_comes_back(visit: Visit, site: Site) -> None:
     )
     # An adapter in memory, or none, needs no manager.
     visitor.choose("No style")
-    visitor.draw("a red boat")
+    visitor.generate("a red boat")
     visitor.choose(label)
     site.service.start_manager()
-    eventually(lambda: visitor.notices == "", "nothing more to say")
-    visitor.draw("a green apple")
+    eventually(lambda: visitor.notices == "", "no notices")
+    visitor.generate("a green apple")
 
 
-def test_the_server_is_killed_in_a_image_and_the_page_goes_on_when_it_is_back(
+def test_the_page_survives_the_server_being_killed_during_an_image(
     visit: Visit, site: Site
 ) -> None:
     visitor = visit()
@@ -51,7 +51,7 @@ def test_the_server_is_killed_in_a_image_and_the_page_goes_on_when_it_is_back(
     visitor.page.locator("#stop").wait_for()
     site.service.kill("server")
     expect(visitor.line).to_contain_text("The server does not answer")
-    eventually(lambda: "does not answer" in visitor.notices, "that it is gone")
+    eventually(lambda: "does not answer" in visitor.notices, "the notice")
     visitor.begin("a red boat")
     expect(visitor.page.locator("#generate")).to_be_visible()
     expect(visitor.line).to_contain_text("`make up`")
@@ -62,17 +62,17 @@ def test_the_server_is_killed_in_a_image_and_the_page_goes_on_when_it_is_back(
     site.service.wait_until_ready()
     site.wait_managed(True)
     for each in (visitor, late):
-        eventually(lambda each=each: each.notices == "", "nothing more to say")
+        eventually(lambda each=each: each.notices == "", "no notices")
         eventually(lambda each=each: len(each.adapters()) == 5, "the adapters")
     # What was chosen is chosen still.
     assert visitor.adapter_box().input_value() == "Neon"
-    visitor.draw("a red boat")
+    visitor.generate("a red boat")
     assert not visitor.errors
 
 
-def test_trouble_is_told_in_chinese_too(visit: Visit, site: Site) -> None:
+def test_notices_are_in_chinese_too(visit: Visit, site: Site) -> None:
     visitor = visit(locale="zh-CN")
     site.service.kill("manager")
-    eventually(lambda: "LoRA 管理器没有运行" in visitor.notices, "that it is gone")
+    eventually(lambda: "LoRA 管理器没有运行" in visitor.notices, "the notice")
     site.service.start_manager()
-    eventually(lambda: visitor.notices == "", "nothing more to say")
+    eventually(lambda: visitor.notices == "", "no notices")

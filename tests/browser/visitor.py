@@ -1,7 +1,4 @@
-"""Somebody who looks at the page: what one sees and does there, by what stands on it.
-
-Owns the selectors and all waiting. Knows nothing of what a test asserts.
-"""
+"""A visitor of the page in a browser: its selectors, its actions, and all waiting."""
 
 from __future__ import annotations
 
@@ -45,28 +42,28 @@ class Visitor:
         self.hosts: set[str] = set()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: (self.errors.append("a dialog"), dialog.dismiss()))
-        page.on("request", self._requested)
-        page.on("console", self._said)
+        page.on("request", self._on_request)
+        page.on("console", self._on_console)
         page.goto(address)
         # The adapters have come: everything on the page is alive.
         self.line.wait_for()
         eventually(lambda: self.adapters() or self.notices, "the adapters, or why there are none")
 
-    def _said(self, message: object) -> None:
+    def _on_console(self, message: object) -> None:
         # The page needs nothing that its own policy forbids.
         if "Content Security Policy" in (text := message.text):  # type: ignore[attr-defined]
             self.errors.append(text)
 
-    def _requested(self, request: object) -> None:
+    def _on_request(self, request: object) -> None:
         url: str = request.url  # type: ignore[attr-defined]
         if url.startswith("http"):
             self.hosts.add(url.split("/")[2])
 
-    # -- what one sees --------------------------------------------------------------------------
+    # -- what the page shows --------------------------------------------------------------------
 
     @property
     def line(self) -> Locator:
-        """What is said above the image."""
+        """The status line above the image."""
         return self.page.locator("#result .line")
 
     @property
@@ -100,18 +97,18 @@ class Visitor:
         return self.page.locator(".style input[role=combobox]").nth(which)
 
     def adapters(self) -> list[str]:
-        """What the first list of adapters offers, the empty choice left out."""
+        """Returns the choices of the first list of adapters, without the empty one."""
         box = self.adapter_box()
         box.click()
         # In one go: the list may change while it is read.
-        names: list[str] = self._offered(box).evaluate_all("all => all.map(o => o.ariaLabel)")
+        names: list[str] = self._options(box).evaluate_all("all => all.map(o => o.ariaLabel)")
         box.blur()
         return names[1:]
 
-    def _offered(self, box: Locator) -> Locator:
+    def _options(self, box: Locator) -> Locator:
         return self.page.locator(f"#{box.get_attribute('aria-controls')} [role=option]")
 
-    # -- what one does --------------------------------------------------------------------------
+    # -- actions ---------------------------------------------------------------------------------
 
     def open_more(self) -> None:
         self.page.get_by_role("button", name="More").click()
@@ -120,25 +117,25 @@ class Visitor:
     def choose(self, adapter: str, which: int = 0) -> None:
         box = self.adapter_box(which)
         box.click()
-        self._offered(box).and_(self.page.get_by_label(adapter, exact=True)).click()
+        self._options(box).and_(self.page.get_by_label(adapter, exact=True)).click()
 
     def steps(self, n: int) -> None:
         """Chooses how many; the fold must be open."""
         self.page.locator("#steps label").nth(n - 1).click()
 
     def begin(self, prompt: str) -> None:
-        """Asks for an image and waits for none."""
+        """Starts an image without waiting for it."""
         self.prompt.fill(prompt)
         self.page.locator("#generate").click()
 
-    def draw(self, prompt: str) -> str:
-        """Generates to the end; the image's address."""
+    def generate(self, prompt: str) -> str:
+        """Generates an image and returns its address."""
         before = self.strip.count()
         self.begin(prompt)
-        return self.wait_drawn(before + 1)
+        return self.wait_finished(before + 1)
 
-    def wait_drawn(self, images: int = 1) -> str:
-        """Waits until this visit has that many images; the last one's address."""
+    def wait_finished(self, images: int = 1) -> str:
+        """Waits until this visit has that many images; returns the address of the last one."""
         expect(self.strip).to_have_count(images)
         self.image.wait_for()
         address = self.image.get_attribute("src")

@@ -18,7 +18,7 @@ from tests.support.fake_image_server import Fail, FakeImageServer, Hold, adapter
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager
 from tests.support.harness import InProcessServer, running_server
-from tests.support.page_calls import PageCalls, usual
+from tests.support.page_calls import PageCalls, inputs
 from tests.support.web_app import name_model, open_web
 from wuliart_client import AsyncClient
 from wuliart_web.image_store import ImageStore
@@ -47,7 +47,7 @@ async def page(server: InProcessServer) -> AsyncIterator[str]:
 async def views(page: str, **others: Any) -> list[str]:
     """Every state of the right half while one image is generated, as HTML."""
     async with httpx.AsyncClient(base_url=page) as http:
-        return [outputs[0] for outputs in await PageCalls(http).call("generate", usual(**others))]
+        return [outputs[0] for outputs in await PageCalls(http).call("generate", inputs(**others))]
 
 
 async def test_an_image_from_rendering_to_its_file(page: str) -> None:
@@ -95,7 +95,7 @@ async def test_a_cancelled_call_frees_the_device(page: str, server: InProcessSer
     server.engine.hold()
     async with httpx.AsyncClient(base_url=page) as http:
         calls = PageCalls(http)
-        event = (await calls.join("generate", usual())).json()["event_id"]
+        event = (await calls.join("generate", inputs())).json()["event_id"]
         await until(lambda: server.engine.entered("step") == 1)
         fields = {"event_id": event, "session_hash": calls.session}
         fields |= {"fn_index": await calls.index("generate")}

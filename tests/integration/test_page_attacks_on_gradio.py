@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from starlette.routing import BaseRoute, Mount
 
 from tests.support.harness import InProcessServer, running_server
-from tests.support.page_calls import PageCalls, usual
+from tests.support.page_calls import PageCalls, inputs
 from tests.support.web_app import name_model, page_client
 from wuliart_client import AsyncClient
 from wuliart_web.app import create_app
@@ -54,13 +54,13 @@ def file_data(**fields: Any) -> dict[str, Any]:
 
 
 def gradio_files() -> set[Path]:
-    """Everything Gradio has copied or stored, wherever it keeps such files."""
+    """Returns all files that Gradio has copied or stored."""
     folder = Path(os.environ.get("GRADIO_TEMP_DIR", Path(tempfile.gettempdir()) / "gradio"))
     return set(folder.rglob("*"))
 
 
-@pytest.mark.parametrize("place", range(len(usual())))
-async def test_no_control_takes_a_file_of_the_pages_user(
+@pytest.mark.parametrize("place", range(len(inputs())))
+async def test_no_control_reads_a_file_of_the_server(
     http: httpx.AsyncClient, tmp_path: Path, place: int
 ) -> None:
     secret = tmp_path / "secret.txt"
@@ -74,7 +74,7 @@ async def test_no_control_takes_a_file_of_the_pages_user(
         {"a": {"b": [file_data(path=str(secret))]}},
         file_data(path="", url=f"file://{secret}"),
     ):
-        data = usual()
+        data = inputs()
         data[place] = value
         answer = await calls.join("generate", data)
         assert answer.status_code == 422, answer.text
@@ -90,12 +90,12 @@ async def test_no_control_takes_a_file_of_the_pages_user(
 async def test_no_address_is_fetched_for_a_visitor(http: httpx.AsyncClient) -> None:
     calls = PageCalls(http)
     for url in ("http://example.invalid/x.png", "http://127.0.0.1:1/", "data:text/plain,x"):
-        data = usual(prompt=file_data(path=url, url=url))
+        data = inputs(prompt=file_data(path=url, url=url))
         assert (await calls.join("generate", data)).status_code == 422
     assert (await http.get("/gradio_api/proxy=http://127.0.0.1:1/")).status_code == 404
 
 
-async def test_uploads_are_not_taken_and_not_kept(http: httpx.AsyncClient) -> None:
+async def test_uploads_are_neither_accepted_nor_kept(http: httpx.AsyncClient) -> None:
     before = gradio_files()
     answer = await http.post("/gradio_api/upload", files={"files": ("x.bin", b"x" * 1000)})
     assert answer.status_code == 404
@@ -103,7 +103,7 @@ async def test_uploads_are_not_taken_and_not_kept(http: httpx.AsyncClient) -> No
 
 
 def routes_of(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(method, path) of every route, those of mounted and included routers too."""
+    """Returns (method, path) of every route, including mounted and included routers."""
     for route in routes:
         if isinstance(route, Mount):
             yield from routes_of(route.routes, prefix + route.path)
@@ -115,8 +115,8 @@ def routes_of(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, 
                 yield method, prefix + getattr(route, "path", "?")
 
 
-async def test_every_route_is_known_here_as_open_or_closed(http: httpx.AsyncClient) -> None:
-    """A route that a new version of Gradio brings is closed, and makes this test fail.
+async def test_every_route_is_listed_as_open_or_closed(http: httpx.AsyncClient) -> None:
+    """A route that a new version of Gradio adds is closed, and makes this test fail.
 
     Then decide and write it into gradio_routes.txt: "open" is what the page needs.
     """
@@ -137,7 +137,7 @@ async def test_every_route_is_known_here_as_open_or_closed(http: httpx.AsyncClie
             assert method == "HEAD" or "There is nothing at this address" in answer.text
 
 
-async def test_odd_spellings_of_a_path_reach_nothing(http: httpx.AsyncClient) -> None:
+async def test_unusual_spellings_of_a_path_reach_nothing(http: httpx.AsyncClient) -> None:
     for path in (
         "//gradio_api/upload", "/gradio_api/../gradio_api/upload", "/assets/../config",
         "/assets/..%2f..%2fetc/passwd", "/static/%2e%2e/%2e%2e/etc/passwd", "/static/./x",
@@ -151,29 +151,29 @@ async def test_odd_spellings_of_a_path_reach_nothing(http: httpx.AsyncClient) ->
         assert answer.status_code == 404, path
 
 
-# -- misshapen calls ---------------------------------------------------------------------------
+# -- malformed calls ---------------------------------------------------------------------------
 
 PROMPT = "what-a-visitor-asked-for"
 
 
-async def test_misshapen_calls_end_at_the_guard_and_log_no_prompt(
+async def test_malformed_calls_are_rejected_and_log_no_prompt(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     calls = PageCalls(http)
     draw, restore = await calls.index("generate"), await calls.index("restore")
     caplog.set_level(logging.DEBUG)
-    good = {"data": usual(prompt=PROMPT), "event_data": None, "fn_index": draw}
+    good = {"data": inputs(prompt=PROMPT), "event_data": None, "fn_index": draw}
     good |= {"trigger_id": 9, "session_hash": calls.session}
     bad: list[Any] = [
         [], None, 1, "x", {}, {"data": []}, good | {"fn_index": 999}, good | {"fn_index": "1"},
         good | {"fn_index": True}, good | {"data": [PROMPT]}, good | {"data": {"0": PROMPT}},
-        good | {"data": usual(prompt=None)}, good | {"data": usual(prompt=[PROMPT])},
-        good | {"data": usual(prompt=PROMPT + "\ud800")}, good | {"data": usual(weight=PROMPT)},
-        good | {"data": usual(weight=float("nan"))}, good | {"data": usual(weight=1e308)},
-        good | {"data": usual(seed=10**400)}, good | {"data": usual(seed=-1)},
-        good | {"data": usual(steps=9)}, good | {"data": usual(steps=PROMPT)},
-        good | {"data": usual(steps=True)}, good | {"data": usual(keep=1)},
-        good | {"data": usual(visit=[PROMPT])}, good | {"session_hash": "../x"},
+        good | {"data": inputs(prompt=None)}, good | {"data": inputs(prompt=[PROMPT])},
+        good | {"data": inputs(prompt=PROMPT + "\ud800")}, good | {"data": inputs(weight=PROMPT)},
+        good | {"data": inputs(weight=float("nan"))}, good | {"data": inputs(weight=1e308)},
+        good | {"data": inputs(seed=10**400)}, good | {"data": inputs(seed=-1)},
+        good | {"data": inputs(steps=9)}, good | {"data": inputs(steps=PROMPT)},
+        good | {"data": inputs(steps=True)}, good | {"data": inputs(keep=1)},
+        good | {"data": inputs(visit=[PROMPT])}, good | {"session_hash": "../x"},
         good | {"session_hash": None}, good | {"trigger_id": PROMPT}, good | {PROMPT: 1},
         good | {"simple_format": True}, good | {"batched": True}, good | {"oauth_token": "x"},
         good | {"event_data": {"number": PROMPT}}, good | {"event_data": [PROMPT]},
@@ -190,10 +190,10 @@ async def test_misshapen_calls_end_at_the_guard_and_log_no_prompt(
         for path in (JOIN, CANCEL, RESET):
             assert (await http.post(path, content=content)).status_code == 422, content[:9]
     assert (await http.post(CANCEL, json={"event_id": PROMPT})).status_code == 422
-    # An image that has left the strip, and one that never was in it.
+    # An image that has left the strip, and one that was never in it.
     for number in (0, -1, 10**30):
         await calls.call("restore", [None], event_data={"number": number})
-    assert "Done" in (await calls.call("generate", usual(prompt=PROMPT)))[-1][0]
+    assert "Done" in (await calls.call("generate", inputs(prompt=PROMPT)))[-1][0]
     said = caplog.text + "".join(capfd.readouterr())
     assert PROMPT not in said and "Traceback" not in said
 

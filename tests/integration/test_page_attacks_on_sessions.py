@@ -1,6 +1,7 @@
-"""Attacks on what the page keeps for its visitors: calls and sessions without end, and others'.
+"""Attacks on the page's sessions: too many sessions or calls, and the sessions of other visitors.
 
-Before, 2,000 sessions stopped Gradio's queue for good, and one that read nothing took a gigabyte.
+Without limits, 2,000 sessions stopped Gradio's queue for good, and one that read nothing took a
+gigabyte.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from gradio import queueing
 from gradio.utils import LRUCache
 
 from tests.support.harness import InProcessServer, running_server
-from tests.support.page_calls import PageCalls, usual
+from tests.support.page_calls import PageCalls, inputs
 from tests.support.web_app import name_model, page_client
 from wuliart_process.tokens import TokenFile
 from wuliart_web.guard import sessions
@@ -37,7 +38,7 @@ async def http(server: InProcessServer) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_sessions_without_end_leave_the_page_working(
+async def test_any_number_of_sessions_leaves_the_page_working(
     server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Gradio's queue ends when its cache of 2,000 sessions is full; a smaller one is full sooner.
@@ -56,27 +57,27 @@ async def test_sessions_without_end_leave_the_page_working(
         codes = await asyncio.gather(*(join(f"s{n}") for n in range(200)))
         assert set(codes) == {200}
         assert (await http.get("/healthz")).status_code == 200
-        assert "Done" in (await first.call("generate", usual()))[-1][0]
+        assert "Done" in (await first.call("generate", inputs()))[-1][0]
 
 
-async def test_one_session_has_a_few_calls_and_all_together_a_bounded_number(
+async def test_calls_of_one_session_and_of_all_sessions_are_limited(
     http: httpx.AsyncClient, server: InProcessServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.engine.hold()
     calls = PageCalls(http)
     codes = [
-        (await calls.join("generate", usual())).status_code for _ in range(MAX_SESSION_CALLS + 5)
+        (await calls.join("generate", inputs())).status_code for _ in range(MAX_SESSION_CALLS + 5)
     ]
     assert codes.count(429) >= 1 and set(codes) <= {200, 429}
     # Another visitor's page goes on meanwhile, whatever waits for an image.
     assert await PageCalls(http).call("refresh", [None])
     monkeypatch.setattr(sessions, "MAX_CALLS", 1)
-    answer = await PageCalls(http).join("generate", usual())
+    answer = await PageCalls(http).join("generate", inputs())
     assert answer.status_code == 429 and "retry-after" in answer.headers
     server.engine.free()
 
 
-async def test_a_session_is_its_owners_and_read_once(
+async def test_a_session_is_read_by_its_owner_alone_and_once(
     server: InProcessServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "HANDOVER_SECONDS", 0.2)
@@ -87,7 +88,7 @@ async def test_a_session_is_its_owners_and_read_once(
         http.headers["authorization"] = f"Bearer {ANN}"
         calls = PageCalls(http)
         server.engine.hold()
-        event = (await calls.join("generate", usual())).json()["event_id"]
+        event = (await calls.join("generate", inputs())).json()["event_id"]
         bob = {"authorization": f"Bearer {BOB}"}
         stream, session = "/gradio_api/queue/data", {"session_hash": calls.session}
         assert (await http.get(stream, params=session, headers=bob)).status_code == 404
@@ -106,13 +107,13 @@ async def test_a_session_is_its_owners_and_read_once(
         server.engine.free()
 
 
-async def test_the_next_stream_waits_for_the_last_one_to_end(
+async def test_the_next_stream_waits_for_the_previous_one_to_end(
     http: httpx.AsyncClient, server: InProcessServer
 ) -> None:
     # Gradio's client opens it once the last one has said that it closes, before it has closed.
     server.engine.hold()
     calls = PageCalls(http)
-    await calls.join("generate", usual())
+    await calls.join("generate", inputs())
     path, session = "/gradio_api/queue/data", {"session_hash": calls.session}
     async with http.stream("GET", path, params=session) as last:
         assert last.status_code == 200
@@ -123,7 +124,7 @@ async def test_the_next_stream_waits_for_the_last_one_to_end(
     assert (await following).status_code == 200
 
 
-async def test_queries_mean_nothing_but_a_streams_session(http: httpx.AsyncClient) -> None:
+async def test_queries_are_dropped_except_a_streams_session(http: httpx.AsyncClient) -> None:
     plain = (await http.get("/")).text
     for query in ("deep_link=x", "page=foo", "__theme=dark", "x" * 5000):
         assert len((await http.get(f"/?{query}")).text) == pytest.approx(len(plain), abs=50)

@@ -1,6 +1,6 @@
 """Attacks on the page as a web server: foreign hosts and sites, large and slow bodies, odd headers.
 
-The guard (`wuliart_web.guard`) stands against them; connections are `test_page_connections`'.
+The guard (`wuliart_web.guard`) rejects them; see `test_page_connections` for connections.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ EVERYWHERE = [
 # -- foreign names and sites -------------------------------------------------------------------
 
 
-async def test_a_name_that_is_not_ours_gets_nothing(http: httpx.AsyncClient) -> None:
+async def test_a_foreign_host_name_is_rejected(http: httpx.AsyncClient) -> None:
     """DNS rebinding: the attacker's page reaches this port under the attacker's own name."""
     port = http.base_url.port
     for name in (
@@ -81,13 +81,13 @@ async def test_a_name_that_is_not_ours_gets_nothing(http: httpx.AsyncClient) -> 
         assert (await http.get("/viewer.js", headers={"host": name})).status_code == 200, name
 
 
-async def test_a_name_that_is_allowed_is_answered(server: InProcessServer) -> None:
+async def test_an_allowed_host_name_is_answered(server: InProcessServer) -> None:
     async with page_client(server.target, allowed_hosts=["box.example"]) as http:
         for name, status in (("Box.Example:80", 200), ("other.example", 421)):
             assert (await http.get("/viewer.js", headers={"host": name})).status_code == status
 
 
-async def test_no_other_site_may_read_or_cause_anything(http: httpx.AsyncClient) -> None:
+async def test_other_sites_can_neither_read_nor_cause_anything(http: httpx.AsyncClient) -> None:
     for origin in (
         "http://localhost:8000",
         "http://evil.example",
@@ -105,7 +105,7 @@ async def test_no_other_site_may_read_or_cause_anything(http: httpx.AsyncClient)
         for path in ("/gradio_api/queue/join", "/v1/images/generations", "/gradio_api/cancel"):
             answer = await http.post(path, headers={"origin": origin} | JSON, content=b"{}")
             assert answer.status_code == 403, (origin, path)
-    # What only browsers send, and no page can forge.
+    # Browsers set this header, and no page can forge it.
     for site in ("cross-site", "same-site"):
         foreign = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
         assert (await http.get("/adapters/news", headers=foreign)).status_code == 403
@@ -114,7 +114,7 @@ async def test_no_other_site_may_read_or_cause_anything(http: httpx.AsyncClient)
         assert (await http.post("/v1/images/generations", headers=link)).status_code == 403
 
 
-async def test_every_answer_says_what_a_browser_may_do_with_it(
+async def test_every_response_has_the_security_headers(
     http: httpx.AsyncClient, guarded: httpx.AsyncClient
 ) -> None:
     answers = [await http.get(path) for path in EVERYWHERE if "adapters" not in path]
@@ -142,7 +142,7 @@ async def test_every_answer_says_what_a_browser_may_do_with_it(
     assert "'unsafe-inline'" not in page.split("style-src")[0] and "http" not in page
 
 
-def test_the_pages_policy_names_inline_scripts_and_no_others() -> None:
+def test_the_pages_policy_allows_its_inline_scripts_only() -> None:
     # From the example of the specification (CSP Level 3, 8.2): "alert('Hello, world.');"
     hello = "'sha256-qznLcsROx4GACP2dm0UCKCzCG+HiZ1guq6ZZDob/Tng='"
     inline, file = b"<script>alert('Hello, world.');</script>", b'<script src="/x.js"></script>'
@@ -153,7 +153,7 @@ def test_the_pages_policy_names_inline_scripts_and_no_others() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes; of this process, in which the page runs."""
+    """Returns the memory of this process, in which the page runs, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -169,7 +169,7 @@ async def test_a_large_body_is_not_kept(http: httpx.AsyncClient, declared: bool)
     before = peak_memory()
     for path in ("/gradio_api/queue/join", "/v1/images/generations", "/gradio_api/upload"):
         headers = JSON | ({"content-length": str(size)} if declared else {})
-        # A client that goes on sending may see the connection closed instead of the answer.
+        # A client that keeps sending may see the connection closed instead of the response.
         with suppress(httpx.ReadError, httpx.WriteError):
             answer = await http.post(path, content=content(), headers=headers)
             assert answer.status_code in (404, 411, 413)
@@ -178,7 +178,7 @@ async def test_a_large_body_is_not_kept(http: httpx.AsyncClient, declared: bool)
         assert (await another.get("/viewer.js")).status_code == 200
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
+async def test_a_body_that_does_not_arrive_times_out(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.3)
@@ -191,7 +191,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     writer.close()
 
 
-async def test_a_session_that_is_not_known_is_told_and_logs_nothing(
+async def test_an_unknown_session_gets_an_error_and_logs_nothing(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(5):
@@ -200,7 +200,7 @@ async def test_a_session_that_is_not_known_is_told_and_logs_nothing(
     assert "Traceback" not in caplog.text + "".join(capfd.readouterr())
 
 
-async def test_odd_lengths_are_refused(
+async def test_invalid_lengths_are_rejected(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "DISCARD_SECONDS", 0.1)
@@ -237,7 +237,7 @@ async def test_a_revoked_token_ends_open_streams_too(
 ) -> None:
     ann, bob = ({"authorization": f"Bearer {token}"} for token in (ANN, BOB))
     server.engine.hold()
-    drawing = asyncio.create_task(
+    generating = asyncio.create_task(
         guarded.post("/v1/images/generations", json={"prompt": "a fox"}, headers=ann)
     )
     await server.accepted(1)
@@ -259,7 +259,7 @@ async def test_a_revoked_token_ends_open_streams_too(
     assert not ended
     await asyncio.to_thread(tokens.write_text, f"bob {BOB}\n")
     await until(lambda: ended == ["ann", "ann"])
-    assert (await drawing).status_code == 401
+    assert (await generating).status_code == 401
     assert (await guarded.get("/viewer.js", headers=ann)).status_code == 401
     assert (await guarded.get("/viewer.js", headers=bob)).status_code == 200
     for task in open_streams:
@@ -270,7 +270,7 @@ async def test_a_revoked_token_ends_open_streams_too(
 # -- names of images -------------------------------------------------------------------------
 
 
-def test_a_clock_that_was_ahead_names_no_later_image() -> None:
+def test_a_clock_that_was_ahead_does_not_affect_later_names() -> None:
     now = datetime(2026, 5, 21, 14, 23, 5)
     images = ImageStore(lambda: now)
 

@@ -1,6 +1,6 @@
 """The page's connections: idle ones, too many, no descriptors left, renewed certificates.
 
-Real processes of `wuliart-web`; the server that they would ask is not there.
+The tests run real processes of `wuliart-web`, without an inference server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.fakes import DEADLINE
 from wuliart_process.bounded_listener import BoundedListener
 
 DESCRIPTORS = 160
-"""Of the page in these tests, so that a test needs few connections to use them up."""
+"""Descriptor limit of the page in these tests, so that few connections use them up."""
 
 
 def free_port() -> int:
@@ -35,7 +35,7 @@ def free_port() -> int:
 def page(
     folder: Path, *arguments: str, stderr: int | None = None, descriptors: int = DESCRIPTORS
 ) -> Iterator[int]:
-    """A page's port; its log is folder/log unless `stderr` is another descriptor."""
+    """Runs a page and yields its port; its log is folder/log unless `stderr` is given."""
     port = free_port()
     # The hard limit too: the page raises the soft one.
     limited = f'ulimit -Sn {descriptors} && ulimit -Hn {descriptors} && exec "$@"'
@@ -84,7 +84,7 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_more_connections_than_descriptors_cost_a_line_and_nothing_else(tmp_path: Path) -> None:
+def test_more_connections_than_descriptors_cost_one_log_line(tmp_path: Path) -> None:
     with page(tmp_path) as port:
         eventually(lambda: answers(port), "the page answers")
         held = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(400)]
@@ -104,7 +104,7 @@ def test_more_connections_than_descriptors_cost_a_line_and_nothing_else(tmp_path
 
 
 def test_without_a_descriptor_left_one_is_closed_and_the_next_is_served() -> None:
-    """What the connections' bound cannot see: descriptors that something else has taken."""
+    """The connection limit does not count descriptors that other code has open."""
     with BoundedListener("127.0.0.1", 0, 100) as listener:
         listener.listen(8)
         listener.setblocking(False)
@@ -151,7 +151,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_connection_that_asks_for_nothing_is_closed(tmp_path: Path) -> None:
+def test_a_connection_without_a_request_is_closed(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-c", SLOW, "--port", str(port), "--server", f"unix:{tmp_path}/none"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -177,7 +177,7 @@ def test_a_connection_that_asks_for_nothing_is_closed(tmp_path: Path) -> None:
         process.wait(DEADLINE)
 
 
-def test_a_page_whose_log_nobody_reads_goes_on(tmp_path: Path) -> None:
+def test_a_page_whose_log_is_not_read_keeps_serving(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     try:
         with page(tmp_path, stderr=writing, descriptors=1024) as port:
@@ -231,7 +231,7 @@ main(sys.argv[1:])
 """
 
 
-def test_an_answer_that_is_not_read_does_not_hold_its_connection(tmp_path: Path) -> None:
+def test_a_connection_whose_response_is_not_read_is_closed(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-c", STUCK, "--port", str(port), "--server", f"unix:{tmp_path}/no"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -250,7 +250,7 @@ def test_an_answer_that_is_not_read_does_not_hold_its_connection(tmp_path: Path)
                     closed = True
                     break
                 time.sleep(0.02)
-            assert closed, "the page goes on keeping a connection that reads nothing"
+            assert closed, "the page keeps a connection that reads nothing"
         assert answers(port)
     finally:
         process.terminate()

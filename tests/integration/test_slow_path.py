@@ -21,7 +21,7 @@ from inference_server.network import Network
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager
 from tests.support.harness import name_model, running_server
-from tests.support.page_calls import PageCalls, usual
+from tests.support.page_calls import PageCalls, inputs
 from tests.support.slow_path import slow_path
 from tests.support.web_app import open_web
 from wuliart_client import TLS, AsyncClient, Client
@@ -133,7 +133,7 @@ async def test_the_page(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
         open_web(far.target) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http,
     ):
-        outputs = await PageCalls(http).call("generate", usual(adapter="ink"))
+        outputs = await PageCalls(http).call("generate", inputs(adapter="ink"))
     assert "seed 7" in re.sub("<[^>]*>", " ", outputs[-1][0])
     async with AsyncClient(far.target) as client:
         service = ServiceWatch(client)

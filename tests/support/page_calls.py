@@ -1,4 +1,4 @@
-"""The page's own calls as its browser sends them: one joins the queue, a stream answers."""
+"""Calls of the page as a browser sends them: a POST joins Gradio's queue, a stream answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 
-def usual(**others: Any) -> list[Any]:
-    """The values of the controls, in the order in which the page sends them."""
+def inputs(**others: Any) -> list[Any]:
+    """Returns the values of the controls, in the order in which the page sends them."""
     fields = {"prompt": "a fox", "adapter": "", "weight": 1, "second": "", "second_weight": 1}
     return [*(fields | {"seed": 7, "keep": True, "steps": 4, "visit": None} | others).values()]
 
@@ -30,7 +30,7 @@ class PageCalls:
         self._functions: dict[str, int] = {}
 
     async def index(self, name: str) -> int:
-        """The number of a function of the page, as its configuration lists them."""
+        """Returns the number of a function in the page's configuration."""
         if not self._functions:
             page = (await self.http.get("/")).text
             found = re.search(r"window\.gradio_config = (\{.*?\});</script>", page, re.DOTALL)
@@ -40,13 +40,13 @@ class PageCalls:
         return self._functions[name]
 
     async def join(self, name: str, data: list[Any], **others: Any) -> httpx.Response:
-        """Asks for a call; the answer names the event."""
+        """Starts a call; the response names its event."""
         body = {"data": data, "event_data": None, "fn_index": await self.index(name)}
         body |= {"trigger_id": None, "session_hash": self.session}
         return await self.http.post("/gradio_api/queue/join", json=body | others)
 
     async def outputs(self) -> AsyncIterator[list[Any]]:
-        """Everything the session's open calls show, one after another."""
+        """Yields the outputs of the session's open calls as they come."""
         query = {"session_hash": self.session}
         async with self.http.stream("GET", "/gradio_api/queue/data", params=query) as stream:
             values: list[Any] = []
@@ -64,14 +64,14 @@ class PageCalls:
                     return
 
     async def call(self, name: str, data: list[Any], **others: Any) -> list[list[Any]]:
-        """A call from its beginning to its end."""
+        """Makes a call and returns all its outputs."""
         joined = await self.join(name, data, **others)
         assert joined.status_code == 200, joined.text
         return [values async for values in self.outputs()]
 
 
 def _patched(before: list[Any], now: list[Any]) -> list[Any]:
-    """What a generating message means: the first is whole, later ones say what changed."""
+    """Applies a message to the previous outputs: the first is complete, later ones are edits."""
     return [
         value if not before else _edited(old, value)
         for old, value in zip(before or now, now, strict=True)

@@ -1,4 +1,4 @@
-"""The web app of an in-process server, on a real port. Owns wiring and teardown only."""
+"""Runs the web application of an in-process server on a real port, for tests."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class _Uvicorn(uvicorn.Server):
 async def open_web(
     target: str, tokens: TokenFile | None = None, allowed_hosts: Collection[str] = ()
 ) -> AsyncIterator[int]:
-    """The port of the product's app over the gRPC server at `target`."""
-    # The product's own app, as the product serves it: its lifespan closes the client.
+    """Serves the application over the gRPC server at `target`; yields its port."""
+    # As `wuliart-web` serves it; its lifespan closes the client.
     server = _Uvicorn(configuration(create_app(AsyncClient(target), tokens, allowed_hosts)))
     with BoundedListener("127.0.0.1", 0, 1000) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -49,7 +49,7 @@ async def open_web(
 async def page_client(
     target: str, tokens: TokenFile | None = None, allowed_hosts: Collection[str] = ()
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A plain HTTP client of the web app over the gRPC server at `target`."""
+    """Yields an HTTP client of the application over the gRPC server at `target`."""
     async with (
         open_web(target, tokens, allowed_hosts) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
@@ -61,7 +61,7 @@ async def page_client(
 async def open_openai(
     target: str, tokens: TokenFile | None = None, key: str = "x"
 ) -> AsyncIterator[AsyncOpenAI]:
-    """OpenAI's own client of a door to the gRPC server at `target`."""
+    """Yields OpenAI's own client of the API over the gRPC server at `target`."""
     async with (
         open_web(target, tokens) as port,
         AsyncOpenAI(

@@ -1,4 +1,4 @@
-"""What the page's connections may send: one request at a time, of a declared length."""
+"""The head gate admits one request at a time, with a declared length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POST = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30))
-def test_a_request_passes_whole_however_it_is_cut(cuts: list[int]) -> None:
+def test_a_request_passes_whatever_its_pieces(cuts: list[int]) -> None:
     gate, given, passed, at = HeadGate(), POST + b"12345", b"", 0
     for size in [*cuts, 1000]:
         piece, at = given[at : at + size], at + size
@@ -38,19 +38,19 @@ def test_a_request_passes_whole_however_it_is_cut(cuts: list[int]) -> None:
         (b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES + b"\r\n\r\n", 431),
     ],
 )
-def test_what_is_never_parsed(data: bytes, status: int) -> None:
+def test_rejected_heads(data: bytes, status: int) -> None:
     gate = HeadGate()
     assert gate.take(data, busy=False) is None
     assert gate.rejected == status
 
 
 @pytest.mark.parametrize("data", [GET + GET, POST + b"123456", GET + b"x"])
-def test_more_than_one_request_ends_the_connection(data: bytes) -> None:
+def test_pipelined_bytes_end_the_connection(data: bytes) -> None:
     gate = HeadGate()
     assert gate.take(data, busy=False) is None and not gate.rejected
 
 
-def test_nothing_is_read_behind_a_request_that_is_being_answered() -> None:
+def test_nothing_is_read_while_a_request_is_answered() -> None:
     gate = HeadGate()
     assert gate.take(GET, busy=False) == GET
     assert gate.take(b"x", busy=True) is None

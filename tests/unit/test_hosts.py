@@ -71,7 +71,7 @@ def test_literal_addresses_localhost_and_allowed_names(host: str) -> None:
         ".",
     ],
 )
-def test_every_other_host_is_refused(host: str) -> None:
+def test_every_other_host_is_rejected(host: str) -> None:
     assert not allowed(host, {"images.example"})
 
 

@@ -1,4 +1,4 @@
-"""The token file: what may stand in it, whose token it is, and that it is read again."""
+"""The token file: its format, its names, its permissions, and that it is read again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_names_of_tokens(tmp_path: Path) -> None:
         (f"ann {ANN}", "no token .*line 1 does not end with a newline"),
     ],
 )
-def test_a_bad_file_is_refused_without_saying_a_token(
+def test_the_error_for_a_bad_file_contains_no_token(
     tmp_path: Path, text: str, complaint: str
 ) -> None:
     with pytest.raises(TokenFileError, match=complaint) as caught:
@@ -52,7 +52,7 @@ def test_a_bad_file_is_refused_without_saying_a_token(
     assert all(secret not in str(caught.value) for secret in (ANN, BOB, "short"))
 
 
-def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TokenFileError, match="cannot read"):
         TokenFile(tmp_path / "tokens")
     (tmp_path / "tokens").write_bytes(b"\xff\xfe")
@@ -61,11 +61,11 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+def reads_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_READ_SECONDS", 0.0)
 
 
-@pytest.mark.usefixtures("always_looking")
+@pytest.mark.usefixtures("reads_always")
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     file = TokenFile(written(tmp_path, f"ann {ANN}\n"))
     written(tmp_path, f"bob {BOB}\n")
@@ -77,7 +77,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert (file.name_of(NEW), file.name_of(BOB)) == ("new", None)
 
 
-@pytest.mark.usefixtures("always_looking")
+@pytest.mark.usefixtures("reads_always")
 @pytest.mark.parametrize(
     "content",
     [b"", b"# nobody\n", b"bob\n", f"bob {BOB}\nann short\n".encode(), b"\xff\n", None],
@@ -100,8 +100,8 @@ def test_no_token_is_valid_while_the_file_cannot_be_used(
     assert file.name_of(BOB) == "bob"
 
 
-@pytest.mark.usefixtures("always_looking")
-def test_a_line_is_a_token_once_it_has_ended(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("reads_always")
+def test_a_last_line_without_newline_is_no_token(tmp_path: Path) -> None:
     path = written(tmp_path, f"ann {ANN}\n")
     file = TokenFile(path)
     with path.open("a") as growing:
@@ -113,8 +113,8 @@ def test_a_line_is_a_token_once_it_has_ended(tmp_path: Path) -> None:
             assert file.name_of(ANN) == "ann"
 
 
-@pytest.mark.usefixtures("always_looking")
-def test_a_change_that_leaves_size_and_times_alone_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("reads_always")
+def test_a_change_with_equal_size_and_times_is_noticed(tmp_path: Path) -> None:
     path = written(tmp_path, f"ann {ANN}\n")
     file = TokenFile(path)
     before = path.stat()
@@ -123,7 +123,7 @@ def test_a_change_that_leaves_size_and_times_alone_is_noticed(tmp_path: Path) ->
     assert file.name_of(ANN) is None
 
 
-def test_a_change_counts_within_a_second(tmp_path: Path) -> None:
+def test_a_change_takes_effect_within_a_second(tmp_path: Path) -> None:
     file = TokenFile(written(tmp_path, f"ann {ANN}\n"))
     assert file.name_of(ANN) == "ann"
     written(tmp_path, "")
@@ -131,9 +131,9 @@ def test_a_change_counts_within_a_second(tmp_path: Path) -> None:
     assert file.name_of(ANN) is None
 
 
-@pytest.mark.usefixtures("always_looking")
+@pytest.mark.usefixtures("reads_always")
 @pytest.mark.parametrize("mode", [0o666, 0o622, 0o660, 0o620, 0o602])
-def test_a_file_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_can_write_is_an_error(tmp_path: Path, mode: int) -> None:
     path = written(tmp_path, f"ann {ANN}\n")
     file = TokenFile(path)
     path.chmod(mode)
@@ -143,7 +143,7 @@ def test_a_file_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> N
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o440, 0), (0o444, 1), (0o644, 1)])
-def test_a_file_that_others_can_read_is_warned_of(
+def test_a_file_that_others_can_read_logs_a_warning(
     tmp_path: Path, mode: int, warned: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path, f"ann {ANN}\n")
@@ -153,14 +153,14 @@ def test_a_file_that_others_can_read_is_warned_of(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_user_is_an_error(tmp_path: Path) -> None:
     path = written(tmp_path, f"ann {ANN}\n")
     os.chown(path, 12345, -1)
     with pytest.raises(TokenFileError, match="belongs to user 12345"):
         TokenFile(path)
 
 
-def test_what_is_not_a_small_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_anything_but_a_small_regular_file_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
         with pytest.raises(TokenFileError, match=r"not a regular file|a directory"):
@@ -170,7 +170,7 @@ def test_what_is_not_a_small_regular_file_is_refused_at_once(tmp_path: Path) -> 
 
 
 @given(st.text())
-def test_no_text_is_a_token_by_accident(text: str) -> None:
+def test_arbitrary_text_is_no_token(text: str) -> None:
     assert bearer(text) == "" or text[:7].lower() == "bearer "
 
 

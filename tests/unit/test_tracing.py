@@ -30,7 +30,7 @@ PROMPT = "a very private lighthouse"
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """What is traced, from now on."""
+    """Collects the spans of the test."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
@@ -43,7 +43,7 @@ async def server() -> AsyncIterator[InProcessServer]:
         yield running
 
 
-async def test_the_stages_of_a_image_follow_each_other(spans: InMemorySpanExporter) -> None:
+async def test_the_stages_of_an_image_follow_each_other(spans: InMemorySpanExporter) -> None:
     async with Bench() as bench:
         client = bench.submit(
             1, prompt=PROMPT, steps=2, adapters=(AdapterWeight("ink", 1.0),), request_id="one"
@@ -66,7 +66,7 @@ async def test_the_stages_of_a_image_follow_each_other(spans: InMemorySpanExport
     assert PROMPT not in "".join(span.to_json() for span in spans.get_finished_spans())
 
 
-async def test_a_image_belongs_to_its_clients_trace(
+async def test_an_image_belongs_to_its_clients_trace(
     server: InProcessServer, spans: InMemorySpanExporter
 ) -> None:
     assert outgoing_metadata() == ()
@@ -81,7 +81,9 @@ async def test_a_image_belongs_to_its_clients_trace(
     assert image.parent.is_remote
 
 
-async def test_one_that_fails_says_so(server: InProcessServer, spans: InMemorySpanExporter) -> None:
+async def test_a_failed_image_has_an_error_in_its_span(
+    server: InProcessServer, spans: InMemorySpanExporter
+) -> None:
     server.engine.fail("step", RequestError(Reason.NON_FINITE, "broken"))
     await failure_of(server.generate())
     (image,) = spans.get_finished_spans()
@@ -89,7 +91,7 @@ async def test_one_that_fails_says_so(server: InProcessServer, spans: InMemorySp
     assert image.status.description == "NON_FINITE"
 
 
-async def test_a_header_that_is_none_is_ignored(
+async def test_an_invalid_header_is_ignored(
     server: InProcessServer, spans: InMemorySpanExporter
 ) -> None:
     call = server.images().GenerateImage(
@@ -99,7 +101,7 @@ async def test_a_header_that_is_none_is_ignored(
     assert spans.get_finished_spans()[-1].parent is None
 
 
-def test_nothing_is_sent_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_unless_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER"):
         monkeypatch.delenv(name, raising=False)
     providers: list[object] = []
@@ -108,7 +110,7 @@ def test_nothing_is_sent_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch)
     assert providers == []
 
 
-def test_who_asks_for_spans_on_the_console_gets_them(
+def test_spans_can_go_to_the_console(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
@@ -123,7 +125,7 @@ def test_who_asks_for_spans_on_the_console_gets_them(
     assert '"name": "something"' in said and '"service.name": "wuliart-server"' in said
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(tracing.TracingError, match=r"wuliart-turbo\[tracing\]"):

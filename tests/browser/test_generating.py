@@ -21,7 +21,7 @@ NAME = re.compile(r"\d{8}_\d{6}\.jpg")
 
 def test_save_gives_the_servers_own_file(visit: Visit, tmp_path: Path) -> None:
     visitor = visit(accept_downloads=True)
-    address = visitor.draw("a fox on a purple background")
+    address = visitor.generate("a fox on a purple background")
     expect(visitor.line).to_contain_text("Done in")
     names = set()
     for _ in range(2):
@@ -48,7 +48,7 @@ def test_save_gives_the_servers_own_file(visit: Visit, tmp_path: Path) -> None:
     assert visitor.hosts == {visitor.page.url.split("/")[2]}
 
 
-def test_a_file_that_comes_is_a_adapter_and_one_that_goes_is_none(visit: Visit, site: Site) -> None:
+def test_styles_follow_the_files(visit: Visit, site: Site) -> None:
     visitor = visit()
     visitor.open_more()
     visitor.steps(1)
@@ -57,7 +57,7 @@ def test_a_file_that_comes_is_a_adapter_and_one_that_goes_is_none(visit: Visit, 
     eventually(lambda: len(visitor.adapters()) == 3, "the new adapter in the list")
     visitor.choose(next(s for s in visitor.adapters() if s not in ("Ink", "Neon")))
     visitor.choose("Ink", which=1)
-    address = visitor.draw("a red boat")
+    address = visitor.generate("a red boat")
     with urllib.request.urlopen(visitor.page.url.rstrip("/") + address) as answer:
         recipe = read_recipe(answer.read())
     assert [adapter.name for adapter in recipe.adapters] == ["fresh", "ink"]
@@ -67,24 +67,24 @@ def test_a_file_that_comes_is_a_adapter_and_one_that_goes_is_none(visit: Visit, 
     bad.unlink()
     file.unlink()
     eventually(lambda: len(visitor.adapters()) == 2, "the adapter gone")
-    eventually(lambda: visitor.notices == "", "nothing more to say")
-    # It was chosen: nobody gets an image without it unasked.
+    eventually(lambda: visitor.notices == "", "no notices")
+    # It stays chosen: no image is generated without it unasked.
     visitor.begin("a red boat")
     expect(visitor.line).to_contain_text("This style no longer exists")
     visitor.choose("No style")
-    visitor.draw("a red boat")
+    visitor.generate("a red boat")
 
 
-def test_a_small_image_gives_its_settings_back(visit: Visit) -> None:
+def test_a_thumbnail_restores_its_settings(visit: Visit) -> None:
     visitor = visit()
     visitor.open_more()
     visitor.steps(1)
     visitor.choose("Neon")
-    first = visitor.draw("a red boat")
+    first = visitor.generate("a red boat")
     seed = visitor.seed.input_value()
     visitor.choose("No style")
     visitor.steps(2)
-    second = visitor.draw("a green apple")
+    second = visitor.generate("a green apple")
     assert visitor.seed.input_value() != seed
     assert first.rsplit("/")[-1] < second.rsplit("/")[-1]
     expect(visitor.strip).to_have_count(2)
@@ -98,7 +98,7 @@ def test_a_small_image_gives_its_settings_back(visit: Visit) -> None:
     assert visitor.page.locator("#steps input").nth(0).is_checked()
     assert visitor.lock.is_checked()
     # The same image again, and its name is another all the same.
-    third = visitor.draw("a red boat")
+    third = visitor.generate("a red boat")
     assert len({first, second, third}) == 3
     files = []
     for address in (first, third):
@@ -107,7 +107,7 @@ def test_a_small_image_gives_its_settings_back(visit: Visit) -> None:
     assert files[0] == files[1]
 
 
-def test_dice_and_a_seed_that_is_written_hold_until_they_are_unlocked(visit: Visit) -> None:
+def test_a_thrown_or_typed_seed_stays_until_unlocked(visit: Visit) -> None:
     visitor = visit()
     visitor.open_more()
     visitor.steps(1)
@@ -117,12 +117,12 @@ def test_dice_and_a_seed_that_is_written_hold_until_they_are_unlocked(visit: Vis
     expect(visitor.seed).not_to_have_value(before)
     expect(visitor.lock).to_be_checked()
     thrown = visitor.seed.input_value()
-    visitor.draw("a red boat")
+    visitor.generate("a red boat")
     expect(visitor.line).to_contain_text(f"seed {thrown}")
     visitor.lock.uncheck()
     visitor.seed.fill("77")
     expect(visitor.lock).to_be_checked()
-    visitor.draw("a red boat")
+    visitor.generate("a red boat")
     expect(visitor.line).to_contain_text("seed 77")
 
 
@@ -132,7 +132,7 @@ def test_wheel_zooms_at_the_pointer_drag_pans_and_double_click_leaves_full_scree
     visitor = visit()
     visitor.open_more()
     visitor.steps(1)
-    visitor.draw("a red boat")
+    visitor.generate("a red boat")
     page = visitor.page
     page.locator("button.full").click()
     page.wait_for_function("document.fullscreenElement?.id === 'result'")
@@ -174,7 +174,7 @@ def test_two_visitors_do_not_see_each_others_images(visit: Visit) -> None:
         visitor.steps(2)
     one.begin("a red boat")
     other.begin("a green apple")
-    first, second = one.wait_drawn(), other.wait_drawn()
+    first, second = one.wait_finished(), other.wait_finished()
     assert one.image.get_attribute("alt") == "a red boat"
     assert other.image.get_attribute("alt") == "a green apple"
     for visitor, foreign in ((one, second), (other, first)):
@@ -184,13 +184,13 @@ def test_two_visitors_do_not_see_each_others_images(visit: Visit) -> None:
     assert "/images/" not in late.page.content()
 
 
-def test_a_prompt_of_2000_characters_is_drawn_and_what_is_not_read_is_told(visit: Visit) -> None:
+def test_a_prompt_of_2000_characters_is_generated_and_its_unread_end_reported(visit: Visit) -> None:
     visitor = visit()
     visitor.open_more()
     visitor.steps(1)
-    visitor.draw(("a red boat on a blue sea, " * 80)[:2000])
+    visitor.generate(("a red boat on a blue sea, " * 80)[:2000])
     expect(visitor.line).to_contain_text("too long")
-    visitor.draw("红" * 2000)
+    visitor.generate("红" * 2000)
 
 
 def test_markup_in_a_prompt_is_text(visit: Visit) -> None:
@@ -198,7 +198,7 @@ def test_markup_in_a_prompt_is_text(visit: Visit) -> None:
     visitor = visit()
     visitor.open_more()
     visitor.steps(2)
-    visitor.draw(evil)
+    visitor.generate(evil)
     assert visitor.image.get_attribute("alt") == evil
     assert evil in (visitor.strip.first.get_attribute("aria-label") or "")
     visitor.prompt.fill("")
@@ -208,7 +208,7 @@ def test_markup_in_a_prompt_is_text(visit: Visit) -> None:
     assert not visitor.errors
 
 
-def test_an_empty_box_asks_for_words(visit: Visit) -> None:
+def test_an_empty_prompt_asks_for_one(visit: Visit) -> None:
     visitor = visit()
     visitor.begin("   ")
     expect(visitor.line).to_contain_text("Describe an image")
