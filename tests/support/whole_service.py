@@ -1,6 +1,6 @@
 """The whole service for the tests that look at it from outside: processes of this machine.
 
-    WULIART_FLEET=REPLICAS,SLOTS pytest tests/e2e/test_hot_swap.py tests/browser/test_drawing.py ...
+    WULIART_FLEET=REPLICAS,SLOTS pytest tests/e2e/test_hot_swap.py tests/browser/test_generating.py ...
 
 asks a fleet on Ray Serve instead of a single server; the tests are the same. Owns that choice, and
 the one fleet of a session.
