@@ -1,7 +1,6 @@
-"""What the server is told of each file: one entry per adapter name.
+"""The catalog that the manager reports: one entry per adapter name.
 
-Owns the entries and their form on the wire. Knows nothing of slots: which adapter is resident is
-the server's knowledge alone.
+Which adapters are resident is known to the server alone.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ class Entry:
         return self.found.name
 
     def same_news(self, other: Entry | None) -> bool:
-        """Whether there is nothing to announce if `other` is what was announced last."""
+        """Returns True if `other`, the entry reported last, reads the same on the wire."""
         return other is not None and self.to_pb() == other.to_pb()
 
     def to_pb(self) -> segment_pb2.CatalogEntry:
-        """The entry as it travels."""
+        """Returns the entry as a message."""
         return segment_pb2.CatalogEntry(
             name=self.name,
             title=self.title or self.name,
@@ -67,19 +66,19 @@ class FileCatalog:
         return frozenset(self._entries)
 
     def put(self, entry: Entry) -> bool:
-        """Set the entry of its name; returns whether that is news."""
+        """Sets the entry of its name; returns True if it differs from the one before."""
         news = not entry.same_news(self._entries.get(entry.name))
         self._entries[entry.name] = entry
         return news
 
     def remove(self, name: str) -> Entry | None:
-        """Forget the entry of that name and return it."""
+        """Removes and returns the entry of that name."""
         return self._entries.pop(name, None)
 
     def clear(self) -> None:
-        """Forget everything: the layout it was judged against is gone."""
+        """Removes all entries: the layout that they were judged against is gone."""
         self._entries.clear()
 
     def to_pb(self) -> list[segment_pb2.CatalogEntry]:
-        """All entries as they travel, sorted by name."""
+        """Returns all entries as messages, sorted by name."""
         return [self._entries[name].to_pb() for name in sorted(self._entries)]

@@ -1,7 +1,4 @@
-"""What the manager is told at its start: one frozen record and its command line.
-
-Owns the options, their defaults and their checks. Knows nothing of what they are used for.
-"""
+"""The manager's configuration: its options, their defaults and their checks."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, slots=True)
 class ManagerConfig:
-    """Everything the manager is told."""
+    """All settings of the manager."""
 
     loras: Path
     """The directory to watch."""
@@ -40,7 +37,7 @@ class ManagerConfig:
     rescan_seconds: float = 2.0
     """Between two full scans of the directory."""
     poll: bool = False
-    """Whether to do without inotify, for network mounts."""
+    """True to do without inotify, for network mounts."""
     max_file_bytes: int = 2 << 30
     """Larger files are refused without being read."""
     inject: str = "staged"

@@ -1,4 +1,4 @@
-"""Which file to load next. Owns the order; knows nothing of how loading is done."""
+"""Decides which file is loaded next."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class QueuedLoad:
     name: str
     urgency: Urgency
     order: int
-    """Among jobs of one urgency the smallest goes first."""
+    """Among loads of one urgency the smallest goes first."""
     replaces: tuple[str, ...] = ()
     """Names that the file had until now; they go when the new name is there."""
     noticed: float | None = None
@@ -37,75 +37,75 @@ class QueuedLoad:
 
 
 class LoadQueue:
-    """At most one waiting job per name."""
+    """The files that wait to be loaded, at most one entry per name."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, QueuedLoad] = {}
+        self._loads: dict[str, QueuedLoad] = {}
         self._heap: list[tuple[Urgency, int, str]] = []
-        """Of waiting jobs, and of some that were dropped or have become more urgent."""
+        """Of waiting loads, and of some that were dropped or have become more urgent."""
         self._urgencies: Counter[Urgency] = Counter()
         self._count = itertools.count()
         self._filled = asyncio.Event()
 
     def promote(self, name: str) -> None:
-        """An image waits for that name."""
+        """Queues a file that an image waits for."""
         self._put(QueuedLoad(name, Urgency.PROMOTE, next(self._count)))
 
     def change(self, name: str, replaces: tuple[str, ...] = ()) -> None:
-        """The file of that name is new, or another than before."""
+        """Queues a file that is new or has changed."""
         order = -next(self._count)
         self._put(QueuedLoad(name, Urgency.CHANGE, order, replaces, time.monotonic()))
 
     def replay(self, name: str, mtime_ns: int) -> None:
-        """The file of that name is there; does nothing if a job for it waits already."""
-        if name not in self._jobs:
+        """Queues a file that was there before the session; does nothing if it waits already."""
+        if name not in self._loads:
             self._put(QueuedLoad(name, Urgency.REPLAY, -mtime_ns))
 
-    def put_back(self, job: QueuedLoad) -> None:
-        """A job that was taken could not be done."""
-        self._put(job)
+    def put_back(self, load: QueuedLoad) -> None:
+        """Queues a load again that could not be completed."""
+        self._put(load)
 
     def pop(self) -> QueuedLoad | None:
-        """Take the next job."""
+        """Removes and returns the next load, None if none waits."""
         while self._heap:
             urgency, order, name = heapq.heappop(self._heap)
-            job = self._jobs.get(name)
-            if job is not None and (job.urgency, job.order) == (urgency, order):
+            load = self._loads.get(name)
+            if load is not None and (load.urgency, load.order) == (urgency, order):
                 return self._drop(name)
         self._filled.clear()
         return None
 
     def discard(self, name: str) -> tuple[str, ...]:
-        """Drop the job of that name; returns the names it would have replaced."""
-        job = self._drop(name)
-        return job.replaces if job is not None else ()
+        """Removes the load of that name; returns the names it would have replaced."""
+        load = self._drop(name)
+        return load.replaces if load is not None else ()
 
     def has(self, urgency: Urgency) -> bool:
-        """Returns True if a job of that urgency waits."""
+        """Returns True if a load of that urgency waits."""
         return self._urgencies[urgency] > 0
 
     def replaced(self) -> frozenset[str]:
-        """All names that waiting jobs replace."""
-        return frozenset(name for job in self._jobs.values() for name in job.replaces)
+        """All names that waiting loads replace."""
+        return frozenset(name for load in self._loads.values() for name in load.replaces)
 
     async def wait(self) -> None:
-        """Return when a job waits."""
+        """Waits until a load is queued."""
         await self._filled.wait()
 
-    def _put(self, job: QueuedLoad) -> None:
-        waiting = self._drop(job.name)
+    def _put(self, load: QueuedLoad) -> None:
+        waiting = self._drop(load.name)
         if waiting is not None:
-            first = min(job, waiting, key=lambda job: (job.urgency, job.order))
-            replaces = tuple(dict.fromkeys(waiting.replaces + job.replaces))
-            noticed = waiting.noticed if job.noticed is None else job.noticed
-            job = QueuedLoad(job.name, first.urgency, first.order, replaces, noticed)
-        self._jobs[job.name] = job
-        self._urgencies[job.urgency] += 1
-        heapq.heappush(self._heap, (job.urgency, job.order, job.name))
+            first = min(load, waiting, key=lambda load: (load.urgency, load.order))
+            replaces = tuple(dict.fromkeys(waiting.replaces + load.replaces))
+            noticed = waiting.noticed if load.noticed is None else load.noticed
+            load = QueuedLoad(load.name, first.urgency, first.order, replaces, noticed)
+        self._loads[load.name] = load
+        self._urgencies[load.urgency] += 1
+        heapq.heappush(self._heap, (load.urgency, load.order, load.name))
         self._filled.set()
 
     def _drop(self, name: str) -> QueuedLoad | None:
-        job = self._jobs.pop(name, None)
-        if job is not None:
-            self._urgencies[job.urgency] -= 1
-        return job
+        load = self._loads.pop(name, None)
+        if load is not None:
+            self._urgencies[load.urgency] -= 1
+        return load

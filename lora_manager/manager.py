@@ -1,6 +1,6 @@
 """The manager: a directory on one side, sessions with the server on the other, for ever.
 
-Owns what outlives a session (admitted files, judged entries, waiting jobs) and the decision when
+Owns what outlives a session (admitted files, judged entries, waiting queue) and the decision when
 to attach again. The server may come, go and change at any moment; the manager stays.
 """
 
@@ -56,7 +56,7 @@ class LoraManager:
             settle_seconds=min(_SETTLE_LOOKS * config.rescan_seconds, _LONGEST_SETTLE_SECONDS),
         )
         self._catalog = FileCatalog()
-        self._jobs = LoadQueue()
+        self._queue = LoadQueue()
         self._verdict_file = VerdictFile(config.cache_dir, config.loras)
         self._verdicts = Verdicts(self._verdict_file.read())
         self._dirty = asyncio.Event()
@@ -92,7 +92,7 @@ class LoraManager:
             log.warning("%s: %s", self._config.loras, changes.warning)
         for name in changes.removed:
             # A file that was renamed to this name and removed at once takes its old name along.
-            for gone in (name, *self._jobs.discard(name)):
+            for gone in (name, *self._queue.discard(name)):
                 if gone not in self._admission.known:
                     self._dirty.set()
                     if self._catalog.remove(gone) is not None:
@@ -112,8 +112,8 @@ class LoraManager:
             return  # the first session replays what was there before
         for found in changes.admitted:
             origin = changes.renamed.get(found.name)
-            replaces = () if origin is None else (origin, *self._jobs.discard(origin))
-            self._jobs.change(found.name, replaces)
+            replaces = () if origin is None else (origin, *self._queue.discard(origin))
+            self._queue.change(found.name, replaces)
 
     async def _keep_verdicts(self) -> None:
         while True:
@@ -168,13 +168,13 @@ class LoraManager:
             self._catalog.clear()
         await Publisher(
             session,
-            self._admission,
-            self._catalog,
-            self._jobs,
-            self._dirty,
-            self._loader,
-            self._config.max_file_bytes,
-            self._verdicts,
+            admission=self._admission,
+            catalog=self._catalog,
+            queue=self._queue,
+            dirty=self._dirty,
+            loader=self._loader,
+            max_file_bytes=self._config.max_file_bytes,
+            verdicts=self._verdicts,
         ).run()
 
 

@@ -1,7 +1,6 @@
-"""Brings one session of the server in step with the directory, one file at a time.
+"""Keeps one session of the server in step with the directory, one file at a time.
 
-Owns what is loaded, evicted, listed and reported, and in which order, for as long as the session
-lives. Knows nothing of events and scans: it is told names, and looks up what they stand for.
+Decides what is loaded, evicted, listed and reported, and in which order, while the session lasts.
 """
 
 from __future__ import annotations
@@ -34,8 +33,10 @@ log = logging.getLogger(__name__)
 
 _REPORT_SECONDS: Final = 0.05
 _REPORT_SHARE: Final = 5
-"""Between two reports: the first look at many files must not send the whole list for each, nor keep
-the server busy with lists for more than a sixth of the time."""
+"""Least pause between two reports, in seconds and as a multiple of the time that the last one took.
+
+The first look at many files must not send the whole list for each, nor keep the server busy with
+lists for more than a sixth of the time."""
 
 
 class Publisher:
@@ -44,9 +45,10 @@ class Publisher:
     def __init__(
         self,
         session: SegmentSession,
+        *,
         admission: Admission,
         catalog: FileCatalog,
-        jobs: LoadQueue,
+        queue: LoadQueue,
         dirty: asyncio.Event,
         loader: Executor,
         max_file_bytes: int,
@@ -55,12 +57,12 @@ class Publisher:
         self._session = session
         self._admission = admission
         self._catalog = catalog
-        self._jobs = jobs
+        self._queue = queue
         self._dirty = dirty
         self._loader = loader
         self._max_file_bytes = max_file_bytes
         self._verdicts = verdicts
-        self._job: QueuedLoad | None = None
+        self._current: QueuedLoad | None = None
         # Names of which the server may lack the adapter even if their files are unchanged.
         self._unsure = set(admission.known)
         self._replays_left = session.resident_limit
@@ -75,11 +77,11 @@ class Publisher:
         return self._admission.known
 
     async def run(self) -> None:
-        """Replay the directory, then follow changes and promotions until the session is lost."""
-        for name in self._catalog.names() - self._known.keys() - self._jobs.replaced():
+        """Replays the directory, then follows changes and promotions until the session is lost."""
+        for name in self._catalog.names() - self._known.keys() - self._queue.replaced():
             self._catalog.remove(name)
         for found in self._known.values():
-            self._jobs.replay(found.name, found.stamp.mtime_ns)
+            self._queue.replay(found.name, found.stamp.mtime_ns)
         self._dirty.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
@@ -93,7 +95,7 @@ class Publisher:
                 # The server knows less than this; tell it again.
                 self._dirty.set()
             else:
-                self._jobs.promote(name)
+                self._queue.promote(name)
 
     async def _report(self) -> None:
         while True:
@@ -107,8 +109,8 @@ class Publisher:
 
     def _pending(self) -> list[str]:
         """Names that the server must not take away, although they are not in the catalog yet."""
-        replaced = self._job.replaces if self._job is not None else ()
-        names = self._admission.present | self._jobs.replaced() | frozenset(replaced)
+        replaced = self._current.replaces if self._current is not None else ()
+        names = self._admission.present | self._queue.replaced() | frozenset(replaced)
         return sorted(names - self._catalog.names())
 
     def _waiting(self) -> list[segment_pb2.WaitingFile]:
@@ -122,84 +124,86 @@ class Publisher:
 
     async def _work(self) -> None:
         while True:
-            if not self._jobs.has(Urgency.CHANGE):
+            if not self._queue.has(Urgency.CHANGE):
                 self._burst = 0
-            self._job = job = self._jobs.pop()
-            if job is None:
-                await self._jobs.wait()
+            self._current = queued = self._queue.pop()
+            if queued is None:
+                await self._queue.wait()
                 continue
             try:
-                await self._do(job)
+                await self._do(queued)
             except (SessionLostError, asyncio.CancelledError):
                 # The next session does it.
-                self._jobs.put_back(job)
+                self._queue.put_back(queued)
                 raise
-            self._forget(*job.replaces)
+            self._forget(*queued.replaces)
 
-    async def _do(self, job: QueuedLoad) -> None:
-        found = self._known.get(job.name)
+    async def _do(self, queued: QueuedLoad) -> None:
+        found = self._known.get(queued.name)
         if found is None:
             return
-        known = self._catalog.get(job.name)
-        wanted = (
-            job.urgency is Urgency.PROMOTE
-            or (job.urgency is Urgency.CHANGE and self._burst < self._session.resident_limit)
-            or (job.urgency is Urgency.REPLAY and self._replays_left > len(self._coming))
+        known = self._catalog.get(queued.name)
+        make_resident = (
+            queued.urgency is Urgency.PROMOTE
+            or (queued.urgency is Urgency.CHANGE and self._burst < self._session.resident_limit)
+            or (queued.urgency is Urgency.REPLAY and self._replays_left > len(self._coming))
         )
         judged = known is not None and known.found == found
-        if job.urgency is Urgency.REPLAY and judged and (not wanted or found.refusal):
-            self._unsure.discard(job.name)
+        if queued.urgency is Urgency.REPLAY and judged and (not make_resident or found.refusal):
+            self._unsure.discard(queued.name)
             return
-        if self._is_told_by_earlier_run(job, found, wanted=wanted):
+        if self._list_from_earlier_run(queued, found, make_resident=make_resident):
             return
         # A change of the file's times alone is none, unless the server may lack the adapter.
-        compare = job.urgency is Urgency.CHANGE and job.name not in self._unsure
+        compare = queued.urgency is Urgency.CHANGE and queued.name not in self._unsure
         began = time.perf_counter()
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(
                 self._loader,
                 partial(
                     load, found, known if compare else None, self._session.shape,
-                    self._max_file_bytes, want_image=wanted,
+                    self._max_file_bytes, want_image=make_resident,
                 ),
             )  # fmt: skip
         except FileChangedError:
             # It may be what was admitted again by the next scan, as after a rename and back.
-            log.debug('"%s" changed while it was read; waiting until it is done', job.name)
-            self._admission.retry(job.name)
-            if wanted:
-                self._coming.add(job.name)
+            log.debug('"%s" changed while it was read; waiting until it is done', queued.name)
+            self._admission.retry(queued.name)
+            if make_resident:
+                self._coming.add(queued.name)
             return
         except UnreadableError as error:
-            if self._known.get(job.name) == found:
+            if self._known.get(queued.name) == found:
                 self._list(Entry(found, refusal=str(error)))
-                self._admission.retry(job.name)
+                self._admission.retry(queued.name)
             return
-        if self._known.get(job.name) != found:
-            return  # changed or removed meanwhile; that has its own job
-        self._unsure.discard(job.name)
-        self._coming.discard(job.name)
+        if self._known.get(queued.name) != found:
+            return  # changed or removed meanwhile; that has its own queued
+        self._unsure.discard(queued.name)
+        self._coming.discard(queued.name)
         self._verdicts.put(loaded.entry, self._session.shape.layout.hash)
         if loaded.image is None:
             self._list(loaded.entry, quiet=loaded.unchanged)
             return
         async with self._publishing:
-            outcome = await self._publish(job, loaded.entry, loaded.image)
-            if self._known.get(job.name) == found:
+            outcome = await self._publish(queued, loaded.entry, loaded.image)
+            if self._known.get(queued.name) == found:
                 self._set(loaded.entry)
                 if outcome == "resident":
                     # The server asks again while it waits; this was the answer.
-                    self._forget(*self._jobs.discard(job.name))
+                    self._forget(*self._queue.discard(queued.name))
             else:
                 self._dirty.set()
-            self._forget(*job.replaces)
+            self._forget(*queued.replaces)
         log.info(
             "%s %s, %s in %.0f ms",
-            _deed(job, known), _described(loaded.entry), outcome,
+            _deed(queued, known), _described(loaded.entry), outcome,
             (time.perf_counter() - began) * 1000,
         )  # fmt: skip
 
-    def _is_told_by_earlier_run(self, job: QueuedLoad, found: LoraFile, *, wanted: bool) -> bool:
+    def _list_from_earlier_run(
+        self, queued: QueuedLoad, found: LoraFile, *, make_resident: bool
+    ) -> bool:
         """Lists the file without reading it, if an earlier run has judged it as it is.
 
         One that is to become resident is read, unless it was refused.
@@ -207,36 +211,36 @@ class Publisher:
         entry = self._verdicts.find(found, self._session.shape.layout.hash)
         if (
             entry is None
-            or (wanted and not entry.refusal)
+            or (make_resident and not entry.refusal)
             or found.stamp.size > self._max_file_bytes
         ):
             return False
-        self._unsure.discard(job.name)
-        self._coming.discard(job.name)
+        self._unsure.discard(queued.name)
+        self._coming.discard(queued.name)
         self._list(entry)
         return True
 
-    async def _publish(self, job: QueuedLoad, entry: Entry, image: SlotImage) -> str:
-        """Write the image into a slot; returns in words what became of it."""
-        if job.urgency is Urgency.CHANGE:
+    async def _publish(self, queued: QueuedLoad, entry: Entry, image: SlotImage) -> str:
+        """Writes the image into a slot; returns the outcome as words for the log."""
+        if queued.urgency is Urgency.CHANGE:
             self._burst += 1
         try:
             await self._session.publish(
-                entry, image, evict=job.urgency is not Urgency.REPLAY, noticed=job.noticed
+                entry, image, evict=queued.urgency is not Urgency.REPLAY, noticed=queued.noticed
             )
         except NoFreeSlotError as error:
-            if job.urgency is Urgency.REPLAY:
+            if queued.urgency is Urgency.REPLAY:
                 self._replays_left = 0
             return f"listed ({error})"
         except (ReservationLostError, WriteRejectedError) as error:
             log.error('"%s" could not be written: %s', entry.name, error)
             return "listed"
-        if job.urgency is Urgency.REPLAY:
+        if queued.urgency is Urgency.REPLAY:
             self._replays_left -= 1
         return "resident"
 
     def _list(self, entry: Entry, *, quiet: bool = False) -> None:
-        """Make the entry known without loading it."""
+        """Lists the entry without loading the file."""
         if self._set(entry) and not quiet:
             if entry.refusal:
                 log.warning('refused "%s": %s', entry.name, entry.refusal)
@@ -256,14 +260,14 @@ class Publisher:
                 self._dirty.set()
 
 
-def _deed(job: QueuedLoad, known: Entry | None) -> str:
-    match job.urgency:
+def _deed(queued: QueuedLoad, known: Entry | None) -> str:
+    match queued.urgency:
         case Urgency.PROMOTE:
             return "promoted"
         case Urgency.REPLAY:
             return "loaded"
-    if job.replaces:
-        return f'renamed "{job.replaces[-1]}" to'
+    if queued.replaces:
+        return f'renamed "{queued.replaces[-1]}" to'
     return "added" if known is None else "replaced"
 
 

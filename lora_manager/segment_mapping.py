@@ -1,7 +1,6 @@
-"""Where adapters are written to: what every kind of memory has in common.
+"""The memory that adapters are written to, mapped into this process.
 
-Owns the one thread that writes, and the order of its end: the memory is never unmapped while a copy
-runs. Knows nothing of slots; whoever writes says where.
+One thread writes, so the memory is never unmapped while a copy runs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What earlier runs of the manager found out about files, so that a start reads none twice.
+"""Verdicts on files from earlier runs of the manager, so that a start does not read them again.
 
-Owns the table, and what must be the same for a verdict to hold: path, stamps, layout and the code
-that judges. A verdict never stands for weights: a file that becomes resident is read and hashed
-all the same, and what is found then replaces the verdict. Knows nothing of where the table is kept.
+A verdict holds for one path, stamp, layout and version of the code that judges. It never stands
+for weights: a file that becomes resident is read and hashed again, and the result replaces the
+verdict.
 """
 
 from __future__ import annotations
