@@ -1,7 +1,7 @@
 """Hostile checkpoints given to `wuliart-server` and `wuliart-server prepare`, as processes.
 
-Each ends with code 1 and one line, within seconds. What each kind of damage leads to is tested one
-by one in tests/unit/test_hostile_checkpoints.py; here is what only a process shows.
+Each exits with code 1 and one line within seconds. Here is what only a process shows;
+tests/unit/test_hostile_checkpoints.py tests each kind of damage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.processes import Ended, run
 SERVER = [sys.executable, "-m", "inference_server"]
 SECONDS = 120
 MOST_RSS = 1 << 30
-"""Bytes; the server takes 0.5 GB until it loads."""
+"""Bytes; the server takes 0.5 GB before it loads."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def serve(folder: Path, runtime_dir: Path, *arguments: str | Path) -> Ended:
 
 
 def assert_refused(ended: Ended, why: str) -> None:
-    # Progress may stand in front: what counts is that there is no traceback and one message.
+    # Progress output may come first; there must be one message and no traceback.
     assert ended.code == 1, ended.stderr
     lines = ended.stderr.strip().splitlines()
     assert "Traceback" not in ended.stderr
@@ -78,14 +78,14 @@ def test_a_hostile_turbo_lora_is_not_served(folder: Path, tmp_path: Path) -> Non
     assert_refused(ended, "Not a regular file")
 
 
-def test_names_that_are_none(tmp_path: Path) -> None:
+def test_unusable_names(tmp_path: Path) -> None:
     assert_refused(serve(Path("a" * 300), tmp_path / "run"), "File name too long")
     (tmp_path / "file").touch()
     assert_refused(prepare(EMBEDDED_MODEL, tmp_path / "file" / "out"), "Not a directory")
 
 
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(folder: Path, tmp_path: Path) -> None:
-    """The limit of a file's size stands for the disk; foreign files are not copied."""
+def test_a_full_disk_is_one_line_and_the_next_run_resumes(folder: Path, tmp_path: Path) -> None:
+    """A file size limit simulates the full disk; foreign files are not copied."""
     (folder / "tokenizer" / "letter.txt").write_text("dear")
     (folder / "vae" / "code.py").write_text("")
     (folder / "transformer" / "notes.json").symlink_to("/etc/passwd")

@@ -1,4 +1,4 @@
-"""Preparing a model once changes where its parts come from and nothing else."""
+"""A prepared folder gives the same images, and proves that its parts belong together."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def draw(
+def generate(
     folder: Path, turbo: Path | None, weights: WeightKind | None = None, *, decoded: bool = True
 ) -> torch.Tensor:
-    """An image in bf16, in which weights are stored; or its latents, in half the time."""
+    """Generates in bf16, the stored dtype; returns the image, or its latents in half the time."""
     source = open_source(folder, turbo)
     engine = Engine(load_model(source, CPU, torch.bfloat16, weights=weights))
     drawing = engine.begin(engine.encode("紫色背景上的火箭"), 1, 2)
@@ -60,18 +60,18 @@ def draw(
 
 
 def test_the_same_image_to_the_bit(folder: Path) -> None:
-    assert torch.equal(draw(folder, None), draw(EMBEDDED_MODEL, EMBEDDED_TURBO))
+    assert torch.equal(generate(folder, None), generate(EMBEDDED_MODEL, EMBEDDED_TURBO))
 
 
-def test_eight_bits_are_prepared_as_well(tmp_path: Path) -> None:
-    prepare(tmp_path / "eight", kind=WeightKind.FP8)
-    expected = draw(EMBEDDED_MODEL, EMBEDDED_TURBO, WeightKind.FP8, decoded=False)
-    assert torch.equal(draw(tmp_path / "eight", None, decoded=False), expected)
+def test_quantized_weights_are_prepared(tmp_path: Path) -> None:
+    prepare(tmp_path / "fp8", kind=WeightKind.FP8)
+    expected = generate(EMBEDDED_MODEL, EMBEDDED_TURBO, WeightKind.FP8, decoded=False)
+    assert torch.equal(generate(tmp_path / "fp8", None, decoded=False), expected)
     with pytest.raises(ModelError, match="prepared with fp8 weights, not bf16"):
-        draw(tmp_path / "eight", None, WeightKind.BF16)
+        generate(tmp_path / "fp8", None, WeightKind.BF16)
 
 
-def test_the_manifest_names_what_it_was_made_from(folder: Path) -> None:
+def test_the_manifest_names_the_sources(folder: Path) -> None:
     content = json.loads((folder / files.MANIFEST).read_text())
     about = content["about"]
     assert about["turbo_lora"] == EMBEDDED_TURBO.name
@@ -80,12 +80,12 @@ def test_the_manifest_names_what_it_was_made_from(folder: Path) -> None:
     assert len(content["sources"]) == 4
     assert all(len(digest) == 64 for digest in content["sources"].values())
     assert not (folder / files.UNFINISHED).exists()
-    # Neither encoder nor vision tower, head, modulation or 3-D kernels.
+    # Without VAE encoder, vision tower, lm_head, modulation layers and 3-D kernels.
     used = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     assert used < 45 << 20
 
 
-def test_a_run_that_was_broken_off_is_refused_by_the_server_and_goes_on_where_it_stopped(
+def test_an_interrupted_run_is_refused_by_the_server_and_resumes_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, written = tmp_path / "out", list[str]()
@@ -115,7 +115,7 @@ def test_a_run_that_was_broken_off_is_refused_by_the_server_and_goes_on_where_it
     assert not list(out.rglob("*.part"))
 
 
-def test_a_run_that_ended_between_its_last_two_acts_is_ended_by_the_next(
+def test_a_run_interrupted_after_its_manifest_is_completed_by_the_next(
     folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path / "copy")
@@ -130,7 +130,7 @@ def test_a_run_that_ended_between_its_last_two_acts_is_ended_by_the_next(
         preparing._begin(tmp_path / "copy", {"about": 2})
 
 
-def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_conflicting_arguments_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"prepared with turbo\.safetensors"):
         open_source(folder, EMBEDDED_TURBO)
     with pytest.raises(ModelError, match="prepared already"):
@@ -153,7 +153,7 @@ def test_what_makes_no_sense_is_refused(folder: Path, tmp_path: Path) -> None:
     ],
     ids=["format", "damaged", "missing", "schedule"],
 )
-def test_a_folder_that_does_not_hold_together_is_refused(
+def test_a_damaged_folder_is_refused(
     folder: Path, tmp_path: Path, file: str, content: bytes | None, message: str
 ) -> None:
     shutil.copytree(folder, tmp_path / "copy")
@@ -184,10 +184,10 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("changed", INPUTS)
-def test_a_run_is_not_taken_up_again_with_other_inputs(
+def test_a_run_is_not_resumed_with_other_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    """Two halves of two checkpoints made a folder that was served: mean pixel difference 22."""
+    """Halves of two checkpoints in one folder were served: mean pixel difference 22."""
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(EMBEDDED_MODEL, model)
     interrupt(monkeypatch, after=3)
@@ -244,7 +244,7 @@ def test_a_part_in_anothers_place_is_refused(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_changed_manifest_is_refused(folder: Path, tmp_path: Path) -> None:
-    """With the schedule and levels of another family it served those with this one's tables."""
+    """A manifest with another family's levels was served with this family's tables."""
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy" / files.MANIFEST
     content = json.loads(path.read_text())
@@ -273,7 +273,7 @@ CHANGES = {
 def test_a_source_that_changes_meanwhile_is_noticed(
     changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first half of the folder would be of one checkpoint, the second of another."""
+    """Otherwise the folder would mix two checkpoints."""
     model, out = tmp_path / "model", tmp_path / "out"
     shutil.copytree(EMBEDDED_MODEL, model)
     turbo = shutil.copyfile(EMBEDDED_TURBO, model / "turbo.safetensors")

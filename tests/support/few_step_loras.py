@@ -1,6 +1,6 @@
 """Few-step LoRAs in the layouts of their publishers, and the scheduler config of Qwen-Image.
 
-The tensors are random: what matters is how the files are named, keyed and scaled.
+The tensors are random; names, keys, ranks and alphas are as published.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ def write_few_step_lora(
     strength: float = 0.02,
     **metadata: str,
 ) -> Path:
-    """Writes a LoRA of rank 64 as lightx2v (`lightning`) or Wuli-art lay theirs out.
+    """Writes a LoRA of rank 64 in the layout of lightx2v (`lightning`) or Wuli-art.
 
     Args:
-        path: of the new file.
+        path: the new file.
         linears: (in, out) features of the transformer's linear layers by name.
         lightning: bare `lora_down/up` with alpha 8, without modulation; else `diffusion_model.`
             `lora_A/B` of all 14 linears of a block, without alpha.
-        strength: standard deviation of what the LoRA adds to a weight, about.
-        metadata: of the file's header.
+        strength: approximate standard deviation of the change of a weight.
+        metadata: the header's metadata.
     """
     ends = [f"attn.{name}" for name in _ATTENTION] + list(_MLP)
     ends += [] if lightning else list(_MODULATION)

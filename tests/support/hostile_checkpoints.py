@@ -1,4 +1,4 @@
-"""Copies of the embedded checkpoint in which something is wrong, for tests that refuse them."""
+"""Damaged copies of the embedded checkpoint, for tests that they are refused."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ TEXT = "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
 Damage = Callable[[Path], None]
-"""Changes a copy."""
+"""Changes a copy of a checkpoint in place."""
 
 
 def copy(checkpoint: Path, to: Path) -> Path:
-    """A copy that shares its files' content; `put` replaces one without changing the original."""
+    """Copies a checkpoint by hard links; `put` replaces a file without changing the original."""
     shutil.copytree(checkpoint, to, copy_function=os.link)
     return to
 
 
 def put(path: Path, content: bytes | str) -> None:
-    """A new file in the place of whatever is there."""
+    """Replaces a path by a new file."""
     path.unlink(missing_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -52,7 +52,7 @@ def changed(file: str, path: tuple[str, ...], value: Any) -> Damage:
 
 
 def linked(file: str, target: str) -> Damage:
-    """Puts a link in the place of a file or folder."""
+    """Replaces a file or folder by a link."""
 
     def damage(folder: Path) -> None:
         path = folder / file
@@ -65,7 +65,7 @@ def linked(file: str, target: str) -> Damage:
 
 
 def piped(file: str) -> Damage:
-    """Puts a pipe, which nothing is ever written to, in the place of a file."""
+    """Replaces a file by a pipe that is never written to."""
 
     def damage(folder: Path) -> None:
         (folder / file).unlink(missing_ok=True)
@@ -75,7 +75,7 @@ def piped(file: str) -> Damage:
 
 
 def cut(file: str, size: int) -> Damage:
-    """Gives a file another size."""
+    """Truncates or extends a file."""
 
     def damage(folder: Path) -> None:
         put(folder / file, (folder / file).read_bytes())
@@ -85,19 +85,19 @@ def cut(file: str, size: int) -> Damage:
 
 
 def header(text: str | bytes, data: bytes = b"") -> bytes:
-    """A safetensors file with such a header."""
+    """Returns a safetensors file with this header."""
     raw = text.encode() if isinstance(text, str) else text
     return struct.pack("<Q", len(raw)) + raw + data
 
 
 def one_tensor(dtype: str, shape: list[int], data: bytes) -> bytes:
-    """A safetensors file whose one tensor claims to be of that type and shape."""
+    """Returns a safetensors file whose one tensor claims this type and shape."""
     entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}
     return header(json.dumps({"a": entry}), data)
 
 
 def index(weight_map: Any) -> Damage:
-    """Puts an index of shards in the place of the transformer's one file."""
+    """Replaces the transformer's one file by an index of shards."""
 
     def damage(folder: Path) -> None:
         (folder / TRANSFORMER).unlink()

@@ -27,7 +27,7 @@ def not_measured() -> Rates:
     raise AssertionError("nothing is copied: there is nothing to measure")
 
 
-def test_the_arithmetic_of_a_step_is_as_measured() -> None:
+def test_the_arithmetic_of_a_step_takes_as_long_as_measured() -> None:
     # 55.7 TFLOP of products and 12.8 of attention; 117 ms of it on an H200 (docs/decisions.md).
     assert 0.105 < FLOPS.seconds(H200) < 0.125
 
@@ -40,7 +40,7 @@ def test_nothing_is_shared_where_no_block_is_copied(streamed_text: bool) -> None
 
 
 def test_as_many_as_hide_the_copies() -> None:
-    # 18.7 GB: 29 blocks of 60 are copied a step, 13.1 GB, 240 ms on an H200.
+    # Within 18.7 GB, 29 of 60 blocks are copied per step: 13.1 GB, 240 ms on an H200.
     within_18_7 = plan(20, 11)
     assert images_per_step(within_18_7, FLOPS, lambda: H200) == 3
     assert images_per_step(within_18_7, FLOPS, lambda: RTX_4090) == 2
@@ -49,7 +49,7 @@ def test_as_many_as_hide_the_copies() -> None:
 
 
 def test_quantized_products_are_faster_so_that_more_images_hide_the_copies() -> None:
-    """At the rate of bf16 products the copies of fp8 blocks seemed to be hidden sooner."""
+    """At the rate of bf16 products one image less seemed to hide the copies of fp8 blocks."""
     quantized = H200._replace(products=1.2e15)
     streamed = plan(20, 0, block=227_000_000)
     assert images_per_step(streamed, FLOPS, lambda: H200) == 2

@@ -58,11 +58,11 @@ def reference(pipeline: Any) -> torch.Tensor:
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """RMS, as a share of b's; unrelated images are about 1.4 apart."""
+    """RMS of a - b relative to b; about 1.4 for unrelated images."""
     return float((a - b).norm() / b.norm())
 
 
-def test_the_fixed_schedule_is_lightnings(pipeline: Any) -> None:
+def test_the_schedule_is_lightnings(pipeline: Any) -> None:
     assert pipeline.vae_scale_factor == 32
     draw(pipeline)
     assert pipeline.scheduler.sigmas.tolist() == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
@@ -73,7 +73,7 @@ def test_the_template_takes_34_tokens_and_words_take_one(monkeypatch: pytest.Mon
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT / "tokenizer", local_files_only=True)
     assert type(tokenizer).__name__ == "Qwen2Tokenizer"
     assert len(tokenizer(TEMPLATE_PREFIX)["input_ids"]) == 34
-    # The prompt begins a new token, whatever it begins with.
+    # Every prompt begins a new token.
     for prompt in ("a red fox", "红色狐狸", " the", "42"):
         assert len(tokenizer(TEMPLATE_PREFIX + prompt)["input_ids"]) == 34 + len(
             tokenizer(prompt)["input_ids"]
@@ -109,18 +109,18 @@ def test_subject_ground_seed_and_steps_change_the_image(
     assert difference(draw(pipeline, **change), reference) > least
 
 
-def test_the_same_asked_in_chinese_is_nearly_the_same(
+def test_a_prompt_in_chinese_gives_nearly_the_same_image(
     pipeline: Any, reference: torch.Tensor
 ) -> None:
     assert difference(draw(pipeline, "紫色背景上的火箭"), reference) < 0.35
 
 
-def test_the_same_request_draws_the_same_image(pipeline: Any, reference: torch.Tensor) -> None:
+def test_the_same_request_gives_the_same_image(pipeline: Any, reference: torch.Tensor) -> None:
     assert torch.equal(draw(pipeline), reference)
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
-def test_a_shipped_style_says_what_it_is_loads_whole_and_changes_the_image(
+def test_a_shipped_adapter_is_described_loads_completely_and_changes_the_image(
     pipeline: Any, reference: torch.Tensor, style: Style
 ) -> None:
     path = ROOT / "loras" / f"{style.name}.safetensors"
@@ -144,7 +144,7 @@ def test_a_shipped_style_says_what_it_is_loads_whole_and_changes_the_image(
     assert torch.equal(draw(pipeline), reference)
 
 
-def test_the_image_is_no_noise_and_previews_show_its_colours(pipeline: Any) -> None:
+def test_the_image_is_not_noise_and_previews_show_its_colours(pipeline: Any) -> None:
     config = pipeline.vae.config
     mean, std = (
         torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std)
@@ -171,7 +171,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-def test_the_checkpoint_is_what_assembling_its_parts_gives(tmp_path: Path) -> None:
+def test_assembling_the_parts_gives_the_checkpoint(tmp_path: Path) -> None:
     preview = json.loads((CHECKPOINT / "vae" / "preview.json").read_text(encoding="utf-8"))
     assemble(CHECKPOINT, ROOT / trained.VAE, tmp_path, preview)
     parts = [folder for folder in CHECKPOINT.iterdir() if folder.is_dir()]

@@ -1,4 +1,4 @@
-"""Checkpoints and prepared folders from anywhere: each is used, or refused with one line."""
+"""Untrusted checkpoints and prepared folders: each is used, or refused with one line."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 
 def read(folder: Path, turbo: Path | None = None) -> None:
-    """Everything of a model that its files decide."""
+    """Reads every part of a model."""
     source = open_source(folder, turbo)
     levels = ScheduleTable.build(source.schedule.schedule).rows
     PromptTokenizer(source.folder)
@@ -149,14 +149,14 @@ CONTENTS: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("name", LINKS)
-def test_no_link_leads_out(name: str, folder: Path) -> None:
+def test_a_link_out_of_the_folder_is_refused(name: str, folder: Path) -> None:
     damage, why = LINKS[name]
     damage(folder)
     assert why in refusal(folder)
 
 
 @pytest.mark.parametrize("file", PIPES)
-def test_a_pipe_is_not_waited_for(file: str, folder: Path) -> None:
+def test_opening_a_pipe_does_not_block(file: str, folder: Path) -> None:
     piped(file)(folder)
     message = refusal(folder)
     assert "Not a regular file" in message and file in message
@@ -178,7 +178,7 @@ HARMLESS = {"rms_norm_eps": (0,), "rope_theta": (1.5, 10**9), "out_channels": (N
 
 @pytest.mark.parametrize("file", CONFIGS)
 def test_every_value_of_a_config_is_checked(file: str, original: Path) -> None:
-    """Whatever a key is set to, and also where it is missing."""
+    """Every key is set to hostile values, and left out."""
     parse = CONFIGS[file]
     whole = json.loads((original / file).read_text())
     expected = parse(whole)
@@ -197,7 +197,7 @@ def test_every_value_of_a_config_is_checked(file: str, original: Path) -> None:
                     assert len(message) < MOST_MESSAGE
                     refused.add(key)
                     continue
-                # What is taken is a value of the right kind, or of a key that is not read.
+                # Only a valid value, or one that is not read, is accepted.
                 assert changed_config == expected or key in {*HARMLESS, "temperal_downsample",
                     "num_res_blocks", "num_layers", "z_dim"}, (key, hostile)  # fmt: skip
             del table[key]
@@ -256,7 +256,7 @@ def test_a_tokenizers_config_names_no_file_and_no_code(folder: Path) -> None:
 
 
 def test_a_snapshot_in_the_hubs_cache_is_links(original: Path, tmp_path: Path) -> None:
-    """As the hub lays it out: to blobs of the repository, some of which are shared."""
+    """The hub's layout: links to blobs of the repository, some of which are shared."""
     repository = tmp_path / "models--Qwen--Qwen-Image"
     snapshot = repository / "snapshots" / ("ab" * 20)
     (repository / "blobs").mkdir(parents=True)
@@ -279,7 +279,7 @@ def test_a_snapshot_in_the_hubs_cache_is_links(original: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["a pipe", "a device", "a folder", "sparse", "a pickle"])
-def test_a_turbo_lora_that_is_none(name: str, folder: Path, tmp_path: Path) -> None:
+def test_a_bad_turbo_lora(name: str, folder: Path, tmp_path: Path) -> None:
     turbo = tmp_path / "turbo.safetensors"
     if name == "a pipe":
         os.mkfifo(turbo)
@@ -310,7 +310,7 @@ except ModelError as error:
 """
 
 
-def test_weights_that_are_cut_short_while_they_are_read(tmp_path: Path) -> None:
+def test_weights_that_are_truncated_while_they_are_read(tmp_path: Path) -> None:
     path = tmp_path / "diffusion_pytorch_model.safetensors"
     shutil.copy(EMBEDDED_MODEL / TRANSFORMER, path)
     run = subprocess.run(
@@ -340,7 +340,7 @@ def tensors(file: str, change: Any) -> Damage:
 
 
 def stated(name: str, value: Any) -> Damage:
-    """Changes what the manifest says, with a stamp that fits it."""
+    """Changes a field of the manifest and updates its stamp."""
 
     def damage(folder: Path) -> None:
         content = json.loads((folder / files.MANIFEST).read_text())
@@ -393,7 +393,7 @@ def test_a_prepared_folder(name: str, ready: Path, tmp_path: Path) -> None:
     refusal(folder)
 
 
-def test_what_is_prepared_is_read(ready: Path, original: Path, tmp_path: Path) -> None:
+def test_an_intact_prepared_folder_is_read(ready: Path, original: Path, tmp_path: Path) -> None:
     read(ready)
     (tmp_path / "file").touch()
     for out, why in (("file", "is not a folder"), (".", "something else")):

@@ -1,4 +1,4 @@
-"""A model is found by its folder, or by its id in the hub's cache; here nobody has a network."""
+"""A model is found by its folder, or by its id in the hub's cache; there is no network here."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def test_an_id_is_found_in_the_hubs_cache(cache: Path) -> None:
     assert open_source(Path("someone/Qwen-Image-2512"), None).parameters > 1_000_000
 
 
-def test_an_id_that_nobody_has_is_one_clear_error(cache: Path) -> None:
+def test_an_unknown_id_is_one_clear_error(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"no folder someone/nothing, and the Hugging Face hub"):
         open_source(Path("someone/nothing"), None)

@@ -1,4 +1,4 @@
-"""The memory plan keeps its budget, wastes none of it, and says what would work."""
+"""The memory plan keeps its budget and uses all of it; errors name the smallest budget."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ demands = st.builds(
 
 
 def smallest(demand: Demand) -> int:
-    """Found by asking."""
+    """Finds the smallest budget by bisection."""
     low, high = 0, make_plan(demand, None).peak + 200
     while low < high:
         middle = (low + high) // 2
@@ -50,7 +50,7 @@ def smallest(demand: Demand) -> int:
 
 
 @given(demands, st.integers(0, 12_000), st.none() | st.integers(0, 12_000))
-def test_a_plan_keeps_what_it_was_given(demand: Demand, budget: int, idle: int | None) -> None:
+def test_a_plan_keeps_its_limits(demand: Demand, budget: int, idle: int | None) -> None:
     try:
         plan = make_plan(demand, budget, idle)
     except ModelError:
@@ -65,7 +65,7 @@ def test_a_plan_keeps_what_it_was_given(demand: Demand, budget: int, idle: int |
 
 
 @given(demands, st.integers(0, 12_000))
-def test_no_room_for_another_block_is_left(demand: Demand, budget: int) -> None:
+def test_no_memory_for_another_block_is_left(demand: Demand, budget: int) -> None:
     assume(budget >= smallest(demand))
     plan = make_plan(demand, budget)
     if plan.streamed_blocks > plan.cached_blocks:
@@ -77,7 +77,7 @@ def test_more_memory_never_streams_more(demand: Demand) -> None:
     least, most = smallest(demand), make_plan(demand, None).peak
 
     def streamed(plan: MemoryPlan) -> int:
-        """Bytes of four steps after the first."""
+        """Returns the bytes copied in four steps after the first."""
         return (plan.streamed_blocks - plan.cached_blocks) * demand.block
 
     plans = [make_plan(demand, least + (most - least) * n // 10) for n in range(11)]

@@ -1,4 +1,4 @@
-"""The server's command line, and the folder it meets its manager in."""
+"""The server's command line, and the runtime folder of its sockets."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_where_strangers_cannot_come_or_are_kept_out_it_listens(arguments: list[str]) -> None:
+def test_a_local_or_protected_address_is_accepted(arguments: list[str]) -> None:
     assert parse_arguments(arguments).network.listen == arguments[1]
 
 
@@ -133,7 +133,7 @@ BAD_ARGUMENTS = [
 @pytest.mark.parametrize(
     ("arguments", "complaint"), BAD_ARGUMENTS, ids=[" ".join(a)[:25] for a, _ in BAD_ARGUMENTS]
 )
-def test_a_bad_argument_ends_with_2_and_says_which(
+def test_a_bad_argument_exits_with_2_and_is_named(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -146,7 +146,7 @@ def test_a_bad_argument_ends_with_2_and_says_which(
     assert complaint in last
 
 
-def test_a_bad_argument_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_argument_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_arguments(["--slots", "0"])
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -156,7 +156,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_new_folder_is_private(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         lock = claim(tmp_path / "deep" / "run")
@@ -169,7 +169,7 @@ def test_a_new_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("open_to_others", [0o755, 0o711, 0o770, 0o777])
-def test_a_folder_that_lets_others_in_is_refused_and_left_alone(
+def test_a_folder_open_to_others_is_refused_and_not_changed(
     tmp_path: Path, open_to_others: int
 ) -> None:
     folder = tmp_path / "run"
@@ -180,7 +180,7 @@ def test_a_folder_that_lets_others_in_is_refused_and_left_alone(
     assert mode(folder) == open_to_others
 
 
-def test_a_folder_that_all_users_share_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_shared_by_all_users_is_refused_and_not_changed(tmp_path: Path) -> None:
     """--runtime-dir /tmp, started by root, must not close /tmp to all other users."""
     folder = tmp_path / "shared"
     folder.mkdir()
@@ -190,7 +190,7 @@ def test_a_folder_that_all_users_share_is_refused_and_left_alone(tmp_path: Path)
     assert mode(folder) == 0o1777
 
 
-def test_a_link_is_refused_and_what_it_leads_to_left_alone(tmp_path: Path) -> None:
+def test_a_link_is_refused_and_its_target_not_changed(tmp_path: Path) -> None:
     """Another user can put a link where the default folder in /tmp would be."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc").chmod(0o755)
@@ -201,7 +201,7 @@ def test_a_link_is_refused_and_what_it_leads_to_left_alone(tmp_path: Path) -> No
     assert list((tmp_path / "etc").iterdir()) == []
 
 
-def test_a_folder_above_that_others_can_write_is_refused(tmp_path: Path) -> None:
+def test_a_parent_that_others_can_write_is_refused(tmp_path: Path) -> None:
     above = tmp_path / "above"
     above.mkdir()
     (above / "run").mkdir(mode=0o700)
@@ -213,7 +213,7 @@ def test_a_folder_above_that_others_can_write_is_refused(tmp_path: Path) -> None
     os.close(claim(above / "run"))
 
 
-def test_links_above_are_followed_and_what_they_lead_through_is_checked(tmp_path: Path) -> None:
+def test_links_among_the_parents_are_followed_and_their_targets_checked(tmp_path: Path) -> None:
     (tmp_path / "real/run").mkdir(mode=0o700, parents=True)
     (tmp_path / "link").symlink_to("real/../real")
     os.close(claim(tmp_path / "link/run"))
@@ -233,7 +233,7 @@ def test_a_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     os.close(claim(tmp_path))
 
 
-def test_the_claim_of_another_process_counts_and_ends_with_it(tmp_path: Path) -> None:
+def test_another_process_holds_its_claim_until_it_ends(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from inference_server.runtime_dir import claim\n"
         f"claim(Path({str(tmp_path)!r})); print('claimed', flush=True); sys.stdin.read()"
@@ -259,7 +259,7 @@ def test_another_users_folder_is_refused(tmp_path: Path, part: str) -> None:
         claim(folder)
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeDirError, match=r"cannot use runtime folder .*file: File exists"):
         claim(tmp_path / "file")

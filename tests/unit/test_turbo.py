@@ -1,4 +1,4 @@
-"""A Turbo LoRA fused while loading, against stock peft's merge on the same transformer."""
+"""Fusing a Turbo LoRA while loading equals stock peft's merge on the same transformer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TARGETS = ("attn.to_q", "attn.to_out.0", "attn.add_k_proj", "img_mlp.net.0.proj"
 
 
 def write_turbo(model: torch.nn.Module, path: Path, *, alpha: float | None) -> None:
-    """Lightning's adapter with an alpha, PEFT's without; modulation and time embedding included."""
+    """Writes a LoRA in Lightning's layout with an alpha, in PEFT's without; all linears."""
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for name, layer in model.named_modules():
@@ -39,7 +39,7 @@ def write_turbo(model: torch.nn.Module, path: Path, *, alpha: float | None) -> N
 
 
 @pytest.mark.parametrize("alpha", [None, 8.0, 2.0])
-def test_fusing_is_stock_pefts_merge(tmp_path: Path, alpha: float | None) -> None:
+def test_fusing_equals_stock_pefts_merge(tmp_path: Path, alpha: float | None) -> None:
     stock = make_transformer(tmp_path / "transformer")
     path = tmp_path / "turbo.safetensors"
     write_turbo(stock, path, alpha=alpha)
@@ -93,7 +93,9 @@ def test_its_strength_is_read_beside_the_tensors(
     ],
     ids=["half", "dora", "huge"],
 )
-def test_a_file_beside_it_that_is_not_understood(tmp_path: Path, sidecar: str, reason: str) -> None:
+def test_a_sidecar_that_is_not_understood_is_refused(
+    tmp_path: Path, sidecar: str, reason: str
+) -> None:
     stock = make_transformer(tmp_path / "transformer")
     weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
     write_turbo(stock, tmp_path / "turbo.safetensors", alpha=None)
@@ -159,7 +161,7 @@ def test_without_a_file_nothing_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"rubbish"])
-def test_a_file_that_does_not_fit_names_itself(tmp_path: Path, content: bytes | None) -> None:
+def test_the_error_names_a_file_that_does_not_fit(tmp_path: Path, content: bytes | None) -> None:
     make_transformer(tmp_path)
     path = tmp_path / "turbo.safetensors"
     if content is not None:

@@ -1,6 +1,6 @@
 """Builds the transformer from its checkpoint: fuses q, k, v, packs blocks, folds modulation.
 
-Owns the names tensors have in the diffusers checkpoint; knows nothing of the forward pass.
+Maps the tensor names of the diffusers checkpoint to the fields of the blocks' weights.
 """
 
 from __future__ import annotations

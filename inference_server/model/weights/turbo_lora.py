@@ -1,6 +1,6 @@
 """Fuses a Turbo LoRA into the base while it is read: in float32, then cast.
 
-Owns W + B A; the file format is the contract package's. Fusing before anything is folded makes
+The file is parsed by `wuliart_lora`. Fusing before anything is folded makes
 the Turbo LoRA the base of every image: it costs nothing per step and reaches the modulation
 table as well.
 """
