@@ -15,10 +15,15 @@ _UUID_BYTES: Final = 16
 
 
 def model_shape(attached: segment_pb2.Attached, direct: bool) -> ModelShape:
-    """What files are judged against, from the server's first message.
+    """Returns the shape that files are judged against, from the server's first message.
 
-    `direct` is what the manager asked for. Raises VersionMismatchError if the message does not
-    agree with itself, with `direct`, or with this installation's layout.
+    Args:
+        attached: the message.
+        direct: True if the manager requested device memory.
+
+    Raises:
+        VersionMismatchError: the message does not agree with itself, with `direct`, or with this
+            installation's layout.
     """
     fields = LayoutParameters.__dataclass_fields__
     try:
@@ -40,7 +45,7 @@ def model_shape(attached: segment_pb2.Attached, direct: bool) -> ModelShape:
         )
     if attached.gpu_uuid and (not direct or len(attached.gpu_uuid) != _UUID_BYTES):
         raise VersionMismatchError(
-            f"the server offers GPU {attached.gpu_uuid.hex()}, which was not asked for or is not a "
+            f"the server offers GPU {attached.gpu_uuid.hex()}, which was not requested or is not a "
             "UUID"
         )
     shape = (parameters.modulation_rows, parameters.width)

@@ -1,8 +1,7 @@
 """The server's adapter segment on its GPU, mapped into this process.
 
-Owns this process's CUDA context, the mapping and the pinned memory that bytes go through. Launches
-no kernels: those of two processes take turns on a GPU, while copies run beside them. Knows nothing
-of slots; whoever writes says where.
+Bytes go through pinned memory to the copy engine. No kernel is launched: kernels of two processes
+take turns on a GPU, while copies run beside them.
 """
 
 from __future__ import annotations

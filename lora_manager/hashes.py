@@ -1,6 +1,6 @@
 """Hashes of a file while it is read.
 
-Owns which bytes each covers. Each is made in a thread of its own: a piece is hashed while the next
+Each is computed in a thread of its own: a piece is hashed while the next
 is read, and the rest while the factors are packed.
 """
 

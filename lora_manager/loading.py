@@ -1,10 +1,9 @@
-"""One file becomes one judged entry and, if wanted, one slot image.
+"""Turns one file into one judged entry and, on request, one slot image.
 
-Owns the single read of a file and the order sidecar, header, data, image. A file that its header
-shows to be of no use is refused before its data is read, so that what is read whole is never larger
-than the largest adapter of this model. Runs in a worker thread; knows nothing of the event loop,
-the server, or other adapters. Files are read and never mapped: a mapped file that is truncated
-meanwhile kills the process with SIGBUS.
+A file is read once: sidecar, header, data. A file whose header shows that it cannot be used is
+refused before its data is read, so no more is read than the largest adapter of this model has. Runs
+in a worker thread. Files are read and never mapped: a mapped file that is truncated meanwhile kills
+the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Loaded:
     image: SlotImage | None
     """None if it was refused, not wanted, or `unchanged`."""
     unchanged: bool = False
-    """Whether the content is that of the entry known before."""
+    """True if the content is that of the entry known before."""
 
 
 def load(

@@ -1,7 +1,7 @@
 """The manager: a directory on one side, sessions with the server on the other, for ever.
 
-Owns what outlives a session (admitted files, judged entries, waiting queue) and the decision when
-to attach again. The server may come, go and change at any moment; the manager stays.
+Keeps what outlives a session (admitted files, judged entries, queued loads) and decides when to
+attach again. The server may come, go and change at any moment; the manager stays.
 """
 
 from __future__ import annotations

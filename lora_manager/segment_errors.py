@@ -1,6 +1,6 @@
-"""What goes wrong between manager and server, and which gRPC status means what.
+"""Errors between manager and server, and the gRPC status that each stands for.
 
-The only place that reads status codes. Knows nothing of sessions or files.
+The only module that reads status codes.
 
     SegmentError
     ├── SessionLostError           the session is over; attach again

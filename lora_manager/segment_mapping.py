@@ -31,8 +31,8 @@ class SegmentMapping(ABC):
     ) -> bool:
         """Copy `data` (uint8) to `offset` in a thread; returns whether `may_write` allowed it.
 
-        `may_write` is asked in the thread, right before the first byte. When this returns the bytes
-        are there.
+        `may_write` is called in the thread, right before the first byte. When this method
+        returns, the bytes are there.
         """
         loop = asyncio.get_running_loop()
         copy = loop.run_in_executor(self._writer, self._write, offset, data, may_write)

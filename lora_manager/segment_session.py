@@ -1,7 +1,6 @@
 """One session with the server: attach, reserve, write, commit, report.
 
-Owns the gRPC channel, retries, and the rule that every reservation ends in a commit or is given
-back. Knows nothing of files.
+Retries calls whose reply was lost. Every reservation ends in a commit or is given back.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class SegmentSession:
         """Write the adapter into a slot and commit it.
 
         `noticed` is the `time.monotonic()` at which its file was seen to have changed, for the
-        server's figures; None if it is loaded for another reason. A lost lease or a checksum that
+        server's metrics; None if it is loaded for another reason. A lost lease or a checksum that
         does not match is tried once more in a new slot. Raises NoFreeSlotError,
         ReservationLostError, WriteRejectedError, or SessionLostError.
         """
@@ -108,7 +107,7 @@ class SegmentSession:
     async def _publish_once(
         self, entry: Entry, image: SlotImage, evict: bool, noticed: float | None
     ) -> None:
-        asked = time.monotonic()
+        requested = time.monotonic()
         slot = await self._call(
             self._stub.ReserveSlot,
             segment_pb2.ReserveSlotRequest(
@@ -132,7 +131,7 @@ class SegmentSession:
                     f"byte {slot.offset} of {self._segment_bytes}"
                 )
             # A manager that was stopped meanwhile must not write into a slot it has lost.
-            deadline = asked + slot.lease_ms / 1000
+            deadline = requested + slot.lease_ms / 1000
             began = time.monotonic()
             if not await self._mapping.write(
                 slot.offset, image.data, lambda: time.monotonic() < deadline
@@ -189,7 +188,7 @@ class SegmentSession:
 async def attach(runtime_dir: Path, direct: bool) -> AsyncIterator[SegmentSession]:
     """Open a session with the server whose sockets lie in `runtime_dir` and close it at the end.
 
-    With `direct` it is asked for its GPU's memory. Raises SessionLostError if there is no server,
+    With `direct` it requests the GPU's memory. Raises SessionLostError if there is no server,
     UntrustedServerError, AlreadyAttachedError, VersionMismatchError, DeviceUnavailableError.
     """
     options = [

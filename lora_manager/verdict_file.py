@@ -1,6 +1,6 @@
-"""Where verdicts are kept: one file for each watched directory, in the user's own cache folder.
+"""Stores verdicts: one file for each watched directory, in the user's own cache folder.
 
-Owns the folder's safety and the file's size. Everything that goes wrong here costs time, not
+Everything that goes wrong here costs time, not
 correctness, so nothing is raised. Everything in the folder may be deleted at any time.
 """
 

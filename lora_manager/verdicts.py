@@ -110,7 +110,7 @@ class Verdicts:
     def __init__(self, kept: bytes = b"") -> None:
         self._table: dict[str, Verdict] = dict(_read(kept))
         self.news = False
-        """True if there is something that `to_json` has not been asked for."""
+        """True if there are verdicts that have not been written yet."""
 
     def __len__(self) -> int:
         return len(self._table)

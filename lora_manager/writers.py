@@ -12,7 +12,7 @@ from lora_manager.candidates import Stamp
 
 
 class Writers(Enum):
-    """Whether processes have a file open for writing."""
+    """The kernel's answer."""
 
     NONE = "none"
     SOME = "some"

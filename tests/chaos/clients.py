@@ -1,8 +1,7 @@
-"""LoadClients of every door, and how each of their requests ended.
+"""Clients that generate without a pause, over gRPC and over the page's OpenAI interface.
 
-Owns the threads that ask without a pause, over gRPC and over the page's OpenAI door, and the
-verdict on every ending: an image, compared with the golden one of its version; a named error; or
-what must not be, a request that is lost or hangs. Knows nothing of what is done meanwhile.
+Each request ends as an image, which is compared with the golden one of its version; as a named
+error; or, which fails the test, it is lost or hangs.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def _where(thread: threading.Thread) -> str:
 
 
 class LoadClients:
-    """Use as a context manager; inside, images in the adapters are asked for in turn.
+    """Use as a context manager; inside, images are generated with the adapters in turn.
 
     Args:
         world: the server and its golden images.
@@ -125,7 +124,7 @@ class LoadClients:
             except WuliArtError as error:
                 self._ended(f"{type(error).__name__} {error.reason or ''}".strip())
             except httpx.TransportError as error:
-                # The page's own process is gone; this is all that a client can be told of it.
+                # The page's own process is gone; a client sees only that the connection failed.
                 self._ended(f"web: {type(error).__name__}")
             except Exception as error:
                 self.lost.append(repr(error))
@@ -133,7 +132,7 @@ class LoadClients:
     def _ended(self, how: str) -> None:
         with self._lock:
             self.endings[how] += 1
-        # Nobody asks a hundred times a second for what has just failed.
+        # A client does not retry a hundred times a second.
         self._over.wait(0.1)
 
     def _drawn(self, right: bool, what: str) -> None:

@@ -1,7 +1,6 @@
-"""Images generated without a pause while something is done to the processes.
+"""Generates images without a pause while a test disturbs the processes.
 
-Owns the threads that generate, the comparison of every image with the golden one of the version
-that its `started` event names, and the count. Knows nothing of what is done meanwhile.
+Every image is compared with the golden one of the version that its `started` event names.
 """
 
 from __future__ import annotations

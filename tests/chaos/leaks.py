@@ -1,7 +1,4 @@
-"""What a process must give back when a fault is over: descriptors and threads.
-
-Owns counting and waiting. Knows nothing of what was done to the process.
-"""
+"""Checks that a process gives back descriptors and threads when a fault is over."""
 
 from __future__ import annotations
 

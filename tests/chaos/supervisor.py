@@ -1,8 +1,4 @@
-"""What systemd or compose does around the service: whatever has ended is started again.
-
-Owns the watching thread and the three ways in which a process is disturbed. Knows nothing of
-images, nor of whether the service has recovered.
-"""
+"""Restarts processes that have ended, as systemd does, and disturbs them in three ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of the shared memory change that nobody wrote: before they are committed, and after."""
+"""Bytes of the shared memory flip without a write: before they are committed, and after."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_byte_that_flips_before_the_commit_is_noticed_and_the_adapter_written_
 
 
 @pytest.mark.parametrize("manager_lives", [True, False])
-def test_what_changes_after_the_commit_is_drawn_by_nobody(
+def test_no_image_uses_bytes_that_change_after_the_commit(
     world: World, versions: list[Version], manager_lives: bool
 ) -> None:
     kept, version, other, _ = versions

@@ -1,4 +1,4 @@
-"""A process may open no more files: new clients wait or are told, those who are there go on."""
+"""A process may open no more files: new clients wait or get an error, connected ones go on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def connection(world: World) -> Iterator[Any]:
 
 
 def named(error: grpc.RpcError) -> grpc.StatusCode:
-    """What a client who finds no room is told, by the server or by time."""
+    """Returns the status of a client without a connection: from the server, or by its deadline."""
     code: grpc.StatusCode = error.code()
     assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED), error
     return code
@@ -61,19 +61,19 @@ def test_more_clients_than_descriptors_leave_those_who_are_there_alone(
     world.drop("ink", version)
     world.start_manager()
     world.await_resident("ink", version)
-    answered, told = 0, Counter[grpc.StatusCode]()
+    answered, failed = 0, Counter[grpc.StatusCode]()
     with ImageLoop(world, "ink") as loop, nothing_leaks(world, "server", threads=2):
         loop.wait_for_more(2)
         with few_descriptors(world, "server", SPARE), ExitStack() as connections:
             for _ in range(CLIENTS):
                 client = connections.enter_context(connection(world))
                 try:
-                    client.ListAdapters(ASK, timeout=0.3 if told else TIMEOUT)
+                    client.ListAdapters(ASK, timeout=0.3 if failed else TIMEOUT)
                     answered += 1
                 except grpc.RpcError as error:
-                    told[named(error)] += 1
+                    failed[named(error)] += 1
             loop.wait_for_more(4)
-            assert told, "there was room for all"
+            assert failed, "there was room for all"
             assert answered > 0
             connections.close()
             # Still as few: but those before have gone.
@@ -89,7 +89,7 @@ def test_more_clients_than_descriptors_leave_those_who_are_there_alone(
             seconds = time.monotonic() - freed
         loop.wait_for_more(2)
     loop.check()
-    print(f"\n{answered} answered, {dict(told)}; answered {seconds:.2f} s after they left")
+    print(f"\n{answered} answered, {dict(failed)}; answered {seconds:.2f} s after they left")
 
 
 def test_what_the_server_is_can_be_told_without_a_descriptor(world: World) -> None:

@@ -17,14 +17,14 @@ from wuliart_contract.status import Reason
 from wuliart_lora.slot_layout import SegmentLayout
 
 TOGETHER = 4
-"""Images asked for at once: one fails, and the others stand behind it."""
+"""Images requested at once: one fails, and the others are queued behind it."""
 
 UNSEEN = ("rest",)
-"""Stages that are nobody's image. An `encode` may be one too, when it is done ahead."""
+"""Stages that belong to no image. An `encode` may be one, too, if it runs ahead of its image."""
 
 
 class BrokenWorld(World):
-    """A server that fails when told to."""
+    """A server that fails once at a stage chosen by the test."""
 
     def __init__(self, folder: Path, checkpoint: Path, layout: SegmentLayout) -> None:
         super().__init__(folder, checkpoint, layout)
@@ -63,7 +63,7 @@ def test_one_image_fails_by_name_and_the_next_is_right(broken: BrokenWorld, stag
         with nothing_leaks(broken, "server", threads=1):
             (broken.arm / stage).touch()
             outcomes = list(clients.map(draw, [broken] * TOGETHER))
-            # A rest comes when nobody has asked for a while.
+            # The engine rests when no request has come for a while.
             broken.until(lambda: not (broken.arm / stage).exists(), f"{stage} reached")
             failed = time.monotonic()
             assert draw(broken) == golden

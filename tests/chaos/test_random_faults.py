@@ -55,7 +55,7 @@ HTTP = httpx.Client(timeout=5)
 
 
 def serves(world: World, port: int) -> bool:
-    """Whether all three work together: an image in an adapter, a manager, and the page's door."""
+    """Returns True if all three work: an image with an adapter, a manager, and the page."""
     # A connection of its own, which waits for nothing and tries nothing again.
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1), ANY_SIZE]
     request = GenerateImageRequest(
@@ -135,7 +135,7 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
     everything = [fault for some in recoveries.values() for fault in some]
     slowest, ticks = max(everything)
     worst = {kind: round(max(some)[0], 2) for kind, some in sorted(recoveries.items())}
-    told = {
+    report = {
         "faults": counts.total(),
         "kinds": ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items())),
         "requests": clients.requests,
@@ -151,8 +151,8 @@ def test_every_request_ends_and_all_is_well_again_after_every_fault(
         "median": round(statistics.median(seconds for seconds, _ in everything), 2),
         "worst": worst,
     }
-    print(f"\n{json.dumps(told, indent=1)}")
+    print(f"\n{json.dumps(report, indent=1)}")
     if out := os.environ.get("WULIART_CHAOS_OUT"):
-        Path(out).write_text(json.dumps(told), encoding="utf-8")
+        Path(out).write_text(json.dumps(report), encoding="utf-8")
     clients.check()
     assert slowest < STATED_SECONDS

@@ -100,7 +100,7 @@ def slot_of(server: InProcessServer, name: str, state: SlotState) -> Slot:
 
 
 def holds(server: InProcessServer, slot: Slot, seed: int) -> bool:
-    """Whether the slot's bytes are the image of this version."""
+    """Returns True if the slot's bytes are the image of this version."""
     adapter = parse_lora(lora_bytes(seed), module_shapes(LAYOUT), LAYOUT.parameters.max_rank)
     image = build_image(adapter, LAYOUT, CONDITIONING).data.tobytes()
     return _bytes(server, slot).startswith(image)
@@ -140,7 +140,7 @@ async def test_a_commit_after_the_lease_is_rejected_and_the_file_is_written_anew
         assert late.state in (SlotState.FREE, SlotState.READY), "the late slot was not given back"
 
 
-async def test_a_late_write_meets_a_slot_that_nobody_else_was_given(
+async def test_a_late_write_meets_a_slot_that_was_not_reused(
     impatient: None, server: InProcessServer, tmp_path: Path
 ) -> None:
     async with manager(server, tmp_path, ManagerStep.HALF_WRITTEN) as stopped:

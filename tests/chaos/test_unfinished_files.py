@@ -22,7 +22,7 @@ PIECE_SECONDS = 0.05
 
 
 class SeenHashes:
-    """Every content that the server was ever told of an adapter, refused or not."""
+    """Every content of an adapter that the server ever listed, refused or not."""
 
     def __init__(self, world: World, name: str) -> None:
         self._changes = world.client.watch(timeout=PATIENCE)

@@ -1,8 +1,7 @@
 """One server and its manager as processes, known versions of an adapter, and what each must
 generate.
 
-Owns starting, the folder of adapters, and waiting for what becomes of a file. Knows nothing of what
-is done to either process.
+Starts the processes, changes the folder of adapters, and waits for the result.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ class World:
         self.wait_attached(False)
 
     def await_adapter(self, name: str, accept: Callable[[Adapter], bool]) -> Adapter:
-        """The adapter as soon as it is acceptable; told by the server, not asked for."""
+        """Returns the adapter as soon as the server reports it in an acceptable state."""
         with self.client.watch(timeout=PATIENCE) as changes:
             for change in changes:
                 for adapter in change.adapters:
@@ -138,7 +137,7 @@ class World:
         )
 
     def draws(self, name: str, version: Version) -> bool:
-        """Whether an image in the adapter names this version and is its golden image."""
+        """Returns True if an image with the adapter names this version and is its golden image."""
         image = self.image(name)
         used = image.adapters[0].content_hash
         return used == version.hash and image.data == self.golden[version.hash]
@@ -156,7 +155,7 @@ class World:
         assert len({plain, *self.golden.values()}) == len(versions) + 1
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
-        """Waits for what nobody tells."""
+        """Polls for a condition that no event reports."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:.0f} s"

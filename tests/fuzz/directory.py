@@ -1,8 +1,7 @@
-"""Fuzz target `directory`: a watched folder with names that no one in his right mind would give.
+"""Fuzz target `directory`: a watched folder with hostile names.
 
-Owns the making of real folders, files, links and pipes from decisions, and what must hold of any
-look at them: nothing raised, nothing outside the root offered for reading, names that can be shown
-and sent. Knows nothing of contents.
+Decisions become real folders, files, links and pipes. A look at them must raise nothing, offer
+nothing outside the root for reading, and list names that can be shown and sent.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ def _check_shown(text: str) -> None:
 
 
 def _fast() -> str | None:
-    """Memory, where there is a folder of it: a disk would be asked for nothing but names."""
+    """Returns a folder in memory if there is one: only names are needed, no disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
