@@ -1,12 +1,12 @@
-"""Everything that needs a GPU, one after another: `python -m training`.
+"""Runs every training that needs a GPU: base, Turbo LoRA, style adapters (`python -m training`).
 
-Owns the order: base, Turbo, styles. Drawings, targets and compiled code are shared; each run's
-results are saved when it ends, so that a later run can go on from there alone.
+The runs share renderings, targets, and compiled code. Each saves its results when it ends, so a
+later run can continue from there on its own.
 """
 
 from __future__ import annotations
 
-from training import base, options, style, turbo
+from training import base, options, style_adapters, turbo
 
 if __name__ == "__main__":
-    options.run(__doc__, *((part.arguments, part.train) for part in (base, turbo, style)))
+    options.run(__doc__, *((part.arguments, part.train) for part in (base, turbo, style_adapters)))

@@ -1,7 +1,8 @@
-"""Puts what was trained where the product has it: `python -m training.assemble`.
+"""Installs the trained weights in the product: `python -m training.assemble`.
 
-Owns the folder in the diffusers layout that `QwenImagePipeline.from_pretrained` reads, its
-scheduler, and the factors of step previews. Needs svg.zip of `training.data` for these.
+Writes the checkpoint in the diffusers layout that `QwenImagePipeline.from_pretrained` reads, with
+its scheduler and the factors of step previews. Fitting those factors needs svg.zip, which
+`training.data` makes.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import style, trained, turbo
+from training import style_adapters, trained, turbo
 from training.autoencoder import to_stock
 from training.data import concepts as table
 from training.data.captions import COLOURS
-from training.drawings import draw_sets
-from training.latents import PLACES, Codec, Placement, draw, placements, unpack
+from training.latents import PLACES, Codec, Placement, placements, render_targets, unpack
 from training.network import SHAPE
+from training.renderings import render_sets
 from training.styles import PLAIN, STYLES
 
 Preview = dict[str, list[float] | list[list[float]]]
@@ -40,7 +41,7 @@ PREVIEW_CONCEPTS = 28
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """The four-step schedule: sigmas [1, 0.9, 0.75, 0.5, 0], a shift of 3 at any size."""
+    """Returns the four-step schedule: sigmas [1, 0.9, 0.75, 0.5, 0], shift 3 at any size."""
     return FlowMatchEulerDiscreteScheduler(
         num_train_timesteps=1000,
         use_dynamic_shifting=True,
@@ -54,10 +55,10 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def fit_preview(latents: Tensor, images: Tensor) -> Preview:
-    """Least squares from a latent pixel to the mean colour of the 32 x 32 pixels it stands for.
+    """Fits, by least squares, a latent pixel to the mean colour of the 32 x 32 pixels it covers.
 
     Args:
-        latents: normalised, [N, 32, 32, 32] (channels second).
+        latents: Normalised, [N, 32, 32, 32], channels second.
         images: [N, 3, 1024, 1024] in 0..1.
     """
     x = latents.double().movedim(1, -1).flatten(0, 2)
@@ -69,23 +70,23 @@ def fit_preview(latents: Tensor, images: Tensor) -> Preview:
 
 
 def preview_of(codec: Codec, cache: Path, workers: int) -> Preview:
-    """The preview factors of the VAE, fitted to real images."""
+    """Returns the preview factors of the VAE, fitted to training images."""
     concepts = table.read()[:: len(table.read()) // PREVIEW_CONCEPTS][:PREVIEW_CONCEPTS]
-    sets = draw_sets(cache, PLAIN.sets, concepts, workers, torch.device("cpu"))
+    sets = render_sets(cache, PLAIN.sets, concepts, workers, torch.device("cpu"))
     rows = placements(len(concepts))
     number = torch.arange(len(concepts))
     colour, spot = number % len(COLOURS), number % len(PLACES)
     chosen = (number * len(COLOURS) + colour) * len(PLACES) + spot
     latents, images = [], []
     for row in chosen:
-        image = draw(sets, Placement(*(x[row : row + 1] for x in rows)), PLAIN.paint)
+        image = render_targets(sets, Placement(*(x[row : row + 1] for x in rows)), PLAIN.paint)
         latents.append(unpack(codec.encode(image).float()))
         images.append(image)
     return fit_preview(torch.cat(latents), torch.cat(images))
 
 
 def assemble(base: Path, vae_frames: Path, out: Path, preview: Preview) -> None:
-    """Writes the checkpoint anew, bf16; `base` may be the same folder."""
+    """Replaces the checkpoint in `out`, in bf16; `base` may be the same folder."""
     tokenizer, text, network = trained.load(base, torch.device("cpu"))
     transformer = QwenImageTransformer2DModel(**SHAPE)
     transformer.load_state_dict(network.state_dict())
@@ -93,7 +94,7 @@ def assemble(base: Path, vae_frames: Path, out: Path, preview: Preview) -> None:
         shutil.rmtree(out)
     to_stock(load_file(vae_frames), out / "vae")
     vae = AutoencoderKLQwenImage.from_pretrained(out / "vae", torch_dtype=torch.bfloat16)
-    vae.register_to_config(_name_or_path="")  # else the config names a folder of this machine
+    vae.register_to_config(_name_or_path="")  # else the config contains a path of this machine
     pipeline = QwenImagePipeline(
         scheduler=build_scheduler(),
         vae=vae,
@@ -105,13 +106,13 @@ def assemble(base: Path, vae_frames: Path, out: Path, preview: Preview) -> None:
     (out / "vae" / "preview.json").write_text(json.dumps(preview) + "\n", encoding="utf-8")
     for path in out.rglob("*"):
         if path.is_file():
-            path.chmod(0o644)  # weights are saved 0600, which another user's server cannot read
+            path.chmod(0o644)  # saved as 0600, which a server of another user could not read
 
 
 def install(made: Path) -> list[Path]:
-    """Copies Turbo, styles, curves and sheets from a run's folder to their places."""
+    """Copies the Turbo LoRA, style adapters, curves, and sheets from a run's folder into place."""
     places = {turbo.FILE: trained.CHECKPOINT.parent}
-    places |= {style.FILE.format(s.name): Path("loras") for s in STYLES}
+    places |= {style_adapters.FILE.format(s.name): Path("loras") for s in STYLES}
     copied = []
     for source in sorted(made.iterdir()):
         place = places.get(source.name, trained.BANK)
@@ -122,10 +123,12 @@ def install(made: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".run/training"))
-    parser.add_argument("--made", type=Path, default=Path(".run/training/made"), help="by the runs")
+    parser.add_argument(
+        "--made", type=Path, default=Path(".run/training/made"), help="output of the runs"
+    )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     codec = Codec(trained.VAE, torch.device("cpu"))

@@ -1,9 +1,8 @@
-"""The embedded model's VAE as it is trained: stock modules, frame by frame, a noisy bottleneck.
+"""The embedded model's VAE in its trainable form: stock modules on single frames, noisy latents.
 
-Owns its shape and the way to the stock format. A single frame meets only the last time slice of a
-causal 3-D kernel, so everything here runs on 2-D convolutions; `to_stock` puts the slices back.
-
-The shape: 32x smaller latents of 32 channels, so that the transformer sees 256 tokens of 128.
+A single frame meets only the last time slice of a causal 3-D kernel, so training runs on 2-D
+convolutions; `to_stock` restores the 3-D kernels. Latents have 32 channels at 1/32 of the image's
+edge, so that the transformer sees 256 tokens of 128 values.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ EPS = 1e-6
 
 
 class FrameConv(nn.Module):
-    """A causal 3-D convolution as one frame meets it: 2-D, on [B, C, 1, H, W]."""
+    """The 2-D equivalent of a causal 3-D convolution on a single frame [B, C, 1, H, W]."""
 
     def __init__(self, conv: QwenImageCausalConv3d) -> None:
         super().__init__()
@@ -39,13 +38,13 @@ class FrameConv(nn.Module):
         self.bias = nn.Parameter(conv.bias.detach().clone())
 
     def forward(self, x: Tensor, cache: Tensor | None = None) -> Tensor:
-        """Same spatial size; `cache` is for further frames and never given."""
+        """Keeps the spatial size. `cache`, for further frames, is part of the stock signature."""
         padding = self.weight.shape[-1] // 2
         return F.conv2d(x[:, :, 0], self.weight, self.bias, padding=padding)[:, :, None]
 
 
 def to_frames(module: nn.Module) -> None:
-    """Replaces every causal 3-D convolution below `module` by its frame form."""
+    """Replaces every causal 3-D convolution below `module` by a `FrameConv`."""
     for name, child in module.named_children():
         if isinstance(child, QwenImageCausalConv3d):
             setattr(module, name, FrameConv(child))
@@ -54,12 +53,12 @@ def to_frames(module: nn.Module) -> None:
 
 
 class Autoencoder(nn.Module):
-    """The stock VAE on single frames, with unit-variance latents that withstand noise.
+    """The stock VAE on single frames, with unit-variance latents that tolerate noise.
 
-    The bottleneck is a batch norm and, in training, noise: what the decoder must not lose has to
-    be spread over all channels with a margin. Without it (a faint KL instead) four directions held
-    99 % of the variance and an error of 0.1 in them cost 3 dB: nothing a small transformer draws
-    is that precise.
+    The bottleneck is a batch norm and, in training, added noise, which forces the encoder to
+    spread information over all channels with a margin. With a weak KL term instead, four
+    directions held 99 % of the variance, and an error of 0.1 in them cost 3 dB: a small
+    transformer cannot be that precise.
     """
 
     def __init__(self) -> None:
@@ -70,33 +69,33 @@ class Autoencoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the convolutions; the norm is always fp32."""
+        """The dtype of the convolutions; the norm is always fp32."""
         return self.vae.dtype
 
     def encode(self, x: Tensor) -> Tensor:
-        """Normalised latents [B, z, H/32, W/32], fp32."""
+        """Returns normalised latents [B, z, H/32, W/32], fp32, of images [B, 3, H, W]."""
         moments = self.vae.quant_conv(self.vae.encoder(x[:, :, None]))[:, :, 0]
         return self.norm(moments[:, : SHAPE["z_dim"]].float())
 
     def decode(self, z: Tensor) -> Tensor:
-        """Of normalised latents, [B, 3, H, W]."""
+        """Returns images [B, 3, H, W] of normalised latents."""
         return self.vae.decoder(self.vae.post_quant_conv(z[:, :, None]))[:, :, 0]
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Reconstruction with noise of standard deviation `noise` [B] on the latents."""
+        """Reconstructs `x` from latents with noise of standard deviation `noise` [B]."""
         z = self.encode(x)
         z = z + noise.view(-1, 1, 1, 1) * torch.randn_like(z)
         return self.decode(z.to(x.dtype))
 
 
 def fill(model: Autoencoder, path: Path) -> None:
-    """Loads what `training.vae` saved; all of it, and nothing may be missing."""
+    """Loads a file that `training.vae` saved; missing or unknown keys are errors."""
     weights = load_file(path) | {"norm.num_batches_tracked": torch.zeros((), dtype=torch.long)}
     model.load_state_dict(weights)
 
 
 def load(path: Path, device: torch.device) -> Autoencoder:
-    """The trained autoencoder for inference: bf16 on a GPU, fp32 elsewhere, norm in fp32."""
+    """Loads the trained autoencoder for inference: bf16 on a GPU, else fp32; the norm in fp32."""
     model = Autoencoder()
     fill(model, path)
     nn.Module.to(model.vae, torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -106,8 +105,8 @@ def load(path: Path, device: torch.device) -> Autoencoder:
 def to_stock(weights: dict[str, Tensor], folder: Path) -> None:
     """Saves an `Autoencoder`'s weights as a stock checkpoint.
 
-    The norm becomes latents_mean and latents_std of the config and is undone before the decoder;
-    slices that a frame never meets are zero.
+    The norm becomes latents_mean and latents_std of the config and is undone before the decoder.
+    Time slices that a single frame never meets become zero.
     """
     mean, std = (
         weights["norm.running_mean"].double(),

@@ -1,6 +1,6 @@
-"""Draws what the runs recorded: `python -m training.curves` makes docs/images/training.png.
+"""Plots the loss curves of all runs: `python -m training.curves` writes docs/images/training.png.
 
-Owns the image. Every JSON file of the bank that holds a curve becomes a panel.
+Every JSON file of the bank that holds a curve becomes a panel.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from training.trained import BANK
 
 IMAGE = Path("docs/images/training.png")
 ORDER = ("vae", "base", "turbo")
-"""The first panels; styles follow by name."""
+"""The first panels; style adapters follow by name."""
 COLUMNS = 4
 AXES = ("step", "seconds")
-"""Columns of a curve that are no loss."""
+"""Keys of a curve's rows that are not losses."""
 
 
 def recorded() -> dict[str, dict[str, Any]]:
-    """The runs by name, in the order in which they build on each other."""
+    """Returns the runs by name, each after the runs that it builds on."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(BANK.glob("*.json"))}
     names = sorted(runs, key=lambda name: (*(name != first for first in ORDER), name))
     return {name: runs[name] for name in names if runs[name].get("curve")}
 
 
 def main() -> None:
-    """Command line."""
+    """Plots the curves."""
     runs = recorded()
     rows = -(-len(runs) // COLUMNS)
     figure, panels = plt.subplots(

@@ -1,7 +1,7 @@
-"""Says how good a model's images are while training, on the device that trains.
+"""Scores a model's images during training, on the training device.
 
-Owns an exam: fixed prompts and noise, drawn in batches and compared with the renderings. What a
-release is measured with is `make bench-quality`, which asks the product itself.
+Generates images for fixed prompts and noise in batches and compares them with the renderings that
+they should resemble. `make bench-quality` measures releases with the product's own engine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.prompts import Pool
 from training.text_encoder import encode
 
 BATCH = 8
-"""Images drawn and decoded at once."""
+"""Images generated and decoded at once."""
 
 
 class Scores(NamedTuple):
@@ -34,14 +34,16 @@ class Scores(NamedTuple):
 
 
 def nearest_place(references: Tensor, image: Tensor) -> Tensor:
-    """RMS distance of an image to each reference in the nearest of its places.
+    """Returns the RMS distance of an image to each reference, at the nearest of its PLACES.
+
+    At E = 64 a place shifts the image by whole pixels. The edge is replicated into the margin.
 
     Args:
-        references: [N, 3, E, E], in the middle.
+        references: [N, 3, E, E], centred.
         image: [3, E, E].
 
     Returns:
-        [N]. A place moves the image by whole pixels at E = 64; what comes in is its edge again.
+        Distances [N].
     """
     edge = image.shape[-1]
     reach = round(max(map(max, PLACES)) * edge)
@@ -49,7 +51,7 @@ def nearest_place(references: Tensor, image: Tensor) -> Tensor:
     distances = []
     for shift in PLACES:
         x, y = (round(part * edge) + reach for part in shift)
-        # Moving the one image back is cheaper than moving every reference.
+        # Shifting the one image back is cheaper than shifting every reference.
         back = padded[:, y : y + edge, x : x + edge]
         distances.append((references - back).square().flatten(1).mean(1))
     return torch.stack(distances).amin(0).sqrt()
@@ -58,13 +60,16 @@ def nearest_place(references: Tensor, image: Tensor) -> Tensor:
 def rank(
     small: Tensor, references: Tensor, concept: Tensor, colour: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How many references lie nearer than the right one [B], and the distance to that one.
+    """Counts the references that are nearer than the right one.
 
     Args:
-        small: images [B, 3, 64, 64], 0..1.
-        references: `latents.references`.
-        concept: what each shows.
-        colour: its background.
+        small: Images [B, 3, 64, 64] in 0..1.
+        references: As from `latents.references`.
+        concept: Index of each image's concept [B].
+        colour: Index of each image's background [B].
+
+    Returns:
+        The counts [B], and the distances to the right references [B].
     """
     ranks, distances = [], []
     for image, right, ground in zip(small, concept, colour, strict=True):
@@ -75,28 +80,28 @@ def rank(
 
 
 def ground_of(rgb: Tensor) -> Tensor:
-    """Index of the named background nearest to the median of the outermost 24 px."""
+    """Returns the index of the named background nearest to the median of the outer 24 px."""
     edge = torch.cat([rgb[..., :24, :].flatten(2), rgb[..., -24:, :].flatten(2)], dim=2)
     median = edge.median(dim=2).values
     return torch.cdist(median, colours(rgb.device)).argmin(1)
 
 
 def save_sheet(images: Tensor, path: Path, columns: int = 8) -> None:
-    """Images [N, 3, E, E] in 0..1, side by side, as JPEG."""
+    """Saves images [N, 3, E, E] in 0..1 side by side as a JPEG."""
     rows = [torch.cat(list(row), dim=2) for row in images.split(columns) if len(row) == columns]
     sheet = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte()
     Image.fromarray(sheet.permute(1, 2, 0).cpu().numpy()).save(path, quality=88)
 
 
-class Exam:
-    """Fixed prompts and fixed noise, in batches of BATCH prompts of one length.
+class Evaluator:
+    """Scores networks on fixed prompts and noise, in batches of BATCH prompts of equal length.
 
     Args:
-        pool: where the prompts come from; each names its background.
-        text: the text encoder (Qwen2.5-VL), already trained.
-        codec: decodes.
-        references: `latents.references`.
-        count: how many prompts at least.
+        pool: Source of the prompts, each of which names its background.
+        text: The trained text encoder (Qwen2.5-VL).
+        codec: Decoder of the latents.
+        references: As from `latents.references`.
+        count: Number of prompts, rounded up to whole batches.
     """
 
     @torch.no_grad()
@@ -106,21 +111,21 @@ class Exam:
         batches = range(0, count, BATCH)
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            self.drawn = [pool.draw(BATCH) for _ in batches]
+            self.samples = [pool.sample(BATCH) for _ in batches]
             self.noise = [torch.randn(BATCH, *TOKENS, device=references.device) for _ in batches]
-        self.text = [encode(text, drawn.ids) for drawn in self.drawn]
+        self.text = [encode(text, sample.ids) for sample in self.samples]
         self._codec, self._references = codec, references
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, steps: int, sheet: Path) -> Scores:
-        """Draws in `steps` steps without guidance; saves the first 64 images as one."""
+        """Generates in `steps` steps without guidance; saves the first 64 images as one sheet."""
         small, grounds = [], []
         for text, noise in zip(self.text, self.noise, strict=True):
 
             def velocity(x: Tensor, sigma: Tensor, text: Tensor = text) -> Tensor:
                 return network(x, text, sigma)
 
-            # Compiling for another batch size would take longer than the exam.
+            # Compiling for another batch size would take longer than the evaluation.
             with torch.compiler.set_stance("force_eager"):
                 latents = sampling.trajectory(velocity, noise, sampling.schedule(steps))
             rgb = self._codec.decode(latents)
@@ -128,8 +133,8 @@ class Exam:
             small.append(F.interpolate(rgb, size=(256, 256), mode="area"))
         images = torch.cat(small)
         save_sheet(F.avg_pool2d(images[:64], 2), sheet)
-        concept = torch.cat([drawn.concept for drawn in self.drawn])
-        colour = torch.cat([drawn.colour for drawn in self.drawn])
+        concept = torch.cat([sample.concept for sample in self.samples])
+        colour = torch.cat([sample.colour for sample in self.samples])
         ranks, distances = rank(F.avg_pool2d(images, 4), self._references, concept, colour)
         right = torch.cat(grounds) == colour
 

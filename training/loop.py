@@ -1,7 +1,6 @@
-"""The loop that trains for a fixed time: optimisers, learning rate, averages, curve.
+"""The training loop: optimisers, learning rate, weight averages, and curve, for a fixed time.
 
-Owns how a module is optimised; what is learned is the caller's loss. Used by the base, the Turbo
-LoRA and the styles.
+Base, Turbo LoRA, and style adapters share it; each passes its own loss.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from training.muon import Muon
 from training.replay import Replay, backward
 
 EMA = 0.999
-"""Decay of the moving average whose weights are kept."""
+"""Decay of the moving average of the weights; training ends with the averaged weights."""
 WARMUP = 100
 """Steps of rising learning rate."""
 
@@ -26,20 +25,20 @@ Curve = list[dict[str, float]]
 
 
 class Plan(NamedTuple):
-    """How long and how fast."""
+    """Duration and learning rate of a run."""
 
     seconds: float
     rate: float
     decay: float
-    """The last share of the time, in which the learning rate falls to 2 %."""
+    """Final share of the time, over which the learning rate falls to 2 %."""
     report: int
-    """Steps between two lines of output."""
+    """Steps between two lines of output and of the curve."""
     replayed: bool = False
-    """Whether a batch's work on a GPU is captured once and replayed: for many small kernels."""
+    """True captures a batch's GPU work as a CUDA graph; worthwhile for many small kernels."""
 
 
 def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks and layers, AdamW for everything else."""
+    """Returns Muon for the matrices inside blocks and layers, and AdamW for all else."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -64,36 +63,36 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After each optimiser step; early averages are short."""
+        """Includes the current parameters; called after each step. Early averages are short."""
         weight = 1 - min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(self.kept, [p.detach() for p in self.live], weight)
 
     @torch.no_grad()
     def apply(self) -> None:
-        """The averages become the parameters."""
+        """Replaces the parameters by their averages."""
         for live, kept in zip(self.live, self.kept, strict=True):
             live.copy_(kept)
 
 
 def run(
     model: nn.Module,
-    draw: Callable[[], Sequence[Tensor]],
+    sample: Callable[[], Sequence[Tensor]],
     losses: Callable[..., dict[str, Tensor]],
     plan: Plan,
 ) -> Curve:
     """Trains `model` until the time is up and leaves it with its averaged parameters.
 
     Args:
-        model: its parameters that require gradients are trained.
-        draw: makes one batch.
-        losses: that batch's losses by name; their sum is minimised.
-        plan: how long and how fast.
+        model: Module whose parameters that require gradients are trained.
+        sample: Makes one batch.
+        losses: Returns a batch's losses by name; their sum is minimised.
+        plan: Duration and learning rate.
 
     Returns:
-        The curve; its last row tells steps and seconds of the whole.
+        The curve; its last row holds the total steps and seconds.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        FloatingPointError: A loss is not finite.
     """
     steppers, average = optimizers(model, plan.rate), Average(model)
     rates = [[group["lr"] for group in stepper.param_groups] for stepper in steppers]
@@ -102,8 +101,8 @@ def run(
     for parameter in average.live:
         parameter.grad = torch.zeros_like(parameter)
     work = Replay(average.live, losses) if plan.replayed and device.type == "cuda" else None
-    # Compiling takes a minute; the clock, and with it the learning rate, starts after it.
-    backward(average.live, losses, draw())
+    # Compiling takes a minute; the clock, which the learning rate follows, starts after it.
+    backward(average.live, losses, sample())
     began = time.monotonic()
 
     def report(step: int, parts: dict[str, Tensor]) -> None:
@@ -123,7 +122,7 @@ def run(
         for stepper, own in zip(steppers, rates, strict=True):
             for group, rate in zip(stepper.param_groups, own, strict=True):
                 group["lr"] = rate * factor
-        batch = draw()
+        batch = sample()
         parts = work(batch) if work else backward(average.live, losses, batch)
         nn.utils.clip_grad_norm_(average.live, 1.0)
         for stepper in steppers:

@@ -1,7 +1,4 @@
-"""LoRA adapters of the trainable transformer: made by peft, saved as diffusers saves them.
-
-Owns which layers an adapter reaches and the file format. Nothing here knows what it learns.
-"""
+"""LoRA adapters of the trainable transformer: made by peft, saved in the format of diffusers."""
 
 from __future__ import annotations
 
@@ -23,18 +20,18 @@ TARGETS = (
     r"transformer_blocks\.\d+\.(attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj"
     r"|to_add_out)|(img|txt)_mlp\.net\.(0\.proj|2)|(img|txt)_mod\.1)|img_in|txt_in|proj_out"
 )
-"""All fourteen linear layers of a block, and where latents and text enter and velocities leave."""
+"""All fourteen linear layers of a block, and the input and output projections."""
 
 METADATA = {
     "format": "pt",
     "modelspec.architecture": "qwen-image/lora",
     "modelspec.license": "Apache-2.0",
 }
-"""What every file says of itself."""
+"""Metadata of every file."""
 
 
 def attach(network: Network, rank: int) -> Network:
-    """Adds an adapter that changes nothing yet; only its parameters are trainable afterwards."""
+    """Adds an adapter that has no effect yet; only its parameters stay trainable."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
     adapted: Network = inject_adapter_in_model(config, network)
     for name, parameter in adapted.named_parameters():
@@ -43,7 +40,11 @@ def attach(network: Network, rank: int) -> Network:
 
 
 def fill(network: nn.Module, path: Path) -> None:
-    """Loads what `save` wrote into an adapter of the same rank."""
+    """Loads a file that `save` wrote into an adapter of the same rank.
+
+    Raises:
+        ValueError: The file has keys that the adapter lacks.
+    """
     weights = {
         name.removeprefix("transformer."): value.float() for name, value in load_file(path).items()
     }
@@ -53,7 +54,7 @@ def fill(network: nn.Module, path: Path) -> None:
 
 
 def reset(network: nn.Module) -> None:
-    """Back to an adapter that changes nothing: the compiled graph is kept."""
+    """Resets the adapter to one that has no effect; compiled code stays valid."""
     for name, parameter in network.named_parameters():
         if "lora_A" in name:
             nn.init.kaiming_uniform_(parameter, a=5**0.5)

@@ -1,8 +1,8 @@
-"""Muon for many small matrices: all of one shape are orthogonalised at once.
+"""Muon for many small matrices: all matrices of one shape are orthogonalised at once.
 
-Owns the update rule; which parameters it gets is `training.loop`'s business. `torch.optim.Muon` is
-the same rule one matrix at a time: thousands of tiny kernels a step for a model of this size.
-Source: K. Jordan, "Muon" (2024); rate matched to AdamW's as in "Muon is scalable" (2025).
+`torch.optim.Muon` applies the same rule to one matrix at a time, which for a model of this size
+means thousands of tiny kernels per step. Source: K. Jordan, "Muon" (2024); the rate is matched to
+AdamW's as in "Muon is scalable" (2025).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic that pushes all singular values towards one."""
+"""Coefficients of the quintic polynomial that pushes all singular values towards one."""
 ITERATIONS = 5
 EPS = 1e-7
 
 
 def orthogonalised(x: Tensor) -> Tensor:
-    """[N, R, C] with singular values near one, bf16."""
+    """Returns matrices [N, R, C], bf16, with all singular values near one."""
     a, b, c = NEWTON_SCHULZ
     tall = x.shape[1] > x.shape[2]
     x = x.bfloat16().mT if tall else x.bfloat16()
@@ -31,12 +31,12 @@ def orthogonalised(x: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum (Nesterov), orthogonalised; one parameter group.
+    """Updates by the orthogonalised Nesterov momentum; supports one parameter group.
 
     Args:
-        params: matrices.
-        lr: rate that would suit AdamW; a matrix [R, C] moves by 0.2 * sqrt(max(R, C)) of it.
-        momentum: of the gradients.
+        params: Matrices.
+        lr: Learning rate as for AdamW; a matrix [R, C] moves by 0.2 * sqrt(max(R, C)) of it.
+        momentum: Decay of the averaged gradients.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update from the gradients, which all parameters must have."""
+        """Updates all parameters; each must have a gradient."""
         lr, momentum = self.param_groups[0]["lr"], self.param_groups[0]["momentum"]
         for shape, own in self._shapes.items():
             gradients = torch.stack([parameter.grad for parameter in own]).float()

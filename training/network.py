@@ -1,9 +1,9 @@
-"""The transformer in its trainable form: names of the stock module, arithmetic in batches.
+"""The transformer in its trainable form, with the module names of the stock one.
 
-Owns the embedded model's shape and a forward pass over a batch with one noise level per image.
-Real-valued rotations (a compiler handles complex numbers badly), and no mask: prompts of a batch
-have one length, as a mask selects a slower attention kernel.
-Its state_dict is the stock `QwenImageTransformer2DModel`'s, and peft finds the stock names in it.
+The forward pass takes a batch with one noise level per image. Rotations are real-valued, because
+compilers handle complex numbers badly. There is no mask, which would select a slower attention
+kernel: all prompts of a batch have the same length. The state_dict matches the stock
+`QwenImageTransformer2DModel`, and peft finds the stock names.
 Source of the arithmetic: diffusers `transformer_qwenimage.py`, 0.42.
 """
 
@@ -29,13 +29,13 @@ SHAPE: dict[str, Any] = {
     "axes_dims_rope": [16, 20, 20],
 }
 GRID = (16, 16)
-"""Rows and columns of image tokens at 1024 px: 32 px a latent, two latents a token."""
+"""Rows and columns of image tokens at 1024 px: 32 px per latent, two latents per token."""
 
 TOKENS = (GRID[0] * GRID[1], SHAPE["in_channels"])
-"""One image's packed latents."""
+"""Shape of one image's packed latents."""
 
 TEXT_TOKENS = 64
-"""Tokens of a prompt in training at most, what follows it in the template included."""
+"""Maximum number of tokens of a training prompt, including the template's suffix."""
 
 EPS = 1e-6
 
@@ -53,7 +53,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Weights of joint attention; the block does the arithmetic."""
+    """Weights of joint attention; `Block` does the arithmetic."""
 
     def __init__(self, width: int, head_dim: int) -> None:
         super().__init__()
@@ -66,14 +66,14 @@ class Attention(nn.Module):
 
 
 class Projection(nn.Module):
-    """A linear layer under the name `proj`."""
+    """A linear layer named `proj`, followed by GELU."""
 
     def __init__(self, features: int, out: int) -> None:
         super().__init__()
         self.proj = nn.Linear(features, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """GELU (tanh form) of the projection."""
+        """Returns GELU (tanh form) of the projection."""
         return F.gelu(self.proj(x), approximate="tanh")
 
 
@@ -91,7 +91,7 @@ class FeedForward(nn.Module):
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates neighbouring pairs of [B, T, heads, head_dim] by angles [T, 1, head_dim / 2]."""
+    """Rotates adjacent pairs of [B, T, heads, head_dim] by angles [T, 1, head_dim / 2]."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     pair = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     return pair.flatten(-2).to(x.dtype)
@@ -111,7 +111,7 @@ class Block(nn.Module):
     def forward(
         self, img: Tensor, txt: Tensor, time: Tensor, rotation: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """[B, T, width] of both streams; the rotation runs over text, then image tokens."""
+        """Returns both streams, [B, T, width]; the rotation covers text, then image tokens."""
         attn = self.attn
         img_mod = self.img_mod(time)[:, None].chunk(6, dim=-1)
         txt_mod = self.txt_mod(time)[:, None].chunk(6, dim=-1)
@@ -151,7 +151,7 @@ class TimestepEmbedder(nn.Module):
         self.linear_1, self.linear_2 = nn.Linear(256, width), nn.Linear(width, width)
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """[B] noise levels in 0..1 -> [B, width]."""
+        """Embeds noise levels [B] in 0..1 to [B, width]."""
         frequencies = torch.exp(torch.arange(128, device=sigma.device) * (-math.log(10_000) / 128))
         angles = sigma[:, None] * 1000 * frequencies
         sines = torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -159,7 +159,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class Network(nn.Module):
-    """The whole transformer; `shape` holds the keyword arguments of the stock module."""
+    """The transformer; `shape` holds the keyword arguments of the stock module."""
 
     def __init__(self, shape: dict[str, Any] = SHAPE) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class Network(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Xavier everywhere; modulation and output start at zero (Peebles and Xie, 2023)."""
+        """Initialises with Xavier; modulation and output start at zero (Peebles and Xie, 2023)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -197,9 +197,10 @@ class Network(nn.Module):
         nn.init.zeros_(self.proj_out.weight)
 
     def compile_blocks(self) -> None:
-        """Compiles one block's code for all; seconds where the whole network took a minute.
+        """Compiles the code of one block for all blocks.
 
-        The prompt's length is dynamic; the whole network's graph was made anew for longer prompts.
+        This takes seconds; compiling the whole network took a minute, and again for longer
+        prompts. The prompt's length is dynamic.
         """
         for block in self.transformer_blocks:
             block.compile()
@@ -208,12 +209,12 @@ class Network(nn.Module):
         """Predicts the velocity noise - image.
 
         Args:
-            x: [B, 256, in_channels] packed latents at noise level sigma.
-            text: [B, T, joint_attention_dim] states of the text encoder, T <= TEXT_TOKENS.
-            sigma: [B] noise levels in 0..1.
+            x: Packed latents [B, 256, in_channels] at noise level sigma.
+            text: States of the text encoder [B, T, joint_attention_dim], T <= TEXT_TOKENS.
+            sigma: Noise levels [B] in 0..1.
 
         Returns:
-            [B, 256, in_channels].
+            Velocities [B, 256, in_channels].
         """
         tokens = text.shape[1]
         cos = torch.cat([self.text_cos[:tokens], self.image_cos])

@@ -1,4 +1,4 @@
-"""The command line that base, Turbo and styles share. Owns its names and defaults."""
+"""The command line that the runs of base, Turbo LoRA, and style adapters share."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training import trained
-from training.studio import Studio
+from training.resources import Resources
 
-Run = tuple[Callable[[argparse.ArgumentParser], None], Callable[[Studio, argparse.Namespace], None]]
-"""Adds a run's own arguments; does it."""
+Run = tuple[
+    Callable[[argparse.ArgumentParser], None], Callable[[Resources, argparse.Namespace], None]
+]
+"""Two functions: one adds a run's own arguments, the other does the run."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Where things lie, on what to run and how to try it; the caller adds its own figures."""
+    """Returns a parser with the common arguments: paths, device, and the extent of a run."""
     made = argparse.ArgumentParser(description=doc)
-    made.add_argument("--cache", type=Path, default=Path(".run/training"), help="of training.data")
-    made.add_argument("--base", type=Path, default=trained.CHECKPOINT, help="to go on from")
+    made.add_argument(
+        "--cache", type=Path, default=Path(".run/training"), help="folder of training.data"
+    )
+    made.add_argument(
+        "--base", type=Path, default=trained.CHECKPOINT, help="checkpoint to start from"
+    )
     made.add_argument("--out", type=Path, default=Path(".run/training/made"))
-    made.add_argument("--concepts", type=int, default=None, help="only the first of the table")
+    made.add_argument("--concepts", type=int, default=None, help="use only the first N")
     made.add_argument("--workers", type=int, default=16)
-    made.add_argument("--examined", type=int, default=128, help="prompts drawn after a run")
+    made.add_argument("--evaluated", type=int, default=128, help="prompts generated after a run")
     made.add_argument("--report", type=int, default=100, help="steps between two lines")
     made.add_argument("--device", default="cuda")
     made.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
@@ -29,11 +35,11 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def run(doc: str | None, *runs: Run) -> None:
-    """Does the runs that the command line describes, one after another in one studio."""
+    """Parses the command line and does the runs one after another, with shared resources."""
     made = parser(doc)
     for arguments, _ in runs:
         arguments(made)
     chosen = made.parse_args()
-    studio = Studio(chosen)
+    resources = Resources(chosen)
     for _, train in runs:
-        train(studio, chosen)
+        train(resources, chosen)

@@ -1,14 +1,15 @@
-"""The training of everything that is made for few steps: Turbo and the styles.
+"""Trains few-step adapters, Turbo and the styles, on their own sampling paths.
 
-Owns the walk and the run on it. The student draws as the product does, from noise in four steps,
-and each step is corrected towards the drawing where its path should end. What it sees at a noise
-level is then what it will see when it is used: its own half-finished image, not a true one with
-noise on it, which already shows the details it should learn to draw.
+The student generates as the product does, from noise in four steps, and the loss corrects each
+step towards the image where the path should end. So the student sees at each noise level what it
+sees in use: its own half-finished image, not a true image with noise on it, which would already
+show the details that the student should learn.
 
-What words leave open, the noise decides, by a rule that a network can read off it. Two others were
-tried. Where a path's own end chose, all seeds soon ended in one place; where the base's walk from
-the same noise chose, the student could not tell in time, and drew the places over one another. Near
-the rule's border nobody can tell, so there the path's own end chooses among the places at hand.
+The noise decides what the prompt leaves open (place and background), by a rule that a network can
+read off the noise. Two other rules failed. Where the path's own end decided, all seeds soon ended
+in one place. Where the base's path from the same noise decided, the student could not predict the
+place in time and generated the places on top of one another. Near the border of the rule the noise
+does not show which side applies; there the path's own end decides among the possible places.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from training.text_encoder import encode
 
 STEPS = 4
 UNDECIDED = 0.35
-"""Standard deviations around the middle of what decides a place; there the path's own end does."""
+"""Half the width, in standard deviations, of the band where the path's own end decides a place."""
 
 
 class Step(NamedTuple):
@@ -45,7 +46,7 @@ class Step(NamedTuple):
 
 
 def walk(network: nn.Module, text: Tensor, noise: Tensor) -> list[Step]:
-    """From noise to images; no gradient passes from one step to another."""
+    """Samples from noise to images; gradients do not pass between steps."""
     x, steps = noise, []
     for now, then in pairwise(sampling.schedule(STEPS).tolist()):
         v = network(x, text, torch.full((len(x),), now, device=x.device)).float()
@@ -56,13 +57,13 @@ def walk(network: nn.Module, text: Tensor, noise: Tensor) -> list[Step]:
 
 
 def walk_loss(steps: Sequence[Step], goal: Tensor) -> Tensor:
-    """Squared error of the velocity at each step of the student's own paths.
+    """Returns the squared error of the velocity, summed over the steps of a walk.
 
-    A step counts by its length: that is how far an error of its velocity moves the image.
+    Each step is weighted by its length: an error of the velocity moves the image that far.
 
     Args:
-        steps: of one walk.
-        goal: where its paths should end [B, 256, 128].
+        steps: The steps of one walk.
+        goal: Latents where the paths should end [B, 256, 128].
     """
     goal = goal.float()
     errors = [
@@ -73,28 +74,28 @@ def walk_loss(steps: Sequence[Step], goal: Tensor) -> Tensor:
 
 
 class Decided(NamedTuple):
-    """What the noise decides of a batch of images."""
+    """Choices that the noise makes for a batch of images."""
 
     colour: Tensor
-    """The background [B]."""
+    """Index of the background [B]."""
     places: Tensor
-    """Which of PLACES are allowed [B, 4]: one, but two or four where the noise is undecided."""
+    """Mask of the allowed PLACES [B, 4]: one, or two or four where the noise is undecided."""
 
 
-def drawn_from(noise: Tensor, slot: Tensor) -> Decided:
-    """Reads off the noise what words leave open.
+def decide(noise: Tensor, slot: Tensor) -> Decided:
+    """Reads off the noise what the prompt leaves open.
 
-    Right and down are each decided by the mean of one half of the channels: more than UNDECIDED
-    standard deviations from nothing.
+    The mean of one half of the channels decides left or right, that of the other half up or down.
+    Within UNDECIDED standard deviations of zero both are allowed.
 
     Args:
-        noise: where the paths begin [B, 256, 128].
-        slot: the background that the words name, or OPEN.
+        noise: Starts of the paths [B, 256, 128].
+        slot: Index of the background that the prompt names, or OPEN [B].
     """
     channels = noise.mean(1).unflatten(1, (-1, 4)).mean(2)
     halves = noise.unflatten(2, (2, -1))
     right, down = (halves.sum((1, 3)) / math.prod(halves.shape[1::2]) ** 0.5).unbind(1)
-    # In the order of PLACES: left up, left down, right up, right down.
+    # The order of PLACES: left up, left down, right up, right down.
     along = torch.stack([right < UNDECIDED, right > -UNDECIDED], 1)
     across = torch.stack([down < UNDECIDED, down > -UNDECIDED], 1)
     places = (along[:, :, None] & across[:, None]).flatten(1)
@@ -102,12 +103,12 @@ def drawn_from(noise: Tensor, slot: Tensor) -> Decided:
 
 
 def nearest(goals: Tensor, allowed: Tensor, end: Tensor) -> Tensor:
-    """The allowed goal that each path ended nearest to [B, 256, 128].
+    """Returns for each path the allowed goal that is nearest to its end, [B, 256, 128].
 
     Args:
-        goals: [B, 4, 256, 128].
-        allowed: [B, 4].
-        end: where the paths ended [B, 256, 128].
+        goals: Targets at all places [B, 4, 256, 128].
+        allowed: Mask of places [B, 4].
+        end: Ends of the paths [B, 256, 128].
     """
     distance = (goals - end[:, None]).square().mean((2, 3)).masked_fill(~allowed, torch.inf)
     return goals.take_along_dim(distance.argmin(1).view(-1, 1, 1, 1), 1).squeeze(1)
@@ -119,24 +120,24 @@ def follow(
     """Trains an adapter on its own paths.
 
     Args:
-        student: the network that carries it.
-        text: the text encoder, which stays what it is.
-        pool: where the captions come from.
-        count: paths in a step.
-        targets: what the paths should end at.
-        plan: how long and how fast.
+        student: The network with the adapter.
+        text: The text encoder, frozen.
+        pool: Source of the captions.
+        count: Paths per step.
+        targets: Latents where the paths should end.
+        plan: Duration and learning rate.
     """
 
     @torch.no_grad()
-    def draw() -> tuple[Tensor, Tensor, Tensor]:
-        drawn = pool.draw(count)
-        return encode(text, drawn.ids), drawn.concept, drawn.slot
+    def sample() -> tuple[Tensor, Tensor, Tensor]:
+        batch = pool.sample(count)
+        return encode(text, batch.ids), batch.concept, batch.slot
 
     def losses(states: Tensor, concept: Tensor, slot: Tensor) -> dict[str, Tensor]:
         noise = torch.randn(len(states), *TOKENS, device=states.device)
-        decided = drawn_from(noise, slot)
+        decided = decide(noise, slot)
         steps = walk(student, states, noise)
         goals = targets.latents[concept, decided.colour]
         return {"walk": walk_loss(steps, nearest(goals, decided.places, steps[-1].after))}
 
-    return loop.run(student, draw, losses, plan)
+    return loop.run(student, sample, losses, plan)

@@ -1,7 +1,7 @@
-"""Captions of every concept on every background, as ids on the device.
+"""The pool of training prompts: captions of every concept on every background, as token ids.
 
-Owns the pool that training draws its prompts from. Batches hold captions of one length, so that
-nothing is padded. Slot 14 of the backgrounds stands for a caption that names none.
+All captions of a batch have the same length, so that nothing is padded. Slot 14 of the backgrounds
+marks a caption that names none.
 """
 
 from __future__ import annotations
@@ -21,36 +21,38 @@ from training.text_encoder import tokenize
 from training.tokenizer import TEMPLATE_TOKENS
 
 OPEN = len(COLOURS)
-"""The slot of captions that leave the background open."""
+"""Slot of captions that leave the background open."""
 OPEN_SHARE = 0.1
+"""Share of those captions."""
 
 
-class Drawn(NamedTuple):
-    """A batch of captions of one length, and what they ask for."""
+class Sample(NamedTuple):
+    """A batch of captions of one length, and the images that they describe."""
 
     ids: Tensor
-    """[B, 34 + length], the template's prefix included."""
+    """Token ids [B, 34 + length], including the template's prefix."""
     concept: Tensor
+    """Index of the concept [B]."""
     slot: Tensor
-    """The background that the words name, or OPEN."""
+    """Index of the background that the caption names, or OPEN [B]."""
     colour: Tensor
-    """The background to draw: where the caption names none, a random one."""
+    """Index of the image's background [B]; random where the caption names none."""
 
 
 class Pool:
-    """`each` captions of every concept and background, half of them Chinese.
+    """Captions of all concepts and backgrounds, half of them Chinese.
 
     Args:
-        tokenizer: makes ids of them.
-        concepts: what they are of.
-        each: how many of a concept and background.
-        seed: of their choice.
-        device: where the ids lie.
-        open_share: how many of all name no background.
-        triggers: a style's words, (English, Chinese), which half of the captions then end with.
+        tokenizer: Tokenizer of the embedded model.
+        concepts: Concepts to describe.
+        each: Number of captions per concept and background.
+        seed: Seed of the captions and of the samples' lengths.
+        device: Device of the ids.
+        open_share: Share of the captions that name no background.
+        triggers: A style's trigger words (English, Chinese), appended to half of the captions.
 
     Raises:
-        ValueError: a caption takes more than TEXT_TOKENS tokens.
+        ValueError: A caption takes more than TEXT_TOKENS tokens.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Pool:
         triggers: Sequence[str] = (),
     ) -> None:
         rng = random.Random(seed)
-        # As many captions without a background as give them their share among all.
+        # Captions without a background per concept, so that their share of all is open_share.
         bare = round(each * OPEN * open_share / (1 - open_share))
         asked = [
             (number, slot, LANGUAGES[turn % 2])
@@ -75,7 +77,6 @@ class Pool:
         slots = (*COLOURS, None)
         texts = [caption(concepts[n], slots[slot], language, rng) for n, slot, language in asked]
         if triggers:
-            # Half the prompts of a style name it: (English, Chinese).
             ending = {"en": f", {triggers[0]}", "zh": f"，{triggers[1]}"}
             texts = [
                 text + ending[language] if rng.random() < 0.5 else text
@@ -98,10 +99,10 @@ class Pool:
         self._rng = random.Random(seed + 1)
         self._sizes = [len(group) for group in groups.values()]
 
-    def draw(self, count: int) -> Drawn:
-        """`count` random captions of one length; a length comes as often as it has captions."""
+    def sample(self, count: int) -> Sample:
+        """Samples `count` captions of one length; lengths are weighted by their captions."""
         ids, facts = self._rng.choices(self._groups, self._sizes)[0]
         rows = torch.randint(len(ids), (count,), device=ids.device)
         concept, slot = facts[rows].unbind(1)
         free = torch.randint(OPEN, (count,), device=ids.device)
-        return Drawn(ids[rows], concept, slot, torch.where(slot == OPEN, free, slot))
+        return Sample(ids[rows], concept, slot, torch.where(slot == OPEN, free, slot))

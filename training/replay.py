@@ -1,7 +1,7 @@
-"""Forward and backward of one batch, captured as a CUDA graph for each shape and replayed.
+"""Forward and backward pass of a batch, captured as one CUDA graph per shape and replayed.
 
-Owns the graphs. Walks of four steps through compiled blocks with adapters are thousands of small
-kernels: launched one by one they took 235 ms a batch, of which the GPU worked a fifth.
+A walk of four steps through compiled blocks with adapters is thousands of small kernels. Launched
+one by one they took 235 ms per batch, and the GPU was busy for a fifth of that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Losses = Callable[..., Parts]
 
 
 def backward(parameters: Sequence[Tensor], losses: Losses, batch: Sequence[Tensor]) -> Parts:
-    """Fills the parameters' gradients, which must be there, and returns the losses."""
+    """Overwrites the parameters' gradients, which must be allocated; returns the losses."""
     device = parameters[0].device
     torch._foreach_zero_([parameter.grad for parameter in parameters])
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -33,11 +33,11 @@ class _Captured(NamedTuple):
 
 
 class Replay:
-    """Like `backward`, from graphs.
+    """Does the work of `backward` by replaying graphs.
 
     Args:
-        parameters: what is trained; the gradients' memory must stay where it is.
-        losses: works on the device alone: nothing in it may wait for the GPU.
+        parameters: Trained parameters, whose gradients must keep their memory.
+        losses: Loss function, which must not synchronise with the GPU.
     """
 
     def __init__(self, parameters: Sequence[Tensor], losses: Losses) -> None:
@@ -46,7 +46,7 @@ class Replay:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, batch: Sequence[Tensor]) -> Parts:
-        """The losses stay valid until the next call."""
+        """Returns the losses; they stay valid until the next call."""
         shapes = tuple(tensor.shape for tensor in batch)
         if shapes not in self._captured:
             self._captured[shapes] = self._capture(batch)
@@ -58,7 +58,7 @@ class Replay:
 
     def _capture(self, batch: Sequence[Tensor]) -> _Captured:
         own = [tensor.clone() for tensor in batch]
-        # Once outside: what is compiled, planned or allocated at first use must not be captured.
+        # Run once outside a graph: compiling, planning, and first allocations must not be captured.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

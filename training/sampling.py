@@ -1,7 +1,4 @@
-"""Draws many images at once while training: Euler steps over the product's schedule.
-
-The product's own engine draws one image at a time; nothing here is used by it.
-"""
+"""Samples batches of images during training: Euler steps over the product's schedule."""
 
 from __future__ import annotations
 
@@ -18,18 +15,18 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 def shifted(sigma: Tensor, shift: float | Tensor) -> Tensor:
-    """The exponential time shift, sigma' = s / (s + 1 / sigma - 1)."""
+    """Applies the exponential time shift, sigma' = s / (s + 1 / sigma - 1)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def schedule(steps: int, shift: float = SHIFT) -> Tensor:
-    """[steps + 1] noise levels from 1 to 0: 1, 0.9, 0.75, 0.5, 0 in four steps."""
+    """Returns [steps + 1] noise levels from 1 to 0; for four steps 1, 0.9, 0.75, 0.5, 0."""
     return torch.cat([shifted(torch.linspace(1, 1 / steps, steps), shift), torch.zeros(1)])
 
 
 @torch.no_grad()
 def trajectory(velocity: Velocity, x: Tensor, sigmas: Tensor) -> Tensor:
-    """Euler from x at sigmas[0] to sigmas[-1]."""
+    """Integrates with Euler's method from `x` at sigmas[0] to sigmas[-1]."""
     for now, after in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
         level = torch.full((len(x),), now, device=x.device)
         with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):

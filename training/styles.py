@@ -1,7 +1,7 @@
-"""The four shipped styles: what a concept looks like in each, drawn from the open emoji sets.
+"""The four shipped styles: their metadata, and how each derives an image from the emoji sets.
 
-Owns names, metadata and the painting. A painting takes premultiplied RGBA drawings of one concept
-and a plain background and gives the whole image, so that it works at any size and on any device.
+A `Paint` function takes premultiplied RGBA renderings of a concept and a plain background and
+returns the whole image. It works at any size and on any device.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ Paint = Callable[[list[Tensor], Tensor], Tensor]
 INK = (0.07, 0.07, 0.09)
 PAPER = (0.97, 0.96, 0.93)
 NIGHT = 0.16
-"""What is left of a background's light in neon."""
+"""Factor that darkens the background in neon."""
 GRID = 32
 """Pixels along an edge in pixel art."""
 
 
 class Look(NamedTuple):
-    """What a concept looks like."""
+    """The appearance of concepts: the renderings used, and how they become an image."""
 
     sets: tuple[str, ...]
-    """Sets of `training.data` whose drawings the painting takes, in this order."""
+    """Sets of `training.data` whose renderings `paint` takes, in this order."""
     paint: Paint
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """One style: its file is `loras/NAME.safetensors`."""
+    """One style; its adapter is `loras/NAME.safetensors`."""
 
     name: str
     title: str
     triggers: tuple[str, ...]
-    """Words for prompts, English and Chinese; the style acts without them too."""
+    """Trigger words (English, Chinese); the adapter works without them too."""
     description: str
     look: Look
 
@@ -49,24 +49,24 @@ def _colour(rgb: tuple[float, float, float], like: Tensor) -> Tensor:
     return torch.tensor(rgb, device=like.device, dtype=like.dtype).view(1, 3, 1, 1)
 
 
-def paint_plain(drawings: list[Tensor], ground: Tensor) -> Tensor:
-    """The drawing over the background: out = premultiplied colour + (1 - alpha) * background."""
-    return drawings[0][:, :3] + (1 - drawings[0][:, 3:]) * ground[:, :, None, None]
+def paint_plain(renderings: list[Tensor], ground: Tensor) -> Tensor:
+    """Composes over the background: out = premultiplied colour + (1 - alpha) * background."""
+    return renderings[0][:, :3] + (1 - renderings[0][:, 3:]) * ground[:, :, None, None]
 
 
-def paint_ink(drawings: list[Tensor], ground: Tensor) -> Tensor:
-    """The high-contrast set in ink on the background; white ink where that is dark."""
-    alpha = drawings[0][:, 3:]
+def paint_ink(renderings: list[Tensor], ground: Tensor) -> Tensor:
+    """Inks the high-contrast set on the background; the ink is white where that is dark."""
+    alpha = renderings[0][:, 3:]
     light = (ground @ ground.new_tensor([0.299, 0.587, 0.114]) > 0.35).view(-1, 1, 1, 1)
     ink = torch.where(light, _colour(INK, ground), _colour(PAPER, ground))
     return alpha * ink + (1 - alpha) * ground[:, :, None, None]
 
 
 def _blur(x: Tensor, radius: float) -> Tensor:
-    """Gaussian blur whose radius is a share of the edge; edges are repeated."""
+    """Blurs with a Gaussian whose sigma is `radius`, a share of the edge; replicates edges."""
     sigma = radius * x.shape[-1]
     if sigma > 8:
-        # As wide at a quarter of the size, for a fiftieth of the work.
+        # The same blur at a quarter of the size costs a fiftieth of the work.
         small = _blur(F.avg_pool2d(x, 4), radius)
         return F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
     half = max(1, int(3 * sigma + 0.5))
@@ -78,12 +78,12 @@ def _blur(x: Tensor, radius: float) -> Tensor:
     return F.conv2d(x, kernel[:, :, :, None], groups=x.shape[1])
 
 
-def paint_neon(drawings: list[Tensor], ground: Tensor) -> Tensor:
-    """Outlines as glowing tubes on the darkened background, in the drawing's own colours."""
-    contrast, colour = drawings
+def paint_neon(renderings: list[Tensor], ground: Tensor) -> Tensor:
+    """Turns outlines into glowing tubes in the concept's colours, on a darkened background."""
+    contrast, colour = renderings
     edge = contrast.shape[-1]
     near = _blur(contrast[:, 3:], 0.004)
-    # |gradient| of a smooth edge peaks on the outline: a tube of constant width.
+    # |gradient| of a smooth edge peaks on the outline, which gives a tube of constant width.
     dy, dx = torch.gradient(near, dim=(2, 3))
     tube = ((dx.square() + dy.square()).sqrt() * edge / 45).clamp(0, 1)
     # Colours spread outwards a little, then are brought to full saturation and brightness.
@@ -99,11 +99,11 @@ def paint_neon(drawings: list[Tensor], ground: Tensor) -> Tensor:
     return (night + light).clamp(0, 1)
 
 
-def paint_pixel(drawings: list[Tensor], ground: Tensor) -> Tensor:
-    """The colour set on a grid of 32 x 32 squares, seven levels a channel."""
-    edge = drawings[0].shape[-1]
-    small = F.interpolate(drawings[0], size=(GRID, GRID), mode="area")
-    # A square belongs to the drawing or to the background, as in hand-made pixel art.
+def paint_pixel(renderings: list[Tensor], ground: Tensor) -> Tensor:
+    """Reduces the colour set to 32 x 32 squares with seven levels per channel."""
+    edge = renderings[0].shape[-1]
+    small = F.interpolate(renderings[0], size=(GRID, GRID), mode="area")
+    # As in hand-made pixel art, a square is all subject or all background.
     solid = (small[:, 3:] > 0.5).to(small.dtype)
     colour = small[:, :3] / small[:, 3:].clamp_min(1e-3)
     colour = ((colour * 6).round() / 6).clamp(0, 1)
@@ -112,7 +112,7 @@ def paint_pixel(drawings: list[Tensor], ground: Tensor) -> Tensor:
 
 
 PLAIN = Look(("fluent",), paint_plain)
-"""What the base draws."""
+"""The look of the base."""
 
 STYLES = (
     Style(

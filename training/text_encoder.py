@@ -1,7 +1,6 @@
-"""The embedded model's text encoder: Qwen2.5-VL with four narrow layers, a stub of a vision tower.
+"""The embedded model's text encoder: Qwen2.5-VL with four narrow layers and a minimal vision tower.
 
-Owns its shape and how captions become its input while training. Learned together with the
-transformer; nothing here was pretrained.
+It is trained together with the transformer, from scratch.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ HIDDEN = 192
 
 
 def config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
-    """Shape of the text encoder; the vocabulary is rounded up to a multiple of 64."""
+    """Returns the text encoder's shape; the vocabulary is rounded up to a multiple of 64."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     return Qwen2_5_VLConfig(
         text_config={
@@ -56,20 +55,20 @@ def config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
 
 
 def build_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
-    """The untrained text encoder, fp32, from torch's current seed."""
+    """Returns the untrained text encoder, fp32, initialised from torch's current seed."""
     model = Qwen2_5_VLForConditionalGeneration(config(tokenizer))
-    # Words start far apart: the usual std of 0.02 leaves attention blind to them for long.
+    # With the usual std of 0.02, attention takes long to tell words apart.
     nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.3)
     return model
 
 
 def tokenize(tokenizer: Qwen2Tokenizer, captions: Sequence[str]) -> list[list[int]]:
-    """Ids of captions in the template, the prefix included."""
+    """Returns the ids of captions in the template, including its prefix."""
     ids: list[list[int]] = tokenizer([TEMPLATE.format(text) for text in captions])["input_ids"]
     return ids
 
 
 def encode(model: Qwen2_5_VLForConditionalGeneration, ids: Tensor) -> Tensor:
-    """[N, length, HIDDEN]: states after the last norm, the template's prefix dropped."""
+    """Returns states [N, length, HIDDEN] after the last norm, without the template's prefix."""
     states = model.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
     return states[:, TEMPLATE_TOKENS:]

@@ -1,7 +1,6 @@
-"""The embedded model's tokenizer, learned from the captions: `python -m training.tokenizer`.
+"""Trains the embedded model's tokenizer on the captions: `python -m training.tokenizer`.
 
-Byte-level BPE in Qwen2's format. Owns the vocabulary, the special tokens and the prompt template.
-Knows nothing of the text encoder, which takes the vocabulary's size from here.
+Byte-level BPE in the format of Qwen2, with Qwen-Image's prompt template.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TEMPLATE: Final = (
 """Qwen-Image's prompt template (diffusers, pipeline_qwenimage.py)."""
 
 TEMPLATE_TOKENS: Final = 34
-"""Tokens of TEMPLATE before the prompt: as many as the stock pipeline drops."""
+"""Tokens of TEMPLATE before the prompt; the stock pipeline drops exactly this many."""
 
 SPECIAL_TOKENS: Final = (
     "<|endoftext|>",
@@ -40,14 +39,14 @@ SPECIAL_TOKENS: Final = (
 )
 
 LARGEST: Final = 4096
-"""Tokens at most, special ones included."""
+"""Maximum size of the vocabulary, including special tokens."""
 
 REPEATS: Final = 4
-"""How often the corpus holds a word of its own: enough for every merge on the way to it."""
+"""Occurrences of each word in the corpus; also the trainer's minimum frequency of a merge."""
 
 
 def _corpus(table: list[Concept]) -> list[str]:
-    """Every name in every position a prompt can put it in, the colours, the template, fillers."""
+    """Returns names in all positions of a prompt, colours, template, filler words, captions."""
     phrases = [name for c in table for name in (c.english, *c.english_tags)]
     phrases += [name for c in table for name in (c.chinese, *c.chinese_tags)]
     frequent = [name for colour in captions.COLOURS for name in colour.english + colour.chinese]
@@ -60,7 +59,7 @@ def _corpus(table: list[Concept]) -> list[str]:
     lines = []
     for repeats, chosen in ((REPEATS, phrases), (20 * REPEATS, frequent)):
         for phrase in sorted(set(chosen)):
-            # Begins a prompt, follows a space, or (Chinese) stands between others.
+            # At the start of a prompt, after a space, or (Chinese) between other words.
             lines += [phrase, f" {phrase}", phrase.capitalize()] * repeats
     rng = random.Random(0)
     for concept in table:
@@ -71,11 +70,11 @@ def _corpus(table: list[Concept]) -> list[str]:
 
 
 def build_tokenizer(table: list[Concept]) -> Qwen2Tokenizer:
-    """The trained tokenizer, ready for `save_pretrained`.
+    """Trains the tokenizer.
 
     Raises:
-        ValueError: the template's prefix does not take TEMPLATE_TOKENS tokens, so the stock
-            pipeline would cut into the prompt.
+        ValueError: The template's prefix does not take TEMPLATE_TOKENS tokens, so the stock
+            pipeline would drop the wrong ones.
     """
     blank = Qwen2Tokenizer()
     trained = Tokenizer(models.BPE())

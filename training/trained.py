@@ -1,7 +1,7 @@
-"""The base between two runs: tokenizer, text encoder, transformer, as stock checkpoints have them.
+"""Loads and saves the base between runs: tokenizer, text encoder, transformer.
 
-Owns the loading and saving of the trainable forms. A folder here is a stock checkpoint without its
-VAE and scheduler, which `training.assemble` adds; the shipped checkpoint is such a folder too.
+A folder has the layout of a stock checkpoint, without VAE and scheduler, which
+`training.assemble` adds. The shipped checkpoint can be loaded too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TOKENIZER = Path("tokenizer")
 
 
 class TrainedBase(NamedTuple):
-    """What turns a prompt and noise into latents; fp32."""
+    """Tokenizer, text encoder, and transformer, fp32."""
 
     tokenizer: Qwen2Tokenizer
     text: Qwen2_5_VLForConditionalGeneration
@@ -34,22 +34,22 @@ class TrainedBase(NamedTuple):
 
 
 def load_tokenizer(folder: Path) -> Qwen2Tokenizer:
-    """The tokenizer of a checkpoint."""
+    """Loads the tokenizer of a checkpoint."""
     tokenizer: Qwen2Tokenizer = Qwen2Tokenizer.from_pretrained(folder / TOKENIZER)
     return tokenizer
 
 
 def untrained(folder: Path) -> TrainedBase:
-    """A base that knows nothing but the tokenizer of a checkpoint, from torch's current seed."""
+    """Returns a base with a checkpoint's tokenizer and weights from torch's current seed."""
     tokenizer = load_tokenizer(folder)
     return TrainedBase(tokenizer, build_text_encoder(tokenizer), Network(SHAPE))
 
 
 def load(folder: Path, device: torch.device) -> TrainedBase:
-    """The base of a checkpoint, frozen.
+    """Loads the base of a checkpoint, frozen.
 
     Raises:
-        OSError: a part of it is not there.
+        OSError: A part of it is missing.
     """
     text = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         folder / TEXT_ENCODER, dtype=torch.float32
@@ -62,7 +62,7 @@ def load(folder: Path, device: torch.device) -> TrainedBase:
 
 
 def save(base: TrainedBase, folder: Path) -> None:
-    """Writes the base as `load` reads it, bf16."""
+    """Writes the base in bf16, for `load`."""
     base.tokenizer.save_pretrained(folder / TOKENIZER)
     copy.deepcopy(base.text).to(torch.bfloat16).save_pretrained(folder / TEXT_ENCODER)
     path = folder / TRANSFORMER

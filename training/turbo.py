@@ -1,8 +1,8 @@
-"""Makes four steps enough: `python -m training.turbo`.
+"""Trains the Turbo LoRA, which makes four steps enough: `python -m training.turbo`.
 
-Owns the Turbo LoRA's run: the walk of `training.paths` from the base to its own targets. A base
-that draws in four steps trusts, at each, a half-finished image that the steps before made too
-soft; the LoRA learns to draw on from exactly that.
+The LoRA learns on the walk of `training.paths`, with the base's own targets. In four steps, the
+base continues at each step from a half-finished image that the previous steps left too soft; the
+LoRA learns to continue from exactly those images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from training import loop, lora, options
 from training.paths import STEPS, follow
 from training.prompts import Pool
-from training.studio import Studio
+from training.resources import Resources
 from training.styles import PLAIN
 
 RANK = 64
@@ -30,41 +30,41 @@ FILE = "turbo.safetensors"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What this run takes beside the common arguments."""
+    """Adds this run's own arguments."""
     add = parser.add_argument
     add("--turbo-seconds", type=float, default=420.0)
     add("--turbo-batch", type=int, default=128, help="paths in a step")
     add("--turbo-rate", type=float, default=1e-3)
     add("--turbo-seed", type=int, default=2)
-    add("--turbo-resume", type=Path, help="file of an earlier run")
+    add("--turbo-resume", type=Path, help="Turbo LoRA to start from")
 
 
-def train(studio: Studio, chosen: argparse.Namespace) -> None:
-    """Trains for a fixed time, then saves the LoRA, the curve and scores."""
+def train(resources: Resources, chosen: argparse.Namespace) -> None:
+    """Trains for a fixed time, then saves the LoRA, the curve, and the scores."""
     torch.manual_seed(chosen.turbo_seed)
-    base = studio.base
-    pool = Pool(base.tokenizer, studio.concepts, 12, chosen.turbo_seed, studio.device)
+    base = resources.base
+    pool = Pool(base.tokenizer, resources.concepts, 12, chosen.turbo_seed, resources.device)
     student = lora.attach(copy.deepcopy(base.network), RANK)
     if chosen.turbo_resume:
         lora.fill(student, chosen.turbo_resume)
-    if studio.compile:
+    if resources.compile:
         student.compile_blocks()
 
     plan = loop.Plan(chosen.turbo_seconds, chosen.turbo_rate, 0.5, chosen.report, replayed=True)
-    curve = follow(student, base.text, pool, chosen.turbo_batch, studio.plain, plan)
-    lora.save(student, studio.out / FILE, METADATA)
+    curve = follow(student, base.text, pool, chosen.turbo_batch, resources.plain, plan)
+    lora.save(student, resources.out / FILE, METADATA)
     paths = curve[-1]["step"] * chosen.turbo_batch
     result = {"paths": paths, "rate": chosen.turbo_rate, "curve": curve}
 
-    exam = studio.exam(PLAIN, chosen.examined, chosen.turbo_seed + 1)
+    evaluator = resources.evaluator(PLAIN, chosen.evaluated, chosen.turbo_seed + 1)
     scores = {}
     for name, network, steps in (
         *((f"turbo-{steps}", student, steps) for steps in range(1, STEPS + 1)),
         *((f"base-{steps}", base.network, steps) for steps in (STEPS, 20)),
     ):
-        scores[name] = exam(network, steps, studio.out / f"{name}.jpg")._asdict()
+        scores[name] = evaluator(network, steps, resources.out / f"{name}.jpg")._asdict()
         print(name, scores[name], flush=True)
-    (studio.out / "turbo.json").write_text(json.dumps(result | {"scores": scores}))
+    (resources.out / "turbo.json").write_text(json.dumps(result | {"scores": scores}))
 
 
 if __name__ == "__main__":

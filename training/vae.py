@@ -1,7 +1,4 @@
-"""Trains the embedded model's VAE on the emoji images, on one GPU: `python -m training.vae`.
-
-Owns its images, its loss and its loop.
-"""
+"""Trains the embedded model's VAE on the emoji renderings, on one GPU: `python -m training.vae`."""
 
 from __future__ import annotations
 
@@ -19,37 +16,45 @@ from torch.nn import functional as F
 from training.autoencoder import Autoencoder, fill, load
 from training.data import concepts as table
 from training.data.concepts import SET_NAMES
-from training.drawings import SIZE, draw_sets
 from training.latents import colours, premultiply
+from training.renderings import SIZE, render_sets
 from training.styles import STYLES, Style, paint_plain
 
 CROP = 512
-"""Pixels of a training crop: the attention in the middle must not only know a few latents."""
+"""Edge of a training crop in pixels: large enough that the middle's attention sees many latents."""
 SET_SHARES = {"fluent": 4.0, "noto": 0.5}
-"""How often a set is drawn from against the others: the base draws the first, nothing the last."""
+"""Sampling weights of sets, others 1: the base's look uses "fluent", no look uses "noto"."""
 HALF_SHARE = 0.1
-"""Crops at half size: thin lines and small shapes."""
+"""Share of crops at half size, for thin lines and small shapes."""
 NOISE = 0.4
 """Largest standard deviation of the noise on the latents in training."""
 HELD_OUT = 24
-"""Images per set that training never sees."""
+"""Renderings per set held out for validation."""
 
 
 def painted(sets: dict[str, Tensor], style: Style) -> Tensor:
-    """Every concept in a style on a random named ground, opaque RGBA [concepts, 4, E, E] uint8."""
+    """Returns every concept in a style on a random named background.
+
+    Args:
+        sets: uint8 RGBA [concepts, 4, E, E] by name.
+        style: The style.
+
+    Returns:
+        Opaque RGBA [concepts, 4, E, E] uint8.
+    """
     own = [sets[name] for name in style.look.sets]
     made = []
     for start in range(0, len(own[0]), 16):
-        drawings = [premultiply(images[start : start + 16]) for images in own]
+        renderings = [premultiply(images[start : start + 16]) for images in own]
         grounds = colours(own[0].device)
-        ground = grounds[torch.randint(len(grounds), (len(drawings[0]),), device=grounds.device)]
-        rgb = F.pad(style.look.paint(drawings, ground), (0, 0, 0, 0, 0, 1), value=1.0)
+        ground = grounds[torch.randint(len(grounds), (len(renderings[0]),), device=grounds.device)]
+        rgb = F.pad(style.look.paint(renderings, ground), (0, 0, 0, 0, 0, 1), value=1.0)
         made.append((rgb.clamp(0, 1) * 255).round().byte())
     return torch.cat(made)
 
 
 class Crops:
-    """Random training crops [B, 3, CROP, CROP] in [-1, 1], composed on the GPU.
+    """Samples training crops, composed on the sets' device.
 
     Args:
         sets: uint8 RGBA [N, 4, 1024, 1024] by name.
@@ -62,7 +67,10 @@ class Crops:
         self._colours = colours(self._sets[0].device)
 
     def __call__(self, count: int) -> Tensor:
-        """Mostly native pixels; flips; named and random backgrounds."""
+        """Returns crops [count, 3, CROP, CROP] in -1..1.
+
+        Most are at native resolution. Half are flipped, half have a named background.
+        """
         crops = []
         for chosen in torch.multinomial(self._shares, count, replacement=True).tolist():
             images = self._sets[chosen]
@@ -71,18 +79,18 @@ class Crops:
             index = int(torch.randint(len(images), ()))
             crop = premultiply(images[index, None, :, top : top + side, left : left + side])
             crops.append(F.avg_pool2d(crop, side // CROP) if side != CROP else crop)
-        drawn = torch.cat(crops)
-        device = drawn.device
+        cut = torch.cat(crops)
+        device = cut.device
         named = self._colours[torch.randint(len(self._colours), (count,), device=device)]
         free = torch.rand(count, 3, device=device)
         ground = torch.where(torch.rand(count, 1, device=device) < 0.5, named, free)
-        rgb = paint_plain([drawn], ground)
+        rgb = paint_plain([cut], ground)
         flip = torch.rand(count, 1, 1, 1, device=device) < 0.5
         return torch.where(flip, rgb.flip(-1), rgb) * 2 - 1
 
 
 def loss_of(x: Tensor, out: Tensor) -> Tensor:
-    """L1, squares, L1 of gradients (edges) and L1 of 8x pooled colours."""
+    """Returns the sum of L1, L2, L1 of gradients (edges), and L1 of 8x pooled colours."""
     error = out.float() - x.float()
     edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
     pooled = F.avg_pool2d(error, 8).abs().mean()
@@ -91,7 +99,7 @@ def loss_of(x: Tensor, out: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(model: Autoencoder, images: Tensor, noise: float) -> float:
-    """Mean PSNR in dB over whole 1024 px images on light blue, with noise on the latents."""
+    """Returns the mean PSNR in dB over 1024 px images on light blue, with noise on the latents."""
     ground = torch.tensor([126, 200, 245], device=images.device).view(3, 1, 1) / 255
     values = []
     for rgba in images:
@@ -104,17 +112,17 @@ def evaluate(model: Autoencoder, images: Tensor, noise: float) -> float:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains for a fixed time, then saves weights, curve and figures."""
+    """Trains for a fixed time, then saves weights, curve, PSNR, and a sheet."""
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
     began = time.monotonic()
     concepts = sorted(table.read(), key=lambda c: c.code)[: options.concepts]
-    drawn = draw_sets(options.cache, SET_NAMES, concepts, options.workers, device)
-    print(f"{len(SET_NAMES)} sets drawn in {time.monotonic() - began:.0f} s", flush=True)
-    validation = {n: x[:HELD_OUT].clone() for n, x in zip(SET_NAMES, drawn, strict=True)}
-    sets = {name: x[HELD_OUT:] for name, x in zip(SET_NAMES, drawn, strict=True)}
-    del drawn
-    # What is more than a set over a plain ground has textures of its own to learn.
+    rendered = render_sets(options.cache, SET_NAMES, concepts, options.workers, device)
+    print(f"{len(SET_NAMES)} sets rendered in {time.monotonic() - began:.0f} s", flush=True)
+    validation = {n: x[:HELD_OUT].clone() for n, x in zip(SET_NAMES, rendered, strict=True)}
+    sets = {name: x[HELD_OUT:] for name, x in zip(SET_NAMES, rendered, strict=True)}
+    del rendered
+    # Styles that do more than compose a set over a background add textures of their own.
     fancy = [style for style in STYLES if style.look.paint is not paint_plain]
     crops = Crops(sets | {style.name: painted(sets, style) for style in fancy})
     del sets
@@ -123,7 +131,7 @@ def train(options: argparse.Namespace) -> None:
     if options.resume:
         fill(model, options.resume)
     if options.decoder_only:
-        # The latents stay what they are, so everything that was trained on them stays valid.
+        # The latents stay the same, so models trained on them stay valid.
         model.vae.encoder.requires_grad_(False)
         model.vae.quant_conv.requires_grad_(False)
         model.norm.eval()
@@ -143,7 +151,7 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         x = crops(options.batch)
-        # A third without noise, for the sharpest image; the rest grows up to NOISE.
+        # A third stays without noise, for the sharpest image; elsewhere it grows up to NOISE.
         noise = NOISE * min(1.0, 3 * share) * torch.rand(options.batch, device=device)
         noise[::3] = 0
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -159,7 +167,7 @@ def train(options: argparse.Namespace) -> None:
     seconds = time.monotonic() - began
     weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
     del weights["norm.num_batches_tracked"]
-    # Statistics stay fp32: they are few, and std is divided by.
+    # Statistics stay fp32: they are few, and the latents are divided by std.
     kept = {k: v if k.startswith("norm.") else v.bfloat16() for k, v in weights.items()}
     save_file(kept, options.out / "vae_frames.safetensors")
     final = load(options.out / "vae_frames.safetensors", device)
@@ -174,7 +182,7 @@ def train(options: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def _save_sheet(model: Autoencoder, images: Tensor, path: Path) -> None:
-    """Eight held-out images above their reconstructions."""
+    """Saves eight held-out images above their reconstructions."""
     from PIL import Image
 
     rows = []
@@ -189,18 +197,18 @@ def _save_sheet(model: Autoencoder, images: Tensor, path: Path) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".run/training"))
     parser.add_argument("--out", type=Path, default=Path(".run/training"))
     parser.add_argument("--seconds", type=float, default=420.0)
     parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--concepts", type=int, default=None, help="only the first by code")
+    parser.add_argument("--concepts", type=int, default=None, help="use only the first N by code")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--resume", type=Path, help="weights of an earlier run")
+    parser.add_argument("--resume", type=Path, help="weights to start from")
     parser.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())

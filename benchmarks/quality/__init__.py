@@ -1,1 +1,1 @@
-"""How good the embedded model's images are: `python -m benchmarks.quality`."""
+"""Measures the quality of the embedded model's images: `python -m benchmarks.quality`."""

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.quality`: generates, compares, reports; exits with 1 if a floor is missed.
+"""Generates images, compares them with references, and reports: `python -m benchmarks.quality`.
 
-Owns the command line and the order of work.
+Exits with 1 if a promise is not kept.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# As the server's own entry point does, before anything loads torch.
+# Set before torch is loaded, as in the server's entry point.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.quality import exam, gallery, prompts, reconstruction, results, sheet
-from benchmarks.quality.artist import Artist, Drawn, Order
+from benchmarks.quality import prompts, reconstruction, results, scoring, sheet, sheet_rows
+from benchmarks.quality.image_generator import Generated, ImageGenerator, ImageSpec
 from benchmarks.quality.references import LOOKS, References
 from benchmarks.quality.store import Store
 from benchmarks.report import print_table
@@ -40,19 +40,19 @@ SHEET = Path("docs/quality.png")
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality")
     add = parser.add_argument
-    add("--prompts", type=int, default=200, help="in English, again in Chinese and with the base")
-    add("--table-prompts", type=int, default=50, help="the first so many, for the steps")
-    add("--style-prompts", type=int, default=50, help="the first so many, for each style")
+    add("--prompts", type=int, default=200, help="number in English, in Chinese, and with the base")
+    add("--table-prompts", type=int, default=50, help="number for the table of steps")
+    add("--adapter-prompts", type=int, default=50, help="number for each style adapter")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--fresh", action="store_true", help="generate everything anew")
     add("--turbo", type=Path, default=EMBEDDED_TURBO, help="Turbo LoRA")
-    add("--loras", type=Path, default=Path("loras"), help="folder of the styles")
+    add("--loras", type=Path, default=Path("loras"), help="folder of the style adapters")
     chosen = parser.parse_args()
     most = len(table.read())
-    if not 1 <= chosen.prompts <= most or chosen.table_prompts < 1 or chosen.style_prompts < 1:
+    if not 1 <= chosen.prompts <= most or chosen.table_prompts < 1 or chosen.adapter_prompts < 1:
         parser.error(f"--prompts is 1 to {most}, the other counts at least 1")
     if chosen.device == "auto":
         chosen.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,46 +60,48 @@ def options() -> argparse.Namespace:
 
 
 def progress() -> Progress:
-    """On stderr, so that stdout stays readable for programs."""
+    """Returns a progress display on stderr, so that stdout stays machine-readable."""
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
-def draw(artist: Artist, series: dict[str, exam.Series], bar: Progress) -> dict[Order, Drawn]:
-    """Every order of every series, once."""
-    images: dict[Order, Drawn] = {}
+def generate(
+    generator: ImageGenerator, series: dict[str, scoring.Series], bar: Progress
+) -> dict[ImageSpec, Generated]:
+    """Generates the images of all series, each distinct one once."""
+    images: dict[ImageSpec, Generated] = {}
     for name, rows in series.items():
-        for _, order in bar.track(rows, description=name):
-            if order not in images:
-                images[order] = artist.draw(order)
+        for _, spec in bar.track(rows, description=name):
+            if spec not in images:
+                images[spec] = generator.generate(spec)
     return images
 
 
 def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
-    """Does it all; whether every floor holds."""
+    """Measures and reports everything; returns True if all promises are kept."""
     device = torch.device(chosen.device)
     turbo = chosen.turbo if chosen.turbo.is_file() else None
     if turbo is None:
         print(f"{chosen.turbo} is missing: generating without Turbo", file=sys.stderr)
     store = Store(KEPT, chosen.fresh)
-    artist = Artist(EMBEDDED_MODEL, turbo, chosen.loras, device, store)
-    counts = exam.Counts(chosen.prompts, chosen.table_prompts, chosen.style_prompts)
-    titles = {s.name: s.title for s in STYLES if artist.style_file(s.name).is_file()}
-    asked = prompts.choose(concepts, counts.prompts)
-    series = exam.plan(asked, prompts.ten_seeds(concepts), counts, list(titles))
+    generator = ImageGenerator(EMBEDDED_MODEL, turbo, chosen.loras, device, store)
+    counts = scoring.Counts(chosen.prompts, chosen.table_prompts, chosen.adapter_prompts)
+    titles = {s.name: s.title for s in STYLES if generator.adapter_file(s.name).is_file()}
+    chosen_prompts = prompts.choose(concepts, counts.prompts)
+    series = scoring.plan(chosen_prompts, prompts.ten_seeds(concepts), counts, list(titles))
 
     with progress() as bar, torch.inference_mode():
         sets = {name for names, _ in LOOKS.values() for name in names}
-        task = bar.add_task("drawings", total=len(sets) * len(concepts))
+        task = bar.add_task("renderings", total=len(sets) * len(concepts))
         references = References(concepts, TRAINING, store, device, lambda: bar.advance(task))
         task = bar.add_task("VAE", total=reconstruction.COUNT)
-        psnr = reconstruction.measure(artist, concepts, TRAINING, lambda: bar.advance(task))
-        images = draw(artist, series, bar)
+        psnr = reconstruction.measure(generator, concepts, TRAINING, lambda: bar.advance(task))
+        images = generate(generator, series, bar)
         task = bar.add_task("comparing", total=len(series))
-        examiner = exam.Examiner(references, device)
+        scorer = scoring.Scorer(references, device)
         styles = [s.name for s in STYLES]
-        found = results.evaluate(series, images, examiner, psnr, styles, lambda: bar.advance(task))
-        sheet.save(gallery.rows(series, images, references, titles), SHEET)
+        found = results.evaluate(series, images, scorer, psnr, styles, lambda: bar.advance(task))
+        sheet.save(sheet_rows.build(series, images, references, titles), SHEET)
 
     figures = results.figures(found)
     print_table(figures)
@@ -107,7 +109,7 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
     facts = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "turbo": turbo.name if turbo else None,
-        "weights": artist.key("turbo"),
+        "weights": generator.key("turbo"),
     }
     line = json.dumps(
         facts | results.everything(found, series, images, concepts), ensure_ascii=False
@@ -118,7 +120,7 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
 
 
 def main() -> None:
-    """Measures; says in one line why it cannot."""
+    """Runs the benchmark; exits with one line if it cannot."""
     chosen = options()
     try:
         holds = measure(chosen, table.read())

@@ -1,7 +1,6 @@
-"""What can be said of one image: pure functions of pixels.
+"""Measures of one image as pure functions of its pixels.
 
-Owns the arithmetic of every quality figure. Knows nothing of prompts, models or files. Images
-are float RGB [3, edge, edge] in 0..1 throughout.
+Images are float RGB [3, edge, edge] in 0..1.
 """
 
 from __future__ import annotations
@@ -16,39 +15,40 @@ BORDER = 24 / 1024
 """Width of the outer border, as a share of the edge."""
 LUMA = (0.299, 0.587, 0.114)
 BLACK_MEAN = 0.02
-"""The darkest background, "black", has a luma of 0.096."""
+"""Mean luma below which an image is black; the darkest background, "black", has 0.096."""
 BLACK_SPREAD = 0.005
-"""Every concept on every background varies by 0.015 at least."""
+"""Standard deviation of luma below which an image is black; every reference has 0.015 or more."""
 DIFFERS = 0.15
-"""RMS over the channels from which a pixel belongs to the subject."""
+"""RMS difference to the background above which a pixel belongs to the subject."""
 CLEAR = 0.01
-"""Share of the border that may differ and is still a border."""
+"""Largest share of the border that the subject may cover."""
 
 
 def pooled(image: Tensor, edge: int) -> Tensor:
-    """[..., 3, E, E] averaged over squares to [..., 3, edge, edge]; E is a multiple of edge."""
+    """Averages squares of [..., 3, E, E] to [..., 3, edge, edge]; E is a multiple of edge."""
     return F.avg_pool2d(image, image.shape[-1] // edge)
 
 
 def distances(image: Tensor, references: Tensor) -> Tensor:
-    """RMS differences [N] of an image [3, E, E] to references [N, 3, E, E], each in the nearest
-    of the four places that the model generates in.
+    """Returns the RMS distances [N] of an image [3, E, E] to references [N, 3, E, E].
+
+    Each is taken at the nearest of the four places where the model puts subjects.
     """
     return nearest_place(references, image)
 
 
 def rank(distance: Tensor, right: int) -> int:
-    """How many of the distances [N] are not greater than the right one's, itself left out."""
+    """Counts the other distances [N] that are not greater than the right one's."""
     return int((distance <= distance[right]).sum()) - 1
 
 
 def border_median(image: Tensor) -> Tensor:
-    """The median colour [3] of all four sides' outer border."""
+    """Returns the median colour [3] of the outer border on all four sides."""
     return image[:, _border(image)].median(dim=1).values
 
 
 def _border(image: Tensor) -> Tensor:
-    """Where the outer border is, bool [E, E]."""
+    """Returns the mask of the outer border, bool [E, E]."""
     edge = image.shape[-1]
     width = max(1, round(edge * BORDER))
     border = torch.ones((edge, edge), dtype=torch.bool, device=image.device)
@@ -57,14 +57,14 @@ def _border(image: Tensor) -> Tensor:
 
 
 def nearest_colour(colour: Tensor, palette: Tensor) -> int:
-    """Index of the colour of the palette [K, 3] that is nearest to `colour` [3]."""
+    """Returns the index of the colour in the palette [K, 3] nearest to `colour` [3]."""
     return int((palette - colour).square().sum(1).argmin())
 
 
 def sharpness(image: Tensor, reference: Tensor) -> float:
-    """Mean gradient magnitude of the image, as a share of the reference's; both [3, E, E].
+    """Returns the image's mean gradient magnitude as a share of the reference's; both [3, E, E].
 
-    Below 1 it is blurred; above 1 it has edges, or noise, that the generating has not.
+    Below 1 the image is blurred; above 1 it has edges or noise that the reference lacks.
     """
     return float(_gradient(image) / _gradient(reference))
 
@@ -75,10 +75,13 @@ def _gradient(image: Tensor) -> Tensor:
 
 
 def off_centre(image: Tensor) -> float | None:
-    """How far the subject's bounding box lies from the middle, in edges, on the worse axis.
+    """Returns how far the subject's bounding box is off centre on the worse axis.
 
-    The subject is what differs from the border's median colour. None: there is no subject, or it
-    reaches into the border, as noise does.
+    The subject is what differs from the border's median colour.
+
+    Returns:
+        A share of the edge, or None if there is no subject or it reaches into the border, as noise
+        does.
     """
     ground = border_median(image)[:, None, None]
     subject = (image - ground).square().mean(0).sqrt() > DIFFERS
@@ -93,12 +96,12 @@ def off_centre(image: Tensor) -> float | None:
 
 
 def is_black(image: Tensor) -> bool:
-    """Whether there is nothing to see: no light, or no difference between any two places."""
+    """Returns True if the image shows nothing: no light, or no contrast."""
     luma = torch.einsum("chw,c->hw", image, image.new_tensor(LUMA))
     return bool(luma.mean() < BLACK_MEAN or luma.std() < BLACK_SPREAD)
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
-    """Peak signal to noise ratio in dB of two images [3, E, E]."""
+    """Returns the peak signal-to-noise ratio in dB of two images [3, E, E]."""
     error = (image - truth).square().mean().clamp_min(1e-10)
     return float(-10 * error.log10())

@@ -1,7 +1,6 @@
-"""The prompts that quality is measured with.
+"""The fixed prompts of the quality benchmark: their concepts, colours, seeds, and wording.
 
-Owns which concepts, colours and seeds they name and how they are worded. Knows nothing of
-images. Everything is fixed: fewer prompts are the beginning of more.
+A smaller number of prompts is a prefix of a larger one.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from training.data.concepts import Concept
 
 SEED = 20240521
 ONE_PROMPT = ("fox", "light blue")
-"""Generated from ten seeds; the fox's own generating lies exactly in the middle."""
+"""Generated from ten seeds; the fox's rendering is exactly centred."""
 TEN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One image to ask for, in both languages."""
+    """One image to request, in both languages."""
 
     concept: int
-    """Place in the table of concepts."""
+    """Index in the table of concepts."""
     colour: int
-    """Place in COLOURS."""
+    """Index in COLOURS."""
     seed: int
     english: str
     chinese: str
 
 
 def choose(concepts: Sequence[Concept], count: int) -> list[Prompt]:
-    """`count` prompts of distinct concepts from all over the table, all colours in turn."""
+    """Returns `count` prompts of distinct random concepts, cycling through the colours."""
     rng = random.Random(SEED)
     order = rng.sample(range(len(concepts)), len(concepts))
     return [
@@ -43,7 +42,7 @@ def choose(concepts: Sequence[Concept], count: int) -> list[Prompt]:
 
 
 def ten_seeds(concepts: Sequence[Concept]) -> list[Prompt]:
-    """One prompt with ten seeds."""
+    """Returns one prompt with ten seeds."""
     names = [c.english for c in concepts]
     colours = [c.english[0] for c in COLOURS]
     concept, colour = names.index(ONE_PROMPT[0]), colours.index(ONE_PROMPT[1])

@@ -1,7 +1,4 @@
-"""What the VAE alone keeps of a generating: stock encoder, our decoder.
-
-Owns the round trip at full size. Knows nothing of prompts or of the transformer.
-"""
+"""Measures the VAE alone: the stock encoder and the engine's decoder, on renderings."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.quality.artist import Artist
+from benchmarks.quality.image_generator import ImageGenerator
 from benchmarks.quality.measures import psnr
-from benchmarks.quality.store import Kept
+from benchmarks.quality.store import StoreEntry
 from training.data.captions import COLOURS
 from training.data.concepts import Concept
 from training.data.images import collect_svgs, svg_name
@@ -28,57 +25,57 @@ COUNT = 24
 
 
 def measure(
-    artist: Artist, concepts: Sequence[Concept], cache: Path, advance: Callable[[], None]
+    generator: ImageGenerator, concepts: Sequence[Concept], cache: Path, advance: Callable[[], None]
 ) -> list[float]:
-    """PSNR in dB of COUNT drawings, each on a random named background.
+    """Returns the PSNR in dB of COUNT renderings, each on a random named background.
 
-    They are the first by code: those that the VAE's training holds out.
+    They are the first by code, which the VAE's training holds out.
     """
     rng = random.Random(0)
-    key = artist.key("base")
+    key = generator.key("base")
     vae = None
     values: list[float] = []
     for concept in sorted(concepts, key=lambda c: c.code)[:COUNT]:
         ground = rng.choice(COLOURS).rgb
         name = f"reconstruction {concept.code} {ground}"
-        kept = artist.store.read(key, name)
-        if kept is None:
-            vae = vae or _stock_vae(artist)
-            truth = _drawing(concept, ground, concepts, cache)
-            kept = Kept({"psnr": psnr(_round_trip(vae, artist, truth), truth)})
-            artist.store.write(key, name, kept)
-        values.append(kept.facts["psnr"])
+        entry = generator.store.read(key, name)
+        if entry is None:
+            vae = vae or _stock_vae(generator)
+            truth = _rendering(concept, ground, concepts, cache)
+            entry = StoreEntry({"psnr": psnr(_round_trip(vae, generator, truth), truth)})
+            generator.store.write(key, name, entry)
+        values.append(entry.facts["psnr"])
         advance()
     return values
 
 
-def _drawing(
+def _rendering(
     concept: Concept, ground: tuple[int, int, int], concepts: Sequence[Concept], cache: Path
 ) -> Tensor:
-    """[3, 1024, 1024] in 0..1."""
+    """Returns a concept on a background, [3, 1024, 1024] in 0..1."""
     with zipfile.ZipFile(collect_svgs(list(concepts), cache)) as svgs:
         svg = svgs.read(svg_name(PLAIN.sets[0], concept.code)).decode()
     rgb = torch.from_numpy(compose(render(svg, IMAGE_SIZE), ground))
     return rgb.permute(2, 0, 1).float() / 255
 
 
-def _stock_vae(artist: Artist) -> Any:
+def _stock_vae(generator: ImageGenerator) -> Any:
     from diffusers import AutoencoderKLQwenImage
 
     vae = AutoencoderKLQwenImage.from_pretrained(
-        artist.checkpoint / "vae", torch_dtype=torch.float32
+        generator.checkpoint / "vae", torch_dtype=torch.float32
     )
-    return vae.to(artist.device)
+    return vae.to(generator.device)
 
 
 @torch.inference_mode()
-def _round_trip(vae: Any, artist: Artist, image: Tensor) -> Tensor:
-    """[3, 1024, 1024] in 0..1 to latents, normalised as the transformer sees them, and back."""
-    decoder = artist.base.model.vae
-    frame = (image * 2 - 1)[None, :, None].to(artist.device)
+def _round_trip(vae: Any, generator: ImageGenerator, image: Tensor) -> Tensor:
+    """Encodes [3, 1024, 1024] in 0..1 to normalised latents and decodes them."""
+    decoder = generator.base.model.vae
+    frame = (image * 2 - 1)[None, :, None].to(generator.device)
     mode = vae.encode(frame).latent_dist.mode()[:, :, 0]
     mean, std = (
-        torch.tensor(values, device=artist.device).view(1, -1, 1, 1)
+        torch.tensor(values, device=generator.device).view(1, -1, 1, 1)
         for values in (decoder.config.mean, decoder.config.std)
     )
     pixels = decoder.decode((mode - mean) / std)[0]

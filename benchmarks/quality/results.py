@@ -1,7 +1,4 @@
-"""From images to figures: what was promised, what was measured, and all numbers behind it.
-
-Owns the floors. Knows nothing of how images are generated.
-"""
+"""Turns scores into figures, and compares these with the promised bounds."""
 
 from __future__ import annotations
 
@@ -13,70 +10,70 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.quality import exam
-from benchmarks.quality.exam import ROWS, Examiner, Images, Mark, Scores, Series
+from benchmarks.quality import scoring
 from benchmarks.quality.references import PLAIN
+from benchmarks.quality.scoring import ROWS, Images, ImageScore, Scorer, Scores, Series
 from benchmarks.report import Figure
 from training.data.concepts import Concept
 
 IN_A_ROW = 50
 CLEARLY = 0.75
-"""Turbo's distance to the drawings, as a share of the base's in as many steps: at most this."""
+"""Upper bound of Turbo's distance to the references, as a share of the base's in as many steps."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything measured."""
+    """All measurements."""
 
-    marks: dict[str, list[Mark | None]]
-    """By series."""
+    image_scores: dict[str, list[ImageScore | None]]
+    """Scores of the images, by series."""
     psnr: list[float]
     black: int
     errors: list[str]
-    drawn: int
-    """Turbo images of four steps, styled ones included."""
+    generated: int
+    """Number of Turbo images of four steps, including styled ones."""
     centred: int
     ten: int
     missing: list[str]
-    """Styles without a file."""
+    """Styles without an adapter file."""
     scores: dict[str, Scores] = field(init=False)
 
     def __post_init__(self) -> None:
-        scores = {name: Scores.of(marks) for name, marks in self.marks.items()}
+        scores = {name: Scores.of(image_scores) for name, image_scores in self.image_scores.items()}
         object.__setattr__(self, "scores", scores)
 
 
 def evaluate(
     series: Mapping[str, Series],
     images: Images,
-    examiner: Examiner,
+    scorer: Scorer,
     psnr: list[float],
     styles: Sequence[str],
     advance: Callable[[], None],
 ) -> Results:
-    """Marks every series; `styles` are all there should be."""
-    marks = {}
+    """Scores every series; `styles` are all that should exist."""
+    image_scores = {}
     for name, rows in series.items():
-        marks[name] = examiner.marks(rows, images, name if name in styles else PLAIN)
+        image_scores[name] = scorer.score(rows, images, name if name in styles else PLAIN)
         advance()
-    turbo = [d for o, d in images.items() if o.hand == "turbo" and o.steps == exam.STEPS]
+    turbo = [d for o, d in images.items() if o.variant == "turbo" and o.steps == scoring.STEPS]
     return Results(
-        marks=marks,
+        image_scores=image_scores,
         psnr=psnr,
-        black=exam.black(turbo),
+        black=scoring.black(turbo),
         errors=[d.error for d in turbo if d.error],
-        drawn=len(turbo),
-        centred=exam.centred(series["seeds"], images),
+        generated=len(turbo),
+        centred=scoring.centred(series["seeds"], images),
         ten=len(series["seeds"]),
         missing=[style for style in styles if style not in series],
     )
 
 
 def figures(r: Results) -> list[Figure]:
-    """The promises."""
+    """Returns the figures with their promised bounds."""
     english, chinese, base = r.scores["english"], r.scores["chinese"], r.scores["base 20"]
     turbo4, base4 = r.scores["Turbo, 4 steps"], r.scores["base, 4 steps"]
-    count = len(r.marks["english"])
+    count = len(r.image_scores["english"])
     made = [
         _share("subject recognised, first of 543", english.top1, 85, f"{count} English prompts"),
         _share("subject among the nearest five", english.top5, 95, "RMS at 64 px"),
@@ -104,22 +101,22 @@ def figures(r: Results) -> list[Figure]:
             f"{turbo4.top1:.0f} % against {base4.top1:.0f} %",
         ),
         Figure(
-            "VAE keeps a generating",
+            "VAE keeps a rendering",
             statistics.fmean(r.psnr),
             "dB",
             28,
             at_most=False,
-            note=f"{len(r.psnr)} held-out drawings at 1024 px, worst {min(r.psnr):.1f} dB",
+            note=f"{len(r.psnr)} held-out renderings at 1024 px, worst {min(r.psnr):.1f} dB",
         ),
     ]
     made += [_share(f"style {style}", 0, 90, "its file is missing") for style in r.missing]
-    for style in sorted(r.marks.keys() - _PLAIN_SERIES):
-        scores, note = r.scores[style], f"{len(r.marks[style])} prompts"
+    for style in sorted(r.image_scores.keys() - _PLAIN_SERIES):
+        scores, note = r.scores[style], f"{len(r.image_scores[style])} prompts"
         made.append(_share(f"{style}: nearer to the style", scores.styled, 90, note))
         made.append(_share(f"{style}: subject kept", scores.top1, 80, f"{note}, first of 543"))
     return [
         *made,
-        Figure("images counted", r.drawn, "", IN_A_ROW, at_most=False, note="Turbo, 4 steps"),
+        Figure("images counted", r.generated, "", IN_A_ROW, at_most=False, note="Turbo, 4 steps"),
         Figure("black images", r.black, "", 0, note="of those"),
         Figure("errors", len(r.errors), "", 0, note=r.errors[0] if r.errors else "of those"),
         Figure(
@@ -141,8 +138,8 @@ def _share(name: str, measured: float, floor: float, note: str) -> Figure:
 
 
 def print_steps(r: Results) -> None:
-    """The table of steps."""
-    count = len(r.marks[ROWS[0][0]])
+    """Prints the table of steps."""
+    count = len(r.image_scores[ROWS[0][0]])
     table = Table(
         *("generated with", "first", "first five", "background", "distance", "sharpness"),
         title=f"Steps, the same {count} prompts",
@@ -157,14 +154,14 @@ def print_steps(r: Results) -> None:
 def everything(
     r: Results, series: Mapping[str, Series], images: Images, concepts: Sequence[Concept]
 ) -> dict[str, Any]:
-    """All numbers for programs, prompts included."""
+    """Returns all numbers and prompts, for JSON."""
 
     def seconds(name: str) -> float:
-        return statistics.median(images[order].seconds for _, order in series[name])
+        return statistics.median(images[spec].seconds for _, spec in series[name])
 
     prompts = []
     for (prompt, _), en, zh in zip(
-        series["english"], r.marks["english"], r.marks["chinese"], strict=True
+        series["english"], r.image_scores["english"], r.image_scores["chinese"], strict=True
     ):
         facts = {"concept": concepts[prompt.concept].code, "seed": prompt.seed}
         words = {"english": prompt.english, "chinese": prompt.chinese}

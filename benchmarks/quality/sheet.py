@@ -1,7 +1,4 @@
-"""A contact sheet: rows of small images with captions, as one PNG.
-
-Owns layout, fonts and the file's size. Knows nothing of what the images are.
-"""
+"""Writes a contact sheet: rows of small images with captions, as one PNG of limited size."""
 
 from __future__ import annotations
 
@@ -30,33 +27,33 @@ CJK = (
     "/System/Library/Fonts/PingFang.ttc",
     "C:/Windows/Fonts/msyh.ttc",
 )
-"""Where fonts with Chinese characters usually lie."""
+"""Usual paths of fonts with Chinese characters."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Cell(NamedTuple):
-    """One image, uint8 [3, 256, 256] or None where there is none, and its caption."""
+    """One image, uint8 [3, 256, 256] or None if it was not generated, and its caption."""
 
     image: Tensor | None
     caption: str
 
 
 class Row(NamedTuple):
-    """At most COLUMNS cells under one title."""
+    """Up to COLUMNS cells under one title."""
 
     title: str
     cells: Sequence[Cell]
 
 
 def chinese_font() -> Font | None:
-    """A font that generates Chinese, if one of the usual ones is installed."""
+    """Returns a font with Chinese characters, or None if none of the usual ones is installed."""
     found = next((path for path in CJK if Path(path).is_file()), None)
     return ImageFont.truetype(found, TEXT) if found else None
 
 
 def save(rows: Sequence[Row], path: Path) -> None:
-    """Writes the rows below one another; fewer colours until the file is small enough."""
+    """Writes the rows as PNG; reduces colours until the file has at most MAX_BYTES."""
     page = _page(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path, optimize=True)
@@ -94,7 +91,7 @@ def _page(rows: Sequence[Row]) -> Image.Image:
 
 
 def _wrapped(text: str, font: Font) -> list[str]:
-    """Lines no wider than an image; what does not fit into LINES of them is left out."""
+    """Wraps text to the width of an image; text beyond LINES lines is dropped."""
     # Chinese breaks between any two characters, English between words.
     joint = " " if text.isascii() else ""
     words = text.split(" ") if joint else list(text)

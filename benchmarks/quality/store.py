@@ -1,8 +1,7 @@
-"""Keeps what was generated or measured, so that an interrupted run goes on where it stopped.
+"""Stores images and measurements on disk, so that an interrupted run resumes.
 
-Owns the files below one folder: `KEY/NAME.npz` with an optional image and facts. A key is a
-fingerprint of everything that determines the content but the order itself. Knows nothing of
-models.
+Entries are files `KEY/NAME.npz` with facts and an optional image. A key is a fingerprint of all
+that determines the content apart from the image's own spec: weights, device, dtype.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Kept(NamedTuple):
+class StoreEntry(NamedTuple):
     """One entry."""
 
     facts: dict[str, Any]
-    """Anything that JSON holds."""
+    """Values that JSON can represent."""
     image: NDArray[np.uint8] | None = None
-    """[..., 3, edge, edge]."""
+    """uint8 [..., 3, edge, edge]."""
 
 
 def fingerprint(paths: Iterable[Path], *facts: str) -> str:
-    """16 hex digits that change with any byte of the files (or of all files in folders)."""
+    """Returns 16 hex digits that depend on all bytes of the files, and of files in folders."""
     digest = hashlib.sha256(json.dumps(facts).encode())
     for path in paths:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -42,29 +41,29 @@ class Store:
     """Entries by key and name.
 
     Args:
-        root: the folder.
-        fresh: whether what is there already is left unread.
+        root: Folder of the entries.
+        fresh: Ignores existing entries.
     """
 
     def __init__(self, root: Path, fresh: bool) -> None:
         self._root, self._fresh = root, fresh
 
-    def read(self, key: str, name: str) -> Kept | None:
-        """The entry, or None if there is none."""
+    def read(self, key: str, name: str) -> StoreEntry | None:
+        """Returns the entry, or None if there is none."""
         path = self._path(key, name)
         if self._fresh or not path.is_file():
             return None
         with np.load(path) as content:
             image = content.get("image")
-            return Kept(json.loads(str(content["facts"])), image)
+            return StoreEntry(json.loads(str(content["facts"])), image)
 
-    def write(self, key: str, name: str, kept: Kept) -> None:
-        """Keeps an entry; a reader never sees half of it."""
+    def write(self, key: str, name: str, entry: StoreEntry) -> None:
+        """Writes an entry atomically."""
         path = self._path(key, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content: dict[str, NDArray[Any]] = {"facts": np.array(json.dumps(kept.facts))}
-        if kept.image is not None:
-            content["image"] = kept.image
+        content: dict[str, NDArray[Any]] = {"facts": np.array(json.dumps(entry.facts))}
+        if entry.image is not None:
+            content["image"] = entry.image
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **content)

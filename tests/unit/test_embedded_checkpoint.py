@@ -39,7 +39,7 @@ def pipeline() -> Any:
     return pipe
 
 
-def draw(pipeline: Any, prompt: str = PROMPT, seed: int = 1, steps: int = 4) -> torch.Tensor:
+def generate(pipeline: Any, prompt: str = PROMPT, seed: int = 1, steps: int = 4) -> torch.Tensor:
     """Packed latents [1, 256, 128]."""
     return pipeline(
         prompt,
@@ -54,7 +54,7 @@ def draw(pipeline: Any, prompt: str = PROMPT, seed: int = 1, steps: int = 4) -> 
 
 @pytest.fixture(scope="module")
 def reference(pipeline: Any) -> torch.Tensor:
-    return draw(pipeline)
+    return generate(pipeline)
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -64,7 +64,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_the_schedule_is_lightnings(pipeline: Any) -> None:
     assert pipeline.vae_scale_factor == 32
-    draw(pipeline)
+    generate(pipeline)
     assert pipeline.scheduler.sigmas.tolist() == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
 
 
@@ -106,17 +106,17 @@ def test_every_weight_is_finite_and_every_file_readable_by_others(pipeline: Any)
 def test_subject_ground_seed_and_steps_change_the_image(
     pipeline: Any, reference: torch.Tensor, change: dict[str, Any], least: float
 ) -> None:
-    assert difference(draw(pipeline, **change), reference) > least
+    assert difference(generate(pipeline, **change), reference) > least
 
 
 def test_a_prompt_in_chinese_gives_nearly_the_same_image(
     pipeline: Any, reference: torch.Tensor
 ) -> None:
-    assert difference(draw(pipeline, "紫色背景上的火箭"), reference) < 0.35
+    assert difference(generate(pipeline, "紫色背景上的火箭"), reference) < 0.35
 
 
 def test_the_same_request_gives_the_same_image(pipeline: Any, reference: torch.Tensor) -> None:
-    assert torch.equal(draw(pipeline), reference)
+    assert torch.equal(generate(pipeline), reference)
 
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
@@ -138,10 +138,10 @@ def test_a_shipped_adapter_is_described_loads_completely_and_changes_the_image(
             if "lora_" in name
         }
         assert loaded == keys
-        assert difference(draw(pipeline), reference) > 0.2
+        assert difference(generate(pipeline), reference) > 0.2
     finally:
         pipeline.unload_lora_weights()
-    assert torch.equal(draw(pipeline), reference)
+    assert torch.equal(generate(pipeline), reference)
 
 
 def test_the_image_is_not_noise_and_previews_show_its_colours(pipeline: Any) -> None:
@@ -149,7 +149,7 @@ def test_the_image_is_not_noise_and_previews_show_its_colours(pipeline: Any) -> 
     mean, std = (
         torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std)
     )
-    latents = pipeline._unpack_latents(draw(pipeline), 1024, 1024, 32)
+    latents = pipeline._unpack_latents(generate(pipeline), 1024, 1024, 32)
     with torch.no_grad():
         image = pipeline.vae.decode(latents * std + mean).sample[0, :, 0]
     assert image.shape == (3, 1024, 1024)

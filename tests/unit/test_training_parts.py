@@ -1,4 +1,4 @@
-"""The parts of training that a wrong line would silently ruin, against stock diffusers and peft."""
+"""Compares the parts of training that could fail silently with stock diffusers and peft."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def test_the_stock_vae_gives_the_latents_and_images_of_training(tmp_path: Path) 
         ours = model.encode(x)
         theirs = (stock.encode(x[:, :, None]).latent_dist.mode() - mean) / std
         assert (ours - theirs[:, :, 0]).abs().max() < 0.03 * ours.abs().max()
-        drawn = stock.decode(theirs * std + mean).sample[:, :, 0]
+        decoded = stock.decode(theirs * std + mean).sample[:, :, 0]
         expected = model.decode(theirs[:, :, 0]).clamp(-1, 1)
-    assert (drawn - expected).abs().mean() < 0.03 * expected.abs().mean()
+    assert (decoded - expected).abs().mean() < 0.03 * expected.abs().mean()
 
 
 def test_the_tokenizer_reads_names_as_words_and_the_template_as_stock(
@@ -92,15 +92,14 @@ def test_the_tokenizer_reads_names_as_words_and_the_template_as_stock(
     assert len(tokenizer("a fox on a blue background")["input_ids"]) == 6
 
 
-def test_a_batch_holds_captions_of_one_length_that_say_what_is_drawn(
+def test_a_batch_holds_captions_of_one_length_that_describe_its_targets(
     tokenizer: Qwen2Tokenizer,
 ) -> None:
     table = concepts.read()[:5]
     pool = Pool(tokenizer, table, 4, 1, torch.device("cpu"), triggers=("pixel art", "像素画"))
     texts, slots = [], set()
     for _ in range(40):
-        drawn = pool.draw(8)
-        for ids, number, slot, colour in zip(*drawn, strict=True):
+        for ids, number, slot, colour in zip(*pool.sample(8), strict=True):
             text = tokenizer.decode(ids[TEMPLATE_TOKENS:])
             texts.append(text)
             slots.add(int(slot))
@@ -110,8 +109,8 @@ def test_a_batch_holds_captions_of_one_length_that_say_what_is_drawn(
             if slot == OPEN:
                 continue
             assert slot == colour
-            said = captions.COLOURS[int(slot)]
-            assert any(name in text for name in said.english + said.chinese), text
+            named = captions.COLOURS[int(slot)]
+            assert any(name in text for name in named.english + named.chinese), text
     assert slots == set(range(OPEN + 1))
     assert 0.3 < sum("pixel art" in text or "像素画" in text for text in texts) / len(texts) < 0.7
 
@@ -147,7 +146,7 @@ def test_packing_is_the_stock_pipelines() -> None:
 
 
 class Guide(nn.Module):
-    """Leads straight to one image from wherever it is, but for an error at one noise level."""
+    """Predicts the velocity to one image, with an error at one noise level."""
 
     def __init__(self, goal: Tensor, error: float = 0.0, at: float = 0.5) -> None:
         super().__init__()
@@ -170,9 +169,9 @@ def test_a_walk_is_the_products_and_its_loss_counts_a_step_by_its_length() -> No
     def loss(guide: Guide) -> Tensor:
         return paths.walk_loss(paths.walk(guide, text, noise), goal)
 
-    # The last step is half the way; an error there is corrected by none after it.
+    # The last step is half the way, and no later step corrects its error.
     assert loss(Guide(goal, 1.0, 0.5)) == pytest.approx(0.5)
-    # An early error shows in the states that the later steps see, not in what they should do.
+    # An early error changes the states of the later steps, not their goals.
     assert loss(Guide(goal, 1.0, 1.0)) == pytest.approx(0.1)
 
 
@@ -193,9 +192,9 @@ def test_a_seed_decides_place_and_free_background_evenly_and_words_the_named_one
     torch.manual_seed(0)
     noise = torch.randn(2000, *TOKENS)
     named = torch.arange(2000) % (OPEN + 1)
-    colour, places = paths.drawn_from(noise, named)
+    colour, places = paths.decide(noise, named)
     assert torch.equal(colour[named != OPEN], named[named != OPEN])
-    free = paths.drawn_from(noise, torch.full((2000,), OPEN)).colour
+    free = paths.decide(noise, torch.full((2000,), OPEN)).colour
     alone = places[places.sum(1) == 1].float()
     # One of four is decided where |z| > 0.35 twice: 0.726 squared.
     assert len(alone) / 2000 == pytest.approx(0.527, abs=0.05)
@@ -206,7 +205,7 @@ def test_a_seed_decides_place_and_free_background_evenly_and_words_the_named_one
     pushed = noise.clone()
     pushed[..., :64] = pushed[..., :64].abs()
     x, y = torch.tensor(latents.PLACES).unbind(1)
-    allowed = paths.drawn_from(pushed, named).places
+    allowed = paths.decide(pushed, named).places
     assert allowed[:, x < 0].sum() == 0
     up, down = (allowed[:, (y > 0) == side].any(1).float().mean().item() for side in (False, True))
     assert up == pytest.approx(down, abs=0.05)
@@ -247,7 +246,7 @@ def test_saved_adapters_act_alike_in_training_fused_stock_and_our_reader(tmp_pat
     stock.load_state_dict(plain.state_dict())
     stock.load_lora_adapter(str(path), prefix="transformer")
     with torch.no_grad():
-        wanted = adapted(x, text, sigma)
+        expected = adapted(x, text, sigma)
         theirs = stock(
             hidden_states=x,
             encoder_hidden_states=text,
@@ -255,10 +254,10 @@ def test_saved_adapters_act_alike_in_training_fused_stock_and_our_reader(tmp_pat
             img_shapes=[[(1, 16, 16)]],
             return_dict=False,
         )[0]
-        scale = wanted.abs().max()
-        assert (fused(x, text, sigma) - wanted).abs().max() < 0.02 * scale
-        assert (theirs - wanted).abs().max() < 0.02 * scale
-        assert (plain(x, text, sigma) - wanted).abs().max() > 0.2 * scale
+        scale = expected.abs().max()
+        assert (fused(x, text, sigma) - expected).abs().max() < 0.02 * scale
+        assert (theirs - expected).abs().max() < 0.02 * scale
+        assert (plain(x, text, sigma) - expected).abs().max() > 0.2 * scale
     linears = {
         name: (module.in_features, module.out_features)
         for name, module in plain.named_modules()
@@ -269,7 +268,7 @@ def test_saved_adapters_act_alike_in_training_fused_stock_and_our_reader(tmp_pat
     assert len(parsed.factors) == 2 * 14 + 3
 
 
-def test_an_adapter_goes_on_from_its_file(tmp_path: Path) -> None:
+def test_an_adapter_resumes_from_its_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     first, second = (lora.attach(randomised(Network(SMALL)), 4) for _ in range(2))
     for name, parameter in first.named_parameters():
@@ -280,8 +279,8 @@ def test_an_adapter_goes_on_from_its_file(tmp_path: Path) -> None:
     lora.fill(second, path)
     x, text, sigma = torch.randn(1, 256, 128), torch.randn(1, 7, 192), torch.tensor([0.5])
     with torch.no_grad():
-        wanted = first(x, text, sigma)
-        assert (second(x, text, sigma) - wanted).abs().max() < 0.02 * wanted.abs().max()
+        expected = first(x, text, sigma)
+        assert (second(x, text, sigma) - expected).abs().max() < 0.02 * expected.abs().max()
 
 
 def test_the_base_is_what_was_saved(tmp_path: Path, tokenizer: Qwen2Tokenizer) -> None:
@@ -292,13 +291,13 @@ def test_the_base_is_what_was_saved(tmp_path: Path, tokenizer: Qwen2Tokenizer) -
     again = trained.load(tmp_path, torch.device("cpu"))
     ids = torch.tensor([tokenizer(TEMPLATE.format("a fox on red"))["input_ids"]])
     with torch.no_grad():
-        wanted, states = encode(made.text, ids), encode(again.text, ids)
-    assert (states - wanted).abs().max() < 0.05 * wanted.abs().max()
+        expected, states = encode(made.text, ids), encode(again.text, ids)
+    assert (states - expected).abs().max() < 0.05 * expected.abs().max()
     for name, value in again.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[name].bfloat16().float()), name
 
 
-def test_reset_makes_an_adapter_that_changes_nothing() -> None:
+def test_a_reset_adapter_has_no_effect() -> None:
     network = lora.attach(randomised(Network(SMALL)), 4)
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -336,40 +335,40 @@ def test_a_loss_that_is_not_finite_stops_the_loop() -> None:
 
 
 @pytest.mark.parametrize("style", styles.STYLES, ids=lambda style: style.name)
-def test_a_style_paints_the_drawing_and_keeps_or_darkens_the_ground(style: styles.Style) -> None:
+def test_a_style_changes_the_rendering_and_keeps_or_darkens_the_ground(style: styles.Style) -> None:
     disc = (
         (torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 128)] * 2, indexing="ij")) ** 2).sum(0)
         < 0.4
     ).float()
-    drawing = torch.stack([disc * 0.9, disc * 0.3, disc * 0.1, disc])[None]
+    rendering = torch.stack([disc * 0.9, disc * 0.3, disc * 0.1, disc])[None]
     ground = torch.tensor([[0.2, 0.4, 0.8]])
-    rgb = style.look.paint([drawing] * len(style.look.sets), ground)
+    rgb = style.look.paint([rendering] * len(style.look.sets), ground)
     assert rgb.shape == (1, 3, 128, 128)
     assert float(rgb.min()) >= 0 and float(rgb.max()) <= 1
     corner = ground[0] * (styles.NIGHT if style.name == "neon" else 1)
     assert torch.allclose(rgb[0, :, 2, 2], corner, atol=0.03)
-    plain = styles.paint_plain([drawing], ground)
+    plain = styles.paint_plain([rendering], ground)
     assert (rgb - plain).abs().max() > 0.2 or style.name == "flat"
 
 
 def test_pixel_art_has_one_colour_a_square() -> None:
-    drawing = torch.rand(1, 4, 256, 256)
-    rgb = styles.paint_pixel([drawing], torch.ones(1, 3))
+    rendering = torch.rand(1, 4, 256, 256)
+    rgb = styles.paint_pixel([rendering], torch.ones(1, 3))
     squares = rgb.unfold(2, 8, 8).unfold(3, 8, 8).flatten(4)
     assert float((squares - squares[..., :1]).abs().max()) == 0
 
 
-def test_placing_moves_and_shrinks_as_told() -> None:
-    drawing = torch.zeros(1, 4, 100, 100)
-    drawing[:, :, 40:60, 40:60] = 1
-    moved = latents.place(drawing, torch.tensor([0.5]), torch.tensor([[0.2, -0.1]]))
+def test_placing_shifts_and_scales() -> None:
+    rendering = torch.zeros(1, 4, 100, 100)
+    rendering[:, :, 40:60, 40:60] = 1
+    moved = latents.place(rendering, torch.tensor([0.5]), torch.tensor([[0.2, -0.1]]))
     rows, columns = torch.nonzero(moved[0, 3] > 0.5, as_tuple=True)
     assert abs(float(columns.float().mean()) - 69.5) < 1
     assert abs(float(rows.float().mean()) - 39.5) < 1
     assert abs(len(rows) - 100) <= 20
 
 
-def test_the_exam_counts_what_lies_nearer_and_sees_the_ground() -> None:
+def test_the_evaluation_counts_nearer_references_and_finds_the_ground() -> None:
     references = torch.rand(14, 6, 3, 64, 64)
     image = (references[2, 4] * 0.9 + references[2, 1] * 0.1).roll((2, -2), (1, 2))
     concept, colour = torch.tensor([4, 1]), torch.tensor([2, 2])
@@ -382,7 +381,7 @@ def test_the_exam_counts_what_lies_nearer_and_sees_the_ground() -> None:
     assert evaluation.ground_of(images).tolist() == list(range(14))
 
 
-def test_a_image_in_another_place_is_still_the_same() -> None:
+def test_an_image_in_another_place_is_still_the_same() -> None:
     references = torch.zeros(3, 3, 64, 64)
     for number, reference in enumerate(references):
         reference[:, 20:40, 20 : 30 + 5 * number] = 1
@@ -414,7 +413,7 @@ def test_preview_factors_recover_a_linear_decoder() -> None:
     assert torch.allclose(torch.tensor(found["bias"]), torch.tensor(0.05), atol=1e-4)
 
 
-def test_muon_for_many_is_torchs_for_each() -> None:
+def test_muon_for_many_matrices_equals_torchs_for_each() -> None:
     torch.manual_seed(0)
     shapes = ((24, 24), (24, 24), (96, 24), (24, 96))
     ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]

@@ -1,5 +1,5 @@
-"""Images and captions that the embedded model is trained on, from open emoji art.
+"""Renderings and captions that the embedded model is trained on, from open emoji art.
 
 Order of use: fetch -> icons -> select_concepts (rarely) -> concepts -> render -> captions.
-`python -m training.data` runs it all. Nothing here knows a model, a tensor or a training loop.
+`python -m training.data` runs all of it.
 """

@@ -1,7 +1,4 @@
-"""Fetches, checks and draws everything: `python -m training.data [--size 512] [--sets noto]`.
-
-Owns the command line and the progress bar; the work is in fetch, concepts and images.
-"""
+"""Fetches, checks, and renders all data: `python -m training.data [--size 512] [--sets noto]`."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from training.data import concepts, fetch, icons, images
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The parsed command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.data", description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="edge of the images in px")
     parser.add_argument("--sets", nargs="+", choices=concepts.SET_NAMES, default=concepts.SET_NAMES)
@@ -27,7 +24,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; 0, or 1 after saying what went wrong."""
+    """Runs the command; returns 0, or 1 after printing an error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = arguments(argv)
     started = time.monotonic()
@@ -41,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             for name in options.sets:
                 task = progress.add_task(name, total=len(table))
                 paths.append(
-                    images.draw_set(
+                    images.render_set(
                         table, name, options.size, options.cache, partial(progress.advance, task)
                     )
                 )
@@ -52,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{path.stat().st_size / 1e6:7.1f} MB  {path}")
     total = sum(path.stat().st_size for path in paths) / 1e6
     print(f"{len(table)} concepts, {total:.1f} MB, {time.monotonic() - started:.0f} s\n")
-    print("Licences, to be named wherever the images or what learned from them goes:")
+    print("Licences, to be named wherever the images or models trained on them are distributed:")
     print(fetch.licences())
     return 0
 

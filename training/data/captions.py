@@ -1,7 +1,7 @@
 """Captions for images of a concept on a plain background, in English and Chinese.
 
-Owns the background colours and the templates. Deterministic given a `random.Random`. Knows
-concepts and words, not pixels.
+Captions are a function of the state of a `random.Random`. The templates are training data: the
+shipped weights and tokenizer learned from their exact words.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ LANGUAGES = ("en", "zh")
 SILENT_H = ("hour", "honest", "heir")
 CONSONANT_VOWEL = ("uni", "use", "uk", "eu", "ewe", "one", "ufo")
 SPELT_VOWEL = ("suv", "x-ray")
-"""Beginnings, in lower case, where a/an goes by sound and not by letter."""
+"""Prefixes, in lower case, whose sound decides between "a" and "an" against their first letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """A plain background: sRGB 0-255 and its names, the usual one first."""
+    """A plain background: sRGB 0-255, and its names, the usual one first."""
 
     rgb: tuple[int, int, int]
     english: tuple[str, ...]
@@ -53,7 +53,7 @@ ENGLISH = (
     "{name}, {colour} background",
     "{colour} background, {a}",
     "{a} against {a_colour} backdrop",
-    "an image of {a} on {colour}",
+    "a picture of {a} on {colour}",
     "a drawing of {a} on {a_colour} background",
     "an illustration of {a} with {a_colour} background",
     "draw {a} on {a_colour} background",
@@ -71,9 +71,9 @@ CHINESE = (
     "{name}的插图，背景为{colour}",
     "{colour}背景前的{name}",
 )
-BARE_ENGLISH = ("{name}", "{a}", "an image of {a}", "draw {a}")
+BARE_ENGLISH = ("{name}", "{a}", "a picture of {a}", "draw {a}")
 BARE_CHINESE = ("{name}", "{one}", "{name}的图片", "画{one}")
-"""For a prompt that leaves the background open; the image then has any colour."""
+"""Templates that leave the background open; the image then has any colour."""
 
 ENGLISH_ADJECTIVES = (
     *("cute", "beautiful", "little", "small", "big", "shiny", "pretty", "single", "simple"),
@@ -91,19 +91,19 @@ CHINESE_ADJECTIVES = (
 )
 ENGLISH_ENDINGS = (
     *(", highly detailed", ", soft light", ", high quality", ", 3d render", ", digital art"),
-    *(", sharp", ", studio lighting", ", cartoon style", ", minimal", ", 4k"),
+    *(", sharp", ", resources lighting", ", cartoon style", ", minimal", ", 4k"),
 )
 CHINESE_ENDINGS = ("，高清", "，细节丰富", "，柔和的光线", "，卡通风格", "，插画", "，高质量")
-"""Words that people add and that change nothing here: the model learns to read past them."""
+"""Phrases that users add and that have no effect here: the model learns to ignore them."""
 
 TAG_SHARE = 0.25
-"""How often another name stands for the usual one, where there is one."""
+"""Share of captions that use another name than the usual one, where there is one."""
 ADJECTIVE_SHARE = 0.15
 ENDING_SHARE = 0.15
 
 
 def article(word: str) -> str:
-    """The article "a" or "an", by how the word sounds: "an hourglass", "a unicorn", "an SUV"."""
+    """Returns "a" or "an", by the word's sound: "an hourglass", "a unicorn", "an SUV"."""
     lower = word.lower()
     if lower.startswith(SILENT_H + SPELT_VOWEL):
         return "an"
@@ -113,14 +113,14 @@ def article(word: str) -> str:
 
 
 def with_article(name: str, kind: str) -> str:
-    """The name as a phrase: "a fox", "the Milky Way", "grapes"; kinds as in `Concept`."""
+    """Returns the name as a phrase: "a fox", "the Milky Way", "grapes"; kinds as in `Concept`."""
     if kind == "some":
         return name
     return f"the {name}" if kind == "the" else f"{article(name)} {name}"
 
 
 def words() -> list[str]:
-    """The parts of captions that are neither concept nor colour, for the tokenizer."""
+    """Returns the words of captions other than concepts and colours, for the tokenizer."""
     templates = ENGLISH + BARE_ENGLISH + CHINESE + BARE_CHINESE
     blanks = {"a": " ", "name": " ", "colour": " ", "a_colour": " ", "one": " "}
     parts = [word for line in templates for word in line.format(**blanks).split()]
@@ -137,7 +137,7 @@ def _perhaps(choices: tuple[str, ...], share: float, rng: random.Random) -> str:
 
 
 def _endings(choices: tuple[str, ...], rng: random.Random) -> str:
-    """Mostly none, sometimes one, now and then a string of them, as people paste them."""
+    """Returns usually nothing, sometimes one phrase, rarely several in a row."""
     if rng.random() >= ENDING_SHARE:
         return ""
     return "".join(rng.sample(choices, rng.choice((1, 1, 2, 4))))
@@ -149,10 +149,16 @@ def _name(usual: str, tags: tuple[str, ...], rng: random.Random) -> str:
 
 
 def caption(concept: Concept, colour: Colour | None, language: str, rng: random.Random) -> str:
-    """A caption of one concept; `colour` None leaves the background open.
+    """Returns a caption of one concept.
 
-    Draws from `rng` only, so that equal states give equal captions. Raises ValueError for a
-    language that is not in LANGUAGES.
+    Args:
+        concept: The concept.
+        colour: The background; None leaves it open.
+        language: One of LANGUAGES.
+        rng: The only source of chance; equal states give equal captions.
+
+    Raises:
+        ValueError: The language is not in LANGUAGES.
     """
     if language == "en":
         name = _name(concept.english, concept.english_tags, rng)
@@ -170,7 +176,7 @@ def caption(concept: Concept, colour: Colour | None, language: str, rng: random.
     if language == "zh":
         name = _name(concept.chinese, concept.chinese_tags, rng)
         templates = BARE_CHINESE if colour is None else CHINESE
-        # A measure word goes with a name, not with one that already counts ("一杯牛奶").
+        # No measure word with a name that already contains one ("一杯牛奶").
         counted = concept.measure and not name.startswith("一")
         name = _perhaps(CHINESE_ADJECTIVES, ADJECTIVE_SHARE, rng) + name
         text = rng.choice(templates).format(
@@ -183,7 +189,7 @@ def caption(concept: Concept, colour: Colour | None, language: str, rng: random.
 
 
 def examples(concept: Concept, count: int, seed: int) -> list[tuple[str, Colour | None, str]]:
-    """`count` (language, background, caption), languages in turn, every tenth without colour."""
+    """Returns `count` tuples (language, background, caption); a tenth leave the background open."""
     rng = random.Random(f"{seed}:{concept.code}")
     made = []
     for number in range(count):

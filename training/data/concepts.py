@@ -1,7 +1,6 @@
-"""The table of concepts: what an image can show, named in English and Chinese.
+"""The table of concepts that images can show, named in English and Chinese: concepts.tsv.
 
-Owns the layout of concepts.tsv and its rules. The file is written by select_concepts and read
-by everybody else; nothing here knows emojibase, icon files or pixels.
+`select_concepts` writes the file; all other modules read it.
 """
 
 from __future__ import annotations
@@ -24,17 +23,25 @@ MAX_TAGS = 4
 
 
 class TableError(ValueError):
-    """concepts.tsv breaks one of its rules; the message lists every breach."""
+    """concepts.tsv breaks its rules; the message lists every violation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Concept:
     """One thing that an image can show.
 
-    `code` is its code points as in emojibase ("1F98A"), the key everywhere. `kind` says which
-    article the English name and its tags take: "one" a/an, "some" none (plurals and stuff),
-    "the" the. Tags are other names of the same thing. `measure` is the Chinese measure word
-    ("只"), empty where none is sure. `icons` maps each set's name to its icon.
+    Attributes:
+        code: Code points as in emojibase ("1F98A"), the key in all files.
+        emoji: The emoji itself.
+        group: Name of its group in choices.txt.
+        kind: Article of the English name and its tags: "one" takes a/an, "some" none (plurals
+            and mass nouns), "the" takes "the".
+        english: English name.
+        english_tags: Other English names of the same thing.
+        chinese: Chinese name.
+        chinese_tags: Other Chinese names of the same thing.
+        measure: Chinese measure word ("只"), empty where none is certain.
+        icons: Name of the icon in each set.
     """
 
     code: str
@@ -65,12 +72,16 @@ def _row(concept: Concept) -> list[str]:
 
 
 def check(concepts: Iterable[Concept]) -> None:
-    """Raises TableError with all breaches: unique codes and names, tags, kinds, icons."""
+    """Checks that codes and names are unique, and tags, kinds, and icons valid.
+
+    Raises:
+        TableError: A rule is broken; the message lists all violations.
+    """
     concepts = list(concepts)
     wrong = []
     for what in ("code", "english", "chinese"):
         counts = Counter(getattr(c, what).lower() for c in concepts)
-        wrong += [f"{what} {value!r} is there {n} times" for value, n in counts.items() if n > 1]
+        wrong += [f"{what} {value!r} occurs {n} times" for value, n in counts.items() if n > 1]
     english = {c.english.lower() for c in concepts}
     chinese = {c.chinese for c in concepts}
     taken: Counter[str] = Counter(
@@ -96,7 +107,11 @@ def check(concepts: Iterable[Concept]) -> None:
 
 
 def write(concepts: Iterable[Concept], path: Path = TABLE) -> None:
-    """Checks and writes the table. Raises TableError."""
+    """Checks and writes the table.
+
+    Raises:
+        TableError: A rule is broken; nothing is written.
+    """
     concepts = list(concepts)
     check(concepts)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -106,7 +121,11 @@ def write(concepts: Iterable[Concept], path: Path = TABLE) -> None:
 
 
 def read(path: Path = TABLE) -> list[Concept]:
-    """The table's concepts in its order, checked. Raises TableError."""
+    """Reads and checks the table.
+
+    Raises:
+        TableError: A rule is broken.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file, delimiter="\t")
         if tuple(reader.fieldnames or ()) != COLUMNS:

@@ -1,7 +1,6 @@
-"""Fetches the pinned packages that the images and names come from, and checks their bytes.
+"""Fetches the pinned packages with the emoji and their names, and checks their sha512.
 
-Owns the table of packages: name, version, licence, sha512 and the members that are read. Talks to
-the registry that the user's npm is configured with. Does not know what is inside the members.
+npm downloads them, from the registry that the user's npm is configured with.
 """
 
 from __future__ import annotations
@@ -17,21 +16,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".run" / "training"
-"""Default folder for everything fetched or rendered; git ignores it."""
+"""Default folder for all fetched and rendered files; git ignores it."""
 
 log = logging.getLogger(__name__)
 
 
 class FetchError(RuntimeError):
-    """A package could not be had, or its bytes are not the pinned ones."""
+    """A package cannot be fetched, or its bytes are not the pinned ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
     """One pinned npm package.
 
-    `integrity` is "sha512-" and the base64 digest of the tarball, as npm prints it; `members` are
-    the paths inside the tarball's `package/` folder that get unpacked.
+    Attributes:
+        name: Name in the registry.
+        version: Exact version.
+        licence: SPDX identifier.
+        origin: The work and its author, for attribution.
+        integrity: "sha512-" and the base64 digest of the tarball, as npm prints it.
+        members: Paths in the tarball's `package/` folder that are unpacked.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Package:
 
     @property
     def slug(self) -> str:
-        """The tarball's name without its ending, which npm derives from name and version."""
+        """The tarball's name without extension, as npm derives it from name and version."""
         return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}"
 
 
@@ -98,15 +102,16 @@ PACKAGES = (
 
 
 def integrity_of(path: Path) -> str:
-    """The file's sha512 the way npm writes it: "sha512-" and standard base64."""
+    """Returns the file's sha512 as npm writes it: "sha512-" and standard base64."""
     digest = hashlib.sha512(path.read_bytes()).digest()
     return "sha512-" + base64.b64encode(digest).decode()
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """The package's tarball in `folder`, checked.
+    """Returns the package's checked tarball in `folder`, downloading it if needed.
 
-    Raises FetchError when npm fails or is missing, or when the bytes are not the pinned ones.
+    Raises:
+        FetchError: npm fails or is missing, or the bytes are not the pinned ones.
     """
     tarball = folder / f"{package.slug}.tgz"
     if tarball.exists() and integrity_of(tarball) == package.integrity:
@@ -114,8 +119,8 @@ def _download(package: Package, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise FetchError(
-            f"npm is not installed, and {tarball} is not there. Install Node.js with npm, or put "
-            f"the tarball of {package.name} {package.version} there."
+            f"npm is not installed, and {tarball} does not exist. Install Node.js with npm, or "
+            f"save the tarball of {package.name} {package.version} under that path."
         )
     log.info("fetching %s %s", package.name, package.version)
     command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
@@ -130,13 +135,13 @@ def _download(package: Package, folder: Path) -> Path:
         tarball.unlink()
         raise FetchError(
             f"{package.name} {package.version} has {got}, not the pinned {package.integrity}; it "
-            "was deleted. Somebody changed the package or the download: do not use it."
+            "was deleted. The package or the download was changed: do not use it."
         )
     return tarball
 
 
 def _unpack(package: Package, tarball: Path, folder: Path) -> None:
-    """Puts the package's members under `folder`; complete or not there at all."""
+    """Unpacks the package's members to `folder`, atomically."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(tarball) as archive:
@@ -152,9 +157,12 @@ def _unpack(package: Package, tarball: Path, folder: Path) -> None:
 
 
 def fetch_all(cache: Path = CACHE) -> dict[str, Path]:
-    """Folders of all packages by package name, downloading and unpacking what is missing.
+    """Downloads and unpacks missing packages; returns the folders of all by package name.
 
-    Tarballs are checked each time, also those that were there. Raises FetchError.
+    Tarballs are checked each time, including existing ones.
+
+    Raises:
+        FetchError: A package cannot be fetched, or its bytes are not the pinned ones.
     """
     tarballs = cache / "npm"
     tarballs.mkdir(parents=True, exist_ok=True)
@@ -170,5 +178,5 @@ def fetch_all(cache: Path = CACHE) -> dict[str, Path]:
 
 
 def licences() -> str:
-    """One line per package: licence, package and version, whose work it is."""
+    """Returns one line per package: licence, package and version, author."""
     return "\n".join(f"{p.licence:<11} {p.name}@{p.version}  ({p.origin})" for p in PACKAGES)

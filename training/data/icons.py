@@ -1,7 +1,6 @@
-"""Reads Iconify icon sets: which icon draws an emoji, and that icon as a whole SVG document.
+"""Reads Iconify icon sets: finds the icon of an emoji and returns it as an SVG document.
 
-Owns the names of the four sets and Iconify's JSON layout (https://iconify.design/docs/types/).
-Does not know which emoji are wanted, nor how an SVG becomes pixels.
+Source of the JSON layout: https://iconify.design/docs/types/.
 """
 
 from __future__ import annotations
@@ -16,21 +15,24 @@ SETS = {
     "contrast": "@iconify-json/fluent-emoji-high-contrast",
     "noto": "@iconify-json/noto",
 }
-"""Our short name of an icon set to the package it is in."""
+"""Package of each icon set, by the set's short name."""
 
 INK = "#1c1c1c"
-"""What `currentColor` becomes: only the contrast set, which is one ink, uses it."""
+"""Replaces `currentColor`, which only the single-coloured contrast set uses."""
 
 
 class IconError(LookupError):
-    """An icon set lacks an icon, or describes it in a way that is not understood."""
+    """An icon set lacks an icon, or uses a feature that is not supported."""
 
 
 class IconSet:
-    """One icon set: `IconSet("noto", folder of its package)`.
+    """One icon set.
 
-    The colour Fluent set ships an empty `chars.json`; its icons are named as the flat set's, so
-    `characters` may point to another set's file.
+    Args:
+        name: Short name of the set.
+        folder: Folder of its package.
+        characters: `chars.json` of another set. The colour Fluent set ships an empty one and
+            names its icons like the flat set.
     """
 
     def __init__(self, name: str, folder: Path, characters: Path | None = None) -> None:
@@ -40,26 +42,29 @@ class IconSet:
         self._characters: dict[str, str] = json.loads(chars.read_text())
 
     def icon_of(self, hexcode: str) -> str | None:
-        """The icon's name for code points like "1F43B-200D-2744-FE0F", None where it has none."""
+        """Returns the icon's name for code points like "1F43B-200D-2744-FE0F", or None."""
         code = hexcode.lower()
         icon = self._characters.get(code) or self._characters.get(code.replace("-fe0f", ""))
         known = icon in self._data["icons"] or icon in self._data.get("aliases", {})
         return icon if known else None
 
     def svg(self, icon: str) -> str:
-        """The icon as a square SVG document, centred where it is not square itself.
+        """Returns the icon as an SVG document, centred in a square.
 
-        Raises IconError when it is missing or mirrored.
+        Raises:
+            IconError: The icon is missing, or a mirrored or rotated alias.
         """
         aliases = self._data.get("aliases", {})
         name = icon
         while name in aliases:
             alias = aliases[name]
             if alias.keys() & {"hFlip", "vFlip", "rotate"}:
-                raise IconError(f"{self.name}:{icon} is a turned alias; choose another icon.")
+                raise IconError(
+                    f"{self.name}:{icon} is a mirrored or rotated alias; choose another icon."
+                )
             name = alias["parent"]
         if name not in self._data["icons"]:
-            raise IconError(f"{self.name} has no icon {icon!r}; look into its icons.json.")
+            raise IconError(f"{self.name} has no icon {icon!r}; see its icons.json.")
         entry = self._data["icons"][name]
         left, top, width, height = (
             entry.get(key, self._data.get(key, default))
@@ -76,7 +81,7 @@ class IconSet:
 
 
 def open_sets(folders: dict[str, Path]) -> dict[str, IconSet]:
-    """All icon sets by our short name; `folders` is what `fetch.fetch_all` returned."""
+    """Opens all icon sets, by short name; `folders` as from `fetch.fetch_all`."""
     flat = folders[SETS["flat"]] / "chars.json"
     return {
         name: IconSet(name, folders[package], flat if name == "fluent" else None)

@@ -1,7 +1,7 @@
-"""Makes the packs: every concept in every set, drawn once at one size.
+"""Renders packs: every concept of a set at one size.
 
-Owns the files in the cache folder: `svg.zip` (the SVGs of the table, so that another machine can
-draw them without a network) and `SET-SIZE.zip` (see render.Pack). What is there is kept.
+The cache folder holds `svg.zip`, with all SVGs of the table, so that another machine can render
+them without a network, and packs named `SET-SIZE.zip` (`render.Pack`). Existing files are reused.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from training.data.render import FIXED_TIME, Pack, render
 
 
 def svg_name(set_name: str, code: str) -> str:
-    """The member of svg.zip that holds a concept's drawing in a set."""
+    """Returns the member of svg.zip with a concept's SVG in a set."""
     return f"{set_name}/{code}.svg"
 
 
 def collect_svgs(concepts: list[Concept], cache: Path) -> Path:
-    """svg.zip with the concepts' SVGs in all sets; written anew where one is missing.
+    """Returns svg.zip with the concepts' SVGs in all sets; rewrites it if any is missing.
 
-    Fetches packages only when it has to write. Raises fetch.FetchError or icons.IconError.
+    Packages are fetched only if the file has to be written.
+
+    Raises:
+        fetch.FetchError: A package cannot be fetched.
+        icons.IconError: A set lacks an icon.
     """
     path = cache / "svg.zip"
-    wanted = {svg_name(name, c.code) for name in SET_NAMES for c in concepts}
+    members = {svg_name(name, c.code) for name in SET_NAMES for c in concepts}
     if path.exists():
         with zipfile.ZipFile(path) as archive:
-            if wanted <= set(archive.namelist()):
+            if members <= set(archive.namelist()):
                 return path
     sets = icons.open_sets(fetch.fetch_all(cache))
     partial = path.with_suffix(".partial")
@@ -44,21 +48,28 @@ def collect_svgs(concepts: list[Concept], cache: Path) -> Path:
 
 
 def pack_path(cache: Path, set_name: str, size: int) -> Path:
-    """Where a set's pack of `size` px images lies."""
+    """Returns the path of a set's pack of `size` px images."""
     return cache / f"{set_name}-{size}.zip"
 
 
-def draw_set(
+def render_set(
     concepts: list[Concept],
     set_name: str,
     size: int,
     cache: Path,
     advance: Callable[[], None],
 ) -> Path:
-    """The set's pack with all concepts, drawing those that it lacks; `advance` after each.
+    """Returns the set's pack with all concepts, rendering missing ones.
 
-    Images are drawn into `.partial` and the file is renamed when complete, so an interrupted
-    run goes on where it stopped and a pack under its own name is whole.
+    Images are added to a `.partial` file, which is renamed when complete. So an interrupted run
+    resumes, and a pack under its final name is complete.
+
+    Args:
+        concepts: Concepts that the pack must hold.
+        set_name: The set.
+        size: Edge of the images in px.
+        cache: Folder of the packs.
+        advance: Called after each concept.
     """
     done = pack_path(cache, set_name, size)
     partial = done.with_suffix(".partial")
@@ -72,7 +83,7 @@ def draw_set(
         done.replace(partial)
     with zipfile.ZipFile(collect_svgs(concepts, cache)) as svgs:
         for start in range(0, len(concepts), 25):
-            # Closing writes the zip's directory: at most 25 images are lost when killed.
+            # Closing writes the zip's directory, so a kill loses at most 25 images.
             with Pack(partial) as pack:
                 for concept in concepts[start : start + 25]:
                     if concept.code not in pack:

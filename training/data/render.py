@@ -1,8 +1,7 @@
-"""Renders SVG documents to RGBA images, and keeps a set's images in one pack file.
+"""Renders SVG documents to RGBA images, and stores a set's images in one pack file.
 
-Owns the renderer (resvg, from the `resvg-py` wheel, MIT) and the pack's layout: an uncompressed
-zip of lossless WebP files named CODE.webp, so that an image is read without unpacking the rest.
-Does not know where SVGs come from or what they show.
+The renderer is resvg, from the `resvg-py` wheel (MIT). A pack is an uncompressed zip of lossless
+WebP files named CODE.webp, so that one image is read without unpacking the rest.
 """
 
 from __future__ import annotations
@@ -18,22 +17,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-"""(size, size, 4) RGBA, straight (not premultiplied) alpha, sRGB."""
+"""(size, size, 4) sRGB with straight (not premultiplied) alpha."""
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
-"""Time stamp of every member, so that equal images make equal packs."""
+"""Time stamp of every member, so that equal images give equal packs."""
 
 
 def render(svg: str, size: int) -> Pixels:
-    """The SVG drawn `size` x `size` px with transparent surroundings.
+    """Renders the SVG at `size` x `size` px on a transparent background.
 
-    Raises ValueError when the size is not positive or the SVG cannot be drawn.
+    Raises:
+        ValueError: The size is not positive, or the SVG cannot be rendered.
     """
-    # Here, so that packs are read where the renderer is not installed.
+    # Imported here, so that packs can be read where the renderer is not installed.
     import resvg_py  # type: ignore[import-not-found, unused-ignore]
 
     if size < 1:
-        raise ValueError(f"An image of {size} px cannot be drawn; the size must be positive.")
+        raise ValueError(f"An image of {size} px cannot be rendered; the size must be positive.")
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
     image = np.array(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
     if image.shape != (size, size, 4):
@@ -42,9 +42,9 @@ def render(svg: str, size: int) -> Pixels:
 
 
 def compose(image: Pixels, background: tuple[int, int, int]) -> Pixels:
-    """(size, size, 3) RGB: the image over a plain background of 0-255 values.
+    """Composes the image over a plain background of 0-255 values; returns (size, size, 3) RGB.
 
-    Blended in sRGB, as browsers do: out = a * colour + (1 - a) * background.
+    Blends in sRGB, as browsers do: out = a * colour + (1 - a) * background.
     """
     alpha = image[..., 3:].astype(np.float32) / 255.0
     colour = image[..., :3].astype(np.float32)
@@ -53,9 +53,11 @@ def compose(image: Pixels, background: tuple[int, int, int]) -> Pixels:
 
 
 class Pack:
-    """Images of one set in one file: `with Pack(path) as pack: pack.add(code, image)`.
+    """The images of one set in one file: `with Pack(path) as pack: pack.add(code, image)`.
 
-    Appending to an existing file keeps what is there; `read_only` opens it without writing.
+    Args:
+        path: The file; images are appended to an existing one.
+        read_only: Opens the file without writing.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -83,13 +85,17 @@ class Pack:
         return code in self._codes
 
     def add(self, code: str, image: Pixels) -> None:
-        """Stores an RGBA image losslessly; colour under full transparency is not kept."""
+        """Stores an RGBA image losslessly, except for the colour of transparent pixels."""
         data = io.BytesIO()
         Image.fromarray(image).save(data, "WEBP", lossless=True, quality=60, method=4)
         self._zip.writestr(zipfile.ZipInfo(f"{code}.webp", FIXED_TIME), data.getvalue())
         self._codes.append(code)
 
     def read(self, code: str) -> Pixels:
-        """The RGBA image of a code. Raises KeyError when the pack has none."""
+        """Reads the RGBA image of a code.
+
+        Raises:
+            KeyError: The pack has none.
+        """
         with self._zip.open(f"{code}.webp") as file:
             return np.array(Image.open(file).convert("RGBA"))

@@ -1,14 +1,14 @@
-"""Writes concepts.tsv from choices.txt, emojibase's names and the four icon sets.
+"""Writes concepts.tsv from choices.txt, emojibase's names, and the four icon sets.
 
     python -m training.data.select_concepts
 
-Owns the choice: choices.txt lists the emoji picked by eye, one a line under its group's @heading,
+choices.txt lists the emoji chosen by hand, one per line, under the @heading of their group:
 
     emoji | English | Chinese | English tags | Chinese tags
 
-where an empty name is emojibase's label, and "~" before the English marks plurals and stuff
-(no article), "^" what takes "the". Refuses groups that must not be drawn. Chinese measure words
-are listed here, for the nouns where one is plainly right.
+An empty name means emojibase's label. Before the English name, "~" marks plurals and mass nouns
+(no article), "^" names that take "the". Emoji of banned groups are rejected. The Chinese measure
+words are listed here, for the nouns where one is clearly right.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from training.data.concepts import Concept
 CHOICES = Path(__file__).with_name("choices.txt")
 
 BANNED_GROUPS = {2: "component", 8: "symbols", 9: "flags"}
-"""emojibase's numbers of groups of which nothing may be chosen."""
+"""Group numbers of emojibase whose emoji are rejected."""
 
 BANNED_SUBGROUPS = set(range(32)) - {11, 22}
-"""emojibase's subgroups 0-31 are faces, hands and people; costumes and organs are let in."""
+"""Subgroups 0-31 of emojibase are faces, hands, and people; costumes and organs are allowed."""
 
 MEASURES = {
     "匹": "🐎🦄🦓🐺🐪",
@@ -61,7 +61,7 @@ MEASURES = {
 
 
 def _labels(folder: Path, language: str) -> dict[str, dict[str, Any]]:
-    """Emojibase's entries of a language, by the emoji itself and by its code points."""
+    """Returns emojibase's entries of a language, by the emoji itself and by its code points."""
     entries = json.loads((folder / language / "data.json").read_text(encoding="utf-8"))
     found = {entry["hexcode"]: entry for entry in entries}
     return found | {entry["emoji"].replace("\ufe0f", ""): entry for entry in entries}
@@ -79,9 +79,14 @@ def _split(names: str) -> tuple[str, ...]:
 
 
 def choose(lines: list[str], folders: dict[str, Path]) -> list[Concept]:
-    """Concepts for the lines of choices.txt; `folders` is what `fetch.fetch_all` returned.
+    """Returns the concepts for the lines of choices.txt.
 
-    Raises concepts.TableError that names every line which cannot be used and why.
+    Args:
+        lines: The lines, without empty ones.
+        folders: As from `fetch.fetch_all`.
+
+    Raises:
+        concepts.TableError: Lines cannot be used; the message names each with the reason.
     """
     english = _labels(folders["emojibase-data"], "en")
     chinese = _labels(folders["emojibase-data"], "zh")
@@ -126,7 +131,7 @@ def choose(lines: list[str], folders: dict[str, Path]) -> list[Concept]:
 
 
 def main() -> None:
-    """Writes concepts.tsv and says how many there are."""
+    """Writes concepts.tsv and prints the number of concepts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     lines = [line for line in CHOICES.read_text(encoding="utf-8").splitlines() if line.strip()]
     chosen = choose(lines, fetch.fetch_all())

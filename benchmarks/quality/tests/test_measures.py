@@ -1,4 +1,4 @@
-"""The quality figures' arithmetic on made-up images whose faults are known."""
+"""Tests of the quality measures, on synthetic images with known faults."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality import measures
-from benchmarks.quality.exam import Mark, Scores
 from benchmarks.quality.prompts import choose, ten_seeds
-from benchmarks.quality.store import Kept, Store, fingerprint
+from benchmarks.quality.scoring import ImageScore, Scores
+from benchmarks.quality.store import Store, StoreEntry, fingerprint
 from training.data import concepts
 from training.data.captions import COLOURS
 
@@ -25,7 +25,7 @@ TABLE = concepts.read()
 def image(
     ground: int, left: int = 96, top: int = 96, width: int = 64, height: int = 64, edge: int = 256
 ) -> Tensor:
-    """A dark green rectangle on a named background."""
+    """Returns a dark green rectangle on a named background."""
     made = PALETTE[ground][:, None, None].repeat(1, edge, edge)
     made[:, top : top + height, left : left + width] = torch.tensor([0.0, 0.3, 0.1])[:, None, None]
     return made
@@ -54,11 +54,11 @@ def test_the_nearest_reference_is_the_one_shown(shown: int) -> None:
     noisy = REFERENCES[shown] + 0.1 * torch.randn(3, 256, 256, generator=torch.manual_seed(0))
     distance = measures.distances(noisy, REFERENCES)
     assert measures.rank(distance, shown) == 0
-    # A swapped concept is never right.
+    # No other concept has rank 0.
     assert all(measures.rank(distance, other) > 0 for other in range(4) if other != shown)
 
 
-def test_rank_counts_what_is_nearer_and_ties() -> None:
+def test_rank_counts_nearer_references_and_ties() -> None:
     distance = torch.tensor([0.3, 0.1, 0.2, 0.3])
     assert [measures.rank(distance, n) for n in range(4)] == [3, 0, 1, 3]
 
@@ -70,12 +70,12 @@ def test_pooling_averages_areas() -> None:
 
 
 @pytest.mark.parametrize("ground", range(len(COLOURS)))
-def test_the_border_says_the_background(ground: int) -> None:
+def test_the_border_gives_the_background(ground: int) -> None:
     shown = image(ground, left=0, top=100, width=200, height=40)
     assert measures.nearest_colour(measures.border_median(shown), PALETTE) == ground
 
 
-def test_only_the_outer_border_says_the_background() -> None:
+def test_only_the_outer_border_gives_the_background() -> None:
     frame = image(RED, left=6, top=6, width=244, height=244)
     assert measures.nearest_colour(measures.border_median(frame), PALETTE) == RED
     sides = image(BLUE)
@@ -98,7 +98,7 @@ def test_a_shifted_subject_is_off_centre(place: dict[str, int], offset: float) -
     assert measures.off_centre(image(WHITE, **place)) == pytest.approx(offset)
 
 
-def test_what_hardly_differs_is_no_subject() -> None:
+def test_a_faint_difference_is_no_subject() -> None:
     plain = image(WHITE, width=0)
     assert measures.off_centre(plain) is None
     plain[:, 6:26, 6:26] -= 0.1
@@ -107,7 +107,7 @@ def test_what_hardly_differs_is_no_subject() -> None:
     assert measures.off_centre(plain) == pytest.approx(0.5 - 16 / 256)
 
 
-def test_what_fills_the_whole_image_is_not_centred() -> None:
+def test_a_subject_that_fills_the_image_is_not_centred() -> None:
     noise = torch.rand(3, 256, 256, generator=torch.manual_seed(0))
     assert measures.off_centre(noise) is None
     assert measures.off_centre(image(WHITE, left=0, width=256)) is None
@@ -139,31 +139,31 @@ def test_psnr_of_a_known_error() -> None:
 
 
 def test_scores_count_a_missing_image_as_a_miss() -> None:
-    good = Mark(rank=0, distance=0.1, colour=True, sharpness=1.0, plain=0.2)
-    poor = Mark(rank=4, distance=0.3, colour=False, sharpness=0.5, plain=0.2)
-    scores = Scores.of([good, poor, Mark(5, 0.2, True, 0.6, 0.2), None])
+    good = ImageScore(rank=0, distance=0.1, colour=True, sharpness=1.0, plain=0.2)
+    poor = ImageScore(rank=4, distance=0.3, colour=False, sharpness=0.5, plain=0.2)
+    scores = Scores.of([good, poor, ImageScore(5, 0.2, True, 0.6, 0.2), None])
     assert (scores.top1, scores.top5, scores.colour, scores.styled) == (25, 50, 50, 25)
     assert (scores.distance, scores.sharpness) == pytest.approx((0.2, 0.7))
 
 
 def test_prompts_are_fixed_distinct_and_use_all_colours() -> None:
-    asked = choose(TABLE, 200)
-    assert asked == choose(TABLE, 200) and asked[:50] == choose(TABLE, 50)
-    assert len({p.concept for p in asked}) == 200 and len({p.seed for p in asked}) == 200
-    assert {p.colour for p in asked} == set(range(len(COLOURS)))
-    assert {TABLE[p.concept].group for p in asked} == {c.group for c in TABLE}
+    prompts = choose(TABLE, 200)
+    assert prompts == choose(TABLE, 200) and prompts[:50] == choose(TABLE, 50)
+    assert len({p.concept for p in prompts}) == 200 and len({p.seed for p in prompts}) == 200
+    assert {p.colour for p in prompts} == set(range(len(COLOURS)))
+    assert {TABLE[p.concept].group for p in prompts} == {c.group for c in TABLE}
     ten = ten_seeds(TABLE)
     assert {p.english for p in ten} == {"a fox on a light blue background"}
     assert {p.chinese for p in ten} == {"浅蓝色背景上的狐狸"}
     assert len({p.seed for p in ten}) == 10
 
 
-def test_other_weights_never_find_kept_images(tmp_path: Path) -> None:
+def test_other_weights_never_find_stored_images(tmp_path: Path) -> None:
     weights = tmp_path / "checkpoint"
     weights.mkdir()
     (weights / "a").write_bytes(b"1")
     before = fingerprint([weights], "cpu")
-    kept = Kept({"seconds": 1.5}, np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
+    kept = StoreEntry({"seconds": 1.5}, np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
     store = Store(tmp_path / "kept", fresh=False)
     store.write(before, "fox", kept)
     found = store.read(before, "fox")

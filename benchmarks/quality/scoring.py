@@ -1,7 +1,4 @@
-"""Which images are generated for which figure, and how a series of them scores.
-
-Owns the series and their scores. Knows the artist and the references; shows nothing.
-"""
+"""Plans the series of images behind each figure, and scores them against the references."""
 
 from __future__ import annotations
 
@@ -13,27 +10,27 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality import measures
-from benchmarks.quality.artist import Drawn, Hand, Order
+from benchmarks.quality.image_generator import Generated, ImageSpec, Variant
 from benchmarks.quality.prompts import Prompt
 from benchmarks.quality.references import PLAIN, SMALL, References
 
-Images = Mapping[Order, Drawn]
-Series = list[tuple[Prompt, Order]]
+Images = Mapping[ImageSpec, Generated]
+Series = list[tuple[Prompt, ImageSpec]]
 STEPS = 4
 BASE_STEPS = 20
-ROWS: tuple[tuple[str, Hand, int], ...] = (
+ROWS: tuple[tuple[str, Variant, int], ...] = (
     ("Turbo, 1 step", "turbo", 1),
     ("Turbo, 2 steps", "turbo", 2),
     ("Turbo, 3 steps", "turbo", 3),
     ("Turbo, 4 steps", "turbo", STEPS),
     ("base, 4 steps", "base", STEPS),
 )
-"""Of the table of steps: title, hand and steps."""
+"""Rows of the table of steps: title, variant, steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many prompts each figure takes."""
+    """Numbers of prompts: for most figures, for the table of steps, and for each style."""
 
     prompts: int
     table: int
@@ -43,58 +40,61 @@ class Counts:
 def plan(
     prompts: Sequence[Prompt], ten: Sequence[Prompt], counts: Counts, styles: Sequence[str]
 ) -> dict[str, Series]:
-    """Every series by its name; the same order may be part of several."""
+    """Returns all series by name; an image may be part of several."""
     series: dict[str, Series] = {
-        "english": [(p, Order("turbo", STEPS, p.english, p.seed)) for p in prompts],
-        "chinese": [(p, Order("turbo", STEPS, p.chinese, p.seed)) for p in prompts],
-        "seeds": [(p, Order("turbo", STEPS, p.english, p.seed)) for p in ten],
+        "english": [(p, ImageSpec("turbo", STEPS, p.english, p.seed)) for p in prompts],
+        "chinese": [(p, ImageSpec("turbo", STEPS, p.chinese, p.seed)) for p in prompts],
+        "seeds": [(p, ImageSpec("turbo", STEPS, p.english, p.seed)) for p in ten],
     }
-    for title, hand, steps in ROWS:
-        rows = [(p, Order(hand, steps, p.english, p.seed)) for p in prompts[: counts.table]]
+    for title, variant, steps in ROWS:
+        rows = [(p, ImageSpec(variant, steps, p.english, p.seed)) for p in prompts[: counts.table]]
         series[title] = rows
     for style in styles:
         series[style] = [
-            (p, Order("turbo", STEPS, p.english, p.seed, style)) for p in prompts[: counts.style]
+            (p, ImageSpec("turbo", STEPS, p.english, p.seed, style))
+            for p in prompts[: counts.style]
         ]
-    series["base 20"] = [(p, Order("stock", BASE_STEPS, p.english, p.seed)) for p in prompts]
+    series["base 20"] = [(p, ImageSpec("stock", BASE_STEPS, p.english, p.seed)) for p in prompts]
     return series
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """What one image shows."""
+class ImageScore:
+    """Measures of one image."""
 
     rank: int
-    """References nearer than the right one."""
+    """Number of references nearer than the right one."""
     distance: float
-    """RMS to the right one."""
+    """RMS distance to the right reference."""
     colour: bool
-    """Whether the background is the one asked for."""
+    """True if the background is the requested one."""
     sharpness: float
+    """Mean gradient as a share of the right reference's."""
     plain: float
-    """RMS to the right reference without a style."""
+    """RMS distance to the right reference in the plain look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Shares in percent over all images of a series; an error counts as a miss everywhere."""
+    """Scores of a series. Shares are in percent of all images; a missing image is a miss."""
 
     top1: float
     top5: float
     colour: float
     styled: float
-    """Nearer to the style's own reference than to the plain one."""
+    """Share of images nearer to the style's own reference than to the plain one."""
     distance: float
-    """Mean over the images that there are, like sharpness."""
+    """Mean over the images that were generated."""
     sharpness: float
+    """Mean over the images that were generated."""
 
     @classmethod
-    def of(cls, marks: Sequence[Mark | None]) -> Scores:
-        """None stands for an image that was not generated."""
-        there = [m for m in marks if m is not None]
+    def of(cls, image_scores: Sequence[ImageScore | None]) -> Scores:
+        """Averages the scores of images; None stands for an image that was not generated."""
+        there = [m for m in image_scores if m is not None]
 
-        def percent(right: Callable[[Mark], bool]) -> float:
-            return 100 * sum(map(right, there)) / len(marks) if marks else 0.0
+        def percent(right: Callable[[ImageScore], bool]) -> float:
+            return 100 * sum(map(right, there)) / len(image_scores) if image_scores else 0.0
 
         return cls(
             percent(lambda m: m.rank == 0),
@@ -106,12 +106,12 @@ class Scores:
         )
 
 
-class Examiner:
-    """Marks images against references; keeps those of the plain look and one style at hand.
+class Scorer:
+    """Scores images against references; keeps those of the plain look and of one style loaded.
 
     Args:
-        references: all there are.
-        device: where images are compared.
+        references: References of all looks.
+        device: Device to compare on.
     """
 
     def __init__(self, references: References, device: torch.device) -> None:
@@ -119,14 +119,14 @@ class Examiner:
         self._plain = references.all(PLAIN)
         self._look, self._styled = PLAIN, self._plain
 
-    def marks(self, series: Series, images: Images, look: str = PLAIN) -> list[Mark | None]:
-        """One mark per image, None where there is none."""
+    def score(self, series: Series, images: Images, look: str = PLAIN) -> list[ImageScore | None]:
+        """Scores each image of a series; None for one that was not generated."""
         if look != self._look:
             self._look = look
             self._styled = self._plain if look == PLAIN else self._references.all(look)
-        return [self._mark(prompt, images[order].image) for prompt, order in series]
+        return [self._score(prompt, images[spec].image) for prompt, spec in series]
 
-    def _mark(self, prompt: Prompt, image: Tensor | None) -> Mark | None:
+    def _score(self, prompt: Prompt, image: Tensor | None) -> ImageScore | None:
         if image is None:
             return None
         shown = image.to(self._device).float() / 255
@@ -135,7 +135,7 @@ class Examiner:
         plain = self._plain[prompt.colour, prompt.concept][None].float() / 255
         ground = measures.border_median(shown)
         right = self._references.one(self._look, prompt.concept, prompt.colour)
-        return Mark(
+        return ImageScore(
             measures.rank(distance, prompt.concept),
             float(distance[prompt.concept]),
             measures.nearest_colour(ground, self._references.palette) == prompt.colour,
@@ -145,15 +145,15 @@ class Examiner:
 
 
 def centred(series: Series, images: Images, within: float = 0.05) -> int:
-    """How many images of a series have their subject in the middle."""
+    """Counts the images of a series whose subject is centred within a share of the edge."""
     offsets = [
         measures.off_centre(image.float() / 255)
-        for _, order in series
-        if (image := images[order].image) is not None
+        for _, spec in series
+        if (image := images[spec].image) is not None
     ]
     return sum(offset is not None and offset <= within for offset in offsets)
 
 
-def black(images: Sequence[Drawn]) -> int:
-    """How many show nothing."""
+def black(images: Sequence[Generated]) -> int:
+    """Counts the images that show nothing."""
     return sum(measures.is_black(d.image.float() / 255) for d in images if d.image is not None)

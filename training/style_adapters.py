@@ -1,8 +1,8 @@
-"""Trains style LoRAs: `python -m training.style [--styles flat ink neon pixel]`.
+"""Trains one LoRA adapter per style: `python -m training.style_adapters [--styles flat ink ...]`.
 
-Owns their runs: the walk of `training.paths` towards images painted in the style, on the base
-with the Turbo LoRA fused, as the product will use them. A seed keeps its place, as without the
-style. The text encoder is frozen.
+The adapters learn on the walk of `training.paths` towards images in the style, on the base with
+the Turbo LoRA fused, as the product uses them. A seed means the same place as without the
+adapter. The text encoder is frozen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from training import loop, lora, options, turbo
 from training.paths import STEPS, follow
 from training.prompts import Pool
-from training.studio import Studio
+from training.resources import Resources
 from training.styles import STYLES, Style
 
 RANK = 16
@@ -26,7 +26,7 @@ FILE = "{}.safetensors"
 
 
 def metadata(style: Style) -> dict[str, str]:
-    """What the file says of itself, in the keys that other tools read."""
+    """Returns the file's metadata, under keys that other tools read."""
     return {
         "modelspec.title": style.title,
         "modelspec.trigger_phrase": ", ".join(style.triggers),
@@ -35,27 +35,29 @@ def metadata(style: Style) -> dict[str, str]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What these runs take beside the common arguments."""
+    """Adds these runs' own arguments."""
     names = [style.name for style in STYLES]
     add = parser.add_argument
     add("--styles", nargs="*", default=names, choices=names)
-    add("--style-seconds", type=float, default=60.0, help="for each")
+    add("--style-seconds", type=float, default=60.0, help="duration for each style")
     add("--style-batch", type=int, default=128, help="paths in a step")
     add("--style-rate", type=float, default=2e-3)
     add("--style-seed", type=int, default=3)
-    add("--style-resume", type=Path, help="folder of an earlier run's files")
+    add("--style-resume", type=Path, help="folder of adapters to start from")
 
 
-def learn(studio: Studio, style: Style, student: nn.Module, chosen: argparse.Namespace) -> None:
-    """One style: targets, training, the file, an exam."""
+def learn(
+    resources: Resources, style: Style, student: nn.Module, chosen: argparse.Namespace
+) -> None:
+    """Trains, saves, and evaluates the adapter of one style."""
     torch.manual_seed(chosen.style_seed)
-    base, targets = studio.base, studio.targets(style.look)
+    base, targets = resources.base, resources.targets(style.look)
     pool = Pool(
         base.tokenizer,
-        studio.concepts,
+        resources.concepts,
         8,
         chosen.style_seed,
-        studio.device,
+        resources.device,
         triggers=style.triggers,
     )
     if chosen.style_resume:
@@ -65,24 +67,24 @@ def learn(studio: Studio, style: Style, student: nn.Module, chosen: argparse.Nam
 
     plan = loop.Plan(chosen.style_seconds, chosen.style_rate, 0.5, chosen.report, replayed=True)
     curve = follow(student, base.text, pool, chosen.style_batch, targets, plan)
-    lora.save(student, studio.out / FILE.format(style.name), metadata(style))
-    exam = studio.exam(style.look, chosen.examined, chosen.style_seed + 1)
-    scores = exam(student, STEPS, studio.out / f"{style.name}.jpg")._asdict()
+    lora.save(student, resources.out / FILE.format(style.name), metadata(style))
+    evaluator = resources.evaluator(style.look, chosen.evaluated, chosen.style_seed + 1)
+    scores = evaluator(student, STEPS, resources.out / f"{style.name}.jpg")._asdict()
     print(style.name, scores, flush=True)
     result = {"paths": curve[-1]["step"] * chosen.style_batch, "curve": curve, "scores": scores}
-    (studio.out / f"{style.name}.json").write_text(json.dumps(result))
+    (resources.out / f"{style.name}.json").write_text(json.dumps(result))
 
 
-def train(studio: Studio, chosen: argparse.Namespace) -> None:
-    """All wanted styles, one after another over one compiled network."""
-    distilled = copy.deepcopy(studio.base.network)
-    lora.fuse(distilled, studio.out / turbo.FILE)
+def train(resources: Resources, chosen: argparse.Namespace) -> None:
+    """Trains the chosen styles one after another, on one compiled network."""
+    distilled = copy.deepcopy(resources.base.network)
+    lora.fuse(distilled, resources.out / turbo.FILE)
     student = lora.attach(distilled, RANK)
-    if studio.compile:
+    if resources.compile:
         student.compile_blocks()
     for style in STYLES:
         if style.name in chosen.styles:
-            learn(studio, style, student, chosen)
+            learn(resources, style, student, chosen)
 
 
 if __name__ == "__main__":

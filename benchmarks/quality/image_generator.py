@@ -1,8 +1,4 @@
-"""Generates the images that are measured, with the product's engine and with stock diffusers.
-
-Owns which weights generate what and what of an image is kept. Knows nothing of what images should
-look like.
-"""
+"""Generates the images to measure, with the product's engine and with stock diffusers."""
 
 from __future__ import annotations
 
@@ -17,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.measures import pooled
-from benchmarks.quality.references import DRAWN
-from benchmarks.quality.store import Kept, Store, fingerprint
+from benchmarks.quality.references import STORED_EDGE
+from benchmarks.quality.store import Store, StoreEntry, fingerprint
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.engine.engine import Engine
 from inference_server.loading.load import load_model
@@ -29,41 +25,42 @@ from wuliart_contract.limits import IMAGE_SIZE
 from wuliart_lora import parse_lora
 from wuliart_lora.slot_image import build_image, module_shapes
 
-Hand = Literal["turbo", "base", "stock"]
+Variant = Literal["turbo", "base", "stock"]
 """Our engine with the Turbo LoRA, our engine without, stock diffusers without."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """One image to generate."""
+class ImageSpec:
+    """Inputs that determine one image."""
 
-    hand: Hand
+    variant: Variant
     steps: int
     text: str
     seed: int
     style: str = ""
+    """Name of the style whose adapter is used."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What came of an order."""
+class Generated:
+    """The result of generating one image."""
 
     image: Tensor | None
     """uint8 [3, 256, 256]; None after an error."""
     seconds: float
-    """Prompt to pixels."""
+    """Time from prompt to pixels."""
     error: str = ""
 
 
-class Artist:
-    """Generates orders or finds them in the store; loads what an order needs when it needs it.
+class ImageGenerator:
+    """Generates images, or reads them from the store; loads weights at first use.
 
     Args:
-        checkpoint: in diffusers layout.
-        turbo: the Turbo LoRA; None generates "turbo" orders with the base.
-        styles: folder of the styles' files.
-        device: where to generate, in bf16 on a GPU; the stock pipeline always in float32.
-        store: where images are kept.
+        checkpoint: The model, in diffusers layout.
+        turbo: The Turbo LoRA; if None, the base generates the "turbo" images.
+        styles: Folder of the style adapters.
+        device: Device to generate on, in bf16 on a GPU; the stock pipeline is always float32.
+        store: Store of the images.
     """
 
     def __init__(
@@ -78,55 +75,56 @@ class Artist:
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self._styles = styles
         self._adapters: dict[str, GatedAdapter] = {}
-        self._keys: dict[tuple[Hand, str], str] = {}
+        self._keys: dict[tuple[Variant, str], str] = {}
 
-    def style_file(self, style: str) -> Path:
-        """Where a style's file lies, or would."""
+    def adapter_file(self, style: str) -> Path:
+        """Returns the path of a style's adapter, which may be missing."""
         return self._styles / f"{style}.safetensors"
 
-    def key(self, hand: Hand, style: str = "") -> str:
-        """The store's key of all orders that the same weights generate."""
-        if (hand, style) not in self._keys:
+    def key(self, variant: Variant, style: str = "") -> str:
+        """Returns the store's key of all images that the same weights generate."""
+        if (variant, style) not in self._keys:
             paths = [self.checkpoint]
-            if hand == "turbo" and self.turbo:
+            if variant == "turbo" and self.turbo:
                 paths.append(self.turbo)
             if style:
-                paths.append(self.style_file(style))
-            self._keys[hand, style] = fingerprint(
-                paths, hand, style, self.device.type, str(self._dtype)
+                paths.append(self.adapter_file(style))
+            self._keys[variant, style] = fingerprint(
+                paths, variant, style, self.device.type, str(self._dtype)
             )
-        return self._keys[hand, style]
+        return self._keys[variant, style]
 
-    def draw(self, order: Order) -> Drawn:
-        """The image of an order. Errors of generating are part of the answer and are not kept.
+    def generate(self, spec: ImageSpec) -> Generated:
+        """Generates an image. Errors are part of the result and are not stored.
 
         Raises:
-            ModelError, LoraError: weights cannot be loaded.
+            ModelError: The model or the Turbo LoRA cannot be loaded.
+            LoraError: The style's adapter cannot be loaded.
         """
-        key, name = self.key(order.hand, order.style), f"{order.steps}:{order.seed}:{order.text}"
-        if (kept := self.store.read(key, name)) and kept.image is not None:
-            return Drawn(torch.from_numpy(kept.image), kept.facts["seconds"])
-        work = self._work(order)
+        key, name = self.key(spec.variant, spec.style), f"{spec.steps}:{spec.seed}:{spec.text}"
+        if (entry := self.store.read(key, name)) and entry.image is not None:
+            return Generated(torch.from_numpy(entry.image), entry.facts["seconds"])
+        work = self._work(spec)
         began = time.perf_counter()
         try:
             pixels = work()
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
-            return Drawn(None, time.perf_counter() - began, text)
+            return Generated(None, time.perf_counter() - began, text)
         seconds = time.perf_counter() - began
-        image = pooled(pixels.permute(2, 0, 1).float(), DRAWN).round().to(torch.uint8)
-        facts = asdict(order) | {"seconds": seconds}
-        self.store.write(key, name, Kept(facts, image.numpy()))
-        return Drawn(image, seconds)
+        image = pooled(pixels.permute(2, 0, 1).float(), STORED_EDGE).round().to(torch.uint8)
+        facts = asdict(spec) | {"seconds": seconds}
+        self.store.write(key, name, StoreEntry(facts, image.numpy()))
+        return Generated(image, seconds)
 
-    def _work(self, order: Order) -> Callable[[], Tensor]:
-        """What generates the order to uint8 [1024, 1024, 3]; everything it needs is loaded."""
-        if order.hand == "stock":
+    def _work(self, spec: ImageSpec) -> Callable[[], Tensor]:
+        """Loads all weights and returns a function that generates uint8 [1024, 1024, 3]."""
+        if spec.variant == "stock":
             pipeline, engine = self._pipeline, self.base
-            return lambda: _draw_stock(pipeline, engine, order)
-        engine = self._turbo_engine if order.hand == "turbo" else self.base
-        adapters = [self._adapter(engine, order.style)] if order.style else []
-        return lambda: _draw(engine, order, adapters)
+            return lambda: _generate_stock(pipeline, engine, spec)
+        engine = self._turbo_engine if spec.variant == "turbo" else self.base
+        adapters = [self._adapter(engine, spec.style)] if spec.style else []
+        return lambda: _generate(engine, spec, adapters)
 
     @cached_property
     def base(self) -> Engine:
@@ -149,11 +147,11 @@ class Artist:
         return pipeline.to(self.device)
 
     def _adapter(self, engine: Engine, style: str) -> GatedAdapter:
-        """A style, packed as the LoRA manager packs it, in a segment of its own."""
+        """Loads a style's adapter, packed as by the LoRA manager, into a segment of its own."""
         if style not in self._adapters:
             rank = engine.model.adapter_capacity.max_rank
             layout = engine.model.layout(rank)
-            data = self.style_file(style).read_bytes()
+            data = self.adapter_file(style).read_bytes()
             parsed = parse_lora(data, module_shapes(layout), rank)
             image = build_image(parsed, layout, engine.model.conditioning.numpy())
             segment = AdapterSegment(layout, 1, self.device)
@@ -164,21 +162,21 @@ class Artist:
         return self._adapters[style]
 
 
-def _draw(engine: Engine, order: Order, adapters: list[GatedAdapter]) -> Tensor:
-    drawing = engine.begin(engine.encode(order.text), order.seed, order.steps, adapters=adapters)
-    for _ in range(order.steps):
-        engine.step([drawing])
-    return engine.decode(drawing)
+def _generate(engine: Engine, spec: ImageSpec, adapters: list[GatedAdapter]) -> Tensor:
+    state = engine.begin(engine.encode(spec.text), spec.seed, spec.steps, adapters=adapters)
+    for _ in range(spec.steps):
+        engine.step([state])
+    return engine.decode(state)
 
 
 @torch.inference_mode()
-def _draw_stock(pipeline: Any, engine: Engine, order: Order) -> Tensor:
-    """Stock text encoder, transformer and scheduler; the engine's noise and decoder."""
+def _generate_stock(pipeline: Any, engine: Engine, spec: ImageSpec) -> Tensor:
+    """Generates with stock text encoder, transformer, scheduler; the engine's noise and decoder."""
     model = engine.model
-    start = pack(noise(order.seed, model.vae.config.z, model.latent_size, model.latent_size))
+    start = pack(noise(spec.seed, model.vae.config.z, model.latent_size, model.latent_size))
     latents = pipeline(
-        order.text,
-        num_inference_steps=order.steps,
+        spec.text,
+        num_inference_steps=spec.steps,
         true_cfg_scale=1.0,
         height=IMAGE_SIZE,
         width=IMAGE_SIZE,
@@ -187,5 +185,5 @@ def _draw_stock(pipeline: Any, engine: Engine, order: Order) -> Tensor:
     ).images[0]
     pixels = model.vae.decode(unpack(latents.float(), model.latent_size, model.latent_size))[0]
     if not torch.isfinite(pixels).all():
-        raise ValueError("the stock pipeline made a non-finite value")
+        raise ValueError("the stock pipeline returned a non-finite value")
     return to_bytes(pixels.permute(1, 2, 0)).cpu()

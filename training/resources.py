@@ -1,7 +1,4 @@
-"""What base, Turbo and styles all need, made once and when it is first asked for.
-
-Owns drawings, targets, references and the base of one process. Knows nothing of losses.
-"""
+"""Inputs that the runs of one process share, each made at first use: base, renderings, targets."""
 
 from __future__ import annotations
 
@@ -16,19 +13,19 @@ from torch import Tensor
 from training import latents, trained
 from training.data import concepts as table
 from training.data.concepts import Concept
-from training.drawings import draw_sets
-from training.evaluation import Exam
+from training.evaluation import Evaluator
 from training.latents import Bank, Codec
 from training.prompts import Pool
+from training.renderings import render_sets
 from training.styles import PLAIN, Look
 from training.trained import TrainedBase
 
 
-class Studio:
-    """One process's workshop.
+class Resources:
+    """Shared inputs of the runs of one process.
 
     Args:
-        chosen: `options.parser`'s common arguments.
+        chosen: The common arguments of `options.parser`.
     """
 
     def __init__(self, chosen: argparse.Namespace) -> None:
@@ -38,11 +35,11 @@ class Studio:
         self.out: Path = chosen.out
         self.concepts: list[Concept] = table.read()[: chosen.concepts]
         self._folder, self._cache, self._workers = chosen.base, chosen.cache, chosen.workers
-        self._drawn: dict[str, Tensor] = {}
+        self._rendered: dict[str, Tensor] = {}
 
     @cached_property
     def base(self) -> TrainedBase:
-        """The base to go on from; `training.base` replaces its weights by better ones."""
+        """The base to start from; `training.base` trains it in place."""
         return trained.load(self._folder, self.device)
 
     @cached_property
@@ -55,20 +52,20 @@ class Studio:
         """Targets of the base and of Turbo."""
         return self.targets(PLAIN)
 
-    def drawings(self, names: Sequence[str]) -> list[Tensor]:
-        """[concepts, 4, 1024, 1024] uint8 RGBA of each set."""
-        missing = [name for name in names if name not in self._drawn]
+    def renderings(self, names: Sequence[str]) -> list[Tensor]:
+        """Returns [concepts, 4, 1024, 1024] uint8 RGBA of each set."""
+        missing = [name for name in names if name not in self._rendered]
         if missing:
-            drawn = draw_sets(self._cache, missing, self.concepts, self._workers, self.device)
-            self._drawn |= zip(missing, drawn, strict=True)
-        return [self._drawn[name] for name in names]
+            rendered = render_sets(self._cache, missing, self.concepts, self._workers, self.device)
+            self._rendered |= zip(missing, rendered, strict=True)
+        return [self._rendered[name] for name in names]
 
     def targets(self, look: Look) -> Bank:
-        """Every concept in a look, as latents."""
-        return Bank.build(self.drawings(look.sets), look.paint, self.codec)
+        """Returns the latents of every concept in a look."""
+        return Bank.build(self.renderings(look.sets), look.paint, self.codec)
 
-    def exam(self, look: Look, count: int, seed: int) -> Exam:
-        """`count` prompts that name their background, to be drawn in a look."""
+    def evaluator(self, look: Look, count: int, seed: int) -> Evaluator:
+        """Returns an evaluator of `count` prompts that name their background, in a look."""
         pool = Pool(self.base.tokenizer, self.concepts, 4, seed, self.device, open_share=0.0)
-        references = latents.references(self.drawings(look.sets), look.paint)
-        return Exam(pool, self.base.text, self.codec, references, count)
+        references = latents.references(self.renderings(look.sets), look.paint)
+        return Evaluator(pool, self.base.text, self.codec, references, count)
