@@ -18,7 +18,7 @@ import pytest
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.model.weights.prepared_files import MANIFEST
 from tests.support.hostile_checkpoints import Damage, changed, index, linked, piped
-from tests.support.processes import Ended, run
+from tests.support.processes import FinishedProcess, run
 
 SERVER = [sys.executable, "-m", "inference_server"]
 SECONDS = 120
@@ -31,17 +31,17 @@ def folder(tmp_path: Path) -> Path:
     return shutil.copytree(EMBEDDED_MODEL, tmp_path / "model")
 
 
-def prepare(folder: Path, out: Path, *arguments: str | Path, **options: Any) -> Ended:
+def prepare(folder: Path, out: Path, *arguments: str | Path, **options: Any) -> FinishedProcess:
     command = [*SERVER, "prepare", "--model", folder, "--out", out, *arguments]
     return run(command, SECONDS, **options)
 
 
-def serve(folder: Path, runtime_dir: Path, *arguments: str | Path) -> Ended:
+def serve(folder: Path, runtime_dir: Path, *arguments: str | Path) -> FinishedProcess:
     where = ["--listen", "127.0.0.1:0", "--runtime-dir", runtime_dir, "--device", "cpu"]
     return run([*SERVER, "--model", folder, *where, *arguments], SECONDS)
 
 
-def assert_refused(ended: Ended, why: str) -> None:
+def assert_refused(ended: FinishedProcess, why: str) -> None:
     # Progress output may come first; there must be one message and no traceback.
     assert ended.code == 1, ended.stderr
     lines = ended.stderr.strip().splitlines()

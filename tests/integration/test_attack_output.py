@@ -23,7 +23,7 @@ from tests.support.fake_image_server import (
     started,
     step,
 )
-from tests.support.processes import Ended, run
+from tests.support.processes import FinishedProcess, run
 
 PROGRAMS = {
     "wuliart": ["wuliart_client"],
@@ -42,14 +42,14 @@ def fake() -> Iterator[FakeImageServer]:
         yield server
 
 
-def shell(module: list[str], arguments: str, cwd: Path, target: str = "") -> Ended:
+def shell(module: list[str], arguments: str, cwd: Path, target: str = "") -> FinishedProcess:
     """Runs `python -m MODULE ARGUMENTS`, where the arguments may redirect."""
     line = f'exec "$0" -m {" ".join(module)} {arguments}'
     environment = BUFFERED | {"WULIART_TARGET": target}
     return run(["bash", "-c", line, sys.executable], DEADLINE, cwd=cwd, env=environment)
 
 
-def unread(module: list[str], arguments: str, cwd: Path, target: str = "") -> Ended:
+def unread(module: list[str], arguments: str, cwd: Path, target: str = "") -> FinishedProcess:
     """The same, with a standard output whose reader has gone already."""
     line = f'exec "$0" -m {" ".join(module)} {arguments}'
     reader, writer = os.pipe()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.recipe import PIXELS, jpeg
-from tests.support.processes import Ended, run
+from tests.support.processes import FinishedProcess, run
 
 HEAD = "a fox\nSteps: 4, Seed: 1, Model: m, "
 TAIL = ", Version: WuliArt 1"
@@ -113,13 +113,13 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-def ask(command: list[str], path: Path) -> Ended:
+def ask(command: list[str], path: Path) -> FinishedProcess:
     # Nothing listens there: a file that were taken for good would end in another message.
     target = ["--target", "127.0.0.1:1"]
     return run([sys.executable, "-m", "wuliart_client", *command, str(path), *target], seconds=60)
 
 
-def assert_refused(ended: Ended, path: Path, why: str) -> None:
+def assert_refused(ended: FinishedProcess, path: Path, why: str) -> None:
     assert ended.code == 1, ended.stderr
     assert ended.stderr.startswith("wuliart: ") and ended.stderr.count("\n") == 1, ended.stderr
     assert str(path) in ended.stderr and why in ended.stderr

@@ -1,4 +1,4 @@
-"""A second user of the machine, for tests of what one user's processes take from another's."""
+"""A second user of the machine, for tests with processes of two users."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ def inputs(**others: Any) -> list[Any]:
 
 
 class PageCalls:
-    """One visitor's session.
+    """One browser session.
 
     Args:
-        http: its base URL is the page's.
+        http: Client whose base URL is the page's.
     """
 
     def __init__(self, http: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""A command as a process of its own, and what it came to: code, output, time and memory."""
+"""Runs a command and measures it: exit code, output, time, and peak memory."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A process that has ended; `code` as of `subprocess`, `peak_rss` in bytes.
+class FinishedProcess:
+    """The result of a process.
 
-    The memory is looked at every 10 ms, because what the kernel reports at the end includes the
-    memory of this process from before the other program was started.
+    The peak memory is sampled every 10 ms: what the kernel reports at the end includes this
+    process's memory from before the other program was executed.
     """
 
     code: int
+    """Exit code as from `subprocess`, negative for a signal."""
     stdout: str
     stderr: str
     seconds: float
     peak_rss: int
+    """Bytes."""
 
 
-def run(command: Sequence[str | Path], seconds: float, **options: Any) -> Ended:
-    """Runs a command without standard input; kills it after so many seconds.
+def run(command: Sequence[str | Path], seconds: float, **options: Any) -> FinishedProcess:
+    """Runs a command without standard input; kills it after a time limit.
 
     Args:
-        command: with its arguments.
-        seconds: what it takes at most.
-        options: of `subprocess.Popen`; those for stdout and stderr take the place of files.
+        command: The command and its arguments.
+        seconds: Time limit.
+        options: Options of `subprocess.Popen`; its stdout and stderr replace the captured files.
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err}
@@ -49,11 +51,11 @@ def run(command: Sequence[str | Path], seconds: float, **options: Any) -> Ended:
         for file in (out, err):
             file.seek(0)
             texts.append(file.read())
-    return Ended(process.returncode, *texts, took, peak)
+    return FinishedProcess(process.returncode, *texts, took, peak)
 
 
 def _peak_rss(pid: int) -> int:
-    """Bytes; 0 if the process has ended."""
+    """Returns the process's peak memory in bytes, 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

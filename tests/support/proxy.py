@@ -18,13 +18,13 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """With a password, which no message may show."""
+        """URL with a password, which no message may reveal."""
         return f"http://user:secret@127.0.0.1:{self.port}"
 
 
 @contextmanager
 def closed_proxy() -> Iterator[Proxy]:
-    """A proxy that answers everything with 503."""
+    """Runs a proxy that answers every request with 503."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         proxy = Proxy(listener.getsockname()[1])
 

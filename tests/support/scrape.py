@@ -59,7 +59,7 @@ class Exporter:
     url: str
 
     def get(self) -> str:
-        """Returns the text; to be called off the event loop, which the exporter needs."""
+        """Returns the text. Blocks, so it must not run on the event loop, which serves it."""
         with urllib.request.urlopen(self.url, timeout=DEADLINE) as response:
             return str(response.read().decode())
 

@@ -1,9 +1,9 @@
-"""The whole service for the tests that look at it from outside: processes of this machine.
+"""Starts the whole service as processes of this machine, for end-to-end and browser tests.
 
-    WULIART_FLEET=REPLICAS,SLOTS pytest tests/e2e/test_hot_swap.py tests/browser/test_generating.py ...
+    WULIART_FLEET=REPLICAS,SLOTS pytest tests/e2e/test_hot_swap.py tests/browser ...
 
-asks a fleet on Ray Serve instead of a single server; the tests are the same. Owns that choice, and
-the one fleet of a session.
+runs the same tests against a fleet on Ray Serve instead of a single server. All tests of a session
+share one fleet.
 """
 
 from __future__ import annotations
@@ -22,27 +22,30 @@ from scripts.processes import STARTUP_SECONDS, Service
 from wuliart_client import Client
 
 FLEET = bool(os.environ.get("WULIART_FLEET"))
-"""A fleet has the embedded model, whatever a test would like."""
+"""True if tests run against a fleet, which always serves the embedded model."""
 
 
 def whole_service(folder: Path, model: Path = EMBEDDED_MODEL) -> Service:
-    """Not started yet; its files are in `folder`."""
+    """Returns a service that is not started yet; its files are in `folder`."""
     if FLEET:
         return _Fleet(folder / "run", *_fleet())
     return Service(folder / "run", folder / "loras", server_arguments=["--model", str(model)])
 
 
 class _Fleet(Service):
-    """The session's fleet, as if it were one server and one manager; a page is its own."""
+    """The session's fleet, in the role of one server and one manager.
+
+    A page is started for each test.
+    """
 
     def start_server(self) -> None:
-        """It runs already."""
+        """Does nothing; the fleet is running."""
 
     def start_manager(self) -> None:
-        """They run already."""
+        """Does nothing; the fleet's managers are running."""
 
     def wait_until_ready(self, timeout: float = STARTUP_SECONDS) -> None:
-        """Until nothing is listed that another test has left."""
+        """Waits until the fleet lists only adapters of the folder, none of an earlier test."""
         super().wait_until_ready(timeout)
         deadline = time.monotonic() + timeout
         with Client(self.listen) as client:
@@ -52,12 +55,12 @@ class _Fleet(Service):
             }
             while {adapter.name for adapter in client.adapters()} != names:
                 assert time.monotonic() < deadline, (
-                    "the adapters listed are not those of the folder"
+                    "the fleet does not list the adapters of the folder"
                 )
                 time.sleep(0.1)
 
     def stop(self) -> dict[str, int]:
-        """Leaves it as it was found, without adapters."""
+        """Stops the page and removes all adapters; the fleet stays running."""
         codes = super().stop()
         for path in self.loras.rglob("*.safetensors"):
             path.unlink()
@@ -66,7 +69,7 @@ class _Fleet(Service):
 
 @functools.cache
 def _fleet() -> tuple[Path, str]:
-    """Started once; its folder of adapters, and where it listens."""
+    """Starts the fleet once; returns its folder of adapters and its address."""
     replicas, slots = os.environ["WULIART_FLEET"].split(",")
     loras = Path(tempfile.mkdtemp(prefix="wuliart-fleet-"))
     process = subprocess.Popen(
@@ -78,6 +81,6 @@ def _fleet() -> tuple[Path, str]:
     assert process.stdout is not None
     listen = process.stdout.readline().strip()
     assert listen, "the fleet did not start"
-    # It ends at the end of its input.
+    # The fleet stops when its stdin closes.
     atexit.register(process.communicate)
     return loras, listen
