@@ -1,4 +1,4 @@
-"""A whole service on the embedded model."""
+"""Fixtures that run a whole service: server, manager, and a client."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from wuliart_client import Adapter, AdapterState, Client
 from wuliart_lora.slot_layout import SegmentLayout
 
 PATIENCE = 60.0
-"""Seconds a condition may take on a busy machine; nothing is asserted about time."""
+"""Time limit of a condition in seconds, for a busy machine; tests assert nothing about time."""
 
 
-class Live:
-    """The running service, a client, and the folder that is watched."""
+class LiveService:
+    """A running service, its client, and its folder of adapters."""
 
     def __init__(self, service: Service, layout: SegmentLayout) -> None:
         self.service = service
@@ -37,11 +37,11 @@ class Live:
         return self.service.loras
 
     def adapter_file(self, seed: int, rank: int = 4, scale: float = 0.3) -> bytes:
-        """An adapter strong enough to see."""
+        """Returns an adapter file with a visible effect."""
         return make_lora(self.layout, rank=rank, seed=seed, scale=scale)
 
     def drop(self, name: str, data: bytes) -> None:
-        """Writes a file the way a careful program does: aside, then renamed in."""
+        """Adds an adapter file as careful programs do: writes it elsewhere, then renames it."""
         aside = self.loras.parent / f"{Path(name).name}.aside"
         aside.write_bytes(data)
         target = self.loras / f"{name}.safetensors"
@@ -71,10 +71,10 @@ class Live:
         assert adapter is not None
         return adapter
 
-    def draw(
+    def generate(
         self, *adapters: object, seed: int = 1, steps: int = 1, prompt: str = "a boat"
     ) -> bytes:
-        """An image without its recipe, so that equal pixels are equal files."""
+        """Generates an image without a recipe, so that equal pixels give equal files."""
         return self.client.generate_image(
             prompt, seed=seed, steps=steps, adapters=adapters, metadata=False, timeout=PATIENCE
         ).data
@@ -93,20 +93,20 @@ def layout_of(model: Path) -> SegmentLayout:
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model's images take two seconds, almost all of them for their size."""
+    """A smaller model: an image of the embedded one takes two seconds, mostly for its size."""
     return EMBEDDED_MODEL if FLEET else make_checkpoint(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.fixture
-def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Live]]:
-    """Starts services of a model, that are stopped at the test's end."""
-    started: list[Live] = []
+def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], LiveService]]:
+    """Starts services of a model and stops them at the end of the test."""
+    started: list[LiveService] = []
 
-    def make(model: Path) -> Live:
+    def make(model: Path) -> LiveService:
         service = whole_service(tmp_path_factory.mktemp("live"), model)
         service.start_server()
         service.start_manager()
-        live = Live(service, layout_of(model))
+        live = LiveService(service, layout_of(model))
         started.append(live)
         service.wait_until_ready()
         live.wait_attached()
@@ -119,12 +119,12 @@ def make_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pa
 
 
 @pytest.fixture
-def live(make_live: Callable[[Path], Live], small_model: Path) -> Live:
-    """On the small model: of its images only their bytes are looked at."""
+def live(make_live: Callable[[Path], LiveService], small_model: Path) -> LiveService:
+    """A service on the small model, for tests that only compare images."""
     return make_live(small_model)
 
 
 @pytest.fixture
-def trained(make_live: Callable[[Path], Live]) -> Live:
-    """On the embedded model: slow enough to do something in the middle of an image."""
+def trained(make_live: Callable[[Path], LiveService]) -> LiveService:
+    """A service on the embedded model, slow enough to act in the middle of an image."""
     return make_live(EMBEDDED_MODEL)

@@ -1,4 +1,4 @@
-"""The Python examples, run as they stand against a running server."""
+"""Runs the Python examples, unchanged, against a whole service."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.conftest import Live
+from tests.e2e.conftest import LiveService
 
 EXAMPLES = Path(__file__).parents[2] / "clients" / "python" / "examples"
 
 
-def run(live: Live, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def run(live: LiveService, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     script, *arguments = command
     return subprocess.run(
         [sys.executable, str(EXAMPLES / script), *arguments],
@@ -25,7 +25,7 @@ def run(live: Live, folder: Path, *command: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_examples_draw_and_save(trained: Live, tmp_path: Path) -> None:
+def test_examples_generate_and_save(trained: LiveService, tmp_path: Path) -> None:
     trained.drop("ink", trained.adapter_file(1))
     trained.wait_usable("ink")
     bar = run(trained, tmp_path, "progress_bar.py", "一只狐狸", "ink")
@@ -41,9 +41,9 @@ def test_examples_draw_and_save(trained: Live, tmp_path: Path) -> None:
     for prompt in ("a red fox", "一座灯塔"):
         assert f"{prompt}: step 4, a preview of" in both.stdout
         assert f"{prompt}: saved outputs/" in both.stdout
-    told = run(trained, tmp_path, "reflection_call.py", "a fox")
-    assert told.returncode == 0, told.stderr
-    assert "ImageGenerationService" in told.stdout and "completed" in told.stdout
+    reflection = run(trained, tmp_path, "reflection_call.py", "a fox")
+    assert reflection.returncode == 0, reflection.stderr
+    assert "ImageGenerationService" in reflection.stdout and "completed" in reflection.stdout
 
     images = list((tmp_path / "outputs").iterdir())
     assert len(images) == 3

@@ -1,4 +1,4 @@
-"""Files come, change and go while two real processes serve images."""
+"""Adapter files are added, changed, and removed while a whole service generates images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.e2e.conftest import Live
+from tests.e2e.conftest import LiveService
 from tests.support.bad_lora_files import BAD_FILES
 from wuliart_client import AdapterNotFound, AdapterRefused, AdapterState
 
@@ -16,49 +16,49 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_file_becomes_a_adapter_changes_moves_and_goes(live: Live) -> None:
-    plain = live.draw()
+def test_an_adapter_is_added_changed_renamed_and_removed(live: LiveService) -> None:
+    plain = live.generate()
     first, second = live.adapter_file(1), live.adapter_file(2)
 
     live.drop("ink", first)
     live.wait_usable("ink")
-    with_first = live.draw("ink")
+    with_first = live.generate("ink")
     assert with_first != plain
-    assert live.draw(("ink", 0.0)) == plain
-    assert live.draw(("ink", -0.5)) not in (plain, with_first)
+    assert live.generate(("ink", 0.0)) == plain
+    assert live.generate(("ink", -0.5)) not in (plain, with_first)
 
     live.drop("ink", second)
     live.wait_usable("ink", sha256(second))
-    with_second = live.draw("ink")
+    with_second = live.generate("ink")
     assert with_second not in (plain, with_first)
 
-    # Back again: the first version's image, by a new generation.
+    # The first version again gives its image again, under a new generation.
     live.drop("ink", first)
     adapter = live.wait_usable("ink", sha256(first))
-    assert live.draw("ink") == with_first
+    assert live.generate("ink") == with_first
     assert adapter.generation > 1
 
     (live.loras / "ink.safetensors").rename(live.loras / "brush.safetensors")
     live.wait_usable("brush")
     live.wait(lambda: live.adapter("ink") is None, "the old name gone")
-    assert live.draw("brush") == with_first
+    assert live.generate("brush") == with_first
     with pytest.raises(AdapterNotFound):
-        live.draw("ink")
+        live.generate("ink")
 
     (live.loras / "brush.safetensors").unlink()
     live.wait(lambda: live.adapter("brush") is None, "the adapter gone")
     with pytest.raises(AdapterNotFound):
-        live.draw("brush")
-    assert live.draw() == plain
+        live.generate("brush")
+    assert live.generate() == plain
 
 
-def test_a_image_is_drawn_with_exactly_one_version(live: Live) -> None:
+def test_an_image_uses_exactly_one_version(live: LiveService) -> None:
     versions = [live.adapter_file(seed) for seed in (1, 2, 3)]
     golden: dict[str, bytes] = {}
     for data in versions:
         live.drop("ink", data)
         live.wait_usable("ink", sha256(data))
-        golden[sha256(data)] = live.draw("ink", steps=2)
+        golden[sha256(data)] = live.generate("ink", steps=2)
     assert len(set(golden.values())) == len(versions)
 
     stop = threading.Event()
@@ -83,27 +83,27 @@ def test_a_image_is_drawn_with_exactly_one_version(live: Live) -> None:
     finally:
         stop.set()
         writer.join()
-    assert len(seen) > 1, "the file never changed under an image; the test showed nothing"
+    assert len(seen) > 1, "all images used the same version; the test showed nothing"
 
 
-def test_more_adapters_than_slots_all_draw(live: Live) -> None:
+def test_more_adapters_than_slots_can_all_be_used(live: LiveService) -> None:
     names = [f"adapter{n}" for n in range(6)]
     for n, name in enumerate(names):
         live.drop(name, live.adapter_file(n))
     live.wait(lambda: len(live.client.adapters()) == len(names), "all listed")
-    first = [live.draw(name) for name in names]
+    first = [live.generate(name) for name in names]
     assert len(set(first)) == len(names)
-    assert [live.draw(name) for name in reversed(names)] == list(reversed(first))
+    assert [live.generate(name) for name in reversed(names)] == list(reversed(first))
     states = [adapter.state for adapter in live.client.adapters()]
     assert states.count(AdapterState.RESIDENT) == 4
-    # Four at once, some of them cold.
-    assert live.draw(*names[:4]) == live.draw(*names[:4])
+    # Four in one image, some of them not resident.
+    assert live.generate(*names[:4]) == live.generate(*names[:4])
 
 
-def test_bad_files_are_refused_with_a_reason_and_hurt_nobody(live: Live) -> None:
+def test_bad_files_are_refused_with_a_reason_and_do_no_harm(live: LiveService) -> None:
     live.drop("good", live.adapter_file(1))
     live.wait_usable("good")
-    before = live.draw("good")
+    before = live.generate("good")
     for name, bad in BAD_FILES.items():
         live.drop(f"bad/{name}", bad.make(live.layout))
     live.wait(
@@ -116,19 +116,19 @@ def test_bad_files_are_refused_with_a_reason_and_hurt_nobody(live: Live) -> None
         if adapter.state is AdapterState.REFUSED:
             assert adapter.refusal_reason
             with pytest.raises(AdapterRefused) as caught:
-                live.draw(adapter.name)
+                live.generate(adapter.name)
             assert adapter.refusal_reason in str(caught.value)
-    assert live.draw("good") == before
+    assert live.generate("good") == before
 
-    # An adapter that is overwritten with rubbish stops being one, and comes back when mended.
+    # An adapter that is overwritten with rubbish is refused, and usable again when restored.
     live.drop("good", b"rubbish" * 100)
     live.wait(
         lambda: (a := live.adapter("good")) is not None and a.state is AdapterState.REFUSED,
         "refused",
     )
     with pytest.raises(AdapterRefused):
-        live.draw("good")
+        live.generate("good")
     live.drop("good", live.adapter_file(1))
     live.wait_usable("good")
-    assert live.draw("good") == before
+    assert live.generate("good") == before
     live.service.check()

@@ -1,4 +1,4 @@
-"""`make up` and `make demo` behave as the README says."""
+"""Tests that `make up` and `make demo` behave as the README says."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_ctrl_c_stops_all(tmp_path: Path) -> None:
                 except Unavailable:
                     assert time.monotonic() < deadline
                 time.sleep(0.1)
-        # What a terminal does: the whole foreground process group gets it.
+        # As a terminal does, signal the whole foreground process group.
         os.killpg(up.pid, signal.SIGINT)
         output, _ = up.communicate(timeout=60)
     finally:
@@ -63,7 +63,7 @@ def demo(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_demo_draws_adds_a_adapter_and_draws_again(tmp_path: Path) -> None:
+def test_demo_generates_adds_an_adapter_and_generates_again(tmp_path: Path) -> None:
     result = demo(tmp_path, PROMPT="红色的船", SEED="5")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "红色的船" in result.stdout
@@ -76,7 +76,7 @@ def test_demo_draws_adds_a_adapter_and_draws_again(tmp_path: Path) -> None:
     assert contents[0] != contents[1]
 
 
-def test_demo_refuses_a_seed_that_is_none(tmp_path: Path) -> None:
+def test_demo_refuses_an_invalid_seed(tmp_path: Path) -> None:
     result = demo(tmp_path, SEED="seven")
     assert result.returncode == 2
     assert "SEED" in result.stderr
@@ -89,7 +89,7 @@ def test_demo_fails_when_the_server_cannot_start(tmp_path: Path) -> None:
 
 
 def break_server(tmp_path: Path) -> Path:
-    """A folder in which `inference_server` is a program that ends at once."""
+    """Returns a folder whose `inference_server` exits at once."""
     package = tmp_path / "broken" / "inference_server"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Live
+from tests.e2e.conftest import LiveService
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients" / "node"
@@ -68,14 +68,16 @@ def test_the_package_is_found_under_a_make_that_names_its_folders(
     assert built() == package and package.is_file()
 
 
-def test_its_own_tests_pass_against_a_running_server(package: Path, trained: Live) -> None:
+def test_its_own_tests_pass_against_a_running_server(package: Path, trained: LiveService) -> None:
     trained.drop("ink", trained.adapter_file(seed=1))
     trained.wait_usable("ink")
     environment = {"WULIART_TARGET": trained.service.listen, "WULIART_ADAPTER": "ink"}
     run("npm", "test", "--silent", cwd=CLIENT, **environment)
 
 
-def test_the_progress_bar_example_saves_an_image(package: Path, live: Live, tmp_path: Path) -> None:
+def test_the_progress_bar_example_saves_an_image(
+    package: Path, live: LiveService, tmp_path: Path
+) -> None:
     example = str(CLIENT / "examples" / "progress.mjs")
     output = run("node", example, "一只狐狸", cwd=tmp_path, WULIART_TARGET=live.service.listen)
     assert "████ step 4/4" in output

@@ -1,4 +1,4 @@
-"""A server with less memory than its model: refused, or the same images, several at once."""
+"""Tests of a server with less memory than its model, and of one with too little to start."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from scripts.processes import Service
-from tests.e2e.conftest import PATIENCE, Live
+from tests.e2e.conftest import PATIENCE, LiveService
 from wuliart_client import Client
 
 PROMPTS = ("a boat", "a rocket on a purple background", "红色背景上的猫", "a fox")
 
 
-def refusal(folder: Path) -> str:
-    """What the server says to a budget of one megabyte."""
+def startup_error(folder: Path) -> str:
+    """Returns the server's last line for a budget of one megabyte."""
     command = [sys.executable, "-m", "inference_server", "--vram-budget", "1MB"]
     listen = ["--listen", f"unix:{folder}/public.sock", "--runtime-dir", str(folder)]
     ended = subprocess.run([*command, *listen], capture_output=True, text=True, timeout=PATIENCE)
@@ -29,10 +29,10 @@ def refusal(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A server with the least it accepts, as it says itself: every layer is streamed."""
+    """A server with the minimum budget that its error message names: every layer is streamed."""
     folder = tmp_path_factory.mktemp("small")
     (folder / "run").mkdir(mode=0o700)
-    message = refusal(folder / "run")
+    message = startup_error(folder / "run")
     found = re.search(r"it needs (\d+) MB", message)
     assert found and "--vram-budget" in message, message
     arguments = ["--vram-budget", f"{found[1]}MB"]
@@ -46,7 +46,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         service.stop()
 
 
-def test_the_plan_is_told(small: Client) -> None:
+def test_info_shows_the_memory_plan(small: Client) -> None:
     segments = {segment.name: segment for segment in small.info().segments}
     assert "resident weights" not in segments
     assert segments["streaming ring"].size_bytes > 0
@@ -56,10 +56,12 @@ def test_the_plan_is_told(small: Client) -> None:
     assert {segment.location for segment in segments.values()} == {"host"}
 
 
-def test_four_at_once_get_the_images_they_get_alone(small: Client, trained: Live) -> None:
-    def draw(client: Client, prompt: str) -> bytes:
+def test_four_requests_at_once_give_the_same_images_as_alone(
+    small: Client, trained: LiveService
+) -> None:
+    def generate(client: Client, prompt: str) -> bytes:
         return client.generate_image(prompt, seed=5, steps=3, metadata=False, timeout=PATIENCE).data
 
     with ThreadPoolExecutor(len(PROMPTS)) as pool:
-        together = list(pool.map(lambda prompt: draw(small, prompt), PROMPTS))
-    assert together == [draw(trained.client, prompt) for prompt in PROMPTS]
+        together = list(pool.map(lambda prompt: generate(small, prompt), PROMPTS))
+    assert together == [generate(trained.client, prompt) for prompt in PROMPTS]

@@ -1,4 +1,4 @@
-"""How the server process starts, and how it says that it cannot."""
+"""Tests of the errors with which the server process fails to start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.model.weights.checkpoint import COMPONENTS
-from tests.e2e.conftest import Live
+from tests.e2e.conftest import LiveService
 
 
 def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -64,9 +64,9 @@ def test_a_turbo_lora_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_second_server_on_the_same_folder_is_refused(live: Live, tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_folder_is_refused(live: LiveService, tmp_path: Path) -> None:
     folder = live.service.runtime_dir
     result = start(tmp_path, "--runtime-dir", str(folder))
     assert result.returncode == 1
     assert str(folder) in result.stderr
-    assert live.draw()
+    assert live.generate()

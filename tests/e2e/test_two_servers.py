@@ -1,4 +1,4 @@
-"""Plain servers behind gRPC's own round robin, as docs/scale-out.md has them."""
+"""Tests of plain servers behind gRPC's own round robin, as in docs/scale-out.md."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from scripts.processes import Service, free_port
-from tests.e2e.conftest import PATIENCE, Live, layout_of
+from tests.e2e.conftest import PATIENCE, LiveService, layout_of
 from wuliart_client import Client
 
 
 @pytest.fixture
-def cards(tmp_path: Path, small_model: Path) -> Iterator[list[Live]]:
+def cards(tmp_path: Path, small_model: Path) -> Iterator[list[LiveService]]:
     lives = []
     for n in range(2):
         service = Service(
@@ -27,7 +27,7 @@ def cards(tmp_path: Path, small_model: Path) -> Iterator[list[Live]]:
         )
         service.start_server()
         service.start_manager()
-        lives.append(Live(service, layout_of(small_model)))
+        lives.append(LiveService(service, layout_of(small_model)))
     try:
         for live in lives:
             live.service.wait_until_ready()
@@ -39,46 +39,46 @@ def cards(tmp_path: Path, small_model: Path) -> Iterator[list[Live]]:
             live.service.stop()
 
 
-def drawn(live: Live) -> int:
-    """Images that this server has completed."""
+def completed(live: LiveService) -> int:
+    """Returns the number of images that the server has completed."""
     return live.service.log("server").read_text().count("image completed")
 
 
-def test_each_draws_its_share_and_one_that_dies_is_left_out(cards: list[Live]) -> None:
+def test_servers_share_requests_and_a_killed_one_is_skipped(cards: list[LiveService]) -> None:
     first, second = cards
     first.drop("ink", first.adapter_file(1))
     for live in cards:
         live.wait_usable("ink")
-    everyone = "ipv4:" + ",".join(live.service.listen for live in cards)
-    with Client(everyone) as client:
+    all_servers = "ipv4:" + ",".join(live.service.listen for live in cards)
+    with Client(all_servers) as client:
 
-        def draw() -> bytes:
+        def generate() -> bytes:
             return client.generate_image(
                 "a boat", seed=1, steps=1, adapters=["ink"], metadata=False
             ).data
 
-        # Turns begin when both are connected; until then one may get more.
-        images = {draw()}
-        while not all(drawn(live) for live in cards):
-            images.add(draw())
-        before = [drawn(live) for live in cards]
-        images |= {draw() for _ in range(4)}
-        # Whoever generates it, it is the same image.
+        # Requests alternate once both are connected; until then one server may get more.
+        images = {generate()}
+        while not all(completed(live) for live in cards):
+            images.add(generate())
+        before = [completed(live) for live in cards]
+        images |= {generate() for _ in range(4)}
+        # The image does not depend on the server.
         assert len(images) == 1
-        assert [drawn(live) for live in cards] == [count + 2 for count in before]
+        assert [completed(live) for live in cards] == [count + 2 for count in before]
 
         first.service.kill("server")
         for _ in range(2):
             client.generate_image("a boat", steps=1, adapters=["ink"], timeout=PATIENCE)
-        assert drawn(second) == before[1] + 4
+        assert completed(second) == before[1] + 4
 
     wuliart = Path(sys.executable).with_name("wuliart")
-    told = subprocess.run(
-        [wuliart, "generate", "a boat", "--steps", "1", "--json", "--target", everyone],
+    result = subprocess.run(
+        [wuliart, "generate", "a boat", "--steps", "1", "--json", "--target", all_servers],
         cwd=first.loras.parent,
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    assert json.loads(told.stdout)["steps"] == 1
+    assert json.loads(result.stdout)["steps"] == 1

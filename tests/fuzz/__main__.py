@@ -1,7 +1,7 @@
-"""`make fuzz`: many inputs for every target, one process, at low priority; goes on where it was.
+"""`make fuzz`: runs many inputs through every target, at low priority; resumes an earlier run.
 
-Owns how inputs are shared among targets, the record of what was tried, and its one line a target.
-What is found lies in .run/fuzz: inputs that reach new code, and those that make a target fail.
+The record counts the inputs tried per target. .run/fuzz holds the findings: inputs that reach new
+code, and inputs that make a target fail.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from tests.fuzz.shares import SHARES, share
 WORK = campaign.ROOT / ".run" / "fuzz"
 RECORD = campaign.ROOT / "benchmarks" / "results" / "fuzz.json"
 PIECE = 100_000
-"""Inputs in a process; the record is written after each, so that little is lost by Ctrl-C."""
+"""Inputs per process; the record is written after each, so that Ctrl-C loses little."""
 
 
 def main() -> None:
     """Exits with 1 if any input made a target fail."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
-    wanted = int(os.environ.get("WULIART_FUZZ_INPUTS", "10000000"))
-    parser.add_argument("--inputs", type=int, default=wanted, help="over all targets")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    default = int(os.environ.get("WULIART_FUZZ_INPUTS", "10000000"))
+    parser.add_argument("--inputs", type=int, default=default, help="total over all targets")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="time limit")
     parser.add_argument("--record", type=Path, default=RECORD)
-    parser.add_argument("--afresh", action="store_true", help="forget what the record says")
+    parser.add_argument("--afresh", action="store_true", help="ignore the record")
     options = parser.parse_args()
     record = _read(options.record) if not options.afresh else {}
     ends = time.monotonic() + options.seconds
     try:
-        # A piece of each in turn, all of them: whenever it is stopped, each has had its part.
+        # One piece of every target per round, so that each has had its share whenever this stops.
         while time.monotonic() < ends and any(
-            [_go_on(target, options.inputs, record, ends) for target in SHARES]  # noqa: C419
+            [_run_piece(target, options.inputs, record, ends) for target in SHARES]  # noqa: C419
         ):
             _write(options.record, record)
     except KeyboardInterrupt:
-        print("stopped; the next `make fuzz` goes on here", file=sys.stderr)
+        print("stopped; the next `make fuzz` resumes here", file=sys.stderr)
     _write(options.record, record)
     crashes = 0
     for target, so_far in record.items():
@@ -56,14 +56,14 @@ def main() -> None:
     sys.exit(crashes > 0)
 
 
-def _go_on(target: str, inputs: int, record: dict[str, Any], ends: float) -> bool:
-    """The target's next piece; False if it has had all, or failed."""
+def _run_piece(target: str, inputs: int, record: dict[str, Any], ends: float) -> bool:
+    """Runs the target's next piece; returns False if it has had its share or has failed."""
     so_far = record.setdefault(target, {"inputs": 0, "seconds": 0.0, "crashes": 0})
     left = share(target, inputs) - so_far["inputs"]
     if left <= 0 or so_far["crashes"] or time.monotonic() >= ends:
         return False
     piece = min(left, PIECE * SHARES[target] // max(SHARES.values()))
-    # Never the same twice, and the same again for whoever repeats it from the start.
+    # Differs from piece to piece, and repeats when the record is started afresh.
     seed = 1 + so_far["inputs"] % (1 << 31)
     kept = Path(__file__).with_name("corpus") / target
     outcome = campaign.run(target, piece, seed, WORK / target, kept, nice=15)
@@ -71,7 +71,7 @@ def _go_on(target: str, inputs: int, record: dict[str, Any], ends: float) -> boo
     so_far["seconds"] = round(so_far["seconds"] + outcome.seconds, 1)
     if outcome.crash:
         so_far["crashes"] += 1
-        print(f"{target}: {outcome.crash}\nthe input lies in {WORK}", file=sys.stderr)
+        print(f"{target}: {outcome.crash}\nthe input was saved in {WORK}", file=sys.stderr)
     return True
 
 

@@ -1,8 +1,4 @@
-"""Many inputs for one target: the engine in a process of its own, and what came of it.
-
-Owns the engine's command line, its limits of time and memory for one input, and the reading of its
-last words. Knows nothing of targets but their names.
-"""
+"""Runs the fuzzing engine on one target, in a process of its own, with limits per input."""
 
 from __future__ import annotations
 
@@ -16,34 +12,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 SECONDS_AN_INPUT = 20
-"""Far more than any takes, also on a loaded machine; an input that hangs exceeds it."""
+"""Time limit of one input: far above any regular input, even on a loaded machine."""
 
 MEGABYTES = 1024
-"""Of the whole process; torch alone takes a quarter of it."""
+"""Memory limit of the engine's process; torch alone takes a quarter of it."""
 
 MEGABYTES_AT_ONCE = 64
-"""Inputs have at most 8 KiB."""
+"""Limit of one allocation; inputs have at most 8 KiB."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of the engine came to."""
+    """The result of a run of the engine."""
 
     inputs: int
     seconds: float
     crash: str
-    """The engine's last words if an input made the target fail; else empty."""
+    """End of the engine's output if an input made the target fail, else empty."""
 
 
 def run(target: str, inputs: int, seed: int, found: Path, *kept: Path, nice: int = 0) -> Outcome:
-    """Tries that many inputs.
+    """Runs inputs through a target.
 
-    Inputs that reach new code are written to `found`; those that make the target fail beside it.
+    Args:
+        target: Name of the target.
+        inputs: Number of inputs.
+        seed: Seed of the engine.
+        found: Folder for inputs that reach new code; failing inputs are written beside it.
+        kept: Folders of initial inputs.
+        nice: Increment of the process's niceness.
     """
     found.mkdir(parents=True, exist_ok=True)
     command = [
-        # Linux hands the greatest memory that a process ever had on to what it executes, and the
-        # engine takes it for its own. What a shell starts begins anew, however large this one is.
+        # Linux carries the peak memory of a process over exec, and the engine would count it as
+        # its own. A shell in between forks anew, from a process that is always small.
         *("sh", "-c", '"$@"; exit $?', "sh"),
         *(["nice", "-n", str(nice)] if nice else []),
         *(sys.executable, "-m", "tests.fuzz.engine", target),

@@ -1,7 +1,7 @@
-"""Decisions read from bytes, so that whatever changes the bytes changes the decisions.
+"""Decisions read from bytes, so that a change of the bytes changes the decisions.
 
-Owns the reading: every string of bytes is a valid sequence of decisions, and behind its end each
-is the first of its kind. Knows nothing of what is decided.
+Every byte string is a valid sequence of decisions; beyond its end each decision is the first
+option.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Choices:
-    """The decisions in `data`, one after another."""
+    """Reads decisions from `data`, one after another."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -23,13 +23,13 @@ class Choices:
         return self._at < len(self._data)
 
     def bytes(self, count: int) -> bytes:
-        """The next `count` bytes, or as many as there are."""
+        """Returns the next `count` bytes, fewer at the end."""
         piece = self._data[self._at : self._at + count]
         self._at += count
         return piece
 
     def number(self, bits: int) -> int:
-        """An unsigned number; the largest and the smallest are as near as any other."""
+        """Returns an unsigned number of `bits` bits, often one near 0 or near the maximum."""
         kind = self.below(4)
         if kind == 0:
             return self.below(256)
@@ -38,19 +38,19 @@ class Choices:
         return int.from_bytes(self.bytes(bits // 8), "little")
 
     def below(self, count: int) -> int:
-        """A number below `count`, at most 256."""
+        """Returns a number below `count`, which is at most 256."""
         return int.from_bytes(self.bytes(1), "little") % count
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of at most 256 options."""
+        """Returns one of at most 256 options."""
         return options[self.below(len(options))]
 
     def coin(self) -> bool:
-        """Yes or no."""
+        """Returns True or False."""
         return bool(self.below(2))
 
     def text(self, longest: int = 40) -> str:
-        """Valid Unicode, now and then much of it."""
+        """Returns valid Unicode, occasionally repeated 64 times."""
         count = self.below(longest + 1)
         text = self.bytes(count).decode("utf-8", "replace")
         return text * 64 if self.below(16) == 15 else text

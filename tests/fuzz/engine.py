@@ -1,8 +1,8 @@
-"""`python -m tests.fuzz.engine TARGET [libFuzzer options] [corpus folders]`: one target.
+"""Fuzzes one target: `python -m tests.fuzz.engine TARGET [libFuzzer options] [corpus folders]`.
 
-Owns the meeting of a target with libFuzzer, through atheris: which code is watched for coverage.
-Ends with libFuzzer's exit code, which is not 0 if an input made the target raise, took too long or
-too much memory.
+Runs libFuzzer through atheris, which instruments the modules in WATCHED for coverage. Exits with
+libFuzzer's code, which is not 0 if an input made the target raise or exceeded the limits of time
+or memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WATCHED = [
 
 
 def main() -> None:
-    """Does not return: libFuzzer ends the process."""
+    """Runs libFuzzer, which ends the process."""
     with atheris.instrument_imports(include=WATCHED):
         from tests.fuzz.targets import TARGETS
 

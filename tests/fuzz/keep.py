@@ -1,8 +1,7 @@
-"""`python -m tests.fuzz.keep`: makes the kept corpus anew from itself and from what was found.
+"""Rebuilds the corpus from itself and from the findings: `python -m tests.fuzz.keep`.
 
-Owns which inputs are worth keeping: the smallest ones that together take every step between two
-lines of the code under test that any of them takes, and what inputs begin as where it is small.
-Knows nothing of libFuzzer.
+Keeps the small seeds of each target, and the smallest inputs that together cover every transition
+between two lines of the code under test that any input covers.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ WATCHED = (
 )
 
 SMALL = 2048
-"""Bytes. Beginnings of this size are kept for what they mean, whatever lines they take."""
+"""Bytes. Seeds up to this size are kept even if they cover no further lines."""
 
 Step = tuple[str, int, int]
 
 
 def steps(target: Target, data: bytes) -> set[Step]:
-    """The steps between lines that an input takes."""
+    """Returns the transitions between lines that an input covers."""
     taken: set[Step] = set()
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:

@@ -1,6 +1,6 @@
-"""How a number of inputs is shared among the targets: by what each is worth and costs.
+"""Divides a number of inputs among the targets, by their importance and cost.
 
-Owns the shares. Imports nothing that is fuzzed, so that whoever only counts need not load it.
+Apart from `targets`, so that counting inputs does not import the code under test.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ SHARES: Final = {
     "directory": 5,
     "recipe": 10,
 }
-"""An input of `protocol` takes five times that of `lora`, one of `directory` twelve times."""
+"""Relative numbers of inputs. An input of `protocol` takes five times as long as one of `lora`,
+one of `directory` twelve times."""
 
 
 def share(target: str, inputs: int) -> int:
-    """What a target gets of `inputs`, rounded up."""
+    """Returns the target's share of `inputs`, rounded up."""
     return -(-inputs * SHARES[target] // sum(SHARES.values()))

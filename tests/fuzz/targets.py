@@ -1,7 +1,7 @@
-"""The fuzz targets by name: what is called with bytes, and what those bytes begin as.
+"""The fuzz targets by name: the function under test, its seeds, and its limits.
 
-Owns the list; knows nothing of who calls. Imported by the engine under its instrumentation, so the
-code under test must not have been imported before.
+The engine imports this module under instrumentation, so the code under test must not have been
+imported before.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pathlib import Path
 from tests.fuzz import directory, lora_file, protocol, recipe, request, variation
 
 CORPUS = Path(__file__).with_name("corpus")
-"""<target>/<name>: inputs worth keeping; each takes a way through the code that no other takes."""
+"""Files <target>/<name>: kept inputs, each of which covers code that no other covers."""
 
 Vary = Callable[[bytes, int, int, Callable[[bytes, int], bytes]], bytes]
 
 
 @dataclass(frozen=True)
 class Target:
-    """One door that strangers' bytes come through."""
+    """One entry point for untrusted bytes."""
 
     run: Callable[[bytes], None]
-    """Raises for a bug and for nothing else."""
+    """Processes an input; raises only for a bug."""
     seeds: Callable[[], dict[str, bytes]]
     most_bytes: int
-    """Of one input."""
+    """Maximum size of an input."""
     vary: Vary | None = None
-    """How inputs are varied where bytes are not enough."""
+    """Varies inputs by their structure; None varies them as bytes."""
 
 
 TARGETS = {

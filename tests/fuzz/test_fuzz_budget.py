@@ -1,4 +1,4 @@
-"""A fixed number of hostile inputs for every door, the same in every run: none may get through."""
+"""Runs a fixed number of hostile inputs through every target, the same in every run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_every_target_has_a_share() -> None:
 
 
 @pytest.mark.timeout(900)
-def test_no_input_gets_through(tmp_path: Path) -> None:
+def test_no_input_makes_a_target_fail(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris has no build for this machine")
 
     def tried(target: str) -> campaign.Outcome:
@@ -27,7 +27,7 @@ def test_no_input_gets_through(tmp_path: Path) -> None:
             target, share(target, INPUTS), 20261124, tmp_path / target, CORPUS / target
         )
 
-    # The dear ones first, so that two processors are done at about the same time.
+    # The expensive targets first, so that both processors finish at about the same time.
     order = sorted(SHARES, key=("protocol", "directory", "lora", "request", "keys", "recipe").index)
     with ThreadPoolExecutor(2) as pool:
         outcomes = dict(zip(order, pool.map(tried, order), strict=True))

@@ -1,4 +1,4 @@
-"""The kept inputs, without an engine: nothing gets through, and memory stays in proportion."""
+"""Runs the corpus without an engine: no target fails, and memory is proportional to the input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_kept_inputs(name: str) -> None:
     assert len(inputs) >= 5
     for kept, data in inputs.items():
         assert len(data) <= target.most_bytes, kept
-        target.run(data)  # what is loaded once is not the input's
+        target.run(data)  # loads modules and caches, which do not count for the input
         tracemalloc.start()
         try:
             target.run(data)
@@ -29,7 +29,7 @@ def test_kept_inputs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_inputs_begin_as(name: str) -> None:
+def test_seeds_make_no_target_fail(name: str) -> None:
     for data in TARGETS[name].seeds().values():
         TARGETS[name].run(data)
 

@@ -1,4 +1,4 @@
-"""What fuzzing has found, each by a test that says it plainly."""
+"""Regression tests of faults that fuzzing found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from lora_manager.directory import inspect, scan
 
 
-def test_an_outside_folder_is_called_the_same_by_a_scan_and_by_a_closer_look(
+def test_scan_and_inspect_agree_on_a_link_to_an_outside_folder(
     tmp_path: Path,
 ) -> None:
     root = tmp_path / "root"

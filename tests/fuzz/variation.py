@@ -1,7 +1,7 @@
-"""Varies a LoRA file by what it means: its header's names, types, shapes and positions.
+"""Varies LoRA files by structure: names, types, shapes, and offsets of the header.
 
-Owns the changes that a change of bytes would take ages to find, because a header must stay JSON and
-its positions must fit. Knows nothing of what the reader makes of them.
+Random changes of bytes would rarely get there, because a header must stay valid JSON and its
+offsets must fit.
 """
 
 from __future__ import annotations
@@ -48,11 +48,18 @@ TEXTS = (
 
 
 class Pairs(list[tuple[str, Any]]):
-    """A JSON object as it is written: in order, with names that come twice."""
+    """A JSON object as ordered pairs, which keeps duplicate names."""
 
 
 def vary(data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], bytes]) -> bytes:
-    """Another file like `data`, of at most `most` bytes; `vary_bytes` knows nothing of files."""
+    """Returns a variation of a file.
+
+    Args:
+        data: The file.
+        most: Maximum size of the result in bytes.
+        seed: Seed of the changes.
+        vary_bytes: libFuzzer's own mutation of bytes.
+    """
     chance = random.Random(seed)
     header = _header(data)
     if header is None or chance.random() < 0.3:
@@ -70,14 +77,14 @@ def vary(data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], b
 def vary_names(
     data: bytes, most: int, seed: int, vary_bytes: Callable[[bytes, int], bytes]
 ) -> bytes:
-    """As `vary`, for names that stand one a line."""
+    """Returns a variation of a list of names, one per line; arguments as for `vary`."""
     chance = random.Random(seed)
     if chance.random() < 0.4:
         return vary_bytes(data, most)
     lines = data.split(b"\n")
     for _ in range(chance.choice((1, 1, 2))):
         at = chance.randrange(len(lines))
-        # In the place of another, or before it.
+        # Replaces a line or is inserted before it.
         lines[at : at + chance.randrange(2)] = [_name(chance).encode()]
     return b"\n".join(lines)[:most]
 
@@ -100,7 +107,7 @@ def _written(value: Any) -> str:
 
 
 def _fitted(header: Pairs, buffer: bytes) -> bytes:
-    """Positions that fit the shapes, and a buffer that fits the positions."""
+    """Sets offsets that fit the shapes; returns a buffer that fits the offsets."""
     at = 0
     for _, entry in header:
         fields = dict(entry) if isinstance(entry, Pairs) else {}

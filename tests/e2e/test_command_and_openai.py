@@ -1,4 +1,4 @@
-"""The command and the OpenAI door over a whole service: nothing between them is a test's."""
+"""Tests of the command line and of OpenAI's package against a whole service, without fakes."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ import pytest
 from PIL import Image
 
 from scripts.processes import free_port
-from tests.e2e.conftest import Live
+from tests.e2e.conftest import LiveService
 from wuliart_client import read_recipe
 
 
 @pytest.fixture
-def adapterd(trained: Live) -> Live:
+def with_ink(trained: LiveService) -> LiveService:
     trained.drop("ink", trained.adapter_file(1))
     trained.wait_usable("ink")
     return trained
 
 
 @pytest.fixture
-def door(adapterd: Live) -> openai.OpenAI:
+def openai_client(with_ink: LiveService) -> openai.OpenAI:
     port = free_port()
-    adapterd.service.start_web(port)
+    with_ink.service.start_web(port)
 
     def answers() -> bool:
-        adapterd.service.check()
+        with_ink.service.check()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
                 return True
         except urllib.error.URLError:
             return False
 
-    adapterd.wait(answers, "the page answers")
+    with_ink.wait(answers, "the page answers")
     return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0)
 
 
@@ -52,32 +52,32 @@ def opened(b64: str | None) -> bytes:
     return data
 
 
-def test_the_openai_package_draws(adapterd: Live, door: openai.OpenAI) -> None:
-    assert [model.id for model in door.models.list()] == ["embedded", "ink"]
+def test_the_openai_package_generates(with_ink: LiveService, openai_client: openai.OpenAI) -> None:
+    assert [model.id for model in openai_client.models.list()] == ["embedded", "ink"]
     bare: dict[str, Any] = {"seed": 7, "steps": 1}
-    (plain,) = door.images.generate(prompt="灯塔", extra_body=bare).data or ()
-    (ink,) = door.images.generate(prompt="灯塔", model="ink", extra_body=bare).data or ()
+    (plain,) = openai_client.images.generate(prompt="灯塔", extra_body=bare).data or ()
+    (ink,) = openai_client.images.generate(prompt="灯塔", model="ink", extra_body=bare).data or ()
     recipe = read_recipe(opened(ink.b64_json))
     assert (recipe.prompt, recipe.seed, recipe.adapters[0].name) == ("灯塔", 7, "ink")
     assert Image.open(io.BytesIO(opened(plain.b64_json))) != Image.open(
         io.BytesIO(opened(ink.b64_json))
     )
-    stream = door.images.generate(prompt="a boat", stream=True, partial_images=2)
+    stream = openai_client.images.generate(prompt="a boat", stream=True, partial_images=2)
     assert [event.type for event in stream] == [
         "image_generation.partial_image", "image_generation.partial_image",
         "image_generation.completed",
     ]  # fmt: skip
 
 
-def test_the_openai_package_is_told_what_is_wrong(door: openai.OpenAI) -> None:
+def test_the_openai_package_gets_errors_that_name_the_field(openai_client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="imk"):
-        door.images.generate(prompt="a boat", model="imk")
+        openai_client.images.generate(prompt="a boat", model="imk")
     with pytest.raises(openai.BadRequestError) as empty:
-        door.images.generate(prompt=" ")
+        openai_client.images.generate(prompt=" ")
     assert empty.value.param == "prompt"
 
 
-def test_the_command_draws_lists_and_explains(adapterd: Live, tmp_path: Path) -> None:
+def test_the_command_generates_lists_and_explains(with_ink: LiveService, tmp_path: Path) -> None:
     def wuliart(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [Path(sys.executable).with_name("wuliart"), *arguments, "--target", listen],
@@ -88,13 +88,13 @@ def test_the_command_draws_lists_and_explains(adapterd: Live, tmp_path: Path) ->
             check=False,
         )
 
-    listen = adapterd.service.listen
-    drawn = wuliart("generate", "a fox", "--seed", "7", "--adapter", "ink:0.5", "--json")
-    assert drawn.returncode == 0, drawn.stderr
-    told = json.loads(drawn.stdout)
-    assert "Step 4/4" in drawn.stderr and (told["seed"], told["steps"]) == (7, 4)
-    again = wuliart("generate", "--like", told["path"], "--json")
-    images = [Path(tmp_path, json.loads(run.stdout)["path"]) for run in (drawn, again)]
+    listen = with_ink.service.listen
+    first = wuliart("generate", "a fox", "--seed", "7", "--adapter", "ink:0.5", "--json")
+    assert first.returncode == 0, first.stderr
+    result = json.loads(first.stdout)
+    assert "Step 4/4" in first.stderr and (result["seed"], result["steps"]) == (7, 4)
+    again = wuliart("generate", "--like", result["path"], "--json")
+    images = [Path(tmp_path, json.loads(run.stdout)["path"]) for run in (first, again)]
     assert images[0].read_bytes() == images[1].read_bytes()
     assert "ink" in wuliart("adapters").stdout
     assert "embedded" in wuliart("info").stdout
