@@ -1,7 +1,7 @@
-"""Whether hashes/ covers the lock files, and which of torch's two builds belongs to this machine.
+"""Checks that hashes/ covers the lock files, and selects the hashes of this machine's torch.
 
-The same pin of torch installs a build without CUDA here and one with it there, so its hashes lie in
-two files of their own and the rest's in a third. Owns the reading of these files; makes none.
+The same pin of torch installs a build with or without CUDA, depending on the machine. So its hashes
+are in two files, apart from those of all other packages.
 
     python scripts/check_hashes.py           compare hashes/ with the lock files; needs no network
     python scripts/check_hashes.py --torch   print the file that has the build pip would install
@@ -24,12 +24,12 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})\b")
 
 
 def canonical(name: str) -> str:
-    """A package's name as all tools compare it."""
+    """Returns a package's normalised name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pins(text: str) -> dict[tuple[str, str], list[str]]:
-    """(name, version) -> its lines, hashes included."""
+    """Returns the lines of each (name, version), including hashes."""
     found: dict[tuple[str, str], list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines(keepends=True):
@@ -41,21 +41,21 @@ def pins(text: str) -> dict[tuple[str, str], list[str]]:
 
 
 def hashes(name: str) -> dict[tuple[str, str], set[str]]:
-    """(name, version) -> SHA-256 of its files, from a file of hashes/."""
+    """Returns the SHA-256 of all files of each (name, version), from a file of hashes/."""
     text = (HASHES / name).read_text()
     return {pin: set(_HASH.findall("".join(lines))) for pin, lines in pins(text).items()}
 
 
 def problems() -> list[str]:
-    """What does not fit, one line each."""
+    """Returns one line for each mismatch."""
     runtime = pins((ROOT / "requirements.lock").read_text()).keys()
     dev = pins((ROOT / "requirements-dev.lock").read_text()).keys()
     torch = {pin for pin in runtime if pin[0] == "torch"}
     found: list[str] = []
-    for name, wanted in (("runtime.txt", runtime - torch), ("dev.txt", dev)):
+    for name, locked in (("runtime.txt", runtime - torch), ("dev.txt", dev)):
         have = hashes(name).keys()
-        found += [f"hashes/{name} lacks {p}=={v}; run make lock" for p, v in wanted - have]
-        found += [f"hashes/{name} has {p}=={v}, no lock does" for p, v in have - wanted]
+        found += [f"hashes/{name} lacks {p}=={v}; run make lock" for p, v in locked - have]
+        found += [f"hashes/{name} has {p}=={v}, no lock does" for p, v in have - locked]
     for name in (TORCH_CUDA, TORCH_CPU):
         if not torch <= hashes(name).keys():
             found.append(f"hashes/{name} has another torch than requirements.lock; run make lock")
@@ -67,10 +67,10 @@ def problems() -> list[str]:
 
 
 def torch_file() -> Path:
-    """The file with the hash of the torch that pip would install on this machine.
+    """Returns the file with the hash of the torch that pip would install on this machine.
 
     Raises:
-        SystemExit: neither has it; that build must not be installed.
+        SystemExit: No file has it; that build must not be installed.
     """
     (pin,) = (p for p in pins((ROOT / "requirements.lock").read_text()) if p[0] == "torch")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps"]
@@ -87,12 +87,12 @@ def torch_file() -> Path:
             return (HASHES / name).relative_to(ROOT)
     sys.exit(
         f"pip would install a torch {install['metadata']['version']} whose SHA-256 is {digest}, "
-        "and hashes/ does not know it; look where it comes from, then run make lock"
+        "which is not in hashes/; check where it comes from, then run make lock"
     )
 
 
 def main() -> None:
-    """Exits with 1 if anything does not fit."""
+    """Exits with 1 if there is a mismatch."""
     if sys.argv[1:] == ["--torch"]:
         print(torch_file())
         return

@@ -1,8 +1,8 @@
-"""`make lock`: pins everything anew in requirements*.lock; hashes/ says what each file sums to.
+"""`make lock`: renews the pins in requirements*.lock and the SHA-256 sums in hashes/.
 
-Installs into a scratch environment, so that nothing that happens to lie in .venv is locked. The
-hashes are those that the registry gives for every file of a release, so they hold for every system
-and Python; no package is fetched for them.
+Installs into a temporary environment, so that other packages in .venv are not locked. The registry
+supplies the hashes of all files of a release, so they hold for every system and Python version, and
+no package is downloaded for them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-# A file of scripts/ that is run finds its neighbours, and not the folder.
+# Python puts the folder of a script on its path, not the folder above, where `scripts` is.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.check_hashes import HASHES, ROOT, TORCH_CPU, TORCH_CUDA, pins
 
 PINNED = ("torch==2.13.0", "pillow==12.3.0")
-"""torch: a newer one needs a look at the GPU first. pillow: Gradio wants one below 13."""
+"""torch: a newer version must be tried on a GPU first. pillow: Gradio requires one below 13."""
 
 PROJECTS = (str(ROOT / "clients" / "python"), f"{ROOT}[page]")
-"""Together, because the server's wheel depends on the client's of the same version."""
+"""Installed together, because the server's wheel requires the client's of the same version."""
 
 MARKERS = {"atheris": ' ; platform_machine == "x86_64" and python_version < "3.14"'}
-"""Where a package has builds, if that is not everywhere: freezing forgets it."""
+"""Markers of packages without builds for some systems; `pip freeze` drops them."""
 
 RUNTIME_HEADER = """\
 # What the product runs on, pinned. Made by: make lock
@@ -43,7 +43,7 @@ CPU_ONLY = "torch's build without CUDA, as pip found it on the machine that made
 
 
 def frozen(pip: list[str]) -> list[str]:
-    """What the environment holds, one pin a line, without local version labels."""
+    """Returns a pin for each installed package, without local version labels."""
     lines = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout
     return [
         (line.split("+")[0] if line.startswith("torch==") else line)
@@ -54,7 +54,7 @@ def frozen(pip: list[str]) -> list[str]:
 
 
 def hashed(wanted: list[str], *options: str) -> str:
-    """The pins with the hashes of every file that the registry has of each."""
+    """Returns the pins with the hashes of all their files in the registry."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--native-tls"]
     form = ["--generate-hashes", "--no-annotate", "--no-header", "--universal"]
     return subprocess.run(
@@ -67,7 +67,7 @@ def hashed(wanted: list[str], *options: str) -> str:
 
 
 def write_hashes(runtime: list[str], dev: list[str]) -> None:
-    """All files of hashes/."""
+    """Writes all files of hashes/."""
     torch = next(line for line in runtime if line.startswith("torch=="))
     others = [line for line in runtime if line != torch]
     _write("runtime.txt", "All of requirements.lock but torch.", hashed(others, "--no-deps"))
@@ -76,23 +76,23 @@ def write_hashes(runtime: list[str], dev: list[str]) -> None:
         constraint.write("\n".join(others))
         constraint.flush()
         cuda = hashed([torch], "--constraint", constraint.name)
-    # What torch shares with the rest has its hashes there.
+    # The hashes of what torch shares with other packages are in runtime.txt.
     known = {line.partition("==")[0].lower().replace("_", "-") for line in others}
     entries = [e for e in _entries(cuda) if e.partition("==")[0] not in known]
     _write(TORCH_CUDA, "torch with CUDA, and what it needs for that.", "".join(entries))
     if (built := _without_cuda(torch)) is not None:
-        # pip leaves it out of what it freezes, and torch needs it.
+        # torch needs setuptools, which `pip freeze` leaves out.
         tools = "".join(e for e in entries if e.startswith("setuptools=="))
         _write(TORCH_CPU, CPU_ONLY, f"{torch} \\\n    --hash=sha256:{built}\n{tools}")
 
 
 def _entries(text: str) -> list[str]:
-    """A pin with its hashes each."""
+    """Returns each pin with its hashes."""
     return ["".join(lines) for lines in pins(text).values()]
 
 
 def _without_cuda(torch: str) -> str | None:
-    """The SHA-256 of the build that pip takes here; None if that is the registry's own."""
+    """Returns the SHA-256 of the build that pip selects here; None if the registry lists it."""
     report = subprocess.run(
         [*(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps"),
          *("--ignore-installed", "--report", "-", torch)],
@@ -113,7 +113,7 @@ def _read_lock(name: str) -> list[str]:
 
 
 def main() -> None:
-    """Writes all files; with --hashes those of hashes/ alone, from the pins as they are."""
+    """Writes all files; with --hashes only those of hashes/, from the existing pins."""
     if sys.argv[1:] == ["--hashes"]:
         write_hashes(_read_lock("requirements.lock"), _read_lock("requirements-dev.lock"))
         return
@@ -121,7 +121,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         python = str(Path(folder) / "bin" / "python")
         pip = [python, "-m", "pip"]
-        # One by one: resolving torch together with the rest may prefer another build of it.
+        # One at a time: resolved together with other packages, pip may prefer another torch build.
         for packages in (*((pin,) for pin in PINNED), PROJECTS):
             subprocess.run([*pip, "install", "--quiet", *packages], check=True)
         runtime = frozen(pip)
@@ -132,7 +132,7 @@ def main() -> None:
         )
         dev = [line for line in frozen(pip) if line not in runtime]
         (ROOT / "requirements-dev.lock").write_text(DEV_HEADER + "\n".join(dev) + "\n")
-        # After the pins are written: it is a tool of this script and belongs to nothing.
+        # Installed after the pins are written, because only this script needs it.
         subprocess.run([*pip, "install", "--quiet", "uv"], check=True)
         subprocess.run([python, __file__, "--hashes"], check=True)
 

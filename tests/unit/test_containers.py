@@ -1,7 +1,6 @@
-"""Dockerfile, .dockerignore and compose files: what a container run would trip over.
+"""Tests of Dockerfile, .dockerignore, and compose files, without Docker.
 
-There is no Docker here: structure is checked in detail, and the manager's health check is run
-against a real process.
+They check the structure in detail and run the manager's health check against a real process.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ IMAGE_USER = "10001"
 
 
 class ComposeLoader(yaml.SafeLoader):
-    """YAML with compose's `!reset`, which removes what the earlier file says; here None."""
+    """Loads YAML with compose's `!reset`, which removes an earlier file's value; here None."""
 
 
 ComposeLoader.add_constructor("!reset", lambda loader, node: None)
@@ -53,7 +52,7 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's (INSTRUCTION, rest) with continuation lines joined."""
+    """Returns the Dockerfile as (INSTRUCTION, rest), with continuation lines joined."""
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     joined = text.replace("\\\n", " ").splitlines()
@@ -102,7 +101,7 @@ def test_commands_exist_and_their_options_are_understood(compose: dict[str, Any]
     assert config.network.listen == "0.0.0.0:50051"
     assert parse_arguments(cpu[1:]).device == "cpu"
     assert cpu[: len(server)] == server
-    # The manager creates a missing folder while parsing: it is given one of the repository's.
+    # The manager creates a missing folder while parsing, so the test passes an existing one.
     options = [str(ROOT / "loras") if word == "/app/models/lora" else word for word in manager[1:]]
     assert options != manager[1:]
     assert parse_config(options, {}).runtime_dir == config.runtime_dir == Path("/run/wuliart")
@@ -137,7 +136,7 @@ def test_the_sockets_share_a_tmpfs_and_loras_are_read_only(
     assert set(compose["volumes"]) == {"runtime"}
     options = compose["volumes"]["runtime"]["driver_opts"]
     assert options["type"] == options["device"] == "tmpfs"
-    # The server refuses a folder that is not its own user's, so the tmpfs must be that user's.
+    # The server refuses a folder of another user, so its user must own the tmpfs.
     mount = dict(part.split("=") for part in options["o"].split(","))
     assert mount["uid"] == mount["gid"] == IMAGE_USER
     assert mount["mode"] == "0700"
@@ -163,7 +162,7 @@ def test_nothing_is_written_but_to_memory(
         "lora-manager": set(),
         "web": {"/tmp"},
     }
-    # Nothing may fill the host's memory, and only what Triton compiled may be run.
+    # The tmpfs mounts are limited in size, and only Triton's cache may contain executable files.
     assert all(
         any(option.startswith("size=") for option in options)
         for mounts in tmpfs.values()
@@ -221,7 +220,7 @@ def test_the_managers_health_check_tells_a_live_manager_from_others(
         assert healthy(manager.pid)
     finally:
         manager.kill()
-        # Not yet reaped: a zombie is no manager either.
+        # Not reaped yet: a zombie does not count as a manager.
         os.waitid(os.P_PID, manager.pid, os.WEXITED | os.WNOWAIT)
         dead = healthy(manager.pid)
         manager.communicate()
@@ -239,9 +238,9 @@ def test_the_dockerfiles_instructions(instructions: list[tuple[str, str]]) -> No
         assert shlex.split(run)
     dependencies = "pip install --require-hashes -r hashes/runtime.txt -r hashes/torch-cuda.txt"
     assert runs.index(dependencies) < runs.index("pip install --no-deps ./clients/python .")
-    # Triton finds no compiler in a slim image, and without one generates nothing on a GPU.
+    # A slim image has no C compiler, which Triton needs on a GPU.
     assert any(" gcc " in run for run in runs)
-    # Whatever runs, runs as the user: nothing is installed after that.
+    # Everything after USER runs as that user, so all installation comes before.
     assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
     assert dict(instructions)["USER"] == "wuliart"
     assert dict(instructions)["EXPOSE"] == "50051 7860"

@@ -1,4 +1,4 @@
-"""Lock files, hashes, licences and the audit agree with one another; no network is needed."""
+"""Tests that lock files, hashes, licences, and the audit agree, without network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_pip_takes_the_hash_files() -> None:
             ), line
 
 
-def test_the_licences_are_told_and_fit() -> None:
+def test_the_licences_are_listed_and_fit() -> None:
     text, bad = licences.report()
     assert bad == []
     written = licences.REPORT.read_text(encoding="utf-8")
@@ -90,7 +90,7 @@ DEPENDENCIES = {
         ("broken", 2, "NOTHING WAS CHECKED: no network"),
     ],
 )
-def test_the_audit_never_takes_silence_for_a_good_result(
+def test_the_audit_reports_if_nothing_was_checked(
     answer: str,
     status: int,
     said: str,

@@ -1,6 +1,6 @@
-"""The systemd units: what systemd itself would complain of, and what the programs would.
+"""Tests that systemd accepts every line of the units, and the programs their command lines.
 
-systemd ignores what it does not know, with a line in a log that nobody reads; here that line fails.
+systemd only logs lines that it does not know and ignores them; here such a line fails a test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HARDENED = {
 
 
 def keys(unit: str) -> dict[str, str]:
-    """Key -> value over all sections, each key once."""
+    """Returns the values of all keys of all sections; no key may be repeated."""
     found: dict[str, str] = {}
     sections = []
     for line in UNITS[unit].read_text(encoding="utf-8").splitlines():
@@ -89,13 +89,13 @@ def test_the_server_understands_its_command_and_has_time_to_end() -> None:
     assert config.runtime_dir == Path("/run") / found["RuntimeDirectory"]
     assert found["RuntimeDirectoryMode"] == "0700"
     assert config.network.listen.startswith("127.0.0.1:")
-    # Triton loads what it compiled from there; without it the home is out of reach.
+    # Triton's cache is in the home folder, and ProtectHome hides the user's own.
     assert found["Environment"] == f"HOME=/var/cache/{found['CacheDirectory']}"
 
 
 def test_the_manager_understands_its_command_and_meets_the_server(tmp_path: Path) -> None:
     arguments = command("wuliart-lora-manager")
-    # The manager makes a missing folder while it reads its command line: it is given another.
+    # The manager creates a missing folder while parsing, so the test passes another one.
     arguments[arguments.index("--loras") + 1] = str(tmp_path)
     config = parse_config(arguments, {})
     assert config.runtime_dir == parse_arguments(command("wuliart-server")).runtime_dir
