@@ -16,13 +16,13 @@ from tests.browser.visitor import PATIENCE, chromium
 EVIL = "evil.example"
 
 ATTACK = """async (page) => {
-  const told = {};
+  const results = {};
   const read = async (name, url, options) => {
     try {
       const answer = await fetch(url, options);
       const text = await answer.text();
-      told[name] = answer.type === "opaque" ? "opaque" : answer.status + " " + text;
-    } catch (error) { told[name] = "blocked"; }
+      results[name] = answer.type === "opaque" ? "opaque" : answer.status + " " + text;
+    } catch (error) { results[name] = "blocked"; }
   };
   const json = { "content-type": "application/json" };
   await read("page", page);
@@ -32,7 +32,7 @@ ATTACK = """async (page) => {
              { method: "POST", headers: json, body: '{"data":[]}', credentials: "include" });
   await read("plain post", page + "v1/images/generations",
              { method: "POST", mode: "no-cors", body: '{"prompt":"a fox"}' });
-  return told;
+  return results;
 }"""
 
 FRAME = """(url) => {
@@ -80,8 +80,10 @@ def test_a_rebound_name_reaches_neither_page_nor_api(site: Site, page: Page) -> 
     # script is of the same origin as what answers.
     page.route(there, lambda route: route.fulfill(body="<!doctype html>", status=200), times=1)
     page.goto(there)
-    told = page.evaluate(ATTACK, there)
-    assert all(answer.startswith("421 ") for answer in told.values()) and len(told) == 5, told
+    results = page.evaluate(ATTACK, there)
+    assert all(answer.startswith("421 ") for answer in results.values()) and len(results) == 5, (
+        results
+    )
 
 
 def test_a_page_of_another_site_reads_and_causes_nothing(
@@ -90,10 +92,10 @@ def test_a_page_of_another_site_reads_and_causes_nothing(
     drawn = site.client.info().queue_length
     for host in ("127.0.0.1", EVIL, "localhost"):
         page.goto(attacker.replace("127.0.0.1", host))
-        told = page.evaluate(ATTACK, site.address)
-        assert told["page"] == told["adapters"] == told["join"] == "blocked", told
+        results = page.evaluate(ATTACK, site.address)
+        assert results["page"] == results["adapters"] == results["join"] == "blocked", results
         # Sent without asking first, and refused; the browser may not see even the refusal.
-        assert told["opaque page"] == told["plain post"] == "blocked", told
+        assert results["opaque page"] == results["plain post"] == "blocked", results
     assert site.client.info().queue_length == drawn
 
 

@@ -92,7 +92,7 @@ def test_more_clients_than_descriptors_leave_those_who_are_there_alone(
     print(f"\n{answered} answered, {dict(failed)}; answered {seconds:.2f} s after they left")
 
 
-def test_what_the_server_is_can_be_told_without_a_descriptor(world: World) -> None:
+def test_server_info_needs_no_descriptor(world: World) -> None:
     assert world.client.info(timeout=TIMEOUT).limits.max_steps
     with few_descriptors(world, "server", 0):
         world.client.info(timeout=TIMEOUT)

@@ -93,7 +93,7 @@ def unreachable() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def told(call: Callable[[], object]) -> str:
+def error_message(call: Callable[[], object]) -> str:
     """The message of a call that has to end soon with `Unavailable`."""
     messages: list[object] = []
 
@@ -117,7 +117,7 @@ def test_a_server_that_freezes_ends_a_stream_and_is_found_again(server: Freezing
     with Client(server.target) as client, client.watch() as events:
         assert next(events).kind is AdapterEventKind.SNAPSHOT
         server.freeze()
-        message = told(lambda: next(events))
+        message = error_message(lambda: next(events))
         assert message.startswith(f"the server at {server.target} stopped answering: ")
         server.thaw()
         assert client.adapters(timeout=PATIENCE) == []
@@ -142,7 +142,7 @@ def test_a_server_that_is_frozen_already_ends_every_kind_of_call(server: Freezin
             lambda: next(client.watch()),
         ]
         for call in calls:
-            assert "answer" in told(call)
+            assert "answer" in error_message(call)
 
 
 @pytest.mark.parametrize("path", [mute, unreachable])
@@ -150,12 +150,12 @@ def test_a_connection_that_never_comes_about_ends_the_call(
     path: Callable[[], contextmanager[str]],  # type: ignore[valid-type]
 ) -> None:
     with path() as target, Client(target) as client:
-        message = told(lambda: client.info(timeout=None))
+        message = error_message(lambda: client.info(timeout=None))
         assert message == (
             f"the server at {target} does not answer: no connection within 10 s; "
             "see whether it runs and can be reached, then try again"
         )
-        assert "does not answer" in told(lambda: client.generate_image("a lighthouse"))
+        assert "does not answer" in error_message(lambda: client.generate_image("a lighthouse"))
 
 
 async def test_a_connection_that_never_comes_about_ends_an_asynchronous_call() -> None:

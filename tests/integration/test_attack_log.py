@@ -206,19 +206,19 @@ def test_running_out_of_descriptors_is_a_few_lines(tmp_path: Path) -> None:
         send_to_stderr("INFO")
         asyncio.run(main())
     """
-    told = "socket.accept() out of system resource"
+    warning = "socket.accept() out of system resource"
     log = tmp_path / "log"
     with log.open("w") as file, program(code, file.fileno()) as process:
         address = ("127.0.0.1", int(said(process)))
         connections = [socket.create_connection(address) for _ in range(100)]
         deadline = time.monotonic() + PATIENCE
-        while log.read_text().count(told) < ALLOWED:
+        while log.read_text().count(warning) < ALLOWED:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         time.sleep(2)  # asyncio tries again every second
         for connection in connections:
             connection.close()
-    assert log.read_text().count(told) == ALLOWED
+    assert log.read_text().count(warning) == ALLOWED
     assert log.stat().st_size < 100_000
 
 

@@ -115,7 +115,7 @@ def test_generate_previews_replace_each_other(fake, wuliart, tmp_path):
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
-def test_a_prompt_that_is_cut_is_told(fake, wuliart):
+def test_a_truncated_prompt_is_reported(fake, wuliart):
     fake.images.append([started(ignored=9), step(1, 1), completed()])
     assert "last 9 tokens were not read" in wuliart("generate", "p").stderr
 
@@ -209,8 +209,8 @@ def test_like_asks_for_the_same_image_again(fake, wuliart, drawn):
     # The fake's "ink" is the very file of the recipe.
     assert result.stderr == ""
     fake.info.model.schedule = "turbo"
-    told = wuliart("generate", "--like", str(drawn)).stderr
-    assert "generated with the schedule lightning, this server has turbo" in told
+    warnings = wuliart("generate", "--like", str(drawn)).stderr
+    assert "generated with the schedule lightning, this server has turbo" in warnings
 
 
 def test_like_says_what_is_not_the_same_any_more(fake, wuliart, drawn):

@@ -139,9 +139,9 @@ async def test_memory_is_reported_by_segment(server: InProcessServer, exporter: 
         await manager.load("ink")
         after = await exporter.scrape()
     segments = {key[1][::-1] for key in after.samples if key[0] == "wuliart_memory_size_bytes"}
-    told = server.slot.ready.segments()
-    assert segments == {(segment.name, segment.location) for segment in told}
-    for segment in told:
+    reported = server.slot.ready.segments()
+    assert segments == {(segment.name, segment.location) for segment in reported}
+    for segment in reported:
         labels = segment.location, segment.name
         assert after("memory_size_bytes", *labels) == segment.size_bytes
         assert after("memory_used_bytes", *labels) == segment.used_bytes
@@ -242,8 +242,8 @@ async def test_writers_that_fail(
 
 async def test_every_state_of_a_slot_is_reported(exporter: Exporter) -> None:
     scrape = await exporter.scrape()
-    told = {labels for name, labels in scrape.samples if name == "wuliart_adapter_slots"}
-    assert told == {(state.value,) for state in SlotState}
+    reported = {labels for name, labels in scrape.samples if name == "wuliart_adapter_slots"}
+    assert reported == {(state.value,) for state in SlotState}
     assert set(COUNTS) == set(Count) and set(DURATIONS) == set(Duration)
 
 

@@ -148,7 +148,7 @@ def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
                 found[sample.name][replica, ",".join(labels.values())] = sample.value
         return found
 
-    time.sleep(1.5)  # replicas report every second: what earlier tests did is told by now
+    time.sleep(1.5)  # replicas report every second, so earlier tests are included
     before = scrape()
     client.generate_image("a boat")
     with pytest.raises(InvalidRequest):
@@ -236,13 +236,13 @@ def test_a_full_fleet_returns_retry_info(fleet: Any, images: Any) -> None:
 
 def test_the_images_of_a_killed_replica_are_generated_by_another(fleet: Any, images: Any) -> None:
     calls = [images.GenerateImage(request()) for _ in range(4)]
-    told: list[list[GenerateImageResponse]] = [[] for _ in calls]
-    while not (told[0] and told[0][-1].HasField("step")):
-        told[0].append(next(calls[0]))
+    received: list[list[GenerateImageResponse]] = [[] for _ in calls]
+    while not (received[0] and received[0][-1].HasField("step")):
+        received[0].append(next(calls[0]))
     before, again = fleet.pids(), fleet.counts()["retries"]
     for pid in before[:-1]:
         os.kill(pid, signal.SIGKILL)
-    for call, events in zip(calls, told, strict=True):
+    for call, events in zip(calls, received, strict=True):
         events.extend(call)
         assert [kind for e in events if (kind := e.WhichOneof("event")) != "queued"] == [
             "started", "step", "step", "step", "step", "completed",

@@ -210,7 +210,7 @@ async def test_a_lease_that_runs_out_is_not_written_under(
         assert not server.commits
 
 
-async def test_different_versions_are_told_once_and_tried_again(
+async def test_different_versions_are_reported_once_and_retried(
     server: FakeSegmentServer, loras: Path
 ) -> None:
     server.layout_hash = "0" * 64

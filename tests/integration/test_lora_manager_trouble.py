@@ -92,7 +92,7 @@ async def test_a_file_that_goes_before_it_was_judged_is_given_up(
         await server.until(lambda: "ink" in server.resident)
         await server.until_judged()
     await server.until(lambda: not server.session)
-    # Somebody may write on: nothing else keeps a file from being judged at once.
+    # An open file may still be written: only that keeps it from being judged at once.
     with path.open("r+b"):
         os.utime(path)
         async with ManagerProcess(loras, server.runtime_dir, "--rescan-seconds", "3600"):
@@ -101,7 +101,7 @@ async def test_a_file_that_goes_before_it_was_judged_is_given_up(
             await server.until(lambda: server.dropped == ["ink"])
 
 
-async def test_a_young_file_that_nobody_writes_is_judged_at_the_first_look(
+async def test_a_young_file_without_a_writer_is_judged_at_the_first_look(
     server: FakeSegmentServer, loras: Path
 ) -> None:
     (loras / "ink.safetensors").write_bytes(lora_bytes(1))

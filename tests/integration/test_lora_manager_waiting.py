@@ -28,7 +28,7 @@ def refusal(server: FakeSegmentServer, name: str) -> str:
     return server.catalog[name].refusal_reason if name in server.catalog else ""
 
 
-async def test_a_file_of_full_size_that_is_still_open_is_waited_for_and_told_of(
+async def test_a_file_of_full_size_that_is_still_open_is_waited_for_and_reported(
     server: FakeSegmentServer, manager: ManagerProcess, loras: Path
 ) -> None:
     data = lora_bytes(1, rank=8)
@@ -101,7 +101,7 @@ async def test_the_end_of_a_download_is_noticed_by_its_event(
         await server.until(lambda: "ink" in server.resident)
 
 
-async def test_a_file_that_goes_while_it_is_waited_for_is_no_longer_told_of(
+async def test_a_file_removed_while_it_is_waited_for_is_no_longer_reported(
     server: FakeSegmentServer, manager: ManagerProcess, loras: Path
 ) -> None:
     (loras / "oil.safetensors").write_bytes(lora_bytes(2))

@@ -23,7 +23,7 @@ from wuliart_client import AdapterEventKind, AsyncClient, Client, ProtocolError,
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 STOCK_BYTES = 4 << 20
-"""What a gRPC client accepts unless told otherwise."""
+"""Size of a message that a gRPC client accepts by default."""
 
 NAMES = [f"adapter-{n:05}" for n in range(MAX_LISTED_ADAPTERS)]
 
@@ -99,11 +99,11 @@ async def test_the_longest_descriptions_stay_below_what_a_stock_client_accepts(
     assert [name[:11] for name in names(found)] == NAMES[:400]
     assert len(found) > 2 and max(page.ByteSize() for page in found) < STOCK_BYTES / 3
     call = stock.WatchAdapters(pb.WatchAdaptersRequest(), timeout=DEADLINE)
-    told = 0
-    while told < 400:
+    count = 0
+    while count < 400:
         part = await call.read()
         assert part.ByteSize() < STOCK_BYTES / 3
-        told += len(part.snapshot.adapters)
+        count += len(part.snapshot.adapters)
 
 
 async def test_pages_of_a_size_while_adapters_come_and_go(
@@ -160,10 +160,10 @@ async def test_the_clients_and_the_page_put_them_together(server: InProcessServe
 
 
 def parts(first: int, last: int) -> list[pb.WatchAdaptersResponse]:
-    told = [snapshot(3, adapter(f"a{n}")) for n in range(first, last)]
-    for part in told[:-1]:
+    split = [snapshot(3, adapter(f"a{n}")) for n in range(first, last)]
+    for part in split[:-1]:
         part.snapshot.more, part.resume_token = True, ""
-    return told
+    return split
 
 
 def test_a_watch_that_ends_within_a_snapshot_begins_afresh() -> None:

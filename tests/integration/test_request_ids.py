@@ -48,7 +48,7 @@ def calling(server: InProcessServer, *ids: str, prompt: str = PROMPT, **fields: 
     )
 
 
-async def told(call: Any) -> str:
+async def request_id_of(call: Any) -> str:
     """Returns the id in the initial metadata."""
     (value,) = [v for k, v in await call.initial_metadata() if k == "x-request-id"]
     return str(value)
@@ -64,7 +64,7 @@ async def test_a_clients_id_comes_back_and_is_in_the_log(
     server: InProcessServer, output: io.StringIO, request_id: str
 ) -> None:
     call = calling(server, request_id)
-    assert await told(call) == request_id
+    assert await request_id_of(call) == request_id
     assert (await kinds(call))[-1] == "completed"
     assert server.scheduler.submitted[0].id == request_id
     (line,) = lines(output, request_id)
@@ -77,7 +77,7 @@ async def test_an_unsafe_id_is_replaced(
     server: InProcessServer, output: io.StringIO, ids: tuple[str, ...]
 ) -> None:
     calls = [calling(server, *ids), calling(server, *ids)]
-    received = [await told(call) for call in calls]
+    received = [await request_id_of(call) for call in calls]
     for call in calls:
         await kinds(call)
     assert len(set(received)) == 2
@@ -113,7 +113,7 @@ async def test_a_cancelled_request_is_logged_under_its_id(
 ) -> None:
     server.engine.hold()
     call = calling(server, "mine")
-    assert await told(call) == "mine"
+    assert await request_id_of(call) == "mine"
     call.cancel()
     await server.let_go(0)
     (line,) = lines(output, "mine")

@@ -135,8 +135,8 @@ async def test_an_eviction_is_streamed(server: InProcessServer, manager: HandMan
     call = watch(server)
     await news(call)
     await manager.load("c")
-    told = [(await news(call))[:2] for _ in range(2)]
-    assert [(kind, a.name, a.state) for kind, a in told] == [
+    changes = [(await news(call))[:2] for _ in range(2)]
+    assert [(kind, a.name, a.state) for kind, a in changes] == [
         ("updated", "a", pb.ADAPTER_STATE_AVAILABLE),
         ("added", "c", pb.ADAPTER_STATE_RESIDENT),
     ]
@@ -146,8 +146,8 @@ async def test_a_pinned_adapter_stays_and_is_listed_as_pinned() -> None:
     async with running_server(pinned=("a",)) as server, HandManager(server) as manager:
         for name in "abc":
             entry = await manager.load(name)
-        told = {a.name: (a.state, a.pinned) for a in (await listed(server)).adapters}
-        assert told == {
+        states = {a.name: (a.state, a.pinned) for a in (await listed(server)).adapters}
+        assert states == {
             "a": (pb.ADAPTER_STATE_RESIDENT, True),
             "b": (pb.ADAPTER_STATE_AVAILABLE, False),
             "c": (pb.ADAPTER_STATE_RESIDENT, False),
@@ -229,11 +229,11 @@ async def test_a_change_while_the_snapshot_is_being_sent_is_not_lost(
     # The snapshot is on its way, and far larger than what the connection takes in unread.
     await call.initial_metadata()
     await manager.load("the newest")
-    told = 0
-    while told < len(many):
+    count = 0
+    while count < len(many):
         kind, snapshot, _ = await news(call)
-        told += len(snapshot.adapters)
-        assert (kind, snapshot.more) == ("snapshot", told < len(many))
+        count += len(snapshot.adapters)
+        assert (kind, snapshot.more) == ("snapshot", count < len(many))
     kind, adapter, _ = await news(call)
     assert (kind, adapter.name) == ("added", "the newest")
 

@@ -149,11 +149,11 @@ async def test_a_position_is_sent_again_only_when_it_changes(
     calls[3].cancel()
     await server.let_go(3)
     server.engine.free()
-    told = {}
+    positions = {}
     for n in (1, 2, 4):
         received = await rest_of(calls[n])
-        told[n] = [r.queued.position for r in received if r.WhichOneof("event") == "queued"]
-    assert told == {1: [1], 2: [2, 1], 4: [4, 3, 2, 1]}
+        positions[n] = [r.queued.position for r in received if r.WhichOneof("event") == "queued"]
+    assert positions == {1: [1], 2: [2, 1], 4: [4, 3, 2, 1]}
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -184,7 +184,7 @@ async def test_a_non_finite_value_names_its_step(server: InProcessServer, step: 
 async def test_an_unexpected_exception_stays_in_the_log(
     server: InProcessServer, stage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secret = "/home/somebody/weights.bin at 0x7f3a"
+    secret = "/home/alice/weights.bin at 0x7f3a"
     server.engine.fail(stage, ValueError(secret))
     with caplog.at_level(logging.ERROR):
         failure = await failure_of(server.generate(preview=True))

@@ -71,10 +71,10 @@ async def test_the_openai_api_names_it_beside_each_image(
         completed = [e async for e in stream if e.type == "image_generation.completed"]
         plain = await door.images.generate(prompt="a cat")
     expected = [{"name": "oil", "reason": "adapter 'oil' cannot be used: rank 99"}]
-    told: Any
-    for told in (*(answer.data or ()), *completed):
-        assert told.skipped_adapters == expected
-    assert all("skipped_adapters" not in told.model_extra for told in plain.data or ())
+    image: Any
+    for image in (*(answer.data or ()), *completed):
+        assert image.skipped_adapters == expected
+    assert all("skipped_adapters" not in image.model_extra for image in plain.data or ())
 
 
 async def test_the_page_names_it_beside_the_image(

@@ -174,7 +174,7 @@ def test_the_only_file_is_gone_after_two_scans_or_an_event() -> None:
     assert directory.scan(hints=gone("oil")).removed == ("oil",)
 
 
-def test_all_at_once_without_events_is_not_believed_and_told_once() -> None:
+def test_all_at_once_without_events_is_not_believed_and_reported_once() -> None:
     directory = Directory()
     directory.scan(found("ink"), found("oil"))
     changes = [directory.scan() for _ in range(5)]

@@ -170,7 +170,7 @@ def test_a_huge_file_that_its_header_refuses_is_not_read(
     assert sum(counts) == HEADER
 
 
-def test_a_header_longer_than_its_file_is_told_by_its_true_numbers(tmp_path: Path) -> None:
+def test_the_error_for_a_header_longer_than_its_file_gives_both_sizes(tmp_path: Path) -> None:
     found = put(tmp_path, (5000).to_bytes(8, "little") + b"{" + b" " * 991)
     assert "at least 5,008 bytes expected, 1,000 found" in judge(found).entry.refusal
 

@@ -230,10 +230,10 @@ async def test_a_start_reads_only_what_becomes_resident(
         catalog = {n: e.SerializeToString(deterministic=True) for n, e in server.catalog.items()}
         return sorted(reads), catalog
 
-    first, told = await life()
+    first, reported = await life()
     assert len(first) == 12
-    second, told_again = await life()
-    assert second == ["adapter8", "adapter9"] and told_again == told
+    second, reported_again = await life()
+    assert second == ["adapter8", "adapter9"] and reported_again == reported
     # Other content behind the same stamp: what becomes resident is what was read.
     (cache,) = (tmp_path / "cache").iterdir()
     table = json.loads(cache.read_bytes())
@@ -241,8 +241,8 @@ async def test_a_start_reads_only_what_becomes_resident(
         row["content_hash"] = "00" * 32
     cache.write_text(json.dumps(table))
     _, lied = await life()
-    assert {n for n in told if lied[n] == told[n]} == {"adapter8", "adapter9"}
+    assert {n for n in reported if lied[n] == reported[n]} == {"adapter8", "adapter9"}
     assert await life() == (["adapter8", "adapter9"], lied)
     cache.unlink()
-    third, told_last = await life()
-    assert len(third) == 12 and told_last == told
+    third, reported_last = await life()
+    assert len(third) == 12 and reported_last == reported

@@ -60,8 +60,8 @@ def test_every_seed_is_taken(seed: int) -> None:
 def test_steps_are_the_schedules() -> None:
     """A two-step LoRA takes at most two steps; a written-out schedule takes no fewer."""
     assert validate(request(), range(1, 3)).steps == 2
-    for counts, given, told in ((range(1, 3), 4, "1 to 2"), (range(2, 3), 1, "must be 2")):
-        with pytest.raises(RequestError, match=told):
+    for counts, given, expected in ((range(1, 3), 4, "1 to 2"), (range(2, 3), 1, "must be 2")):
+        with pytest.raises(RequestError, match=expected):
             validate(request(steps=given), counts)
 
 
