@@ -72,7 +72,7 @@ def fit_preview(latents: Tensor, images: Tensor) -> Preview:
 def preview_of(codec: Codec, cache: Path, workers: int) -> Preview:
     """Returns the preview factors of the VAE, fitted to training images."""
     concepts = table.read()[:: len(table.read()) // PREVIEW_CONCEPTS][:PREVIEW_CONCEPTS]
-    sets = render_sets(cache, PLAIN.sets, concepts, workers, torch.device("cpu"))
+    sets = render_sets(cache, PLAIN.sets, concepts, workers=workers, device=torch.device("cpu"))
     rows = placements(len(concepts))
     number = torch.arange(len(concepts))
     colour, spot = number % len(COLOURS), number % len(PLACES)

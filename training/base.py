@@ -54,6 +54,7 @@ def flow_loss(
     network: nn.Module,
     text: Tensor,
     sample: Sample,
+    *,
     targets: Bank,
     shifts: Sequence[float] = SHIFTS,
 ) -> Tensor:
@@ -106,7 +107,9 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
     device, targets = resources.device, resources.plain
     if chosen.fresh:
         resources.base = trained.untrained(chosen.base)
-    pool = Pool(resources.base.tokenizer, resources.concepts, 12, chosen.base_seed, device)
+    pool = Pool(
+        resources.base.tokenizer, resources.concepts, 12, seed=chosen.base_seed, device=device
+    )
     model = Base(resources.base, len(resources.concepts)).to(device).train()
     if resources.compile:
         model.network.compile_blocks()
@@ -115,7 +118,7 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
         sample = Sample(*batch)
         text = encode(model.text, sample.ids)
         naming = NAMING_WEIGHT * naming_loss(model, text, sample)
-        flow = flow_loss(model.network, text, sample, targets, chosen.base_shifts)
+        flow = flow_loss(model.network, text, sample, targets=targets, shifts=chosen.base_shifts)
         return {"flow": flow, "naming": naming}
 
     plan = loop.Plan(chosen.base_seconds, chosen.base_rate, 0.5, chosen.report)

@@ -106,7 +106,7 @@ class Evaluator:
 
     @torch.no_grad()
     def __init__(
-        self, pool: Pool, text: nn.Module, codec: Codec, references: Tensor, count: int
+        self, pool: Pool, text: nn.Module, codec: Codec, *, references: Tensor, count: int
     ) -> None:
         batches = range(0, count, BATCH)
         with torch.random.fork_rng():

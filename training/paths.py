@@ -115,7 +115,7 @@ def nearest(goals: Tensor, allowed: Tensor, end: Tensor) -> Tensor:
 
 
 def follow(
-    student: nn.Module, text: nn.Module, pool: Pool, count: int, targets: Bank, plan: loop.Plan
+    student: nn.Module, text: nn.Module, pool: Pool, *, count: int, targets: Bank, plan: loop.Plan
 ) -> loop.Curve:
     """Trains an adapter on its own paths.
 

@@ -60,6 +60,7 @@ class Pool:
         tokenizer: Qwen2Tokenizer,
         concepts: list[Concept],
         each: int,
+        *,
         seed: int,
         device: torch.device,
         open_share: float = OPEN_SHARE,
@@ -68,19 +69,19 @@ class Pool:
         rng = random.Random(seed)
         # Captions without a background per concept, so that their share of all is open_share.
         bare = round(each * OPEN * open_share / (1 - open_share))
-        asked = [
+        subjects = [
             (number, slot, LANGUAGES[turn % 2])
             for number in range(len(concepts))
             for slot, count in (*((slot, each) for slot in range(OPEN)), (OPEN, bare))
             for turn in range(count)
         ]
         slots = (*COLOURS, None)
-        texts = [caption(concepts[n], slots[slot], language, rng) for n, slot, language in asked]
+        texts = [caption(concepts[n], slots[slot], language, rng) for n, slot, language in subjects]
         if triggers:
             ending = {"en": f", {triggers[0]}", "zh": f"，{triggers[1]}"}
             texts = [
                 text + ending[language] if rng.random() < 0.5 else text
-                for text, (_, _, language) in zip(texts, asked, strict=True)
+                for text, (_, _, language) in zip(texts, subjects, strict=True)
             ]
         groups: dict[int, list[int]] = {}
         encoded = tokenize(tokenizer, texts)
@@ -92,7 +93,7 @@ class Pool:
         self._groups = [
             (
                 torch.tensor([encoded[index] for index in group], device=device),
-                torch.tensor([asked[index][:2] for index in group], device=device),
+                torch.tensor([subjects[index][:2] for index in group], device=device),
             )
             for group in groups.values()
         ]

@@ -23,7 +23,12 @@ def _render(svg: str) -> np.ndarray:
 
 
 def render_sets(
-    cache: Path, names: Sequence[str], concepts: list[Concept], workers: int, device: torch.device
+    cache: Path,
+    names: Sequence[str],
+    concepts: list[Concept],
+    *,
+    workers: int,
+    device: torch.device,
 ) -> list[Tensor]:
     """Renders all concepts of some sets.
 

@@ -56,7 +56,9 @@ class Resources:
         """Returns [concepts, 4, 1024, 1024] uint8 RGBA of each set."""
         missing = [name for name in names if name not in self._rendered]
         if missing:
-            rendered = render_sets(self._cache, missing, self.concepts, self._workers, self.device)
+            rendered = render_sets(
+                self._cache, missing, self.concepts, workers=self._workers, device=self.device
+            )
             self._rendered |= zip(missing, rendered, strict=True)
         return [self._rendered[name] for name in names]
 
@@ -66,6 +68,8 @@ class Resources:
 
     def evaluator(self, look: Look, count: int, seed: int) -> Evaluator:
         """Returns an evaluator of `count` prompts that name their background, in a look."""
-        pool = Pool(self.base.tokenizer, self.concepts, 4, seed, self.device, open_share=0.0)
+        pool = Pool(
+            self.base.tokenizer, self.concepts, 4, seed=seed, device=self.device, open_share=0.0
+        )
         references = latents.references(self.renderings(look.sets), look.paint)
-        return Evaluator(pool, self.base.text, self.codec, references, count)
+        return Evaluator(pool, self.base.text, self.codec, references=references, count=count)

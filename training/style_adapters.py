@@ -56,8 +56,8 @@ def learn(
         base.tokenizer,
         resources.concepts,
         8,
-        chosen.style_seed,
-        resources.device,
+        seed=chosen.style_seed,
+        device=resources.device,
         triggers=style.triggers,
     )
     if chosen.style_resume:
@@ -66,7 +66,7 @@ def learn(
         lora.reset(student)
 
     plan = loop.Plan(chosen.style_seconds, chosen.style_rate, 0.5, chosen.report, replayed=True)
-    curve = follow(student, base.text, pool, chosen.style_batch, targets, plan)
+    curve = follow(student, base.text, pool, count=chosen.style_batch, targets=targets, plan=plan)
     lora.save(student, resources.out / FILE.format(style.name), metadata(style))
     evaluator = resources.evaluator(style.look, chosen.evaluated, chosen.style_seed + 1)
     scores = evaluator(student, STEPS, resources.out / f"{style.name}.jpg")._asdict()

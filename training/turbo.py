@@ -43,7 +43,9 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
     """Trains for a fixed time, then saves the LoRA, the curve, and the scores."""
     torch.manual_seed(chosen.turbo_seed)
     base = resources.base
-    pool = Pool(base.tokenizer, resources.concepts, 12, chosen.turbo_seed, resources.device)
+    pool = Pool(
+        base.tokenizer, resources.concepts, 12, seed=chosen.turbo_seed, device=resources.device
+    )
     student = lora.attach(copy.deepcopy(base.network), RANK)
     if chosen.turbo_resume:
         lora.fill(student, chosen.turbo_resume)
@@ -51,7 +53,9 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
         student.compile_blocks()
 
     plan = loop.Plan(chosen.turbo_seconds, chosen.turbo_rate, 0.5, chosen.report, replayed=True)
-    curve = follow(student, base.text, pool, chosen.turbo_batch, resources.plain, plan)
+    curve = follow(
+        student, base.text, pool, count=chosen.turbo_batch, targets=resources.plain, plan=plan
+    )
     lora.save(student, resources.out / FILE, METADATA)
     paths = curve[-1]["step"] * chosen.turbo_batch
     result = {"paths": paths, "rate": chosen.turbo_rate, "curve": curve}

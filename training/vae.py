@@ -117,7 +117,9 @@ def train(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     began = time.monotonic()
     concepts = sorted(table.read(), key=lambda c: c.code)[: options.concepts]
-    rendered = render_sets(options.cache, SET_NAMES, concepts, options.workers, device)
+    rendered = render_sets(
+        options.cache, SET_NAMES, concepts, workers=options.workers, device=device
+    )
     print(f"{len(SET_NAMES)} sets rendered in {time.monotonic() - began:.0f} s", flush=True)
     validation = {n: x[:HELD_OUT].clone() for n, x in zip(SET_NAMES, rendered, strict=True)}
     sets = {name: x[HELD_OUT:] for name, x in zip(SET_NAMES, rendered, strict=True)}

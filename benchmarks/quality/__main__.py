@@ -47,7 +47,7 @@ def options() -> argparse.Namespace:
     add("--table-prompts", type=int, default=50, help="number for the table of steps")
     add("--adapter-prompts", type=int, default=50, help="number for each style adapter")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--fresh", action="store_true", help="generate everything anew")
+    add("--fresh", action="store_true", help="ignore stored images and results")
     add("--turbo", type=Path, default=EMBEDDED_TURBO, help="Turbo LoRA")
     add("--loras", type=Path, default=Path("loras"), help="folder of the style adapters")
     chosen = parser.parse_args()
@@ -84,7 +84,7 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
     if turbo is None:
         print(f"{chosen.turbo} is missing: generating without Turbo", file=sys.stderr)
     store = Store(KEPT, chosen.fresh)
-    generator = ImageGenerator(EMBEDDED_MODEL, turbo, chosen.loras, device, store)
+    generator = ImageGenerator(EMBEDDED_MODEL, turbo, chosen.loras, device=device, store=store)
     counts = scoring.Counts(chosen.prompts, chosen.table_prompts, chosen.adapter_prompts)
     titles = {s.name: s.title for s in STYLES if generator.adapter_file(s.name).is_file()}
     chosen_prompts = prompts.choose(concepts, counts.prompts)
@@ -93,14 +93,18 @@ def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
     with progress() as bar, torch.inference_mode():
         sets = {name for names, _ in LOOKS.values() for name in names}
         task = bar.add_task("renderings", total=len(sets) * len(concepts))
-        references = References(concepts, TRAINING, store, device, lambda: bar.advance(task))
+        references = References(
+            concepts, TRAINING, store=store, device=device, advance=lambda: bar.advance(task)
+        )
         task = bar.add_task("VAE", total=reconstruction.COUNT)
         psnr = reconstruction.measure(generator, concepts, TRAINING, lambda: bar.advance(task))
         images = generate(generator, series, bar)
         task = bar.add_task("comparing", total=len(series))
         scorer = scoring.Scorer(references, device)
         styles = [s.name for s in STYLES]
-        found = results.evaluate(series, images, scorer, psnr, styles, lambda: bar.advance(task))
+        found = results.evaluate(
+            series, images, scorer, psnr=psnr, styles=styles, advance=lambda: bar.advance(task)
+        )
         sheet.save(sheet_rows.build(series, images, references, titles), SHEET)
 
     figures = results.figures(found)

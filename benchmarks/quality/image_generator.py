@@ -68,6 +68,7 @@ class ImageGenerator:
         checkpoint: Path,
         turbo: Path | None,
         styles: Path,
+        *,
         device: torch.device,
         store: Store,
     ) -> None:

@@ -43,6 +43,7 @@ class References:
         self,
         concepts: Sequence[Concept],
         cache: Path,
+        *,
         store: Store,
         device: torch.device,
         advance: Callable[[], None] = lambda: None,
@@ -54,7 +55,9 @@ class References:
         # Straight RGBA bytes, [concepts, 4, 256, 256] per set.
         self._renderings: dict[str, Tensor] = {}
         for name in sorted({name for sets, _ in LOOKS.values() for name in sets}):
-            self._packs[name] = render_set(list(concepts), name, STORED_EDGE, cache, advance)
+            self._packs[name] = render_set(
+                list(concepts), name, STORED_EDGE, cache=cache, advance=advance
+            )
             with Pack(self._packs[name], read_only=True) as pack:
                 read = [torch.from_numpy(pack.read(c.code)) for c in concepts]
             self._renderings[name] = torch.stack(read).permute(0, 3, 1, 2)

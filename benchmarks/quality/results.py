@@ -47,6 +47,7 @@ def evaluate(
     series: Mapping[str, Series],
     images: Images,
     scorer: Scorer,
+    *,
     psnr: list[float],
     styles: Sequence[str],
     advance: Callable[[], None],

@@ -66,7 +66,7 @@ def _run_piece(target: str, inputs: int, record: dict[str, Any], ends: float) ->
     # Differs from piece to piece, and repeats when the record is started afresh.
     seed = 1 + so_far["inputs"] % (1 << 31)
     kept = Path(__file__).with_name("corpus") / target
-    outcome = campaign.run(target, piece, seed, WORK / target, kept, nice=15)
+    outcome = campaign.run(target, piece, seed=seed, found=WORK / target, kept=kept, nice=15)
     so_far["inputs"] += outcome.inputs
     so_far["seconds"] = round(so_far["seconds"] + outcome.seconds, 1)
     if outcome.crash:

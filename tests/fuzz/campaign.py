@@ -31,7 +31,7 @@ class Outcome:
     """End of the engine's output if an input made the target fail, else empty."""
 
 
-def run(target: str, inputs: int, seed: int, found: Path, *kept: Path, nice: int = 0) -> Outcome:
+def run(target: str, inputs: int, *, seed: int, found: Path, kept: Path, nice: int = 0) -> Outcome:
     """Runs inputs through a target.
 
     Args:
@@ -39,20 +39,21 @@ def run(target: str, inputs: int, seed: int, found: Path, *kept: Path, nice: int
         inputs: Number of inputs.
         seed: Seed of the engine.
         found: Folder for inputs that reach new code; failing inputs are written beside it.
-        kept: Folders of initial inputs.
+        kept: Folder of initial inputs.
         nice: Increment of the process's niceness.
     """
     found.mkdir(parents=True, exist_ok=True)
     command = [
         # Linux carries the peak memory of a process over exec, and the engine would count it as
-        # its own. A shell in between forks anew, from a process that is always small.
+        # its own. A shell in between forks from a small process instead.
         *("sh", "-c", '"$@"; exit $?', "sh"),
         *(["nice", "-n", str(nice)] if nice else []),
         *(sys.executable, "-m", "tests.fuzz.engine", target),
         *(f"-runs={inputs}", f"-seed={seed}", "-print_final_stats=1", "-verbosity=1"),
         *(f"-timeout={SECONDS_AN_INPUT}", f"-rss_limit_mb={MEGABYTES}"),
         *(f"-malloc_limit_mb={MEGABYTES_AT_ONCE}", f"-artifact_prefix={found.parent}/{target}-"),
-        *map(str, (found, *kept)),
+        str(found),
+        str(kept),
     ]
     began = time.monotonic()
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")

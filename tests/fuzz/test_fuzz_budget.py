@@ -24,7 +24,11 @@ def test_no_input_makes_a_target_fail(tmp_path: Path) -> None:
 
     def tried(target: str) -> campaign.Outcome:
         return campaign.run(
-            target, share(target, INPUTS), 20261124, tmp_path / target, CORPUS / target
+            target,
+            share(target, INPUTS),
+            seed=20261124,
+            found=tmp_path / target,
+            kept=CORPUS / target,
         )
 
     # The expensive targets first, so that both processors finish at about the same time.

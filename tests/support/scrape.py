@@ -24,7 +24,7 @@ class Scrape:
     """One response."""
 
     samples: dict[tuple[str, tuple[str, ...]], float]
-    """By name and label values, in the order of the labels' names."""
+    """Values by metric name and label values, which are ordered by label name."""
     types: dict[str, str]
 
     def __call__(self, name: str, *labels: str) -> float:

@@ -231,5 +231,8 @@ def test_a_complete_pack_is_left_alone(tmp_path: Path) -> None:
     with render.Pack(path) as pack:
         pack.add(fox.code, np.full((16, 16, 4), 255, np.uint8))
     before, steps = path.read_bytes(), []
-    assert images.render_set([fox], "noto", 16, tmp_path, lambda: steps.append(1)) == path
+    assert (
+        images.render_set([fox], "noto", 16, cache=tmp_path, advance=lambda: steps.append(1))
+        == path
+    )
     assert path.read_bytes() == before and steps == [1]

@@ -96,7 +96,9 @@ def test_a_batch_holds_captions_of_one_length_that_describe_its_targets(
     tokenizer: Qwen2Tokenizer,
 ) -> None:
     table = concepts.read()[:5]
-    pool = Pool(tokenizer, table, 4, 1, torch.device("cpu"), triggers=("pixel art", "像素画"))
+    pool = Pool(
+        tokenizer, table, 4, seed=1, device=torch.device("cpu"), triggers=("pixel art", "像素画")
+    )
     texts, slots = [], set()
     for _ in range(40):
         for ids, number, slot, colour in zip(*pool.sample(8), strict=True):

@@ -39,7 +39,11 @@ def main(argv: list[str] | None = None) -> int:
                 task = progress.add_task(name, total=len(table))
                 paths.append(
                     images.render_set(
-                        table, name, options.size, options.cache, partial(progress.advance, task)
+                        table,
+                        name,
+                        options.size,
+                        cache=options.cache,
+                        advance=partial(progress.advance, task),
                     )
                 )
     except (fetch.FetchError, icons.IconError, concepts.TableError, ValueError) as error:

@@ -56,6 +56,7 @@ def render_set(
     concepts: list[Concept],
     set_name: str,
     size: int,
+    *,
     cache: Path,
     advance: Callable[[], None],
 ) -> Path:
