@@ -1,0 +1,324 @@
+"""Settings that are mostly sky or weather: sky, night sky, space, moon, sunset, rain, fog."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from training.data.scenes import heavens, nature, relief
+from training.data.scenes.anchors import Stage
+from training.data.scenes.colour import Colour, darker, lighter, mix, rgb, tint, vary
+from training.data.scenes.painting import (
+    SIZE,
+    Painting,
+    area,
+    box,
+    curve,
+    ellipse,
+    height_at,
+    moves,
+    polygon,
+    ridge,
+)
+from training.data.scenes.relief import land, sides
+from training.data.scenes.scene import Layers, setting
+from training.data.scenes.water import glitter, water
+
+
+@setting({"day": "day", "sunset": "sunset"})
+def sky(layers: Layers) -> Stage:
+    """High above the ground: blue sky, cumulus at the sides, a floor of clouds."""
+    p, light, rng = layers.back, layers.light, layers.rng
+    p.add(box(0, 0, SIZE, SIZE), p.fall(*light.sky))
+    side = rng.choice((-1, 1))
+    colour = rgb("ffd84a") if light.name == "day" else rgb("ffb13d")
+    heavens.sun(p, 512 + side * rng.uniform(300, 390), rng.uniform(120, 180), 58, colour)
+    for x, y in ((90.0, 330.0), (930.0, 420.0), (140.0, 640.0), (900.0, 700.0)):
+        width = rng.uniform(190, 290)
+        heavens.cloud(p, light, rng, x + rng.uniform(-60, 60), y + rng.uniform(-50, 50), width)
+    heavens.cloud(p, light, rng, 512 - side * rng.uniform(120, 260), rng.uniform(130, 200), 170)
+    for y, size in ((985.0, 1.0), (1040.0, 1.2)):
+        x = -40.0
+        while x < SIZE + 80:
+            heavens.cloud(
+                p, light, rng, x, y + rng.uniform(-24, 24), 300 * size * rng.uniform(0.85, 1.15)
+            )
+            x += 165
+    f = layers.front
+    for x in (-10, 1034):
+        heavens.cloud(f, light, rng, x + rng.uniform(-40, 40), 1050, rng.uniform(380, 460))
+    return Stage(ground=None, tilt=0.08)
+
+
+@setting({"night": "night"})
+def night_sky(layers: Layers) -> Stage:
+    """A starry sky over dark hills."""
+    p, light, rng = layers.back, layers.light, layers.rng
+    p.add(box(0, 0, SIZE, SIZE), p.fall(rgb("0a0f36"), rgb("18246a"), rgb("3a4fa6"), rgb("7a74c4")))
+    x = rng.uniform(200, 420)
+    band = [(x - 240, -20), (x, -20), (x + 520, 900), (x + 200, 900)]
+    p.add(
+        polygon(band),
+        p.fade([(0, rgb("8f9bf0"), 0.24), (0.6, rgb("b69cf0"), 0.12), (1, rgb("b69cf0"), 0.0)]),
+    )
+    heavens.stars(p, rng, 96, 820, pointed=0.24)
+    side = rng.choice((-1, 1))
+    heavens.moon(
+        p, rng, 512 + side * rng.uniform(300, 390), rng.uniform(130, 190), rng.uniform(66, 84)
+    )
+    if rng.random() < 0.6:
+        x, y = 512 - side * rng.uniform(240, 400), rng.uniform(110, 240)
+        tail = polygon([(x, y - 4), (x + side * 150, y - 84), (x, y + 5)])
+        p.add(tail, rgb("fff6d8"), 0.45)
+        p.add(heavens.star(x, y, 20), rgb("fffbe8"))
+    for level, colour in ((905, rgb("2c3a86")), (955, rgb("1b2560"))):
+        line = ridge(rng, level, level, 38, 3)
+        p.add(area(line), p.fall(lighter(colour, 0.08), darker(colour, 0.25)))
+        if level > 930:
+            for x in sides(rng, 8, 0.16):
+                nature.pine(p, light, rng, x, height_at(line, x) + 14, rng.uniform(50, 90))
+    return Stage(ground=None, tilt=0.08)
+
+
+def _planet(
+    p: Painting, rng: random.Random, x: float, y: float, r: float, colour: Colour, ringed: bool
+) -> None:
+    """A banded planet, with a ring around it where `ringed`."""
+    ring = None
+    if ringed:
+        turn = rng.uniform(-0.4, -0.2)
+        points = []
+        for i in range(24):
+            a = math.tau * i / 24
+            u, v = r * 1.75 * math.cos(a), r * 0.42 * math.sin(a)
+            points.append(
+                (
+                    x + u * math.cos(turn) - v * math.sin(turn),
+                    y + u * math.sin(turn) + v * math.cos(turn),
+                )
+            )
+        ring = points
+        p.line(curve(ring, closed=True), lighter(colour, 0.45), r * 0.15, 0.9)
+    p.add(ellipse(x, y, r * 1.5, r * 1.5), p.glow(lighter(colour, 0.3), 0.3, 0.45))
+    p.add(ellipse(x, y, r, r), p.ball(lighter(colour, 0.45), colour, darker(colour, 0.5)))
+    if ring:
+        p.line(curve(ring[0:13]), lighter(colour, 0.55), r * 0.15)
+    else:
+        for dx, dy, share in ((-0.25, 0.1, 0.2), (0.3, -0.3, 0.13), (0.2, 0.42, 0.16)):
+            p.add(ellipse(x + dx * r, y + dy * r, share * r, share * r), darker(colour, 0.22), 0.6)
+
+
+@setting({"night": "night"})
+def space(layers: Layers) -> Stage:
+    """Outer space: nebulae, stars, planets."""
+    p, rng = layers.back, layers.rng
+    deep, mid = rng.choice(
+        (
+            (rgb("0b0a2a"), rgb("2a1a5e")),
+            (rgb("070c26"), rgb("1b1650")),
+            (rgb("120826"), rgb("3a1458")),
+        )
+    )
+    p.add(box(0, 0, SIZE, SIZE), p.fall(deep, mid, deep, slant=0.7))
+    for colour in rng.sample((rgb("a04bd8"), rgb("3f7df0"), rgb("e0529c"), rgb("2fb6c8")), 3):
+        x, y = rng.uniform(100, 924), rng.uniform(100, 924)
+        p.add(ellipse(x, y, rng.uniform(300, 440), rng.uniform(220, 320)), p.glow(colour, 0.5))
+    heavens.stars(p, rng, 110, SIZE, pointed=0.22)
+    colours = rng.sample(
+        (rgb("f0944a"), rgb("5aa0f0"), rgb("d96a8c"), rgb("58c0a0"), rgb("e8c15a")), 2
+    )
+    side = rng.choice((-1, 1))
+    _planet(
+        p,
+        rng,
+        512 + side * rng.uniform(330, 400),
+        rng.uniform(130, 220),
+        rng.uniform(70, 96),
+        colours[0],
+        ringed=rng.random() < 0.6,
+    )
+    _planet(
+        p,
+        rng,
+        512 - side * rng.uniform(400, 480),
+        rng.uniform(800, 920),
+        rng.uniform(90, 150),
+        colours[1],
+        ringed=False,
+    )
+    layers.tint = tint((0.96, 0.95, 1.0), (0, 0, 0.02))
+    return Stage(ground=None, tilt=0.3)
+
+
+@setting({"night": "night"})
+def moon(layers: Layers) -> Stage:
+    """The surface of the moon, the earth in a black sky."""
+    p, rng = layers.back, layers.rng
+    p.add(box(0, 0, SIZE, 760), p.fall(rgb("070a20"), rgb("141a44"), rgb("2a3168")))
+    heavens.stars(p, rng, 64, 640, pointed=0.22)
+    side = rng.choice((-1, 1))
+    x, y, r = 512 + side * rng.uniform(270, 370), rng.uniform(160, 220), rng.uniform(84, 110)
+    p.add(ellipse(x, y, r * 1.5, r * 1.5), p.glow(rgb("7fc4ff"), 0.45, 0.5))
+    p.add(ellipse(x, y, r, r), p.ball(rgb("8fd4ff"), rgb("3a8ee0"), rgb("1b3f96")))
+    for dx, dy, rx, ry in (
+        (-0.3, -0.25, 0.42, 0.26),
+        (0.35, 0.2, 0.3, 0.4),
+        (-0.35, 0.5, 0.25, 0.18),
+    ):
+        p.add(ellipse(x + dx * r, y + dy * r, rx * r, ry * r), rgb("6cc07a"), 0.9)
+    grey = vary(rng, rgb("b9bccb"), 0.02)
+    for level, depth in ((640, 0.32), (700, 0.0)):
+        line = ridge(rng, level, level, 40, 3)
+        tone = darker(grey, depth)
+        p.add(area(line), p.fall(lighter(tone, 0.25), tone, darker(tone, 0.25)))
+    spots = [(rng.uniform(0, SIZE), 750 + i * 34.0) for i in range(8)]
+    for cx, cy in spots:
+        wide = (cy - 640) * rng.uniform(0.25, 0.45)
+        if abs(cx - 512) < 220:
+            cx += 300 if cx > 512 else -300
+        p.add(ellipse(cx, cy + 4, wide, wide * 0.3), lighter(grey, 0.3))
+        p.add(
+            ellipse(cx, cy, wide * 0.94, wide * 0.26), p.fall(darker(grey, 0.4), darker(grey, 0.14))
+        )
+    f = layers.front
+    line = ridge(rng, 985, 985, 18, 3)
+    f.add(area(line), f.fall(lighter(grey, 0.2), darker(grey, 0.2)))
+    layers.tint = tint((0.95, 0.95, 1.0))
+    return Stage(ground=700 / SIZE, near=0.925, far=0.77, shadow=0.5)
+
+
+@setting({"sunset": "sunset"})
+def sunset(layers: Layers) -> Stage:
+    """A great sun on the horizon, behind hills or over the sea."""
+    p, light, rng = layers.back, layers.light, layers.rng
+    top = rng.choice((rgb("5a3f9c"), rgb("7a4aa6"), rgb("c24a6a")))
+    p.add(box(0, 0, SIZE, 760), p.fall(top, rgb("f0648a"), rgb("ff9a5a"), rgb("ffd67a")))
+    at_sea = rng.random() < 0.5
+    x, horizon = 512 + rng.uniform(-170, 170), 640.0
+    r = rng.uniform(130, 165)
+    heavens.sun(p, x, horizon - r * 0.35, r, rgb("ffb638"))
+    for _ in range(5):
+        cx, cy, half = rng.uniform(0, SIZE), rng.uniform(110, 420), rng.uniform(90, 190)
+        for dx, dy, share in ((0, 0, 1), (rng.uniform(-60, 60), 24, 0.62)):
+            bar = box(cx + dx - half * share, cy + dy, half * 2 * share, 22, 11)
+            p.add(bar, mix(rgb("ffe0b0"), rgb("d8548a"), cy / 500), 0.55)
+    if at_sea:
+        water(p, light, horizon, rgb("9a4f9a"))
+        glitter(p, light, rng, x, (horizon, 1000), rgb("ffe0a0"))
+        return Stage(ground=horizon / SIZE, near=0.92, far=0.78, sink=0.12, shadow=0.3, foam=0.4)
+    relief.mountains(
+        p, light, rng, 670, rng.uniform(110, 170), depth=0.3, colour=rgb("a0608f"), snow=False
+    )
+    for level, colour in ((655, rgb("a8507f")), (705, rgb("7d3f74"))):
+        line = ridge(rng, level, level, 34, 3)
+        p.add(area(line), p.fall(lighter(colour, 0.16), colour, darker(colour, 0.3)))
+        if level < 700:
+            for cx in sides(rng, 6, 0.2):
+                nature.tree(
+                    p,
+                    light,
+                    rng,
+                    cx,
+                    height_at(line, cx) + 10,
+                    rng.uniform(70, 120),
+                    depth=0.2,
+                    leaf=rgb("8a4a80"),
+                )
+    nature.fringe(layers.front, rng, (rgb("8a4479"), rgb("4c2a58")), 74)
+    return Stage(ground=705 / SIZE, near=0.925, far=0.77)
+
+
+@setting({"day": "overcast", "night": "night"})
+def rain(layers: Layers) -> Stage:
+    """Heavy clouds, streaks of rain, puddles."""
+    p, light, rng = layers.back, layers.light, layers.rng
+    p.add(box(0, 0, SIZE, 720), p.fall(*light.sky))
+    for y, dark in ((150, 0.0), (90, 0.14)):
+        x = -60.0
+        while x < SIZE + 100:
+            cloudy = mix(light.cloud, light.sky[0], dark * 2)
+            r = rng.uniform(78, 118)
+            p.add(
+                ellipse(x, y + rng.uniform(-24, 24), r * 1.35, r),
+                p.fall(lighter(cloudy, 0.1), darker(cloudy, 0.12)),
+            )
+            x += 112
+    land(p, light, rng, 600, rgb("7fa3a0"), depth=0.45, rough=36)
+    line = land(p, light, rng, 640, rgb("6f9c78"), depth=0.2, rough=18)
+    for x in sides(rng, 6, 0.18):
+        nature.tree(p, light, rng, x, height_at(line, x) + 12, rng.uniform(100, 160), depth=0.2)
+    ground = vary(rng, rgb("83a878"), 0.02)
+    land(p, light, rng, 695, ground, rough=10)
+    shine = mix(light.sky[2], light.sky[1], 0.35)
+    for x, y, wide in (
+        (210.0, 800, 130),
+        (830.0, 770, 110),
+        (560.0, 905, 300),
+        (120.0, 960, 150),
+        (940.0, 930, 130),
+    ):
+        x += rng.uniform(-40, 40)
+        p.add(ellipse(x, y, wide, wide * 0.17), p.fall(lighter(shine, 0.12), darker(shine, 0.16)))
+        p.line(ellipse(x + wide * 0.3, y, wide * 0.25, wide * 0.045), lighter(shine, 0.5), 3, 0.7)
+        p.line(
+            ellipse(x - wide * 0.4, y + 3, wide * 0.16, wide * 0.03), lighter(shine, 0.5), 3, 0.7
+        )
+    slant = rng.uniform(-0.22, 0.22)
+    for layer, columns, width, opacity in ((p, 9, 3.5, 0.4), (layers.front, 7, 4.5, 0.5)):
+        path = []
+        for i in range(columns):
+            for j in range(columns):
+                x = (i + rng.uniform(0, 1)) * SIZE / columns
+                y = (j + rng.uniform(0, 1)) * SIZE / columns
+                length = rng.uniform(36, 66)
+                path.append(f"M{moves(((x, y),))}L{moves(((x + slant * length, y + length),))}")
+        layer.line(
+            "".join(path), rgb("e3eefb") if light.name != "night" else rgb("a9bdf0"), width, opacity
+        )
+    return Stage(ground=695 / SIZE, near=0.925, far=0.77, shadow=0.32)
+
+
+@setting({"day": "overcast", "sunset": "sunset"})
+def fog(layers: Layers) -> Stage:
+    """Pale layers of firs that vanish in mist."""
+    p, light, rng = layers.back, layers.light, layers.rng
+    mist = rgb("dfe7ec") if light.name == "overcast" else rgb("ffd9c4")
+    p.add(box(0, 0, SIZE, SIZE), p.fall(mix(mist, light.sky[0], 0.28), mist, lighter(mist, 0.4)))
+    p.add(ellipse(512 + rng.choice((-1, 1)) * 250, 210, 190, 190), p.glow(rgb("ffffff"), 0.7, 0.15))
+    wood = mix(rgb("5d7f86"), light.sky[0], 0.3)
+    for level, fade, height, count in (
+        (560, 0.8, 150, 15),
+        (630, 0.58, 190, 11),
+        (700, 0.34, 270, 6),
+    ):
+        line = ridge(rng, level, level, 24, 3)
+        tone = mix(wood, mist, fade)
+        for x in sides(rng, count, 0.03 if count > 9 else 0.24):
+            tall, base = height * rng.uniform(0.75, 1.15), height_at(line, x) + 24
+            parts = []
+            for i in range(4):
+                low = base - tall * (0.04 + 0.2 * i)
+                half = tall * 0.2 * (1 - 0.2 * i)
+                parts.append(polygon([(x - half, low), (x, low - tall * 0.38), (x + half, low)]))
+            p.add("".join(parts), p.fall(tone, mix(tone, mist, 0.45)))
+        p.add(area(line), p.fall(mix(tone, mist, 0.35), mix(tone, mist, 0.85)))
+    ground = mix(rgb("9fb3a0"), mist, 0.45)
+    p.add(area(ridge(rng, 735, 735, 14, 3)), p.fall(mix(ground, mist, 0.7), ground))
+    for layer, bands, strength in (
+        (p, ((640, 70), (720, 60)), 0.8),
+        (layers.front, ((790, 64), (930, 90), (1010, 90)), 0.75),
+    ):
+        for y, height in bands:
+            for _ in range(2):
+                x = rng.uniform(100, 924)
+                layer.add(
+                    ellipse(x, y + rng.uniform(-16, 16), rng.uniform(420, 600), height),
+                    layer.glow(lighter(mist, 0.5), strength, 0.1),
+                )
+    layers.front.add(box(0, 0, SIZE, SIZE), mist, 0.16)
+    layers.tint = tint(
+        (0.82, 0.82, 0.82),
+        (0.1, 0.11, 0.12) if light.name == "overcast" else (0.14, 0.09, 0.07),
+        0.15,
+    )
+    return Stage(ground=735 / SIZE, near=0.925, far=0.79, shadow=0.22)
