@@ -1,7 +1,7 @@
 """Builds the engine, scheduler and adapters from the settings, and shuts them down.
 
-A server process and a replica of a fleet both begin here. The listener for clients comes on top;
-the sockets for the LoRA manager are part of it.
+A server process and a replica of a fleet both begin here. The listener for clients is not part
+of this; the sockets for the LoRA manager are.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from inference_server.service.backend import Backend
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener
 from inference_server.service.recipe import describer
-from inference_server.service.segment import SegmentServicer
+from inference_server.service.segment_service import SegmentServicer
 from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ModelChoice:
     """The model to load, and the device and dtype to load it in."""
 
     source: Source
@@ -43,13 +43,13 @@ class Choice:
     dtype: torch.dtype
 
 
-def choose(config: Config) -> Choice:
+def choose_model(config: Config) -> ModelChoice:
     """Opens the checkpoint and chooses the device, without loading anything.
 
     Raises:
         ModelError: the checkpoint or the device cannot be used; the message is for the operator.
     """
-    return Choice(
+    return ModelChoice(
         open_source(config.model, config.turbo_lora, config.schedule), *choose_device(config)
     )
 
@@ -78,7 +78,7 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
     return device, torch.float32 if config.dtype == "float32" else torch.bfloat16
 
 
-def load(config: Config, choice: Choice) -> Engine:
+def load_engine(config: Config, choice: ModelChoice) -> Engine:
     """Loads the model and warms the engine up; to be called on the device thread."""
     device = choice.device
     if device.type == "cuda":
@@ -104,10 +104,13 @@ def load(config: Config, choice: Choice) -> Engine:
 
 
 @asynccontextmanager
-async def running(
+async def run_backend(
     config: Config, engine: Engine, thread: ThreadPoolExecutor
 ) -> AsyncIterator[Backend]:
-    """Runs everything around the engine; its end gives images `config.grace` seconds."""
+    """Runs adapters, scheduler and the manager's sockets around the engine.
+
+    At the end, running images get `config.grace` seconds.
+    """
     capacity = engine.model.adapter_capacity
     layout = engine.model.layout(capacity.max_rank)
     segment = await asyncio.to_thread(

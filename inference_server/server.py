@@ -12,10 +12,10 @@ from inference_server.config import Config
 from inference_server.engine.engine import Engine
 from inference_server.network import Network
 from inference_server.scheduler.device_thread import device_thread
-from inference_server.service.adapters import Adapters
-from inference_server.service.backend import BackendSlot
+from inference_server.service.adapter_service import AdapterServicer
+from inference_server.service.backend import BackendHolder
 from inference_server.service.exporter import start_exporter
-from inference_server.service.image_generation import ImageGeneration
+from inference_server.service.image_generation import BackendImageServicer
 from inference_server.service.listeners import PublicListener
 from inference_server.service.server_metrics import metrics_of
 from wuliart_process.exposure import reaches_other_machines
@@ -33,25 +33,26 @@ async def serve(config: Config, stopping: asyncio.Event) -> None:
     Raises:
         ServerError: it cannot start; the message is for the operator.
     """
-    choice = assembly.choose(config)
+    choice = assembly.choose_model(config)
     lock = runtime_dir.claim(config.runtime_dir)
-    backend = BackendSlot()
+    holder = BackendHolder()
     public = PublicListener(
         config.network,
-        images=ImageGeneration(backend),
-        adapters=Adapters(backend.adapters),
-        on_reject=backend.count_error,
+        images=BackendImageServicer(holder),
+        adapters=AdapterServicer(holder.adapters),
+        on_reject=holder.count_error,
     )
     await public.start()
     try:
         log.info("loading %s on %s in %s", config.model, choice.device, choice.dtype)
         thread = device_thread()
-        loading = asyncio.get_running_loop().run_in_executor(thread, assembly.load, config, choice)
+        loop = asyncio.get_running_loop()
+        loading = loop.run_in_executor(thread, assembly.load_engine, config, choice)
         stop = asyncio.ensure_future(stopping.wait())
         await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             engine = loading.result()
-            await _serve_loaded(config, engine, thread, public, backend, stopping)
+            await _serve_loaded(config, engine, thread, public, holder, stopping)
     finally:
         await public.stop(STREAM_GRACE_SECONDS)
         os.close(lock)
@@ -63,17 +64,17 @@ async def _serve_loaded(
     engine: Engine,
     thread: ThreadPoolExecutor,
     public: PublicListener,
-    slot: BackendSlot,
+    holder: BackendHolder,
     stopping: asyncio.Event,
 ) -> None:
     """Serves with the loaded model until the end of the drain."""
     stop_exporter = None
-    async with assembly.running(config, engine, thread) as backend:
+    async with assembly.run_backend(config, engine, thread) as backend:
         if config.metrics:
             stop_exporter = start_exporter(
                 config.metrics, lambda: metrics_of(backend), config.network.allowed_hosts
             )
-        slot.fill(backend)
+        holder.fill(backend)
         public.ready()
         log.info("ready on %s%s", config.network.listen, _access(config.network))
         await stopping.wait()

@@ -55,7 +55,7 @@ class StubReplica(Replica):
     def load(self, config: Config) -> Engine:
         """Loads the stub engine; see `Replica.load`."""
         vars(assembly)["Engine"] = StubEngine
-        return assembly.load(config, assembly.choose(config))
+        return assembly.load_engine(config, assembly.choose_model(config))
 
     async def last_end(self) -> float:
         """Returns the time of the last step's end, by the monotonic clock."""

@@ -32,7 +32,7 @@ from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.scheduler.device_thread import device_thread
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener
-from inference_server.service.segment import SegmentServicer
+from inference_server.service.segment_service import SegmentServicer
 from scripts.processes import Service
 from wuliart_lora.slot_layout import LayoutParameters, LowRankSite, SegmentLayout
 from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET

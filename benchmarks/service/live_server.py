@@ -12,7 +12,7 @@ from pathlib import Path
 from inference_server import server as server_module
 from inference_server.config import Config
 from inference_server.network import Network
-from inference_server.service.backend import Backend, BackendSlot
+from inference_server.service.backend import Backend, BackendHolder
 from scripts.processes import Service
 
 
@@ -23,13 +23,13 @@ def live_server(folder: Path) -> Iterator[tuple[str, Backend]]:
     network = Network(service.listen)
     config = replace(Config(), network=network, runtime_dir=service.runtime_dir, grace=5.0)
     backends: list[Backend] = []
-    fill = BackendSlot.fill
+    fill = BackendHolder.fill
 
-    def keep(self: BackendSlot, backend: Backend) -> None:
+    def keep(self: BackendHolder, backend: Backend) -> None:
         fill(self, backend)
         backends.append(backend)
 
-    BackendSlot.fill = keep  # type: ignore[method-assign]
+    BackendHolder.fill = keep  # type: ignore[method-assign]
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
 
@@ -43,7 +43,7 @@ def live_server(folder: Path) -> Iterator[tuple[str, Backend]]:
         service.wait_until_ready()
         yield service.listen, backends[0]
     finally:
-        BackendSlot.fill = fill  # type: ignore[method-assign]
+        BackendHolder.fill = fill  # type: ignore[method-assign]
         loop.call_soon_threadsafe(stopping.set)
         thread.join()
         loop.close()

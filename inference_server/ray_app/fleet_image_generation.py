@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 
 
-class FleetImageGeneration(ImageServicer):
+class FleetImageServicer(ImageServicer):
     """Generates images with the replicas.
 
     Args:

@@ -21,11 +21,11 @@ from inference_server.adapters.records import Adapter
 from inference_server.errors import ServerError
 from inference_server.ray_app.arguments import configure_process
 from inference_server.ray_app.fleet_catalog import FleetCatalog
-from inference_server.ray_app.fleet_image_generation import FleetImageGeneration, starting
+from inference_server.ray_app.fleet_image_generation import FleetImageServicer, starting
 from inference_server.ray_app.fleet_metrics import FRONT_LABEL, merged, metrics_of_front
 from inference_server.ray_app.names import REPLICA, handle_of
 from inference_server.ray_app.replica_calls import ReplicaCalls
-from inference_server.service.adapters import Adapters
+from inference_server.service.adapter_service import AdapterServicer
 from inference_server.service.exporter import start_exporter
 from inference_server.service.listeners import PublicListener
 
@@ -66,11 +66,11 @@ class Front:
         if config.metrics:
             stop = start_exporter(config.metrics, self._metrics, config.network.allowed_hosts)
             self._stack.push_async_callback(asyncio.to_thread, stop)
-        images = FleetImageGeneration(self._replicas, self._managed, config.queue)
+        images = FleetImageServicer(self._replicas, self._managed, config.queue)
         self._listener = PublicListener(
             config.network,
             images=images,
-            adapters=Adapters(self._adapters),
+            adapters=AdapterServicer(self._adapters),
             on_reject=images.refused,
         )
         await self._listener.start()

@@ -27,7 +27,7 @@ from inference_server.ray_app.manager_process import ManagerProcess
 from inference_server.ray_app.names import FRONT, handle_of
 from inference_server.ray_app.wire import Accepted, Failure, Item, Response
 from inference_server.scheduler.device_thread import device_thread
-from inference_server.service.image_generation import describe, responses_of
+from inference_server.service.image_generation import server_info, submit
 from inference_server.service.request_ids import begin_request
 from inference_server.service.server_metrics import metrics_of
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
@@ -62,7 +62,7 @@ class Replica:
         loop = asyncio.get_running_loop()
         engine = await loop.run_in_executor(thread, self.load, config)
         self._backend = await self._stack.enter_async_context(
-            assembly.running(config, engine, thread)
+            assembly.run_backend(config, engine, thread)
         )
         manager = ManagerProcess(Path(loras), config.runtime_dir, manager_arguments)
         self._stack.push_async_callback(manager.stop)
@@ -72,7 +72,7 @@ class Replica:
 
     def load(self, config: Config) -> Engine:
         """Loads the engine; called on the device thread."""
-        return assembly.load(config, assembly.choose(config))
+        return assembly.load_engine(config, assembly.choose_model(config))
 
     async def generate(
         self,
@@ -94,7 +94,7 @@ class Replica:
         yield Accepted(self._name, all(slots.published(name) is not None for name in adapters))
         try:
             message = GenerateImageRequest.FromString(request)
-            accepted = responses_of(self._backend, message, client)
+            accepted = submit(self._backend, message, client)
         except RequestError as error:
             log.info("refused: %s", error.reason)
             self._backend.scheduler.metrics.fail(error.reason)
@@ -110,7 +110,7 @@ class Replica:
 
     async def info(self) -> bytes:
         """Returns a serialized `GetServerInfoResponse`."""
-        message: bytes = describe(self._backend).SerializeToString()
+        message: bytes = server_info(self._backend).SerializeToString()
         return message
 
     def record_routing_stats(self) -> dict[str, Any]:

@@ -58,14 +58,14 @@ class Backend:
         return tuple(segment for segment in (*found, streamed) if segment.size_bytes)
 
 
-class BackendSlot:
-    """Holds the backend once it is ready."""
+class BackendHolder:
+    """The backend of a server that may still be loading."""
 
     def __init__(self) -> None:
         self._backend: Backend | None = None
 
     def fill(self, backend: Backend) -> None:
-        """Sets the backend: calls are served from now on."""
+        """Sets the backend; from now on calls are served."""
         self._backend = backend
 
     def count_error(self, reason: Reason) -> None:

@@ -1,7 +1,7 @@
-"""`wuliart.v1.ImageGenerationService`: the part that a single server and a fleet's front share.
+"""The course of a `GenerateImage` call, the same in a single server and in a fleet's front.
 
-A call takes the same course in both: its request id is set, its request is validated and queued or
-rejected, and its responses are written. How images are generated is left to the subclasses.
+Its request id is set, its request is accepted or rejected, and its responses are written.
+`BackendImageServicer` and `FleetImageServicer` generate the images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class ImageServicer(rpc.ImageGenerationServiceServicer):
-    """Base of the servicers; the interceptor turns every exception into a status."""
+    """Abstract base of the servicers; `StatusInterceptor` turns exceptions into statuses."""
 
     async def GenerateImage(
         self, request: pb.GenerateImageRequest, context: Context

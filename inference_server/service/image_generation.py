@@ -1,4 +1,7 @@
-"""`wuliart.v1.ImageGenerationService` of a single server: requests in, events out as messages."""
+"""`wuliart.v1.ImageGenerationService` of a single server.
+
+Turns messages into the scheduler's requests, and the scheduler's events into messages.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from grpc import aio
 from inference_server import VERSION
 from inference_server.logs import REQUEST_ID
 from inference_server.scheduler import events
-from inference_server.service.backend import Backend, BackendSlot
+from inference_server.service.backend import Backend, BackendHolder
 from inference_server.service.clients import CLIENT
 from inference_server.service.image_calls import ImageServicer, Responses
 from inference_server.service.validation import validate
@@ -23,15 +26,15 @@ from wuliart_contract.status import Reason
 Context = aio.ServicerContext[Any, Any]
 
 
-class ImageGeneration(ImageServicer):
-    """Generates images with the backend of this process."""
+class BackendImageServicer(ImageServicer):
+    """Serves the calls with the backend of this process."""
 
-    def __init__(self, backend: BackendSlot) -> None:
+    def __init__(self, backend: BackendHolder) -> None:
         self._backend = backend
 
     def accept(self, request: pb.GenerateImageRequest) -> Responses:
         """See `ImageServicer`."""
-        return responses_of(self._backend.ready, request, CLIENT.get())
+        return submit(self._backend.ready, request, CLIENT.get())
 
     def count_error(self, reason: Reason) -> None:
         """See `ImageServicer`."""
@@ -41,15 +44,15 @@ class ImageGeneration(ImageServicer):
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
         """See the .proto file."""
-        return describe(self._backend.ready)
+        return server_info(self._backend.ready)
 
 
-def responses_of(backend: Backend, request: pb.GenerateImageRequest, client: str) -> Responses:
-    """Validates a request and hands it to the scheduler.
+def submit(backend: Backend, request: pb.GenerateImageRequest, client: str) -> Responses:
+    """Validates a request and submits it to the scheduler.
 
     Args:
         backend: generates the image.
-        request: as it arrived.
+        request: the message of the call.
         client: identity of the client, for the fair queue.
 
     Returns:
@@ -78,7 +81,7 @@ def _duration(seconds: float) -> Duration:
 
 
 def message_of(event: events.Event) -> pb.GenerateImageResponse:
-    """Returns an event as a message."""
+    """Returns the message of an event."""
     match event:
         case events.Queued():
             return pb.GenerateImageResponse(queued=pb.QueuedEvent(position=event.position))
@@ -143,8 +146,8 @@ def _completed(event: events.Completed) -> pb.CompletedEvent:
     )
 
 
-def describe(backend: Backend) -> pb.GetServerInfoResponse:
-    """Returns the server's description."""
+def server_info(backend: Backend) -> pb.GetServerInfoResponse:
+    """Returns the description of the server at this moment."""
     model = backend.engine.model
     parameters = backend.adapters.segment.layout.parameters
     on_gpu = model.device.type == "cuda"

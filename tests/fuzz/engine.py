@@ -19,7 +19,7 @@ WATCHED = [
     "wuliart_lora.slot_image",
     "lora_manager.directory",
     "inference_server.service.validation",
-    "inference_server.service.segment",
+    "inference_server.service.segment_service",
     "inference_server.service.status",
     "inference_server.adapters.store",
     "inference_server.adapters.slots",

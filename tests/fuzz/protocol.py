@@ -21,7 +21,7 @@ from inference_server.adapters.slot_state import Pin, SlotState
 from inference_server.adapters.store import AdapterStore
 from inference_server.adapters.verification import SlotVerifier
 from inference_server.errors import RequestError
-from inference_server.service.segment import SegmentServicer
+from inference_server.service.segment_service import SegmentServicer
 from inference_server.service.status import to_status
 from tests.fuzz.choices import Choices
 from wuliart.internal.v1 import segment_pb2 as pb

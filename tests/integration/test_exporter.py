@@ -139,7 +139,7 @@ async def test_memory_is_reported_by_segment(server: InProcessServer, exporter: 
         await manager.load("ink")
         after = await exporter.scrape()
     segments = {key[1][::-1] for key in after.samples if key[0] == "wuliart_memory_size_bytes"}
-    reported = server.slot.ready.segments()
+    reported = server.holder.ready.segments()
     assert segments == {(segment.name, segment.location) for segment in reported}
     for segment in reported:
         labels = segment.location, segment.name
@@ -267,12 +267,12 @@ async def test_the_dashboard_and_the_docs_name_every_metric(exporter: Exporter) 
 async def test_an_address_that_is_taken(server: InProcessServer, exporter: Exporter) -> None:
     taken = exporter.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(ServerError, match=f"cannot serve metrics on {taken}: .*in use"):
-        start_exporter(taken, lambda: metrics_of(server.slot.ready))
+        start_exporter(taken, lambda: metrics_of(server.holder.ready))
     for address in ("9090", ":9090", "localhost:", "localhost:http", "localhost:70000", ""):
         with pytest.raises(ServerError, match="write HOST:PORT"):
-            start_exporter(address, lambda: metrics_of(server.slot.ready))
+            start_exporter(address, lambda: metrics_of(server.holder.ready))
     with pytest.raises(ServerError, match="cannot serve metrics on nowhere"):
-        start_exporter("nowhere.invalid:9090", lambda: metrics_of(server.slot.ready))
+        start_exporter("nowhere.invalid:9090", lambda: metrics_of(server.holder.ready))
 
 
 async def test_a_stopped_exporter_frees_its_address(server: InProcessServer) -> None:
@@ -280,7 +280,7 @@ async def test_a_stopped_exporter_frees_its_address(server: InProcessServer) -> 
         address = first.url.removeprefix("http://").removesuffix("/metrics")
     with pytest.raises(urllib.error.URLError):
         await first.scrape()
-    stop = start_exporter(address, lambda: metrics_of(server.slot.ready))
+    stop = start_exporter(address, lambda: metrics_of(server.holder.ready))
     try:
         assert (await first.scrape())("queue_length") == 0
     finally:

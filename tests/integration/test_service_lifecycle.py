@@ -19,9 +19,9 @@ from inference_server.errors import ServerError
 from inference_server.model.schedule import FAMILIES
 from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.network import Network
-from inference_server.service.adapters import Adapters
-from inference_server.service.backend import BackendSlot
-from inference_server.service.image_generation import ImageGeneration
+from inference_server.service.adapter_service import AdapterServicer
+from inference_server.service.backend import BackendHolder
+from inference_server.service.image_generation import BackendImageServicer
 from inference_server.service.listeners import PublicListener
 from tests.support.calls import failure_of, kinds, read_until
 from tests.support.fakes import DEADLINE, planned_memory, until
@@ -182,14 +182,14 @@ async def test_the_managers_port_does_not_serve_images() -> None:
 
 
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_error() -> None:
-    slot = BackendSlot()
-    images, adapters = ImageGeneration(slot), Adapters(slot.adapters)
+    holder = BackendHolder()
+    images, adapters = BackendImageServicer(holder), AdapterServicer(holder.adapters)
     with pytest.raises(ServerError, match="/nowhere/at/all"):
         PublicListener(
             Network("unix:/nowhere/at/all/public.sock"),
             images=images,
             adapters=adapters,
-            on_reject=slot.count_error,
+            on_reject=holder.count_error,
         )
 
 

@@ -29,13 +29,13 @@ from inference_server.scheduler.device_thread import device_thread
 from inference_server.scheduler.image_request import ImageRequest
 from inference_server.scheduler.running_request import RunningRequest
 from inference_server.scheduler.scheduler import Scheduler
-from inference_server.service.adapters import Adapters
-from inference_server.service.backend import Backend, BackendSlot
+from inference_server.service.adapter_service import AdapterServicer
+from inference_server.service.backend import Backend, BackendHolder
 from inference_server.service.descriptor_socket import DescriptorSocket
-from inference_server.service.image_generation import ImageGeneration
+from inference_server.service.image_generation import BackendImageServicer
 from inference_server.service.listeners import ControlListener, PublicListener
 from inference_server.service.recipe import describer
-from inference_server.service.segment import SegmentServicer
+from inference_server.service.segment_service import SegmentServicer
 from tests.support.fakes import DEADLINE, FakeEngine, planned_memory, until
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart.v1.image_generation_pb2 import GenerateImageRequest
@@ -85,7 +85,7 @@ class InProcessServer:
     public: PublicListener
     control: ControlListener
     descriptors: DescriptorSocket
-    slot: BackendSlot
+    holder: BackendHolder
     _channels: list[aio.Channel] = field(default_factory=list)
 
     @property
@@ -143,7 +143,7 @@ class InProcessServer:
 
     async def become_ready(self) -> None:
         # As `server.serve` does it; only GetServerInfo reads the model.
-        self.slot.fill(Backend(self.engine, self.store, self.scheduler, False, COUNTS))  # type: ignore[arg-type]
+        self.holder.fill(Backend(self.engine, self.store, self.scheduler, False, COUNTS))  # type: ignore[arg-type]
         self.public.ready()
 
     async def drain(self, grace: float) -> None:
@@ -178,7 +178,7 @@ async def running_server(
         segment = AdapterSegment(LAYOUT, resident_limit + 1, torch.device("cpu"))
         store = AdapterStore(segment, resident_limit, pinned)
         scheduler = WatchedScheduler(engine, Binder(store, skip_bad), capacity)
-        slot = BackendSlot()
+        holder = BackendHolder()
         descriptors = DescriptorSocket(
             directory / "descriptors.sock", lambda: segment.descriptor, store.writer_is_gone
         )
@@ -188,12 +188,12 @@ async def running_server(
         where = network or Network(f"unix:{directory}/public.sock")
         public = PublicListener(
             where,
-            images=ImageGeneration(slot),
-            adapters=Adapters(slot.adapters),
-            on_reject=slot.count_error,
+            images=BackendImageServicer(holder),
+            adapters=AdapterServicer(holder.adapters),
+            on_reject=holder.count_error,
         )
         server = InProcessServer(
-            directory, engine, store, scheduler, public, control, descriptors, slot
+            directory, engine, store, scheduler, public, control, descriptors, holder
         )
         await public.start()
         descriptors.start()

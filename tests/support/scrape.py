@@ -75,7 +75,7 @@ async def exporting(server: InProcessServer) -> AsyncIterator[Exporter]:
     )
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    stop = start_exporter(address, lambda: metrics_of(server.slot.ready))
+    stop = start_exporter(address, lambda: metrics_of(server.holder.ready))
     try:
         yield Exporter(f"http://{address}/metrics")
     finally:

@@ -13,8 +13,8 @@ from rich.console import Console
 from inference_server.adapters.changes import ChangeKind
 from inference_server.adapters.metrics import Count
 from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
-from inference_server.service.adapters import _adapter
-from inference_server.service.segment import _waiting
+from inference_server.service.adapter_service import _adapter
+from inference_server.service.segment_service import _waiting
 from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart.internal.v1 import segment_pb2
 from wuliart_client._adapters import AdapterState as Shown

@@ -28,7 +28,7 @@ STATES = {
 }
 
 
-class Adapters(rpc.AdapterServiceServicer):
+class AdapterServicer(rpc.AdapterServiceServicer):
     """The servicer.
 
     Args:
