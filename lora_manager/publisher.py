@@ -178,7 +178,7 @@ class Publisher:
                 self._admission.retry(queued.name)
             return
         if self._known.get(queued.name) != found:
-            return  # changed or removed meanwhile; that has its own queued
+            return  # changed or removed meanwhile; that has queued its own load
         self._unsure.discard(queued.name)
         self._coming.discard(queued.name)
         self._verdicts.put(loaded.entry, self._session.shape.layout.hash)

@@ -123,7 +123,7 @@ def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, di
         if split.role in roles and len(adapters) < 2:
             raise LoraError(
                 f"{shown(roles[split.role])!r} and {shown(name)!r} both give the {split.role} "
-                f"weights of {path}; export the LoRA in one naming adapter"
+                f"weights of {path}; export the LoRA with one naming convention"
             )
         roles[split.role] = name
     if problems:

@@ -65,7 +65,7 @@ def image(engine: Engine, number: int, staged: bool = False) -> dict[str, float]
     latent_image = engine.begin(prompt, number, STEPS)
     for _ in range(STEPS):
         engine.step([latent_image])
-        engine.check(latent_image)
+        engine.check_finite(latent_image)
     mark()
     pixels = engine.decode(latent_image)
     mark()
@@ -86,7 +86,7 @@ def batch_seconds(engine: Engine, count: int) -> float:
     for _ in range(STEPS):
         engine.step(images)
         for latent_image in images:
-            engine.check(latent_image)
+            engine.check_finite(latent_image)
     for latent_image in images:
         engine.decode(latent_image)
     return time.perf_counter() - began

@@ -20,7 +20,7 @@ from benchmarks.full_size.quantized_blocks import per_block
 from benchmarks.full_size.random_model import full_demand
 from benchmarks.full_size.transformer_pair import TransformerPair
 from benchmarks.report import Report
-from inference_server.loading.memory_plan import make_plan
+from inference_server.loading.memory_budget import make_plan
 from inference_server.loading.memory_sizes import streaming_of
 from inference_server.model.offload.pinned_memory import host_memory
 from inference_server.weight_kind import WeightKind

@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.full_size.parts import BUDGET, IDLE
 from benchmarks.full_size.random_model import full_demand
 from inference_server.engine.memory_plan import MemoryPlan
-from inference_server.loading.memory_plan import make_plan
+from inference_server.loading.memory_budget import make_plan
 from inference_server.weight_kind import WeightKind
 
 PRODUCTS, ATTENTION = 55.7e12, 12.8e12

@@ -36,8 +36,8 @@ def per_block(exact: Transformer, quantized: Transformer, image: ImageInputs) ->
     for index, (weights, rounded) in enumerate(zip(exact.blocks, quantized.blocks, strict=True)):
         others = copy.deepcopy((img, txt))
         before = img.x.float().clone()
-        exact.through(index, weights, image, img=img, txt=txt)
-        quantized.through(index, rounded, image, img=others[0], txt=others[1])
+        exact.run_block(index, weights, image, img=img, txt=txt)
+        quantized.run_block(index, rounded, image, img=others[0], txt=others[1])
         added = img.x.float() - before
         errors.append(float((others[0].x.float() - before - added).norm() / added.norm()))
     return errors

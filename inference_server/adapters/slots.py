@@ -1,7 +1,7 @@
 """The table of the segment's slots, as a state machine without I/O (states: `slot_state`).
 
 The table counts generations, grants leases and pins, and maps each name to the slot published under
-it; publishing is one assignment to that map. The event loop is its only client, and it reads time
+it; publishing is one assignment to that map. Only the event loop calls the table, which reads time
 through `clock`.
 """
 

@@ -1,4 +1,7 @@
-"""Verifies a slot that its writer has committed, before the slot is published."""
+"""Copies a committed slot to where the transformer reads it, and verifies its checksum.
+
+A slot is published only after that.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from wuliart_contract.status import Reason
 
 
 class SlotVerifier:
-    """Compares slots with what their writers committed. The work is done in a worker thread.
+    """Copies committed slots to the device and compares their checksums, in a worker thread.
 
     Args:
         segment: the slots' memory.
@@ -78,14 +81,16 @@ class SlotVerifier:
 
         A cancelled call waits for the worker, or the slot would be freed while it reads it.
         """
-        work = asyncio.ensure_future(asyncio.to_thread(self.check, index, nbytes, checksum))
+        work = asyncio.ensure_future(
+            asyncio.to_thread(self.stage_and_compare, index, nbytes, checksum)
+        )
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             await asyncio.wait([work])
             raise
 
-    def check(self, index: int, nbytes: int, checksum: bytes) -> bool:
+    def stage_and_compare(self, index: int, nbytes: int, checksum: bytes) -> bool:
         """Copies a slot to where the transformer reads it; returns True if the checksum matches."""
         # Copied first: a later write is then either not in the copy, or changes the checksum.
         self._segment.stage(index, nbytes)

@@ -45,7 +45,7 @@ class Engine:
             prompt = PromptEmbedding(some.expand(tokens, -1).contiguous(), rotation, tokens, 0)
             image = self.begin(prompt, 0, 1)
             self.step([image])
-            self.check(image)
+            self.check_finite(image)
         jpeg.encode_image(self.decode(image))
         self.rest()
 
@@ -141,7 +141,7 @@ class Engine:
             image.step += 1
 
     @torch.inference_mode()
-    def check(self, image: LatentImage) -> None:
+    def check_finite(self, image: LatentImage) -> None:
         """Waits for the image's last step and checks its latents.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from inference_server.engine.memory_plan import MemoryPlan
-from inference_server.loading.memory_plan import RING_SLOTS
+from inference_server.loading.memory_budget import RING_SLOTS
 from inference_server.model.offload.layers import Streaming, spread
 from inference_server.model.offload.ring import Ring
 

@@ -13,7 +13,7 @@ from inference_server.engine.memory_plan import Demand, MemoryPlan
 from inference_server.engine.prompt_cache import PROMPT_CACHE_BYTES
 from inference_server.errors import ModelError
 from inference_server.loading.adapter_budget import choose_capacity
-from inference_server.loading.memory_plan import make_plan
+from inference_server.loading.memory_budget import make_plan
 from inference_server.loading.memory_sizes import runtime_bytes, scratch_bytes
 from inference_server.model.folded_adapters import window_bytes
 from inference_server.model.text_encoder import TextConfig

@@ -17,7 +17,7 @@ from inference_server.model.kernels.folding import (
     COLUMNS,
     SPARE_COLUMNS,
     Folding,
-    FoldJob,
+    FoldLaunch,
     FoldTarget,
     Integers,
     extended,
@@ -91,7 +91,7 @@ class FoldedAdapters:
         splits = np.maximum(1, np.minimum(SPARE_COLUMNS, self._most) // np.maximum(totals, 1))
         splits = np.where(totals > 0, splits if self._folding.splits else 1, 0)
         self._folding.fold_(
-            FoldJob(
+            FoldLaunch(
                 targets=self._targets,
                 memory=self._memory,
                 parts=self._parts,
@@ -110,7 +110,7 @@ class FoldedAdapters:
         return True
 
     def _factors_of(self, tensors: AdapterTensors) -> Integers:
-        """Returns an adapter's rows of `FoldJob.factors`, [S, 3]."""
+        """Returns an adapter's rows of `FoldLaunch.factors`, [S, 3]."""
         found = self._factors.get(tensors)
         if found is None:
             rows = (tensors.factors.get(target.site) for target in self._targets)
@@ -147,7 +147,7 @@ class FoldedAdapters:
 
 
 def _memory(target: FoldTarget) -> tuple[int, ...]:
-    """Returns a target's row of `FoldJob.memory`."""
+    """Returns a target's row of `FoldLaunch.memory`."""
     weight = target.weight
     out, inside = weight.shape
     behind = weight.data_ptr() + inside * weight.itemsize

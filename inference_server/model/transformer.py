@@ -121,7 +121,7 @@ class Transformer:
         streams = [self.begin(image) for image in images]
         for index, weights in enumerate(self.blocks):
             for image, (img, txt) in zip(images, streams, strict=True):
-                self.through(index, weights, image, img=img, txt=txt)
+                self.run_block(index, weights, image, img=img, txt=txt)
             between()
         e = self._edges
         return [
@@ -159,7 +159,7 @@ class Transformer:
         folded = self.folded
         return folded if folded and image.adapters and folded.holds(image.adapters) else None
 
-    def through(
+    def run_block(
         self, index: int, w: BlockWeights, image: ImageInputs, *, img: Stream, txt: Stream
     ) -> None:
         """Applies one block to both streams; after the last block only the image's is needed.

@@ -60,17 +60,17 @@ class Batch:
         self._lock = threading.Lock()
         self._joining: list[RunningRequest] = []
         """Guarded by the lock; everything below belongs to the device thread."""
-        self._expected: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._prefetched: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._images: dict[RunningRequest, LatentImage] = {}
 
     @property
     def has_work(self) -> bool:
         """True if `run` has something to do."""
-        return bool(self._joining) or not self._expected.empty()
+        return bool(self._joining) or not self._prefetched.empty()
 
-    def expect(self, prompt: str) -> None:
+    def prefetch_prompt(self, prompt: str) -> None:
         """Asks for a prompt to be encoded ahead of its request; from any thread."""
-        self._expected.put(prompt)
+        self._prefetched.put(prompt)
 
     def join(self, running: RunningRequest) -> None:
         """Adds a bound request, which starts at the next step with a free place; from any thread.
@@ -102,7 +102,7 @@ class Batch:
                 return
 
     def _encode_ahead(self) -> bool:
-        """Encodes expected prompts while no image is generated; returns True if there were any."""
+        """Encodes prefetched prompts while no image is generated; returns True if there were any."""
         prompts = self._prompts_to_encode()
         for prompt in prompts:
             try:
@@ -131,7 +131,7 @@ class Batch:
                     return running
                 if not is_ready:
                     # The next step encodes it, so that the running images need not stop for it.
-                    self.expect(prompt)
+                    self.prefetch_prompt(prompt)
         return None
 
     def _start(self, running: RunningRequest) -> LatentImage:
@@ -180,17 +180,17 @@ class Batch:
     def _is_finite(self, running: RunningRequest) -> bool:
         """Checks the latents after a step; finishes an image that fails the check."""
         try:
-            self._engine.check(self._images[running])
+            self._engine.check_finite(self._images[running])
         except Exception as error:
             self._finish(running, error)
             return False
         return True
 
     def _prompts_to_encode(self) -> list[str]:
-        """Takes the expected prompts, each once, without those that are cached."""
+        """Takes the prompts to prefetch, each once, without those that are cached."""
         prompts: dict[str, None] = {}
-        while not self._expected.empty():
-            prompts[self._expected.get()] = None
+        while not self._prefetched.empty():
+            prompts[self._prefetched.get()] = None
         return [prompt for prompt in prompts if not self._engine.is_encoded(prompt)]
 
     def _after_step(self, running: RunningRequest, ended: float) -> None:

@@ -31,7 +31,7 @@ class ImageEngine(Protocol):
     def step(self, images: Sequence[LatentImage], prompts: Sequence[str]) -> None:
         """Runs the next step of every image, and encodes `prompts` beside it."""
 
-    def check(self, image: LatentImage) -> None:
+    def check_finite(self, image: LatentImage) -> None:
         """Waits for the image's last step; raises RequestError NON_FINITE if it broke the image."""
 
     def preview(self, image: LatentImage) -> Tensor:

@@ -35,8 +35,8 @@ class Scheduler:
     """Serves requests in the fair queue's order, as far as their adapters allow.
 
     Args:
-        engine: generates.
-        adapters: binds.
+        engine: generates the images.
+        adapters: binds the requests' adapters.
         device: the executor of the one thread that calls the engine; `drain` shuts it down.
         capacity: requests that may wait, the first of all not counted. A client with none waiting
             may exceed it, up to twice the capacity, so that one client that fills the queue does
@@ -153,7 +153,7 @@ class Scheduler:
     # -- the queue --------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        # One request more than share a step: it stands by.
+        # One more request than can share a step: the last one stands by.
         while len(self._in_batch) <= self._max_batch:
             if (bound := self._waiting.next_bound()) is None:
                 break
@@ -174,7 +174,7 @@ class Scheduler:
 
     def _load_started(self, running: RunningRequest) -> None:
         # The device has nothing else to do for this request: it encodes the prompt meanwhile.
-        self._batch.expect(running.request.prompt)
+        self._batch.prefetch_prompt(running.request.prompt)
 
     def _queue_positions(self) -> Iterator[tuple[int, RunningRequest]]:
         """Yields waiting requests with their position; 0 if the batch has a place for it."""

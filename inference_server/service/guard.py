@@ -73,7 +73,7 @@ class Guard(aio.ServerInterceptor):
                 async with self._admitted(method, context):
                     await _write_responses(stream, requests, context)
             except RequestError as error:
-                # Of the guard itself: a handler's errors are a status already.
+                # Raised by the guard itself: a handler's errors have become a status already.
                 self._on_reject(error.reason)
                 await _completed(abort(context, error))
 

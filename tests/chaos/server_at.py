@@ -17,7 +17,7 @@ from inference_server.__main__ import main
 from inference_server.engine.engine import Engine
 from inference_server.scheduler import batch, jpeg_thread
 
-STAGES = ("encode", "begin", "step", "check", "preview", "decode", "rest")
+STAGES = ("encode", "begin", "step", "check_finite", "preview", "decode", "rest")
 ENCODERS = {"encode_preview": batch, "encode_image": jpeg_thread}
 """JPEG: where each is called from."""
 

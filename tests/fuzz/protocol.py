@@ -78,7 +78,7 @@ class Play:
         self.store = AdapterStore(SEGMENT, LIMIT, ("a",))
         self.store.slots._clock = lambda: self.now
         self.verified: dict[tuple[int, int], int] = {}
-        self.store.verifier.check = self._verify  # type: ignore[method-assign]
+        self.store.verifier.stage_and_compare = self._verify  # type: ignore[method-assign]
         self.servicer = SegmentServicer(self.store, Descriptors(), b"")  # type: ignore[arg-type]
         self.streams: list[AsyncIterator[pb.AttachResponse]] = []
         self.sessions = ["", "no such session"]
@@ -275,7 +275,7 @@ class Play:
     def _verify(self, index: int, nbytes: int, checksum: bytes) -> bool:
         slot = self.store.slots.slots[index]
         assert slot.state is SlotState.VERIFYING
-        fits = SlotVerifier.check(self.store.verifier, index, nbytes, checksum)
+        fits = SlotVerifier.stage_and_compare(self.store.verifier, index, nbytes, checksum)
         data = os.pread(SEGMENT.descriptor, nbytes, SEGMENT.offset(index))
         assert fits == (xxhash.xxh3_128(data).digest() == checksum)
         if fits:

@@ -117,7 +117,7 @@ async def test_the_queue_and_clients_that_leave_it(
 async def test_failures_by_reason(server: InProcessServer, exporter: Exporter) -> None:
     await failure_of(server.generate(prompt=""))
     await failure_of(server.generate(prompt="", steps=9))
-    server.engine.fail("check", RequestError(Reason.NON_FINITE, "broken"))
+    server.engine.fail("check_finite", RequestError(Reason.NON_FINITE, "broken"))
     await failure_of(server.generate())
     server.engine.fail("decode", ValueError("?"))
     await failure_of(server.generate())

@@ -12,7 +12,7 @@ from inference_server.engine.engine import Engine
 from inference_server.engine.memory_plan import Demand
 from inference_server.errors import ModelError
 from inference_server.loading.load import load_model
-from inference_server.loading.memory_plan import RING_SLOTS
+from inference_server.loading.memory_budget import RING_SLOTS
 from inference_server.loading.model_plan import MemoryLimits
 from inference_server.loading.sources import open_source
 

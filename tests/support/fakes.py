@@ -19,7 +19,7 @@ from torch import Tensor
 from inference_server.engine.latent_image import LatentImage
 from inference_server.engine.memory_plan import Demand
 from inference_server.engine.prompt_cache import PromptEmbedding
-from inference_server.loading.memory_plan import make_plan
+from inference_server.loading.memory_budget import make_plan
 from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.rope import Rotation
 
@@ -151,9 +151,9 @@ class FakeEngine:
             time.sleep(self.step_seconds)
             image.done += 1
 
-    def check(self, image: LatentImage) -> None:
+    def check_finite(self, image: LatentImage) -> None:
         # Not recorded: tests count it as a part of the step before it.
-        if (error := self._failures.pop("check", None)) is not None:
+        if (error := self._failures.pop("check_finite", None)) is not None:
             raise error
 
     def preview(self, image: LatentImage) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference_server.model.folded_adapters import FoldedAdapters
 from inference_server.model.kernels import folding, triton_folding
-from inference_server.model.kernels.folding import Folding, FoldJob, extended
+from inference_server.model.kernels.folding import Folding, FoldLaunch, extended
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
 from inference_server.model.modulation import ModulationTable, StepModulation
 from inference_server.model.transformer import ImageInputs, Transformer
@@ -122,7 +122,7 @@ def test_adapters_that_do_not_fit_are_added_beside(folder: Path) -> None:
 def test_a_set_is_written_only_when_it_changes(folder: Path) -> None:
     model, written = load(folder, RANK), []
 
-    def count(job: FoldJob) -> None:
+    def count(job: FoldLaunch) -> None:
         written.append(len(job.adapters))
         folding.fold_(job)
 

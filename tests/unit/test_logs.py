@@ -284,7 +284,7 @@ async def test_a_cancelled_image_leaves_one_line(output: Output) -> None:
         assert record["total_seconds"] >= 0 and "denoise_seconds" not in record
 
 
-@pytest.mark.parametrize("stage", ["encode", "step", "check", "decode"])
+@pytest.mark.parametrize("stage", ["encode", "step", "check_finite", "decode"])
 async def test_a_failed_image_says_why(output: Output, stage: str) -> None:
     async with Bench(batch=2) as bench:
         bench.engine.fail(stage, ValueError("broken"))

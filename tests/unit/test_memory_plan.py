@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inference_server.engine.memory_plan import Demand, MemoryPlan
 from inference_server.errors import ModelError
-from inference_server.loading.memory_plan import make_plan
+from inference_server.loading.memory_budget import make_plan
 
 FULL_SIZE = Demand(
     always=10**9,

@@ -105,7 +105,7 @@ async def test_a_failure_is_counted_by_its_reason(bench: Bench) -> None:
         (BROKEN, {"NON_FINITE": 1}),
         (ValueError("?"), {"NON_FINITE": 1, "INTERNAL": 1}),
     ):
-        bench.engine.fail("check", error)
+        bench.engine.fail("check_finite", error)
         client = bench.submit(1)
         await client.ended()
         client.leave()

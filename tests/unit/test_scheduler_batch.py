@@ -69,7 +69,7 @@ async def test_an_image_that_is_not_finite_fails_alone(bench: Bench) -> None:
     bench.engine.hold()
     clients = [bench.submit(1), bench.submit(2)]
     await until(lambda: bench.engine.entered("step") == 1)
-    bench.engine.fail("check", RequestError(Reason.NON_FINITE, "step 1 of 4"))
+    bench.engine.fail("check_finite", RequestError(Reason.NON_FINITE, "step 1 of 4"))
     bench.engine.free()
     for client in clients:
         await client.ended()

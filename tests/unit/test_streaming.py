@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.loading.memory_plan import RING_SLOTS
+from inference_server.loading.memory_budget import RING_SLOTS
 from inference_server.model.offload.layers import Layers, Streaming, load_layers, spread
 from inference_server.model.offload.ring import Ring
 

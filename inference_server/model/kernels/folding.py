@@ -1,4 +1,4 @@
-"""Folding adapters into a matrix product: job records, constants, and the reference in PyTorch.
+"""Folding adapters into a matrix product: launch records, constants, and the reference in PyTorch.
 
 With `down`, the stacked A matrices of the adapters in use, and t = x down^T,
 
@@ -46,7 +46,7 @@ class FoldTarget(NamedTuple):
     """Modules stacked in the product: 3 for q, k, v."""
 
 
-class FoldJob(NamedTuple):
+class FoldLaunch(NamedTuple):
     """A set of adapters to write; S targets, A adapters.
 
     An adapter occupies columns `begins` to `begins + columns` of a target: in the window its
@@ -76,23 +76,23 @@ class FoldJob(NamedTuple):
 class Folding(NamedTuple):
     """An implementation of the two functions."""
 
-    fold_: Callable[[FoldJob], None]
+    fold_: Callable[[FoldLaunch], None]
     reduce_: Callable[[Tensor, Tensor, int], None]
     splits: bool
     """Leave t in as many split-K partial sums as fill SPARE_COLUMNS columns. The longer product
     adds them up, and more programs fill the card while t is computed."""
 
 
-def fold_(job: FoldJob) -> None:
+def fold_(launch: FoldLaunch) -> None:
     """Writes every target's window and spare columns."""
-    for s, (site, weight, window, parts) in enumerate(job.targets):
-        total, splits = int(job.totals[s]), int(job.splits[s])
+    for s, (site, weight, window, parts) in enumerate(launch.targets):
+        total, splits = int(launch.totals[s]), int(launch.splits[s])
         if not total:
             continue
         tails = extended(weight, splits * total)[:, -splits * total :]
         window[:total].zero_()
         tails.zero_()
-        for adapter, begin in zip(job.adapters, job.begins[:, s], strict=True):
+        for adapter, begin in zip(launch.adapters, launch.begins[:, s], strict=True):
             if (factors := adapter.tensors.factors.get(site)) is None:
                 continue
             window[begin : begin + len(factors.down)].copy_(factors.down)

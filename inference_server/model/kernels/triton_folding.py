@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inference_server.model.host_to_device import copy_to_device
-from inference_server.model.kernels.folding import COLUMNS, FoldJob, extended
+from inference_server.model.kernels.folding import COLUMNS, FoldLaunch, extended
 
 FEATURES = 512
 """Features per program of `_fold_kernel`; COLUMNS columns of each."""
@@ -98,21 +98,21 @@ def _fold_kernel(
             target += apart
 
 
-def fold_(job: FoldJob) -> None:
+def fold_(launch: FoldLaunch) -> None:
     """See `folding.fold_`."""
-    there, like = job.columns > 0, job.targets[0].window
+    there, like = launch.columns > 0, launch.targets[0].window
     if not there.any():
         return
     adapter, site = np.nonzero(there)
-    begin, columns = job.begins[there], job.columns[there]
-    window, behind, inside, out, stride = job.memory[site].T
-    down, up, rank = job.factors[there].T
-    parts = job.parts[site]
+    begin, columns = launch.begins[there], launch.columns[there]
+    window, behind, inside, out, stride = launch.memory[site].T
+    down, up, rank = launch.factors[there].T
+    parts = launch.parts[site]
     window = window + begin * inside * like.itemsize
     behind = behind + begin * like.itemsize
-    totals = job.totals[site]
-    gates = np.array([a.gate for a in job.adapters])[adapter].view(np.int64)
-    splits = job.splits[site]
+    totals = launch.totals[site]
+    gates = np.array([a.gate for a in launch.adapters])[adapter].view(np.int64)
+    splits = launch.splits[site]
     table = np.stack(
         (
             down,
