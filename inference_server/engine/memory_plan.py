@@ -1,7 +1,7 @@
 """The division of device memory that a model was loaded under, in bytes.
 
-`inference_server.loading.memory_budget` computes it once, at start. No segment borrows from another,
-so a plan that fits at start fits for as long as the process lives.
+`loading.memory_budget` computes it once, at start. No segment borrows from another, so a plan that
+fits at start fits for as long as the process lives.
 """
 
 from __future__ import annotations

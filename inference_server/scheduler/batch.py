@@ -102,7 +102,7 @@ class Batch:
                 return
 
     def _encode_ahead(self) -> bool:
-        """Encodes prefetched prompts while no image is generated; returns True if there were any."""
+        """Encodes the prompts to prefetch while no image is generated; returns False if none are."""
         prompts = self._prompts_to_encode()
         for prompt in prompts:
             try:
