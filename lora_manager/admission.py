@@ -20,7 +20,7 @@ from wuliart_lora.sidecar import SIDECAR_NAME
 
 @dataclass(frozen=True, slots=True)
 class DirectoryChanges:
-    """What changed between two looks at the directory."""
+    """Changes between two looks at the directory."""
 
     admitted: tuple[LoraFile, ...] = ()
     """New or changed files that are finished, oldest first."""

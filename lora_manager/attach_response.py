@@ -1,4 +1,4 @@
-"""What the server says when a session opens, checked before anything is built from it."""
+"""Checks the server's first message of a session before the manager builds anything from it."""
 
 from __future__ import annotations
 

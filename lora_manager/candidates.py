@@ -24,7 +24,7 @@ _look = lru_cache(2 * MAX_LISTED_ADAPTERS)(skeleton)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stamp:
-    """What tells two versions of a file apart without reading it.
+    """File metadata that distinguishes two versions of a file without reading it.
 
     A stamp without an inode number is compared by device, size and mtime alone.
     """
@@ -90,12 +90,12 @@ class LoraFile:
     relative: str
     """Path below the root, as listed: "/" between folders."""
     path: Path
-    """Where its bytes are: absolute, free of symbolic links."""
+    """Path of its bytes: absolute, free of symbolic links."""
     stamp: Stamp
     refusal: str = ""
     """Why it is refused without being read; empty if it should be read."""
     sidecar: Path | None = None
-    """Where the adapter_config.json that belongs to it is: absolute, free of symbolic links."""
+    """Path of its adapter_config.json: absolute, free of symbolic links; None if it has none."""
     sidecar_stamp: Stamp | None = None
     sidecar_rival: str = ""
     """Another file that an adapter_config.json in the folder may belong to; empty if none."""
@@ -109,7 +109,7 @@ class LoraFile:
 
 
 def precedence(found: LoraFile) -> tuple[bool, bool, str]:
-    """Of two files of one name the smaller wins: usable first, then .safetensors."""
+    """Returns a sort key for files of one name, smallest first: usable, then .safetensors."""
     return bool(found.refusal), not found.relative.lower().endswith(SUFFIX), found.relative
 
 

@@ -33,7 +33,7 @@ class ManagerConfig:
     loras: Path
     """The directory to watch."""
     runtime_dir: Path
-    """Where the server's sockets lie."""
+    """The folder of the server's sockets."""
     rescan_seconds: float = 2.0
     """Between two full scans of the directory."""
     poll: bool = False
@@ -43,7 +43,7 @@ class ManagerConfig:
     inject: str = "staged"
     """How adapters reach a GPU: through host memory, or written into its memory from here."""
     cache_dir: Path | None = None
-    """Where verdicts on files are kept from run to run; None: nowhere."""
+    """The folder that keeps verdicts on files between runs; None keeps none."""
     log_level: str = "info"
     log_format: str = "text"
     """Or "json"."""

@@ -1,4 +1,4 @@
-"""What file system events say, collected on the event loop until the follower takes it."""
+"""Collects file system events on the event loop until the follower takes them."""
 
 from __future__ import annotations
 

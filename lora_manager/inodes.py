@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 _NUMBERS: Final = 4
-"""So many numbers of one path, with the same size and all times the same, belong to one file: links
-that are switched between two versions have two."""
+"""Inode numbers of one path, at the same size and times, that prove them unstable. A link that is
+switched between two versions has two."""
 
 
 class InodeNumbers:
-    """What is known of them, from one look at the directory to the next.
+    """Observations of inode numbers, kept from one look at the directory to the next.
 
     Args:
-        stat: the stamp of the file at a path; raises OSError.
+        stat: returns the stamp of the file at a path; raises OSError.
     """
 
     def __init__(self, stat: Callable[[Path], Stamp]) -> None:

@@ -42,7 +42,7 @@ class LoadQueue:
     def __init__(self) -> None:
         self._loads: dict[str, QueuedLoad] = {}
         self._heap: list[tuple[Urgency, int, str]] = []
-        """Of waiting loads, and of some that were dropped or have become more urgent."""
+        """Waiting loads, and stale entries of loads that were dropped or became more urgent."""
         self._urgencies: Counter[Urgency] = Counter()
         self._count = itertools.count()
         self._filled = asyncio.Event()

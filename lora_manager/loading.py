@@ -37,7 +37,7 @@ _PIECE_BYTES: Final = 8 << 20
 _REPLACED: Final = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE,
 )  # fmt: skip
-"""What opening says if a folder, a link, a socket or nothing is now in the file's place."""
+"""Errors of `open` if a folder, a link, a socket or nothing is now in the file's place."""
 
 
 class FileChangedError(Exception):
@@ -50,7 +50,7 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a file is judged against; the same for a whole session."""
+    """Shape of the model that files must fit; constant within a session."""
 
     layout: SegmentLayout
     conditioning: NDArray[np.float32]
@@ -138,11 +138,18 @@ def read_once(
     seen: Callable[[memoryview], object],
     config: Mapping[str, Any] | None = None,
 ) -> tuple[LoraPlan, memoryview]:
-    """What the file's header says, and all bytes of the file; `seen` is called with every piece.
+    """Reads a file once and returns the plan that its header gives, and all its bytes.
 
-    `config` are the fields of its adapter_config.json. Raises FileChangedError if the file is not
-    what was admitted or was written to meanwhile, UnreadableError if the operating system refuses,
-    LoraError if its header shows that the rest is of no use.
+    Args:
+        found: the admitted file.
+        shape: shape of the model that the file must fit.
+        seen: called with every piece as it is read.
+        config: the fields of its adapter_config.json.
+
+    Raises:
+        FileChangedError: the file is not the admitted one, or was written to during the read.
+        UnreadableError: the operating system refuses to read it.
+        LoraError: its header shows that the file cannot be used.
     """
     with _admitted(found.path, found.stamp) as file:
         plan = _plan(file, found, shape, config)
@@ -220,9 +227,9 @@ def _read(file: FileIO, count: int) -> bytes:
 def _plan(
     file: FileIO, found: LoraFile, shape: ModelShape, config: Mapping[str, Any] | None
 ) -> LoraPlan:
-    """What the file holds by its header, the only part that is read.
+    """Reads the file's header and returns its plan.
 
-    Leaves the file at its beginning.
+    Leaves the file positioned at its beginning.
     """
     size, rival = found.stamp.size, found.sidecar_rival or None
     start = _read(file, HEAD_BYTES)

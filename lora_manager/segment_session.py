@@ -44,7 +44,7 @@ _tracer = trace.get_tracer("wuliart.manager")
 _ATTACH_SECONDS: Final = 5.0
 _CALL_SECONDS: Final = 30.0
 _TRIES: Final = 3
-"""Of one call whose reply was lost."""
+"""Attempts at one call whose reply is lost."""
 
 
 class SegmentSession:

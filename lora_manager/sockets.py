@@ -25,7 +25,7 @@ _ABSENT: Final = (FileNotFoundError, ConnectionRefusedError)
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """What opens one session."""
+    """The connection and the token that open one session."""
 
     connection: socket.socket
     """To the descriptor socket; the server takes its closing as the writer's end."""

@@ -23,7 +23,7 @@ MAX_BYTES: Final = 32 << 20
 """10,000 verdicts take 6 MB."""
 
 MAX_FILES: Final = 16
-"""Of watched directories; those written longest ago go."""
+"""Verdict files kept, one per watched directory; those written longest ago are deleted."""
 
 _NAME: Final = re.compile(r"verdicts-[0-9a-f]{16}\.json(\.[0-9a-f]{8})?")
 
@@ -55,7 +55,7 @@ class VerdictFile:
         self._said = False
 
     def read(self) -> bytes:
-        """What was written last; empty if there is nothing, or nothing that can be trusted."""
+        """Returns the bytes written last; empty if there are none or they cannot be trusted."""
         with self._opened(create=False) as folder:
             if folder is None:
                 return b""

@@ -18,7 +18,7 @@ class Waiting:
 
     found: LoraFile
     reason: str
-    """What it waits for, and what to do."""
+    """Explains why the file waits and how to resolve it."""
     first: float
     """When this news was first seen."""
     since: float

@@ -76,7 +76,7 @@ class PeftConfig:
     """The fields of a plain LoRA's configuration that decide the scale."""
 
     source: str
-    """Where it is written, as an error names it."""
+    """Origin of the configuration, as error messages name it."""
     rank: float | None
     """None if it is not written: each module has its own."""
     alpha: float

@@ -44,7 +44,7 @@ HEAD_BYTES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where one tensor lies: bytes `begin` to `end` of the buffer that follows the header."""
+    """One tensor in the file: bytes `begin` to `end` of the buffer that follows the header."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -37,7 +37,7 @@ from wuliart_lora.sidecar import read_sidecar
 
 _KOHYA_MODULE: Final = "ss_network_module"
 _DYNAMIC: Final = "dynamic"
-"""What sd-scripts' resize_lora writes when every module has its own."""
+"""Alpha in the metadata of sd-scripts' resize_lora when every module has its own."""
 
 _MUSUBI_PREFIX: Final = "diffusion_model."
 

@@ -78,7 +78,7 @@ class LowRankSite:
     """Module paths in the diffusers transformer, one per part, in the order they are fused."""
     in_features: int
     out_features: int
-    """Of each part."""
+    """Output features of each part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class PlannedSegment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where the parts of a model lie. All sizes are bytes on the device, except `host`."""
+    """Placement of a model's parts in memory. All sizes are bytes on the device, except `host`."""
 
     demand: Demand
     resident_blocks: int

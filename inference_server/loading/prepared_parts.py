@@ -36,7 +36,7 @@ class Part(NamedTuple):
     make: Callable[[], dict[str, Tensor]]
     """Reads and computes its tensors."""
     metadata: dict[str, str]
-    """What its header says beside its name and the folder's stamp."""
+    """Header fields other than its name and the folder's stamp."""
 
 
 def parts(source: StockSource, levels: Sequence[float], kind: WeightKind) -> Iterator[Part]:

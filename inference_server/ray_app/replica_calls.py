@@ -44,7 +44,7 @@ class Counts:
     requests: int = 0
     """Requests that a replica has accepted; one that is retried counts again."""
     resident: int = 0
-    """Of them, those that found all their adapters in memory."""
+    """Accepted requests that found all their adapters in memory."""
     retries: int = 0
     """Requests given to another replica because theirs died."""
     errors: Counter[Reason] = field(default_factory=Counter)

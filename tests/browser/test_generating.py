@@ -1,4 +1,4 @@
-"""What a visitor does on the page, in a real browser against the real processes."""
+"""Tests of the page in a real browser, against the real processes."""
 
 from __future__ import annotations
 

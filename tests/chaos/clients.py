@@ -32,7 +32,7 @@ LATE = PATIENCE + 5
 
 
 def pixels(jpeg: bytes) -> bytes:
-    """What an image shows, whatever is written in its header."""
+    """Returns the pixels of a JPEG; its header does not matter."""
     return np.asarray(Image.open(io.BytesIO(jpeg))).tobytes()
 
 
@@ -63,7 +63,7 @@ class LoadClients:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._asking: dict[threading.Thread, tuple[Callable[[], None], float]] = {}
-        """Who asks, for what, and since when."""
+        """Running thread -> (its request, `time.monotonic()` when the request began)."""
         self.images = 0
         self.endings: Counter[str] = Counter()
         """Named errors."""

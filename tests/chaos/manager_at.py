@@ -27,7 +27,7 @@ Act = Callable[[], None]
 
 
 class ManagerStep(StrEnum):
-    """Where in its work the manager is, in the order of the protocol."""
+    """Steps of the manager's work, in the order of the protocol."""
 
     INTRODUCED = "introduced"
     """The token has come; it has not been used."""

@@ -31,7 +31,7 @@ def segment(world: World) -> Iterator[mmap.mmap]:
 
 
 def slot_of(world: World, name: str) -> slice:
-    """Where a resident adapter lies."""
+    """Returns the range of bytes that a resident adapter occupies in the segment."""
     (adapter,) = (adapter for adapter in world.client.adapters() if adapter.name == name)
     assert adapter.slot is not None
     start = adapter.slot * world.layout.slot_bytes

@@ -71,7 +71,7 @@ def test_every_image_is_that_of_the_version_it_names_and_memory_stays_flat(
 
 
 def _split(memory: list[list[int]], warm: int) -> list[tuple[list[int], list[int]]]:
-    """Of each process: its sizes during the warm-up, and after it."""
+    """Returns, for each process, its sizes during the warm-up and after it."""
     return [(list(sizes[:warm]), list(sizes[warm:])) for sizes in zip(*memory, strict=True)]
 
 

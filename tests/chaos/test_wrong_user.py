@@ -50,7 +50,7 @@ async def server() -> AsyncIterator[InProcessServer]:
 
 
 async def come_as(server: InProcessServer, user: int, token: bytes) -> str:
-    """What the script prints."""
+    """Connects to the server as `user` and returns what the script `COME` prints."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", COME, server.directory, str(user), token.hex(),
         stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],

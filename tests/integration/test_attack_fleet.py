@@ -47,7 +47,7 @@ pytestmark = pytest.mark.timeout(600)  # the other cluster may have to end first
 
 @dataclass(frozen=True)
 class Front:
-    """Where it is."""
+    """Addresses and token file of a running front."""
 
     port: int
     metrics: int

@@ -54,7 +54,7 @@ class Connection:
 
     socket: socket.socket
     settings: dict[int, int] = field(default_factory=dict)
-    """What the server has set."""
+    """HTTP/2 settings that the server has sent: identifier -> value."""
     windows: Counter[int] = field(default_factory=Counter)
     """Bytes more that may be sent, by stream; 0 is the connection."""
     begun: set[int] = field(default_factory=set)

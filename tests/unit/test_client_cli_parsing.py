@@ -1,4 +1,4 @@
-"""What the command makes of its arguments, and of text that would steer a terminal."""
+"""Tests of the command's argument parsing, and of its escaping of terminal control sequences."""
 
 from __future__ import annotations
 

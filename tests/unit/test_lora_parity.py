@@ -21,7 +21,7 @@ from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
 MODULES = module_features(LAYOUT)
 LIGHTNING = [m for m in MODULES if ".attn." in m or "_mlp." in m]
-"""What lightx2v's four-step LoRAs act on: attention and feed-forward, no modulation."""
+"""Modules of lightx2v's four-step LoRAs: attention and feed-forward, no modulation."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def transformer() -> QwenImageTransformer2DModel:
 
 
 def stock_deltas(transformer: QwenImageTransformer2DModel) -> dict[str, np.ndarray]:
-    """What each module's weight gains, as peft computes it."""
+    """Returns, by module, the weight delta that peft computes."""
     deltas = {}
     for path, module in transformer.named_modules():
         if isinstance(module, LoraLayer):

@@ -42,7 +42,7 @@ class Writer:
     down: str
     up: str
     scale: float
-    """What alpha / rank is in its file, by its own code."""
+    """alpha / rank in its file, as its own code computes it."""
     alpha: str = ""
     """Name of its alpha tensor; empty for none."""
     alpha_dtype: str = "F32"

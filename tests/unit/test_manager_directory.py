@@ -1,4 +1,4 @@
-"""What a walk lists: names, links, endings; on a real directory."""
+"""Tests of the directory walk (names, links, file name extensions) on a real directory."""
 
 from __future__ import annotations
 

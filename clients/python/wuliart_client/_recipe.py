@@ -1,7 +1,7 @@
-"""Reads the recipe out of an image's file. Owns where it lies in the file; its form is shared.
+"""Finds the recipe in a JPEG file; `wuliart_contract.recipe` defines and parses its text.
 
-The file may come from anywhere. Of a JPEG only the headers of its segments and the one EXIF segment
-(at most 64 KiB) are read, never pixels, and of EXIF only the two entries that lead to the text.
+The file may come from an untrusted source. The reader looks at segment headers and one EXIF segment
+(at most 64 KiB), never at pixels, and in EXIF only at the two entries that lead to the text.
 Formats: ITU T.81 annex B (JPEG), CIPA DC-008 (EXIF), TIFF 6.0.
 """
 

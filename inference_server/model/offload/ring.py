@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 W = TypeVar("W")
-"""What a slot's bytes are viewed as."""
+"""Type of a layer's weights: views into the bytes of a slot."""
 
 
 class CopyStream:

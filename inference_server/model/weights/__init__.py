@@ -1,1 +1,1 @@
-"""Where weights come from: checkpoints, prepared folders, and how they are packed."""
+"""Reads weights from checkpoints and prepared folders, and packs them into flat buffers."""

@@ -37,7 +37,7 @@ TABLES: Final = "transformer/tables.safetensors"
 TEXT_EDGES: Final = "text_encoder/edges.safetensors"
 VAE: Final = "vae/diffusion_pytorch_model.safetensors"
 DTYPE: Final = torch.bfloat16
-"""Of everything but the tables and quantized matrices."""
+"""Data type of all tensors except the tables and quantized matrices."""
 FLAT: Final = "flat"
 """Name of the one tensor of a block or text layer."""
 

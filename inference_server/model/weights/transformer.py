@@ -31,7 +31,7 @@ from inference_server.weight_kind import WeightKind
 
 
 class StreamNames(NamedTuple):
-    """Where a stream's weights stand below `transformer_blocks.N.`."""
+    """Checkpoint names of one stream's weights, relative to `transformer_blocks.N.`."""
 
     qkv: tuple[str, str, str]
     q_norm: str
@@ -153,7 +153,7 @@ EDGE_NAMES = {
 
 
 def read_edges(read: ReadTensor) -> EdgeWeights:
-    """What lies before and after the blocks, as it is stored."""
+    """Reads the layers before and after the blocks, in the data type they are stored in."""
     return EdgeWeights(**{field: read(name) for field, name in EDGE_NAMES.items()})
 
 

@@ -1,1 +1,1 @@
-"""What stands before the page and the API: which requests reach them, and how they are answered."""
+"""Middleware in front of the page and the API: admits requests and hardens responses."""

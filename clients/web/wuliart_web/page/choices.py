@@ -1,4 +1,4 @@
-"""What the page offers to choose from, and its notices: they follow the service as it changes."""
+"""Keeps the page's lists of choices and its notices up to date with the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wuliart_web.texts import Texts
 
 
 class Choices(NamedTuple):
-    """What one visitor's lists offer: adapters as (label, name), and numbers of steps."""
+    """The choices in one visitor's lists: adapters as (label, name), and numbers of steps."""
 
     adapters: list[tuple[str, str]]
     step_counts: range
