@@ -1,5 +1,5 @@
-# One image for the inference server, the LoRA manager and the page; compose.yaml says which runs.
-# No CUDA base is needed: torch's Linux wheels bring CUDA, and the host's driver is mounted in.
+# One image for the inference server, the LoRA manager and the page; compose.yaml selects the program.
+# It needs no CUDA base: torch's Linux wheels include CUDA, and the host's driver is mounted.
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 \
@@ -9,13 +9,13 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 WORKDIR /src
 
-# Triton compiles its launcher with it when the first kernel runs.
+# Triton compiles its launcher with gcc when the first kernel runs.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 
-# The dependencies first: their layer outlives changes of the source. Each file must be one that
-# the lock has seen.
+# Dependencies come first, so that their layer is reused when the source changes. Every file must
+# match a hash that was recorded with the lock.
 COPY hashes/ hashes/
 RUN pip install --require-hashes -r hashes/runtime.txt -r hashes/torch-cuda.txt
 
@@ -30,7 +30,7 @@ COPY wuliart_lora/ wuliart_lora/
 COPY wuliart_process/ wuliart_process/
 RUN pip install --no-deps ./clients/python .
 
-# The number is fixed because compose.yaml gives the sockets' tmpfs to it.
+# The uid is fixed because compose.yaml makes it the owner of the sockets' tmpfs.
 RUN useradd --uid 10001 --user-group --create-home --shell /usr/sbin/nologin wuliart
 RUN install -d -o wuliart -g wuliart -m 0700 /run/wuliart
 RUN install -d -o wuliart -g wuliart /app /app/models /app/models/lora
@@ -38,5 +38,5 @@ RUN install -d -o wuliart -g wuliart /app /app/models /app/models/lora
 WORKDIR /app
 USER wuliart
 EXPOSE 50051 7860
-# --insecure as in compose.yaml: who may reach it is for whoever publishes the port to say.
+# --insecure as in compose.yaml: the published port decides which machines can connect.
 CMD ["wuliart-server", "--listen", "0.0.0.0:50051", "--runtime-dir", "/run/wuliart", "--insecure"]

@@ -1,4 +1,4 @@
-# WuliArt Turbo. `make help` lists what there is.
+# WuliArt Turbo. `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,11 +11,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamps say which lock file the environment was made from. Every file that is installed must be
-# one whose hash was seen when the lock was made.
+# The stamps tell make whether the environment is older than its lock files. Every installed file must
+# match a hash that was recorded with the lock.
 $(BIN)/.runtime: requirements.lock hashes/runtime.txt hashes/torch-cpu.txt hashes/torch-cuda.txt pyproject.toml clients/python/pyproject.toml scripts/check_hashes.py
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is required; select it with make PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@torch=$$($(BIN)/python scripts/check_hashes.py --torch) && $(BIN)/python -m pip install --quiet --require-hashes -r hashes/runtime.txt -r $$torch
 	@$(BIN)/python -m pip install --quiet --no-deps --editable clients/python --editable .
@@ -45,17 +45,17 @@ demo: install ## Generate an image, add an adapter while the server runs, genera
 up: install ## Run server, LoRA manager and page (port 7860) in the foreground; Ctrl-C stops them
 	@$(BIN)/python scripts/up.py --loras $(ADAPTERS)
 
-# Two workers, a core each (threads that wait for a core they share spin), files with long tests first.
+# Two workers with one core each (threads that share a core would spin), files with long tests first.
 test: install-dev ## Run all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: install-dev ## Failure tests at full length (about 25 minutes)
 	@WULIART_CHAOS=full $(BIN)/python -m pytest -q -s --timeout 1800 tests/chaos
 
-fuzz: install-dev ## Hostile input, ten million (WULIART_FUZZ_INPUTS=...), goes on where it was
+fuzz: install-dev ## Ten million hostile inputs (WULIART_FUZZ_INPUTS=...); resumes an interrupted run
 	@$(BIN)/python -m tests.fuzz
 
-stress: install-dev ## What is promised under stress, all figures (short; STRESS=--full for the stated hours)
+stress: install-dev ## Measure the guarantees under stress (short; STRESS=--full for the stated hours)
 	@$(BIN)/python -m benchmarks.stress $(STRESS)
 
 check: lint types imports buf test ## Lint, types, import rules, contract rules, tests
@@ -70,20 +70,20 @@ types: install-dev
 imports: install-dev
 	@$(BIN)/lint-imports
 
-buf: install-dev ## Contract rules: style, and nothing broken since the baseline
+buf: install-dev ## Check the contract: buf's lint rules, and no breaking change since the baseline
 	@cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against contract.binpb
 
-contract-baseline: install-dev ## Accept today's contract as the one later versions must not break
+contract-baseline: install-dev ## Make the current contract the baseline that later versions must not break
 	@cd protos && ../$(BIN)/buf build -o contract.binpb
 
-bench: install-dev ## Measure the promises; prints a table and one JSON line
+bench: install-dev ## Measure the guarantees; prints a table and one JSON line
 	@$(BIN)/python -m benchmarks
 
 $(BIN)/.data: $(BIN)/.dev training/requirements-data.lock
 	@$(BIN)/python -m pip install --quiet --no-deps -r training/requirements-data.lock
 	@touch $@
 
-bench-quality: install-dev $(BIN)/.data ## Measure the embedded model's images; prints a table, generates a contact sheet
+bench-quality: install-dev $(BIN)/.data ## Measure the embedded model's images; prints a table, writes a contact sheet
 	@$(BIN)/python -m benchmarks.quality
 
 clients/node/node_modules/.stamp: clients/node/package-lock.json
@@ -93,18 +93,18 @@ clients/node/node_modules/.stamp: clients/node/package-lock.json
 node: install-dev clients/node/node_modules/.stamp ## Build and pack the Node client (needs Node 20)
 	@cd clients/node && npm pack --silent
 
-hashes: ## Whether every pinned package has its hashes; needs no network
+hashes: ## Check that every pinned package has its hashes; needs no network
 	@$(PYTHON) scripts/check_hashes.py
 
-licences: install-dev ## Write docs/licences.md; fails on a licence that does not fit
+licences: install-dev ## Write docs/licences.md; fails on an incompatible licence
 	@$(BIN)/python scripts/licences.py
 
-audit: install-dev ## Ask for known weaknesses of the pinned packages; says so if nothing could be asked
+audit: install-dev ## Check the pinned packages for known vulnerabilities; fails if the check is impossible
 	@$(BIN)/python scripts/audit.py
 
-lock: ## Pin all dependencies anew
+lock: ## Pin all dependencies again
 	@$(PYTHON) scripts/lock.py
 
-clean: ## Remove everything that was built or installed here
+clean: ## Remove everything built or installed here
 	rm -rf $(VENV) .run build dist clients/node/node_modules clients/node/dist clients/node/src/gen
 	find protos -name '*_pb2*' -delete
