@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lora_manager.candidates import LoraFile
 from lora_manager.directory import Scan, covers
 from lora_manager.hints import Hints
+from lora_manager.lora_file import LoraFile
 
 
 class Absence:

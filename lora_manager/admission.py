@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lora_manager.absence import Absence
-from lora_manager.candidates import LoraFile, precedence
 from lora_manager.directory import Scan, covers
 from lora_manager.hints import Hints
+from lora_manager.lora_file import LoraFile, precedence
 from lora_manager.sidecars import expects_sidecar
 from lora_manager.unfinished import Signs
 from lora_manager.waiting import Waiting, WaitingFiles
@@ -76,9 +76,9 @@ class Admission:
         """True while files are missing that may come back."""
         return self._absence.doubtful
 
-    def news(self, files: Iterable[LoraFile]) -> list[LoraFile]:
+    def changed(self, files: Iterable[LoraFile]) -> list[LoraFile]:
         """Returns the files that may be admitted: `observe` needs the signs of each."""
-        return [found for found in files if self._is_news(found)]
+        return [found for found in files if self._has_changed(found)]
 
     def retry(self, name: str) -> None:
         """Admits the file again when it next stays equal over two scans: reading it failed."""
@@ -92,7 +92,7 @@ class Admission:
 
         Args:
             scan: the directory.
-            signs: by path, at least those of all news in the scan.
+            signs: by path, at least those of all changed files in the scan.
             hints: of events before the scan.
             now: a monotonic clock, in seconds.
             wall_ns: the clock of file times, in nanoseconds.
@@ -106,7 +106,7 @@ class Admission:
         gone = self._absence.gone(scan, absent, hints, now)
         admitted = []
         for name, found in scan.files.items():
-            if not self._is_news(found):
+            if not self._has_changed(found):
                 self._waiting.drop(name)
                 continue
             sign = signs.get(found.relative, Signs())
@@ -139,7 +139,7 @@ class Admission:
         files = sorted((f for f in seen.values() if f is not None), key=precedence, reverse=True)
         admitted = []
         for found in {f.name: f for f in files}.values():
-            if not self._is_news(found):
+            if not self._has_changed(found):
                 self._waiting.drop(found.name)
                 continue
             sign = signs.get(found.relative, Signs())
@@ -159,7 +159,7 @@ class Admission:
             for f in others
         )
 
-    def _is_news(self, found: LoraFile) -> bool:
+    def _has_changed(self, found: LoraFile) -> bool:
         known = self.known.get(found.name)
         return (known is not found and known != found) or found.name in self._again
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lora_manager.candidates import LoraFile
+from lora_manager.lora_file import LoraFile
 from wuliart.internal.v1 import segment_pb2
 
 
@@ -33,8 +33,8 @@ class Entry:
         """The adapter's name."""
         return self.found.name
 
-    def same_news(self, other: Entry | None) -> bool:
-        """Returns True if `other`, the entry reported last, reads the same on the wire."""
+    def is_reported_as(self, other: Entry | None) -> bool:
+        """Returns True if `other`, the entry reported last, is the same message."""
         return other is not None and self.to_pb() == other.to_pb()
 
     def to_pb(self) -> segment_pb2.CatalogEntry:
@@ -67,9 +67,9 @@ class FileCatalog:
 
     def put(self, entry: Entry) -> bool:
         """Sets the entry of its name; returns True if it differs from the one before."""
-        news = not entry.same_news(self._entries.get(entry.name))
+        differs = not entry.is_reported_as(self._entries.get(entry.name))
         self._entries[entry.name] = entry
-        return news
+        return differs
 
     def remove(self, name: str) -> Entry | None:
         """Removes and returns the entry of that name."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from lora_manager.candidates import SUFFIX, LoraFile, Stamp, precedence, tell_apart
+from lora_manager.lora_file import SUFFIX, LoraFile, Stamp, precedence, tell_apart
 from lora_manager.sidecars import PARTIAL_FOLDER_SUFFIXES, Folder, control_file, either, sidecar
 from wuliart_contract.adapter_names import name_problem, printable
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS

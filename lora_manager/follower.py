@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from lora_manager.admission import Admission, DirectoryChanges
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan, are_folders_unchanged, inspect, scan
 from lora_manager.hints import HintBox, Hints
 from lora_manager.inodes import InodeNumbers
+from lora_manager.lora_file import LoraFile, Stamp
 from lora_manager.unfinished import Signs, signs_of
 from lora_manager.watch import DirectoryWatch
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
@@ -148,9 +148,9 @@ class DirectoryFollower:
             )  # fmt: skip
         self._full = seen.full
         began = time.thread_time()
-        news = self._admission.news(seen.files.values())
+        changed = self._admission.changed(seen.files.values())
         listing += time.thread_time() - began
-        signs = await self._signs(news)
+        signs = await self._signs(changed)
         self._look_again(signs, hints)
         began = time.thread_time()
         changes = self._admission.observe(
@@ -173,13 +173,13 @@ class DirectoryFollower:
         began = time.thread_time()
         return are_folders_unchanged(self._folders), time.thread_time() - began
 
-    async def _signs(self, news: list[LoraFile]) -> dict[str, Signs]:
+    async def _signs(self, changed: list[LoraFile]) -> dict[str, Signs]:
         """Returns the signs of each file, by path."""
-        if not news:
+        if not changed:
             return {}
         unclosed = None if self._watch is None else self._watch.unclosed
         return await self._in_thread(
-            lambda: {found.relative: signs_of(found, unclosed) for found in news}
+            lambda: {found.relative: signs_of(found, unclosed) for found in changed}
         )
 
     def _follow_root(self, seen: Scan) -> None:
@@ -202,7 +202,7 @@ class DirectoryFollower:
         ):
             self._box.folder(hints)
             return
-        signs = await self._signs(self._admission.news(found))
+        signs = await self._signs(self._admission.changed(found))
         self._look_again(signs, hints)
         self._on_changes(self._admission.observe_hinted(seen, signs, hints, now=loop.time()))
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan
+from lora_manager.lora_file import LoraFile, Stamp
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.catalog import Entry
 from lora_manager.hashes import FileHashes
+from lora_manager.lora_file import LoraFile, Stamp
 from wuliart_lora import HEAD_BYTES, LoraError, LoraPlan, header_bytes, plan_lora, read_header
 from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
 from wuliart_lora.slot_image import SlotImage, build_image, module_shapes

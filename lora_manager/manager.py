@@ -83,7 +83,7 @@ class LoraManager:
                 tasks.create_task(self._keep_attached())
                 tasks.create_task(self._keep_verdicts())
         finally:
-            if self._verdicts.news:
+            if self._verdicts.unsaved:
                 self._verdict_file.write(to_json(self._verdicts.rows()))
             self._loader.shutdown(wait=False, cancel_futures=True)
 
@@ -118,7 +118,7 @@ class LoraManager:
     async def _keep_verdicts(self) -> None:
         while True:
             await asyncio.sleep(_VERDICTS_SECONDS)
-            if self._verdicts.news:
+            if self._verdicts.unsaved:
                 rows = self._verdicts.rows()
                 # On the loader's thread, which is there already.
                 await asyncio.get_running_loop().run_in_executor(

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Final
 
 from lora_manager.admission import Admission
-from lora_manager.candidates import LoraFile
 from lora_manager.catalog import Entry, FileCatalog
 from lora_manager.load_queue import LoadQueue, QueuedLoad, Urgency
 from lora_manager.loading import FileChangedError, UnreadableError, load
+from lora_manager.lora_file import LoraFile
 from lora_manager.segment_errors import (
     NoFreeSlotError,
     ReservationLostError,
@@ -248,10 +248,10 @@ class Publisher:
                 log.info("listed %s", _described(entry))
 
     def _set(self, entry: Entry) -> bool:
-        news = self._catalog.put(entry)
-        if news:
+        differs = self._catalog.put(entry)
+        if differs:
             self._dirty.set()
-        return news
+        return differs
 
     def _forget(self, *names: str) -> None:
         for name in names:

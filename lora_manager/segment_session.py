@@ -31,7 +31,7 @@ from lora_manager.segment_errors import (
     translate,
 )
 from lora_manager.segment_mapping import SegmentMapping
-from lora_manager.sockets import introduce
+from lora_manager.server_connection import connect_to_server
 from wuliart.internal.v1 import segment_pb2, segment_pb2_grpc
 from wuliart_contract.limits import MAX_CONTROL_BYTES
 from wuliart_lora.slot_image import SlotImage
@@ -197,16 +197,16 @@ async def attach(runtime_dir: Path, direct: bool) -> AsyncIterator[SegmentSessio
         # A fresh connection each time: shared ones remember how long to wait.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    introduction = await introduce(runtime_dir)
+    connected = await connect_to_server(runtime_dir)
     target = f"unix:{runtime_dir / CONTROL_SOCKET}"
     # Closed here too if it never came to a mapping, which closes it last.
-    with introduction.connection:
+    with connected.connection:
         async with grpc.aio.insecure_channel(target, options=options) as channel:
             stub = segment_pb2_grpc.SegmentServiceStub(channel)
-            request = segment_pb2.AttachRequest(token=introduction.token, direct=direct)
+            request = segment_pb2.AttachRequest(token=connected.token, direct=direct)
             stream = stub.Attach(request)
             try:
-                session, mapping = await _open(stub, stream, introduction.connection, direct)
+                session, mapping = await _open(stub, stream, connected.connection, direct)
                 try:
                     yield session
                 finally:

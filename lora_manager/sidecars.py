@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from lora_manager.candidates import LoraFile, Stamp
+from lora_manager.lora_file import LoraFile, Stamp
 from wuliart_lora.sidecar import SIDECAR_NAME, SidecarOwners
 
 CONTROL_SUFFIXES: Final = (".aria2", ".aria2__temp", ".st", ".lftp-pget-status")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.holes import unwritten
+from lora_manager.lora_file import LoraFile, Stamp
 from lora_manager.unclosed_writes import WRITER_SILENCE_SECONDS, UnclosedWrites
 from lora_manager.writers import Writers, open_quietly, writers_of
 from wuliart_contract.adapter_names import printable

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import lora_manager
 import wuliart_lora
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.catalog import Entry
+from lora_manager.lora_file import LoraFile, Stamp
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
 
 _SETTLED_SECONDS: Final = 2.0
@@ -109,7 +109,7 @@ class Verdicts:
 
     def __init__(self, kept: bytes = b"") -> None:
         self._table: dict[str, Verdict] = dict(_read(kept))
-        self.news = False
+        self.unsaved = False
         """True if there are verdicts that have not been written yet."""
 
     def __len__(self) -> int:
@@ -128,14 +128,14 @@ class Verdicts:
         if not entry.content_hash or not _identifies(entry.found.stamp):
             return
         verdict = Verdict.of(entry, layout_hash)
-        self.news |= self._table.pop(entry.found.relative, None) != verdict
+        self.unsaved |= self._table.pop(entry.found.relative, None) != verdict
         self._table[entry.found.relative] = verdict
         if len(self._table) > MAX_LISTED_ADAPTERS:
             del self._table[next(iter(self._table))]
 
     def rows(self) -> dict[str, Verdict]:
         """A copy for `to_json`, which may then run in a thread."""
-        self.news = False
+        self.unsaved = False
         return dict(self._table)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from lora_manager.candidates import LoraFile
+from lora_manager.lora_file import LoraFile
 from lora_manager.unfinished import Signs
 
 STILL_CHANGING: Final = "it is still changing; it is used when it stays as it is"
@@ -20,7 +20,7 @@ class Waiting:
     reason: str
     """Explains why the file waits and how to resolve it."""
     first: float
-    """When this news was first seen."""
+    """When this version was first seen."""
     since: float
     """Since when the file has been as it is now."""
     long: bool = False

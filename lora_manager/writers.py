@@ -8,7 +8,7 @@ import os
 from enum import Enum
 from pathlib import Path
 
-from lora_manager.candidates import Stamp
+from lora_manager.lora_file import Stamp
 
 
 class Writers(Enum):

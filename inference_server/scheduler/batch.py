@@ -102,7 +102,7 @@ class Batch:
                 return
 
     def _encode_ahead(self) -> bool:
-        """Encodes the prompts to prefetch while no image is generated; returns False if none are."""
+        """Encodes prompts ahead while no image is generated; returns False if there are none."""
         prompts = self._prompts_to_encode()
         for prompt in prompts:
             try:

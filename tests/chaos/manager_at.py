@@ -29,7 +29,7 @@ Act = Callable[[], None]
 class ManagerStep(StrEnum):
     """Steps of the manager's work, in the order of the protocol."""
 
-    INTRODUCED = "introduced"
+    CONNECTED = "connected"
     """The token has come; it has not been used."""
     ATTACHED = "attached"
     """The session is open; the descriptor is in the socket."""
@@ -50,7 +50,7 @@ class ManagerStep(StrEnum):
     """An image waits for the adapter; nothing has been done for it."""
 
 
-AT_START = (ManagerStep.INTRODUCED, ManagerStep.ATTACHED, ManagerStep.MAPPED)
+AT_START = (ManagerStep.CONNECTED, ManagerStep.ATTACHED, ManagerStep.MAPPED)
 """Steps that come before a session is at work."""
 
 
@@ -128,7 +128,7 @@ def _at_a_promotion(act: Act) -> None:
 
 
 INSTALL: dict[ManagerStep, Callable[[Act], None]] = {
-    ManagerStep.INTRODUCED: lambda act: _after(segment_session, "introduce", act),
+    ManagerStep.CONNECTED: lambda act: _after(segment_session, "connect_to_server", act),
     ManagerStep.ATTACHED: lambda act: _before(segment_session, "receive_segment", act),
     ManagerStep.MAPPED: lambda act: _after(segment_session, "receive_segment", act),
     ManagerStep.REPORTING: lambda act: _before(SegmentSession, "report", act),

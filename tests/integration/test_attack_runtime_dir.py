@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from lora_manager.segment_errors import SessionLostError, UntrustedServerError
-from lora_manager.sockets import introduce
+from lora_manager.server_connection import connect_to_server
 from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 from tests.support.fakes import until
 from tests.support.other_user import NOBODY, needs_root
@@ -140,7 +140,7 @@ async def test_each_of_the_two_sockets_is_checked(shared: Path, stolen: str) -> 
     (own,) = set(BOTH) - {stolen}
     async with own_listener(run / own):
         with pytest.raises(UntrustedServerError, match=f"{stolen} is served by process .* of user"):
-            await introduce(run)
+            await connect_to_server(run)
     assert attacker.received() == 0
 
 
@@ -150,7 +150,7 @@ async def test_a_folder_that_another_user_can_replace_is_refused(shared: Path) -
     (above / "run").mkdir(mode=0o700, parents=True)
     os.chown(above, NOBODY, NOBODY)
     with pytest.raises(UntrustedServerError, match=f"above, which holds .*to user {NOBODY}, who"):
-        await introduce(above / "run")
+        await connect_to_server(above / "run")
 
 
 @needs_root
@@ -160,9 +160,9 @@ async def test_another_users_link_on_the_way_is_refused(shared: Path) -> None:
         (shared / name).symlink_to(target)
         os.chown(shared / name, NOBODY, NOBODY, follow_symlinks=False)
     with pytest.raises(UntrustedServerError, match=f"link, on the way .* of user {NOBODY}"):
-        await introduce(shared / "link/run")
+        await connect_to_server(shared / "link/run")
     with pytest.raises(UntrustedServerError, match="is a symbolic link"):
-        await introduce(shared / "run")
+        await connect_to_server(shared / "run")
 
 
 async def test_a_server_that_accepts_no_connections_is_named(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_a_server_that_accepts_no_connections_is_named(tmp_path: Path) -> 
                 other.setblocking(False)
                 other.connect(path)
         with pytest.raises(SessionLostError, match=r"takes no connections on control\.sock"):
-            await introduce(tmp_path)
+            await connect_to_server(tmp_path)
 
 
 @pytest.mark.parametrize(

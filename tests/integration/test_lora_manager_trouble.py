@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from lora_manager import loading
-from lora_manager.candidates import LoraFile
 from lora_manager.config import ManagerConfig
+from lora_manager.lora_file import LoraFile
 from lora_manager.manager import LoraManager
 from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 from wuliart_lora import LoraPlan

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lora_manager import loading
-from lora_manager.candidates import Stamp
 from lora_manager.config import ManagerConfig
+from lora_manager.lora_file import Stamp
 from lora_manager.manager import LoraManager
 from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 

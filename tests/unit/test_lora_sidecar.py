@@ -20,10 +20,10 @@ from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from lora_manager import loading
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.catalog import Entry
 from lora_manager.directory import inspect, scan
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
+from lora_manager.lora_file import LoraFile, Stamp
 from lora_manager.verdicts import Verdict
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
 from tests.support.lora_files import lora_tensors, make_lora, module_features, pack

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_manager.admission import Admission, DirectoryChanges
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.directory import Scan
 from lora_manager.hints import Hints
+from lora_manager.lora_file import LoraFile, Stamp
 from lora_manager.unfinished import Signs
 
 QUIET = 1.8

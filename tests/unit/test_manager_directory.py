@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lora_manager import directory
-from lora_manager.candidates import LoraFile
 from lora_manager.directory import adapter_name, covers, inspect, scan
+from lora_manager.lora_file import LoraFile
 
 
 def test_files_folders_and_what_is_ignored(tmp_path: Path) -> None:

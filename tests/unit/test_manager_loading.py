@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import save
 
 from lora_manager import loading
-from lora_manager.candidates import LoraFile, Stamp
 from lora_manager.catalog import Entry, FileCatalog
 from lora_manager.config import parse_config
 from lora_manager.directory import inspect
 from lora_manager.load_queue import LoadQueue, Urgency
 from lora_manager.loading import FileChangedError, Loaded, ModelShape, load, read_once
+from lora_manager.lora_file import LoraFile, Stamp
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
 from wuliart_lora.slot_layout import SegmentLayout
 from wuliart_process.sockets import default_runtime_dir
@@ -52,7 +52,7 @@ def test_a_good_file_becomes_an_entry_and_an_image(tmp_path: Path) -> None:
 def test_the_same_content_is_not_parsed_again(tmp_path: Path) -> None:
     first = judge(put(tmp_path, lora_bytes(1, title="Ink"))).entry
     again = judge(put(tmp_path, lora_bytes(1, title="Ink")), first)
-    assert again.unchanged and again.image is None and again.entry.same_news(first)
+    assert again.unchanged and again.image is None and again.entry.is_reported_as(first)
     other = judge(put(tmp_path, lora_bytes(2, title="Ink")), first)
     assert not other.unchanged and other.image is not None
 

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save
 
 from lora_manager import writers
-from lora_manager.candidates import LoraFile
 from lora_manager.directory import inspect, scan
+from lora_manager.lora_file import LoraFile
 from lora_manager.sidecars import finished_by
 from lora_manager.unfinished import Signs, signs_of
 from wuliart_lora import read_header

@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import load, save
 
 from lora_manager import loading, verdict_file, verdicts
-from lora_manager.candidates import LoraFile
 from lora_manager.catalog import Entry
 from lora_manager.config import ManagerConfig
 from lora_manager.directory import inspect
+from lora_manager.lora_file import LoraFile
 from lora_manager.manager import LoraManager
 from lora_manager.verdict_file import VerdictFile, default_cache_dir
 from lora_manager.verdicts import Verdicts, to_json
@@ -41,9 +41,9 @@ def entry(found: LoraFile) -> Entry:
 def kept(entry: Entry) -> bytes:
     table = Verdicts()
     table.put(entry, LAYOUT)
-    assert table.news
+    assert table.unsaved
     data = to_json(table.rows())
-    assert not table.news
+    assert not table.unsaved
     return data
 
 
@@ -52,7 +52,7 @@ def test_a_verdict_is_found_as_it_was_put(found: LoraFile) -> None:
         again = Verdicts(kept(put))
         assert again.find(found, LAYOUT) == put
         again.put(put, LAYOUT)
-        assert not again.news
+        assert not again.unsaved
 
 
 def test_a_verdict_holds_for_one_state_of_file_and_sidecar_and_one_layout(found: LoraFile) -> None:
@@ -86,7 +86,7 @@ def test_what_was_not_read_whole_or_written_just_now_is_not_kept(
     table.put(entry(found), LAYOUT)
     without = replace(found.stamp.without_inode(), mtime_ns=0)
     table.put(entry(replace(found, stamp=without)), LAYOUT)
-    assert len(table) == 0 and not table.news
+    assert len(table) == 0 and not table.unsaved
 
 
 def test_what_is_misshapen_is_passed_over(found: LoraFile) -> None:

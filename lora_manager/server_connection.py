@@ -24,8 +24,8 @@ _ABSENT: Final = (FileNotFoundError, ConnectionRefusedError)
 
 
 @dataclass(frozen=True, slots=True)
-class Introduction:
-    """The connection and the token that open one session."""
+class ServerConnection:
+    """An open connection to the descriptor socket, and the token received over it."""
 
     connection: socket.socket
     """To the descriptor socket; the server takes its closing as the writer's end."""
@@ -33,7 +33,7 @@ class Introduction:
     """For `AttachRequest.token`."""
 
 
-async def introduce(runtime_dir: Path) -> Introduction:
+async def connect_to_server(runtime_dir: Path) -> ServerConnection:
     """Connects to the descriptor socket and receives a token.
 
     Raises:
@@ -55,7 +55,7 @@ async def introduce(runtime_dir: Path) -> Introduction:
             f"cannot connect to the server in {runtime_dir}: {error.strerror or error}"
         ) from None
     try:
-        return Introduction(connection, await _token(connection))
+        return ServerConnection(connection, await _token(connection))
     except BaseException:
         connection.close()
         raise
