@@ -188,7 +188,7 @@ async def test_a_server_that_accepts_no_connections_is_named(tmp_path: Path) -> 
         (lambda a: setattr(a, "segment_bytes", 2**64 - 1), "does not hold 2 adapters"),
         (lambda a: setattr(a, "segment_bytes", 0), "does not hold 2 adapters"),
         (lambda a: setattr(a, "resident_limit", 2**32 - 1), "does not hold 4294967295 adapters"),
-        (lambda a: setattr(a, "gpu_uuid", b"\x01" * 16), "was not asked for"),
+        (lambda a: setattr(a, "gpu_uuid", b"\x01" * 16), "was not requested"),
         (lambda a: setattr(a, "conditioning", b"123"), "conditioning is not float32"),
     ],
 )  # fmt: skip
