@@ -138,8 +138,8 @@ class AdapterStore:
         entry: FileEntry,
         packed_rank: int,
         sites: Sequence[str],
-        copied: float | None = None,
-        noticed: float | None = None,
+        copy_seconds: float | None = None,
+        seconds_since_noticed: float | None = None,
     ) -> None:
         """Verifies a slot that was written, and publishes it.
 
@@ -152,8 +152,8 @@ class AdapterStore:
             entry: the file it was written from.
             packed_rank: rank that its low-rank sites are packed for.
             sites: the sites that the adapter acts on.
-            copied: seconds that writing took, None if unknown.
-            noticed: seconds since the manager noticed the file's change, None for other loads.
+            copy_seconds: time that writing took, None if unknown.
+            seconds_since_noticed: since the manager noticed the change; None for other loads.
 
         Raises:
             RequestError: SESSION_LOST, RESERVATION_LOST, CHECKSUM_MISMATCH or INVALID_REQUEST.
@@ -180,10 +180,11 @@ class AdapterStore:
             raise
         self.slots.publish(slot, Resident(entry, generation, time.time(), tensors, index))
         self.metrics.count(Count.LOADS)
-        if copied is not None:
-            self.metrics.observe(Duration.COPY, copied)
-        if noticed is not None:
-            self.metrics.observe(Duration.DETECT_TO_READY, noticed + time.monotonic() - began)
+        if copy_seconds is not None:
+            self.metrics.observe(Duration.COPY, copy_seconds)
+        if seconds_since_noticed is not None:
+            ready = seconds_since_noticed + time.monotonic() - began
+            self.metrics.observe(Duration.DETECT_TO_READY, ready)
         log.info("adapter %r resident in slot %d, generation %d", entry.name, index, generation)
         self.catalog.put(entry)
         self.notify()

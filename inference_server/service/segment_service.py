@@ -151,8 +151,8 @@ class SegmentServicer(rpc.SegmentServiceServicer):
             entry=_entry(request.entry),
             packed_rank=request.packed_rank,
             sites=request.sites,
-            copied=_seconds(request, "copy_time"),
-            noticed=_seconds(request, "time_since_noticed"),
+            copy_seconds=_seconds(request, "copy_time"),
+            seconds_since_noticed=_seconds(request, "time_since_noticed"),
         )
 
     async def AbandonSlot(

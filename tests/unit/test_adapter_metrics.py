@@ -36,7 +36,7 @@ async def test_durations_that_the_manager_reports_are_kept(bench: StoreBench) ->
     durations = bench.store.metrics.durations
     await bench.commit(bench.write("a"))
     assert durations[Duration.COPY].count == durations[Duration.DETECT_TO_READY].count == 0
-    await bench.commit(bench.write("b"), copied=0.25, noticed=2.0)
+    await bench.commit(bench.write("b"), copy_seconds=0.25, seconds_since_noticed=2.0)
     assert durations[Duration.COPY].sum == 0.25
     assert durations[Duration.DETECT_TO_READY].count == 1
     assert durations[Duration.DETECT_TO_READY].sum > 2.0, "verifying is part of it"
