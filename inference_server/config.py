@@ -20,7 +20,7 @@ EMBEDDED_TURBO = EMBEDDED_MODEL.with_name("turbo.safetensors")
 SCHEDULE_HELP = (
     "noise levels of the steps: lightning, lightning-8, turbo, turbo-2, checkpoint (the scheduler "
     "config's own), or written out like shift=3 or mu=0.916,terminal=.7155,steps=2 or "
-    "sigmas=1,.7155; left out: those that the Turbo LoRA was trained on"
+    "sigmas=1,.7155; default: those that the Turbo LoRA was trained on"
 )
 
 
@@ -118,7 +118,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         "--turbo-lora",
         type=Path,
         metavar="FILE",
-        help="few-step LoRA to fuse into the base at load; left out: the embedded model's own, for"
+        help="few-step LoRA to fuse into the base at load; default: the embedded model's own, for"
         " another --model none",
     )
     add("--schedule", metavar="NAME", help=SCHEDULE_HELP)
@@ -135,19 +135,19 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         type=WeightKind,
         choices=list(WeightKind),
         help="bf16, or fp8: half the memory and faster on Ada, Hopper and later, not lossless;"
-        " left out: as the folder was prepared, else bf16",
+        " default: as the folder was prepared, else bf16",
     )
     add(
         "--slots",
         type=int,
         metavar="N",
-        help="adapters in memory at once; left out: 2 to 8, by the budget, 4 on a CPU",
+        help="adapters in memory at once; default: 2 to 8, by the budget, 4 on a CPU",
     )
     add(
         "--max-rank",
         type=int,
         metavar="N",
-        help="largest rank of an adapter; left out: 16 to 64, by the budget, 32 on a CPU",
+        help="largest rank of an adapter; default: 16 to 64, by the budget, 32 on a CPU",
     )
     add(
         "--pin-adapter",
@@ -170,21 +170,21 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         "--vram-budget",
         type=size,
         metavar="SIZE",
-        help="most device memory, like 18.7GB; left out: what the card has free, less a margin."
+        help="maximum device memory, like 18.7GB; default: what the card has free, less a margin."
         " What does not fit waits in host memory and is streamed",
     )
     add(
         "--idle-vram",
         type=size,
         metavar="SIZE",
-        help="most device memory between images; left out: the budget, or 60 %% of it if weights"
+        help="maximum device memory between images; default: the budget, or 60 %% of it if weights"
         " are streamed",
     )
     add(
         "--max-batch",
         type=int,
         metavar="N",
-        help="images that may share a step; left out: as many as hide the copying of streamed"
+        help="images that may share a step; default: as many as hide the copying of streamed"
         " weights on this machine, up to 4, and 1 where nothing is streamed",
     )
     add("--queue", type=int, default=defaults.queue, help="requests that may wait")
@@ -216,8 +216,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     pinned = len(values.pinned_adapters)
     if values.slots is not None and pinned >= values.slots:
         parser.error(
-            f"--pin-adapter pins {pinned} of {values.slots} slots, so no other adapter would"
-            f" ever find room; use --slots {pinned + 1} or more, or pin fewer"
+            f"--pin-adapter pins {pinned} of {values.slots} slots, which leaves none for other"
+            f" adapters; use --slots {pinned + 1} or more, or pin fewer"
         )
     if values.max_rank is not None and values.max_rank < 1:
         parser.error("--max-rank must be at least 1")

@@ -88,13 +88,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-client",
         type=int,
         metavar="N",
-        help="images of one client, waiting or running; left out: as many as the queue holds",
+        help="images of one client, waiting or running; default: as many as the queue holds",
     )
     add(
         "--per-minute",
         type=int,
         metavar="N",
-        help="images one client may request in a minute; left out: no limit",
+        help="images one client may request in a minute; default: no limit",
     )
 
 
@@ -119,6 +119,6 @@ def conflict_in(network: Network) -> str:
         return ""
     return (
         f"--listen {network.listen} can be reached from other machines and has no "
-        f"{' and no '.join(missing)}; add that, listen on 127.0.0.1, or say --insecure if "
+        f"{' and no '.join(missing)}; add that, listen on 127.0.0.1, or give --insecure if "
         "everyone who can reach it may use it"
     )

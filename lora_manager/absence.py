@@ -67,6 +67,6 @@ class Absence:
             return ""
         self._warned = True
         return (
-            f"the directory is empty all at once, {len(kept)} file(s) gone without having been "
+            f"the directory is suddenly empty, {len(kept)} file(s) gone without having been "
             "deleted: is it mounted? Their adapters are kept until a file appears"
         )

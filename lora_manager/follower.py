@@ -143,8 +143,8 @@ class DirectoryFollower:
         self._follow_root(seen)
         if seen.full and not self._full:
             log.warning(
-                "%s has %d adapter files or more; what comes behind these in the order of folders "
-                "and names is not listed: remove some", self._root, MAX_LISTED_ADAPTERS,
+                "%s has %d adapter files or more; those after these in the order of folders "
+                "and names are not listed: remove some", self._root, MAX_LISTED_ADAPTERS,
             )  # fmt: skip
         self._full = seen.full
         began = time.thread_time()

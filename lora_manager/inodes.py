@@ -77,6 +77,6 @@ class InodeNumbers:
             self._unstable.add(now.device)
             self._numbers.clear()
             log.warning(
-                "the file system of %s numbers a file anew at each look; there, size and time say "
-                "whether a file has changed", path,
+                "the file system of %s changes the inode numbers of unchanged files; there, "
+                "size and time decide whether a file has changed", path,
             )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Final
 from lora_manager.lora_file import LoraFile
 from lora_manager.unfinished import Signs
 
-STILL_CHANGING: Final = "it is still changing; it is used when it stays as it is"
+STILL_CHANGING: Final = "it is still changing; it is used once it stops changing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +87,5 @@ class WaitingFiles:
             return STILL_CHANGING
         return (
             "it has changed lately, and the system does not say whether a program has it open; it "
-            f"is used when it stays as it is for {self._settle:g} seconds"
+            f"is used once it stays unchanged for {self._settle:g} seconds"
         )

@@ -130,7 +130,7 @@ def _begin(out: Path, about: Mapping[str, Any]) -> None:
     if exists(unfinished):
         if read_inside(out, unfinished, MAX_CONFIG_BYTES) != text.encode():
             raise ModelError(
-                f"{out} was begun from other files or options, or by another version; remove it "
+                f"{out} was started from other files or options, or by another version; remove it "
                 "and start again"
             )
         return

@@ -19,8 +19,9 @@ def main(arguments: list[str]) -> None:
     """Console entry point; exits with 1 and one line if the folder cannot be prepared."""
     parser = argparse.ArgumentParser(
         prog="wuliart-server prepare",
-        description="Fuses the Turbo LoRA, folds what the timestep alone decides, cuts the VAE to"
-        " two dimensions and leaves out what a prompt never uses. The server takes either folder.",
+        description="Fuses the Turbo LoRA, tabulates the layers that depend on the timestep alone,"
+        " reduces the VAE to two dimensions and drops weights that prompts never use. The"
+        " server loads the checkpoint or the prepared folder.",
     )
     parser.add_argument(
         "--model",
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> None:
         help="checkpoint in diffusers layout, or its id on the hub",
     )
     parser.add_argument("--turbo-lora", type=Path, help="few-step LoRA to fuse into the base")
-    parser.add_argument("--out", type=Path, required=True, help="new folder, or one broken off")
+    parser.add_argument("--out", type=Path, required=True, help="new folder, or an unfinished one")
     parser.add_argument(
         "--weights",
         type=WeightKind,
@@ -56,10 +57,10 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         where = one_line(str(error.filename or chosen.out))
         sys.exit(
-            f"wuliart-server prepare: cannot write {where}: {error.strerror}. Mend that and run it "
-            "again: it goes on from here."
+            f"wuliart-server prepare: cannot write {where}: {error.strerror}. Fix that and run it "
+            "again: it continues from here."
         )
     except KeyboardInterrupt:
-        console.print("interrupted; run it again to go on from here")
+        console.print("interrupted; run it again to continue from here")
         sys.exit(130)
     console.print(f"{chosen.out} is ready: wuliart-server --model {chosen.out}", soft_wrap=True)

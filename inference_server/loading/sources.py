@@ -34,7 +34,7 @@ def open_source(folder: Path, turbo_lora: Path | None, schedule: str | None = No
     folder = locate(folder)
     if (folder / UNFINISHED).is_file():
         raise ModelError(
-            f"preparing {folder} was broken off: run `wuliart-server prepare` again to go on"
+            f"preparing {folder} was interrupted: run `wuliart-server prepare` again to continue"
         )
     if not is_prepared(folder):
         return StockSource(Checkpoint(folder), turbo_lora, schedule)

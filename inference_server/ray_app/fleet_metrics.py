@@ -30,8 +30,8 @@ def metrics_of_front(
     counts = calls.counts
     counters = {
         "requests": ("Requests that a replica has accepted.", counts.requests),
-        "resident": ("Of them, those that found all their adapters in memory.", counts.resident),
-        "retries": ("Requests given to another replica because theirs died.", counts.retries),
+        "resident": ("Accepted requests that found all their adapters in memory.", counts.resident),
+        "retries": ("Requests moved to another replica because theirs died.", counts.retries),
     }
     for name, (text, value) in counters.items():
         yield counter(f"fleet_{name}", text, value)

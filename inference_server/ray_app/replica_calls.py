@@ -46,7 +46,7 @@ class Counts:
     resident: int = 0
     """Accepted requests that found all their adapters in memory."""
     retries: int = 0
-    """Requests given to another replica because theirs died."""
+    """Requests moved to another replica because theirs died."""
     errors: Counter[Reason] = field(default_factory=Counter)
     """Errors of the front itself; replicas count their own."""
 

@@ -78,7 +78,7 @@ def _memory(backend: Backend) -> Iterator[Metric]:
         "wuliart_memory_size_bytes", "Memory set aside at start.", labels=labels
     )
     used = GaugeMetricFamily(
-        "wuliart_memory_used_bytes", "Memory in use, of that set aside.", labels=labels
+        "wuliart_memory_used_bytes", "Part of the memory set aside that is in use.", labels=labels
     )
     for segment in backend.segments():
         size.add_metric([segment.name, segment.location], segment.size_bytes)

@@ -377,7 +377,7 @@ def test_watch_goes_on_by_token_when_the_server_comes_back(fake):
     assert process.stdout is not None
     assert process.stderr is not None
     events = [json.loads(process.stdout.readline()) for _ in range(2)]
-    assert "going on when it is back" in process.stderr.readline()
+    assert "will continue when it is back" in process.stderr.readline()
     fake.start()
     events.append(json.loads(process.stdout.readline()))
     process.send_signal(signal.SIGINT)

@@ -101,9 +101,9 @@ def test_an_interrupted_run_is_refused_by_the_server_and_resumes_where_it_stoppe
     monkeypatch.setattr(preparing, "write_part", failing)
     with pytest.raises(OSError, match="No space"):
         prepare(out)
-    with pytest.raises(ModelError, match="broken off"):
+    with pytest.raises(ModelError, match="was interrupted"):
         open_source(out, None)
-    with pytest.raises(ModelError, match="begun from other files"):
+    with pytest.raises(ModelError, match="started from other files"):
         prepare(out, turbo=None)
     seen = written.copy()
     written.clear()
@@ -123,10 +123,10 @@ def test_a_run_interrupted_after_its_manifest_is_completed_by_the_next(
     began.mkdir()
     preparing._begin(began, {"about": 1})
     shutil.copyfile(began / files.UNFINISHED, tmp_path / "copy" / files.UNFINISHED)
-    with pytest.raises(ModelError, match="broken off"):
+    with pytest.raises(ModelError, match="was interrupted"):
         open_source(tmp_path / "copy", None)
     preparing._begin(tmp_path / "copy", {"about": 1})
-    with pytest.raises(ModelError, match="begun from other files"):
+    with pytest.raises(ModelError, match="started from other files"):
         preparing._begin(tmp_path / "copy", {"about": 2})
 
 
@@ -197,7 +197,7 @@ def test_a_run_is_not_resumed_with_other_inputs(
     text = (model / name).read_text()
     assert before in text
     (model / name).write_text(text.replace(before, after, 1))
-    with pytest.raises(ModelError, match="begun from other files"):
+    with pytest.raises(ModelError, match="started from other files"):
         prepare(out, model, None)
     # With the old input it would resume, but only with the same options.
     (model / name).write_text(text)
@@ -217,7 +217,7 @@ def test_a_turbo_loras_strength_beside_it_is_an_input(
     with pytest.raises(KeyboardInterrupt):
         prepare(out, turbo=turbo)
     sidecar.write_text('{"peft_type": "LORA", "r": 64, "lora_alpha": 32}')
-    with pytest.raises(ModelError, match="begun from other files"):
+    with pytest.raises(ModelError, match="started from other files"):
         prepare(out, turbo=turbo)
 
 
@@ -289,7 +289,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(
     with pytest.raises(ModelError, match=f"{changed} changed while .* remove") as caught:
         prepare(out, model, turbo)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="broken off"):
+    with pytest.raises(ModelError, match="was interrupted"):
         open_source(out, None)
 
 

@@ -53,9 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"file with the token to send (default: ${TOKEN_VARIABLE}, else none)",
     )
-    target.add_argument(
-        "--tls", action="store_true", default=argparse.SUPPRESS, help="speak TLS with the server"
-    )
+    target.add_argument("--tls", action="store_true", default=argparse.SUPPRESS, help="use TLS")
     for name, text in (
         ("ca", f"authority of the server's certificate, PEM (default: ${TLS_CA_VARIABLE})"),
         ("cert", "certificate of the client, PEM"),

@@ -84,7 +84,7 @@ def run_watch(client: Client, arguments: argparse.Namespace, terminal: Terminal)
         except (Unavailable, Cancelled) as error:
             if token is None:
                 raise
-            terminal.note(f"{error}; going on when it is back")
+            terminal.note(f"{error}; will continue when it is back")
         time.sleep(RECONNECT_SECONDS)
 
 

@@ -81,7 +81,7 @@ TEXTS_EN: Final = {
     "unmanaged": "The LoRA manager is not running, so new style files are not noticed. "
     "Start it with `make up` or `wuliart-lora-manager`.",
     "unavailable": "The server does not answer. Start it with `make up`, or wait a moment: "
-    "this page goes on as soon as the server is back.",
+    "this page continues as soon as the server is back.",
     "starting": "The server is still loading its model. Wait a moment, then generate again.",
     "draining": "The server is stopping. Generate again once it is back.",
     "no_manager": "This style must be loaded first, but the LoRA manager is not running. Start it "
@@ -102,8 +102,8 @@ TEXTS_EN: Final = {
     "login_enter": "Enter",
     "login_wrong": "This token is not valid here. Ask the server's operator for one.",
     "failed": "The model could not generate this image ({message}). Generate again with another "
-    "seed; if it keeps failing, look into the server's log.",
-    "other": "It did not work ({message}). Generate again; if it keeps failing, look into the "
+    "seed; if it keeps failing, see the server's log.",
+    "other": "It did not work ({message}). Generate again; if it keeps failing, see the "
     "server's log.",
 }
 TEXTS_ZH: Final = {

@@ -167,6 +167,4 @@ def _is_between(minimum: float | None, maximum: float | None) -> Check:
 
 
 def _bad_call(what: str) -> GuardError:
-    return GuardError(
-        422, f"This is not a call of the page: {what}. Load the page anew.", "bad_call"
-    )
+    return GuardError(422, f"This is not a call of the page: {what}. Reload the page.", "bad_call")

@@ -95,7 +95,7 @@ class Sessions:
         """
         session = self._sessions.get(name)
         if session is not None and session.owner != owner:
-            raise GuardError(404, "There is no such session: load the page anew.", "no_session")
+            raise GuardError(404, "There is no such session: reload the page.", "no_session")
         return session
 
     @asynccontextmanager
