@@ -64,11 +64,11 @@ class Publisher:
         self._verdicts = verdicts
         self._current: QueuedLoad | None = None
         # Names of which the server may lack the adapter even if their files are unchanged.
-        self._unsure = set(admission.known)
+        self._unconfirmed = set(admission.known)
         self._replays_left = session.resident_limit
         # Names whose files changed while they were read: older ones leave them their places.
-        self._coming: set[str] = set()
-        self._burst = 0
+        self._being_rewritten: set[str] = set()
+        self._changes_in_a_row = 0
         # A report between a commit and its entry would take the new adapter's name away again.
         self._publishing = asyncio.Lock()
 
@@ -85,7 +85,7 @@ class Publisher:
         self._dirty.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
-            tasks.create_task(self._work())
+            tasks.create_task(self._process_queue())
             tasks.create_task(self._report())
 
     async def _listen(self) -> None:
@@ -122,40 +122,45 @@ class Publisher:
             for name, waiting in sorted(self._admission.waiting.items())
         ]
 
-    async def _work(self) -> None:
+    async def _process_queue(self) -> None:
         while True:
             if not self._queue.has(Urgency.CHANGE):
-                self._burst = 0
+                self._changes_in_a_row = 0
             self._current = queued = self._queue.pop()
             if queued is None:
                 await self._queue.wait()
                 continue
             try:
-                await self._do(queued)
+                await self._process(queued)
             except (SessionLostError, asyncio.CancelledError):
                 # The next session does it.
                 self._queue.put_back(queued)
                 raise
             self._forget(*queued.replaces)
 
-    async def _do(self, queued: QueuedLoad) -> None:
+    async def _process(self, queued: QueuedLoad) -> None:
         found = self._known.get(queued.name)
         if found is None:
             return
         known = self._catalog.get(queued.name)
         make_resident = (
             queued.urgency is Urgency.PROMOTE
-            or (queued.urgency is Urgency.CHANGE and self._burst < self._session.resident_limit)
-            or (queued.urgency is Urgency.REPLAY and self._replays_left > len(self._coming))
+            or (
+                queued.urgency is Urgency.CHANGE
+                and self._changes_in_a_row < self._session.resident_limit
+            )
+            or (
+                queued.urgency is Urgency.REPLAY and self._replays_left > len(self._being_rewritten)
+            )
         )
         judged = known is not None and known.found == found
         if queued.urgency is Urgency.REPLAY and judged and (not make_resident or found.refusal):
-            self._unsure.discard(queued.name)
+            self._unconfirmed.discard(queued.name)
             return
         if self._list_from_earlier_run(queued, found, make_resident=make_resident):
             return
         # A change of the file's times alone is none, unless the server may lack the adapter.
-        compare = queued.urgency is Urgency.CHANGE and queued.name not in self._unsure
+        compare = queued.urgency is Urgency.CHANGE and queued.name not in self._unconfirmed
         began = time.perf_counter()
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(
@@ -170,7 +175,7 @@ class Publisher:
             log.debug('"%s" changed while it was read; waiting until it is done', queued.name)
             self._admission.retry(queued.name)
             if make_resident:
-                self._coming.add(queued.name)
+                self._being_rewritten.add(queued.name)
             return
         except UnreadableError as error:
             if self._known.get(queued.name) == found:
@@ -179,8 +184,8 @@ class Publisher:
             return
         if self._known.get(queued.name) != found:
             return  # changed or removed meanwhile; that has queued its own load
-        self._unsure.discard(queued.name)
-        self._coming.discard(queued.name)
+        self._unconfirmed.discard(queued.name)
+        self._being_rewritten.discard(queued.name)
         self._verdicts.put(loaded.entry, self._session.shape.layout.hash)
         if loaded.image is None:
             self._list(loaded.entry, quiet=loaded.unchanged)
@@ -188,7 +193,7 @@ class Publisher:
         async with self._publishing:
             outcome = await self._publish(queued, loaded.entry, loaded.image)
             if self._known.get(queued.name) == found:
-                self._set(loaded.entry)
+                self._put(loaded.entry)
                 if outcome == "resident":
                     # The server asks again while it waits; this was the answer.
                     self._forget(*self._queue.discard(queued.name))
@@ -197,7 +202,7 @@ class Publisher:
             self._forget(*queued.replaces)
         log.info(
             "%s %s, %s in %.0f ms",
-            _deed(queued, known), _described(loaded.entry), outcome,
+            _action(queued, known), _described(loaded.entry), outcome,
             (time.perf_counter() - began) * 1000,
         )  # fmt: skip
 
@@ -215,15 +220,15 @@ class Publisher:
             or found.stamp.size > self._max_file_bytes
         ):
             return False
-        self._unsure.discard(queued.name)
-        self._coming.discard(queued.name)
+        self._unconfirmed.discard(queued.name)
+        self._being_rewritten.discard(queued.name)
         self._list(entry)
         return True
 
     async def _publish(self, queued: QueuedLoad, entry: Entry, image: SlotImage) -> str:
         """Writes the image into a slot; returns the outcome as words for the log."""
         if queued.urgency is Urgency.CHANGE:
-            self._burst += 1
+            self._changes_in_a_row += 1
         try:
             await self._session.publish(
                 entry, image, evict=queued.urgency is not Urgency.REPLAY, noticed=queued.noticed
@@ -241,13 +246,13 @@ class Publisher:
 
     def _list(self, entry: Entry, *, quiet: bool = False) -> None:
         """Lists the entry without loading the file."""
-        if self._set(entry) and not quiet:
+        if self._put(entry) and not quiet:
             if entry.refusal:
                 log.warning('refused "%s": %s', entry.name, entry.refusal)
             else:
                 log.info("listed %s", _described(entry))
 
-    def _set(self, entry: Entry) -> bool:
+    def _put(self, entry: Entry) -> bool:
         differs = self._catalog.put(entry)
         if differs:
             self._dirty.set()
@@ -260,7 +265,7 @@ class Publisher:
                 self._dirty.set()
 
 
-def _deed(queued: QueuedLoad, known: Entry | None) -> str:
+def _action(queued: QueuedLoad, known: Entry | None) -> str:
     match queued.urgency:
         case Urgency.PROMOTE:
             return "promoted"

@@ -40,4 +40,4 @@ MAX_RESPONSE_BYTES: Final = 16 << 20
 """Largest message a client should accept: a noisy 1024x1024 JPEG stays below 4 MiB."""
 
 MAX_CONTROL_BYTES: Final = 64 << 20
-"""Largest message between server and manager: a catalogue of many thousand files."""
+"""Largest message between server and manager: a catalog of many thousand files."""

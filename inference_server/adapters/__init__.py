@@ -1,1 +1,1 @@
-"""Adapters in memory: the segment, its slots, the catalogue, and the binding of requests."""
+"""Adapters in memory: the segment, its slots, the catalog, and the binding of requests."""

@@ -1,4 +1,4 @@
-"""The server's adapters: slots, segment and catalogue, changed together.
+"""The server's adapters: slots, segment and catalog, changed together.
 
 The LoRA manager's session fills slots and reports files; the binder pins what is published. All
 methods run on the event loop; `verification` computes checksums and copies in a worker thread.
@@ -201,7 +201,7 @@ class AdapterStore:
         pending: Iterable[str] = (),
         waiting: Iterable[FileEntry] = (),
     ) -> None:
-        """Replaces the catalogue; a name without a usable file loses its slot.
+        """Replaces the catalog; a name without a usable file loses its slot.
 
         Args:
             session_id: of the manager.
@@ -249,7 +249,7 @@ class AdapterStore:
             log.warning("slot %d: the writer of %r missed its lease", slot.index, slot.name)
 
     def notify(self) -> None:
-        """Brings the catalogue up to date after a change, and wakes everything that waits."""
+        """Brings the catalog up to date after a change, and wakes everything that waits."""
         self.catalog.refresh()
         self._changed.set()
         self._changed = asyncio.Event()

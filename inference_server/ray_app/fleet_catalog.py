@@ -1,4 +1,4 @@
-"""The catalogue of a fleet: the adapters of all replicas, merged into one list."""
+"""The catalog of a fleet: the adapters of all replicas, merged into one list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inference_server.adapters.records import Adapter, AdapterState
 
 
 class FleetCatalog(WatchedAdapters):
-    """One catalogue over those of many replicas, which all watch the same folder.
+    """One catalog over those of many replicas, which all watch the same folder.
 
     Every replica can use every adapter that is listed: a new file is listed once all replicas have
     reported it, a new version once all have reported that, and a name is removed once no replica

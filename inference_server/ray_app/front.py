@@ -95,7 +95,7 @@ class Front:
         Args:
             replica: name of the replica.
             managed: True if its LoRA manager is attached.
-            adapters: everything in its catalogue.
+            adapters: everything in its catalog.
             metrics: all its metrics.
         """
         self._reports[replica] = _Report(self._loop.time(), managed, metrics)
@@ -143,6 +143,6 @@ class Front:
             oldest = self._loop.time() - SILENCE_SECONDS
             for gone in [n for n, report in self._reports.items() if report.received_at < oldest]:
                 del self._reports[gone]
-            # With no replica left, the last catalogue stays until another one reports.
+            # With no replica left, the last catalog stays until another one reports.
             if self._reports:
                 self._catalog.keep_only(self._reports)

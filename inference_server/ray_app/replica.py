@@ -38,7 +38,7 @@ REPORT_SECONDS: Final = 1.0
 """Time between two reports while nothing changes: a front that has restarted needs them."""
 
 FIRST_REPORT_SECONDS: Final = 30.0
-"""Longest wait for the manager's first catalogue before the replica takes requests."""
+"""Longest wait for the manager's first catalog before the replica takes requests."""
 
 
 class Replica:

@@ -1,4 +1,4 @@
-"""`wuliart.v1.AdapterService`: the catalogue and its changes as messages, with resume tokens."""
+"""`wuliart.v1.AdapterService`: the catalog and its changes as messages, with resume tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AdapterServicer(rpc.AdapterServiceServicer):
     """The servicer.
 
     Args:
-        adapters: returns the catalogue, and the epoch that distinguishes it from the catalogue of
+        adapters: returns the catalog, and the epoch that distinguishes it from the catalog of
             an earlier start; raises RequestError while there is none.
     """
 

@@ -74,7 +74,7 @@ class BackendHolder:
             self._backend.scheduler.metrics.fail(reason)
 
     def adapters(self) -> tuple[WatchedAdapters, str]:
-        """Returns the catalogue and its epoch.
+        """Returns the catalog and its epoch.
 
         Raises:
             RequestError: STARTING.

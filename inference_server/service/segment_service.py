@@ -46,7 +46,7 @@ class SegmentServicer(rpc.SegmentServiceServicer):
     """The servicer.
 
     Args:
-        store: the adapters, their slots and their catalogue.
+        store: the adapters, their slots and their catalog.
         descriptors: sends the segment's file descriptor.
         conditioning: silu(temb), float32, little endian, shape [rows, width].
     """

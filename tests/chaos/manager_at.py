@@ -45,7 +45,7 @@ class ManagerStep(StrEnum):
     COMMITTING = "committing"
     """The commit is on its way or being verified."""
     COMMITTED = "committed"
-    """The adapter is published; the catalogue has not been reported."""
+    """The adapter is published; the catalog has not been reported."""
     PROMOTED = "promoted"
     """An image waits for the adapter; nothing has been done for it."""
 

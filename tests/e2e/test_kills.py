@@ -137,7 +137,7 @@ def test_states_after_a_restart_of_the_manager_are_the_same(live: LiveService) -
             [a.state for a in live.client.adapters()].count(AdapterState.REFUSED) == 1
             and len(live.client.adapters()) == 6
         ),
-        "the same catalogue",
+        "the same catalog",
     )
     assert len({live.generate(f"adapter{n}") for n in range(5)}) == 5
 

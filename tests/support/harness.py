@@ -129,7 +129,7 @@ class InProcessServer:
         return self.images().GenerateImage(request, timeout=DEADLINE)
 
     def state_of(self, name: str) -> str:
-        """Returns the adapter's state in the catalogue; "none" if it is not there."""
+        """Returns the adapter's state in the catalog; "none" if it is not there."""
         adapter = self.store.catalog.get(name)
         return "none" if adapter is None else adapter.state.value
 

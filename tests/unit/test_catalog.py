@@ -1,4 +1,4 @@
-"""The catalogue logs each change once and in order, and no watcher misses one."""
+"""The catalog logs each change once and in order, and no watcher misses one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def entry(name: str, version: int = 1, refusal: str = "") -> FileEntry:
 
 @dataclass
 class CatalogBench:
-    """A catalogue over a dictionary in place of slots."""
+    """A catalog over a dictionary in place of slots."""
 
     resident: dict[str, Resident] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ async def test_a_watch_begins_with_everything(bench: CatalogBench) -> None:
     assert snapshot.adapters == bench.catalog.adapters
 
 
-async def test_an_empty_catalogue_has_an_empty_snapshot(bench: CatalogBench) -> None:
+async def test_an_empty_catalog_has_an_empty_snapshot(bench: CatalogBench) -> None:
     (snapshot,) = await take(bench.catalog.watch(None), 1)
     assert (snapshot.kind, snapshot.adapters) == (ChangeKind.SNAPSHOT, ())
 

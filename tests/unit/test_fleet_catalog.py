@@ -1,4 +1,4 @@
-"""The catalogue of a fleet: every replica can use every adapter that is listed."""
+"""The catalog of a fleet: every replica can use every adapter that is listed."""
 
 from __future__ import annotations
 

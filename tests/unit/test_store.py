@@ -1,4 +1,4 @@
-"""Slots, memory and catalogue together, as the manager changes them and requests bind them."""
+"""Slots, memory and catalog together, as the manager changes them and requests bind them."""
 
 # A slot's state changes between asserts; mypy narrows it by the first one.
 # mypy: disable-error-code="comparison-overlap"
