@@ -182,13 +182,13 @@ def _single(
 
 def _square(rng: random.Random, stage: Stage) -> list[Anchor]:
     """Two boxes behind, two before them: rows apart enough that all four are seen."""
-    edge = rng.uniform(0.26, 0.29)
+    edge = rng.uniform(0.21, 0.245)
     half = edge * rng.uniform(0.62, 0.75)
     middle = 0.5 + rng.uniform(-0.05, 0.05)
     if stage.ground is None:
         rows = (0.46, 0.46 + edge * 1.2)
     else:
-        rows = (max(stage.ground + 0.03, stage.near - edge * 0.8), stage.near)
+        rows = (max(stage.ground + 0.03, stage.near - edge * 0.98), stage.near)
     return [
         replace(stage.standing(middle + way * half, edge), y=row) for row in rows for way in (-1, 1)
     ]

@@ -5,6 +5,8 @@ Written for batches on any torch device. Colours are blended in sRGB, as browser
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -51,10 +53,52 @@ def compose(
         chosen = order[:, n]
         sprite = _premultiplied(subjects[rows, chosen], tint)
         spot = placements[rows, chosen]
-        canvas = _paste(canvas, sprite, spot, shade, foam, across, down)
+        window = _window(spot, size)
+        if window is None:
+            continue
+        rows_seen, columns_seen = window
+        canvas[:, :, rows_seen, columns_seen] = _paste(
+            canvas[:, :, rows_seen, columns_seen],
+            sprite,
+            spot,
+            shade,
+            foam,
+            across[:, :, columns_seen],
+            down[:, rows_seen],
+            size,
+        )
     veil = front.permute(0, 3, 1, 2).float() / 255
     canvas = canvas + veil[:, 3:] * (veil[:, :3] - canvas)
     return (canvas * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _window(spot: Tensor, size: int) -> tuple[slice, slice] | None:
+    """Rows and columns of the frame that hold one subject of each image, with its shadow.
+
+    Args:
+        spot: [B, 7], see COLUMNS.
+        size: Edge of the frame in px.
+
+    Returns:
+        None when no image shows this subject.
+    """
+    spot = spot[spot[:, 2] > 0]
+    if not len(spot):
+        return None
+    x, y, edge = spot[:, 0], spot[:, 1], spot[:, 2]
+    # A turned box reaches 0.21 edges further; a shadow and its blur 0.95 edges to each side.
+    bounds = torch.stack(
+        (
+            (y - 1.25 * edge).amin(),
+            (y + 0.25 * edge).amax(),
+            (x - 0.95 * edge).amin(),
+            (x + 0.95 * edge).amax(),
+        )
+    )
+    top, bottom, left, right = (bounds * size).clamp(0, size).tolist()
+    if top >= bottom or left >= right:
+        return None
+    return slice(int(top), math.ceil(bottom)), slice(int(left), math.ceil(right))
 
 
 def _premultiplied(sprites: Tensor, tint: Tensor) -> Tensor:
@@ -129,9 +173,12 @@ def _paste(
     foam_colour: Tensor,
     across: Tensor,
     down: Tensor,
+    size: int,
 ) -> Tensor:
-    """The canvas [B, 3, H, W] with one premultiplied sprite [B, 4, h, w] per image."""
-    size = canvas.shape[-1]
+    """A part of the canvas, [B, 3, rows, columns], with one premultiplied sprite per image.
+
+    `across` and `down` are the part's pixel centres as fractions of the frame of `size` px.
+    """
     x, y, edge, sink, shadow, foam, turn = (value[:, None, None] for value in spot.unbind(1))
     left, top, right, bottom = visible_box(sprite[:, 3])
     tall = bottom - top

@@ -126,16 +126,12 @@ def underwater(layers: Layers) -> Stage:
         _coral(p, light, rng, x, 910, rng.uniform(80, 130))
     _bubbles(p, rng, 10, (6, 17))
     f = layers.front
-    f.add(
-        box(0, 0, SIZE, SIZE),
-        f.fade([(0, light.tone(rgb("8fe6f5")), 0.06), (1, light.tone(blue), 0.16)]),
-    )
     for x in sides(rng, 4, 0.45):
         _weed(f, light, rng, x, SIZE + 20, rng.uniform(200, 330), rgb("2b9466"))
     _bubbles(f, rng, 5, (10, 24))
     layers.tint = (
-        tint((0.84, 0.97, 1.0), (0, 0.02, 0.05))
+        tint((0.86, 0.94, 0.97), (0, 0.05, 0.08))
         if light.name == "day"
-        else tint((0.52, 0.68, 0.88), (0, 0.03, 0.09), 0.15)
+        else tint((0.5, 0.64, 0.82), (0.01, 0.05, 0.13), 0.15)
     )
     return Stage(ground=None, tilt=0.12)

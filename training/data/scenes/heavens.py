@@ -47,14 +47,20 @@ def clouds(
     span: tuple[float, float],
     avoid: tuple[float, float],
 ) -> None:
-    """Clouds over the frame's width between two heights, none before the point `avoid`."""
+    """Clouds over the frame's width between two heights, apart from each other and from `avoid`."""
+    taken = [(avoid[0], avoid[1] + 20, 170.0)]
     for i in range(count):
-        x = SIZE * (i + rng.uniform(0.2, 0.8)) / count
-        width = rng.uniform(130, 210) + 110 * abs(x / SIZE - 0.5) * 2
-        y = rng.uniform(*span)
-        if abs(x - avoid[0]) < width / 2 + 90 and abs(y - avoid[1] - 20) < 130:
-            x += math.copysign(width / 2 + 110, 512 - avoid[0])
-        cloud(p, light, rng, x, y, width)
+        for _ in range(8):
+            x = SIZE * (i + rng.uniform(0.1, 0.9)) / count
+            width = rng.uniform(130, 210) + 110 * abs(x / SIZE - 0.5) * 2
+            y = rng.uniform(*span)
+            if all(
+                abs(x - other) > (width + wide) / 2 + 20 or abs(y - level) > 120
+                for other, level, wide in taken
+            ):
+                cloud(p, light, rng, x, y, width)
+                taken.append((x, y, width))
+                break
 
 
 def star(x: float, y: float, r: float) -> str:
@@ -68,9 +74,15 @@ def star(x: float, y: float, r: float) -> str:
 
 
 def stars(
-    p: Painting, rng: random.Random, count: int, bottom: float, *, pointed: float = 0.2
+    p: Painting,
+    rng: random.Random,
+    count: int,
+    bottom: float,
+    *,
+    pointed: float = 0.2,
+    avoid: tuple[float, float] = (-200, -200),
 ) -> None:
-    """Stars on a jittered grid down to a height; a share of them is `pointed`."""
+    """Stars on a jittered grid down to a height, a share of them `pointed`, none near `avoid`."""
     columns = max(1, round(math.sqrt(count * SIZE / max(1.0, bottom))))
     rows = max(1, round(count / columns))
     small, large = [], []
@@ -78,6 +90,8 @@ def stars(
         for j in range(rows):
             x = (i + rng.uniform(0.1, 0.9)) * SIZE / columns
             y = (j + rng.uniform(0.1, 0.9)) * bottom / rows
+            if math.hypot(x - avoid[0], y - avoid[1]) < 125:
+                continue
             if rng.random() < pointed:
                 large.append(star(x, y, rng.uniform(9, 17)))
             else:
@@ -117,13 +131,16 @@ def sky(
     *,
     cloudy: int = 3,
     disc: bool = True,
-) -> None:
-    """The sky down to a horizon: gradient, sun or moon to one side, clouds or stars."""
+) -> tuple[float, float]:
+    """The sky down to a horizon, with clouds, stars at night, and the sun or moon to one side.
+
+    Returns the centre of the sun or moon.
+    """
     p.add(box(0, 0, SIZE, horizon + 60), p.fall(*light.sky))
     side = rng.choice((-1, 1))
     x, y = 512 + side * rng.uniform(270, 400), rng.uniform(110, 190)
     if light.name == "night":
-        stars(p, rng, 46, horizon * 0.7)
+        stars(p, rng, 46, horizon * 0.7, avoid=(x, y))
         if disc:
             moon(p, rng, x, y, rng.uniform(50, 66))
     elif disc and light.name == "day":
@@ -132,3 +149,4 @@ def sky(
         x, y = 512 + side * rng.uniform(200, 360), horizon - rng.uniform(60, 120)
         sun(p, x, y, 70, rgb("ffb13d"))
     clouds(p, light, rng, cloudy, (120, min(330, horizon - 150)), (x, y))
+    return x, y

@@ -79,7 +79,7 @@ def _boards(p: Painting, light: Light, top: float, wood: Colour) -> None:
 def _indoors(layers: Layers) -> None:
     """A gentler tint: lamps are on at night, so subjects keep most of their light."""
     if layers.light.name == "night":
-        layers.tint = tint((0.86, 0.8, 0.84), (0.0, 0.0, 0.02), 0.06)
+        layers.tint = tint((0.94, 0.84, 0.74), (0.0, 0.0, 0.01), 0.04)
 
 
 def _interior(light: Light) -> Light:
@@ -91,8 +91,8 @@ def _interior(light: Light) -> Light:
         light.sky,
         light.haze,
         light.cloud,
-        (0.66, 0.58, 0.6),
-        (16, 10, 24),
+        (0.84, 0.66, 0.5),
+        (10, 6, 16),
         light.tint,
         light.shade,
     )
@@ -200,6 +200,15 @@ def kitchen(layers: Layers) -> Stage:
             ellipse(cx, 400 + r, r, r),
             p.ball(light.tone(rgb("9aa3b5")), light.tone(rgb("6a7387")), light.tone(rgb("3f475a"))),
         )
+    x = 512 - side * 110
+    if light.name == "night":
+        p.add(ellipse(x, 360, 340, 320), p.glow(rgb("ffe3a0"), 0.7, 0.05))
+    p.line(f"M{x} 240V300", light.tone(rgb("6a5648")), 7)
+    shade = rgb("ffe08a") if light.name == "night" else light.tone(rgb("f7c85a"))
+    p.add(
+        f"M{x - 84} 366Q{x - 70} 292 {x} 288Q{x + 70} 292 {x + 84} 366Z",
+        p.fall(lighter(shade, 0.3), shade),
+    )
     _top(
         p,
         light,

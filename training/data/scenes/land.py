@@ -88,6 +88,7 @@ def meadow(layers: Layers) -> Stage:
             nature.flower(p, light, rng, x + 14, y, height * 1.5)
     blades = light.tone(lighter(green, 0.06)), light.tone(rgb("3f8f43"))
     nature.fringe(layers.front, rng, blades, 84)
+    layers.front_top = 880
     return Stage(ground=672 / SIZE, near=0.925, far=0.74)
 
 
@@ -99,6 +100,7 @@ def garden(layers: Layers) -> Stage:
     heavens.sky(p, light, rng, 560, cloudy=2)
     for x in sides(rng, 6, 0.1):
         nature.tree(p, light, rng, x, 610, rng.uniform(190, 260), depth=0.22)
+    p.add(box(0, 600, SIZE, 90), light.tone(rgb("3f8a48"), 0.1))
     for i in range(9):
         x = (i + 0.5) * SIZE / 8 - 64
         nature.bush(p, light, rng, x, 640, 200, leaf=rgb("4d9c4f"), depth=0.08)
@@ -115,7 +117,7 @@ def garden(layers: Layers) -> Stage:
                 reach = rng.uniform(250 + row * 18, 520)
                 spots.append((y + rng.uniform(-14, 14), 512 + side * reach, 62 + row * 14))
         bed = blob(rng, 512 + side * 480, 850, 220, 170, 8, 0.06)
-        p.add(bed, p.fall(light.tone(rgb("5fa84a")), light.tone(rgb("48853f"))))
+        p.add(bed, p.fall(light.tone(rgb("6cb552")), light.tone(rgb("559a48"))))
         for y, x, height in sorted(spots):
             nature.flower(p, light, rng, x, y, height)
     f = layers.front
@@ -123,6 +125,7 @@ def garden(layers: Layers) -> Stage:
     nature.fringe(f, rng, blades, 54)
     for x in sides(rng, 6, 0.38):
         nature.flower(f, light, rng, x, SIZE + 10, rng.uniform(100, 150))
+    layers.front_top = 820
     return Stage(ground=672 / SIZE, near=0.925, far=0.75)
 
 
@@ -170,6 +173,7 @@ def farm(layers: Layers) -> Stage:
             0.6,
         )
     nature.fringe(layers.front, rng, (light.tone(rgb("f3d36e")), light.tone(rgb("b98d3e"))), 92)
+    layers.front_top = 880
     return Stage(ground=690 / SIZE, near=0.925, far=0.765)
 
 
@@ -191,6 +195,7 @@ def mountain(layers: Layers) -> Stage:
     for x in sides(rng, 2, 0.43):
         nature.pine(p, light, rng, x, 800, rng.uniform(250, 320))
     nature.fringe(layers.front, rng, (light.tone(rgb("8cc063")), light.tone(rgb("4b8a46"))), 60)
+    layers.front_top = 920
     return Stage(ground=700 / SIZE, near=0.925, far=0.76)
 
 
@@ -210,8 +215,8 @@ def desert(layers: Layers) -> Stage:
             (x + wide * 0.75, 610),
         ]
         p.add(polygon(shape), p.fall(light.tone(lighter(red, 0.12), 0.25), light.tone(red, 0.4)))
-    for level, depth in ((600, 0.3), (650, 0.12), (705, 0.0)):
-        _dune(p, light, rng, level, sand, depth)
+    for level, depth in ((610, 0.3), (655, 0.12), (720, 0.0)):
+        _dunes(p, light, rng, level, sand, depth)
         if depth == 0.12:
             for x in sides(rng, 3, 0.24):
                 nature.cactus(p, light, rng, x, level + 44, rng.uniform(90, 130), 0.12)
@@ -225,26 +230,33 @@ def desert(layers: Layers) -> Stage:
     f.add(
         area(ridge(rng, 975, 985, 14, 3)), f.fall(light.tone(lighter(sand, 0.2)), light.tone(sand))
     )
+    layers.front_top = 930
     return Stage(ground=705 / SIZE, near=0.925, far=0.76, sink=0.015)
 
 
-def _dune(
+def _dunes(
     p: Painting, light: Light, rng: random.Random, level: float, sand: Colour, depth: float
 ) -> None:
-    line = ridge(rng, level, level, 44, 2)
-    top = light.tone(lighter(sand, 0.2), depth)
-    p.add(area(line), p.fall(top, light.tone(sand, depth), light.tone(darker(sand, 0.14), depth)))
-    crest = min(line[1:-1], key=lambda point: point[1])
-    foot = (crest[0] + rng.choice((-1, 1)) * 60, crest[1] + 190)
-    far = [point for point in line if point[0] >= crest[0]]
-    back = moves(((crest[0] + 30, crest[1] + 90), crest))
-    shade = f"{curve(far)}L{moves(((SIZE + 20, crest[1] + 190), foot))}Q{back}Z"
+    """A row of dunes, each with a lit flank, a shaded flank and a curved crest between them."""
+    bottom = level + 130 if depth else SIZE
+    lit, middle = light.tone(lighter(sand, 0.26), depth), light.tone(sand, depth)
+    dark = light.tone(mix(sand, rgb("b5654a"), 0.42), depth)
+    way = rng.choice((-1, 1))
+    spots = [SIZE * (i + rng.uniform(0.2, 0.8)) / 2 for i in range(-1, 3)]
     p.add(
-        shade,
-        p.fade(
-            [(0, light.tone(darker(sand, 0.2), depth), 0.75), (1, light.tone(sand, depth), 0.0)]
-        ),
+        box(-10, level, SIZE + 20, bottom - level),
+        p.fall(middle, light.tone(darker(sand, 0.1), depth)),
     )
+    for x in spots if way > 0 else reversed(spots):
+        tall, half = rng.uniform(50, 110), rng.uniform(300, 420)
+        top, foot = (x, level - tall), level + 60
+        a, b = (x - way * half, foot), (x + way * half * 0.8, foot)
+        rise = moves(((x - way * half * 0.45, foot - 6), (x - way * half * 0.2, top[1] + 8), top))
+        drop = moves(((x + way * half * 0.16, top[1] + 14), (x + way * half * 0.4, foot - 8), b))
+        end = (x + way * half * 0.06, foot)
+        crest = moves(((x + way * half * 0.26, level + 20), (x - way * half * 0.02, level), top))
+        p.add(f"M{moves((a,))}C{rise}C{drop}Z", p.fall(lit, middle))
+        p.add(f"M{moves((top,))}C{drop}L{moves((end,))}C{crest}Z", p.fall(dark, middle))
 
 
 @setting()

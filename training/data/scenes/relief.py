@@ -130,13 +130,19 @@ def land(
     levels: int = 3,
     fall: float = 0.2,
 ) -> list[Point]:
-    """A rolling layer of ground down to the frame's edge; returns its skyline."""
+    """A rolling layer of ground; returns its skyline.
+
+    One that stands far off (`depth` above 0) ends 170 px below its level, where nearer ground
+    covers it: painting what is not seen takes most of the renderer's time.
+    """
     line = ridge(
         rng, level + rng.uniform(-rough, rough), level + rng.uniform(-rough, rough), rough, levels
     )
-    top = light.tone(lighter(colour, 0.16), depth)
-    bottom = light.tone(darker(colour, fall), depth * 0.6)
-    p.add(area(line), p.fall(top, light.tone(colour, depth * 0.8), bottom))
+    top, middle = light.tone(lighter(colour, 0.16), depth), light.tone(colour, depth * 0.8)
+    if depth > 0:
+        p.add(area(line, level + 170), p.fall(top, middle))
+    else:
+        p.add(area(line), p.fall(top, middle, light.tone(darker(colour, fall))))
     return line
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.render import Pixels, render
+from training.data.render import Pixels
 from training.data.scenes.anchors import Stage
 from training.data.scenes.colour import LIGHTS, Colour, Light, Tint
 from training.data.scenes.painting import SIZE, Painting
+from training.data.scenes.raster import raster
 
 DAYTIMES = {"day": "day", "sunset": "sunset", "night": "night"}
 """The usual lights: the name a caption knows to the key in `colour.LIGHTS`."""
@@ -22,7 +23,8 @@ DAYTIMES = {"day": "day", "sunset": "sunset", "night": "night"}
 class Layers:
     """What a painter works on: two layers, the light, and its source of random numbers.
 
-    A painter may replace `tint`, which starts as the light's own.
+    A painter may replace `tint`, which starts as the light's own, and say with `front_top` that
+    its front layer is empty above that height in px.
     """
 
     light: Light
@@ -30,6 +32,7 @@ class Layers:
     tint: Tint
     back: Painting = field(default_factory=Painting)
     front: Painting = field(default_factory=Painting)
+    front_top: int = 0
 
 
 Painter = Callable[[Layers], Stage]
@@ -69,6 +72,7 @@ class Scene:
         seed: What the scene was painted from.
         back: SVG document behind the subjects; it fills the frame.
         front: SVG document before the subjects, mostly transparent.
+        front_top: Height in px above which the front layer is empty.
         stage: Where subjects stand.
         tint: Affine map on the subjects' colours.
         shade: Colour of contact shadows, sRGB 0-255.
@@ -79,16 +83,18 @@ class Scene:
     seed: int
     back: str
     front: str
+    front_top: int
     stage: Stage
     tint: Tint
     shade: Colour
 
     def pixels(self, size: int = SIZE) -> tuple[NDArray[np.uint8], Pixels]:
         """Both layers rendered: [size, size, 3] RGB and [size, size, 4] RGBA, uint8."""
-        back = np.ascontiguousarray(render(self.back, size)[..., :3])
-        if "<path" not in self.front:
-            return back, np.zeros((size, size, 4), np.uint8)
-        return back, render(self.front, size)
+        front = np.zeros((size, size, 4), np.uint8)
+        if "<path" in self.front:
+            top = self.front_top * size // SIZE
+            front[top:] = raster(self.front, size, self.front_top)
+        return np.ascontiguousarray(raster(self.back, size)[..., :3]), front
 
 
 def paint(setting: str, light: str, seed: int) -> Scene:
@@ -108,6 +114,7 @@ def paint(setting: str, light: str, seed: int) -> Scene:
         seed,
         layers.back.svg(),
         layers.front.svg(),
+        layers.front_top,
         stage,
         layers.tint,
         chosen.shade,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from training.data import concepts, fetch, icons
 from training.data.render import Pixels, render
@@ -89,9 +89,11 @@ def sheet(
     sprites = Sprites.open(cache)
     cells = [(name, light) for name in only or SETTINGS for light in SETTINGS[name].lights]
     rows = -(-len(cells) // columns)
-    page = Image.new("RGB", (columns * (edge + 8), rows * (edge + 8)), "white")
+    page = Image.new("RGB", (columns * (edge + 8), rows * (edge + 28)), "white")
+    pen = ImageDraw.Draw(page)
     for i, (name, light) in enumerate(cells):
         image = Image.fromarray(cell(name, light, seed, sprites, i))
-        spot = (i % columns * (edge + 8) + 4, i // columns * (edge + 8) + 4)
+        spot = (i % columns * (edge + 8) + 4, i // columns * (edge + 28) + 4)
         page.paste(image.resize((edge, edge), Image.Resampling.LANCZOS), spot)
+        pen.text((spot[0] + 2, spot[1] + edge + 4), f"{name}, {light}", fill=(70, 74, 84))
     return page

@@ -47,6 +47,7 @@ def sky(layers: Layers) -> Stage:
     f = layers.front
     for x in (-10, 1034):
         heavens.cloud(f, light, rng, x + rng.uniform(-40, 40), 1050, rng.uniform(380, 460))
+    layers.front_top = 800
     return Stage(ground=None, tilt=0.08)
 
 
@@ -55,17 +56,13 @@ def night_sky(layers: Layers) -> Stage:
     """A starry sky over dark hills."""
     p, light, rng = layers.back, layers.light, layers.rng
     p.add(box(0, 0, SIZE, SIZE), p.fall(rgb("0a0f36"), rgb("18246a"), rgb("3a4fa6"), rgb("7a74c4")))
-    x = rng.uniform(200, 420)
-    band = [(x - 240, -20), (x, -20), (x + 520, 900), (x + 200, 900)]
-    p.add(
-        polygon(band),
-        p.fade([(0, rgb("8f9bf0"), 0.24), (0.6, rgb("b69cf0"), 0.12), (1, rgb("b69cf0"), 0.0)]),
-    )
-    heavens.stars(p, rng, 96, 820, pointed=0.24)
+    x = rng.uniform(60, 240)
+    for i, colour in enumerate((rgb("8f9bf0"), rgb("a98ff0"), rgb("7fb0f0"), rgb("b69cf0"))):
+        p.add(ellipse(x + i * 210, 130 + i * 190, 240, 170), p.glow(colour, 0.3))
     side = rng.choice((-1, 1))
-    heavens.moon(
-        p, rng, 512 + side * rng.uniform(300, 390), rng.uniform(130, 190), rng.uniform(66, 84)
-    )
+    x, y = 512 + side * rng.uniform(300, 390), rng.uniform(130, 190)
+    heavens.stars(p, rng, 96, 820, pointed=0.24, avoid=(x, y))
+    heavens.moon(p, rng, x, y, rng.uniform(66, 84))
     if rng.random() < 0.6:
         x, y = 512 - side * rng.uniform(240, 400), rng.uniform(110, 240)
         tail = polygon([(x, y - 4), (x + side * 150, y - 84), (x, y + 5)])
@@ -155,9 +152,9 @@ def moon(layers: Layers) -> Stage:
     """The surface of the moon, the earth in a black sky."""
     p, rng = layers.back, layers.rng
     p.add(box(0, 0, SIZE, 760), p.fall(rgb("070a20"), rgb("141a44"), rgb("2a3168")))
-    heavens.stars(p, rng, 64, 640, pointed=0.22)
     side = rng.choice((-1, 1))
     x, y, r = 512 + side * rng.uniform(270, 370), rng.uniform(160, 220), rng.uniform(84, 110)
+    heavens.stars(p, rng, 64, 640, pointed=0.22, avoid=(x, y))
     p.add(ellipse(x, y, r * 1.5, r * 1.5), p.glow(rgb("7fc4ff"), 0.45, 0.5))
     p.add(ellipse(x, y, r, r), p.ball(rgb("8fd4ff"), rgb("3a8ee0"), rgb("1b3f96")))
     for dx, dy, rx, ry in (
@@ -184,6 +181,7 @@ def moon(layers: Layers) -> Stage:
     line = ridge(rng, 985, 985, 18, 3)
     f.add(area(line), f.fall(lighter(grey, 0.2), darker(grey, 0.2)))
     layers.tint = tint((0.95, 0.95, 1.0))
+    layers.front_top = 930
     return Stage(ground=700 / SIZE, near=0.925, far=0.77, shadow=0.5)
 
 
@@ -199,9 +197,15 @@ def sunset(layers: Layers) -> Stage:
     heavens.sun(p, x, horizon - r * 0.35, r, rgb("ffb638"))
     for _ in range(5):
         cx, cy, half = rng.uniform(0, SIZE), rng.uniform(110, 420), rng.uniform(90, 190)
-        for dx, dy, share in ((0, 0, 1), (rng.uniform(-60, 60), 24, 0.62)):
-            bar = box(cx + dx - half * share, cy + dy, half * 2 * share, 22, 11)
-            p.add(bar, mix(rgb("ffe0b0"), rgb("d8548a"), cy / 500), 0.55)
+        tone = mix(rgb("ffe0b0"), rgb("d8548a"), cy / 500)
+        for dx, dy, share in ((0, 0, 1), (rng.uniform(-70, 70), 20, 0.6)):
+            x0, x1, y = cx + dx - half * share, cx + dx + half * share, cy + dy
+            bow = moves((((x0 + x1) / 2, y - 26 * share), (x1, y)))
+            p.add(
+                f"M{moves(((x0, y),))}Q{bow}Q{moves((((x0 + x1) / 2, y + 12), (x0, y)))}Z",
+                tone,
+                0.6,
+            )
     if at_sea:
         water(p, light, horizon, rgb("9a4f9a"))
         glitter(p, light, rng, x, (horizon, 1000), rgb("ffe0a0"))
@@ -225,6 +229,7 @@ def sunset(layers: Layers) -> Stage:
                     leaf=rgb("8a4a80"),
                 )
     nature.fringe(layers.front, rng, (rgb("8a4479"), rgb("4c2a58")), 74)
+    layers.front_top = 900
     return Stage(ground=705 / SIZE, near=0.925, far=0.77)
 
 
@@ -233,7 +238,8 @@ def rain(layers: Layers) -> Stage:
     """Heavy clouds, streaks of rain, puddles."""
     p, light, rng = layers.back, layers.light, layers.rng
     p.add(box(0, 0, SIZE, 720), p.fall(*light.sky))
-    for y, dark in ((150, 0.0), (90, 0.14)):
+    p.add(box(0, -10, SIZE, 110), mix(light.cloud, light.sky[0], 0.3))
+    for y, dark in ((150, 0.0), (84, 0.14)):
         x = -60.0
         while x < SIZE + 100:
             cloudy = mix(light.cloud, light.sky[0], dark * 2)
@@ -250,14 +256,14 @@ def rain(layers: Layers) -> Stage:
     ground = vary(rng, rgb("83a878"), 0.02)
     land(p, light, rng, 695, ground, rough=10)
     shine = mix(light.sky[2], light.sky[1], 0.35)
-    for x, y, wide in (
+    for middle, y, wide in (
         (210.0, 800, 130),
         (830.0, 770, 110),
         (560.0, 905, 300),
         (120.0, 960, 150),
         (940.0, 930, 130),
     ):
-        x += rng.uniform(-40, 40)
+        x = middle + rng.uniform(-40, 40)
         p.add(ellipse(x, y, wide, wide * 0.17), p.fall(lighter(shine, 0.12), darker(shine, 0.16)))
         p.line(ellipse(x + wide * 0.3, y, wide * 0.25, wide * 0.045), lighter(shine, 0.5), 3, 0.7)
         p.line(
@@ -266,12 +272,11 @@ def rain(layers: Layers) -> Stage:
     slant = rng.uniform(-0.22, 0.22)
     for layer, columns, width, opacity in ((p, 9, 3.5, 0.4), (layers.front, 7, 4.5, 0.5)):
         path = []
-        for i in range(columns):
-            for j in range(columns):
-                x = (i + rng.uniform(0, 1)) * SIZE / columns
-                y = (j + rng.uniform(0, 1)) * SIZE / columns
-                length = rng.uniform(36, 66)
-                path.append(f"M{moves(((x, y),))}L{moves(((x + slant * length, y + length),))}")
+        for i in range(columns * columns):
+            left = (i % columns + rng.uniform(0, 1)) * SIZE / columns
+            top = (i // columns + rng.uniform(0, 1)) * SIZE / columns
+            length = rng.uniform(36, 66)
+            path.append(f"M{moves(((left, top), (left + slant * length, top + length)))}")
         layer.line(
             "".join(path), rgb("e3eefb") if light.name != "night" else rgb("a9bdf0"), width, opacity
         )
@@ -309,13 +314,16 @@ def fog(layers: Layers) -> Stage:
         (layers.front, ((790, 64), (930, 90), (1010, 90)), 0.75),
     ):
         for y, height in bands:
-            for _ in range(2):
-                x = rng.uniform(100, 924)
+            for x in (
+                (rng.uniform(120, 420), rng.uniform(600, 900))
+                if layer is p
+                else (rng.uniform(250, 774),)
+            ):
                 layer.add(
                     ellipse(x, y + rng.uniform(-16, 16), rng.uniform(420, 600), height),
                     layer.glow(lighter(mist, 0.5), strength, 0.1),
                 )
-    layers.front.add(box(0, 0, SIZE, SIZE), mist, 0.16)
+    layers.front_top = 700
     layers.tint = tint(
         (0.82, 0.82, 0.82),
         (0.1, 0.11, 0.12) if light.name == "overcast" else (0.14, 0.09, 0.07),

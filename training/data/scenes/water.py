@@ -40,7 +40,8 @@ def swell(rng: random.Random, level: float, height: float, length: float) -> lis
 
 def water(p: Painting, light: Light, top: float, colour: Colour, bottom: float = SIZE) -> None:
     """A surface of water between two levels, pale at the horizon."""
-    pale = mix(light.tone(lighter(colour, 0.3)), light.sky[2], 0.45)
+    shine = light.sky[2] if light.name == "day" else light.sky[1]
+    pale = mix(light.tone(lighter(colour, 0.3)), shine, 0.5)
     p.add(
         box(-10, top, SIZE + 20, bottom - top),
         p.fall(pale, light.tone(colour), light.tone(darker(colour, 0.18))),
@@ -77,13 +78,12 @@ def glitter(
     """The broken reflection of a low sun or moon below it."""
     top, bottom = span
     path = []
-    y, i = top + 6, 0
+    y = top + 6
     while y < bottom:
         share = (y - top) / (bottom - top)
         half = (70 + 40 * share) * rng.uniform(0.55, 1.0) * (1 - 0.35 * share)
         path.append(box(x + rng.uniform(-12, 12) - half, y, half * 2, 7 + 5 * share, 8))
         y += 17 + 16 * share
-        i += 1
     p.add("".join(path), colour, 0.55)
 
 
@@ -92,8 +92,9 @@ def sea(layers: Layers) -> Stage:
     """Open water with rows of waves."""
     p, light, rng = layers.back, layers.light, layers.rng
     blue = vary(rng, BLUE, 0.03)
-    heavens.sky(p, light, rng, 520, cloudy=3)
+    x, _ = heavens.sky(p, light, rng, 520, cloudy=3)
     water(p, light, 510, blue)
+    dusk = 0.3 if light.name == "sunset" else 0.0
     rows = (
         (560, 9, 90, 0.32),
         (615, 13, 130, 0.2),
@@ -104,15 +105,20 @@ def sea(layers: Layers) -> Stage:
     for level, height, length, pale in rows:
         colour = lighter(blue, pale) if pale >= 0 else darker(blue, -pale)
         line = swell(rng, level, height, length)
+        colour = mix(colour, rgb("f08a9c"), dusk * (1.2 - (level - 560) / 330))
         crest = light.tone(lighter(colour, 0.22))
         p.add(area(line), p.fall(crest, light.tone(colour), light.tone(darker(colour, 0.1))))
         p.line(curve(line), light.tone(lighter(colour, 0.55)), 2 + height * 0.12, 0.6)
-    glints(p, light, rng, 12, (600, 860), 0.45)
+    if light.name == "day":
+        glints(p, light, rng, 12, (600, 860), 0.45)
+    else:
+        glitter(p, light, rng, x, (516, 800), mix(light.sky[2], rgb("fff2c8"), 0.6))
     f = layers.front
     line = swell(rng, 985, 30, 280)
     deep = darker(blue, 0.14)
     f.add(area(line), f.fall(light.tone(lighter(deep, 0.25)), light.tone(deep)), 0.94)
     f.line(curve(line), light.tone(lighter(deep, 0.65)), 6, 0.8)
+    layers.front_top = 920
     return Stage(
         ground=510 / SIZE, near=0.93, far=0.7, air=(0.4, 0.48), sink=0.13, shadow=0.3, foam=0.6
     )
@@ -157,6 +163,7 @@ def beach(layers: Layers) -> Stage:
     f.add(
         area(ridge(rng, 985, 985, 14, 3)), f.fall(light.tone(lighter(sand, 0.3)), light.tone(sand))
     )
+    layers.front_top = 940
     return Stage(ground=640 / SIZE, near=0.925, far=0.74, sink=0.015, shadow=0.38)
 
 
@@ -191,6 +198,7 @@ def lake(layers: Layers) -> Stage:
         if rng.random() < 0.6:
             f.line(f"M{moves(((x + lean, SIZE - height),))}v-34", light.tone(rgb("8a5638")), 17)
     nature.fringe(f, rng, (light.tone(rgb("6cb54a")), light.tone(rgb("2f7a3c"))), 50)
+    layers.front_top = 780
     return Stage(
         ground=590 / SIZE, near=0.92, far=0.72, air=(0.4, 0.48), sink=0.1, shadow=0.28, foam=0.55
     )
@@ -214,7 +222,7 @@ def river(layers: Layers) -> Stage:
         (512, 900),
         (512, SIZE + 30),
     ]
-    half = (16, 50, 150, 330, 470)
+    half = (18, 62, 220, 420, 560)
     for grow, colours in (
         (1.1, (rgb("d9c48f"), rgb("c2a56b"))),
         (1.0, (lighter(blue, 0.35), blue)),
@@ -242,4 +250,5 @@ def river(layers: Layers) -> Stage:
     blades = light.tone(lighter(green, 0.05)), light.tone(rgb("3f8f43"))
     spots = [(x, SIZE + 10, rng.uniform(80, 140)) for x in sides(rng, 14, 0.42)]
     nature.grass(layers.front, rng, blades, spots)
+    layers.front_top = 850
     return Stage(ground=630 / SIZE, near=0.93, far=0.79, sink=0.1, shadow=0.28, foam=0.55)
