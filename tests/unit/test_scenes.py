@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.data.scenes import SETTINGS, Anchor, anchors, arrange, paint, words
+from training.data.scenes import SETTINGS, Anchor, anchors, arrange, paint, plain, words
 from training.data.scenes.anchors import RELATIONS, SIDES, SIZES
 from training.data.scenes.colour import LIGHTS, tint
-from training.data.scenes.composing import COLUMNS, compose
+from training.data.scenes.composing import COLUMNS, batch_of, compose
 from training.data.scenes.raster import raster
 
 ALL = [(name, light) for name, entry in SETTINGS.items() for light in entry.lights]
@@ -121,7 +121,7 @@ def test_boxes_of_several_subjects_hardly_overlap(count: int) -> None:
             assert shared <= 0.25 * min(a.edge, b.edge) ** 2
 
 
-def test_arrange_refuses_what_it_does_not_know() -> None:
+def test_an_unknown_count_relation_or_size_is_an_error() -> None:
     stage = paint("meadow", "day", 0).stage
     rng = random.Random(0)
     for wrong in ({"count": 5}, {"count": 0}, {"relation": "above"}, {"size": "huge"}):
@@ -175,6 +175,22 @@ def test_a_great_reduction_keeps_the_mean_of_a_fine_pattern() -> None:
     assert (inner - 127.5).abs().max() < 8
 
 
+def test_a_batch_is_filled_up_with_empty_slots() -> None:
+    scenes = [paint("snow", "night", 0), plain((252, 212, 64))]
+    placed = [
+        arrange(random.Random(i), scene.stage, count)
+        for i, (scene, count) in enumerate(zip(scenes, (3, 1), strict=True))
+    ]
+    placements, rows, shade = batch_of(scenes, placed)
+    assert placements.shape == (2, 3, len(COLUMNS)) and placements.dtype == torch.float32
+    assert rows.shape == (2, 3, 4) and shade.shape == (2, 3)
+    assert placements[1, 1:].abs().max() == 0 and placements[..., 2][0].min() > 0
+    back, front = blank(2)
+    subjects = square().expand(2, 3, -1, -1, -1)
+    image = compose(back, front, subjects, placements, rows, shade)
+    assert (image[1] != 255).any(-1).float().mean() <= placed[1][0].edge ** 2 * 1.1
+
+
 def test_an_edge_of_zero_leaves_the_slot_empty() -> None:
     empty = Anchor(0.5, 0.5, 0.0, shadow=1.0, sink=0.1, foam=1.0)
     image = compose(*blank(), square(), at(empty), PLAIN, DARK)
@@ -195,7 +211,7 @@ def test_the_shadow_darkens_the_ground_about_the_base_only() -> None:
     assert none[int(0.72 * SIZE), SIZE // 2] == 255
 
 
-def test_what_sinks_is_gone_below_the_surface() -> None:
+def test_a_sunken_subject_ends_at_the_surface() -> None:
     anchor = Anchor(0.5, 0.8, 0.5, sink=0.3)
     image = compose(*blank(), square((0, 0, 0)), at(anchor), PLAIN, DARK)[0, :, :, 0]
     assert image[int(0.5 * SIZE), SIZE // 2] == 0

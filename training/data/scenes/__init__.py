@@ -6,8 +6,18 @@ renders a contact sheet.
 """
 
 # The painters register themselves with SETTINGS.
-from training.data.scenes import deep, indoors, land, skies, town, water, woods  # noqa: F401
+from training.data.scenes import deep, indoors, land, skies, town, water, weather, woods  # noqa: F401
 from training.data.scenes.anchors import Anchor, Stage, anchors, arrange
-from training.data.scenes.scene import SETTINGS, Scene, Setting, paint
+from training.data.scenes.scene import SETTINGS, Scene, Setting, paint, plain
 
-__all__ = ["SETTINGS", "Anchor", "Scene", "Setting", "Stage", "anchors", "arrange", "paint"]
+__all__ = [
+    "SETTINGS",
+    "Anchor",
+    "Scene",
+    "Setting",
+    "Stage",
+    "anchors",
+    "arrange",
+    "paint",
+    "plain",
+]

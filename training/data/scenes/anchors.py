@@ -183,7 +183,7 @@ def _single(
 def _square(rng: random.Random, stage: Stage) -> list[Anchor]:
     """Two boxes behind, two before them: rows apart enough that all four are seen."""
     edge = rng.uniform(0.21, 0.245)
-    half = edge * rng.uniform(0.62, 0.75)
+    half = edge * rng.uniform(0.66, 0.9)
     middle = 0.5 + rng.uniform(-0.05, 0.05)
     if stage.ground is None:
         rows = (0.46, 0.46 + edge * 1.2)

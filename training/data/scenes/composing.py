@@ -6,10 +6,14 @@ Written for batches on any torch device. Colours are blended in sRGB, as browser
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from training.data.scenes.anchors import Anchor
+from training.data.scenes.scene import Scene
 
 COLUMNS = ("x", "y", "edge", "sink", "shadow", "foam", "turn")
 """What a row of `placements` holds; see `anchors.Anchor`."""
@@ -19,6 +23,25 @@ SEEN = 0.1
 
 CONTACT = 0.14
 """Share of a subject's height above its base that decides how wide its shadow is."""
+
+
+def batch_of(
+    scenes: Sequence[Scene], placed: Sequence[Sequence[Anchor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `compose` takes besides pixels: placements, tint and shade, on the CPU.
+
+    Args:
+        scenes: B scenes.
+        placed: Anchors of each; shorter lists are filled up with empty slots.
+    """
+    most = max(len(anchors) for anchors in placed)
+    placements = torch.zeros(len(scenes), most, len(COLUMNS))
+    for i, anchors in enumerate(placed):
+        for n, anchor in enumerate(anchors):
+            placements[i, n] = torch.tensor(anchor.columns())
+    tint = torch.tensor([scene.tint for scene in scenes], dtype=torch.float32)
+    shade = torch.tensor([scene.shade for scene in scenes], dtype=torch.float32) / 255
+    return placements, tint, shade
 
 
 def compose(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from training.data.render import Pixels
 from training.data.scenes.anchors import Stage
 from training.data.scenes.colour import LIGHTS, Colour, Light, Tint
-from training.data.scenes.painting import SIZE, Painting
+from training.data.scenes.painting import SIZE, Painting, box
 from training.data.scenes.raster import raster
 
 DAYTIMES = {"day": "day", "sunset": "sunset", "night": "night"}
@@ -119,3 +119,12 @@ def paint(setting: str, light: str, seed: int) -> Scene:
         layers.tint,
         chosen.shade,
     )
+
+
+def plain(colour: Colour) -> Scene:
+    """A plain background, sRGB 0-255: subjects stand on an unseen level and cast no shadow."""
+    back = Painting()
+    back.add(box(0, 0, SIZE, SIZE), colour)
+    day = LIGHTS["day"]
+    stage = Stage(ground=0.5, near=0.84, far=0.7, shadow=0.0)
+    return Scene("plain", "day", 0, back.svg(), Painting().svg(), 0, stage, day.tint, day.shade)

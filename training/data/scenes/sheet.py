@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from training.data import concepts, fetch, icons
 from training.data.render import Pixels, render
 from training.data.scenes.anchors import Anchor, arrange
-from training.data.scenes.composing import compose
+from training.data.scenes.composing import batch_of, compose
 from training.data.scenes.scene import SETTINGS, Scene, paint
 
 SPRITE = 512
@@ -23,7 +23,6 @@ SPRITE = 512
 AFLOAT = {"sea": "sailboat", "lake": "sailboat", "river": "duck", "space": "rocket"}
 """Subjects that suit a setting better than one taken in turn."""
 TURNS = ("fox", "cat", "dog", "house", "red apple", "rocket", "sailboat")
-ALOFT = ("airplane", "hot air balloon", "bird", "balloon", "owl", "eagle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,7 @@ def composed(scene: Scene, subjects: list[Pixels], placed: list[Anchor]) -> NDAr
         torch.from_numpy(back)[None],
         torch.from_numpy(front)[None],
         torch.from_numpy(np.stack(subjects))[None],
-        torch.tensor([[anchor.columns() for anchor in placed]]),
-        torch.tensor([scene.tint]),
-        torch.tensor([scene.shade]) / 255,
+        *batch_of([scene], [placed]),
     )
     return image[0].numpy()
 

@@ -97,7 +97,7 @@ def forest(layers: Layers) -> Stage:
     return Stage(ground=692 / SIZE, near=0.925, far=0.755)
 
 
-@setting()
+@setting({"day": "day", "sunset": "sunset"})
 def autumn(layers: Layers) -> Stage:
     """A wood in autumn, leaves falling."""
     light, rng = layers.light, layers.rng
