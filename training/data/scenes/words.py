@@ -2,8 +2,8 @@
 
 `settings.tsv` and `lights.tsv` hold, per setting or light, names that stand alone ("snowfield")
 and places that follow a subject ("in the snow"; in Chinese 雪地里, as in 雪地里的狐狸). The usual
-word comes first. "At sunset" belongs to the light of that name; the setting of that name, which shows
-the sun itself, has other words.
+word comes first. "At sunset" belongs to the light of that name; the setting of that name, which
+shows the sun itself, has other words.
 """
 
 from __future__ import annotations
