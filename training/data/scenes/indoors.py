@@ -160,7 +160,7 @@ def kitchen(layers: Layers) -> Stage:
     p, rng = layers.back, layers.rng
     light = _interior(layers.light)
     tile = vary(rng, rng.choice((rgb("d8eef0"), rgb("fbeed6"), rgb("e3ecd6"))))
-    p.add(box(0, 0, SIZE, 700), p.fall(light.tone(tile), light.tone(darker(tile, 0.05))))
+    p.add(box(0, 0, SIZE, 740), p.fall(light.tone(tile), light.tone(darker(tile, 0.05))))
     for i in range(1, 8):
         p.line(f"M{i * 128} 280V700", light.tone(lighter(tile, 0.6)), 5)
     for y in range(300, 700, 100):

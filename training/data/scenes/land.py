@@ -185,6 +185,7 @@ def mountain(layers: Layers) -> Stage:
     stone = vary(rng, rgb("6d7fae"), 0.03)
     relief.mountains(p, light, rng, 640, rng.uniform(330, 390), depth=0.4, colour=stone, count=2)
     relief.mountains(p, light, rng, 660, rng.uniform(240, 300), depth=0.1, colour=stone, count=3)
+    p.add(box(-10, 650, SIZE + 20, 90), light.tone(rgb("5f9f6a"), 0.3))
     line = land(p, light, rng, 640, rgb("5f9f6a"), depth=0.15, rough=24)
     for i in range(22):
         x = (i + rng.uniform(0, 1)) * SIZE / 22

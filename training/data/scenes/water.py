@@ -210,6 +210,7 @@ def river(layers: Layers) -> Stage:
     p, light, rng = layers.back, layers.light, layers.rng
     green, blue = vary(rng, GRASS, 0.02), vary(rng, rgb("3fa3e0"), 0.02)
     heavens.sky(p, light, rng, 560)
+    p.add(box(-10, 600, SIZE + 20, 60), light.tone(rgb("86b894"), 0.4))
     land(p, light, rng, 550, rgb("86b894"), depth=0.4, rough=50)
     land(p, light, rng, 600, rgb("74b162"), depth=0.2, rough=14)
     top = 630.0
