@@ -1,4 +1,4 @@
-"""Shortens the log records that untrusted clients can make gRPC write to one line each.
+"""Turns the errors that untrusted clients can make gRPC log into one-line warnings.
 
 `wuliart_process.log_repeats` limits how often a line is written.
 """
@@ -26,4 +26,6 @@ def _shortened(record: logging.LogRecord) -> bool:
     if str(record.msg).startswith(BEGINNINGS):
         record.msg, record.args = record.getMessage()[:MAX_CHARACTERS], ()
         record.exc_info = record.exc_text = None
+        # gRPC calls it an error that a client has gone or sent nonsense; for the server it is none.
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
     return True
