@@ -11,14 +11,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from inference_server import assembly
 from inference_server.__main__ import main
+from inference_server.engine.latent_image import LatentImage
+from inference_server.engine.loaded_model import LoadedModel
+from inference_server.engine.prompt_cache import PromptEmbedding
+from inference_server.model.kernels.low_rank import GatedAdapter
+from inference_server.model.rope import Rotation
+from inference_server.scheduler.interfaces import ImageEngine
 
 SECONDS = float(os.environ.get("STUB_SECONDS", "0.05"))
 
@@ -26,22 +30,23 @@ EDGE = 1024
 PREVIEW_EDGE = 64
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """An encoded prompt, as far as events report it."""
-
-    tokens: int
-    tokens_ignored: int = 0
-
-
-@dataclass
-class Drawing:
+class StubImage(LatentImage):
     """An image in flight: its seed, and when its steps end."""
 
-    seed: int
-    steps: int
-    began: float
-    done: int = 0
+    def __init__(
+        self,
+        prompt: PromptEmbedding,
+        seed: int,
+        steps: int,
+        *,
+        adapters: Sequence[GatedAdapter],
+    ) -> None:
+        sigmas = [1 - n / steps for n in range(steps + 1)]
+        super().__init__(
+            prompt, sigmas=sigmas, modulation=(), adapters=adapters, latents=torch.empty(0)
+        )
+        self.seed = seed
+        self.began = time.perf_counter()
 
 
 class StubEngine:
@@ -50,59 +55,68 @@ class StubEngine:
     last_end = 0.0
     """End of the last step, by the monotonic clock, which is the same for all processes."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self.model = model
 
     def warm_up(self) -> None:
         """Does nothing: there is nothing to warm up."""
 
-    def encode(self, prompt: str) -> Prompt:
-        """Returns at once."""
-        return Prompt(len(prompt.split()))
+    def encode(self, prompt: str) -> PromptEmbedding:
+        """Returns an embedding that counts the prompt's words and holds no states."""
+        nothing = torch.empty(0)
+        return PromptEmbedding(nothing, Rotation(nothing, nothing), len(prompt.split()), 0)
 
     def is_encoded(self, prompt: str) -> bool:
         """Returns True: no prompt waits for the device."""
         return True
 
-    def begin(self, prompt: Prompt, seed: int, steps: int, adapters: Sequence[Any]) -> Drawing:
+    def begin(
+        self, prompt: PromptEmbedding, seed: int, steps: int, *, adapters: Sequence[GatedAdapter]
+    ) -> StubImage:
         """Starts the image's time."""
-        return Drawing(seed, steps, time.perf_counter())
+        return StubImage(prompt, seed, steps, adapters=adapters)
 
-    def step(self, drawings: Sequence[Drawing], prompts: Sequence[str] = ()) -> None:
+    def step(self, images: Sequence[LatentImage], prompts: Sequence[str] = ()) -> None:
         """Waits until the step's end.
 
         The end is counted from the image's beginning, because a real device does not wait for
         Python between steps: the service's own time must not be added.
         """
-        for drawing in drawings:
-            drawing.done += 1
-            ends = drawing.began + SECONDS * drawing.done / drawing.steps
+        for image in images:
+            assert isinstance(image, StubImage)
+            image.step += 1
+            ends = image.began + SECONDS * image.step / image.total_steps
             time.sleep(max(0.0, ends - time.perf_counter()))
         StubEngine.last_end = time.monotonic()
 
-    def check(self, drawing: Drawing) -> None:
+    def check_finite(self, image: LatentImage) -> None:
         """Does nothing: there are no values to check."""
 
-    def preview(self, drawing: Drawing) -> Tensor:
+    def preview(self, image: LatentImage) -> Tensor:
         """Returns uint8 [64, 64, 3]."""
-        return _filled(drawing.seed, PREVIEW_EDGE)
+        return _filled(image, PREVIEW_EDGE)
 
-    def decode(self, drawing: Drawing) -> Tensor:
+    def decode(self, image: LatentImage) -> Tensor:
         """Returns uint8 [1024, 1024, 3]."""
-        return _filled(drawing.seed, EDGE)
+        return _filled(image, EDGE)
 
     def rest(self) -> None:
         """Does nothing: no memory was taken."""
 
 
-def _filled(seed: int, edge: int) -> Tensor:
+ENGINE: type[ImageEngine] = StubEngine
+"""Assembly takes it by name, unseen by mypy; the annotation holds it to the protocol."""
+
+
+def _filled(image: LatentImage, edge: int) -> Tensor:
+    assert isinstance(image, StubImage)
     # Knuth's multiplicative hash: neighbouring seeds get distant colours.
-    mixed = seed * 2654435761 % (1 << 32)
+    mixed = image.seed * 2654435761 % (1 << 32)
     colour = torch.tensor((mixed >> 24, mixed >> 16 & 255, mixed >> 8 & 255), dtype=torch.uint8)
     # A view: the encoder's thread expands it, not the device's.
     return colour.expand(edge, edge, 3)
 
 
 if __name__ == "__main__":
-    vars(assembly)["Engine"] = StubEngine
+    vars(assembly)["Engine"] = ENGINE
     main()

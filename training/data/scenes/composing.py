@@ -16,7 +16,7 @@ from training.data.scenes.anchors import Anchor
 from training.data.scenes.scene import Scene
 
 COLUMNS = ("x", "y", "edge", "sink", "shadow", "foam", "turn")
-"""What a row of `placements` holds; see `anchors.Anchor`."""
+"""Columns of `placements`; see `anchors.Anchor`."""
 
 SEEN = 0.1
 """Least opacity of a pixel that counts as part of a subject's visible box."""
@@ -28,7 +28,7 @@ CONTACT = 0.14
 def batch_of(
     scenes: Sequence[Scene], placed: Sequence[Sequence[Anchor]]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `compose` takes besides pixels: placements, tint and shade, on the CPU.
+    """Builds the inputs of `compose` besides pixels: placements, tint and shade, on the CPU.
 
     Args:
         scenes: B scenes.

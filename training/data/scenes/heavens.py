@@ -1,4 +1,4 @@
-"""What hangs in the sky: clouds, stars, the sun, the moon, and the sky as a whole."""
+"""Clouds, stars, the sun, the moon, and the sky as a whole."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ DAYTIMES = {"day": "day", "sunset": "sunset", "night": "night"}
 
 @dataclass(slots=True)
 class Layers:
-    """What a painter works on: two layers, the light, and its source of random numbers.
+    """The canvas of a painter: two layers, the light, and its source of random numbers.
 
     A painter may replace `tint`, which starts as the light's own, and say with `front_top` that
     its front layer is empty above that height in px.

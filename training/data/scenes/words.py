@@ -1,4 +1,4 @@
-"""What captions call a setting and a light, in English and Chinese.
+"""Words for settings and lights in captions, in English and Chinese.
 
 `settings.tsv` and `lights.tsv` hold, per setting or light, names that stand alone ("snowfield")
 and places that follow a subject ("in the snow"; in Chinese 雪地里, as in 雪地里的狐狸). The usual
