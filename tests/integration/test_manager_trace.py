@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from inference_server.service import segment
+from inference_server.service import segment_service
 from lora_manager import segment_session
 from lora_manager.config import ManagerConfig
 from lora_manager.manager import LoraManager
@@ -31,7 +31,7 @@ async def test_a_commit_is_a_child_of_what_the_manager_does(
 ) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    for module in (segment, segment_session):
+    for module in (segment_service, segment_session):
         monkeypatch.setattr(module, "_tracer", provider.get_tracer("test"))
     (tmp_path / "ink.safetensors").write_bytes(make_lora(LAYOUT, rank=2))
     manager = asyncio.create_task(LoraManager(ManagerConfig(tmp_path, server.directory)).run())
