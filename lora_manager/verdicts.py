@@ -7,7 +7,6 @@ verdict.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import wuliart_lora
 from lora_manager.catalog import Entry
 from lora_manager.lora_file import LoraFile, Stamp
 from wuliart_contract.limits import MAX_LISTED_ADAPTERS
+from wuliart_process.source_hash import source_hash
 
 _SETTLED_SECONDS: Final = 2.0
 """A file that was written this short before may be written again without another time."""
@@ -153,15 +153,11 @@ def to_json(rows: dict[str, Verdict]) -> bytes:
 @cache
 def judged_by() -> str:
     """SHA-256 of the code that judges, as another version may find otherwise; empty if unknown."""
-    digest = hashlib.sha256()
     own = Path(lora_manager.__path__[0])
     try:
-        parsers = sorted(Path(wuliart_lora.__path__[0]).glob("*.py"))
-        for path in (*parsers, *(own / name for name in _JUDGES)):
-            digest.update(path.read_bytes())
+        return source_hash([Path(wuliart_lora.__path__[0]), *(own / name for name in _JUDGES)])
     except OSError:
         return ""
-    return digest.hexdigest()
 
 
 def _read(kept: bytes) -> Iterator[tuple[str, Verdict]]:

@@ -19,6 +19,7 @@ from inference_server.errors import ModelError
 from inference_server.model.weights.prepared_files import small_files
 from inference_server.model.weights.turbo_lora import turbo_files
 from wuliart_process.regular_files import open_regular
+from wuliart_process.source_hash import source_hash
 
 FileStamps = dict[str, list[int]]
 """Size and time of the last change, in nanoseconds, by path."""
@@ -109,14 +110,8 @@ def file_hash(path: Path) -> str:
 @cache
 def code_hash() -> str:
     """Returns the SHA-256 of the code that makes a prepared folder's bytes."""
-    digest = hashlib.sha256(VERSION.encode())
-    for package in _PACKAGES:
-        folder = Path(package.__path__[0])
-        for path in sorted(folder.rglob("*.py")):
-            content = path.read_bytes()
-            digest.update(f"\0{path.relative_to(folder)}\0{len(content)}\0".encode())
-            digest.update(content)
-    return digest.hexdigest()
+    sources = source_hash(Path(package.__path__[0]) for package in _PACKAGES)
+    return hashlib.sha256(f"{VERSION}\0{sources}".encode()).hexdigest()
 
 
 def _still(stamps: FileStamps) -> FileStamps:
