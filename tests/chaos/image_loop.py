@@ -25,8 +25,8 @@ class ImageLoop:
         self._names = itertools.cycle(names)
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._drawn = threading.Condition(self._lock)
-        self._threads = [threading.Thread(target=self._draw) for _ in range(THREADS)]
+        self._generated = threading.Condition(self._lock)
+        self._threads = [threading.Thread(target=self._generate) for _ in range(THREADS)]
         self.images = 0
         self.wrong: list[str] = []
         self.errors: list[WuliArtError] = []
@@ -53,7 +53,7 @@ class ImageLoop:
         """Returns when so many more images have been generated, or have failed."""
         with self._lock:
             wanted = self.images + len(self.errors) + images
-            self._drawn.wait_for(lambda: self.images + len(self.errors) >= wanted, 60)
+            self._generated.wait_for(lambda: self.images + len(self.errors) >= wanted, 60)
 
     def check(self) -> None:
         """Every image was generated, and was that of the version it names."""
@@ -61,22 +61,22 @@ class ImageLoop:
         assert not self.wrong, f"{len(self.wrong)} of {self.images} wrong: {self.wrong[0]}"
         assert self.images > 0
 
-    def _draw(self) -> None:
+    def _generate(self) -> None:
         while not self._stop.is_set():
             with self._lock:
                 name = next(self._names)
             try:
                 image = self._world.image(name)
             except WuliArtError as error:
-                with self._drawn:
+                with self._generated:
                     self.errors.append(error)
-                    self._drawn.notify_all()
+                    self._generated.notify_all()
                 continue
             (use,) = image.adapters
-            with self._drawn:
+            with self._generated:
                 self.images += 1
                 self.versions.add(use.content_hash)
                 self.steps.append(image.timings.denoise / image.steps)
                 if image.data != self._world.golden.get(use.content_hash):
                     self.wrong.append(f"{use.name} {use.content_hash[:8]} gen {use.generation}")
-                self._drawn.notify_all()
+                self._generated.notify_all()

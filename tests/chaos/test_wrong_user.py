@@ -14,7 +14,7 @@ import pytest
 from tests.support.fakes import until
 from tests.support.hand_manager import HandManager
 from tests.support.harness import InProcessServer, running_server
-from tests.support.other_user import NOBODY, needs_root
+from tests.support.other_user import OTHER_UID, needs_root
 
 COME = """
 import os, socket, sys
@@ -74,7 +74,7 @@ async def test_only_the_servers_user_gets_a_token(
     user = os.geteuid()
     with monkeypatch.context() as patch:
         # To the server, every process of this user is now another user's.
-        patch.setattr(os, "geteuid", lambda: NOBODY)
+        patch.setattr(os, "geteuid", lambda: OTHER_UID)
         assert await come_as(server, user, b"") == "b'' UNAUTHENTICATED"
     async with HandManager(server) as manager:
         await manager.load("ink")
@@ -87,14 +87,14 @@ async def test_another_user_is_stopped_by_the_folder_by_each_socket_and_by_the_t
     server: InProcessServer,
 ) -> None:
     async with introduced(server) as manager:
-        assert await come_as(server, NOBODY, b"") == "b'PermissionError' UNAVAILABLE"
+        assert await come_as(server, OTHER_UID, b"") == "b'PermissionError' UNAVAILABLE"
         server.directory.chmod(0o755)
-        assert await come_as(server, NOBODY, b"") == "b'PermissionError' UNAVAILABLE"
+        assert await come_as(server, OTHER_UID, b"") == "b'PermissionError' UNAVAILABLE"
         for socket in ("control.sock", "descriptors.sock"):
             (server.directory / socket).chmod(0o666)
-        assert await come_as(server, NOBODY, b"") == "b'' UNAUTHENTICATED"
+        assert await come_as(server, OTHER_UID, b"") == "b'' UNAUTHENTICATED"
         assert not server.store.manager_attached
         # A bearer of the token needs no other proof, as of any password; it is nowhere but in
         # the memory of the two.
-        assert await come_as(server, NOBODY, manager.token[:-1] + b"?") == "b'' UNAUTHENTICATED"
+        assert await come_as(server, OTHER_UID, manager.token[:-1] + b"?") == "b'' UNAUTHENTICATED"
         assert not server.store.manager_attached

@@ -22,7 +22,7 @@ from lora_manager.segment_errors import SessionLostError, UntrustedServerError
 from lora_manager.server_connection import connect_to_server
 from tests.support.fake_segment_server import FakeSegmentServer, ManagerProcess, lora_bytes
 from tests.support.fakes import until
-from tests.support.other_user import NOBODY, needs_root
+from tests.support.other_user import OTHER_UID, needs_root
 
 BOTH = ("control.sock", "descriptors.sock")
 
@@ -63,7 +63,7 @@ while True:
 class Attacker:
     """A process of another user that listens in `folder`."""
 
-    def __init__(self, folder: Path, *names: str, mode: int = 0o700, user: int = NOBODY) -> None:
+    def __init__(self, folder: Path, *names: str, mode: int = 0o700, user: int = OTHER_UID) -> None:
         command = [sys.executable, "-c", LISTEN, str(folder), oct(mode), str(user), *names]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -105,7 +105,9 @@ async def test_the_manager_sends_nothing_to_another_users_folder(
     async with ManagerProcess(tmp_path / "loras", shared / "run") as manager:
         await until(lambda: manager.said("not attached"))
         await asyncio.sleep(0.5)
-        assert manager.said(f"belongs to user {NOBODY}, not to user 0; name another with --runtime")
+        assert manager.said(
+            f"belongs to user {OTHER_UID}, not to user 0; name another with --runtime"
+        )
     assert attacker.received() == 0
     assert not any("Traceback" in line for line in manager.log)
 
@@ -124,7 +126,7 @@ async def test_the_manager_sends_nothing_to_another_users_listener_in_its_own_fo
         await until(lambda: manager.said("lets other users in (mode 0777)"))
     run.chmod(0o700)
     async with ManagerProcess(tmp_path / "loras", run) as manager:
-        await until(lambda: manager.said(f"of user {NOBODY}, not of user 0; stop that process"))
+        await until(lambda: manager.said(f"of user {OTHER_UID}, not of user 0; stop that process"))
         await asyncio.sleep(0.5)
     assert attacker.received() == 0
 
@@ -148,8 +150,10 @@ async def test_each_of_the_two_sockets_is_checked(shared: Path, stolen: str) -> 
 async def test_a_folder_that_another_user_can_replace_is_refused(shared: Path) -> None:
     above = shared / "above"
     (above / "run").mkdir(mode=0o700, parents=True)
-    os.chown(above, NOBODY, NOBODY)
-    with pytest.raises(UntrustedServerError, match=f"above, which holds .*to user {NOBODY}, who"):
+    os.chown(above, OTHER_UID, OTHER_UID)
+    with pytest.raises(
+        UntrustedServerError, match=f"above, which holds .*to user {OTHER_UID}, who"
+    ):
         await connect_to_server(above / "run")
 
 
@@ -158,8 +162,8 @@ async def test_another_users_link_on_the_way_is_refused(shared: Path) -> None:
     (shared / "real/run").mkdir(mode=0o700, parents=True)
     for name, target in (("link", "real"), ("run", "real/run")):
         (shared / name).symlink_to(target)
-        os.chown(shared / name, NOBODY, NOBODY, follow_symlinks=False)
-    with pytest.raises(UntrustedServerError, match=f"link, on the way .* of user {NOBODY}"):
+        os.chown(shared / name, OTHER_UID, OTHER_UID, follow_symlinks=False)
+    with pytest.raises(UntrustedServerError, match=f"link, on the way .* of user {OTHER_UID}"):
         await connect_to_server(shared / "link/run")
     with pytest.raises(UntrustedServerError, match="is a symbolic link"):
         await connect_to_server(shared / "run")

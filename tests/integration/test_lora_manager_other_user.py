@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_segment_server import lora_bytes
-from tests.support.other_user import NOBODY, needs_root
+from tests.support.other_user import OTHER_UID, needs_root
 
 pytestmark = needs_root
 
@@ -63,12 +63,12 @@ class ManagerAsNobody:
 
 
 @asynccontextmanager
-async def manager_as_nobody(folder: Path) -> AsyncIterator[ManagerAsNobody]:
+async def manager_as_other_user(folder: Path) -> AsyncIterator[ManagerAsNobody]:
     runtime = folder / "run"
     runtime.mkdir(mode=0o700)
-    os.chown(runtime, NOBODY, NOBODY)
+    os.chown(runtime, OTHER_UID, OTHER_UID)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.manager_as", str(NOBODY), str(folder / "loras"),
+        sys.executable, "-m", "tests.support.manager_as", str(OTHER_UID), str(folder / "loras"),
         str(runtime), str(RESCAN_SECONDS),
         stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
     )  # fmt: skip
@@ -88,7 +88,7 @@ async def test_a_file_that_is_overwritten_in_place_is_never_read_half(folder: Pa
     path = folder / "loras/ink.safetensors"
     old, new = lora_bytes(1), lora_bytes(2)
     path.write_bytes(old)
-    async with manager_as_nobody(folder) as manager:
+    async with manager_as_other_user(folder) as manager:
         await manager.until(lambda state: "ink" in state["resident"])
         with path.open("r+b", buffering=0) as file:
             file.write(new[: len(new) // 2])
@@ -105,7 +105,7 @@ async def test_a_file_that_is_overwritten_in_place_is_never_read_half(folder: Pa
 async def test_a_new_file_is_used_when_it_is_closed_also_under_another_name(folder: Path) -> None:
     (folder / "loras/sub").mkdir(parents=True)
     path, data = folder / "loras/sub/ink.safetensors", lora_bytes(1)
-    async with manager_as_nobody(folder) as manager:
+    async with manager_as_other_user(folder) as manager:
         with path.open("wb", buffering=0) as file:
             # Of full size, with random data that parses: only the missing close speaks against it.
             file.write(lora_bytes(3))
@@ -135,7 +135,7 @@ async def test_a_writer_from_before_the_start_is_waited_for_as_long_as_its_file_
     with path.open("wb", buffering=0) as file:
         file.write(lora_bytes(1))
         touching = asyncio.create_task(keep_young())
-        async with manager_as_nobody(folder) as manager:
+        async with manager_as_other_user(folder) as manager:
             await manager.until(lambda state: "ink" in state["waiting"])
             assert "does not say whether a program has it open" in manager.state["waiting"]["ink"]
             file.seek(0)

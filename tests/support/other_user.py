@@ -6,6 +6,6 @@ import os
 
 import pytest
 
-NOBODY = 65534
+OTHER_UID = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -20,7 +20,7 @@ from inference_server.config import (
 )
 from inference_server.network import Network
 from inference_server.runtime_dir import RuntimeDirError, claim
-from tests.support.other_user import NOBODY, needs_root
+from tests.support.other_user import OTHER_UID, needs_root
 from wuliart_process.sockets import default_runtime_dir
 
 
@@ -254,8 +254,10 @@ def test_another_process_holds_its_claim_until_it_ends(tmp_path: Path) -> None:
 def test_another_users_folder_is_refused(tmp_path: Path, part: str) -> None:
     folder = tmp_path / "above/run"
     folder.mkdir(mode=0o700, parents=True)
-    os.chown(folder if part == "run" else folder.parent, NOBODY, NOBODY)
-    with pytest.raises(RuntimeDirError, match=f"{part}.* belongs to user {NOBODY}.*--runtime-dir"):
+    os.chown(folder if part == "run" else folder.parent, OTHER_UID, OTHER_UID)
+    with pytest.raises(
+        RuntimeDirError, match=f"{part}.* belongs to user {OTHER_UID}.*--runtime-dir"
+    ):
         claim(folder)
 
 
