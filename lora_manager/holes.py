@@ -5,7 +5,8 @@ been written. Trained tensors contain long runs of zeros in two cases only, whic
 
 * An up matrix (B) that is zero from end to end. Training starts from such a B and a random A, so a
   down matrix (A) of zeros is a sign, also where the zeros begin exactly at a tensor's first byte.
-* Whole rows of zeros, which pad an adapter to a larger rank.
+* Whole rows of zeros: down matrices that are padded to a larger rank, and up matrices with outputs
+  that training never used (the text modulation of the last block).
 
 Reads only the header and the tensors in question.
 """
@@ -32,8 +33,8 @@ _PIECE_BYTES: Final = 1 << 20
 _MAX_TAIL_BYTES: Final = 16 << 20
 """How far back from the end of the file zeros are counted: a tensor's length or two."""
 
-_MIN_ROW_BYTES: Final = 1024
-_NUMBER_BYTES: Final = 8
+_MAX_SLACK_BYTES: Final = 8
+_SLACK_SHARE: Final = 16
 
 _MAX_HOLES: Final = 256
 
@@ -155,13 +156,15 @@ def _first_nonzero(descriptor: int, position: int, last: int) -> int:
 def _is_padding(span: Span, first: int, last: int, run: tuple[int, int]) -> bool:
     """Returns True if the zeros are whole rows that do not merely end where a page ends.
 
-    Short rows are those of an up matrix: a larger rank makes them longer, it does not add rows.
+    The number beside the run may begin or end with zero bytes, so the run may be longer than the
+    rows: by a number of 8 bytes, and by no more than 1/16 of a short row, because a download that
+    stopped anywhere should not pass for one that stopped between two rows.
     """
     row = (last - first) // span.shape[0] if len(span.shape) > 1 and span.shape[0] else 0
-    if row < _MIN_ROW_BYTES:
+    if not row:
         return False
     begin, end = run
-    # The bytes of one number beside the run may be zeros, too.
-    begins = begin == first or (-(begin - first) % row < _NUMBER_BYTES and begin % PAGE_BYTES != 0)
-    ends = end == last or ((end - first) % row < _NUMBER_BYTES and end % PAGE_BYTES != 0)
+    slack = min(_MAX_SLACK_BYTES, row // _SLACK_SHARE)
+    begins = begin == first or (-(begin - first) % row <= slack and begin % PAGE_BYTES != 0)
+    ends = end == last or ((end - first) % row <= slack and end % PAGE_BYTES != 0)
     return begins and ends

@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PATHS = (ROOT, ROOT / "protos", ROOT / "clients" / "python")
 
 READY_SECONDS = 120.0
+START_ATTEMPTS = 4
 
 ENVIRONMENT = {
     # One event loop per process: nothing here blocks it, and four changes of thread would delay
@@ -65,6 +66,31 @@ class StubReplica(Replica):
 def _run(application: serve.Application, name: Name, wait: bool) -> None:
     target = serve.RunTarget(target=application, name=name.application, route_prefix=None)
     serve.run_many([target], wait_for_applications_running=wait)
+
+
+def start_ray(num_cpus: int) -> None:
+    """Starts a local cluster and connects to it.
+
+    Ray waits 30 s for its node to register, which cannot be set and is too short for a machine
+    that is busy with other things. A cluster that was too slow is stopped and started again.
+
+    Raises:
+        Exception: the node did not register in `START_ATTEMPTS` attempts; Ray has no type for it.
+    """
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=bool(os.environ.get("WULIART_RAY_LOG")),
+                logging_level=logging.WARNING,
+                object_store_memory=100 << 20,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt == START_ATTEMPTS or "timed out during startup" not in str(error):
+                raise
 
 
 class LocalFleet:
@@ -109,13 +135,7 @@ class LocalFleet:
     def __enter__(self) -> Self:
         path = os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")])
         os.environ |= {"PYTHONPATH": path, **ENVIRONMENT, **self._environment}
-        ray.init(
-            num_cpus=self.count + 2,
-            include_dashboard=False,
-            log_to_driver=bool(os.environ.get("WULIART_RAY_LOG")),
-            logging_level=logging.WARNING,
-            object_store_memory=100 << 20,
-        )
+        start_ray(num_cpus=self.count + 2)
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
         listen = ["--listen", self.listen, *self._door]
         _run(build_front(FrontSettings(listen=listen)), FRONT, wait=True)

@@ -73,7 +73,7 @@ def front(tmp_path_factory: pytest.TempPathFactory, alone: None) -> Iterator[Fro
     port, metrics = free_port(), free_port()
     path = os.pathsep.join([*map(str, local_fleet.PATHS), os.environ.get("PYTHONPATH", "")])
     os.environ |= {"PYTHONPATH": path, **local_fleet.ENVIRONMENT}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    local_fleet.start_ray(num_cpus=2)
     try:
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
         listen = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lora_manager.sidecars import finished_by
 from lora_manager.unfinished import Signs, signs_of
 from wuliart_lora import read_header
 
+SHIPPED = Path(__file__).parents[2] / "loras"
 PATH = "transformer.transformer_blocks.0.attn.to_q"
 
 
@@ -252,6 +254,30 @@ def test_zeros_that_are_content_are_no_sign(
                 if not sparse or any(data[begin : begin + 4096]):
                     os.pwrite(file.fileno(), data[begin : begin + 4096], begin)
         assert not reason(path)
+
+
+@pytest.mark.parametrize("style", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_a_sparse_copy_of_a_style_is_whole(path: Path, style: Path) -> None:
+    # Outputs that training never used are rows of zeros in its up matrices, longer than a page.
+    subprocess.run(["cp", "--sparse=always", style, path], check=True)
+    assert not reason(path)
+
+
+def test_a_download_that_stopped_within_short_rows_is_waited_for(path: Path) -> None:
+    rng = np.random.default_rng(1)
+    up = rng.standard_normal((1 << 16, 16)).astype(np.float16)
+    data = save({f"{PATH}.lora_A.weight": up[:64], f"{PATH}.lora_B.weight": up})
+    waited = 0
+    for _ in range(200):
+        begin = int(rng.integers(len(data) // 8, len(data) // 2))
+        end = begin + int(rng.integers(3 * 4096, len(data) // 4))
+        path.unlink(missing_ok=True)
+        with path.open("wb", buffering=0) as file:
+            os.ftruncate(file.fileno(), len(data))
+            file.write(data[:begin])
+            os.pwrite(file.fileno(), data[end:], end)
+        waited += bool(reason(path))
+    assert waited >= 196, "one cut in a hundred lies between two rows of 32 bytes on both sides"
 
 
 @pytest.mark.usefixtures("leaseless")
