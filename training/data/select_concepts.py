@@ -26,8 +26,12 @@ CHOICES = Path(__file__).with_name("choices.txt")
 BANNED_GROUPS = {2: "component", 8: "symbols", 9: "flags"}
 """Group numbers of emojibase whose emoji are rejected."""
 
-BANNED_SUBGROUPS = set(range(32)) - {11, 22}
-"""Subgroups 0-31 of emojibase are faces, hands, and people; costumes and organs are allowed."""
+BANNED_SUBGROUPS = set(range(32)) - {0, 7, 10, 11, 14, 22, 23, 25, 26, 27, 28}
+"""Subgroups 0-31 of emojibase are faces, hands, and people. Allowed are those with a smile, a hat,
+a skull, costumes, hearts, organs, and people by age, role, fantasy, activity, and sport."""
+
+SKIN_TONES = tuple(f"{point:X}" for point in range(0x1F3FB, 0x1F400))
+"""Code points of skin tones: people have the default yellow, so that one word is one drawing."""
 
 MEASURES = {
     "匹": "🐎🦄🦓🐺🐪",
@@ -51,8 +55,8 @@ MEASURES = {
     "件": "👕🧥🦺",
     "双": "🧦🧤🥢🩰",
     "块": "🧀🥩🪨🧱🧼🍰🍫🍪",
-    "颗": "🍓🍒🥜🌰💎🦷⭐🍑🍬",
-    "个": "🍎🍏🍐🍊🍋🥝🍅🥥🍔🌭🥪🍩🎁🎈🧸⚽🏀🏐🔔🎲",
+    "颗": "🍓🍒🥜🌰💎🦷⭐🍑🍬❤️",
+    "个": "🍎🍏🍐🍊🍋🥝🍅🥥🍔🌭🥪🍩🎁🎈🧸⚽🏀🏐🔔🎲💀",
     "只": "👻",
     "张": "🕸️",
     "株": "🪸",
@@ -71,7 +75,7 @@ def _measure(emoji: str, group: str) -> str:
     for measure, nouns in MEASURES.items():
         if emoji in nouns:
             return measure
-    return "只" if group == "animals" else ""
+    return {"animals": "只", "people": "个"}.get(group, "")
 
 
 def _split(names: str) -> tuple[str, ...]:
@@ -105,6 +109,9 @@ def choose(lines: list[str], folders: dict[str, Path]) -> list[Concept]:
             wrong.append(f"{emoji}: of a banned group")
             continue
         code = entry["hexcode"]
+        if any(tone in code.split("-") for tone in SKIN_TONES):
+            wrong.append(f"{emoji}: has a skin tone")
+            continue
         found = {key: icon_set.icon_of(code) for key, icon_set in sets.items()}
         missing = [key for key, icon in found.items() if icon is None]
         if missing:
