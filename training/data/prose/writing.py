@@ -1,0 +1,119 @@
+"""Writes captions of descriptions in people's own words, English and Chinese."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from training.data.captions import LANGUAGES
+from training.data.prose import lexicon, templates
+from training.data.prose.chinese import Chinese
+from training.data.prose.description import Description, Subject
+from training.data.prose.english import English
+from training.data.prose.lexicon import Entry
+from training.data.prose.naming import Naming
+from training.data.prose.noise import typed, typed_chinese
+from training.data.prose.nonsense import nonsense
+
+MIXED_SHARE = 0.04
+"""Share of captions that name subjects in the other language."""
+
+NOTHING = Description()
+
+_OTHER = {"en": "zh", "zh": "en"}
+_BESIDE_LATIN = re.compile(r"(?<=[一-鿿])(?=[A-Za-z]{2})|(?<=[A-Za-z]{2})(?=[一-鿿])")
+
+
+class Writer:
+    """Writes captions with the words of a lexicon.
+
+    Args:
+        entries: The lexicon.
+        kinds: English nouns outside it with the row of the concept that is drawn for them, or
+            None for nothing.
+    """
+
+    def __init__(self, entries: Sequence[Entry], kinds: Mapping[str, int | None]) -> None:
+        self._lists = {
+            (language, held_out): templates.lists(language, held_out=held_out)
+            for language in LANGUAGES
+            for held_out in (False, True)
+        }
+        of_row: dict[int, list[str]] = {}
+        for word, row in kinds.items():
+            if row is not None:
+                of_row.setdefault(row, []).append(word)
+        self._naming = Naming(entries, of_row, templates.vocabulary())
+        self._subjectless = tuple(word for word, row in kinds.items() if row is None)
+
+    def write(
+        self,
+        description: Description,
+        language: str,
+        rng: random.Random,
+        *,
+        held_out: bool = False,
+        held_out_words: bool = False,
+    ) -> str:
+        """Returns one caption as somebody may type it; see `write` of the module."""
+        text = self.plain(
+            description, language, rng, held_out=held_out, held_out_words=held_out_words
+        )
+        return typed(text, rng) if language == "en" else typed_chinese(text, rng)
+
+    def plain(
+        self,
+        description: Description,
+        language: str,
+        rng: random.Random,
+        *,
+        held_out: bool = False,
+        held_out_words: bool = False,
+    ) -> str:
+        """Returns one caption without typing mistakes and capitals; arguments as for `write`."""
+        if language not in LANGUAGES:
+            raise ValueError(f"There are no captions in {language!r}; choose one of {LANGUAGES}.")
+        lists = self._lists[language, held_out]
+        if description == NOTHING:
+            return nonsense(lists["nothing"], self._subjectless, rng)
+        spoken = _OTHER[language] if rng.random() < MIXED_SHARE else language
+
+        def names(subject: Subject) -> str:
+            return self._naming.name(subject, spoken, rng, held_out=held_out_words)
+
+        if language == "en":
+            return English(description, names, lists, rng).caption()
+        return _BESIDE_LATIN.sub(" ", Chinese(description, names, lists, rng).caption())
+
+
+@cache
+def _writer() -> Writer:
+    return Writer(lexicon.read(), {})
+
+
+def write(
+    description: Description,
+    language: str,
+    rng: random.Random,
+    *,
+    held_out: bool = False,
+    held_out_words: bool = False,
+) -> str:
+    """Returns one caption of a description, with the words of the shipped lexicon.
+
+    Args:
+        description: What the caption tells; what it leaves open the caption does not mention.
+        language: One of `captions.LANGUAGES`.
+        rng: The only source of chance; equal states give equal captions.
+        held_out: Composes templates and phrases that no caption for training has.
+        held_out_words: Names subjects by words that no caption for training has, if there are
+            any.
+
+    Raises:
+        ValueError: There are no captions in the language.
+    """
+    return _writer().write(
+        description, language, rng, held_out=held_out, held_out_words=held_out_words
+    )
