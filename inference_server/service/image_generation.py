@@ -18,6 +18,7 @@ from inference_server.scheduler import events
 from inference_server.service.backend import Backend, BackendHolder
 from inference_server.service.clients import CLIENT
 from inference_server.service.image_calls import ImageServicer, Responses
+from inference_server.service.model_description import embedded_description
 from inference_server.service.validation import validate
 from wuliart.v1 import image_generation_pb2 as pb
 from wuliart_contract import limits
@@ -163,6 +164,7 @@ def server_info(backend: Backend) -> pb.GetServerInfoResponse:
             schedule=str(model.schedule.schedule),
             schedule_reason=model.schedule.why,
             warnings=[model.schedule.warning] if model.schedule.warning else [],
+            description=embedded_description() if backend.embedded else None,
         ),
         device=pb.DeviceInfo(
             kind=model.device.type,

@@ -352,6 +352,7 @@ def test_info(fake, drive):
     )
     info = drive.call("info")
     assert info.model.schedules == ((1.0, 0.5, 0.0),)
+    assert info.model.description is None
     assert info.device.dtype == "float32"
     assert info.limits.adapter_slots == 8
     assert info.segments[0].used_bytes == 5

@@ -361,7 +361,31 @@ def test_info(fake, wuliart):
     assert result.returncode == 0, result.stderr
     for text in ("1.2", "embedded", "a cpu (cpu, float32)", "1 0.5 0", "2.0 MB", "not connected"):
         assert text in result.stdout
-    assert json.loads(wuliart("info", "--json").stdout)["queue_length"] == 2
+    described = json.loads(wuliart("info", "--json").stdout)
+    assert (described["queue_length"], described["model"]["description"]) == (2, None)
+    assert not re.search("^(about|example)", result.stdout, re.MULTILINE)
+
+
+def test_info_introduces_the_embedded_model(fake, wuliart):
+    prompts = [f"a fox and {n} hens" for n in range(9)]
+    introductions = [
+        {"language": "en", "summary": "It knows foxes.", "example_prompts": prompts},
+        {"language": "zh", "summary": "它认识狐狸。", "example_prompts": ["狐狸"]},
+    ]
+    fake.info = image_generation_pb2.GetServerInfoResponse(
+        model={
+            "name": "embedded",
+            "description": {"subjects": 1, "introductions": introductions},
+        }
+    )
+    output = wuliart("info").stdout
+    assert re.search(r"^about +It knows foxes\. *$", output, re.MULTILINE)
+    examples = re.findall(r"^example +(.+?) *$", output, re.MULTILINE)
+    assert len(set(examples)) == 6 and set(examples) <= set(prompts)
+    assert "狐狸" not in output
+    description = json.loads(wuliart("info", "--json").stdout)["model"]["description"]
+    assert description["subjects"] == 1
+    assert description["introductions"] == introductions
 
 
 def test_watch_goes_on_by_token_when_the_server_comes_back(fake):

@@ -40,7 +40,9 @@ from wuliart_client._server_info import (
     DeviceInfo,
     Limits,
     MemorySegment,
+    ModelDescription,
     ModelInfo,
+    ModelIntroduction,
     ServerInfo,
 )
 from wuliart_client._streams import AsyncEventStream, EventStream
@@ -73,7 +75,9 @@ __all__ = [
     "InvalidRequest",
     "Limits",
     "MemorySegment",
+    "ModelDescription",
     "ModelInfo",
+    "ModelIntroduction",
     "NoFreeSlot",
     "ProtocolError",
     "QueueFull",

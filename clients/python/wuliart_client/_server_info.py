@@ -8,13 +8,35 @@ from wuliart.v1 import image_generation_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
+class ModelIntroduction:
+    """Introduces a model in one language ("en" or "zh"): a summary, and prompts to try."""
+
+    language: str
+    summary: str
+    example_prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What a small model knows: numbers of subjects, of plain backgrounds, of kinds of scenes.
+
+    `introductions` say the same in words, in one language each, English first.
+    """
+
+    subjects: int
+    backgrounds: int
+    settings: int
+    introductions: tuple[ModelIntroduction, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The model being served.
 
     `schedules` holds the noise levels of each number of steps from `Limits.min_steps` on, from 1
     down to 0. They are those of `schedule`, a published family or one written out, which is the
     model's for the reason in `schedule_reason`. `warnings` say what keeps images from being as they
-    should.
+    should. Only the small model that ships with the package has a `description`.
     """
 
     name: str
@@ -25,6 +47,7 @@ class ModelInfo:
     schedule: str
     schedule_reason: str
     warnings: tuple[str, ...]
+    description: ModelDescription | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +115,9 @@ def read_server_info(info: pb.GetServerInfoResponse) -> ServerInfo:
             schedule=model.schedule,
             schedule_reason=model.schedule_reason,
             warnings=tuple(model.warnings),
+            description=(
+                _description(model.description) if model.HasField("description") else None
+            ),
         ),
         device=DeviceInfo(device.kind, device.name, device.dtype),
         limits=Limits(
@@ -115,4 +141,16 @@ def read_server_info(info: pb.GetServerInfoResponse) -> ServerInfo:
         ),
         lora_manager_connected=info.lora_manager_connected,
         queue_length=info.queue_length,
+    )
+
+
+def _description(description: pb.ModelDescription) -> ModelDescription:
+    return ModelDescription(
+        subjects=description.subjects,
+        backgrounds=description.backgrounds,
+        settings=description.settings,
+        introductions=tuple(
+            ModelIntroduction(each.language, each.summary, tuple(each.example_prompts))
+            for each in description.introductions
+        ),
     )

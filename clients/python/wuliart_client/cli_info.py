@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from rich.filesize import decimal
 from rich.table import Table
 
 from wuliart_client import cli_recipe
 from wuliart_client._client import Client
-from wuliart_client._server_info import ServerInfo
+from wuliart_client._server_info import ModelDescription, ServerInfo
 from wuliart_client.cli_terminal import Terminal, as_json, visible
+
+_LANGUAGE: Final = "en"
+_EXAMPLES: Final = 6
+"""Example prompts that are printed, others each time; `--json` has all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +52,7 @@ def info_table(target: str, info: ServerInfo) -> Table:
     rows = [
         ("server", f"{target}, version {info.version}"),
         ("model", f"{model.name}{', ships with the package' if model.embedded else ''}"),
+        *(() if model.description is None else _introduction(model.description)),
         ("parameters", f"{model.transformer_parameters:,}"),
         ("turbo LoRA", model.turbo_lora or "none"),
         ("device", f"{device.name} ({device.kind}, {device.dtype})"),
@@ -80,3 +88,13 @@ def info_table(target: str, info: ServerInfo) -> Table:
     for name, value in rows:
         table.add_row(visible(name), visible(value))
     return table
+
+
+def _introduction(description: ModelDescription) -> Iterator[tuple[str, str]]:
+    """Yields the rows of what a small model knows, with a few example prompts."""
+    for introduction in description.introductions:
+        if introduction.language == _LANGUAGE:
+            yield "about", introduction.summary
+            prompts = introduction.example_prompts
+            for prompt in random.sample(prompts, min(_EXAMPLES, len(prompts))):
+                yield "example", prompt

@@ -17,6 +17,7 @@ from wuliart_web.guard.routes import VIEWER
 from wuliart_web.guard.sessions import Sessions
 from wuliart_web.image_store import ImageStore
 from wuliart_web.openai import routes as openai_routes
+from wuliart_web.page.about import serving_about
 from wuliart_web.page.layout import ASSETS, build
 from wuliart_web.page.theme import THEME
 from wuliart_web.service_watch import ServiceWatch
@@ -39,7 +40,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with client, service.following():
+        async with client, service.following(), serving_about(page, service):
             yield
 
     app = FastAPI(

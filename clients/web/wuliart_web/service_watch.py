@@ -14,7 +14,13 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from wuliart_client import Adapter, AdapterEventKind, AsyncClient, WuliArtError
+from wuliart_client import (
+    Adapter,
+    AdapterEventKind,
+    AsyncClient,
+    ModelDescription,
+    WuliArtError,
+)
 from wuliart_contract.limits import DEFAULT_STEPS, MIN_STEPS
 
 NEWS: Final = "/adapters/news"
@@ -45,6 +51,8 @@ class ServiceState:
     """Numbers of steps that the server accepts; the last one is its default."""
     warnings: tuple[str, ...] = ()
     """The server's own warnings about its model."""
+    description: ModelDescription | None = None
+    """What the server's model knows, if it is a small one."""
 
 
 class ServiceWatch:
@@ -131,6 +139,7 @@ class ServiceWatch:
                         has_manager=info.lora_manager_connected,
                         step_counts=range(info.limits.min_steps, info.limits.max_steps + 1),
                         warnings=info.model.warnings,
+                        description=info.model.description,
                     )
                 )
             await asyncio.sleep(_INFO_SECONDS)
@@ -146,4 +155,5 @@ def _visible(state: ServiceState) -> object:
     """Returns the part of a state that a page shows, to compare two states."""
     # Two exceptions are never equal, but the same error is no news.
     error = state.error and (state.error.reason, type(state.error))
-    return state.adapters, state.has_manager, state.step_counts, state.warnings, error
+    model = state.step_counts, state.warnings, state.description
+    return state.adapters, state.has_manager, model, error

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from wuliart_client import Adapter, AdapterState
+from wuliart_client import Adapter, AdapterState, ModelDescription
 from wuliart_web.page import view
+from wuliart_web.page.about import about
 from wuliart_web.page.error_texts import error_text
 from wuliart_web.page.handlers import Outputs, request_texts
 from wuliart_web.service_watch import ServiceState, ServiceWatch
@@ -17,10 +18,11 @@ from wuliart_web.texts import Texts
 
 
 class Choices(NamedTuple):
-    """The choices in one visitor's lists: adapters as (label, name), and numbers of steps."""
+    """The choices of one visitor: adapters as (label, name), numbers of steps, example prompts."""
 
     adapters: list[tuple[str, str]]
     step_counts: range
+    description: ModelDescription | None
 
 
 def refresh_handler(service: ServiceWatch) -> Callable[..., Awaitable[Outputs]]:
@@ -36,18 +38,22 @@ def refresh_handler(service: ServiceWatch) -> Callable[..., Awaitable[Outputs]]:
         texts, state = request_texts(request), service.state
         lines = "".join(map(view.note, notices(state, texts)))
         if state.error is not None:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), lines
+            return *(gr.skip(),) * 5, lines
         usable = [a for a in state.adapters if a.usable]
-        choices = Choices([(texts["none"], ""), *labels(usable)], state.step_counts)
-        shown = shown or Choices([], range(0))
-        adapters, steps = gr.skip(), gr.skip()
+        adapters = [(texts["none"], ""), *labels(usable)]
+        choices = Choices(adapters, state.step_counts, state.description)
+        lists, steps, introduction = gr.skip(), gr.skip(), gr.skip()
+        # What the page was served with may be out of date already: the first news brings it all.
+        if shown is None or choices.description != shown.description:
+            introduction = about(choices.description)
+        shown = shown or Choices([], range(0), None)
         if choices.adapters != shown.adapters:
-            adapters = gr.Dropdown(choices=choices.adapters)
+            lists = gr.Dropdown(choices=choices.adapters)
         if choices.step_counts != shown.step_counts:
             counts = choices.step_counts
             options = [(step_label(n, counts, texts), n) for n in counts]
             steps = gr.Radio(choices=options, value=counts[-1])
-        return adapters, adapters, steps, choices, lines
+        return lists, lists, steps, introduction, choices, lines
 
     return refresh
 

@@ -10,6 +10,7 @@ import gradio as gr
 from wuliart_contract.limits import MAX_ADAPTER_WEIGHT, MAX_PROMPT_CHARACTERS
 from wuliart_web.clients import ClientFor
 from wuliart_web.image_store import ImageStore
+from wuliart_web.page.about import ABOUT
 from wuliart_web.page.choices import refresh_handler
 from wuliart_web.page.handlers import (
     generate_handler,
@@ -48,6 +49,9 @@ def build(client_for: ClientFor, images: ImageStore, service: ServiceWatch) -> g
                     max_length=MAX_PROMPT_CHARACTERS,
                     autofocus=True,
                     elem_id="prompt",
+                )
+                introduction = gr.HTML(
+                    elem_id=ABOUT, apply_default_css=False, js_on_load=_script("about.js")
                 )
                 adapter, weight = _adapter_row(t("style"))
                 generate = gr.Button(t("generate"), variant="primary", elem_id="generate")
@@ -102,7 +106,7 @@ def build(client_for: ClientFor, images: ImageStore, service: ServiceWatch) -> g
         notices.news(
             refresh_handler(service),
             shown_choices,
-            [adapter, second, steps, shown_choices, notices],
+            [adapter, second, steps, introduction, shown_choices, notices],
             concurrency_limit=None,
             **_QUIET,
         )
