@@ -155,3 +155,15 @@ def read() -> list[Entry]:
     ]
     _check_words(entries)
     return entries
+
+
+def words_of_all() -> set[str]:
+    """Returns all words of all entries in lower case, the held-out ones included."""
+    return {
+        word.lower()
+        for entry in read()
+        for word in (
+            *(*entry.english, *entry.held_out_english),
+            *(*entry.chinese, *entry.held_out_chinese),
+        )
+    }
