@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
-import tomllib
 import urllib.request
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from scripts.processes import free_port
-
-ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = {"wuliart_client": ROOT / "clients" / "python", "wuliart_turbo": ROOT}
-PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-DEADLINE = 180
+from tests.support.installed import DEADLINE, ROOT, Builder, Environment
 
 CLIENT_PACKAGES = {"wuliart", "wuliart_client", "wuliart_contract", "wuliart_process"}
 CLIENT_REQUIREMENTS = {
@@ -46,76 +33,6 @@ sys.exit(code)
 """
 
 
-class Environment:
-    """A virtual environment without pip; `requirements` are the linked distributions' names."""
-
-    def __init__(self, folder: Path, *wheels: Path, extras: tuple[str, ...] = ()) -> None:
-        self.bin = folder / "bin"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        install = ["--python", str(self.bin / "python"), "install", "--quiet", "--no-deps"]
-        subprocess.run([*PIP, *install, *wheels], check=True)
-        (self.site,) = folder.glob("lib/python*/site-packages")
-        self.requirements: set[str] = set()
-        for own in importlib.metadata.distributions(path=[str(self.site)]):
-            self._link_requirements(own, extras)
-
-    def run(self, command: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.bin / command, *arguments],
-            cwd=cwd,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-
-    @contextmanager
-    def running(self, command: str, *arguments: str, cwd: Path) -> Iterator[None]:
-        process = subprocess.Popen(
-            [self.bin / command, *arguments], cwd=cwd, env=clean_environment()
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            assert process.wait(60) in (0, -signal.SIGTERM)  # the page passes the signal on
-
-    def _link_requirements(
-        self, distribution: importlib.metadata.Distribution, extras: tuple[str, ...]
-    ) -> None:
-        """Links what the distribution requires from the environment of the tests."""
-        for line in distribution.requires or ():
-            required = Requirement(line)
-            name = canonicalize_name(required.name)
-            wanted = any(
-                required.marker is None or required.marker.evaluate({"extra": extra})
-                for extra in ("", *extras)
-            )
-            if not wanted or name in self.requirements or name.startswith("wuliart"):
-                continue
-            self.requirements.add(name)
-            found = importlib.metadata.distribution(name)
-            self._link_files(found)
-            self._link_requirements(found, tuple(required.extras))
-
-    def _link_files(self, distribution: importlib.metadata.Distribution) -> None:
-        for file in distribution.files or ():
-            top, source = file.parts[0], Path(str(distribution.locate_file("")))
-            if top in ("..", "__pycache__"):
-                continue
-            # Several distributions share a namespace package, which has no __init__.py.
-            whole = top.endswith(".dist-info") or (source / top / "__init__.py").exists()
-            link = self.site / (top if whole else file)
-            if not link.is_symlink():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(source / (top if whole else file))
-
-
-def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-
 def until_ready(client: Environment, target: str, cwd: Path) -> None:
     ends = time.monotonic() + DEADLINE
     while client.run("wuliart", "--target", target, "info", cwd=cwd).returncode:
@@ -123,15 +40,14 @@ def until_ready(client: Environment, target: str, cwd: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return Builder(tmp_path_factory.mktemp("builder"))
+
+
+@pytest.fixture(scope="module")
+def wheels(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both wheels, built from the checkout."""
-    return built(tmp_path_factory.mktemp("wheels"), *PROJECTS.values())
-
-
-def built(folder: Path, *sources: Path) -> dict[str, Path]:
-    command = [*PIP, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
-    subprocess.run([*command, *map(str, sources)], check=True)
-    return {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
+    return builder.wheels(tmp_path_factory.mktemp("wheels"), *builder.projects)
 
 
 @pytest.fixture(scope="module")
@@ -172,20 +88,11 @@ def test_what_each_wheel_holds(wheels: dict[str, Path]) -> None:
 
 
 def test_a_build_from_the_sdist_gives_the_same_wheel(
-    wheels: dict[str, Path], tmp_path: Path
+    builder: Builder, wheels: dict[str, Path], tmp_path: Path
 ) -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    hatchling = tomllib.loads(text)["build-system"]["requires"][0]
-    tools = str(tmp_path / "tools")
-    subprocess.run([*PIP, "install", "--quiet", "--target", tools, hatchling], check=True)
-    for project in PROJECTS.values():
-        subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path],
-            cwd=project,
-            env=os.environ | {"PYTHONPATH": tools},
-            check=True,
-        )
-    again = built(tmp_path / "wheels", *tmp_path.glob("*.tar.gz"))
+    for project in builder.projects:
+        builder.sdist(project, tmp_path)
+    again = builder.wheels(tmp_path / "wheels", *tmp_path.glob("*.tar.gz"))
     for name, wheel in wheels.items():
         assert contents(again[name]) == contents(wheel)
 
