@@ -19,6 +19,7 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.slot_state import Slot, SlotState
 from inference_server.adapters.store import AdapterStore, Session
 from inference_server.errors import RequestError
+from tests.support.fakes import DEADLINE
 from tests.support.lora_files import make_lora
 from wuliart_contract.status import Reason
 from wuliart_lora import parse_lora
@@ -101,7 +102,7 @@ class StoreBench:
         return asyncio.create_task(self.binder.bind([AdapterWeight(name, 1.0) for name in names]))
 
     async def bind(self, *names: str) -> Binding:
-        return await asyncio.wait_for(self.binding(*names), 5)
+        return await asyncio.wait_for(self.binding(*names), DEADLINE)
 
 
 def make_bench(
@@ -115,6 +116,6 @@ async def refused(reason: Reason, call: Callable[[], object | Awaitable[object]]
     with pytest.raises(RequestError) as caught:
         result = call()
         if isinstance(result, Awaitable):
-            await asyncio.wait_for(result, 5)
+            await asyncio.wait_for(result, DEADLINE)
     assert caught.value.reason is reason
     return caught.value

@@ -10,6 +10,7 @@ import pytest
 
 from inference_server.adapters.metrics import AdapterMetrics, Count, Duration
 from inference_server.histogram import SECONDS, Histogram
+from tests.support.fakes import DEADLINE
 from tests.support.slot_bench import LEASE, SlotBench
 from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart_contract.status import Reason
@@ -118,7 +119,7 @@ async def test_a_promotion_is_timed_for_each_waiting_request(bench: StoreBench) 
     await asyncio.sleep(0.02)
     gone.cancel()
     await bench.publish("a")
-    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, DEADLINE))
     await bench.publish("b")
     bench.binder.release(await bench.bind("b"))
     waited = bench.store.metrics.durations[Duration.PROMOTION_WAIT]

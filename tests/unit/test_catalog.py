@@ -12,6 +12,7 @@ from inference_server.adapters.catalog import Catalog
 from inference_server.adapters.changes import LOG_LENGTH, Change, ChangeKind
 from inference_server.adapters.records import AdapterState, FileEntry, Resident
 from inference_server.model.kernels.low_rank import AdapterTensors
+from tests.support.fakes import DEADLINE
 
 
 def entry(name: str, version: int = 1, refusal: str = "") -> FileEntry:
@@ -38,7 +39,7 @@ async def bench() -> CatalogBench:
 
 
 async def take(watch: AsyncIterator[Change], count: int) -> list[Change]:
-    return [await asyncio.wait_for(anext(watch), 5) for _ in range(count)]
+    return [await asyncio.wait_for(anext(watch), DEADLINE) for _ in range(count)]
 
 
 async def nothing_comes(watch: AsyncIterator[Change]) -> None:
@@ -247,7 +248,7 @@ async def test_many_watchers_of_every_pace_end_up_knowing_the_same(bench: Catalo
         if n % 3 == 0:
             await asyncio.sleep(0)
     truth = {a.entry.name: (a.entry.content_hash, a.state) for a in bench.catalog.adapters}
-    for known in await asyncio.wait_for(asyncio.gather(*tasks), 10):
+    for known in await asyncio.wait_for(asyncio.gather(*tasks), DEADLINE):
         assert known == truth
 
 

@@ -217,6 +217,6 @@ def test_many_patterns_cost_no_more_than_their_number() -> None:
     """866 modules each compared with 150,000 entries took more than a minute."""
     pattern = Pattern({f"a.{n}": 4 for n in range(150_000)})
     paths = [f"transformer_blocks.{n}.attn.to_q" for n in range(2_000)]
-    began = time.monotonic()
+    began = time.process_time()
     assert {pattern.get(path) for path in paths} == {None}
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10

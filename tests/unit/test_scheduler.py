@@ -14,7 +14,7 @@ from inference_server.errors import RequestError
 from inference_server.scheduler import jpeg_thread as jpeg_module
 from inference_server.scheduler import queue_positions as positions_module
 from inference_server.scheduler.events import AdapterUse, Completed, Started, StepDone
-from tests.support.fakes import colour, settle, until
+from tests.support.fakes import DEADLINE, colour, settle, until
 from tests.support.scheduler_bench import Bench
 from wuliart_contract.status import Reason
 
@@ -216,7 +216,7 @@ async def test_the_next_image_is_generated_while_the_last_is_encoded(
 
     def slowly(pixels: object, text: str) -> bytes:
         encoding.set()
-        leave.wait(10)
+        leave.wait(DEADLINE)
         return b"jpeg"
 
     monkeypatch.setattr(jpeg_module, "encode_image", slowly)

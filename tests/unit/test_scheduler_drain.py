@@ -11,7 +11,7 @@ from inference_server.scheduler import jpeg_thread as jpeg_module
 from inference_server.scheduler.device_thread import device_thread
 from inference_server.scheduler.scheduler import Scheduler
 from tests.support.fake_binder import FakeBinder
-from tests.support.fakes import FakeEngine, settle, until
+from tests.support.fakes import DEADLINE, FakeEngine, settle, until
 from tests.support.scheduler_bench import Bench, Client
 from wuliart_contract.status import Reason
 
@@ -35,7 +35,7 @@ def assert_draining(client: Client) -> None:
 
 
 async def test_an_idle_scheduler_drains_at_once(bench: Bench) -> None:
-    await asyncio.wait_for(bench.scheduler.drain(1000), 5)
+    await asyncio.wait_for(bench.scheduler.drain(1000), DEADLINE)
     await settle()
     assert_nothing_leaks(bench)
 
@@ -44,7 +44,7 @@ async def test_an_unused_scheduler_drains() -> None:
     scheduler = Scheduler(
         FakeEngine(), FakeBinder(), device_thread(), capacity=3, describe=lambda request, uses: ""
     )
-    await asyncio.wait_for(scheduler.drain(1000), 5)
+    await asyncio.wait_for(scheduler.drain(1000), DEADLINE)
 
 
 async def test_accepted_images_are_finished_and_new_ones_refused(bench: Bench) -> None:
@@ -58,7 +58,7 @@ async def test_accepted_images_are_finished_and_new_ones_refused(bench: Bench) -
     assert caught.value.reason is Reason.DRAINING
     assert not drain.done()
     bench.engine.free()
-    await asyncio.wait_for(drain, 10)
+    await asyncio.wait_for(drain, DEADLINE)
     for client in clients:
         await client.ended()
         assert client.error is None
@@ -86,7 +86,7 @@ async def test_the_drain_waits_for_the_last_jpeg(
     await settle()
     assert not drain.done()
     go.set()
-    await asyncio.wait_for(drain, 10)
+    await asyncio.wait_for(drain, DEADLINE)
     await client.ended()
     assert client.image.image == b"jpeg"
 
@@ -98,7 +98,7 @@ async def test_the_drain_ends_when_the_last_client_leaves(bench: Bench) -> None:
     drain = asyncio.create_task(bench.scheduler.drain(1000), name="client")
     await settle()
     client.leave()
-    await asyncio.wait_for(drain, 10)
+    await asyncio.wait_for(drain, DEADLINE)
     await settle()
     assert_nothing_leaks(bench)
 
@@ -117,7 +117,7 @@ async def test_after_the_grace_unfinished_requests_fail(bench: Bench) -> None:
         assert_draining(client)
     assert not drain.done(), "the step in progress still uses its adapters"
     bench.engine.free()
-    await asyncio.wait_for(drain, 10)
+    await asyncio.wait_for(drain, DEADLINE)
     assert bench.engine.entered("step") == 1
     assert bench.engine.entered("decode") == 0
     await settle()
@@ -128,7 +128,7 @@ async def test_after_the_grace_a_bind_is_cancelled(bench: Bench) -> None:
     bench.binder.hold()
     clients = [bench.submit(seed) for seed in (0, 1)]
     await until(lambda: len(bench.binder.requested) == 1)
-    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    await asyncio.wait_for(bench.scheduler.drain(0), DEADLINE)
     for client in clients:
         await client.ended()
         assert_draining(client)
@@ -147,7 +147,7 @@ async def test_a_binding_that_arrives_with_the_end_of_the_grace_is_released(
     bench.binder.free()
     for _ in range(turns):
         await asyncio.sleep(0)
-    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    await asyncio.wait_for(bench.scheduler.drain(0), DEADLINE)
     await client.ended()
     await settle()
     assert_nothing_leaks(bench)
@@ -160,7 +160,7 @@ async def test_a_drain_during_a_cancelled_bind_leaves_no_task(bench: Bench) -> N
     await until(lambda: len(bench.binder.requested) == 1)
     client.leave()
     await until(lambda: bench.binder.cancelled == 1)
-    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    await asyncio.wait_for(bench.scheduler.drain(0), DEADLINE)
     await until(lambda: bench.tasks() == set())
     await settle()
     assert_nothing_leaks(bench)
@@ -172,5 +172,5 @@ async def test_the_drain_returns_after_a_cancelled_bind_has_ended(bench: Bench) 
     bench.binder.cancel_seconds = 0.05
     bench.submit(0)
     await until(lambda: len(bench.binder.requested) == 1)
-    await asyncio.wait_for(bench.scheduler.drain(0), 10)
+    await asyncio.wait_for(bench.scheduler.drain(0), DEADLINE)
     assert_nothing_leaks(bench)

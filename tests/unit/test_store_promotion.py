@@ -10,7 +10,7 @@ import pytest
 from inference_server.adapters import binder as binder_module
 from inference_server.adapters.records import AdapterWeight
 from inference_server.adapters.slot_state import SlotState
-from tests.support.fakes import settle, until
+from tests.support.fakes import DEADLINE, settle, until
 from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart_contract.status import Reason
 
@@ -22,7 +22,7 @@ async def bench() -> StoreBench:
 
 async def next_promotion(bench: StoreBench) -> str:
     """Returns the next name that the manager is asked to load."""
-    return await asyncio.wait_for(bench.session.promotions.get(), 5)
+    return await asyncio.wait_for(bench.session.promotions.get(), DEADLINE)
 
 
 async def test_an_absent_adapter_is_promoted_and_awaited(bench: StoreBench) -> None:
@@ -33,7 +33,7 @@ async def test_an_absent_adapter_is_promoted_and_awaited(bench: StoreBench) -> N
     await bench.publish("a")
     assert not waiting.done()
     await bench.publish("b")
-    binding = await asyncio.wait_for(waiting, 5)
+    binding = await asyncio.wait_for(waiting, DEADLINE)
     assert [pin.content.entry.name for pin in binding.pins] == ["b", "here", "a"]
     assert bench.session.promotions.empty(), "each is asked for once"
     bench.binder.release(binding)
@@ -50,7 +50,7 @@ async def test_adapters_pinned_while_others_load_are_not_evicted(bench: StoreBen
     assert bench.store.slots.published("here") is not None
     await bench.publish("here", 1)
     await bench.publish("a")
-    binding = await asyncio.wait_for(waiting, 5)
+    binding = await asyncio.wait_for(waiting, DEADLINE)
     assert binding.pins[0].content.entry == entry("here", 0), "the version first seen"
 
 
@@ -62,7 +62,7 @@ async def test_a_manager_that_loses_a_promotion_is_asked_again(
     waiting = bench.binding("a")
     assert [await next_promotion(bench) for _ in range(3)] == ["a", "a", "a"]
     await bench.publish("a")
-    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, DEADLINE))
 
 
 async def end_by(bench: StoreBench, how: str) -> None:
@@ -116,7 +116,7 @@ async def test_the_next_manager_serves_waiting_requests(bench: StoreBench) -> No
     waiting = bench.binding("a")
     assert await next_promotion(bench) == "a"
     await bench.publish("a")
-    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, DEADLINE))
 
 
 async def test_a_request_keeps_waiting_while_the_manager_restarts(bench: StoreBench) -> None:
@@ -129,7 +129,7 @@ async def test_a_request_keeps_waiting_while_the_manager_restarts(bench: StoreBe
     bench.session = bench.store.attach()
     assert await next_promotion(bench) == "a", "at once: only the dead manager was asked before"
     await bench.publish("a")
-    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, DEADLINE))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_with_every_slot_pinned_a_promotion_waits_for_a_release(
     bench.binder.release(running)
     assert await next_promotion(bench) == "e"
     await bench.publish("e")
-    binding = await asyncio.wait_for(waiting, 5)
+    binding = await asyncio.wait_for(waiting, DEADLINE)
     bench.binder.release(binding)
 
 
@@ -196,7 +196,7 @@ async def test_running_images_are_awaited_however_long_they_take(
     bench.binder.release(running)
     assert await next_promotion(bench) == "e"
     await bench.publish("e")
-    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, DEADLINE))
 
 
 async def test_slots_that_a_dead_writer_holds_are_not_awaited_for_ever(
@@ -228,7 +228,7 @@ async def test_a_reserved_slot_is_not_free(bench: StoreBench) -> None:
     bench.store.abandon(bench.session.id, coming.index, coming.generation)
     assert await next_promotion(bench) == "e"
     await bench.publish("e")
-    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, DEADLINE))
     bench.binder.release(running)
 
 
@@ -242,7 +242,7 @@ async def test_a_lost_lease_is_noticed_while_images_wait(
     waiting = bench.binding("a")
     await until(lambda: stuck.state is SlotState.QUARANTINE)
     await bench.publish("a")
-    bench.binder.release(await asyncio.wait_for(waiting, 5))
+    bench.binder.release(await asyncio.wait_for(waiting, DEADLINE))
 
 
 def nothing(bench: StoreBench) -> None:

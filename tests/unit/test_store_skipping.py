@@ -8,6 +8,7 @@ import pytest
 
 from inference_server.adapters.binding import Binding
 from inference_server.adapters.records import AdapterWeight, Skipped
+from tests.support.fakes import DEADLINE
 from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart_contract.status import Reason
 
@@ -50,7 +51,7 @@ async def test_the_good_one_is_loaded_first(bench: StoreBench) -> None:
     waiting = bench.binding("bad", "good")
     assert await bench.session.promotions.get() == "good"
     await bench.publish("good")
-    binding = await asyncio.wait_for(waiting, 5)
+    binding = await asyncio.wait_for(waiting, DEADLINE)
     assert (names(binding), binding.skipped) == (["good"], (REFUSED,))
     assert bench.session.promotions.empty()
 
@@ -59,7 +60,7 @@ async def test_an_adapter_that_turns_out_bad_while_awaited_is_skipped(bench: Sto
     waiting = bench.binding("good")
     await bench.session.promotions.get()
     bench.report(entry("good", refusal="NaN"))
-    binding = await asyncio.wait_for(waiting, 5)
+    binding = await asyncio.wait_for(waiting, DEADLINE)
     assert binding.pins == ()
     assert [skipped.name for skipped in binding.skipped] == ["good"]
 
@@ -73,7 +74,7 @@ async def test_an_adapter_that_turns_out_good_while_another_is_awaited_is_used(
     assert await bench.session.promotions.get() == "bad"
     for name in ("good", "bad"):
         await bench.publish(name)
-    binding = await asyncio.wait_for(waiting, 5)
+    binding = await asyncio.wait_for(waiting, DEADLINE)
     assert (names(binding), binding.skipped) == (["bad", "good"], ())
 
 
@@ -106,7 +107,7 @@ async def test_a_file_that_is_being_read_is_not_missing(skip_bad: bool) -> None:
     bench.report(entry("new"))
     waiting = bench.binding("new")
     await bench.publish("new")
-    assert names(await asyncio.wait_for(waiting, 5)) == ["new"]
+    assert names(await asyncio.wait_for(waiting, DEADLINE)) == ["new"]
 
 
 async def test_a_server_that_does_not_skip_fails() -> None:

@@ -15,6 +15,7 @@ from inference_server.adapters.metrics import Count
 from inference_server.adapters.records import AdapterState, AdapterWeight, FileEntry
 from inference_server.service.adapter_service import _adapter
 from inference_server.service.segment_service import _waiting
+from tests.support.fakes import DEADLINE
 from tests.support.store_bench import StoreBench, entry, make_bench, refused
 from wuliart.internal.v1 import segment_pb2
 from wuliart_client._adapters import AdapterState as Shown
@@ -85,7 +86,7 @@ async def test_watchers_see_the_change_and_a_refusal_is_counted_once(bench: Stor
     report(bench, entry("bad", refusal="rank 99"), waits=(waiting("bad"), waiting("ink", "zeros")))
     kinds = []
     for _ in range(4):
-        change = await asyncio.wait_for(anext(changes), 5)
+        change = await asyncio.wait_for(anext(changes), DEADLINE)
         kinds.append((change.kind, change.adapters[0].entry.waiting_reason))
     assert kinds == [
         (ChangeKind.REFUSED, ""), (ChangeKind.ADDED, WHY),
