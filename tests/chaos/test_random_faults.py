@@ -16,10 +16,11 @@ import grpc
 import httpx
 import pytest
 
-from scripts.processes import free_port, stolen_ticks
+from scripts.processes import stolen_ticks
 from tests.chaos.clients import LoadClients
 from tests.chaos.supervisor import NAMES, Supervisor
 from tests.chaos.world import PATIENCE, World
+from tests.support.ports import free_port
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
     GenerateImageRequest,

@@ -16,8 +16,8 @@ import openai
 import pytest
 from PIL import Image
 
-from scripts.processes import free_port
 from tests.e2e.conftest import LiveService
+from tests.support.ports import free_port
 from wuliart_client import read_recipe
 
 

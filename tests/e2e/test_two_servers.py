@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.processes import Service, free_port
+from scripts.processes import Service
 from tests.e2e.conftest import PATIENCE, LiveService, layout_of
+from tests.support.ports import free_port
 from wuliart_client import Client
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.processes import free_port
 from tests.support.installed import DEADLINE, ROOT, Builder, Environment
+from tests.support.ports import free_port
 
 CLIENT_PACKAGES = {"wuliart", "wuliart_client", "wuliart_contract", "wuliart_process"}
 CLIENT_REQUIREMENTS = {

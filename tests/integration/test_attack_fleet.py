@@ -18,7 +18,6 @@ import grpc
 import pytest
 
 from inference_server.service.rpc_server import MAX_STREAMS, WINDOW_BYTES
-from scripts.processes import free_port
 from tests.support.http2_client import (
     END_HEADERS,
     END_STREAM,
@@ -31,6 +30,7 @@ from tests.support.http2_client import (
     header_block,
     message,
 )
+from tests.support.ports import free_port
 from tests.support.ray_alone import ray_alone
 from wuliart_contract.limits import MAX_REQUEST_BYTES
 

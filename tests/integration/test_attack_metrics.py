@@ -19,6 +19,7 @@ from inference_server.service.exporter import start_exporter
 from inference_server.service.http_server import MAX_CONNECTIONS
 from tests.support.fakes import DEADLINE
 from tests.support.http2_client import connected, message
+from tests.support.ports import free_port
 from tests.support.served_process import Served, served
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
@@ -31,11 +32,6 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     stop = start_exporter(f"127.0.0.1:{port}", lambda: (), ["Metrics.Example"])
     yield port
     await asyncio.to_thread(stop)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def get(port: int, host: str = "localhost", path: str = "/metrics") -> http.client.HTTPResponse:

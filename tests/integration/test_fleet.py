@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.load import Load
-from scripts.processes import free_port
+from tests.support.ports import free_port
 from tests.support.ray_alone import ray_alone
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
@@ -38,7 +38,6 @@ local_fleet = pytest.importorskip("scripts.local_fleet", reason="needs the extra
 
 REPLICAS = 2
 QUEUE = 4
-METRICS = free_port()
 ADAPTERS = ("ink", "neon", "pixel")
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 STORE = Path(__file__).parents[2] / "loras"
@@ -55,7 +54,13 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def metrics() -> int:
+    """Port of the front's metrics."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, metrics: int) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("loras")
     for name in ADAPTERS:
         shutil.copy(STORE / f"{name}.safetensors", folder)
@@ -65,7 +70,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         replica=local_fleet.StubReplica,
         environment={"STUB_SECONDS": "0.4"},
         slots=1,
-        door=("--queue", str(QUEUE), "--metrics", f"127.0.0.1:{METRICS}"),
+        door=("--queue", str(QUEUE), "--metrics", f"127.0.0.1:{metrics}"),
     )
     with ray_alone(), running:
         yield running
@@ -135,10 +140,10 @@ def test_more_adapters_than_one_replica_holds_are_all_used_and_listed_once(clien
             assert client.generate_image("a boat", adapters=[name]).adapters[0].name == name
 
 
-def test_one_scrape_is_the_whole_fleet(fleet: Any, client: Client) -> None:
+def test_one_scrape_is_the_whole_fleet(metrics: int, client: Client) -> None:
     def scrape() -> dict[str, dict[tuple[str, str], float]]:
         """Returns samples by name, then by replica and the value of the other label."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5) as answer:
             text = answer.read().decode()
         found: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
         for family in text_string_to_metric_families(text):

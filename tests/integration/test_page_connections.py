@@ -20,15 +20,11 @@ import pytest
 import trustme
 
 from tests.support.fakes import DEADLINE
+from tests.support.ports import free_port
 from wuliart_process.bounded_listener import BoundedListener
 
 DESCRIPTORS = 160
 """Descriptor limit of the page in these tests, so that few connections use them up."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
