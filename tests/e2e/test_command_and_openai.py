@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,22 @@ import openai
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import LiveService
+from inference_server.config import EMBEDDED_MODEL
+from tests.e2e.conftest import LiveService, running
 from tests.support.ports import free_port
 from wuliart_client import read_recipe
 
 
-@pytest.fixture
-def with_ink(trained: LiveService) -> LiveService:
-    trained.drop("ink", trained.adapter_file(1))
-    trained.wait_usable("ink")
-    return trained
+@pytest.fixture(scope="module")
+def with_ink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """The embedded model, started once: no test here changes the service."""
+    with running(tmp_path_factory.mktemp("live"), EMBEDDED_MODEL) as live:
+        live.drop("ink", live.adapter_file(1))
+        live.wait_usable("ink")
+        yield live
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def openai_client(with_ink: LiveService) -> openai.OpenAI:
     port = free_port()
     with_ink.service.start_web(port)

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import LiveService
+from tests.e2e.conftest import LiveService, running
 from tests.support.bad_lora_files import BAD_FILES
 from wuliart_client import AdapterNotFound, AdapterRefused, AdapterState
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Iterator[LiveService]:
+    with running(tmp_path_factory.mktemp("live"), small_model) as service:
+        yield service
+
+
+@pytest.fixture
+def live(shared: LiveService) -> Iterator[LiveService]:
+    """One service for all tests here, with an empty folder at the start of each."""
+    yield shared
+    for path in shared.loras.rglob("*.safetensors"):
+        path.unlink()
+    shared.wait(lambda: not shared.client.adapters(), "all adapters gone")
 
 
 def sha256(data: bytes) -> str:
