@@ -199,6 +199,8 @@ class FakeImageServer(
         self._server: grpc.Server | None = None
 
     def start(self) -> None:
+        # A server that still stops would remove the socket of the next one.
+        self.stop()
         self.socket.unlink(missing_ok=True)
         server = grpc.server(ThreadPoolExecutor(8))
         image_generation_pb2_grpc.add_ImageGenerationServiceServicer_to_server(self, server)
