@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import random
+
 from training.data.captions import COLOURS
-from training.data.prose.description import Subject
+from training.data.prose.description import Description, Subject
 from training.data.prose.drawing import pick
 from training.data.prose.paints import PAINTS
-from training.data.prose.speech import AIR, Speech, weighted
+from training.data.prose.speech import AIR, Names, Speech, weighted
+from training.data.prose.templates import Lists
 
-NUMBERS = {1: ("一", "一", "一", "1"), 2: ("两", "两", "2"), 3: ("三", "三", "3"), 4: ("四", "4")}
-PAIR_SHARE = 0.1
-"""Share of two equal subjects that are "a pair"."""
+NUMBERS = {2: ("两", "两", "2"), 3: ("三", "三", "3"), 4: ("四", "四", "4")}
+DIGIT_SHARE = 0.08
+"""Share of single subjects counted with a digit."""
+PAIR_SHARE, SOME_SHARE = 0.1, 0.04
+"""Shares of two equal subjects that are "a pair", and of several whose number is left open."""
+SOME = ("几{0}", "好几{0}", "一些", "一群")
 MEASURE = "个"
 """For names whose measure word is not certain."""
 
 SYNTAX = {"bare": 14, "phrase": 24, "ask": 17, "tags": 17, "sentence": 16, "prose": 12}
 OPEN_KINDS = weighted(SYNTAX)
 GROUND_KINDS = weighted(SYNTAX | {"product": 30})
-"""Kinds of captions of subjects as often as their weights; the latter for a plain ground."""
+SETTING_KINDS = weighted(SYNTAX | {"scened": 12})
+"""Kinds of captions of subjects as often as their weights: in general, and for a plain ground or
+a setting."""
 
 NAME_SHARE = 0.6
 """Share of bare captions that are the name alone."""
+USUAL_SHARE = 0.25
+"""Share of plain grounds that are told by the usual words: 白色背景上."""
 ADJECTIVE_SHARE = 0.18
 AFTER_SHARE = 0.15
-"""Shares of noun phrases with a meaningless adjective, and with the colour or size behind."""
+"""Shares of noun phrases with a meaningless adjective, and with the colour or size at the end."""
 OMITTED_SHARE = 0.3
 """Share of colours said without 的: 红色汽车."""
 STORY_SHARE = 0.2
@@ -38,26 +48,43 @@ class Chinese(Speech):
 
     NAMES, PLACES, COMMA = "chinese", "chinese_places", "，"
 
+    def __init__(
+        self, description: Description, names: Names, lists: Lists, rng: random.Random
+    ) -> None:
+        super().__init__(description, names, lists, rng)
+        self._tail = ""
+        """What is added at the end: a colour or size that the noun phrase has not."""
+
     def caption(self) -> str:
         """Returns the caption without a full stop, before typing mistakes."""
         shown = self.description
         if not shown.subjects:
             return self.scene_only()
-        placed = self.placed()
-        which = "placed" if placed else "open"
-        kind = pick(self.rng, GROUND_KINDS if shown.ground is not None else OPEN_KINDS)
+        which = "placed" if self.placed() else "open"
         if shown.side is not None or shown.relation is not None:
-            text = self.say(f"{'related' if shown.side is None else 'sided'} {which}")
-            return self.long(text) if kind == "prose" else self.ended(text)
+            kinds = OPEN_KINDS
+        elif shown.ground is not None:
+            kinds = GROUND_KINDS
+        else:
+            kinds = OPEN_KINDS if shown.setting is None else SETTING_KINDS
+        kind = pick(self.rng, kinds)
+        if shown.side is not None or shown.relation is not None:
+            name = f"{'related' if shown.side is None else 'sided'} {which}"
+        elif kind == "prose":
+            told = which == "placed" and self.rng.random() < STORY_SHARE
+            name = "story" if told else f"core {which}"
+        else:
+            name = kind if kind in ("scened", "product") else f"{kind} {which}"
+        bare = name == "bare open" and self.rng.random() < NAME_SHARE
+        text = self._n() if bare else self.say(name)
+        text += self._tail
         if kind == "prose":
-            told = placed and self.rng.random() < STORY_SHARE
-            return self.long(self.say("story" if told else f"core {which}"))
-        if kind == "product":
-            return self.ended(self.say(kind))
-        if kind == "bare" and not placed and self.rng.random() < NAME_SHARE:
-            return self._n()
-        text = self.say(f"{kind} {which}")
-        return text if kind == "tags" else self.ended(text)
+            return self.long(text)
+        return text if kind == "tags" or bare else self.ended(text)
+
+    def lit_scene(self) -> str | None:
+        """None: Chinese tells the light of a scene like that of a subject."""
+        return None
 
     def long(self, core: str) -> str:
         """The core amid many phrases, or before sentences, that say nothing of what is seen."""
@@ -74,47 +101,41 @@ class Chinese(Speech):
 
     # Subjects.
 
-    def _noun(self, subject: Subject) -> tuple[str, str]:
-        """The noun with its adjectives, and a frame "{0}" for what is said around the phrase."""
-        rng = self.rng
-        noun, frame = self.names(subject), "{0}"
+    def _noun(self, subject: Subject) -> str:
+        """The noun with its adjectives."""
+        rng, noun = self.rng, self.names(subject)
+        if rng.random() < ADJECTIVE_SHARE:
+            kind = self.group_list("adjective", subject) if rng.random() < 0.5 else "adjective"
+            noun = self.choose(kind) + noun
         after = rng.random()
         if subject.paint is not None:
             colour = pick(rng, PAINTS[subject.paint].chinese)
             if not colour.endswith("色"):
                 noun = colour + noun
             elif after < AFTER_SHARE:
-                frame = self.choose("paint after").replace("{c}", colour)
+                self._tail = f"，{self.choose('tail paint').format(c=colour)}"
             else:
                 noun = f"{colour}{noun}" if rng.random() < OMITTED_SHARE else f"{colour}的{noun}"
-        if rng.random() < ADJECTIVE_SHARE:
-            general = rng.random() < 0.5
-            kind = "adjective" if general else self.group_list("adjective", subject)
-            noun = self.choose(kind) + noun
         if subject.size is not None:
             if after > 1 - AFTER_SHARE:
-                frame = self.choose(f"size after {subject.size}")
+                self._tail += f"，{self.choose(f'tail {subject.size}')}"
             else:
                 noun = self.choose(f"size {subject.size}") + noun
-        return noun, frame
+        return noun
 
     def _phrase(self, subject: Subject, *, numbered: bool = True) -> str:
         """The noun with number and measure word: "一只狐狸"; only the noun if not numbered."""
-        noun, frame = self._noun(subject)
+        rng, noun = self.rng, self._noun(subject)
         count, measure = subject.count, subject.concept.measure or MEASURE
         if count > 1:
-            if count == 2 and self.rng.random() < PAIR_SHARE:
-                number = "一对"
-            else:
-                number = pick(self.rng, NUMBERS[count]) + measure
-        elif not numbered or subject.concept.kind == "the" or noun.startswith("一"):
-            number = ""
-        else:
-            number = pick(self.rng, NUMBERS[1]) + measure
-        return frame.format(number + noun)
-
-    def _bare(self, subject: Subject) -> str:
-        return self._phrase(subject, numbered=False)
+            if rng.random() < SOME_SHARE:
+                return pick(rng, SOME).format(measure) + noun
+            if count == 2 and rng.random() < PAIR_SHARE:
+                return f"一对{noun}"
+            return pick(rng, NUMBERS[count]) + measure + noun
+        if not numbered or subject.concept.kind == "the" or noun.startswith("一"):
+            return noun
+        return ("1" if rng.random() < DIGIT_SHARE else "一") + measure + noun
 
     def _a(self) -> str:
         return self._joined(numbered=True)
@@ -135,11 +156,11 @@ class Chinese(Speech):
         return self.choose(f"pair {name}").format("", first, second)
 
     def _doing(self) -> str:
-        subjects = self.description.subjects
-        if self.description.setting in AIR:
-            return self.choose("doing air")
-        groups = {self.group_list("doing", subject) for subject in subjects}
-        return self.choose(groups.pop() if len(groups) == 1 else "doing things")
+        setting = self.description.setting
+        if setting in AIR:
+            return self.choose("doing underwater" if setting == "underwater" else "doing air")
+        groups = {self.group_list("doing", subject) for subject in self.description.subjects}
+        return self.choose(groups.pop() if len(groups) == 1 else "doing")
 
     # Places.
 
@@ -147,7 +168,7 @@ class Chinese(Speech):
         """Where it is, as it stands before 有 and 的: place and light, or ground."""
         shown = self.description
         if shown.ground is not None:
-            return self.say("ground")
+            return self.usually("ground", USUAL_SHARE)
         if shown.setting is None:
             return self.light_word(self.PLACES)
         place = self.setting_word(self.PLACES)
@@ -155,6 +176,18 @@ class Chinese(Speech):
             return place
         light = self.light_word(self.PLACES)
         return f"{light}的{place}" if self.rng.random() < 0.6 else f"{light}{place}"
+
+    def _b(self) -> str:
+        """Where it is as a noun: 白色, 雪景, 月光下的雪景."""
+        shown = self.description
+        if shown.ground is not None:
+            return self._colour()
+        return self._scene() if shown.setting is not None else self.light_word(self.NAMES)
+
+    def _scene(self) -> str:
+        """The setting's name, with the light before it if there is one."""
+        name = self.setting_word(self.NAMES)
+        return name if self.description.light is None else f"{self.light_word(self.PLACES)}的{name}"
 
     def _colour(self) -> str:
         assert self.description.ground is not None

@@ -2,59 +2,51 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from training.data.captions import COLOURS, with_article
-from training.data.prose.description import Subject
+from training.data.prose.description import Description, Subject
 from training.data.prose.drawing import pick
+from training.data.prose.nouns import article_kind, is_plural, scene_phrase
 from training.data.prose.paints import PAINTS
 from training.data.prose.plurals import plural
-from training.data.prose.speech import AIR, Speech, weighted
+from training.data.prose.speech import AIR, UNDER_ROOF, Names, Speech, weighted
+from training.data.prose.templates import Lists
 
 NUMBERS = {
-    1: ("one", "1", "a single"),
-    2: ("two", "2", "two", "a pair of", "a couple of", "2x"),
-    3: ("three", "3", "three", "a trio of", "a group of three", "3x"),
-    4: ("four", "4", "four", "a group of four", "4x"),
+    2: ("two", "2", "two", "2", "a pair of", "a couple of", "2x"),
+    3: ("three", "3", "three", "3", "a trio of", "a group of three", "3x"),
+    4: ("four", "4", "four", "4", "a group of four", "4x"),
 }
 BARE_NUMBERS = {2: ("two", "2"), 3: ("three", "3"), 4: ("four", "4")}
 TIMES = ("{0} x{1}", "{0}, {1} of them", "{0} ({1})")
-TIMES_SHARE = 0.05
-
-PLURAL_LIKE = frozenset({"dice", "people"})
-THE = frozenset(
-    {
-        *("woods", "alps", "sahara", "sea", "ocean", "high seas", "open water", "deep sea"),
-        *("seaside", "seashore", "coast", "seabed", "ocean floor", "sky", "blue sky", "night sky"),
-        *("universe", "galaxy", "cosmos", "moon surface", "lunar surface", "surface of the moon"),
-        *("setting sun", "evening glow", "countryside", "jungle", "rainforest", "rain", "fog"),
-        *("mist", "spotlight", "desert", "highway", "open road", "starry sky", "city", "forest"),
-    }
-)
-MASS = frozenset(
-    {
-        *("snow", "fall foliage", "golden autumn", "open water", "space", "outer space", "rain"),
-        *("wet weather", "fog", "mist", "haze", "downtown", "under the sea", "indoors"),
-        *("grassland", "dusk", "sundown", "starlight", "countryside", "heaven", "woodland"),
-    }
-)
-"""Names of scenes that take "the", and those that take no article."""
+SOME = ("some", "a few", "several", "many")
+TIMES_SHARE, SOME_SHARE = 0.05, 0.05
+"""Shares of numbers behind the noun, and of plurals whose number is left open."""
+ONE = ("one", "1", "a single")
+THE = ("the", "the", "the", "my", "our", "this")
+ONE_SHARE, THE_SHARE = 0.05, 0.07
 
 SYNTAX = {
     **{"bare": 12, "phrase": 22, "ask": 15, "tags": 16, "sentence": 18, "headline": 3},
     **{"prose": 14},
 }
-GROUND_SYNTAX = SYNTAX | {"product": 30}
-SETTING_SYNTAX = SYNTAX | {"scened": 16}
-"""Kinds of captions of subjects with their weights; the latter for a plain ground or a setting."""
+OPEN_KINDS = weighted(SYNTAX)
+GROUND_KINDS = weighted(SYNTAX | {"product": 30})
+SETTING_KINDS = weighted(SYNTAX | {"scened": 16})
+"""Kinds of captions of subjects as often as their weights: in general, and for a plain ground or
+a setting."""
 
 NAME_SHARE = 0.7
 """Share of bare captions that are the name alone."""
-ADJECTIVE_SHARE = 0.16
-AFTER_SHARE = 0.2
+USUAL_SHARE = 0.25
+"""Share of plain grounds that are told by the usual words: "on a white background"."""
+ADJECTIVE_SHARE = 0.18
+AFTER_SHARE = 0.15
 """Shares of noun phrases with a meaningless adjective, and with the colour or size behind."""
-THE_SHARE = 0.06
-ONE_SHARE = 0.06
+LIT_SHARE = 0.35
+"""Share of scenes with a light that are told by it: "sunset over the mountains"."""
 STORY_SHARE = 0.15
 SENTENCES_SHARE = 0.3
 """Shares of long captions told in sentences from the start, and only after the first."""
@@ -63,13 +55,16 @@ PROSE_WORDS = (28, 66)
 MOST_PHRASES = 18
 
 
-OPEN_KINDS, GROUND_KINDS, SETTING_KINDS = map(weighted, (SYNTAX, GROUND_SYNTAX, SETTING_SYNTAX))
-
-
 class English(Speech):
     """One English caption in the making."""
 
     NAMES, PLACES, COMMA = "english", "english_places", ", "
+
+    def __init__(
+        self, description: Description, names: Names, lists: Lists, rng: random.Random
+    ) -> None:
+        super().__init__(description, names, lists, rng)
+        self.nouns = [names(subject) for subject in description.subjects]
 
     def caption(self) -> str:
         """Returns the caption, uncapitalized and without a full stop, before typing mistakes."""
@@ -95,7 +90,12 @@ class English(Speech):
         text = self.say(f"{kind} {which}")
         return text if kind == "tags" else self.ended(text)
 
-    # Long captions.
+    def lit_scene(self) -> str | None:
+        """A scene told by its light: "sunset over the mountains"; None elsewhere."""
+        shown = self.description
+        if shown.light is None or shown.setting in UNDER_ROOF or self.rng.random() > LIT_SHARE:
+            return None
+        return self.say(f"scene {shown.light}")
 
     def long(self, core: str) -> str:
         """The core amid many phrases, or before sentences, that say nothing of what is seen."""
@@ -115,118 +115,116 @@ class English(Speech):
 
     # Subjects.
 
-    def _noun(self, subject: Subject) -> str:
-        """The noun with its adjectives, in the plural where there are several."""
-        rng = self.rng
-        name = self.names(subject)
+    def _noun(self, index: int) -> tuple[str, str]:
+        """The noun with its adjectives, in the plural where there are several, and its kind."""
+        rng, subject, name = self.rng, self.description.subjects[index], self.nouns[index]
+        kind = article_kind(name, subject.concept.kind)
         if subject.count > 1 and name.isascii():
             name = plural(name)
-        chance = rng.random()
-        after = chance < AFTER_SHARE
+        after = rng.random()
         if subject.paint is not None:
             colour = pick(rng, PAINTS[subject.paint].english)
-            if after:
-                name = pick(rng, self.lists["paint after"]).format(name, c=colour)
+            if after < AFTER_SHARE:
+                name = self.choose("paint after").format(name, c=colour)
             else:
                 name = f"{colour} {name}"
         if rng.random() < ADJECTIVE_SHARE:
-            name = f"{self._adjective(subject)} {name}"
+            name = f"{self.adjective(subject)} {name}"
         if subject.size is not None:
-            if chance > 1 - AFTER_SHARE:
-                name = pick(rng, self.lists[f"size after {subject.size}"]).format(name)
+            if after > 1 - AFTER_SHARE:
+                name = self.choose(f"size after {subject.size}").format(name)
+                kind = "some" if name.startswith("a ") else kind
             else:
-                name = f"{pick(rng, self.lists[f'size {subject.size}'])} {name}"
-        return name
+                name = f"{self.choose(f'size {subject.size}')} {name}"
+        return name, kind
 
-    def _adjective(self, subject: Subject) -> str:
-        general = self.rng.random() < 0.5
-        return self.choose("adjective" if general else self.group_list("adjective", subject))
-
-    def _phrase(self, subject: Subject) -> str:
+    def _phrase(self, index: int) -> str:
         """The noun with its article or number."""
-        rng, noun = self.rng, self._noun(subject)
-        if subject.count > 1:
-            number = str(subject.count)
-            if rng.random() < TIMES_SHARE:
-                return pick(rng, TIMES).format(noun, number)
-            return f"{pick(rng, NUMBERS[subject.count])} {noun}"
-        kind = subject.concept.kind
+        rng, count = self.rng, self.description.subjects[index].count
+        noun, kind = self._noun(index)
         chance = rng.random()
-        if chance < THE_SHARE:
-            return f"the {noun}"
-        if chance < THE_SHARE + ONE_SHARE and kind == "one":
-            return f"{pick(rng, NUMBERS[1])} {noun}"
-        if noun.startswith("a "):
-            return noun
+        if count > 1:
+            if chance < TIMES_SHARE:
+                return pick(rng, TIMES).format(noun, count)
+            if chance < TIMES_SHARE + SOME_SHARE:
+                return f"{pick(rng, SOME)} {noun}"
+            return f"{pick(rng, NUMBERS[count])} {noun}"
+        if kind == "one" and chance < THE_SHARE + ONE_SHARE:
+            return f"{pick(rng, ONE if chance < ONE_SHARE else THE)} {noun}"
         return with_article(noun, kind)
 
-    def _bare(self, subject: Subject) -> str:
-        noun = self._noun(subject)
-        if subject.count > 1:
-            return f"{pick(self.rng, BARE_NUMBERS[subject.count])} {noun}"
-        return noun
+    def _bare(self, index: int) -> str:
+        noun, _ = self._noun(index)
+        count = self.description.subjects[index].count
+        if count == 1 or self.rng.random() < SOME_SHARE:
+            return noun
+        return f"{pick(self.rng, BARE_NUMBERS[count])} {noun}"
 
     def _a(self) -> str:
         return self._joined(self._phrase)
 
     def _n(self) -> str:
-        return self._joined(self._bare)
+        return self._joined(self._bare, "bare pair")
 
-    def _a1(self) -> str:
-        return self._phrase(self.description.subjects[0])
+    def _ai(self) -> str:
+        """The subjects with what they do: "a fox sitting"."""
+        phrase = self._a()
+        if self.description.relation is not None or phrase.endswith((")", "close up")):
+            return phrase
+        doing = self._verb(0, several=True)
+        return f"{phrase} {doing.removeprefix('are ')}" if doing.startswith("are ") else phrase
 
-    def _joined(self, phrase: Callable[[Subject], str]) -> str:
-        """The subjects with their relation."""
-        shown = self.description
-        if len(shown.subjects) == 1:
-            return phrase(shown.subjects[0])
-        first, second = (phrase(subject) for subject in shown.subjects)
+    def _joined(self, phrase: Callable[[int], str], own: str = "") -> str:
+        """The subjects with their relation; some ways of it are for `own` lists of bare nouns."""
+        if len(self.nouns) == 1:
+            return phrase(0)
         name, swapped = self.swapped()
-        if swapped:
-            first, second = second, first
-        # Slots named by digits would be positions to `format`; "{1}" is the first subject.
-        return pick(self.rng, self.lists[f"pair {name}"]).format("", first, second)
+        first, second = (phrase(1), phrase(0)) if swapped else (phrase(0), phrase(1))
+        kind = f"{own} {name}"
+        if kind not in self.lists or self.rng.random() < 0.6:
+            kind = f"pair {name}"
+        # "{1}" is the first subject.
+        return self.choose(kind).format("", first, second)
 
     # Sentences.
 
-    def _is(self) -> str:
-        return "are" if len(self.description.subjects) > 1 else self._be(0)
+    def _several(self, index: int) -> bool:
+        """True if the verb is in the plural: "two dogs are", "grapes are", "garlic is"."""
+        return self.description.subjects[index].count > 1 or is_plural(self.nouns[index])
 
     def _be(self, index: int) -> str:
-        return "are" if _several(self.description.subjects[index]) else "is"
+        return "are" if self._several(index) else "is"
+
+    def _is(self) -> str:
+        return "are" if len(self.nouns) > 1 else self._be(0)
 
     def _there(self) -> str:
-        return f"there {self._is() if len(self.description.subjects) < 2 else self._be(0)}"
+        return f"there {self._be(0)}"
 
     def _verb(self, index: int, *, several: bool) -> str:
-        rng, shown = self.rng, self.description
-        group = f"verb {shown.subjects[index].concept.group}"
-        if shown.setting is None:
-            name = "verb open"
-        elif shown.setting in AIR:
-            name = "verb air"
-        elif group in self.lists and rng.random() < 0.6:
+        shown = self.description
+        subject = shown.subjects[index]
+        group = f"verb {subject.concept.group}"
+        if shown.setting in AIR:
+            name = "verb underwater" if shown.setting == "underwater" else "verb air"
+        elif group in self.lists and self.rng.random() < 0.7:
             name = group
         else:
-            name = "verb"
-        singular, _, more = pick(rng, self.lists[name]).partition("/")
-        return more if several else singular
+            name = "verb" if self.placed() else "verb open"
+        singular, _, plural_form = self.choose(name).partition("/")
+        return plural_form if several else singular
 
     def _clause(self) -> str:
         """A main clause: "a fox is sitting", "a cat sits to the left of a dog"."""
-        shown = self.description
-        subjects = shown.subjects
-        if len(subjects) == 1:
-            several = _several(subjects[0])
-            return f"{self._phrase(subjects[0])} {self._verb(0, several=several)}"
+        if len(self.nouns) == 1:
+            return f"{self._phrase(0)} {self._verb(0, several=self._several(0))}"
         name, swapped = self.swapped()
         first, second = (1, 0) if swapped else (0, 1)
-        several1, several2 = _several(subjects[first]), _several(subjects[second])
-        return pick(self.rng, self.lists[f"clause {name}"]).format(
-            a1=self._phrase(subjects[first]),
-            a2=self._phrase(subjects[second]),
-            verb1=self._verb(first, several=several1),
-            verb2=self._verb(second, several=several2),
+        return self.choose(f"clause {name}").format(
+            a1=self._phrase(first),
+            a2=self._phrase(second),
+            verb1=self._verb(first, several=self._several(first)),
+            verb2=self._verb(second, several=self._several(second)),
             verbs=self._verb(first, several=True),
             is1=self._be(first),
             is2=self._be(second),
@@ -239,7 +237,7 @@ class English(Speech):
     def _w(self) -> str:
         """Where it is: place, light, ground and side, as they follow a sentence."""
         ground = self.description.ground is not None
-        where = self.say("ground") if ground else self._place()
+        where = self.usually("ground", USUAL_SHARE) if ground else self._place()
         if self.description.side is None:
             return where
         side = self._side()
@@ -248,14 +246,14 @@ class English(Speech):
         return f"{where} {side}" if self.rng.random() < 0.5 else f"{side} {where}"
 
     def _place(self) -> str:
-        rng, shown = self.rng, self.description
+        shown = self.description
         if shown.setting is None:
             return "" if shown.light is None else self.light_word(self.PLACES)
         place = self.setting_word(self.PLACES)
         if shown.light is None:
             return place
         light = self.light_word(self.PLACES)
-        return f"{light} {place}" if rng.random() < 0.3 else f"{place} {light}"
+        return f"{light} {place}" if self.rng.random() < 0.3 else f"{place} {light}"
 
     def _t(self) -> str:
         tags = super()._t()
@@ -268,15 +266,13 @@ class English(Speech):
         name = self.setting_word(self.NAMES)
         return name if self.description.light is None else f"{self.light_word(self.NAMES)} {name}"
 
+    def _s0(self) -> str:
+        """The setting as a phrase: "a snowy landscape"."""
+        return scene_phrase(self.setting_word(self.NAMES))
+
     def _s(self) -> str:
-        """The setting as a phrase: "a snowy landscape at night"."""
-        name = self.setting_word(self.NAMES)
-        if name in THE:
-            text = f"the {name}"
-        elif name in MASS or name.endswith("s"):
-            text = name
-        else:
-            text = with_article(name, "one")
+        """The setting as a phrase with its light: "a snowy landscape at night"."""
+        text = self._s0()
         return text if self.description.light is None else f"{text} {self.light_word(self.PLACES)}"
 
     def _colour(self) -> str:
@@ -289,10 +285,7 @@ class English(Speech):
     def _ground(self) -> str:
         return self.say("ground tag")
 
-
-def _several(subject: Subject) -> bool:
-    """True if the verb is in the plural: "two dogs are", "grapes are", "garlic is"."""
-    name = subject.concept.english
-    return subject.count > 1 or (
-        subject.concept.kind == "some" and (name.endswith("s") or name in PLURAL_LIKE)
-    )
+    def adjective(self, subject: Subject) -> str:
+        """An adjective that says nothing of what is seen."""
+        name = self.group_list("adjective", subject)
+        return self.choose(name if self.rng.random() < 0.5 else "adjective")

@@ -21,12 +21,14 @@ NEIGHBOURS = {
 SENTENCE, UPPER, TITLE, LOWER = 0.3, 0.04, 0.05, 0.25
 """Shares of captions that start with a capital, or are all capitals, capitalized, or lower case.
 The rest keeps the case of names."""
-STOPS = (".", ".", ".", ".", "!", "!!", "...", "?", " ")
-CHINESE_STOPS = ("。", "。", "。", "！", "～", "…", "？", "!", " ")
+STOPS = (".", ".", ".", ".", ".", "!", "!!", "...", " ")
+CHINESE_STOPS = ("。", "。", "。", "。", "！", "～", "…", "!", " ")
 STOP_SHARE, SENTENCE_STOP_SHARE = 0.06, 0.5
 """Shares of captions with a stop at the end: in general, and of those with a capital."""
+NO_COMMA_SHARE = 0.03
 PLAIN_COMMA_SHARE = 0.1
-"""Share of Chinese captions typed with commas of the Latin keyboard, or spaces for them."""
+"""Shares of English captions typed without commas, and of Chinese ones typed with commas of the
+Latin keyboard, or spaces for them."""
 
 
 def mistyped(word: str, rng: random.Random) -> str:
@@ -61,9 +63,11 @@ def typed(text: str, rng: random.Random) -> str:
         text = text.upper()
         stops = SENTENCE_STOP_SHARE
     elif chance < SENTENCE + UPPER + TITLE:
-        text = text.title()
+        text = " ".join([word[:1].upper() + word[1:] for word in text.split(" ")])
     elif chance < SENTENCE + UPPER + TITLE + LOWER:
         text = text.lower()
+    if rng.random() < NO_COMMA_SHARE:
+        text = text.replace(",", "")
     return text + pick(rng, STOPS) if rng.random() < stops and text[-1:] not in "?!." else text
 
 

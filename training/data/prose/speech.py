@@ -18,6 +18,8 @@ LIGHTS = words.read(words.LIGHTS_TABLE)
 
 AIR = frozenset({"underwater", "sky", "night sky", "space"})
 """Settings without a ground: subjects float in them."""
+UNDER_ROOF = frozenset({"underwater", "sky", "room", "kitchen", "table"})
+"""Settings over which the sun does not set."""
 CLOUDED = frozenset({"rain", "fog", "underwater", "room", "kitchen", "table"})
 """Settings into which the sun does not shine."""
 DAY_WORDS = ("day", "morning", "blue sky", "蓝天", "晨")
@@ -40,6 +42,16 @@ TAG_COUNTS = (1, 1, 2, 2, 3, 4)
 ENDING_SHARE = 0.14
 """Share of short captions with such tags at the end."""
 LONG_SCENE_SHARE = 0.12
+"""Share of long captions among those of scenes."""
+USUAL_TAG_SHARE = 0.25
+"""Share of plain grounds that are told by the usual tag: "white background"."""
+THINGS = frozenset(
+    {
+        *("clothing", "music", "devices", "stationery", "tools", "household", "sports", "toys"),
+        *("celebration",),
+    }
+)
+"""Groups of concepts that are things one can hold, use or buy."""
 
 
 def weighted(weights: Mapping[str, int]) -> tuple[str, ...]:
@@ -117,6 +129,16 @@ class Speech:
         """Returns one text of a list as it stands."""
         return pick(self.rng, self.lists[name])
 
+    def usually(self, name: str, share: float) -> str:
+        """Returns a text as `say` does, but the first of the list for a share of captions."""
+        if self.rng.random() < share:
+            return self.lists[name][0].format_map(self)
+        return self.say(name)
+
+    def lit_scene(self) -> str | None:
+        """The caption of an image without subjects that tells it by its light, or None."""
+        raise NotImplementedError
+
     def swapped(self) -> tuple[str, bool]:
         """Name of the list for the relation, and True if the second subject comes first in it."""
         relation = self.description.relation
@@ -126,8 +148,9 @@ class Speech:
     def setting_word(self, column: str) -> str:
         """A word for the setting."""
         shown = self.description
-        choices = SETTING_WORDS[column][shown.setting, shown.light]
-        return pick(self.rng, choices)
+        word = pick(self.rng, SETTING_WORDS[column][shown.setting, shown.light])
+        # "A fox floats floating in the cosmos" says it twice.
+        return word.removeprefix("floating ")
 
     def light_word(self, column: str) -> str:
         """A word for the light."""
@@ -151,7 +174,7 @@ class Speech:
             return self.ended(self.say("plain scene"))
         if shown.setting is None:
             return self.ended(self.say("light scene"))
-        text = self.say("scene")
+        text = self.lit_scene() or self.say("scene")
         return self.long(text) if self.rng.random() < LONG_SCENE_SHARE else self.ended(text)
 
     def long(self, core: str) -> str:
@@ -159,9 +182,10 @@ class Speech:
         raise NotImplementedError
 
     def group_list(self, kind: str, subject: Subject) -> str:
-        """Name of the list of a kind for the subject's group, or that for things."""
-        name = f"{kind} {subject.concept.group}"
-        return name if name in self.lists else f"{kind} things"
+        """Name of the list of a kind for the subject's group, or that for all."""
+        group = subject.concept.group
+        name = f"{kind} {'things' if group in THINGS else group}"
+        return name if name in self.lists else kind
 
     def _x(self) -> str:
         return self.COMMA.join(self.rng.sample(self.lists["x"], pick(self.rng, TAG_COUNTS)))
@@ -180,7 +204,7 @@ class Speech:
         rng, shown = self.rng, self.description
         parts = []
         if shown.ground is not None:
-            parts.append(self.say("ground tag"))
+            parts.append(self.usually("ground tag", USUAL_TAG_SHARE))
         if shown.setting is not None:
             parts.append(self.setting_word(self.NAMES if rng.random() < 0.75 else self.PLACES))
         if shown.light is not None:
