@@ -21,7 +21,7 @@ MEASURE = "个"
 """For names whose measure word is not certain."""
 
 SYNTAX = {"bare": 14, "phrase": 24, "ask": 17, "tags": 17, "sentence": 16, "prose": 12}
-OPEN_KINDS = weighted(SYNTAX)
+OPEN_KINDS = weighted(SYNTAX | {"bare": 22})
 GROUND_KINDS = weighted(SYNTAX | {"product": 30})
 SETTING_KINDS = weighted(SYNTAX | {"scened": 12})
 """Kinds of captions of subjects as often as their weights: in general, and for a plain ground or
@@ -36,6 +36,8 @@ AFTER_SHARE = 0.15
 """Shares of noun phrases with a meaningless adjective, and with the colour or size at the end."""
 OMITTED_SHARE = 0.3
 """Share of colours said without 的: 红色汽车."""
+SHORT = 2
+"""Length up to which a noun follows a colour without 色: 红汽车."""
 STORY_SHARE = 0.2
 SENTENCES_SHARE = 0.3
 """Shares of long captions told in sentences from the start, and only after the first."""
@@ -104,14 +106,15 @@ class Chinese(Speech):
     def _noun(self, subject: Subject) -> str:
         """The noun with its adjectives."""
         rng, noun = self.rng, self.names(subject)
-        if rng.random() < ADJECTIVE_SHARE:
+        plain = subject.paint is None and subject.size is None
+        if rng.random() < (ADJECTIVE_SHARE if plain else ADJECTIVE_SHARE / 3):
             kind = self.group_list("adjective", subject) if rng.random() < 0.5 else "adjective"
             noun = self.choose(kind) + noun
         after = rng.random()
         if subject.paint is not None:
             colour = pick(rng, PAINTS[subject.paint].chinese)
             if not colour.endswith("色"):
-                noun = colour + noun
+                noun = colour + noun if len(noun) <= SHORT else f"{colour}色的{noun}"
             elif after < AFTER_SHARE:
                 self._tail = f"，{self.choose('tail paint').format(c=colour)}"
             else:

@@ -32,7 +32,7 @@ SYNTAX = {
     **{"bare": 12, "phrase": 22, "ask": 15, "tags": 16, "sentence": 18, "headline": 3},
     **{"prose": 14},
 }
-OPEN_KINDS = weighted(SYNTAX)
+OPEN_KINDS = weighted(SYNTAX | {"bare": 22})
 GROUND_KINDS = weighted(SYNTAX | {"product": 30})
 SETTING_KINDS = weighted(SYNTAX | {"scened": 16})
 """Kinds of captions of subjects as often as their weights: in general, and for a plain ground or
@@ -156,7 +156,8 @@ class English(Speech):
     def _bare(self, index: int) -> str:
         noun, _ = self._noun(index)
         count = self.description.subjects[index].count
-        if count == 1 or self.rng.random() < SOME_SHARE:
+        # Only English nouns show by themselves that they are several.
+        if count == 1 or (self.rng.random() < SOME_SHARE and self.nouns[index].isascii()):
             return noun
         return f"{pick(self.rng, BARE_NUMBERS[count])} {noun}"
 

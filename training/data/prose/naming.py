@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from training.data.captions import COLOURS
 from training.data.prose.description import Subject
 from training.data.prose.drawing import pick
 from training.data.prose.lexicon import Entry
+from training.data.prose.nouns import article_kind
 from training.data.prose.paints import PAINTS
 from training.data.prose.speech import LIGHTS, SETTINGS
 
@@ -18,47 +19,65 @@ KIND_SHARE = 0.15
 SYNONYM_SHARE = 0.45
 """Shares of subjects named by a word outside the lexicon, and by one of its other words."""
 
-_COLOURS = {word for colour in COLOURS for word in colour.english}
-_COLOURS |= {word for paint in PAINTS.values() for word in paint.english}
-_COLOUR = re.compile(rf"\b({'|'.join(sorted(_COLOURS | {'golden', 'silver'}))})\b", re.IGNORECASE)
-_CHINESE_COLOUR = re.compile("[红橙黄绿蓝紫粉棕黑白灰金银青]")
-_PLACES = {
-    word
+_COLOURS = {word for colour in COLOURS for word in colour.english} | {
+    *(word for paint in PAINTS.values() for word in paint.english),
+    *("golden", "silver", "gold", "ginger", "dark"),
+}
+_COLOUR = re.compile(
+    rf"\b(?:{'|'.join(sorted(_COLOURS))})\b|[红橙橘黄绿蓝紫粉棕黑白灰金银青]", re.IGNORECASE
+)
+_SIZE = re.compile(
+    r"\b(?:little|small|tiny|mini|miniature|baby|toy|big|large|huge|giant|great|tall|grand)\b"
+    r"|[小大巨迷幼微]",
+    re.IGNORECASE,
+)
+_PLACES = frozenset(
+    word.lower()
     for entry in (*SETTINGS.values(), *LIGHTS.values())
     for word in (*entry.english, *entry.chinese)
-}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Nouns for one concept in one language; `usual` is also the last resort."""
+    """Nouns for one concept in one language.
+
+    Attributes:
+        usual: The usual one.
+        synonyms: Others of the lexicon.
+        kinds: Others outside the lexicon.
+        held_out: Others that training never shows.
+        kind: Article of the concept's name, as in `Concept`.
+    """
 
     usual: str
     synonyms: tuple[str, ...]
     kinds: tuple[str, ...]
     held_out: tuple[str, ...]
+    kind: str
 
-    def only(self, suits: re.Pattern[str]) -> Names:
-        """The names in which the pattern does not occur; the usual one stays if none is left."""
-        kept = tuple(name for name in self.synonyms if not suits.search(name))
-        kinds = tuple(name for name in self.kinds if not suits.search(name))
-        held_out = tuple(name for name in self.held_out if not suits.search(name))
-        usual = self.usual
-        if suits.search(usual) and kept:
-            usual, *rest = kept
-            kept = tuple(rest)
-        return Names(usual, kept, kinds, held_out)
+    def suiting(self, subject: Subject) -> Names:
+        """The names that do not gainsay the subject's paint, size or count.
 
+        If none does, the usual one stays.
+        """
 
-def _names(
-    words: Sequence[str], kinds: Iterable[str], held_out: tuple[str, ...], taken: frozenset[str]
-) -> Names:
-    """Names without those that mean something else in a caption: "desert", "picture"."""
-    usual, *others = words
-    free = [word for word in others if word.lower() not in taken]
-    if usual.lower() in taken and free:
-        usual, *free = free
-    return Names(usual, tuple(free), tuple(k for k in kinds if k.lower() not in taken), held_out)
+        def suits(name: str) -> bool:
+            return not (
+                (subject.paint is not None and _COLOUR.search(name))
+                or (subject.size is not None and _SIZE.search(name))
+                or (subject.count > 1 and name.startswith("一"))
+                or (subject.count > 1 and article_kind(name, self.kind) != "one")
+            )
+
+        kept = [name for name in (self.usual, *self.synonyms) if suits(name)] or [self.usual]
+        return Names(
+            kept[0],
+            tuple(kept[1:]),
+            tuple(filter(suits, self.kinds)),
+            tuple(filter(suits, self.held_out)),
+            self.kind,
+        )
 
 
 class Naming:
@@ -67,7 +86,8 @@ class Naming:
     Args:
         entries: The lexicon.
         kinds: English nouns outside it by the row of their concept.
-        taken: Words that captions use in another sense.
+        taken: Words in lower case that mean something else in a caption: "portrait". So do names
+            of settings and lights. Only a concept's usual name may be one of them.
     """
 
     def __init__(
@@ -76,16 +96,23 @@ class Naming:
         kinds: Mapping[int, Sequence[str]],
         taken: frozenset[str],
     ) -> None:
-        taken |= {word.lower() for word in _PLACES}
-        self._names: dict[tuple[str, str, bool], Names] = {}
-        for row, entry in enumerate(entries):
-            code = entry.concept.code
-            english = _names(entry.english, kinds.get(row, ()), entry.held_out_english, taken)
-            chinese = _names(entry.chinese, (), entry.held_out_chinese, taken)
-            self._names["en", code, False] = english
-            self._names["zh", code, False] = chinese
-            self._names["en", code, True] = english.only(_COLOUR)
-            self._names["zh", code, True] = chinese.only(_CHINESE_COLOUR)
+        taken |= _PLACES
+
+        def names(
+            words: Sequence[str], more: Sequence[str], other: Sequence[str], kind: str
+        ) -> Names:
+            usual, *rest = words
+            free = [
+                tuple(w for w in list_ if w.lower() not in taken) for list_ in (rest, more, other)
+            ]
+            return Names(usual, free[0], free[1], free[2], kind)
+
+        self._all = {}
+        for row, e in enumerate(entries):
+            code, kind = e.concept.code, e.concept.kind
+            self._all["en", code] = names(e.english, kinds.get(row, ()), e.held_out_english, kind)
+            self._all["zh", code] = names(e.chinese, (), e.held_out_chinese, kind)
+        self._suiting: dict[tuple[str, str, bool, bool, bool], Names] = {}
 
     def name(
         self, subject: Subject, language: str, rng: random.Random, *, held_out: bool = False
@@ -93,12 +120,17 @@ class Naming:
         """Returns a noun in the singular.
 
         Args:
-            subject: Its paint rules out nouns that name a colour.
+            subject: Its paint, size and count rule out nouns that say otherwise.
             language: Of the noun.
             rng: The only source of chance.
             held_out: Prefers words that training never shows.
         """
-        names = self._names[language, subject.concept.code, subject.paint is not None]
+        code = subject.concept.code
+        told = (subject.paint is not None, subject.size is not None, subject.count > 1)
+        names = self._suiting.get((language, code, *told))
+        if names is None:
+            names = self._all[language, code].suiting(subject)
+            self._suiting[(language, code, *told)] = names
         if held_out and names.held_out:
             return pick(rng, names.held_out)
         chance = rng.random()

@@ -10,7 +10,19 @@ MASS = frozenset(
     {
         *("rice", "bread", "corn", "cheese", "honey", "milk", "wine", "coffee", "tea", "candy"),
         *("rain", "meat", "butter", "pasta", "spaghetti", "bacon", "popcorn", "garlic", "broccoli"),
-        *("sushi", "coral", "fire", "juice", "lettuce", "money", "soap", "yarn", "thread", "hay"),
+        *(
+            "sushi",
+            "coral",
+            "fire",
+            "juice",
+            "lettuce",
+            "money",
+            "blood",
+            "soap",
+            "yarn",
+            "thread",
+            "hay",
+        ),
         *("champagne", "ramen", "cereal", "stew", "jewelry", "luggage", "clothing", "bamboo"),
         *("lightning", "thunder", "toast", "cash", "parchment", "lemonade", "chocolate", "ice"),
         *("dna", "grain", "wheat", "soup", "maize", "fondue", "toilet paper", "shaved ice", "soda"),
@@ -19,22 +31,27 @@ MASS = frozenset(
 """Last words of names without an article and a plural."""
 PROPER = frozenset(
     {
-        "earth",
-        "saturn",
-        "fujiyama",
-        "santa claus",
-        "santa",
-        "mount fuji",
-        "father christmas",
-        "bigfoot",
+        *("earth", "saturn", "fujiyama", "santa claus", "santa", "mount fuji", "bigfoot", "bambi"),
+        *("father christmas", "sherlock holmes", "legolas", "merlin", "dracula", "nosferatu"),
+        *("tinker bell", "cinderella", "cupid", "kris kringle", "st nick", "saint nick", "simba"),
+        *("count dracula", "saint nicholas", "old saint nick", "superman", "prince charming"),
     }
 )
-PLURAL = frozenset({"dice", "people", "police"})
-_PLURAL_END = re.compile(r"[^suiS']s$")
-SINGULAR_S = frozenset({"lens", "series", "news", "chess", "tennis", "canvas", "christmas", "gas"})
-_SET = re.compile(
-    r"(pair|pile|bunch|bowl|piece|set|slice|bag|plate|stack|sprig|handful|cup|bucket|head) of "
+"""Whole names without either."""
+PLURAL = frozenset({"dice", "people", "police", "skis"})
+SINGULAR_S = frozenset(
+    {
+        *("lens", "series", "news", "chess", "tennis", "canvas", "christmas", "gas", "rhinoceros"),
+        *("ananas", "atlas", "longlegs", "legolas", "holmes"),
+    }
 )
+"""Last words that are plurals without an s, and others that are none with it."""
+_PLURAL_END = re.compile(r"[^suiS']s$")
+_SINGLE = re.compile(
+    r"(pair|pile|bunch|bowl|piece|set|slice|bag|plate|stack|sprig|cup|bucket|head|box|cluster) of "
+    r"|.*\b(campfire|bonfire|flame|headset|necklace|display|wildfire|inferno|blaze|set)$"
+)
+"""Names that take an article although the concept's usual name is a plural."""
 _JOINT = re.compile(r" (?:of|with|behind|in|on|over|for) ")
 
 THE_SCENES = frozenset(
@@ -74,7 +91,7 @@ def article_kind(name: str, kind: str) -> str:
     lower = name.lower()
     if lower in PROPER or head(name) in MASS or lower in MASS or is_plural(name):
         return "some"
-    return "one" if kind == "some" and _SET.match(lower) else kind
+    return "one" if kind == "some" and _SINGLE.match(lower) else kind
 
 
 def scene_phrase(name: str) -> str:

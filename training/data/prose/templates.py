@@ -60,7 +60,8 @@ def lists(language: str, *, held_out: bool) -> Lists:
     return chosen
 
 
-def vocabulary() -> frozenset[str]:
-    """Returns the English words of all templates and phrases, in lower case."""
-    texts = [text for texts in read("en").values() for text in texts]
-    return frozenset(re.findall(r"[a-z]+", re.sub(r"\{\w*\}", " ", " ".join(texts)).lower()))
+def media() -> frozenset[str]:
+    """Returns the English phrases that name a medium or say nothing, in lower case: "portrait"."""
+    table = read("en")
+    texts = (text for name in ("medium", "bare medium", "x") for text in table[name])
+    return frozenset(re.sub(r"^an? ", "", text.lower()) for text in texts)

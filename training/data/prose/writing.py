@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from training.data.captions import LANGUAGES
-from training.data.prose import lexicon, templates
+from training.data.prose import kinds, lexicon, templates
 from training.data.prose.chinese import Chinese
 from training.data.prose.description import Description, Subject
 from training.data.prose.english import English
@@ -31,22 +31,22 @@ class Writer:
 
     Args:
         entries: The lexicon.
-        kinds: English nouns outside it with the row of the concept that is drawn for them, or
+        nouns: English nouns outside it with the row of the concept that is drawn for them, or
             None for nothing.
     """
 
-    def __init__(self, entries: Sequence[Entry], kinds: Mapping[str, int | None]) -> None:
+    def __init__(self, entries: Sequence[Entry], nouns: Mapping[str, int | None]) -> None:
         self._lists = {
             (language, held_out): templates.lists(language, held_out=held_out)
             for language in LANGUAGES
             for held_out in (False, True)
         }
         of_row: dict[int, list[str]] = {}
-        for word, row in kinds.items():
+        for word, row in nouns.items():
             if row is not None:
                 of_row.setdefault(row, []).append(word)
-        self._naming = Naming(entries, of_row, templates.vocabulary())
-        self._subjectless = tuple(word for word, row in kinds.items() if row is None)
+        self._naming = Naming(entries, of_row, templates.media())
+        self._subjectless = tuple(word for word, row in nouns.items() if row is None)
 
     def write(
         self,
@@ -90,7 +90,7 @@ class Writer:
 
 @cache
 def _writer() -> Writer:
-    return Writer(lexicon.read(), {})
+    return Writer(lexicon.read(), kinds.read_kinds())
 
 
 def write(
