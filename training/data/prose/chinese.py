@@ -21,7 +21,7 @@ MEASURE = "个"
 """For names whose measure word is not certain."""
 
 SYNTAX = {"bare": 14, "phrase": 24, "ask": 17, "tags": 17, "sentence": 16, "prose": 12}
-OPEN_KINDS = weighted(SYNTAX | {"bare": 22})
+OPEN_KINDS = weighted(SYNTAX | {"bare": 45})
 GROUND_KINDS = weighted(SYNTAX | {"product": 30})
 SETTING_KINDS = weighted(SYNTAX | {"scened": 12})
 """Kinds of captions of subjects as often as their weights: in general, and for a plain ground or

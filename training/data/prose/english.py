@@ -32,7 +32,7 @@ SYNTAX = {
     **{"bare": 12, "phrase": 22, "ask": 15, "tags": 16, "sentence": 18, "headline": 3},
     **{"prose": 14},
 }
-OPEN_KINDS = weighted(SYNTAX | {"bare": 22})
+OPEN_KINDS = weighted(SYNTAX | {"bare": 45})
 GROUND_KINDS = weighted(SYNTAX | {"product": 30})
 SETTING_KINDS = weighted(SYNTAX | {"scened": 16})
 """Kinds of captions of subjects as often as their weights: in general, and for a plain ground or

@@ -38,6 +38,20 @@ _PLACES = frozenset(
 )
 
 
+_SCENE_WORDS = {part for word in _PLACES if word.isascii() for part in word.split(" ")}
+_SCENE_WORDS |= {part for word in _COLOURS for part in word.split(" ")}
+_SCENE_SIGNS = re.compile(
+    "[雪林秋草园农山漠路海滩湖河溪水天空星宇月日夕阳霞雨雾城市街房屋室厨桌台夜晚晨昏暮光色]"
+)
+
+
+def names_scene(word: str) -> bool:
+    """True for nouns that a setting, a light or a colour might be meant by."""
+    if not word.isascii():
+        return _SCENE_SIGNS.search(word) is not None
+    return not _SCENE_WORDS.isdisjoint(word.lower().split(" "))
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Nouns for one concept in one language.
@@ -85,7 +99,7 @@ class Naming:
 
     Args:
         entries: The lexicon.
-        kinds: English nouns outside it by the row of their concept.
+        kinds: Nouns outside it by language and row of their concept.
         taken: Words in lower case that mean something else in a caption: "portrait". So do names
             of settings and lights. Only a concept's usual name may be one of them.
     """
@@ -93,7 +107,7 @@ class Naming:
     def __init__(
         self,
         entries: Sequence[Entry],
-        kinds: Mapping[int, Sequence[str]],
+        kinds: Mapping[tuple[str, int], Sequence[str]],
         taken: frozenset[str],
     ) -> None:
         taken |= _PLACES
@@ -110,8 +124,12 @@ class Naming:
         self._all = {}
         for row, e in enumerate(entries):
             code, kind = e.concept.code, e.concept.kind
-            self._all["en", code] = names(e.english, kinds.get(row, ()), e.held_out_english, kind)
-            self._all["zh", code] = names(e.chinese, (), e.held_out_chinese, kind)
+            self._all["en", code] = names(
+                e.english, kinds.get(("en", row), ()), e.held_out_english, kind
+            )
+            self._all["zh", code] = names(
+                e.chinese, kinds.get(("zh", row), ()), e.held_out_chinese, kind
+            )
         self._suiting: dict[tuple[str, str, bool, bool, bool], Names] = {}
 
     def name(

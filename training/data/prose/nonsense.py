@@ -27,7 +27,7 @@ def nonsense(abstract: Sequence[str], nouns: Sequence[str], rng: random.Random) 
 
     Args:
         abstract: Requests that leave everything open, in the caption's language.
-        nouns: English words for which no concept is drawn; may be empty.
+        nouns: Words of the language for which no concept is drawn; may be empty.
         rng: The only source of chance.
     """
     chance = rng.random()
@@ -36,7 +36,8 @@ def nonsense(abstract: Sequence[str], nouns: Sequence[str], rng: random.Random) 
     if chance < EMPTY + ABSTRACT or (chance < EMPTY + ABSTRACT + NOUN and not nouns):
         return pick(rng, abstract)
     if chance < EMPTY + ABSTRACT + NOUN:
-        return pick(rng, NOUN_FORMS).format(pick(rng, nouns), pick(rng, nouns))
+        noun = pick(rng, nouns)
+        return pick(rng, NOUN_FORMS).format(noun, pick(rng, nouns)) if noun.isascii() else noun
     if chance < EMPTY + ABSTRACT + NOUN + LETTERS:
         letters = CHINESE if not abstract[0].isascii() else string.ascii_lowercase
         return " ".join(_some(rng, letters) for _ in range(pick(rng, (1, 1, 2, 3))))

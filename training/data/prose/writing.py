@@ -13,7 +13,7 @@ from training.data.prose.chinese import Chinese
 from training.data.prose.description import Description, Subject
 from training.data.prose.english import English
 from training.data.prose.lexicon import Entry
-from training.data.prose.naming import Naming
+from training.data.prose.naming import Naming, names_scene
 from training.data.prose.noise import typed, typed_chinese
 from training.data.prose.nonsense import nonsense
 
@@ -21,6 +21,9 @@ MIXED_SHARE = 0.04
 """Share of captions that name subjects in the other language."""
 
 NOTHING = Description()
+
+Nouns = Mapping[str, int | None]
+"""Nouns outside the lexicon with the row of the concept that is drawn, or None for no subject."""
 
 _OTHER = {"en": "zh", "zh": "en"}
 _BESIDE_LATIN = re.compile(r"(?<=[一-鿿])(?=[A-Za-z]{2})|(?<=[A-Za-z]{2})(?=[一-鿿])")
@@ -31,22 +34,26 @@ class Writer:
 
     Args:
         entries: The lexicon.
-        nouns: English nouns outside it with the row of the concept that is drawn for them, or
+        nouns: Per language, nouns outside it with the row of the concept that is drawn for them, or
             None for nothing.
     """
 
-    def __init__(self, entries: Sequence[Entry], nouns: Mapping[str, int | None]) -> None:
+    def __init__(self, entries: Sequence[Entry], nouns: Mapping[str, Nouns]) -> None:
         self._lists = {
             (language, held_out): templates.lists(language, held_out=held_out)
             for language in LANGUAGES
             for held_out in (False, True)
         }
-        of_row: dict[int, list[str]] = {}
-        for word, row in nouns.items():
-            if row is not None:
-                of_row.setdefault(row, []).append(word)
+        of_row: dict[tuple[str, int], list[str]] = {}
+        self._subjectless: dict[str, list[str]] = {language: [] for language in LANGUAGES}
+        for language, words in nouns.items():
+            for word, row in words.items():
+                if row is None:
+                    if not names_scene(word):
+                        self._subjectless[language].append(word)
+                else:
+                    of_row.setdefault((language, row), []).append(word)
         self._naming = Naming(entries, of_row, templates.media())
-        self._subjectless = tuple(word for word, row in nouns.items() if row is None)
 
     def write(
         self,
@@ -77,7 +84,7 @@ class Writer:
             raise ValueError(f"There are no captions in {language!r}; choose one of {LANGUAGES}.")
         lists = self._lists[language, held_out]
         if description == NOTHING:
-            return nonsense(lists["nothing"], self._subjectless, rng)
+            return nonsense(lists["nothing"], self._subjectless[language], rng)
         spoken = _OTHER[language] if rng.random() < MIXED_SHARE else language
 
         def names(subject: Subject) -> str:
@@ -90,7 +97,7 @@ class Writer:
 
 @cache
 def _writer() -> Writer:
-    return Writer(lexicon.read(), kinds.read_kinds())
+    return Writer(lexicon.read(), {name: kinds.read_kinds(name) for name in LANGUAGES})
 
 
 def write(
