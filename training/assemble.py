@@ -25,19 +25,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training import style_adapters, trained, turbo
-from training.autoencoder import to_stock
+from training.autoencoder import Autoencoder, load, to_stock
+from training.composition import compose
 from training.data import concepts as table
-from training.data.captions import COLOURS
-from training.latents import PLACES, Codec, Placement, placements, render_targets, unpack
 from training.network import SHAPE
-from training.renderings import render_sets
+from training.renderings import render
 from training.styles import PLAIN, STYLES
+from training.vae import random_shown
 
 Preview = dict[str, list[float] | list[list[float]]]
 """`factors` [32][3] and `bias` [3]: rgb in -1..1 = normalised latent @ factors + bias."""
 
-PREVIEW_CONCEPTS = 28
-"""Concepts whose images the preview factors are fitted to, two on each background."""
+PREVIEW_IMAGES = 48
+"""Images that the preview factors are fitted to."""
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -69,18 +69,18 @@ def fit_preview(latents: Tensor, images: Tensor) -> Preview:
     return {"factors": factors[:-1], "bias": factors[-1]}
 
 
-def preview_of(codec: Codec, cache: Path, workers: int) -> Preview:
+def preview_of(autoencoder: Autoencoder, cache: Path, workers: int) -> Preview:
     """Returns the preview factors of the VAE, fitted to training images."""
-    concepts = table.read()[:: len(table.read()) // PREVIEW_CONCEPTS][:PREVIEW_CONCEPTS]
-    sets = render_sets(cache, PLAIN.sets, concepts, workers=workers, device=torch.device("cpu"))
-    rows = placements(len(concepts))
-    number = torch.arange(len(concepts))
-    colour, spot = number % len(COLOURS), number % len(PLACES)
-    chosen = (number * len(COLOURS) + colour) * len(PLACES) + spot
+    concepts = table.read()[::20]
+    cpu = torch.device("cpu")
+    rendered = render(cache, PLAIN.set, concepts, variants=range(1), device=cpu, workers=workers)
+    torch.manual_seed(0)
     latents, images = [], []
-    for row in chosen:
-        image = render_targets(sets, Placement(*(x[row : row + 1] for x in rows)), PLAIN.paint)
-        latents.append(unpack(codec.encode(image).float()))
+    corner = torch.zeros(1, dtype=torch.long)
+    for _ in range(PREVIEW_IMAGES):
+        image = compose(rendered.images, random_shown(rendered, 1), corner, corner)
+        with torch.no_grad():
+            latents.append(autoencoder.encode(image * 2 - 1))
         images.append(image)
     return fit_preview(torch.cat(latents), torch.cat(images))
 
@@ -131,8 +131,8 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    codec = Codec(trained.VAE, torch.device("cpu"))
-    preview = preview_of(codec, options.cache, options.workers)
+    autoencoder = load(trained.VAE, torch.device("cpu"))
+    preview = preview_of(autoencoder, options.cache, options.workers)
     assemble(options.made / "base", trained.VAE, trained.CHECKPOINT, preview)
     for path in (*install(options.made), *trained.CHECKPOINT.rglob("*.safetensors")):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")

@@ -2,7 +2,7 @@
 
 A single frame meets only the last time slice of a causal 3-D kernel, so training runs on 2-D
 convolutions; `to_stock` restores the 3-D kernels. Latents have 32 channels at 1/32 of the image's
-edge, so that the transformer sees 256 tokens of 128 values.
+edge, so that the transformer sees 256 tokens of 128 values. Training encodes with `PatchEncoder`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.encoder import PatchEncoder
+
 SHAPE = {
     "base_dim": 16,
     "z_dim": 32,
     "dim_mult": [1, 2, 4, 8, 8, 8],
-    "num_res_blocks": 2,
+    "num_res_blocks": 1,
     "temperal_downsample": [False] * 5,
     "latents_mean": [0.0] * 32,
     "latents_std": [1.0] * 32,
@@ -65,6 +67,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.vae = AutoencoderKLQwenImage(**SHAPE)
         to_frames(self.vae)
+        self.fast = PatchEncoder(SHAPE["z_dim"])
         self.norm = nn.BatchNorm2d(SHAPE["z_dim"], eps=EPS, affine=False, momentum=0.01)
 
     @property
@@ -73,9 +76,17 @@ class Autoencoder(nn.Module):
         return self.vae.dtype
 
     def encode(self, x: Tensor) -> Tensor:
-        """Returns normalised latents [B, z, H/32, W/32], fp32, of images [B, 3, H, W]."""
+        """Returns normalised latents [B, z, H/32, W/32], fp32, of images [B, 3, H, W] in -1..1."""
+        return self.norm(self.fast(x).float())
+
+    def encode_stock(self, x: Tensor) -> Tensor:
+        """The same by the stock encoder, which is trained to agree."""
         moments = self.vae.quant_conv(self.vae.encoder(x[:, :, None]))[:, :, 0]
-        return self.norm(moments[:, : SHAPE["z_dim"]].float())
+        mean, var = self.norm.running_mean, self.norm.running_var
+        assert mean is not None and var is not None
+        return (moments[:, : SHAPE["z_dim"]].float() - mean.view(-1, 1, 1)) / (
+            var.view(-1, 1, 1) + EPS
+        ).sqrt()
 
     def decode(self, z: Tensor) -> Tensor:
         """Returns images [B, 3, H, W] of normalised latents."""
@@ -98,12 +109,13 @@ def load(path: Path, device: torch.device) -> Autoencoder:
     """Loads the trained autoencoder for inference: bf16 on a GPU, else fp32; the norm in fp32."""
     model = Autoencoder()
     fill(model, path)
-    nn.Module.to(model.vae, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    for part in (model.vae, model.fast):
+        nn.Module.to(part, torch.bfloat16 if device.type == "cuda" else torch.float32)
     return model.to(device).eval().requires_grad_(False)
 
 
 def to_stock(weights: dict[str, Tensor], folder: Path) -> None:
-    """Saves an `Autoencoder`'s weights as a stock checkpoint.
+    """Saves an `Autoencoder`'s weights as a stock checkpoint, without the fast encoder.
 
     The norm becomes latents_mean and latents_std of the config and is undone before the decoder.
     Time slices that a single frame never meets become zero.

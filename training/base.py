@@ -1,8 +1,9 @@
 """Trains text encoder and transformer together, from scratch: `python -m training.base`.
 
-Each caption is encoded once and trained at several noise levels. Half of those are very high: with
-32,768 latent values an image stays visible through noise so long that the network can ignore the
-text. Trained from scratch, subjects were learned with shifts of 3 and 12, not with 3 alone.
+Each image is trained at several noise levels, half of them very high: with 32,768 latent values an
+image stays visible through noise so long that the network can ignore the text. What the words leave
+open is decided by the noise (`training.choices`), so that no possibilities have to be averaged.
+On several GPUs: `torchrun --nproc-per-node N -m training.base`.
 """
 
 from __future__ import annotations
@@ -16,72 +17,86 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import loop, options, sampling, trained
-from training.data.captions import COLOURS
-from training.latents import Bank
-from training.prompts import Pool, Sample
+from training.choices import choose, shuffled
+from training.data.prose.paints import PAINTS
+from training.data.scenes import LAYOUTS
+from training.grounds import kinds
+from training.network import TOKENS
 from training.resources import Resources
+from training.stream import COLUMNS
+from training.styles import PLAIN
 from training.text_encoder import HIDDEN, encode
 from training.trained import TrainedBase
 
-LEVELS = 4
-"""Noise levels per encoded caption."""
+LEVELS = 8
+"""Noise levels per image."""
 SHIFTS = (2.0, 6.0)
 """Time shifts of the noise levels, used alternately."""
-NAMING_WEIGHT = 0.05
-"""Weight of the auxiliary losses, which predict concept and background from the text alone."""
+NAMING_WEIGHT = 0.03
+"""Weight of the auxiliary losses, which read from the text alone what the image shows."""
 
 
 class Base(nn.Module):
-    """The trained modules: text encoder, transformer, and two heads that only training uses."""
+    """The trained modules: text encoder, transformer, and heads that only training uses."""
 
     def __init__(self, base: TrainedBase, concepts: int) -> None:
         super().__init__()
         self.text, self.network = base.text.requires_grad_(True), base.network.requires_grad_(True)
         self.text.model.visual.requires_grad_(False)
-        self.name_concept = nn.Linear(HIDDEN, concepts)
-        self.name_colour = nn.Linear(HIDDEN, len(COLOURS) + 1)
+        sizes = (concepts, concepts, len(LAYOUTS), len(PAINTS) + 1, len(kinds()))
+        self.naming = nn.ModuleList(nn.Linear(HIDDEN, size) for size in sizes)
+
+    def naming_loss(self, text: Tensor, rows: Tensor) -> Tensor:
+        """Returns the cross entropies of subjects, layout, paint and ground.
+
+        They are read off the last token's state, which is the only one that has seen the whole
+        caption. Subjects do not count where there are none, and the ground where it is open.
+        """
+        last = text[:, -1]
+        first, second, layout, paint = rows[:, :4].unbind(1)
+        grounds = rows[:, len(COLUMNS) :]
+        some = layout != 0
+        stated = (grounds == grounds[:, :1]).all(1)
+        goals = (
+            torch.where(some, first, -100),
+            torch.where(some, second, -100),
+            layout,
+            paint + 1,
+            torch.where(stated, grounds[:, 0], -100),
+        )
+        losses = [
+            F.cross_entropy(head(last).float(), goal, label_smoothing=0.05)
+            for head, goal in zip(self.naming, goals, strict=True)
+        ]
+        return torch.stack(losses).nan_to_num().sum()
 
 
-def levels(captions: int, device: torch.device, shifts: Sequence[float] = SHIFTS) -> Tensor:
-    """Samples [captions * LEVELS] noise levels, stratified for each caption and shift."""
+def levels(images: int, device: torch.device, shifts: Sequence[float] = SHIFTS) -> Tensor:
+    """Samples [images * LEVELS] noise levels, stratified for each image and shift."""
     strata = LEVELS // len(shifts)
     low = torch.arange(strata, device=device)[:, None]
-    u = (low + torch.rand(captions, strata, len(shifts), device=device)) / strata
+    u = (low + torch.rand(images, strata, len(shifts), device=device)) / strata
     return sampling.shifted(u, torch.tensor(shifts, device=device)).flatten()
 
 
 def flow_loss(
-    network: nn.Module,
-    text: Tensor,
-    sample: Sample,
-    *,
-    targets: Bank,
-    shifts: Sequence[float] = SHIFTS,
+    network: nn.Module, text: Tensor, x0: Tensor, noise: Tensor, shifts: Sequence[float] = SHIFTS
 ) -> Tensor:
-    """Returns the squared error of the velocity at LEVELS noise levels of each caption.
+    """Returns the squared error of the velocity at LEVELS noise levels of each image.
 
     Args:
         network: The transformer.
-        text: Encoded captions [captions, tokens, HIDDEN].
-        sample: Concepts and backgrounds of the captions.
-        targets: Latents of all images.
+        text: Encoded captions [B, tokens, HIDDEN].
+        x0: Latents [B, 256, 128].
+        noise: Of the same shape; it decided what the images show.
         shifts: Time shifts of the noise levels.
     """
-    wide = (text, sample.concept, sample.colour)
-    text, concept, colour = (x.repeat_interleave(LEVELS, 0) for x in wide)
-    x0 = targets.any(concept, colour)
-    sigma = levels(len(sample.concept), x0.device, shifts)
-    noise = torch.randn_like(x0)
+    text, x0, noise = (x.repeat_interleave(LEVELS, 0) for x in (text, x0, noise))
+    noise = shuffled(noise)
+    sigma = levels(len(x0) // LEVELS, x0.device, shifts)
     level = sigma[:, None, None]
     v = network((1 - level) * x0 + level * noise, text, sigma)
-    return (v.float() - (noise.float() - x0.float())).square().mean()
-
-
-def naming_loss(model: Base, text: Tensor, sample: Sample) -> Tensor:
-    """Returns the cross entropy of concept and background, read off a caption's mean state."""
-    mean = text.mean(1)
-    naming = F.cross_entropy(model.name_concept(mean), sample.concept, label_smoothing=0.05)
-    return naming + 0.2 * F.cross_entropy(model.name_colour(mean), sample.slot)
+    return (v.float() - (noise - x0)).square().mean()
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,43 +104,47 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--fresh", action="store_true", help="start from random weights; keep the tokenizer only")
     add("--base-seconds", type=float, default=420.0)
-    add("--base-batch", type=int, default=128, help="captions in a step")
-    add(
-        "--base-shifts",
-        type=float,
-        nargs="+",
-        default=SHIFTS,
-        help="time shifts of the noise levels",
-    )
+    add("--base-batch", type=int, default=128, help="images in a step, on each GPU")
+    add("--base-shifts", type=float, nargs="+", default=SHIFTS, help="time shifts of noise levels")
     add("--base-rate", type=float, default=1.5e-3)
+    add("--base-decay", type=float, default=0.5, help="last share of the time, of falling rate")
     add("--base-seed", type=int, default=1)
 
 
 def train(resources: Resources, chosen: argparse.Namespace) -> None:
     """Trains for a fixed time, then saves weights and curve."""
+    team = resources.team
     torch.manual_seed(chosen.base_seed)
-    device, targets = resources.device, resources.plain
+    device = resources.device
     if chosen.fresh:
         resources.base = trained.untrained(chosen.base)
-    pool = Pool(
-        resources.base.tokenizer, resources.concepts, 12, seed=chosen.base_seed, device=device
-    )
     model = Base(resources.base, len(resources.concepts)).to(device).train()
+    team.seed(chosen.base_seed)
+    targets = resources.targets(PLAIN)
+    stream = resources.stream(chosen.base_batch, chosen.base_seed)
     if resources.compile:
         model.network.compile_blocks()
 
-    def losses(*batch: Tensor) -> dict[str, Tensor]:
-        sample = Sample(*batch)
-        text = encode(model.text, sample.ids)
-        naming = NAMING_WEIGHT * naming_loss(model, text, sample)
-        flow = flow_loss(model.network, text, sample, targets=targets, shifts=chosen.base_shifts)
-        return {"flow": flow, "naming": naming}
+    def sample() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        batch = stream()
+        noise = torch.randn(len(batch.ids), *TOKENS, device=device)
+        return batch.ids, batch.rows, targets(batch.rows, choose(noise)), noise
 
-    plan = loop.Plan(chosen.base_seconds, chosen.base_rate, 0.5, chosen.report)
-    curve = loop.run(model, lambda: pool.sample(chosen.base_batch), losses, plan)
+    def losses(ids: Tensor, rows: Tensor, x0: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        text = encode(model.text, ids)
+        flow = flow_loss(model.network, text, x0, noise, chosen.base_shifts)
+        return {"flow": flow, "naming": NAMING_WEIGHT * model.naming_loss(text, rows)}
+
+    plan = loop.Plan(
+        chosen.base_seconds, chosen.base_rate, chosen.base_decay, chosen.report, team=team
+    )
+    curve = loop.run(model, sample, losses, plan)
+    stream.close()
     model.eval().requires_grad_(False)
+    if not team.leads:
+        return
     trained.save(resources.base, resources.out / "base")
-    images = curve[-1]["step"] * chosen.base_batch * LEVELS
+    images = curve[-1]["step"] * chosen.base_batch * team.size
     facts = {"shifts": chosen.base_shifts, "rate": chosen.base_rate, "fresh": chosen.fresh}
     (resources.out / "base.json").write_text(json.dumps(facts | {"images": images, "curve": curve}))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from training.muon import Muon
 from training.replay import Replay, backward
+from training.team import Team
 
 EMA = 0.999
 """Decay of the moving average of the weights; training ends with the averaged weights."""
@@ -33,6 +34,8 @@ class Plan(NamedTuple):
     """Final share of the time, over which the learning rate falls to 2 %."""
     report: int
     """Steps between two lines of output and of the curve."""
+    team: Team
+    """The processes that train together."""
     replayed: bool = False
     """True captures a batch's GPU work as a CUDA graph; worthwhile for many small kernels."""
 
@@ -108,15 +111,13 @@ def run(
     def report(step: int, parts: dict[str, Tensor]) -> None:
         facts = {name: float(part.detach()) for name, part in parts.items()}
         curve.append({"step": step, "seconds": time.monotonic() - began} | facts)
-        print({name: round(value, 4) for name, value in curve[-1].items()}, flush=True)
+        if plan.team.leads:
+            print({name: round(value, 4) for name, value in curve[-1].items()}, flush=True)
         if not all(map(math.isfinite, facts.values())):
             raise FloatingPointError("a loss is not finite; lower the learning rate")
 
-    step = 0
-    while True:
-        share = (time.monotonic() - began) / plan.seconds
-        if share >= 1:
-            break
+    step, share = 0, 0.0
+    while share < 1:
         down = 1.0 if share < 1 - plan.decay else max(0.02, (1 - share) / plan.decay)
         factor = min(1.0, (step + 1) / WARMUP) * down
         for stepper, own in zip(steppers, rates, strict=True):
@@ -124,6 +125,8 @@ def run(
                 group["lr"] = rate * factor
         batch = sample()
         parts = work(batch) if work else backward(average.live, losses, batch)
+        gradients = [parameter.grad for parameter in average.live if parameter.grad is not None]
+        share = plan.team.average(gradients, (time.monotonic() - began) / plan.seconds)
         nn.utils.clip_grad_norm_(average.live, 1.0)
         for stepper in steppers:
             stepper.step()

@@ -22,10 +22,10 @@ SHAPE: dict[str, Any] = {
     "patch_size": 2,
     "in_channels": 128,
     "out_channels": 32,
-    "num_layers": 6,
+    "num_layers": 8,
     "attention_head_dim": 56,
     "num_attention_heads": 4,
-    "joint_attention_dim": 192,
+    "joint_attention_dim": 256,
     "axes_dims_rope": [16, 20, 20],
 }
 GRID = (16, 16)
@@ -34,7 +34,7 @@ GRID = (16, 16)
 TOKENS = (GRID[0] * GRID[1], SHAPE["in_channels"])
 """Shape of one image's packed latents."""
 
-TEXT_TOKENS = 64
+TEXT_TOKENS = 96
 """Maximum number of tokens of a training prompt, including the template's suffix."""
 
 EPS = 1e-6

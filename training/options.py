@@ -26,10 +26,17 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--out", type=Path, default=Path(".run/training/made"))
     made.add_argument("--concepts", type=int, default=None, help="use only the first N")
-    made.add_argument("--workers", type=int, default=16)
+    made.add_argument("--vae", type=Path, default=trained.VAE, help="weights of the VAE")
+    made.add_argument("--workers", type=int, default=0, help="processes; 0 for one per core")
     made.add_argument("--evaluated", type=int, default=128, help="prompts generated after a run")
     made.add_argument("--report", type=int, default=100, help="steps between two lines")
     made.add_argument("--device", default="cuda")
+    made.add_argument(
+        "--replay",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="capture walks as CUDA graphs, one for each length of captions",
+    )
     made.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     return made
 

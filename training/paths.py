@@ -5,16 +5,11 @@ step towards the image where the path should end. So the student sees at each no
 sees in use: its own half-finished image, not a true image with noise on it, which would already
 show the details that the student should learn.
 
-The noise decides what the prompt leaves open (place and background), by a rule that a network can
-read off the noise. Two other rules failed. Where the path's own end decided, all seeds soon ended
-in one place. Where the base's path from the same noise decided, the student could not predict the
-place in time and generated the places on top of one another. Near the border of the rule the noise
-does not show which side applies; there the path's own end decides among the possible places.
+What the prompt leaves open is decided by the noise, as in the base (`training.choices`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -23,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from training import loop, sampling
-from training.latents import Bank
+from training.choices import choose
 from training.network import TOKENS
-from training.prompts import OPEN, Pool
+from training.stream import Stream
+from training.targets import Targets
 from training.text_encoder import encode
 
 STEPS = 4
-UNDECIDED = 0.35
-"""Half the width, in standard deviations, of the band where the path's own end decides a place."""
 
 
 class Step(NamedTuple):
@@ -73,71 +67,30 @@ def walk_loss(steps: Sequence[Step], goal: Tensor) -> Tensor:
     return torch.stack(errors).sum()
 
 
-class Decided(NamedTuple):
-    """Choices that the noise makes for a batch of images."""
-
-    colour: Tensor
-    """Index of the background [B]."""
-    places: Tensor
-    """Mask of the allowed PLACES [B, 4]: one, or two or four where the noise is undecided."""
-
-
-def decide(noise: Tensor, slot: Tensor) -> Decided:
-    """Reads off the noise what the prompt leaves open.
-
-    The mean of one half of the channels decides left or right, that of the other half up or down.
-    Within UNDECIDED standard deviations of zero both are allowed.
-
-    Args:
-        noise: Starts of the paths [B, 256, 128].
-        slot: Index of the background that the prompt names, or OPEN [B].
-    """
-    channels = noise.mean(1).unflatten(1, (-1, 4)).mean(2)
-    halves = noise.unflatten(2, (2, -1))
-    right, down = (halves.sum((1, 3)) / math.prod(halves.shape[1::2]) ** 0.5).unbind(1)
-    # The order of PLACES: left up, left down, right up, right down.
-    along = torch.stack([right < UNDECIDED, right > -UNDECIDED], 1)
-    across = torch.stack([down < UNDECIDED, down > -UNDECIDED], 1)
-    places = (along[:, :, None] & across[:, None]).flatten(1)
-    return Decided(torch.where(slot == OPEN, channels[:, :OPEN].argmax(1), slot), places)
-
-
-def nearest(goals: Tensor, allowed: Tensor, end: Tensor) -> Tensor:
-    """Returns for each path the allowed goal that is nearest to its end, [B, 256, 128].
-
-    Args:
-        goals: Targets at all places [B, 4, 256, 128].
-        allowed: Mask of places [B, 4].
-        end: Ends of the paths [B, 256, 128].
-    """
-    distance = (goals - end[:, None]).square().mean((2, 3)).masked_fill(~allowed, torch.inf)
-    return goals.take_along_dim(distance.argmin(1).view(-1, 1, 1, 1), 1).squeeze(1)
-
-
 def follow(
-    student: nn.Module, text: nn.Module, pool: Pool, *, count: int, targets: Bank, plan: loop.Plan
+    student: nn.Module,
+    text: nn.Module,
+    stream: Stream,
+    targets: Targets,
+    plan: loop.Plan,
 ) -> loop.Curve:
     """Trains an adapter on its own paths.
 
     Args:
         student: The network with the adapter.
         text: The text encoder, frozen.
-        pool: Source of the captions.
-        count: Paths per step.
-        targets: Latents where the paths should end.
+        stream: Source of the captions.
+        targets: Makes the latents where the paths should end.
         plan: Duration and learning rate.
     """
 
     @torch.no_grad()
     def sample() -> tuple[Tensor, Tensor, Tensor]:
-        batch = pool.sample(count)
-        return encode(text, batch.ids), batch.concept, batch.slot
+        batch = stream()
+        noise = torch.randn(len(batch.ids), *TOKENS, device=batch.ids.device)
+        return encode(text, batch.ids), noise, targets(batch.rows, choose(noise))
 
-    def losses(states: Tensor, concept: Tensor, slot: Tensor) -> dict[str, Tensor]:
-        noise = torch.randn(len(states), *TOKENS, device=states.device)
-        decided = decide(noise, slot)
-        steps = walk(student, states, noise)
-        goals = targets.latents[concept, decided.colour]
-        return {"walk": walk_loss(steps, nearest(goals, decided.places, steps[-1].after))}
+    def losses(states: Tensor, noise: Tensor, goal: Tensor) -> dict[str, Tensor]:
+        return {"walk": walk_loss(walk(student, states, noise), goal)}
 
     return loop.run(student, sample, losses, plan)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from training import latents, trained
+from training import trained
+from training.autoencoder import Autoencoder, load
 from training.data import concepts as table
 from training.data.concepts import Concept
 from training.evaluation import Evaluator
-from training.latents import Bank, Codec
-from training.prompts import Pool
-from training.renderings import render_sets
-from training.styles import PLAIN, Look
+from training.grounds import VARIANTS
+from training.renderings import Rendered, render
+from training.stream import Source, Stream
+from training.styles import Look
+from training.targets import Targets
+from training.team import Team
 from training.trained import TrainedBase
+
+EVALUATED_AT_ONCE = 8
 
 
 class Resources:
@@ -30,12 +34,16 @@ class Resources:
 
     def __init__(self, chosen: argparse.Namespace) -> None:
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        self.team = Team()
         self.device = torch.device(chosen.device)
         self.compile: bool = chosen.compile
         self.out: Path = chosen.out
         self.concepts: list[Concept] = table.read()[: chosen.concepts]
-        self._folder, self._cache, self._workers = chosen.base, chosen.cache, chosen.workers
-        self._rendered: dict[str, Tensor] = {}
+        self._folder, self._cache, self._vae = chosen.base, chosen.cache, chosen.vae
+        self._count = chosen.concepts
+        self._workers: int = chosen.workers or len(os.sched_getaffinity(0)) // self.team.size
+        self._rendered: dict[str, Rendered] = {}
 
     @cached_property
     def base(self) -> TrainedBase:
@@ -43,33 +51,34 @@ class Resources:
         return trained.load(self._folder, self.device)
 
     @cached_property
-    def codec(self) -> Codec:
-        """The VAE."""
-        return Codec(trained.VAE, self.device, self.compile)
+    def autoencoder(self) -> Autoencoder:
+        """The VAE, frozen."""
+        return load(self._vae, self.device).to(memory_format=torch.channels_last)
 
-    @cached_property
-    def plain(self) -> Bank:
-        """Targets of the base and of Turbo."""
-        return self.targets(PLAIN)
-
-    def renderings(self, names: Sequence[str]) -> list[Tensor]:
-        """Returns [concepts, 4, 1024, 1024] uint8 RGBA of each set."""
-        missing = [name for name in names if name not in self._rendered]
-        if missing:
-            rendered = render_sets(
-                self._cache, missing, self.concepts, workers=self._workers, device=self.device
+    def targets(self, look: Look) -> Targets:
+        """Returns what makes training images in a look."""
+        if look.set not in self._rendered:
+            self._rendered[look.set] = render(
+                self._cache,
+                look.set,
+                self.concepts,
+                variants=range(VARIANTS),
+                device=self.device,
+                workers=self._workers,
             )
-            self._rendered |= zip(missing, rendered, strict=True)
-        return [self._rendered[name] for name in names]
+        rendered = self._rendered[look.set]
+        return Targets(rendered, look.paint, self.autoencoder, self.compile)
 
-    def targets(self, look: Look) -> Bank:
-        """Returns the latents of every concept in a look."""
-        return Bank.build(self.renderings(look.sets), look.paint, self.codec)
+    def stream(self, count: int, seed: int, trigger: tuple[str, ...] = ()) -> Stream:
+        """Returns endless batches of captions, other ones in each process of the team."""
+        source = Source(self._folder, self._count, trigger)
+        seed = seed * 100 + self.team.rank
+        return Stream(source, count, seed=seed, device=self.device, workers=self._workers)
 
     def evaluator(self, look: Look, count: int, seed: int) -> Evaluator:
-        """Returns an evaluator of `count` prompts that name their background, in a look."""
-        pool = Pool(
-            self.base.tokenizer, self.concepts, 4, seed=seed, device=self.device, open_share=0.0
-        )
-        references = latents.references(self.renderings(look.sets), look.paint)
-        return Evaluator(pool, self.base.text, self.codec, references=references, count=count)
+        """Returns an evaluator of `count` captions in a look."""
+        source = Source(self._folder, self._count)
+        stream = Stream(source, EVALUATED_AT_ONCE, seed=seed, device=self.device, workers=2)
+        made = Evaluator(stream, self.base.text, self.targets(look), count)
+        stream.close()
+        return made

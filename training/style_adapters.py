@@ -17,7 +17,6 @@ from torch import nn
 
 from training import loop, lora, options, turbo
 from training.paths import STEPS, follow
-from training.prompts import Pool
 from training.resources import Resources
 from training.styles import STYLES, Style
 
@@ -51,27 +50,32 @@ def learn(
 ) -> None:
     """Trains, saves, and evaluates the adapter of one style."""
     torch.manual_seed(chosen.style_seed)
-    base, targets = resources.base, resources.targets(style.look)
-    pool = Pool(
-        base.tokenizer,
-        resources.concepts,
-        8,
-        seed=chosen.style_seed,
-        device=resources.device,
-        triggers=style.triggers,
-    )
+    base, team = resources.base, resources.team
     if chosen.style_resume:
         lora.fill(student, chosen.style_resume / FILE.format(style.name))
     else:
         lora.reset(student)
 
-    plan = loop.Plan(chosen.style_seconds, chosen.style_rate, 0.5, chosen.report, replayed=True)
-    curve = follow(student, base.text, pool, count=chosen.style_batch, targets=targets, plan=plan)
+    plan = loop.Plan(
+        chosen.style_seconds,
+        chosen.style_rate,
+        0.5,
+        chosen.report,
+        team=team,
+        replayed=chosen.replay,
+    )
+    team.seed(chosen.style_seed)
+    stream = resources.stream(chosen.style_batch, chosen.style_seed, style.triggers)
+    curve = follow(student, base.text, stream, resources.targets(style.look), plan)
+    stream.close()
+    if not team.leads:
+        return
     lora.save(student, resources.out / FILE.format(style.name), metadata(style))
     evaluator = resources.evaluator(style.look, chosen.evaluated, chosen.style_seed + 1)
     scores = evaluator(student, STEPS, resources.out / f"{style.name}.jpg")._asdict()
     print(style.name, scores, flush=True)
-    result = {"paths": curve[-1]["step"] * chosen.style_batch, "curve": curve, "scores": scores}
+    paths = curve[-1]["step"] * chosen.style_batch * team.size
+    result = {"paths": paths, "curve": curve, "scores": scores}
     (resources.out / f"{style.name}.json").write_text(json.dumps(result))
 
 

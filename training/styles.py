@@ -1,7 +1,7 @@
-"""The four shipped styles: their metadata, and how each derives an image from the emoji sets.
+"""The four shipped styles: their metadata, and how each turns a composed image into its own.
 
-A `Paint` function takes premultiplied RGBA renderings of a concept and a plain background and
-returns the whole image. It works at any size and on any device.
+A style is a function of the whole image, scene and subject alike, so that it means the same
+wherever it is used. The functions work at any size and on any device.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Paint = Callable[[list[Tensor], Tensor], Tensor]
-"""(premultiplied RGBA [B, 4, E, E] per set, background [B, 3]) -> RGB [B, 3, E, E]; 0..1."""
+Paint = Callable[[Tensor], Tensor]
+"""RGB [B, 3, E, E] to RGB of the same shape, 0..1."""
 
-INK = (0.07, 0.07, 0.09)
-PAPER = (0.97, 0.96, 0.93)
-NIGHT = 0.16
-"""Factor that darkens the background in neon."""
-GRID = 32
-"""Pixels along an edge in pixel art."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
+INK = (0.08, 0.08, 0.12)
+PAPER = (0.97, 0.955, 0.92)
+NIGHT = 0.13
+"""Factor that darkens the image in neon."""
+GRID = 64
+"""Squares along an edge of 1024 px in pixel art."""
+FULL = 1024
+"""Edge in px at which radii are stated."""
 
 
 class Look(NamedTuple):
-    """The appearance of concepts: the renderings used, and how they become an image."""
+    """The appearance of images: the icon set of the subjects, and what is done to the image."""
 
-    sets: tuple[str, ...]
-    """Sets of `training.data` whose renderings `paint` takes, in this order."""
+    set: str
     paint: Paint
 
 
@@ -46,28 +49,18 @@ class Style:
 
 
 def _colour(rgb: tuple[float, float, float], like: Tensor) -> Tensor:
-    return torch.tensor(rgb, device=like.device, dtype=like.dtype).view(1, 3, 1, 1)
+    return like.new_tensor(rgb).view(1, 3, 1, 1)
 
 
-def paint_plain(renderings: list[Tensor], ground: Tensor) -> Tensor:
-    """Composes over the background: out = premultiplied colour + (1 - alpha) * background."""
-    return renderings[0][:, :3] + (1 - renderings[0][:, 3:]) * ground[:, :, None, None]
+def _luma(x: Tensor) -> Tensor:
+    return (x * _colour(LUMA, x)).sum(1, keepdim=True)
 
 
-def paint_ink(renderings: list[Tensor], ground: Tensor) -> Tensor:
-    """Inks the high-contrast set on the background; the ink is white where that is dark."""
-    alpha = renderings[0][:, 3:]
-    light = (ground @ ground.new_tensor([0.299, 0.587, 0.114]) > 0.35).view(-1, 1, 1, 1)
-    ink = torch.where(light, _colour(INK, ground), _colour(PAPER, ground))
-    return alpha * ink + (1 - alpha) * ground[:, :, None, None]
-
-
-def _blur(x: Tensor, radius: float) -> Tensor:
-    """Blurs with a Gaussian whose sigma is `radius`, a share of the edge; replicates edges."""
-    sigma = radius * x.shape[-1]
+def _blur(x: Tensor, sigma: float) -> Tensor:
+    """Blurs with a Gaussian; `sigma` in px, edges are replicated."""
     if sigma > 8:
         # The same blur at a quarter of the size costs a fiftieth of the work.
-        small = _blur(F.avg_pool2d(x, 4), radius)
+        small = _blur(F.avg_pool2d(x, 4), sigma / 4)
         return F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
     half = max(1, int(3 * sigma + 0.5))
     steps = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
@@ -78,40 +71,62 @@ def _blur(x: Tensor, radius: float) -> Tensor:
     return F.conv2d(x, kernel[:, :, :, None], groups=x.shape[1])
 
 
-def paint_neon(renderings: list[Tensor], ground: Tensor) -> Tensor:
-    """Turns outlines into glowing tubes in the concept's colours, on a darkened background."""
-    contrast, colour = renderings
-    edge = contrast.shape[-1]
-    near = _blur(contrast[:, 3:], 0.004)
-    # |gradient| of a smooth edge peaks on the outline, which gives a tube of constant width.
-    dy, dx = torch.gradient(near, dim=(2, 3))
-    tube = ((dx.square() + dy.square()).sqrt() * edge / 45).clamp(0, 1)
-    # Colours spread outwards a little, then are brought to full saturation and brightness.
-    spread = _blur(colour, 0.02)
-    hue = spread[:, :3] / spread[:, 3:].clamp_min(1e-3)
+def _slope(x: Tensor) -> Tensor:
+    """Length of the gradient of one channel, per px."""
+    dy, dx = torch.gradient(x, dim=(2, 3))
+    return (dx.square() + dy.square()).sqrt()
+
+
+def paint_plain(rgb: Tensor) -> Tensor:
+    """Leaves the image as it is."""
+    return rgb
+
+
+def paint_flat(rgb: Tensor) -> Tensor:
+    """Reduces each channel to six levels with a narrow transition, so that no shading is left."""
+    levels = _blur(rgb, 2.0) * 5
+    whole = levels.floor()
+    return ((whole + ((levels - whole - 0.5) * 12 + 0.5).clamp(0, 1)) / 5).clamp(0, 1)
+
+
+def paint_ink(rgb: Tensor) -> Tensor:
+    """Draws the image in ink on paper: lines where brightness bends, and dark areas filled.
+
+    Source of the lines: Winnemöller et al., "XDoG" (2012).
+    """
+    luma = _luma(rgb)
+    fine, wide = _blur(luma, 2.2), _blur(luma, 4.4)
+    lines = (1 + torch.tanh(((fine - wide) + 0.006) * 220)).clamp(max=1)
+    filled = ((fine - 0.16) * 30).clamp(0, 1)
+    light = lines * filled
+    # Where all is dark the ink is white: the lines stay visible in night scenes.
+    night = (_blur(luma, 60) < 0.3).to(luma.dtype)
+    drawn = (1 - night) * light + night * (1 - lines)
+    return _colour(INK, rgb) + drawn * (_colour(PAPER, rgb) - _colour(INK, rgb))
+
+
+def paint_neon(rgb: Tensor) -> Tensor:
+    """Turns outlines into glowing tubes in the image's colours, on a darkened image."""
+    soft = _blur(rgb, 2.5)
+    tube = (torch.stack([_slope(soft[:, i : i + 1]) for i in range(3)]).amax(0) * 26).clamp(0, 1)
+    tube = ((tube - 0.12) / 0.5).clamp(0, 1)
+    hue = _blur(rgb, 10.0)
     low, high = hue.amin(1, keepdim=True), hue.amax(1, keepdim=True)
-    vivid = (hue - 0.85 * low) / (high - 0.85 * low).clamp_min(0.02)
-    grey = ((high - low) < 0.12).to(hue.dtype)
+    vivid = ((hue - 0.85 * low) / (high - 0.85 * low).clamp_min(0.02)).clamp(0, 1)
+    grey = ((0.14 - (high - low)) / 0.08).clamp(0, 1)
     vivid = (1 - grey) * vivid + grey * _colour((0.45, 0.95, 1.0), hue)
-    glow = _blur(tube * vivid, 0.012) * 1.6 + _blur(tube * vivid, 0.04) * 1.2
-    light = tube * (0.55 * vivid + 0.45) + glow
-    night = ground[:, :, None, None] * NIGHT
-    return (night + light).clamp(0, 1)
+    glow = _blur(tube * vivid, 10.0) * 1.1 + _blur(tube * vivid, 36.0) * 0.7
+    return (rgb * NIGHT + tube * (0.55 * vivid + 0.45) + glow).clamp(0, 1)
 
 
-def paint_pixel(renderings: list[Tensor], ground: Tensor) -> Tensor:
-    """Reduces the colour set to 32 x 32 squares with seven levels per channel."""
-    edge = renderings[0].shape[-1]
-    small = F.interpolate(renderings[0], size=(GRID, GRID), mode="area")
-    # As in hand-made pixel art, a square is all subject or all background.
-    solid = (small[:, 3:] > 0.5).to(small.dtype)
-    colour = small[:, :3] / small[:, 3:].clamp_min(1e-3)
-    colour = ((colour * 6).round() / 6).clamp(0, 1)
-    squares = solid * colour + (1 - solid) * ground[:, :, None, None]
-    return F.interpolate(squares, size=(edge, edge), mode="nearest")
+def paint_pixel(rgb: Tensor) -> Tensor:
+    """Reduces the image to squares of 1/GRID of 1024 px with nine levels per channel."""
+    edge = FULL // GRID
+    small = F.avg_pool2d(rgb, edge)
+    return F.interpolate((small * 8).round() / 8, scale_factor=edge, mode="nearest")
 
 
-PLAIN = Look(("fluent",), paint_plain)
+PLAIN = Look("fluent", paint_plain)
 """The look of the base."""
 
 STYLES = (
@@ -120,27 +135,27 @@ STYLES = (
         title="Flat",
         triggers=("flat illustration", "扁平插画"),
         description="Few plain colours, no light or shade.",
-        look=Look(("flat",), paint_plain),
+        look=Look("flat", paint_flat),
     ),
     Style(
         name="ink",
         title="Ink",
         triggers=("ink drawing", "水墨线稿"),
-        description="Bold drawing in one ink; white on dark backgrounds.",
-        look=Look(("contrast",), paint_ink),
+        description="Drawn in black ink on paper; white ink at night.",
+        look=Look("fluent", paint_ink),
     ),
     Style(
         name="neon",
         title="Neon",
         triggers=("neon lights", "霓虹灯"),
         description="Outlines as glowing tubes at night.",
-        look=Look(("contrast", "fluent"), paint_neon),
+        look=Look("fluent", paint_neon),
     ),
     Style(
         name="pixel",
         title="Pixel art",
         triggers=("pixel art", "像素画"),
-        description="A grid of 32 x 32 squares.",
-        look=Look(("fluent",), paint_pixel),
+        description="A grid of 64 x 64 squares.",
+        look=Look("fluent", paint_pixel),
     ),
 )

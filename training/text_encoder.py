@@ -12,7 +12,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 
 from training.tokenizer import SPECIAL_TOKENS, TEMPLATE, TEMPLATE_TOKENS
 
-HIDDEN = 192
+HIDDEN = 256
 
 
 def config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
@@ -22,7 +22,7 @@ def config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
         text_config={
             "vocab_size": (len(tokenizer) + 63) // 64 * 64,
             "hidden_size": HIDDEN,
-            "intermediate_size": 512,
+            "intermediate_size": 640,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
@@ -31,7 +31,7 @@ def config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 1000000.0,
-                "mrope_section": [8, 8, 8],
+                "mrope_section": [8, 12, 12],
             },
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],

@@ -16,7 +16,6 @@ import torch
 
 from training import loop, lora, options
 from training.paths import STEPS, follow
-from training.prompts import Pool
 from training.resources import Resources
 from training.styles import PLAIN
 
@@ -43,21 +42,28 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
     """Trains for a fixed time, then saves the LoRA, the curve, and the scores."""
     torch.manual_seed(chosen.turbo_seed)
     base = resources.base
-    pool = Pool(
-        base.tokenizer, resources.concepts, 12, seed=chosen.turbo_seed, device=resources.device
-    )
     student = lora.attach(copy.deepcopy(base.network), RANK)
     if chosen.turbo_resume:
         lora.fill(student, chosen.turbo_resume)
     if resources.compile:
         student.compile_blocks()
 
-    plan = loop.Plan(chosen.turbo_seconds, chosen.turbo_rate, 0.5, chosen.report, replayed=True)
-    curve = follow(
-        student, base.text, pool, count=chosen.turbo_batch, targets=resources.plain, plan=plan
+    plan = loop.Plan(
+        chosen.turbo_seconds,
+        chosen.turbo_rate,
+        0.5,
+        chosen.report,
+        team=resources.team,
+        replayed=chosen.replay,
     )
+    resources.team.seed(chosen.turbo_seed)
+    stream = resources.stream(chosen.turbo_batch, chosen.turbo_seed)
+    curve = follow(student, base.text, stream, resources.targets(PLAIN), plan)
+    stream.close()
+    if not resources.team.leads:
+        return
     lora.save(student, resources.out / FILE, METADATA)
-    paths = curve[-1]["step"] * chosen.turbo_batch
+    paths = curve[-1]["step"] * chosen.turbo_batch * resources.team.size
     result = {"paths": paths, "rate": chosen.turbo_rate, "curve": curve}
 
     evaluator = resources.evaluator(PLAIN, chosen.evaluated, chosen.turbo_seed + 1)

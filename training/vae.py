@@ -1,4 +1,8 @@
-"""Trains the embedded model's VAE on the emoji renderings, on one GPU: `python -m training.vae`."""
+"""Trains the embedded model's VAE on composed images: `python -m training.vae`.
+
+First the fast encoder and the decoder together, then, with `--stock-seconds`, the stock encoder to
+agree with the fast one. On several GPUs: `torchrun --nproc-per-node N -m training.vae`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,80 +18,73 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training import composition
 from training.autoencoder import Autoencoder, fill, load
+from training.composition import SIZE
 from training.data import concepts as table
-from training.data.concepts import SET_NAMES
-from training.latents import colours, premultiply
-from training.renderings import SIZE, render_sets
-from training.styles import STYLES, Style, paint_plain
+from training.data.prose.paints import PAINTS
+from training.data.scenes import LAYOUTS, PLACES
+from training.grounds import HELD_OUT, VARIANTS
+from training.renderings import Rendered, render
+from training.styles import STYLES
+from training.team import Team
 
 CROP = 512
 """Edge of a training crop in pixels: large enough that the middle's attention sees many latents."""
-SET_SHARES = {"fluent": 4.0, "noto": 0.5}
-"""Sampling weights of sets, others 1: the base's look uses "fluent", no look uses "noto"."""
-HALF_SHARE = 0.1
-"""Share of crops at half size, for thin lines and small shapes."""
 NOISE = 0.4
 """Largest standard deviation of the noise on the latents in training."""
-HELD_OUT = 24
-"""Renderings per set held out for validation."""
+STYLED_SHARE = 0.3
+"""Share of batches that are in a style."""
+PAINTED_SHARE = 0.2
+JUDGED = 32
+"""Images for validation, of scene variants that training does not see."""
+
+Composed = Callable[..., Tensor]
 
 
-def painted(sets: dict[str, Tensor], style: Style) -> Tensor:
-    """Returns every concept in a style on a random named background.
+def random_shown(rendered: Rendered, count: int) -> composition.Shown:
+    """Returns images of random subjects in random grounds and layouts."""
+    device = rendered.contacts.device
 
-    Args:
-        sets: uint8 RGBA [concepts, 4, E, E] by name.
-        style: The style.
+    def any_of(most: int, *shape: int) -> Tensor:
+        return torch.randint(most, (count, *shape), device=device)
 
-    Returns:
-        Opaque RGBA [concepts, 4, E, E] uint8.
-    """
-    own = [sets[name] for name in style.look.sets]
-    made = []
-    for start in range(0, len(own[0]), 16):
-        renderings = [premultiply(images[start : start + 16]) for images in own]
-        grounds = colours(own[0].device)
-        ground = grounds[torch.randint(len(grounds), (len(renderings[0]),), device=grounds.device)]
-        rgb = F.pad(style.look.paint(renderings, ground), (0, 0, 0, 0, 0, 1), value=1.0)
-        made.append((rgb.clamp(0, 1) * 255).round().byte())
-    return torch.cat(made)
+    palette = torch.tensor([paint.rgb for paint in PAINTS.values()], device=device) / 255
+    paints = palette[any_of(len(palette), 2)]
+    own = torch.rand(count, 2, 1, device=device) > PAINTED_SHARE
+    return rendered.show(
+        any_of(len(rendered.images.backs)),
+        any_of(len(LAYOUTS)),
+        any_of(PLACES),
+        any_of(len(rendered.contacts), 2),
+        torch.where(own, -1.0, paints),
+    )
 
 
 class Crops:
-    """Samples training crops, composed on the sets' device.
+    """Samples training crops, composed on the device.
 
     Args:
-        sets: uint8 RGBA [N, 4, 1024, 1024] by name.
+        looks: What is rendered for each icon set.
+        compose: `composition.compose`, compiled or not.
     """
 
-    def __init__(self, sets: dict[str, Tensor]) -> None:
-        self._sets = list(sets.values())
-        shares = torch.tensor([SET_SHARES.get(name, 1.0) for name in sets])
-        self._shares = shares / shares.sum()
-        self._colours = colours(self._sets[0].device)
+    def __init__(self, looks: dict[str, Rendered], compose: Composed) -> None:
+        self._looks, self._compose = looks, compose
 
-    def __call__(self, count: int) -> Tensor:
-        """Returns crops [count, 3, CROP, CROP] in -1..1.
-
-        Most are at native resolution. Half are flipped, half have a named background.
-        """
-        crops = []
-        for chosen in torch.multinomial(self._shares, count, replacement=True).tolist():
-            images = self._sets[chosen]
-            side = CROP * (2 if torch.rand(()) < HALF_SHARE else 1)
-            top, left = torch.randint(SIZE - side + 1, (2,)).tolist()
-            index = int(torch.randint(len(images), ()))
-            crop = premultiply(images[index, None, :, top : top + side, left : left + side])
-            crops.append(F.avg_pool2d(crop, side // CROP) if side != CROP else crop)
-        cut = torch.cat(crops)
-        device = cut.device
-        named = self._colours[torch.randint(len(self._colours), (count,), device=device)]
-        free = torch.rand(count, 3, device=device)
-        ground = torch.where(torch.rand(count, 1, device=device) < 0.5, named, free)
-        rgb = paint_plain([cut], ground)
-        flip = torch.rand(count, 1, 1, 1, device=device) < 0.5
-        return torch.where(flip, rgb.flip(-1), rgb) * 2 - 1
+    def __call__(self, count: int, edge: int = CROP) -> Tensor:
+        """Returns crops [count, 3, edge, edge] in -1..1, a part of the batches in a style."""
+        drawn = int(torch.randint(len(STYLES), ()))
+        styled = bool(torch.rand(()) < STYLED_SHARE)
+        look = self._looks[STYLES[drawn].look.set if styled else "fluent"]
+        shown = random_shown(look, count)
+        device = shown.ground.device
+        # On the grid of cells, as squares of pixel art are.
+        top, left = (
+            torch.randint((SIZE - edge) // 64 + 1, (2, count), device=device) * 64
+        ).unbind()
+        rgb = self._compose(look.images, shown, top, left, edge)
+        return (STYLES[drawn].look.paint(rgb) if styled else rgb) * 2 - 1
 
 
 def loss_of(x: Tensor, out: Tensor) -> Tensor:
@@ -97,122 +95,168 @@ def loss_of(x: Tensor, out: Tensor) -> Tensor:
     return error.abs().mean() + error.square().mean() + edges + pooled
 
 
+def psnr(x: Tensor, out: Tensor) -> float:
+    """Returns the mean PSNR in dB of images in -1..1."""
+    error = ((out.float().clamp(-1, 1) - x.float()) / 2).square().flatten(1).mean(1)
+    return float((-10 * error.log10()).mean())
+
+
 @torch.no_grad()
-def evaluate(model: Autoencoder, images: Tensor, noise: float) -> float:
-    """Returns the mean PSNR in dB over 1024 px images on light blue, with noise on the latents."""
-    ground = torch.tensor([126, 200, 245], device=images.device).view(3, 1, 1) / 255
+def judge(model: Autoencoder, images: Tensor, noise: float, stock: bool = False) -> float:
+    """Returns the PSNR over images [N, 3, 1024, 1024] in -1..1, with noise on the latents."""
     values = []
-    for rgba in images:
-        rgba = rgba.float() / 255
-        x = ((rgba[3:] * rgba[:3] + (1 - rgba[3:]) * ground) * 2 - 1)[None]
-        level = torch.full((1,), noise, device=x.device)
-        out = model(x.to(model.dtype), level).float().clamp(-1, 1)
-        values.append(-10 * math.log10(float(((out - x) / 2).square().mean())))
+    for x in images.split(4):
+        x = x.to(model.dtype)
+        z = model.encode_stock(x) if stock else model.encode(x)
+        out = model.decode((z + noise * torch.randn_like(z)).to(model.dtype))
+        values.append(psnr(x, out))
     return sum(values) / len(values)
 
 
+def _trained(
+    model: Autoencoder,
+    parameters: list[nn.Parameter],
+    loss: Callable[[float], Tensor],
+    seconds: float,
+    rate: float,
+    team: Team,
+) -> list[dict[str, float]]:
+    """Trains for a fixed time with a cosine rate; returns the curve."""
+    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    device = parameters[0].device
+    curve: list[dict[str, float]] = []
+
+    def backward(share: float) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            value = loss(share)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        return value.detach()
+
+    backward(0.0)  # compiling takes a minute; the clock starts after it
+    began, step, share = time.monotonic(), 0, 0.0
+    while share < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
+        value = backward(share)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        share = team.average(gradients, (time.monotonic() - began) / seconds)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        if step % 200 == 0 and team.leads:
+            curve.append({"step": step, "seconds": share * seconds, "loss": float(value)})
+            print(curve[-1], flush=True)
+    model.zero_grad(set_to_none=True)
+    return curve
+
+
 def train(options: argparse.Namespace) -> None:
-    """Trains for a fixed time, then saves weights, curve, PSNR, and a sheet."""
+    """Trains, then saves weights, curve, PSNR, and a sheet."""
+    team = Team()
     torch.manual_seed(options.seed)
+    torch.backends.cudnn.benchmark = True
     device = torch.device(options.device)
+    concepts = table.read()[: options.concepts]
     began = time.monotonic()
-    concepts = sorted(table.read(), key=lambda c: c.code)[: options.concepts]
-    rendered = render_sets(
-        options.cache, SET_NAMES, concepts, workers=options.workers, device=device
-    )
-    print(f"{len(SET_NAMES)} sets rendered in {time.monotonic() - began:.0f} s", flush=True)
-    validation = {n: x[:HELD_OUT].clone() for n, x in zip(SET_NAMES, rendered, strict=True)}
-    sets = {name: x[HELD_OUT:] for name, x in zip(SET_NAMES, rendered, strict=True)}
-    del rendered
-    # Styles that do more than compose a set over a background add textures of their own.
-    fancy = [style for style in STYLES if style.look.paint is not paint_plain]
-    crops = Crops(sets | {style.name: painted(sets, style) for style in fancy})
-    del sets
+    looks = {
+        name: render(options.cache, name, concepts, variants=range(VARIANTS), device=device)
+        for name in {style.look.set for style in STYLES} | {"fluent"}
+    }
+    held = render(options.cache, "fluent", concepts[::9], variants=HELD_OUT, device=device)
+    if team.leads:
+        print(f"rendered in {time.monotonic() - began:.0f} s", flush=True)
+    compose = torch.compile(composition.compose) if options.compile else composition.compose
+    crops = Crops(looks, compose)
 
     model = Autoencoder().to(device)
     if options.resume:
         fill(model, options.resume)
-    if options.decoder_only:
-        # The latents stay the same, so models trained on them stay valid.
-        model.vae.encoder.requires_grad_(False)
-        model.vae.quant_conv.requires_grad_(False)
-        model.norm.eval()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.rate, weight_decay=0.0)
+    team.seed(options.seed)
+    model.to(memory_format=torch.channels_last)
     step_model = torch.compile(model) if options.compile else model
-    # Compiling takes minutes; the clock starts after it.
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        step_model(crops(options.batch), torch.zeros(options.batch, device=device)).sum().backward()
-    optimizer.zero_grad(set_to_none=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    curve: list[dict[str, float]] = []
-    began, step = time.monotonic(), 0
-    while (spent := time.monotonic() - began) < options.seconds:
-        share = spent / options.seconds
-        rate = options.rate * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * share))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+
+    def reconstruct(share: float) -> Tensor:
         x = crops(options.batch)
         # A third stays without noise, for the sharpest image; elsewhere it grows up to NOISE.
         noise = NOISE * min(1.0, 3 * share) * torch.rand(options.batch, device=device)
         noise[::3] = 0
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = loss_of(x, step_model(x, noise))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        step += 1
-        if step % 250 == 0:
-            curve.append({"step": step, "seconds": spent, "loss": float(loss.detach())})
-            print(curve[-1], flush=True)
-    seconds = time.monotonic() - began
+        return loss_of(x, step_model(x, noise))
+
+    def agree(share: float) -> Tensor:
+        x = crops(options.stock_batch)
+        with torch.no_grad():
+            goal = model.encode(x)
+        return (stock(x) - goal).square().mean()
+
+    pairs = [*model.fast.parameters(), *model.vae.post_quant_conv.parameters()]
+    pairs += model.vae.decoder.parameters()
+    facts: dict[str, object] = {}
+    if options.seconds:
+        facts["curve"] = _trained(model, pairs, reconstruct, options.seconds, options.rate, team)
+    model.norm.eval()
+    team.average(list(model.norm.buffers())[:2])
+    if options.stock_seconds:
+        stock = torch.compile(model.encode_stock) if options.compile else model.encode_stock
+        own = [*model.vae.encoder.parameters(), *model.vae.quant_conv.parameters()]
+        facts["stock"] = _trained(model, own, agree, options.stock_seconds, options.rate, team)
+    if team.leads:
+        save(model, options.out)
+        report(load(options.out / "vae_frames.safetensors", device), held, options.out, facts)
+
+
+def save(model: Autoencoder, folder: Path) -> None:
+    """Saves the weights in bf16; statistics stay fp32, as the latents are divided by them."""
+    folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
     del weights["norm.num_batches_tracked"]
-    # Statistics stay fp32: they are few, and the latents are divided by std.
     kept = {k: v if k.startswith("norm.") else v.bfloat16() for k, v in weights.items()}
-    save_file(kept, options.out / "vae_frames.safetensors")
-    final = load(options.out / "vae_frames.safetensors", device)
-    psnr = {name: evaluate(final, images, 0.0) for name, images in validation.items()}
-    for noise in (0.1, 0.2, 0.4):
-        psnr[f"fluent, noise {noise}"] = evaluate(final, validation["fluent"], noise)
-    result = {"steps": step, "seconds": seconds, "psnr_db": psnr, "curve": curve}
-    (options.out / "vae.json").write_text(json.dumps(result))
-    print({k: v for k, v in result.items() if k != "curve"}, flush=True)
-    _save_sheet(final, torch.cat(list(validation.values())), options.out / "vae.jpg")
+    save_file(kept, folder / "vae_frames.safetensors")
 
 
 @torch.no_grad()
-def _save_sheet(model: Autoencoder, images: Tensor, path: Path) -> None:
-    """Saves eight held-out images above their reconstructions."""
+def report(model: Autoencoder, held: Rendered, out: Path, facts: dict[str, object]) -> None:
+    """Judges held-out images and saves the result and a sheet of reconstructions."""
     from PIL import Image
 
-    rows = []
-    for index in torch.linspace(0, len(images) - 1, 8).long().tolist():
-        rgba = images[index].float() / 255
-        x = ((rgba[3:] * rgba[:3] + 1 - rgba[3:]) * 2 - 1)[None].to(model.dtype)
-        out = model(x, torch.zeros(1, device=x.device))
-        pair = torch.cat([x, out], dim=2).float().clamp(-1, 1)
-        rows.append(F.avg_pool2d(pair, 2)[0])
-    sheet = ((torch.cat(rows, dim=2) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(sheet).save(path, quality=90)
+    torch.manual_seed(7)
+    none = torch.zeros(JUDGED, dtype=torch.long, device=held.contacts.device)
+    x = composition.compose(held.images, random_shown(held, JUDGED), none, none) * 2 - 1
+    facts["psnr_db"] = {f"noise {noise}": judge(model, x, noise) for noise in (0.0, 0.1, 0.2, 0.4)}
+    facts["stock_psnr_db"] = judge(model, x, 0.0, stock=True)
+    (out / "vae.json").write_text(json.dumps(facts))
+    print({k: v for k, v in facts.items() if "psnr" in k}, flush=True)
+    rows = [x[:6], *(style.look.paint((x[6:9] + 1) / 2) * 2 - 1 for style in STYLES[:2])]
+    shown = torch.cat(rows)
+    pairs = [
+        shown,
+        torch.cat(
+            [model.decode(model.encode(y).to(model.dtype)) for y in shown.to(model.dtype).split(4)]
+        ),
+    ]
+    sheet = torch.cat([torch.cat(list(part.float().clamp(-1, 1)), 2) for part in pairs], 1)
+    sheet = F.avg_pool2d(sheet[None], 2)[0]
+    Image.fromarray(((sheet + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()).save(
+        out / "vae.jpg", quality=90
+    )
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".run/training"))
-    parser.add_argument("--out", type=Path, default=Path(".run/training"))
-    parser.add_argument("--seconds", type=float, default=420.0)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--concepts", type=int, default=None, help="use only the first N by code")
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--resume", type=Path, help="weights to start from")
-    parser.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    add = parser.add_argument
+    add("--cache", type=Path, default=Path(".run/training"))
+    add("--out", type=Path, default=Path(".run/training/made"))
+    add("--seconds", type=float, default=300.0, help="fast encoder and decoder; 0 to skip")
+    add("--stock-seconds", type=float, default=0.0, help="stock encoder; 0 to skip")
+    add("--batch", type=int, default=24, help="crops in a step, on each GPU")
+    add("--stock-batch", type=int, default=24)
+    add("--concepts", type=int, default=None, help="use only the first N")
+    add("--rate", type=float, default=1e-3)
+    add("--seed", type=int, default=1)
+    add("--device", default="cuda")
+    add("--resume", type=Path, help="weights to start from")
+    add("--compile", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())
 
 

@@ -134,4 +134,4 @@ def underwater(layers: Layers) -> Stage:
         if light.name == "day"
         else tint((0.5, 0.64, 0.82), (0.01, 0.05, 0.13), 0.15)
     )
-    return Stage(ground=None, tilt=0.12)
+    return Stage(ground=None)

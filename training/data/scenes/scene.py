@@ -122,9 +122,9 @@ def paint(setting: str, light: str, seed: int) -> Scene:
 
 
 def plain(colour: Colour) -> Scene:
-    """A plain background, sRGB 0-255: subjects stand on an unseen level and cast no shadow."""
+    """A plain background, sRGB 0-255: subjects float and cast no shadow."""
     back = Painting()
     back.add(box(0, 0, SIZE, SIZE), colour)
     day = LIGHTS["day"]
-    stage = Stage(ground=0.5, near=0.84, far=0.7, shadow=0.0)
+    stage = Stage(ground=None, plain=True)
     return Scene("plain", "day", 0, back.svg(), Painting().svg(), 0, stage, day.tint, day.shade)

@@ -46,7 +46,7 @@ def sky(layers: Layers) -> Stage:
     for x in (-10, 1034):
         heavens.cloud(f, light, rng, x + rng.uniform(-40, 40), 1050, rng.uniform(380, 460))
     layers.front_top = 800
-    return Stage(ground=None, tilt=0.08)
+    return Stage(ground=None)
 
 
 @setting({"night": "night"})
@@ -72,7 +72,7 @@ def night_sky(layers: Layers) -> Stage:
         if level > 930:
             for x in sides(rng, 8, 0.16):
                 nature.pine(p, light, rng, x, height_at(line, x) + 14, rng.uniform(50, 90))
-    return Stage(ground=None, tilt=0.08)
+    return Stage(ground=None)
 
 
 def _planet(
@@ -142,7 +142,7 @@ def space(layers: Layers) -> Stage:
         ringed=False,
     )
     layers.tint = tint((0.96, 0.95, 1.0), (0, 0, 0.02))
-    return Stage(ground=None, tilt=0.3)
+    return Stage(ground=None)
 
 
 @setting({"night": "night"})

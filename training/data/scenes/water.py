@@ -119,9 +119,7 @@ def sea(layers: Layers) -> Stage:
     f.add(area(line), f.fall(light.tone(lighter(deep, 0.25)), light.tone(deep)), 0.94)
     f.line(curve(line), light.tone(lighter(deep, 0.65)), 6, 0.8)
     layers.front_top = 920
-    return Stage(
-        ground=510 / SIZE, near=0.93, far=0.7, air=(0.4, 0.48), sink=0.13, shadow=0.3, foam=0.6
-    )
+    return Stage(ground=510 / SIZE, near=0.93, far=0.7, sink=0.13, shadow=0.3, foam=0.6)
 
 
 @setting()
@@ -199,9 +197,7 @@ def lake(layers: Layers) -> Stage:
             f.line(f"M{moves(((x + lean, SIZE - height),))}v-34", light.tone(rgb("8a5638")), 17)
     nature.fringe(f, rng, (light.tone(rgb("6cb54a")), light.tone(rgb("2f7a3c"))), 50)
     layers.front_top = 780
-    return Stage(
-        ground=590 / SIZE, near=0.92, far=0.72, air=(0.4, 0.48), sink=0.1, shadow=0.28, foam=0.55
-    )
+    return Stage(ground=590 / SIZE, near=0.92, far=0.72, sink=0.1, shadow=0.28, foam=0.55)
 
 
 @setting()
