@@ -1,4 +1,4 @@
-"""Generates images, compares them with references, and reports: `python -m benchmarks.quality`.
+"""Generates images, judges and compares them, and reports: `python -m benchmarks.quality`.
 
 Exits with 1 if a promise is not kept.
 """
@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 # Set before torch is loaded, as in the server's entry point.
@@ -19,17 +18,20 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.quality import prompts, reconstruction, results, scoring, sheet, sheet_rows
+from benchmarks.quality import comparing, results, series, sheet, vae
+from benchmarks.quality.clean import Bars
 from benchmarks.quality.image_generator import Generated, ImageGenerator, ImageSpec
-from benchmarks.quality.references import LOOKS, References
+from benchmarks.quality.results import Compared
+from benchmarks.quality.series import ROWS, SEEDS, Counts, Series
 from benchmarks.quality.store import Store
+from benchmarks.quality.truth import Truth
 from benchmarks.report import print_table
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.errors import ModelError
 from training.data import concepts as table
-from training.data.concepts import Concept
 from training.data.fetch import FetchError
 from training.data.icons import IconError
+from training.data.images import collect_svgs
 from training.styles import STYLES
 from wuliart_lora import LoraError
 
@@ -43,17 +45,19 @@ def options() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality")
     add = parser.add_argument
-    add("--prompts", type=int, default=200, help="number in English, in Chinese, and with the base")
-    add("--table-prompts", type=int, default=50, help="number for the table of steps")
-    add("--adapter-prompts", type=int, default=50, help="number for each style adapter")
+    add("--each", type=int, default=200, help="prompts of each group, at most")
+    add("--table-prompts", type=int, default=48, help="number for the table of steps")
+    add("--adapter-prompts", type=int, default=48, help="number for each style adapter")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--fresh", action="store_true", help="ignore stored images and results")
+    add("--model", type=Path, default=EMBEDDED_MODEL, help="checkpoint")
     add("--turbo", type=Path, default=EMBEDDED_TURBO, help="Turbo LoRA")
     add("--loras", type=Path, default=Path("loras"), help="folder of the style adapters")
+    add("--out", type=Path, default=RESULTS, help="file of the JSON line")
+    add("--sheet", type=Path, default=SHEET, help="file of the contact sheet")
     chosen = parser.parse_args()
-    most = len(table.read())
-    if not 1 <= chosen.prompts <= most or chosen.table_prompts < 1 or chosen.adapter_prompts < 1:
-        parser.error(f"--prompts is 1 to {most}, the other counts at least 1")
+    if min(chosen.each, chosen.table_prompts, chosen.adapter_prompts) < 1:
+        parser.error("the counts are at least 1")
     if chosen.device == "auto":
         chosen.device = "cuda" if torch.cuda.is_available() else "cpu"
     return chosen
@@ -66,68 +70,94 @@ def progress() -> Progress:
 
 
 def generate(
-    generator: ImageGenerator, series: dict[str, scoring.Series], bar: Progress
+    generator: ImageGenerator, planned: dict[str, Series], bar: Progress
 ) -> dict[ImageSpec, Generated]:
     """Generates the images of all series, each distinct one once."""
     images: dict[ImageSpec, Generated] = {}
-    for name, rows in series.items():
+    for name, rows in planned.items():
         for _, spec in bar.track(rows, description=name):
             if spec not in images:
                 images[spec] = generator.generate(spec)
     return images
 
 
-def measure(chosen: argparse.Namespace, concepts: Sequence[Concept]) -> bool:
+def compare(
+    generator: ImageGenerator,
+    planned: dict[str, Series],
+    images: dict[ImageSpec, Generated],
+    truth: Truth,
+    bar: Progress,
+) -> Compared:
+    """Compares all images with the right ones, and looks for faults."""
+    looks = {style.name: style.look for style in STYLES}
+    task = bar.add_task("comparing", total=len(ROWS) + len(looks) + vae.COUNT)
+
+    def advance() -> None:
+        bar.advance(task)
+
+    rows = {}
+    for title, _, _ in ROWS:
+        rows[title] = comparing.likeness(planned[title], images, truth)
+        advance()
+    styled = {}
+    for name, look in looks.items():
+        if name in planned:
+            styled[name] = comparing.styled(planned[name], images, truth, look)
+        advance()
+    shown = [p.shown for p, _ in planned["scenes"] if p.shown is not None][::2]
+    psnr = vae.measure(generator, truth, shown[: vae.COUNT], advance)
+    bars = Bars.read()
+    groups = [rows for name, rows in planned.items() if results.is_group(name, list(looks))]
+    faults = {
+        spec.text: images[spec].error or bars.fault(images[spec].image)
+        for group in groups
+        for _, spec in group
+    }
+    found = comparing.seeds(planned[SEEDS], images, truth)
+    missing = [name for name in looks if name not in planned]
+    return Compared(rows, found, styled, psnr, faults, missing)
+
+
+def measure(chosen: argparse.Namespace) -> bool:
     """Measures and reports everything; returns True if all promises are kept."""
     device = torch.device(chosen.device)
     turbo = chosen.turbo if chosen.turbo.is_file() else None
     if turbo is None:
         print(f"{chosen.turbo} is missing: generating without Turbo", file=sys.stderr)
     store = Store(KEPT, chosen.fresh)
-    generator = ImageGenerator(EMBEDDED_MODEL, turbo, chosen.loras, device=device, store=store)
-    counts = scoring.Counts(chosen.prompts, chosen.table_prompts, chosen.adapter_prompts)
+    generator = ImageGenerator(chosen.model, turbo, chosen.loras, device=device, store=store)
     titles = {s.name: s.title for s in STYLES if generator.adapter_file(s.name).is_file()}
-    chosen_prompts = prompts.choose(concepts, counts.prompts)
-    series = scoring.plan(chosen_prompts, prompts.ten_seeds(concepts), counts, list(titles))
+    counts = Counts(chosen.each, chosen.table_prompts, chosen.adapter_prompts)
+    planned = series.plan(counts, list(titles))
+    collect_svgs(table.read(), TRAINING)
 
     with progress() as bar, torch.inference_mode():
-        sets = {name for names, _ in LOOKS.values() for name in names}
-        task = bar.add_task("renderings", total=len(sets) * len(concepts))
-        references = References(
-            concepts, TRAINING, store=store, device=device, advance=lambda: bar.advance(task)
-        )
-        task = bar.add_task("VAE", total=reconstruction.COUNT)
-        psnr = reconstruction.measure(generator, concepts, TRAINING, lambda: bar.advance(task))
-        images = generate(generator, series, bar)
-        task = bar.add_task("comparing", total=len(series))
-        scorer = scoring.Scorer(references, device)
-        styles = [s.name for s in STYLES]
-        found = results.evaluate(
-            series, images, scorer, psnr=psnr, styles=styles, advance=lambda: bar.advance(task)
-        )
-        sheet.save(sheet_rows.build(series, images, references, titles), SHEET)
+        images = generate(generator, planned, bar)
+        sheet.save(sheet.rows(planned["own"], images), chosen.sheet)
+        truth = Truth(TRAINING, store, device)
+        compared = compare(generator, planned, images, truth, bar)
 
-    figures = results.figures(found)
-    print_table(figures)
-    results.print_steps(found)
+    found = results.figures(compared)
+    print_table(found)
+    results.print_steps(compared.rows)
     facts = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "turbo": turbo.name if turbo else None,
         "weights": generator.key("turbo"),
+        "figures": [figure.as_json() for figure in found],
+        "faults": {text: fault for text, fault in compared.faults.items() if fault},
     }
-    line = json.dumps(
-        facts | results.everything(found, series, images, concepts), ensure_ascii=False
-    )
+    line = json.dumps(facts, ensure_ascii=False)
     print(line)
-    RESULTS.write_text(line + "\n", encoding="utf-8")
-    return all(figure.holds for figure in figures)
+    chosen.out.write_text(line + "\n", encoding="utf-8")
+    return all(figure.holds for figure in found)
 
 
 def main() -> None:
     """Runs the benchmark; exits with one line if it cannot."""
     chosen = options()
     try:
-        holds = measure(chosen, table.read())
+        holds = measure(chosen)
     except ModuleNotFoundError as error:
         if error.name != "resvg_py":
             raise

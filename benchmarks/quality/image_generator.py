@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.measures import pooled
-from benchmarks.quality.references import STORED_EDGE
 from benchmarks.quality.store import Store, StoreEntry, fingerprint
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.engine.engine import Engine
@@ -24,6 +23,9 @@ from inference_server.model.latents import noise, pack, to_bytes, unpack
 from wuliart_contract.limits import IMAGE_SIZE
 from wuliart_lora import parse_lora
 from wuliart_lora.slot_image import build_image, module_shapes
+
+STORED_EDGE = 512
+"""Edge of the stored images: half the generated one, so that fine speckle is still there."""
 
 Variant = Literal["turbo", "base", "stock"]
 """Our engine with the Turbo LoRA, our engine without, stock diffusers without."""
@@ -46,7 +48,7 @@ class Generated:
     """The result of generating one image."""
 
     image: Tensor | None
-    """uint8 [3, 256, 256]; None after an error."""
+    """uint8 [3, STORED_EDGE, STORED_EDGE]; None after an error."""
     seconds: float
     """Time from prompt to pixels."""
     error: str = ""

@@ -1,4 +1,7 @@
-"""Writes a contact sheet: rows of small images with captions, as one PNG of limited size."""
+"""Writes a contact sheet: rows of small images with captions, as one PNG of limited size.
+
+It shows the prompts of the group "own", all of them, in their order.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,16 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-COLUMNS = 8
-EDGE = 160
+from benchmarks.quality.series import Images, Series
+
+COLUMNS = 10
+EDGE = 150
 GUTTER = 14
-TITLE, TEXT = 17, 12
+TEXT = 12
 LINE = 15
 LINES = 3
-MAX_BYTES = 1_600_000
-INK, GREY, FRAME = (20, 20, 24), (90, 92, 98), (222, 222, 226)
+MAX_BYTES = 2_400_000
+GREY, FRAME = (90, 92, 98), (222, 222, 226)
 CJK = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
@@ -33,17 +38,16 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Cell(NamedTuple):
-    """One image, uint8 [3, 256, 256] or None if it was not generated, and its caption."""
+    """One image, uint8 [3, edge, edge] or None if it was not generated, and its caption."""
 
     image: Tensor | None
     caption: str
 
 
-class Row(NamedTuple):
-    """Up to COLUMNS cells under one title."""
-
-    title: str
-    cells: Sequence[Cell]
+def rows(series: Series, images: Images) -> list[list[Cell]]:
+    """Returns the rows of the sheet."""
+    cells = [Cell(images[spec].image, prompt.text) for prompt, spec in series]
+    return [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
 
 
 def chinese_font() -> Font | None:
@@ -52,7 +56,7 @@ def chinese_font() -> Font | None:
     return ImageFont.truetype(found, TEXT) if found else None
 
 
-def save(rows: Sequence[Row], path: Path) -> None:
+def save(rows: Sequence[Sequence[Cell]], path: Path) -> None:
     """Writes the rows as PNG; reduces colours until the file has at most MAX_BYTES."""
     page = _page(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,29 +67,25 @@ def save(rows: Sequence[Row], path: Path) -> None:
         page.quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
-def _page(rows: Sequence[Row]) -> Image.Image:
-    head, foot = TITLE + 12, 6 + LINES * LINE
-    height = head + EDGE + foot + GUTTER
+def _page(rows: Sequence[Sequence[Cell]]) -> Image.Image:
+    height = EDGE + 6 + LINES * LINE + GUTTER
     size = (COLUMNS * (EDGE + GUTTER) + GUTTER, len(rows) * height + GUTTER)
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
-    bold, chinese = ImageFont.load_default(TITLE), chinese_font()
+    chinese = chinese_font()
     latin = ImageFont.load_default(TEXT)
     for number, row in enumerate(rows):
         top = GUTTER + number * height
-        draw.text((GUTTER, top), row.title, INK, bold)
-        for column, cell in enumerate(row.cells[:COLUMNS]):
+        for column, cell in enumerate(row):
             left = GUTTER + column * (EDGE + GUTTER)
             if cell.image is not None:
                 pixels = Image.fromarray(cell.image.permute(1, 2, 0).numpy())
-                page.paste(
-                    pixels.resize((EDGE, EDGE), Image.Resampling.LANCZOS), (left, top + head)
-                )
-            box = (left - 1, top + head - 1, left + EDGE, top + head + EDGE)
+                page.paste(pixels.resize((EDGE, EDGE), Image.Resampling.LANCZOS), (left, top))
+            box = (left - 1, top - 1, left + EDGE, top + EDGE)
             draw.rectangle(box, outline=FRAME)
             font = latin if cell.caption.isascii() or chinese is None else chinese
             for line, text in enumerate(_wrapped(cell.caption, font)):
-                at = (left, top + head + EDGE + 6 + line * LINE)
+                at = (left, top + EDGE + 6 + line * LINE)
                 draw.text(at, text, GREY, font)
     return page
 

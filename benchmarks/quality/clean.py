@@ -1,0 +1,118 @@
+"""Finds images that are not clean: speckle, broken frames, black ones.
+
+Speckle is high-frequency energy in flat places. Second differences are taken along rows and along
+columns, and of the two the smaller counts: an edge or a line bends in one direction, speckle in
+both. The median over a tile passes over what is sparse (stars, rain, snow), and only the flatter
+half of the tiles counts, so that leaves and waves do not. The bar lies above what composed
+renderings and their reconstructions by the VAE show (`calibration`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.quality.measures import is_black, pooled
+from training.styles import LUMA
+
+EDGE: Final = 512
+"""Edge of the measured images in px."""
+SCALES: Final = (512, 256)
+"""Edges at which speckle is looked for: grains of one or two px, and of up to four."""
+TILES: Final = 16
+"""Tiles along an edge."""
+FLATTEST: Final = 0.5
+"""Share of the tiles that count as flat places."""
+WORST: Final = 0.9
+"""Quantile over the flat places: speckle in a tenth of them is enough."""
+SEAM: Final = 32
+"""Distance in px of the borders between the transformer's tokens, at EDGE."""
+BARS: Final = Path(__file__).with_name("clean.json")
+"""What `calibration` found."""
+
+
+def _planes(image: Tensor) -> Tensor:
+    """Brightness and two differences of colour [3, E, E], orthogonal to the greys."""
+    red, green, blue = image
+    bright = torch.einsum("chw,c->hw", image, image.new_tensor(LUMA))
+    return torch.stack([bright, (red - green) / 2, (red + green) / 4 - blue / 2])
+
+
+def _bends(planes: Tensor) -> Tensor:
+    """Smaller of the second differences along rows and columns [3, E - 2, E - 2]."""
+    middle = 2 * planes[:, 1:-1, 1:-1]
+    rows = (middle - planes[:, 1:-1, :-2] - planes[:, 1:-1, 2:]).abs()
+    columns = (middle - planes[:, :-2, 1:-1] - planes[:, 2:, 1:-1]).abs()
+    return torch.minimum(rows, columns)
+
+
+def _tiles(plane: Tensor, edge: int) -> Tensor:
+    """Cuts [C, E, E] into squares: [C, n, n, edge * edge]."""
+    cut = plane.unfold(1, edge, edge).unfold(2, edge, edge)
+    return cut.flatten(3)
+
+
+def speckle(image: Tensor) -> float:
+    """Returns the energy of speckle in flat places; see the module.
+
+    Args:
+        image: RGB [3, EDGE, EDGE] in 0..1.
+    """
+    means = pooled(image, EDGE // 8)
+    rough = _tiles(means, EDGE // 8 // TILES).std(-1).norm(dim=0).flatten()
+    flat = rough.argsort()[: int(FLATTEST * len(rough))]
+    found = []
+    for edge in SCALES:
+        bends = F.pad(_bends(_planes(pooled(image, edge))), (1, 1, 1, 1), mode="replicate")
+        medians = _tiles(bends, edge // TILES).median(-1).values.norm(dim=0).flatten()
+        found.append(float(medians[flat].quantile(WORST)))
+    return max(found)
+
+
+def seams(image: Tensor) -> float:
+    """Returns how much steeper the image is across the borders of tokens than beside them.
+
+    Medians along a border and over the borders: a horizon or a wall that lies on one border is no
+    fault, a grid is.
+
+    Args:
+        image: RGB [3, EDGE, EDGE] in 0..1.
+    """
+    found = []
+    for across in (image, image.transpose(1, 2)):
+        steps = across.diff(dim=2).abs().amax(0)
+        border = torch.arange(SEAM - 1, EDGE - 1, SEAM, device=image.device)
+        beside = torch.maximum(steps[:, border - 1], steps[:, border + 1])
+        found.append(float((steps[:, border] - beside).median(0).values.median()))
+    return max(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """The largest values of clean images."""
+
+    speckle: float
+    seams: float
+
+    @classmethod
+    def read(cls, path: Path = BARS) -> Bars:
+        """Reads what `calibration` wrote."""
+        facts = json.loads(path.read_text(encoding="utf-8"))["bars"]
+        return cls(facts["speckle"], facts["seams"])
+
+    def fault(self, image: Tensor | None) -> str:
+        """Returns what is wrong with an image, uint8 [3, EDGE, EDGE]: "" for a clean one."""
+        if image is None:
+            return "missing"
+        image = image.float() / 255
+        if is_black(image):
+            return "black"
+        if speckle(image) > self.speckle:
+            return "speckle"
+        return "seams" if seams(image) > self.seams else ""
