@@ -104,8 +104,11 @@ def run(
     for parameter in average.live:
         parameter.grad = torch.zeros_like(parameter)
     work = Replay(average.live, losses) if plan.replayed and device.type == "cuda" else None
-    # Compiling takes a minute; the clock, which the learning rate follows, starts after it.
+    # Compiling takes a minute, and the leading process may still evaluate its last run; the clock,
+    # which the learning rate follows, starts when all processes are here.
     backward(average.live, losses, sample())
+    gradients = [parameter.grad for parameter in average.live]
+    plan.team.average(gradients)
     began = time.monotonic()
 
     def report(step: int, parts: dict[str, Tensor]) -> None:
@@ -125,7 +128,6 @@ def run(
                 group["lr"] = rate * factor
         batch = sample()
         parts = work(batch) if work else backward(average.live, losses, batch)
-        gradients = [parameter.grad for parameter in average.live if parameter.grad is not None]
         share = plan.team.average(gradients, (time.monotonic() - began) / plan.seconds)
         nn.utils.clip_grad_norm_(average.live, 1.0)
         for stepper in steppers:

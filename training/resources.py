@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -42,7 +41,7 @@ class Resources:
         self.concepts: list[Concept] = table.read()[: chosen.concepts]
         self._folder, self._cache, self._vae = chosen.base, chosen.cache, chosen.vae
         self._count = chosen.concepts
-        self._workers: int = chosen.workers or len(os.sched_getaffinity(0)) // self.team.size
+        self._workers: int = chosen.workers or self.team.cores
         self._rendered: dict[str, Rendered] = {}
 
     @cached_property

@@ -1,6 +1,7 @@
 """Training on several GPUs of one machine: processes of `torchrun` that average their gradients.
 
-A run that was started without `torchrun` is a team of one, and nothing is communicated.
+A run that was started without `torchrun` is a team of one, and nothing is communicated. Where there
+is no GPU, the processes share the CPU.
 """
 
 from __future__ import annotations
@@ -23,16 +24,22 @@ class Team:
     def __init__(self) -> None:
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if self.size > 1 and not distributed.is_initialized():
-            torch.cuda.set_device(self.rank)
-            distributed.init_process_group("nccl")
+            if torch.cuda.is_available():
+                torch.cuda.set_device(self.rank)
+            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
     @property
     def leads(self) -> bool:
         """True in the process that prints and saves."""
         return self.rank == 0
 
+    @property
+    def cores(self) -> int:
+        """Each process's share of the CPU cores, at least one."""
+        return max(1, len(os.sched_getaffinity(0)) // self.size)
+
     def average(self, tensors: Sequence[Tensor], value: float = 0.0) -> float:
-        """Averages tensors over the processes, in place.
+        """Averages tensors over the processes, in place; waits until all processes call it.
 
         Args:
             tensors: Same shapes in all processes.
@@ -47,7 +54,8 @@ class Team:
         flat = torch.cat(
             [*(tensor.flatten().float() for tensor in tensors), tensors[0].new_tensor([value])]
         )
-        distributed.all_reduce(flat, distributed.ReduceOp.AVG)
+        distributed.all_reduce(flat)
+        flat /= self.size
         parts = flat[:-1].split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))

@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from training import composition
 from training.autoencoder import Autoencoder, fill, load
 from training.composition import SIZE
 from training.data import concepts as table
+from training.data.concepts import Concept
 from training.data.prose.paints import PAINTS
 from training.data.scenes import LAYOUTS, PLACES
 from training.grounds import HELD_OUT, VARIANTS
@@ -133,7 +134,9 @@ def _trained(
         value.backward()
         return value.detach()
 
-    backward(0.0)  # compiling takes a minute; the clock starts after it
+    # Compiling takes a minute; the clock starts when all processes have done it.
+    backward(0.0)
+    team.average([p.grad for p in parameters if p.grad is not None])
     began, step, share = time.monotonic(), 0, 0.0
     while share < 1:
         for group in optimizer.param_groups:
@@ -159,11 +162,17 @@ def train(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     concepts = table.read()[: options.concepts]
     began = time.monotonic()
+
+    def rendered(name: str, shown: Sequence[Concept], variants: range) -> Rendered:
+        return render(
+            options.cache, name, shown, variants=variants, device=device, workers=team.cores
+        )
+
     looks = {
-        name: render(options.cache, name, concepts, variants=range(VARIANTS), device=device)
+        name: rendered(name, concepts, range(VARIANTS))
         for name in {style.look.set for style in STYLES} | {"fluent"}
     }
-    held = render(options.cache, "fluent", concepts[::9], variants=HELD_OUT, device=device)
+    held = rendered("fluent", concepts[::9], HELD_OUT)
     if team.leads:
         print(f"rendered in {time.monotonic() - began:.0f} s", flush=True)
     compose = torch.compile(composition.compose) if options.compile else composition.compose
