@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from training.data.prose.lexicon import Entry
 
 from training import trained
 from training.choices import OPTIONS
 from training.data.prose import drawing, lexicon, writing
 from training.data.prose.description import Description
+from training.data.prose.lexicon import Entry
 from training.data.prose.paints import PAINTS
 from training.data.scenes import LAYOUTS, SETTINGS, Layout
 from training.grounds import Kind, kinds

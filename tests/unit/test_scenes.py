@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from training.data.scenes.composing import COLUMNS, batch_of, compose
 
 from training.data.scenes import SETTINGS, Anchor, anchors, arrange, paint, plain, words
 from training.data.scenes.anchors import RELATIONS, SIDES, SIZES
 from training.data.scenes.colour import LIGHTS, tint
-from training.data.scenes.composing import COLUMNS, batch_of, compose
 from training.data.scenes.raster import raster
 
 ALL = [(name, light) for name, entry in SETTINGS.items() for light in entry.lights]

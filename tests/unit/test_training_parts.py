@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from torch import Tensor, nn
+from training.prompts import OPEN, Pool
 from transformers import Qwen2Tokenizer
 
 from training import base, evaluation, latents, loop, lora, paths, sampling, styles, trained
@@ -17,7 +18,6 @@ from training.autoencoder import Autoencoder, to_stock
 from training.data import captions, concepts
 from training.muon import Muon
 from training.network import SHAPE, TOKENS, Network
-from training.prompts import OPEN, Pool
 from training.text_encoder import build_text_encoder, encode
 from training.tokenizer import TEMPLATE, TEMPLATE_TOKENS, build_tokenizer
 from wuliart_lora import parse_lora

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from training.data.scenes.composing import batch_of, compose
 
 from training.data import concepts, fetch, icons
 from training.data.render import Pixels, render
 from training.data.scenes.anchors import Anchor, arrange
-from training.data.scenes.composing import batch_of, compose
 from training.data.scenes.scene import SETTINGS, Scene, paint
 
 SPRITE = 512
