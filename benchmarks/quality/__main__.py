@@ -18,14 +18,17 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.quality import comparing, results, series, sheet, vae
+from benchmarks.quality import comparing, judging, results, series, sheet, vae
 from benchmarks.quality.clean import Bars
 from benchmarks.quality.image_generator import Generated, ImageGenerator, ImageSpec
+from benchmarks.quality.judge import reading
+from benchmarks.quality.judge.network import Judge
+from benchmarks.quality.judge.reading import JudgeError
 from benchmarks.quality.results import Compared
 from benchmarks.quality.series import ROWS, SEEDS, Counts, Series
 from benchmarks.quality.store import Store
 from benchmarks.quality.truth import Truth
-from benchmarks.report import print_table
+from benchmarks.report import Figure, print_table
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.errors import ModelError
 from training.data import concepts as table
@@ -118,12 +121,32 @@ def compare(
     return Compared(rows, found, styled, psnr, faults, missing)
 
 
+def judged(
+    planned: dict[str, Series], images: dict[ImageSpec, Generated], network: Judge
+) -> list[Figure]:
+    """Judges the images."""
+    facts = json.loads(reading.WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))
+
+    def of(name: str) -> judging.Judged:
+        rows = [(p.shown, images[spec].image) for p, spec in planned[name] if p.shown is not None]
+        there = iter(reading.judge(network, [image for _, image in rows if image is not None]))
+        return [(None if image is None else next(there), shown) for shown, image in rows]
+
+    def single(name: str) -> judging.Judged:
+        return [(found, shown) for found, shown in of(name) if len(shown.subjects) == 1]
+
+    groups = {name: of(name) for names, _, _ in judging.FIGURES.values() for name in names}
+    base, turbo = (single(ROWS[index][0]) for index in (5, 3))
+    return judging.figures(groups, base, turbo, facts["accuracy"])
+
+
 def measure(chosen: argparse.Namespace) -> bool:
     """Measures and reports everything; returns True if all promises are kept."""
     device = torch.device(chosen.device)
     turbo = chosen.turbo if chosen.turbo.is_file() else None
     if turbo is None:
         print(f"{chosen.turbo} is missing: generating without Turbo", file=sys.stderr)
+    network = reading.load([concept.code for concept in table.read()], device)
     store = Store(KEPT, chosen.fresh)
     generator = ImageGenerator(chosen.model, turbo, chosen.loras, device=device, store=store)
     titles = {s.name: s.title for s in STYLES if generator.adapter_file(s.name).is_file()}
@@ -137,7 +160,7 @@ def measure(chosen: argparse.Namespace) -> bool:
         truth = Truth(TRAINING, store, device)
         compared = compare(generator, planned, images, truth, bar)
 
-    found = results.figures(compared)
+    found = judged(planned, images, network) + results.figures(compared)
     print_table(found)
     results.print_steps(compared.rows)
     facts = {
@@ -164,7 +187,7 @@ def main() -> None:
         sys.exit(
             "the renderer is missing: .venv/bin/pip install -r training/requirements-data.lock"
         )
-    except (ModelError, LoraError, FetchError, IconError) as error:
+    except (ModelError, JudgeError, LoraError, FetchError, IconError) as error:
         sys.exit(str(error))
     sys.exit(not holds)
 

@@ -1,0 +1,1 @@
+"""The judge: a small network that reads from an image what it shows, trained on held-out scenes."""
