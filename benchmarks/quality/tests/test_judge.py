@@ -87,12 +87,9 @@ def _perfect(labels: Labels, concepts: int) -> Read:
         return hot.movedim(-1, 1) if hot.dim() > 2 else hot
 
     return Read(
-        *(
-            logits(label, count)
-            for label, count in zip(
-                (labels.setting, labels.light, labels.colour), GROUND, strict=True
-            )
-        ),
+        logits(labels.setting, GROUND[0]),
+        logits(labels.light, GROUND[1]),
+        logits(labels.colour, GROUND[2]),
         torch.where(labels.there > 0, 10.0, -10.0),
         labels.edge,
         logits(labels.paint, len(PAINTS)),
