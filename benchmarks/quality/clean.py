@@ -1,10 +1,13 @@
 """Finds images that are not clean: speckle, broken frames, black ones.
 
-Speckle is high-frequency energy in flat places. Second differences are taken along rows and along
-columns, and of the two the smaller counts: an edge or a line bends in one direction, speckle in
-both. The median over a tile passes over what is sparse (stars, rain, snow), and only the flatter
-half of the tiles counts, so that leaves and waves do not. The bar lies above what composed
-renderings and their reconstructions by the VAE show (`calibration`).
+Speckle is high-frequency energy of colour in flat places. Second differences are taken along rows
+and along columns, and of the two the smaller counts: an edge or a line bends in one direction,
+speckle in both. The median over a tile passes over what is sparse (stars, rain, snow), and only
+the flatter half of the tiles counts, so that leaves and waves do not. The mean over these is taken
+at several scales, each with its own bar: above what composed renderings and their reconstructions
+by the VAE show (`calibration`).
+
+Speckle that is confined to a few tiles around a subject stays below the bars.
 """
 
 from __future__ import annotations
@@ -19,18 +22,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.quality.measures import is_black, pooled
-from training.styles import LUMA
 
 EDGE: Final = 512
 """Edge of the measured images in px."""
-SCALES: Final = (512, 256)
-"""Edges at which speckle is looked for: grains of one or two px, and of up to four."""
+SCALES: Final = (512, 256, 128)
+"""Edges at which speckle is looked for: grains of one or two px, and of up to eight."""
 TILES: Final = 16
 """Tiles along an edge."""
 FLATTEST: Final = 0.5
 """Share of the tiles that count as flat places."""
-WORST: Final = 0.9
-"""Quantile over the flat places: speckle in a tenth of them is enough."""
 SEAM: Final = 32
 """Distance in px of the borders between the transformer's tokens, at EDGE."""
 BARS: Final = Path(__file__).with_name("clean.json")
@@ -38,14 +38,13 @@ BARS: Final = Path(__file__).with_name("clean.json")
 
 
 def _planes(image: Tensor) -> Tensor:
-    """Brightness and two differences of colour [3, E, E], orthogonal to the greys."""
+    """Two differences of colour [2, E, E], which are zero for greys."""
     red, green, blue = image
-    bright = torch.einsum("chw,c->hw", image, image.new_tensor(LUMA))
-    return torch.stack([bright, (red - green) / 2, (red + green) / 4 - blue / 2])
+    return torch.stack([(red - green) / 2, (red + green) / 4 - blue / 2])
 
 
 def _bends(planes: Tensor) -> Tensor:
-    """Smaller of the second differences along rows and columns [3, E - 2, E - 2]."""
+    """Smaller of the second differences along rows and columns [C, E - 2, E - 2]."""
     middle = 2 * planes[:, 1:-1, 1:-1]
     rows = (middle - planes[:, 1:-1, :-2] - planes[:, 1:-1, 2:]).abs()
     columns = (middle - planes[:, :-2, 1:-1] - planes[:, 2:, 1:-1]).abs()
@@ -58,8 +57,8 @@ def _tiles(plane: Tensor, edge: int) -> Tensor:
     return cut.flatten(3)
 
 
-def speckle(image: Tensor) -> float:
-    """Returns the energy of speckle in flat places; see the module.
+def speckle(image: Tensor) -> tuple[float, ...]:
+    """Returns the energy of speckle in flat places at each of SCALES; see the module.
 
     Args:
         image: RGB [3, EDGE, EDGE] in 0..1.
@@ -71,8 +70,8 @@ def speckle(image: Tensor) -> float:
     for edge in SCALES:
         bends = F.pad(_bends(_planes(pooled(image, edge))), (1, 1, 1, 1), mode="replicate")
         medians = _tiles(bends, edge // TILES).median(-1).values.norm(dim=0).flatten()
-        found.append(float(medians[flat].quantile(WORST)))
-    return max(found)
+        found.append(float(medians[flat].mean()))
+    return tuple(found)
 
 
 def seams(image: Tensor) -> float:
@@ -97,14 +96,18 @@ def seams(image: Tensor) -> float:
 class Bars:
     """The largest values of clean images."""
 
-    speckle: float
+    speckle: tuple[float, ...]
     seams: float
 
     @classmethod
     def read(cls, path: Path = BARS) -> Bars:
         """Reads what `calibration` wrote."""
         facts = json.loads(path.read_text(encoding="utf-8"))["bars"]
-        return cls(facts["speckle"], facts["seams"])
+        return cls(tuple(facts["speckle"]), facts["seams"])
+
+    def is_speckled(self, found: tuple[float, ...]) -> bool:
+        """Returns True if the speckle of any scale is over its bar."""
+        return any(value > bar for value, bar in zip(found, self.speckle, strict=True))
 
     def fault(self, image: Tensor | None) -> str:
         """Returns what is wrong with an image, uint8 [3, EDGE, EDGE]: "" for a clean one."""
@@ -113,6 +116,6 @@ class Bars:
         image = image.float() / 255
         if is_black(image):
             return "black"
-        if speckle(image) > self.speckle:
+        if self.is_speckled(speckle(image)):
             return "speckle"
         return "seams" if seams(image) > self.seams else ""
