@@ -1,22 +1,27 @@
-"""Painted scenes: the same bytes from the same seed, anchors in the frame, and the compositor."""
+"""Painted scenes: the same bytes from the same seed, and boxes for subjects where words say."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import random
 import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
-from training.data.scenes.composing import COLUMNS, batch_of, compose
 
-from training.data.scenes import SETTINGS, Anchor, anchors, arrange, paint, plain, words
-from training.data.scenes.anchors import RELATIONS, SIDES, SIZES
-from training.data.scenes.colour import LIGHTS, tint
+from training.data.scenes import (
+    LAYOUTS,
+    PLACES,
+    SETTINGS,
+    Anchor,
+    Layout,
+    arrange,
+    paint,
+    plain,
+    words,
+)
+from training.data.scenes.anchors import CELLS, EDGES, RELATIONS, SIDES, Stage
 from training.data.scenes.raster import raster
 
 ALL = [(name, light) for name, entry in SETTINGS.items() for light in entry.lights]
@@ -25,7 +30,6 @@ REQUIRED = (
     *("street", "room", "table", "sky", "night sky", "space", "sunset", "rain", "fog", "garden"),
     *("farm", "river", "lake", "road"),
 )
-SIZE = 128
 
 
 def test_every_required_setting_is_there_with_words_in_both_languages() -> None:
@@ -65,203 +69,109 @@ def test_an_unknown_setting_or_light_is_an_error() -> None:
         paint("space", "day", 0)
 
 
-def inside(anchor: Anchor) -> bool:
-    return (
-        anchor.x - anchor.edge / 2 >= -0.01
-        and anchor.x + anchor.edge / 2 <= 1.01
-        and anchor.y - anchor.edge >= -0.01
-        and anchor.y <= 1.0
-        and anchor.edge > 0.15
+STAGES = {f"{name}, {light}": paint(name, light, 3).stage for name, light in ALL}
+STAGES["plain"] = plain((250, 210, 60)).stage
+EVERY_STAGE = pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+
+
+def layouts(count: int) -> list[Layout]:
+    return [layout for layout in LAYOUTS if layout.count == count]
+
+
+def middle(anchor: Anchor) -> float:
+    """Cells from the frame's middle to the right."""
+    return anchor.left + anchor.edge / 2 - CELLS / 2
+
+
+def test_there_is_a_layout_for_all_that_words_can_say() -> None:
+    assert len(set(LAYOUTS)) == len(LAYOUTS)
+    wanted = [Layout(count) for count in range(5)]
+    wanted += [Layout(2, relation=relation) for relation in RELATIONS]
+    wanted += [Layout(1, z, side) for z in ("small", None, "large") for side in (None, *SIDES)]
+    assert set(wanted) == set(LAYOUTS)
+
+
+@EVERY_STAGE
+def test_every_box_lies_in_the_frame_and_stands_on_the_ground(stage: Stage) -> None:
+    for layout, place in itertools.product(LAYOUTS, range(PLACES)):
+        placed = arrange(stage, layout, place)
+        assert len(placed) == layout.count
+        assert placed == arrange(stage, layout, place)
+        for anchor in placed:
+            case = layout, place, anchor
+            assert isinstance(anchor.left, int) and isinstance(anchor.top, int), case
+            assert anchor.edge in EDGES, case
+            assert anchor.left >= 0 and anchor.left + anchor.edge <= CELLS, case
+            assert anchor.top >= 0 and anchor.base <= CELLS, case
+            if stage.ground is None:
+                assert not (anchor.shadow or anchor.sink or anchor.foam), case
+            elif layout.relation not in ("above", "below"):
+                assert anchor.base > CELLS * stage.ground, case
+                assert anchor.shadow == stage.shadow and anchor.sink == stage.sink, case
+                assert anchor.foam == stage.foam, case
+
+
+@EVERY_STAGE
+def test_a_single_subject_has_the_size_and_the_side_that_words_give(stage: Stage) -> None:
+    edges = (
+        {"small": 6, None: 12, "large": 12} if stage.plain else {"small": 4, None: 8, "large": 12}
     )
+    for layout, place in itertools.product(layouts(1), range(PLACES)):
+        (anchor,) = arrange(stage, layout, place)
+        assert anchor.edge == edges[layout.size]
+        if layout.side == "left":
+            assert middle(anchor) <= -2
+        elif layout.side == "right":
+            assert middle(anchor) >= 2
+        elif layout.side == "centre":
+            assert middle(anchor) == 0
+    # Without a side, the place decides, about the middle.
+    for size in ("small", None, "large"):
+        offsets = [middle(arrange(stage, Layout(1, size), place)[0]) for place in range(PLACES)]
+        assert sum(offsets) == 0 and len(set(offsets)) >= 3
 
 
-@pytest.mark.parametrize("name, light", ALL)
-def test_all_anchors_lie_in_the_frame_and_stand_on_the_ground(name: str, light: str) -> None:
-    stage = paint(name, light, 3).stage
-    fixed = anchors(stage)
-    assert {f"{size} {side}" for size in SIZES for side in SIDES} <= set(fixed)
-    rng = random.Random(f"{name}{light}")
-    placed = list(fixed.values())
-    for count in range(1, 5):
-        for _ in range(20):
-            placed += arrange(rng, stage, count)
-    placed += arrange(rng, stage, floats=True)
-    for anchor in placed:
-        assert inside(anchor), anchor
-        assert anchor.stands == (stage.ground is not None) or not anchor.stands
-        if anchor.stands:
-            assert stage.ground is not None and stage.ground < anchor.y
-
-
-@pytest.mark.parametrize("name", ["meadow", "space", "sea", "table"])
-def test_relations_put_the_first_subject_where_the_caption_says(name: str) -> None:
-    stage = paint(name, next(iter(SETTINGS[name].lights)), 3).stage
-    for seed in range(30):
-        rng = random.Random(seed)
-        for relation in RELATIONS:
-            first, second = arrange(rng, stage, 2, relation=relation)
+@EVERY_STAGE
+def test_relations_put_the_first_subject_where_the_caption_says(stage: Stage) -> None:
+    orders = set()
+    for place in range(PLACES):
+        by = {
+            relation: arrange(stage, Layout(2, relation=relation), place) for relation in RELATIONS
+        }
+        for relation, (first, second) in by.items():
             if relation == "left of":
-                assert first.x < second.x - 0.25
-            if relation == "right of":
-                assert first.x > second.x + 0.25
-            if relation == "above":
-                assert first.y <= second.y - second.edge + 0.1 and not first.stands
-            if relation == "below":
-                assert second.y <= first.y - first.edge + 0.1 and not second.stands
+                assert first.left + first.edge < second.left
+            elif relation == "right of":
+                assert second.left + second.edge < first.left
+            elif relation == "above":
+                assert first.base <= second.top and first.left == second.left
+                assert not first.shadow
+            elif relation == "below":
+                assert second.base <= first.top and first.left == second.left
+                assert not second.shadow
+            else:
+                assert first.base == second.base
+                orders.add(first.left < second.left)
+        assert arrange(stage, Layout(2), place) == by["next to"]
+    assert orders == {True, False}  # the place decides who is on the left
 
 
+@EVERY_STAGE
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_boxes_of_several_subjects_hardly_overlap(count: int) -> None:
-    for name, seed in itertools.product(("meadow", "space", "river"), range(20)):
-        stage = paint(name, next(iter(SETTINGS[name].lights)), 3).stage
-        for a, b in itertools.combinations(arrange(random.Random(seed), stage, count), 2):
-            wide = min(a.x + a.edge / 2, b.x + b.edge / 2) - max(a.x - a.edge / 2, b.x - b.edge / 2)
-            high = min(a.y, b.y) - max(a.y - a.edge, b.y - b.edge)
-            shared = max(0.0, wide) * max(0.0, high)
-            assert shared <= 0.25 * min(a.edge, b.edge) ** 2
+def test_boxes_of_several_subjects_hardly_overlap(stage: Stage, count: int) -> None:
+    for layout, place in itertools.product(layouts(count), range(PLACES)):
+        for a, b in itertools.combinations(arrange(stage, layout, place), 2):
+            wide = min(a.left + a.edge, b.left + b.edge) - max(a.left, b.left)
+            high = min(a.base, b.base) - max(a.top, b.top)
+            assert max(0, wide) * max(0, high) <= 0.25 * min(a.edge, b.edge) ** 2, (layout, place)
 
 
-def test_an_unknown_count_relation_or_size_is_an_error() -> None:
-    stage = paint("meadow", "day", 0).stage
-    rng = random.Random(0)
-    for wrong in ({"count": 5}, {"count": 0}, {"relation": "above"}, {"size": "huge"}):
-        with pytest.raises(ValueError):
-            arrange(rng, stage, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError):
-        arrange(rng, stage, 2, relation="behind")
-
-
-def blank(batch: int = 1, *, value: int = 255) -> tuple[Tensor, Tensor]:
-    """A plain back and an empty front."""
-    back = torch.full((batch, SIZE, SIZE, 3), value, dtype=torch.uint8)
-    return back, torch.zeros(batch, SIZE, SIZE, 4, dtype=torch.uint8)
-
-
-def square(colour: tuple[int, int, int] = (200, 40, 40), border: int = 10) -> Tensor:
-    """An opaque square of 60 px with an empty border, [1, 1, h, w, 4]."""
-    sprite = torch.zeros(60 + 2 * border, 60 + 2 * border, 4, dtype=torch.uint8)
-    sprite[border : border + 60, border : border + 60] = torch.tensor([*colour, 255])
-    return sprite[None, None]
-
-
-def at(*placed: Anchor) -> Tensor:
-    return torch.tensor([[anchor.columns() for anchor in placed]])
-
-
-PLAIN = torch.tensor([tint()])
-DARK = torch.zeros(1, 3)
-
-
-@pytest.mark.parametrize("border", [0, 10, 40])
-def test_a_subject_covers_its_box_and_nothing_else(border: int) -> None:
-    anchor = Anchor(0.4, 0.75, 0.5)
-    image = compose(*blank(), square(border=border), at(anchor), PLAIN, DARK)
-    assert image.shape == (1, SIZE, SIZE, 3) and image.dtype == torch.uint8
-    covered = (image[0] == torch.tensor([200, 40, 40])).all(-1)
-    rows, columns = covered.nonzero().T
-    assert abs(rows.min() - 0.25 * SIZE) <= 1 and abs(rows.max() + 1 - 0.75 * SIZE) <= 1
-    assert abs(columns.min() - 0.15 * SIZE) <= 1 and abs(columns.max() + 1 - 0.65 * SIZE) <= 1
-    away = torch.ones(SIZE, SIZE, dtype=torch.bool)
-    away[30:98, 17:86] = False
-    assert bool((image[0][away] == 255).all())
-
-
-def test_a_great_reduction_keeps_the_mean_of_a_fine_pattern() -> None:
-    sprite = torch.zeros(1, 1, 512, 512, 4, dtype=torch.uint8)
-    sprite[..., 3] = 255
-    sprite[:, :, :, ::2, :3] = 255
-    image = compose(*blank(value=0), sprite, at(Anchor(0.5, 0.75, 0.5)), PLAIN, DARK)
-    inner = image[0, 40:88, 40:88].float()
-    assert (inner - 127.5).abs().max() < 8
-
-
-def test_a_batch_is_filled_up_with_empty_slots() -> None:
-    scenes = [paint("snow", "night", 0), plain((252, 212, 64))]
-    placed = [
-        arrange(random.Random(i), scene.stage, count)
-        for i, (scene, count) in enumerate(zip(scenes, (3, 1), strict=True))
-    ]
-    placements, rows, shade = batch_of(scenes, placed)
-    assert placements.shape == (2, 3, len(COLUMNS)) and placements.dtype == torch.float32
-    assert rows.shape == (2, 3, 4) and shade.shape == (2, 3)
-    assert placements[1, 1:].abs().max() == 0 and placements[..., 2][0].min() > 0
-    back, front = blank(2)
-    subjects = square().expand(2, 3, -1, -1, -1)
-    image = compose(back, front, subjects, placements, rows, shade)
-    assert (image[1] != 255).any(-1).float().mean() <= placed[1][0].edge ** 2 * 1.1
-
-
-def test_an_edge_of_zero_leaves_the_slot_empty() -> None:
-    empty = Anchor(0.5, 0.5, 0.0, shadow=1.0, sink=0.1, foam=1.0)
-    image = compose(*blank(), square(), at(empty), PLAIN, DARK)
-    assert bool((image == 255).all())
-
-
-def test_a_subject_outside_the_frame_changes_nothing() -> None:
-    image = compose(*blank(), square(), at(Anchor(3.0, 0.5, 0.3, shadow=1.0)), PLAIN, DARK)
-    assert bool((image == 255).all())
-
-
-def test_the_shadow_darkens_the_ground_about_the_base_only() -> None:
-    with_shadow = Anchor(0.5, 0.7, 0.3, shadow=0.5)
-    image = compose(*blank(), square(), at(with_shadow), PLAIN, DARK)[0, :, :, 0]
-    assert image[int(0.72 * SIZE), SIZE // 2] < 200
-    assert image[int(0.3 * SIZE), SIZE // 2] == 255 and image[-4, SIZE // 2] == 255
-    none = compose(*blank(), square(), at(Anchor(0.5, 0.7, 0.3)), PLAIN, DARK)[0, :, :, 0]
-    assert none[int(0.72 * SIZE), SIZE // 2] == 255
-
-
-def test_a_sunken_subject_ends_at_the_surface() -> None:
-    anchor = Anchor(0.5, 0.8, 0.5, sink=0.3)
-    image = compose(*blank(), square((0, 0, 0)), at(anchor), PLAIN, DARK)[0, :, :, 0]
-    assert image[int(0.5 * SIZE), SIZE // 2] == 0
-    assert image[int(0.78 * SIZE), SIZE // 2] > 240
-
-
-def test_night_darkens_and_cools_and_sunset_warms() -> None:
-    grey = square((160, 160, 160))
-    seen = {}
-    for name in ("day", "night", "sunset"):
-        rows = torch.tensor([LIGHTS[name].tint])
-        image = compose(*blank(), grey, at(Anchor(0.5, 0.8, 0.5)), rows, DARK)
-        seen[name] = image[0, SIZE // 2, SIZE // 2].tolist()
-    assert seen["day"] == [160, 160, 160]
-    assert seen["night"][0] < seen["night"][2] < 160
-    assert seen["sunset"][0] > seen["sunset"][2]
-
-
-def test_the_front_layer_covers_subjects() -> None:
-    back, front = blank()
-    front[:, 64:] = torch.tensor([0, 0, 255, 255], dtype=torch.uint8)
-    image = compose(back, front, square(), at(Anchor(0.5, 0.8, 0.5)), PLAIN, DARK)
-    assert image[0, 50, 64].tolist() == [200, 40, 40]
-    assert image[0, 80, 64].tolist() == [0, 0, 255]
-
-
-def test_near_subjects_cover_far_ones_in_any_order() -> None:
-    near, far = Anchor(0.5, 0.8, 0.4), Anchor(0.5, 0.7, 0.4)
-    red, blue = square((255, 0, 0)), square((0, 0, 255))
-    for subjects, placed in (((red, blue), (near, far)), ((blue, red), (far, near))):
-        image = compose(*blank(), torch.cat(subjects, 1), at(*placed), PLAIN, DARK)
-        assert image[0, int(0.6 * SIZE), SIZE // 2].tolist() == [255, 0, 0]
-
-
-def test_a_batch_gives_what_its_images_give_alone() -> None:
-    generator = torch.Generator().manual_seed(1)
-    back = torch.randint(0, 256, (3, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8)
-    front = torch.randint(0, 256, (3, SIZE, SIZE, 4), generator=generator, dtype=torch.uint8)
-    subjects = torch.randint(0, 256, (3, 2, 90, 90, 4), generator=generator, dtype=torch.uint8)
-    subjects[1, :, :40, :, 3] = 0
-    placements = torch.rand(3, 2, len(COLUMNS), generator=generator) * 0.5 + 0.2
-    rows = torch.stack([torch.tensor(LIGHTS[name].tint) for name in ("day", "night", "sunset")])
-    shade = torch.rand(3, 3, generator=generator)
-    together = compose(back, front, subjects, placements, rows, shade)
-    for i in range(3):
-        part = slice(i, i + 1)
-        alone = compose(
-            back[part], front[part], subjects[part], placements[part], rows[part], shade[part]
-        )
-        assert (alone.int() - together[part].int()).abs().max() <= 1
+@EVERY_STAGE
+def test_places_differ(stage: Stage) -> None:
+    for layout in LAYOUTS:
+        if layout.count and layout.side is None and layout.relation != "next to":
+            found = {tuple(arrange(stage, layout, place)) for place in range(PLACES)}
+            assert len(found) >= 3, layout
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))

@@ -193,8 +193,7 @@ def _several(stage: Stage, count: int, place: int) -> list[Anchor]:
     if stage.ground is None:
         return [stage.floating(left, 6 + row, _MANY) for left, row in rows]
     level = round(CELLS * (stage.far + stage.near) / 2)
-    # Boxes behind do not leave the ground.
+    # Boxes behind do not leave the ground, and those in front make room for them.
     highest = int(CELLS * stage.ground) + 1
-    return [
-        stage.standing(left, _MANY, min(CELLS - 1, max(highest, level + row))) for left, row in rows
-    ]
+    level += max(0, highest - level - min(row for _, row in rows))
+    return [stage.standing(left, _MANY, min(CELLS - 1, level + row)) for left, row in rows]
