@@ -85,8 +85,9 @@ class Coder:
         if description.setting is not None:
             return [self._kind(description.setting, description.light)]
         if not description.subjects:
-            lights = [(s, description.light or light) for s, light in SCENERY]
-            return [self._kind(setting, light) for setting, light in lights]
+            stated = description.light
+            fitting = [(s, light) for s, light in SCENERY if stated in (None, *SETTINGS[s].lights)]
+            return [self._kind(setting, stated or light) for setting, light in fitting]
         number, entry = self._entries[description.subjects[0].concept.code]
         settings: Sequence[str] = entry.settings
         if description.light is not None:
