@@ -34,7 +34,7 @@ GRID = (16, 16)
 TOKENS = (GRID[0] * GRID[1], SHAPE["in_channels"])
 """Shape of one image's packed latents."""
 
-TEXT_TOKENS = 96
+TEXT_TOKENS = 128
 """Maximum number of tokens of a training prompt, including the template's suffix."""
 
 EPS = 1e-6

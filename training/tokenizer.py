@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from typing import Final
 
 from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Tokenizer
 
-from training.data import captions, concepts
-from training.data.concepts import Concept
+from training.data.captions import LANGUAGES
+from training.data.prose import drawing, lexicon, writing
+from training.data.prose.lexicon import Entry
 from training.styles import STYLES
 
 TEMPLATE: Final = (
@@ -38,38 +40,35 @@ SPECIAL_TOKENS: Final = (
     "<|video_pad|>",
 )
 
-LARGEST: Final = 4096
+LARGEST: Final = 8192
 """Maximum size of the vocabulary, including special tokens."""
 
-REPEATS: Final = 4
-"""Occurrences of each word in the corpus; also the trainer's minimum frequency of a merge."""
+CAPTIONS: Final = 120_000
+"""Captions in the corpus, half of them Chinese."""
+
+REPEATS: Final = 3
+"""Occurrences of each word of the lexicon; also the trainer's minimum frequency of a merge."""
 
 
-def _corpus(table: list[Concept]) -> list[str]:
-    """Returns names in all positions of a prompt, colours, template, filler words, captions."""
-    phrases = [name for c in table for name in (c.english, *c.english_tags)]
-    phrases += [name for c in table for name in (c.chinese, *c.chinese_tags)]
-    frequent = [name for colour in captions.COLOURS for name in colour.english + colour.chinese]
-    frequent += captions.words()
-    frequent += [word for style in STYLES for phrase in style.triggers for word in phrase.split()]
+def _corpus(entries: list[Entry]) -> Iterator[str]:
+    """Yields captions, words in all positions of a prompt, and the template."""
+    rng = random.Random(0)
+    for number in range(CAPTIONS):
+        description = drawing.draw(rng, entries)
+        yield writing.write(description, LANGUAGES[number % 2], rng)
+    words = {word for entry in entries for word in entry.english + entry.chinese}
+    words |= {phrase for style in STYLES for phrase in style.triggers}
+    for word in sorted(words):
+        # At the start of a prompt, after a space, or (Chinese) between other words.
+        yield from [word, f" {word}", word.capitalize()] * REPEATS
     template = TEMPLATE
     for special in SPECIAL_TOKENS:
         template = template.replace(special, " ")
-    frequent += template.replace("{}", "").replace(",", " ").replace(":", " ").split()
-    lines = []
-    for repeats, chosen in ((REPEATS, phrases), (20 * REPEATS, frequent)):
-        for phrase in sorted(set(chosen)):
-            # At the start of a prompt, after a space, or (Chinese) between other words.
-            lines += [phrase, f" {phrase}", phrase.capitalize()] * repeats
-    rng = random.Random(0)
-    for concept in table:
-        for language in captions.LANGUAGES:
-            colour = rng.choice(captions.COLOURS)
-            lines.append(captions.caption(concept, colour, language, rng))
-    return lines
+    for word in template.replace("{}", "").replace(",", " ").replace(":", " ").split():
+        yield from [word, f" {word}"] * 40 * REPEATS
 
 
-def build_tokenizer(table: list[Concept]) -> Qwen2Tokenizer:
+def build_tokenizer(entries: list[Entry]) -> Qwen2Tokenizer:
     """Trains the tokenizer.
 
     Raises:
@@ -86,7 +85,7 @@ def build_tokenizer(table: list[Concept]) -> Qwen2Tokenizer:
         show_progress=False,
         initial_alphabet=sorted(ByteLevel.alphabet()),
     )
-    trained.train_from_iterator(_corpus(table), trainer)
+    trained.train_from_iterator(_corpus(entries), trainer)
 
     model = json.loads(trained.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
@@ -106,4 +105,4 @@ def build_tokenizer(table: list[Concept]) -> Qwen2Tokenizer:
 
 
 if __name__ == "__main__":
-    build_tokenizer(concepts.read()).save_pretrained(".run/training/made/base/tokenizer")
+    build_tokenizer(lexicon.read()).save_pretrained(".run/training/made/base/tokenizer")
