@@ -14,18 +14,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training import loop, options, sampling, trained
 from training.choices import choose, shuffled
-from training.data.prose.paints import PAINTS
-from training.data.scenes import LAYOUTS
-from training.grounds import kinds
+from training.naming import Naming
 from training.network import TOKENS
 from training.resources import Resources
-from training.stream import COLUMNS
 from training.styles import PLAIN
-from training.text_encoder import HIDDEN, encode
+from training.text_encoder import encode
 from training.trained import TrainedBase
 
 LEVELS = 8
@@ -37,38 +33,12 @@ NAMING_WEIGHT = 0.03
 
 
 class Base(nn.Module):
-    """The trained modules: text encoder, transformer, and heads that only training uses."""
+    """The trained modules: text encoder with its heads, and transformer."""
 
     def __init__(self, base: TrainedBase, concepts: int) -> None:
         super().__init__()
-        self.text, self.network = base.text.requires_grad_(True), base.network.requires_grad_(True)
-        self.text.model.visual.requires_grad_(False)
-        sizes = (concepts, concepts, len(LAYOUTS), len(PAINTS) + 1, len(kinds()))
-        self.naming = nn.ModuleList(nn.Linear(HIDDEN, size) for size in sizes)
-
-    def naming_loss(self, text: Tensor, rows: Tensor) -> Tensor:
-        """Returns the cross entropies of subjects, layout, paint and ground.
-
-        They are read off the last token's state, which is the only one that has seen the whole
-        caption. Subjects do not count where there are none, and the ground where it is open.
-        """
-        last = text[:, -1]
-        first, second, layout, paint = rows[:, :4].unbind(1)
-        grounds = rows[:, len(COLUMNS) :]
-        some = layout != 0
-        stated = (grounds == grounds[:, :1]).all(1)
-        goals = (
-            torch.where(some, first, -100),
-            torch.where(some, second, -100),
-            layout,
-            paint + 1,
-            torch.where(stated, grounds[:, 0], -100),
-        )
-        losses = [
-            F.cross_entropy(head(last).float(), goal, label_smoothing=0.05)
-            for head, goal in zip(self.naming, goals, strict=True)
-        ]
-        return torch.stack(losses).nan_to_num().sum()
+        self.naming = Naming(base.text, concepts)
+        self.network = base.network.requires_grad_(True)
 
 
 def levels(images: int, device: torch.device, shifts: Sequence[float] = SHIFTS) -> Tensor:
@@ -131,9 +101,9 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
         return batch.ids, batch.rows, targets(batch.rows, choose(noise)), noise
 
     def losses(ids: Tensor, rows: Tensor, x0: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        text = encode(model.text, ids)
+        text = encode(model.naming.text, ids)
         flow = flow_loss(model.network, text, x0, noise, chosen.base_shifts)
-        return {"flow": flow, "naming": NAMING_WEIGHT * model.naming_loss(text, rows)}
+        return {"flow": flow, "naming": NAMING_WEIGHT * model.naming.loss(text, rows)}
 
     plan = loop.Plan(
         chosen.base_seconds, chosen.base_rate, chosen.base_decay, chosen.report, team=team

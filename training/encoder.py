@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 PATCH = 8
 """Edge in px of the squares that are gathered."""
-WIDTHS = (128, 256, 256)
+WIDTHS = (96, 192, 256)
 """Channels at 1/8, 1/16 and 1/32 of the image's edge."""
 DEPTHS = (1, 2, 2)
 """Residual blocks at each."""

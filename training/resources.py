@@ -34,6 +34,8 @@ class Resources:
     def __init__(self, chosen: argparse.Namespace) -> None:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
+        # cuDNN's attention builds a plan for each length of captions, which took 30 s of a run.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.team = Team()
         self.device = torch.device(chosen.device)
         self.compile: bool = chosen.compile

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training import base, choices, stream, trained
+from training import choices, naming, stream, trained
 from training.choices import OPTIONS, choose
 from training.data.captions import COLOURS
 from training.data.prose import lexicon
@@ -208,13 +208,13 @@ def test_only_the_first_concepts_are_subjects_where_few_are_wanted(few: None) ->
 
 def test_losses_of_naming_are_finite_where_nothing_is_named() -> None:
     torch.manual_seed(0)
-    made = base.Base(trained.untrained(SOURCE.tokenizer), len(ENTRIES))
+    made = naming.Naming(trained.untrained(SOURCE.tokenizer).text, len(ENTRIES))
     rows = torch.tensor([CODER.row(Description()), CODER.row(Description(light="day"))])
     states = torch.randn(2, 5, HIDDEN, requires_grad=True)
-    loss = made.naming_loss(states, rows)
+    loss = made.loss(states, rows)
     loss.backward()
     assert loss.isfinite() and states.grad is not None and bool(states.grad.isfinite().all())
-    for head in made.naming[3:4]:
+    for head in made.heads[3:4]:
         assert head.weight.grad is not None and bool(head.weight.grad.any())
-    for parameter in made.naming.parameters():
+    for parameter in made.heads.parameters():
         assert parameter.grad is None or bool(parameter.grad.isfinite().all())
