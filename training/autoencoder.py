@@ -8,6 +8,7 @@ edge, so that the transformer sees 256 tokens of 128 values. Training encodes wi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from training.encoder import PatchEncoder
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "base_dim": 16,
     "z_dim": 32,
     "dim_mult": [1, 2, 4, 8, 8, 8],
@@ -63,9 +64,9 @@ class Autoencoder(nn.Module):
     transformer cannot be that precise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shape: dict[str, Any] = SHAPE) -> None:
         super().__init__()
-        self.vae = AutoencoderKLQwenImage(**SHAPE)
+        self.vae = AutoencoderKLQwenImage(**shape)
         to_frames(self.vae)
         self.fast = PatchEncoder(SHAPE["z_dim"])
         self.norm = nn.BatchNorm2d(SHAPE["z_dim"], eps=EPS, affine=False, momentum=0.01)

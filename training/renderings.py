@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.composition import BOX, Images, Shown
+from training.composition import BOX, SIZE, Images, Shown
 from training.data import sprites
 from training.data.concepts import Concept
 from training.data.images import svg_name
 from training.data.scenes import LAYOUTS, PLACES, Scene, Stage, arrange
 from training.data.scenes.anchors import MAX_SUBJECTS
 from training.grounds import Kind, kinds, render_all, scene_of
+from training.rendering_cache import kept
 
 PARTS = len(BOX) - 2
 """Columns of `Shown.boxes` that do not depend on the subject."""
@@ -78,19 +79,24 @@ def _table(stages: Sequence[Stage]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(boxes), torch.from_numpy(subject)
 
 
-def render_subjects(
-    cache: Path, name: str, concepts: Sequence[Concept], workers: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Renders the subjects of a set; returns `Images.sprites` and `Rendered.contacts`."""
-    with zipfile.ZipFile(cache / "svg.zip") as archive:
-        svgs = [archive.read(svg_name(name, c.code)).decode() for c in concepts]
-    made = torch.empty((len(svgs), sprites.LENGTH), dtype=torch.int32, device=device)
+def _subjects(svgs: Sequence[str], workers: int) -> dict[str, Tensor]:
+    """Renders subjects: `Images.sprites` and `Rendered.contacts`."""
+    pixels = torch.empty((len(svgs), sprites.LENGTH), dtype=torch.int32)
     contacts = []
     with ProcessPoolExecutor(workers) as pool:
-        for index, (pixels, contact) in enumerate(pool.map(sprites.sprite, svgs, chunksize=2)):
-            made[index] = torch.from_numpy(pixels)
+        for index, (image, contact) in enumerate(pool.map(sprites.sprite, svgs, chunksize=2)):
+            pixels[index] = torch.from_numpy(image)
             contacts.append(contact)
-    return made, torch.tensor(contacts, device=device)
+    return {"sprites": pixels, "contacts": torch.tensor(contacts)}
+
+
+def _layers(scenes: Sequence[Scene], workers: int) -> dict[str, Tensor]:
+    """Renders scenes: `Images.backs` and `Images.fronts`."""
+    rendered = render_all(scenes, workers)
+    backs, fronts = (torch.empty((len(scenes), SIZE, SIZE), dtype=torch.int32) for _ in range(2))
+    for row, (back, front) in enumerate(rendered):
+        backs[row], fronts[row] = torch.from_numpy(back), torch.from_numpy(front)
+    return {"backs": backs, "fronts": fronts}
 
 
 def render(
@@ -103,10 +109,10 @@ def render(
     workers: int = 0,
     chosen: Sequence[Kind] | None = None,
 ) -> Rendered:
-    """Renders all that a look needs.
+    """Renders all that a look needs, or reads what an earlier run rendered.
 
     Args:
-        cache: Folder with svg.zip.
+        cache: Folder with svg.zip; images are kept below it.
         name: Icon set of the subjects.
         concepts: Subjects, in the order of the result.
         variants: Seeds of each scene.
@@ -123,26 +129,23 @@ def render(
         first.append(len(scenes))
         counts.append(len(own))
         scenes += own
-    layers = render_all(scenes, workers)
-    made, contacts = render_subjects(cache, name, concepts, workers, device)
-
-    def stacked(index: int) -> Tensor:
-        out = torch.empty((len(layers), *layers[0][0].shape), dtype=torch.int32, device=device)
-        for row, pair in enumerate(layers):
-            out[row] = torch.from_numpy(pair[index])
-        return out
-
+    with zipfile.ZipFile(cache / "svg.zip") as archive:
+        svgs = [archive.read(svg_name(name, c.code)).decode() for c in concepts]
+    folder = cache / "rendered"
+    texts = [text for scene in scenes for text in (scene.back, scene.front)]
+    layers = kept(folder, texts, lambda: _layers(scenes, workers), device)
+    subjects = kept(folder, svgs, lambda: _subjects(svgs, workers), device)
     images = Images(
-        stacked(0),
-        stacked(1),
+        layers["backs"],
+        layers["fronts"],
         torch.tensor([scene.tint for scene in scenes], dtype=torch.float32, device=device),
         torch.tensor([scene.shade for scene in scenes], dtype=torch.float32, device=device) / 255,
-        made,
+        subjects["sprites"],
     )
     boxes, subject = _table([scene.stage for scene in scenes])
     return Rendered(
         images,
-        contacts,
+        subjects["contacts"],
         boxes.to(device),
         subject.to(device),
         torch.tensor(first, device=device),

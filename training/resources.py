@@ -65,7 +65,6 @@ class Resources:
                 self.concepts,
                 variants=range(VARIANTS),
                 device=self.device,
-                workers=self._workers,
             )
         rendered = self._rendered[look.set]
         return Targets(rendered, look.paint, self.autoencoder, self.compile)

@@ -114,8 +114,7 @@ def judge(model: Autoencoder, images: Tensor, noise: float, stock: bool = False)
     return sum(values) / len(values)
 
 
-def _trained(
-    model: Autoencoder,
+def trained(
     parameters: list[nn.Parameter],
     loss: Callable[[float], Tensor],
     seconds: float,
@@ -150,7 +149,7 @@ def _trained(
         if step % 200 == 0 and team.leads:
             curve.append({"step": step, "seconds": share * seconds, "loss": float(value)})
             print(curve[-1], flush=True)
-    model.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     return curve
 
 
@@ -164,9 +163,7 @@ def train(options: argparse.Namespace) -> None:
     began = time.monotonic()
 
     def rendered(name: str, shown: Sequence[Concept], variants: range) -> Rendered:
-        return render(
-            options.cache, name, shown, variants=variants, device=device, workers=team.cores
-        )
+        return render(options.cache, name, shown, variants=variants, device=device)
 
     looks = {
         name: rendered(name, concepts, range(VARIANTS))
@@ -202,13 +199,13 @@ def train(options: argparse.Namespace) -> None:
     pairs += model.vae.decoder.parameters()
     facts: dict[str, object] = {}
     if options.seconds:
-        facts["curve"] = _trained(model, pairs, reconstruct, options.seconds, options.rate, team)
+        facts["curve"] = trained(pairs, reconstruct, options.seconds, options.rate, team)
     model.norm.eval()
     team.average(list(model.norm.buffers())[:2])
     if options.stock_seconds:
         stock = torch.compile(model.encode_stock) if options.compile else model.encode_stock
         own = [*model.vae.encoder.parameters(), *model.vae.quant_conv.parameters()]
-        facts["stock"] = _trained(model, own, agree, options.stock_seconds, options.rate, team)
+        facts["stock"] = trained(own, agree, options.stock_seconds, options.rate, team)
     if team.leads:
         save(model, options.out)
         report(load(options.out / "vae_frames.safetensors", device), held, options.out, facts)
