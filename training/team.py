@@ -6,6 +6,7 @@ is no GPU, the processes share the CPU.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 
@@ -26,7 +27,11 @@ class Team:
         if self.size > 1 and not distributed.is_initialized():
             if torch.cuda.is_available():
                 torch.cuda.set_device(self.rank)
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+                distributed.init_process_group("nccl")
+            else:
+                distributed.init_process_group("gloo")
+                # Its threads would otherwise abort the process at its end, now and then.
+                atexit.register(distributed.destroy_process_group)
 
     @property
     def leads(self) -> bool:

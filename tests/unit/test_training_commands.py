@@ -26,6 +26,7 @@ from training import (
     base,
     composition,
     grounds,
+    naming,
     options,
     renderings,
     resources,
@@ -146,6 +147,18 @@ def test_the_vae(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Image.open(out / "vae.jpg") as sheet:
         assert sheet.size == (12 * CROP // 2, 2 * CROP // 2)
     DONE.append("vae")
+
+
+def test_the_text_encoder_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = folder / "named"
+    line = ("--out", out, "--workers", "1", "--naming-batch", "16", "--naming-seconds", "2")
+    call(monkeypatch, *line)
+    options.run(None, (naming.arguments, naming.train))
+    scores = json.loads((out / "naming.json").read_text())["scores"]
+    assert set(scores) == set(naming.PARTS) and all(0 <= s <= 1 for s in scores.values())
+    assert scores["paint"] > 0.2  # most captions name no paint, which is soon learned
+    made = trained.load(out / "base", torch.device("cpu"))
+    assert not bool(made.network.proj_out.weight.any())  # not trained yet
 
 
 @pytest.mark.usefixtures("squares")

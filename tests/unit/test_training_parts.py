@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
 from training import base, latents, lora, paths, sampling, trained
+from training import tokenizer as vocabulary
 from training.assemble import build_scheduler, fit_preview
 from training.autoencoder import Autoencoder, to_stock
-from training.data import concepts
+from training.data.prose import lexicon
 from training.muon import Muon
 from training.network import SHAPE, TOKENS, Network
 from training.text_encoder import HIDDEN, build_text_encoder, encode
@@ -26,7 +27,9 @@ SMALL = SHAPE | {"num_layers": 2}
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Qwen2Tokenizer:
-    return build_tokenizer(concepts.read())
+    with pytest.MonkeyPatch.context() as fewer:
+        fewer.setattr(vocabulary, "CAPTIONS", 3000)
+        return build_tokenizer(lexicon.read())
 
 
 def randomised(network: nn.Module, std: float = 0.1) -> nn.Module:
