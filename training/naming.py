@@ -26,6 +26,11 @@ from training.text_encoder import HIDDEN, encode
 PARTS = ("first", "second", "layout", "paint", "ground")
 """What is read off a caption, in the order of `Naming.heads`."""
 
+TRIALS = 20
+"""Batches that are read after training."""
+TRIED_AT_ONCE = 256
+"""Captions in each."""
+
 
 class Naming(nn.Module):
     """A text encoder, and heads that read from its last state what an image shows.
@@ -123,8 +128,8 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
     curve = loop.run(model, stream, losses, plan)
     stream.close()
     model.eval()
-    trials = resources.stream(256, chosen.naming_seed + 1)
-    scores = shares(model, [trials() for _ in range(20)])
+    trials = resources.stream(TRIED_AT_ONCE, chosen.naming_seed + 1)
+    scores = shares(model, [trials() for _ in range(TRIALS)])
     trials.close()
     if not team.leads:
         return
