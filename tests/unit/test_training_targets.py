@@ -151,7 +151,7 @@ def test_flat_has_few_levels_and_ink_two_colours() -> None:
     night = styles.paint_ink(
         (image - 0.2).clamp(min=0) * torch.tensor([1, 0.1, 0.1])[:, None, None]
     )
-    assert float(night.mean()) < 0.4 and float(night.max()) > 0.8
+    assert float(night[..., 128, 128].mean()) < 0.2 < 0.8 < float(night.max())
 
 
 def test_neon_is_dark_with_bright_outlines_in_the_colour_of_what_they_are_around() -> None:
