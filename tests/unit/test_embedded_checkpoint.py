@@ -6,7 +6,6 @@ What its images are worth is measured by `make bench-quality`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 from pathlib import Path
@@ -18,8 +17,9 @@ from diffusers import QwenImagePipeline
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from training import trained
+from training import trained, vae
 from training.assemble import assemble
+from training.autoencoder import Autoencoder
 from training.styles import STYLES, Style
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,14 +167,20 @@ def test_the_image_is_not_noise_and_previews_show_its_colours(pipeline: Any) -> 
     assert float(left) < 0.25
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
-def test_assembling_the_parts_gives_the_checkpoint(tmp_path: Path) -> None:
+def test_trained_parts_become_a_checkpoint_of_the_stock_pipeline(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = trained.untrained(CHECKPOINT)
+    trained.save(made, tmp_path / "base")
+    vae.save(Autoencoder(), tmp_path)
     preview = json.loads((CHECKPOINT / "vae" / "preview.json").read_text(encoding="utf-8"))
-    assemble(CHECKPOINT, ROOT / trained.VAE, tmp_path, preview)
-    parts = [folder for folder in CHECKPOINT.iterdir() if folder.is_dir()]
-    assert parts
-    for part in parts:
-        assert digests(tmp_path / part.name) == digests(part), part
+    out = tmp_path / "checkpoint"
+    assemble(tmp_path / "base", tmp_path / "vae_frames.safetensors", out, preview)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 64 << 20
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in files)
+    pipeline = QwenImagePipeline.from_pretrained(out, dtype=torch.bfloat16)
+    for name, value in pipeline.transformer.state_dict().items():
+        assert torch.equal(value, made.network.state_dict()[name].bfloat16()), name
+    for name, value in pipeline.text_encoder.state_dict().items():
+        assert torch.equal(value, made.text.state_dict()[name].bfloat16()), name
+    assert (out / "vae" / "preview.json").is_file()
