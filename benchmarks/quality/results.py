@@ -20,6 +20,8 @@ CLEARLY: Final = 0.75
 """Upper bound of Turbo's distance, as a share of the base's in as many steps."""
 BETTER: Final = 0.95
 """Upper bound of the distance in n steps, as a share of that in n - 1."""
+AS_NEAR: Final = 1.1
+"""Upper bound of the distance of Chinese prompts, as a share of that of English ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,9 @@ class Compared:
     """What is wrong with each Turbo image of four steps, by text; "" for a clean one."""
     missing: Sequence[str]
     """Styles without an adapter file."""
+    english: Likeness
+    chinese: Likeness
+    """Of the same descriptions and seeds in both languages."""
 
 
 def share(name: str, measured: float, floor: float, note: str) -> Figure:
@@ -57,6 +62,7 @@ def figures(r: Compared) -> list[Figure]:
             ", ".join(f"{count} {fault[:60]}" for fault, count in kinds.items()) or "no fault",
         ),
         *_steps(r.rows),
+        _languages(r.english, r.chinese),
         share("seeds differ visibly", r.seeds.differ, 95, "pairs of ten seeds, four open prompts"),
         share("a seed means what it decides", r.seeds.decide, 80, "nearest of ten right images"),
     ]
@@ -93,6 +99,15 @@ def _steps(rows: Mapping[str, Likeness]) -> list[Figure]:
         Figure("distance in 4 steps, Turbo against base", ratio, "of it", CLEARLY, note=note)
     )
     return made
+
+
+def _languages(english: Likeness, chinese: Likeness) -> Figure:
+    note = (
+        f"{chinese.distance:.4f} against {english.distance:.4f} RMS, "
+        f"{len(chinese.each)} same descriptions and seeds"
+    )
+    ratio = chinese.distance / english.distance if english.distance else 1.0
+    return Figure("distance, Chinese against English", ratio, "of it", AS_NEAR, note=note)
 
 
 def print_steps(rows: Mapping[str, Likeness]) -> None:

@@ -76,3 +76,17 @@ def plan(counts: Counts, styles: Sequence[str]) -> dict[str, Series]:
         **{title: made(table, variant, steps) for title, variant, steps in ROWS},
         **{style: made(in_turn(groups, counts.style), style=style) for style in styles},
     }
+
+
+def languages(planned: Mapping[str, Series], count: int) -> tuple[Series, Series]:
+    """Returns up to `count` English rows of bare nouns and of prose in turn, and the Chinese ones.
+
+    Rows of the same number have the same description and seed.
+    """
+
+    def of(first: int) -> Series:
+        columns = zip_longest(planned["bare"][first::2], planned["prose"][first::2])
+        return [row for row in chain.from_iterable(columns) if row is not None][:count]
+
+    english, chinese = of(0), of(1)
+    return english[: len(chinese)], chinese

@@ -66,3 +66,12 @@ def test_a_limit_takes_a_prefix_of_each_group_but_the_sheet_is_whole() -> None:
     assert {spec.steps for _, spec in planned["Turbo, 2 steps"]} == {2}
     assert {spec.variant for _, spec in planned["base, 20 steps"]} == {"stock"}
     assert len({spec.seed for _, spec in planned["seeds"]}) == series.TEN
+
+
+def test_languages_are_compared_on_the_same_descriptions_and_seeds() -> None:
+    planned = series.plan(series.Counts(group=7, table=4, style=2), [])
+    english, chinese = series.languages(planned, 4)
+    assert len(english) == len(chinese) == 4
+    assert {p.language for p, _ in english} == {"en"} and {p.language for p, _ in chinese} == {"zh"}
+    assert [(p.seed, p.shown) for p, _ in english] == [(p.seed, p.shown) for p, _ in chinese]
+    assert english[0] == planned["bare"][0] and english[1] == planned["prose"][0]
