@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality import __main__ as benchmark
+from benchmarks.quality import vae
 from benchmarks.quality.image_generator import STORED_EDGE, Generated, ImageSpec
 from benchmarks.quality.judge import reading
 from training.data.prose.description import Description
@@ -63,7 +64,7 @@ def test_without_a_judge_all_else_is_measured_and_the_promises_are_not_kept(
     monkeypatch.setattr(reading, "load", untrained)
     monkeypatch.setattr(benchmark, "ImageGenerator", Generator)
     monkeypatch.setattr(benchmark, "Truth", Truth)
-    monkeypatch.setattr(benchmark.vae, "measure", lambda *_: [30.0])
+    monkeypatch.setattr(vae, "measure", lambda *_: [30.0])
     monkeypatch.setattr(benchmark, "collect_svgs", lambda *_: None)
     files = {"turbo": tmp_path / "t", "model": tmp_path, "loras": tmp_path, "fresh": True}
     out = {"out": tmp_path / "q.json", "sheet": tmp_path / "q.png"}
