@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import torch
 
@@ -12,25 +13,31 @@ from benchmarks.quality.judge.samples import NONE, Labels, Sampler
 from training.data.scenes.scene import SETTINGS
 
 AT_ONCE = 16
+REPORT = 256
 
 Tries = dict[str, list[bool]]
 
 
-@torch.no_grad()
-def measure(network: Judge, sampler: Sampler, count: int) -> dict[str, float]:
-    """Returns shares of right readings in percent, by what was read.
+def measure(network: Judge, sampler: Sampler, count: int) -> Iterator[dict[str, float]]:
+    """Yields shares of right readings in percent, by what was read, after every REPORT images.
 
     Args:
         network: The trained judge.
         sampler: Makes the images.
-        count: Number of images, rounded up to whole batches.
+        count: Number of images, rounded up to whole batches. The last shares are of all of them.
     """
     tries: Tries = defaultdict(list)
-    for _ in range(0, count, AT_ONCE):
-        images, labels = sampler(AT_ONCE)
-        for index, found in enumerate(judgements(network(images))):
-            _try(tries, found, labels, index)
-    return {name: round(100 * sum(right) / len(right), 2) for name, right in sorted(tries.items())}
+    for start in range(0, count, AT_ONCE):
+        with torch.no_grad():
+            images, labels = sampler(AT_ONCE)
+            for index, found in enumerate(judgements(network(images))):
+                _try(tries, found, labels, index)
+        done = start + AT_ONCE
+        if done % REPORT == 0 or done >= count:
+            yield {
+                name: round(100 * sum(right) / len(right), 2)
+                for name, right in sorted(tries.items())
+            }
 
 
 def _try(tries: Tries, found: Judgement, labels: Labels, index: int) -> None:

@@ -114,12 +114,14 @@ def judge(network: Judge, images: Sequence[Tensor]) -> list[Judgement]:
 
 
 def save(network: Judge, codes: Sequence[str], path: Path = WEIGHTS) -> None:
-    """Writes the weights in bf16, with the codes of the concepts."""
+    """Writes the weights in bf16, with the codes of the concepts; atomically."""
     half = {
         name: value.detach().to("cpu", torch.bfloat16).contiguous()
         for name, value in network.state_dict().items()
     }
-    save_file(half, path, {"format": "pt", "concepts": json.dumps(list(codes))})
+    partial = path.with_suffix(".partial")
+    save_file(half, partial, {"format": "pt", "concepts": json.dumps(list(codes))})
+    partial.replace(path)
 
 
 def load(codes: Sequence[str], device: torch.device, path: Path = WEIGHTS) -> Judge:

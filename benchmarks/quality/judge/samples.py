@@ -6,13 +6,13 @@ given other concepts, so that the judge reads what is there and not what is usua
 
 from __future__ import annotations
 
-import math
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.quality.judge.distortions import distorted
 from benchmarks.quality.judge.network import CELLS, EDGE
 from training import composition
 from training.composition import SIZE, Shown
@@ -189,33 +189,3 @@ def _moved(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, [count, 3, EDGE, EDGE], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-
-
-def _cosines(device: torch.device) -> Tensor:
-    """The orthonormal cosine transform of eight values [8, 8]."""
-    n = torch.arange(8, device=device)
-    rows = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) / 2
-    rows[0] /= math.sqrt(2)
-    return rows
-
-
-def distorted(images: Tensor) -> Tensor:
-    """Changes brightness and contrast, blurs, adds noise, and quantizes as a JPEG does."""
-    count, device = len(images), images.device
-
-    def rand() -> Tensor:
-        return torch.rand(count, 1, 1, 1, device=device)
-
-    kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=device) / 16
-    weight = kernel.expand(3, 1, 1, -1)
-    soft = F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), weight, groups=3)
-    soft = F.conv2d(soft, weight.transpose(2, 3), groups=3)
-    x = images + (rand() * 1.6 - 0.4) * (soft - images)
-    x = (x - 0.5) * (0.85 + 0.3 * rand()) + 0.5 + 0.12 * (rand() - 0.5)
-    x = x + 0.03 * rand() * torch.randn_like(x)
-    cosines = _cosines(device)
-    blocks = x.unfold(2, 8, 8).unfold(3, 8, 8)
-    step = (0.15 * rand()[..., None, None]).clamp(min=1e-3)
-    coded = ((cosines @ blocks @ cosines.T) / step).round() * step
-    x = (cosines.T @ coded @ cosines).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
-    return x.clamp(0, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.quality.judge import accuracy, reading
+from benchmarks.quality.judge import accuracy, distortions, reading
 from benchmarks.quality.judge.network import CELLS, EDGE, GROUND, Judge, Read
 from benchmarks.quality.judge.samples import NONE, Labels, Sampler
 from benchmarks.quality.judge.train import losses
@@ -108,9 +108,37 @@ def test_a_judge_that_is_always_right_has_full_accuracy(rendered: Rendered) -> N
             return next(reads)
 
     replay = iter(batches)
-    found = accuracy.measure(Oracle(3), lambda count: next(replay), 48)  # type: ignore[arg-type]
+    *_, found = accuracy.measure(Oracle(3), lambda count: next(replay), 48)  # type: ignore[arg-type]
     assert {"setting", "light", "count", "subject, first", "both", "places"} <= set(found)
     assert all(share == 100 for share in found.values()), found
+
+
+def test_distortions_lose_detail_but_keep_the_image() -> None:
+    torch.manual_seed(6)
+    edge = EDGE
+    line = torch.linspace(0, 1, edge)
+    smooth = torch.stack([line.expand(edge, edge), line[:, None].expand(edge, edge),
+                          torch.full((edge, edge), 0.5)])  # fmt: skip
+    fine = smooth + 0.2 * (torch.arange(edge) % 2 - 0.5)
+    images = fine.expand(64, -1, -1, -1).clamp(0, 1)
+    made = distortions.distorted(images)
+    assert made.shape == images.shape and 0 <= made.min() <= made.max() <= 1
+    same = (made == images).flatten(1).all(1)
+    assert 0.05 < same.float().mean() < 0.4
+    changed = made[~same]
+    # What a small network draws is there, roughly where it was, in roughly its colour.
+    assert (F.avg_pool2d(changed, 48) - F.avg_pool2d(images[:1], 48)).abs().mean() < 0.08
+    ripple = (changed[..., 1:] - changed[..., :-1]).abs().mean((1, 2, 3))
+    original = float((images[0, ..., 1:] - images[0, ..., :-1]).abs().mean())
+    assert (ripple < 0.6 * original).float().mean() > 0.3
+
+
+def test_noise_has_grains_of_several_pixels() -> None:
+    torch.manual_seed(7)
+    added = distortions.noisy(torch.full((256, 3, EDGE, EDGE), 0.5)) - 0.5
+    grains = F.avg_pool2d(added, 8).std((1, 2, 3))
+    # White noise of the same strength would have an eighth of its deviation left.
+    assert grains.max() > 0.02 and (grains > added.std((1, 2, 3)) / 4).float().mean() > 0.3
 
 
 def test_losses_are_finite_and_fall(rendered: Rendered) -> None:
