@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks.quality.judge import accuracy, reading, train
+from benchmarks.quality.judge.bank import Bank
 from benchmarks.quality.judge.network import CELLS, EDGE
 from benchmarks.quality.judge.samples import NONE, Labels
 from training.data import concepts
@@ -102,6 +103,6 @@ def test_an_interrupted_training_leaves_what_it_reached(
 def test_weights_are_saved_all_the_while(command: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--bank", "0"])
-    monkeypatch.setattr(train.Bank, "save_facts", lambda *_, **facts: seen.append("curve" in facts))
+    monkeypatch.setattr(Bank, "save_facts", lambda *_, **facts: seen.append("curve" in facts))
     train.main()
     assert seen.count(False) >= 2
