@@ -13,6 +13,15 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from wuliart_lora.errors import LoraError, shown
+from wuliart_lora.refused_names import (
+    TEXT_ENCODER,
+    TIMESTEP_EMBEDDING,
+    Problem,
+    count_blocks,
+    explain,
+    unknown_ending,
+    unknown_module,
+)
 
 
 class Role(StrEnum):
@@ -21,11 +30,21 @@ class Role(StrEnum):
     DOWN = "down"
     UP = "up"
     ALPHA = "alpha"
+    HADA_W1_A = "hada_w1_a"
+    HADA_W1_B = "hada_w1_b"
+    HADA_W2_A = "hada_w2_a"
+    HADA_W2_B = "hada_w2_b"
+
+
+LOHA_ROLES: Final = (Role.HADA_W1_A, Role.HADA_W1_B, Role.HADA_W2_A, Role.HADA_W2_B)
+"""The four factors of a LoHa: up and down of its first product, then of its second."""
 
 
 _TENSOR: Final = re.compile(
     # PEFT names the adapter when a whole model's state is saved; DiffSynth ships such files.
     r"\.lora_(?P<factor>A|B|down|up)(?:\.(?P<adapter>[^.]+))?\.weight$"
+    # LyCORIS and kohya's scripts; a LoHa's factors are parameters, not layers.
+    r"|\.(?P<hada>hada_w[12]_[ab])$"
     # diffusers before PEFT, which put the layers into the attention's processor.
     r"|(?:\.lora|\.lora_linear_layer|(?P<attached>_lora))\.(?P<early>down|up)\.weight$"
     r"|(?:\.lora|\.lora_linear_layer|_lora)?\.alpha$"
@@ -53,33 +72,20 @@ _FLAT_PREFIXES: Final = ("lora_unet_", "lora_transformer_", "lycoris_")
 _FLAT_WRAPPERS: Final = re.compile(r"_orig_mod_|^module_")
 """Wrappers in such a path."""
 
-_BLOCK: Final = re.compile(r"transformer_blocks[._](\d{1,6})[._]")
-
-_PLAIN: Final = "only plain LoRA (A and B matrices) is understood"
-
-_FOREIGN: Final = tuple(
-    (re.compile(rf"\.(?:{tail})(?:\.|$)"), what)
-    for tail, what in (
-        ("dora_scale|magnitude|lora_magnitude_vector", "DoRA magnitudes"),
-        (r"hada_\w+", "LoHa factors"),
-        (r"lokr_\w+", "LoKr factors"),
-        (r"b?oft_\w+", "OFT rotations"),
-        (r"(?:lora_[AB]|lora[_.](?:up|down))(?:\.[^.]+)?\.bias", "LoRA biases"),
-        (r"lora_embedding_[AB]", "embedding factors"),
-        ("diff|diff_b|set_weight", "full weight differences"),
-        ("lora_mid", "convolution factors"),
-    )
-)
-"""Names that belong to other methods than plain LoRA. Their change of the weights is not a sum of
-low-rank products, so ignoring them would generate a wrong image."""
-
 _TEXT_ENCODER: Final = ("text_encoder", "text_model", "lora_te", "te_", "te1_", "te2_", "clip_")
 
-_MAX_PROBLEMS: Final = 3
-"""Kinds of problems that an error lists."""
+_MAX_LISTED: Final = 3
+"""Names of adapters that an error lists."""
 
-_Problem = tuple[str, str]
-"""A kind of content, and why it cannot be used."""
+
+class Names(NamedTuple):
+    """The names of a file, sorted."""
+
+    modules: dict[str, dict[Role, str]]
+    """Module path -> role -> the file's name for that tensor."""
+    idle: dict[Problem, list[dict[Role, str]]]
+    """Weights of other parts than the model's modules, by what they are: role -> name for each of
+    their layers. A file may hold them as long as they change nothing."""
 
 
 class _Split(NamedTuple):
@@ -93,47 +99,48 @@ class _Split(NamedTuple):
     """True if the LoRA was an attribute beside the layer (`to_out_lora`), not inside it."""
 
 
-def canonicalise(names: Iterable[str], modules: Collection[str]) -> dict[str, dict[Role, str]]:
-    """Maps every name of a file to a module of the model.
+def canonicalise(names: Iterable[str], modules: Collection[str]) -> Names:
+    """Maps every name of a file to a module of the model, or to a layer outside of it.
 
     Args:
         names: the file's tensor names.
         modules: the module paths that exist in the model.
-
-    Returns:
-        Module path -> role -> the file's name for that tensor.
 
     Raises:
         LoraError: a name is not understood, or two names mean the same tensor.
     """
     flat = {path.replace(".", "_"): path for path in modules}
     found: dict[str, dict[Role, str]] = {}
+    idle: dict[Problem, dict[str, dict[Role, str]]] = {}
     adapters: dict[str, str] = {}
-    problems: dict[_Problem, list[str]] = {}
-    blocks = _count_blocks(modules)
+    problems: dict[Problem, list[str]] = {}
+    blocks = count_blocks(modules)
     for name in names:
         split = _split(name)
-        path = _resolve(split, modules, flat) if split else None
-        if split is None or path is None:
-            problems.setdefault(_problem(name, split, modules, blocks), []).append(name)
+        if split is None:
+            problem = TEXT_ENCODER if is_text_encoder(name) else _ending_problem(name, modules)
+            problems.setdefault(problem, []).append(name)
+            continue
+        path = _resolve(split, modules, flat)
+        if path is None and (part := _idle_part(split)):
+            roles = idle.setdefault(part, {}).setdefault(split.written, {})
+            _put(roles, split.role, name, split.written)
+            continue
+        if path is None:
+            problems.setdefault(unknown_module(split.written, blocks), []).append(name)
             continue
         if split.adapter is not None:
             adapters.setdefault(split.adapter, name)
-        roles = found.setdefault(path, {})
-        if split.role in roles and len(adapters) < 2:
-            raise LoraError(
-                f"{shown(roles[split.role])!r} and {shown(name)!r} both give the {split.role} "
-                f"weights of {path}; export the LoRA with one naming convention"
-            )
-        roles[split.role] = name
+        if len(adapters) < 2:
+            _put(found.setdefault(path, {}), split.role, name, path)
     if problems:
-        raise LoraError(_explain(problems))
+        raise LoraError(explain(problems))
     if len(adapters) > 1:
-        listed = ", ".join(repr(shown(adapter)) for adapter in list(adapters)[:_MAX_PROBLEMS])
+        listed = ", ".join(repr(shown(adapter)) for adapter in list(adapters)[:_MAX_LISTED])
         raise LoraError(
             f"the file holds {len(adapters):,} adapters ({listed}); export one of them alone"
         )
-    return found
+    return Names(found, {part: list(layers.values()) for part, layers in idle.items()})
 
 
 def strip_wrappers(path: str) -> str:
@@ -159,16 +166,20 @@ def is_flat(name: str) -> bool:
 
 
 def role_of(name: str) -> Role | None:
-    """Returns what a tensor of this name is to its module; None if the name's end is unknown."""
+    """Returns what a tensor of this name is to its module of the transformer.
+
+    None if the name's end is unknown, or the tensor belongs to another part, which may be zero.
+    """
     split = _split(name)
-    return None if split is None else split.role
+    return None if split is None or _idle_part(split) else split.role
 
 
 def _split(name: str) -> _Split | None:
     match = _TENSOR.search(name)
     if match is None:
         return None
-    role = _ROLES[match["factor"] or match["early"]]
+    hada = match["hada"]
+    role = Role(hada) if hada else _ROLES[match["factor"] or match["early"]]
     return _Split(name[: match.start()], role, match["adapter"], match["attached"] is not None)
 
 
@@ -185,38 +196,24 @@ def _resolve(split: _Split, modules: Collection[str], flat: dict[str, str]) -> s
     return None
 
 
-def _count_blocks(modules: Iterable[str]) -> int:
-    numbers = (int(match[1]) for match in map(_BLOCK.match, modules) if match)
-    return 1 + max(numbers, default=-1)
-
-
-def _problem(name: str, split: _Split | None, modules: Collection[str], blocks: int) -> _Problem:
-    """Returns the problem of a name; names with the same problem share one explanation."""
-    if is_text_encoder(name):
-        return "text encoder weights", "only the transformer takes adapters here"
-    for pattern, what in _FOREIGN:
-        if pattern.search(name):
-            return what, _PLAIN
-    if split is None:
-        path, _, kind = strip_wrappers(name).rpartition(".")
-        if kind in ("weight", "bias") and path in modules:
-            return f"the whole {kind} of layers", _PLAIN
-        return "tensors whose names are not understood", _PLAIN
-    path = split.written
-    if "time_text_embed" in path:
-        return (
-            "changes of the timestep embedding",
-            "this server has folded the timestep embedding into tables",
+def _put(roles: dict[Role, str], role: Role, name: str, path: str) -> None:
+    """Adds a tensor to its layer; raises `LoraError` if another one has its role."""
+    if role in roles:
+        raise LoraError(
+            f"{shown(roles[role])!r} and {shown(name)!r} both give the {role} weights of "
+            f"{shown(path)}; export the LoRA with one naming convention"
         )
-    block = _BLOCK.search(path)
-    if block and int(block[1]) >= blocks:
-        return f"weights for transformer_blocks.{int(block[1])}", f"this model has {blocks} blocks"
-    return "weights of modules whose names are not understood", "this model has no such module"
+    roles[role] = name
 
 
-def _explain(problems: dict[_Problem, list[str]]) -> str:
-    parts = [
-        f"the file holds {what} ({len(names):,}, the first is {shown(names[0])!r}), and {why}"
-        for (what, why), names in list(problems.items())[:_MAX_PROBLEMS]
-    ]
-    return f"{'; '.join(parts)}; use a LoRA of this model's transformer, exported without these"
+def _idle_part(split: _Split) -> Problem | None:
+    """Returns what a layer outside of the model's modules belongs to, None if it is unknown."""
+    if is_text_encoder(split.written):
+        return TEXT_ENCODER
+    return TIMESTEP_EMBEDDING if "time_text_embed" in split.written else None
+
+
+def _ending_problem(name: str, modules: Collection[str]) -> Problem:
+    path, _, kind = strip_wrappers(name).rpartition(".")
+    whole = kind in ("weight", "bias") and path in modules
+    return unknown_ending(name, kind if whole else None)

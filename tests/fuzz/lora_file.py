@@ -55,14 +55,15 @@ def run_keys(data: bytes) -> None:
     """Reads the bytes as names, one a line."""
     names = list(dict.fromkeys(data.decode("utf-8", "replace").split("\n")))
     try:
-        found = canonicalise(names, MODULES)
+        found, idle = canonicalise(names, MODULES)
     except LoraError as error:
         _check_reason(error)
         return
-    given = [name for roles in found.values() for name in roles.values()]
+    layers = [*found.values(), *(roles for part in idle.values() for roles in part)]
+    given = [name for roles in layers for name in roles.values()]
     assert sorted(given) == sorted(names)
     assert found.keys() <= MODULES.keys()
-    assert all(isinstance(role, Role) for roles in found.values() for role in roles)
+    assert all(isinstance(role, Role) for roles in layers for role in roles)
 
 
 def seeds() -> dict[str, bytes]:

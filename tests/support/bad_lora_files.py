@@ -213,7 +213,8 @@ BAD_FILES: Mapping[str, BadFile] = {
         "use_dora",
     ),
     "loha": BadFile(
-        lambda layout: _with(layout, "lycoris_transformer_blocks_0_attn_to_q.hada_w1_a"), "LoHa"
+        lambda layout: _with(layout, "lycoris_transformer_blocks_0_attn_to_q.hada_w1_a"),
+        "both LoRA and LoHa factors",
     ),
     "lokr": BadFile(lambda layout: _with(layout, f"{_Q}.lokr_w1"), "LoKr"),
     "diff": BadFile(lambda layout: _with(layout, "diffusion_model.img_in.diff"), "differences"),

@@ -116,7 +116,7 @@ def test_files_saved_by_peft_mean_what_peft_computes(
         (LoraConfig(r=4, target_modules=TARGETS, use_dora=True), "DoRA"),
         (LoraConfig(r=4, target_modules=TARGETS, lora_bias=True), "LoRA biases"),
         (LoraConfig(r=4, target_modules=TARGETS, modules_to_save=["img_in"]), "whole weight"),
-        (LoHaConfig(r=4, target_modules=TARGETS), "LoHa"),
+        (LoHaConfig(r=4, target_modules=TARGETS), "this is 'LOHA'"),
     ],
     ids=["pissa", "olora", "dora", "bias", "modules to save", "loha"],
 )

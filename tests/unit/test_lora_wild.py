@@ -72,7 +72,7 @@ def whole_file(convention: str, parts: Sequence[str]) -> dict[str, RawTensor]:
     return found
 
 
-LOHA = ("hada_w1_a oxr", "hada_w1_b rxi", "hada_w2_a oxr", "hada_w2_b rxi", "alpha")
+LOHA_TUCKER = ("hada_t1 rxr", "hada_w1_a rxo", "hada_w1_b rxi", "hada_t2 rxr", "hada_w2_a rxo")
 LOKR = ("lokr_w1 kxk", "lokr_w2 8x8", "alpha")
 LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b rxk", "alpha")
 
@@ -81,14 +81,27 @@ LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b
 @pytest.mark.parametrize(
     ("parts", "cause"),
     [
-        (LOHA, "LoHa factors"),
+        (LOHA_TUCKER, "LoHa factors in Tucker form"),
         (LOKR, "LoKr factors"),
         (LOKR_DECOMPOSED, "LoKr factors"),
         (("oft_blocks kxrxr", "alpha"), "OFT rotations"),
+        (("oft_R.weight kxr",), "OFT rotations"),
+        (("boft_R.default kxkxr",), "BOFT rotations"),
+        (("a1.weight rxi", "a2.weight ixr", "b1.weight rxi", "b2.weight oxr"), "GLoRA factors"),
         (("diff oxi", "diff_b o"), "full weight differences"),
         (("weight oxi", "bias o"), "the whole weight|names are not understood"),
     ],
-    ids=["loha", "lokr", "lokr decomposed", "oft", "diff", "checkpoint"],
+    ids=[
+        "loha tucker",
+        "lokr",
+        "lokr decomposed",
+        "oft",
+        "oft of OneTrainer",
+        "boft",
+        "glora",
+        "diff",
+        "checkpoint",
+    ],
 )
 def test_a_file_of_another_method_is_refused_by_its_name(
     convention: str, parts: Sequence[str], cause: str
@@ -104,6 +117,7 @@ def test_a_file_of_another_method_is_refused_by_its_name(
     ("part", "cause"),
     [
         ("dora_scale 1xi", "DoRA magnitudes"),
+        ("magnitude o", "DoRA magnitudes"),
         ("lora_magnitude_vector o", "DoRA magnitudes"),
         ("lora_magnitude_vector.weight o", "DoRA magnitudes"),
         ("lora_magnitude_vector.default.weight o", "DoRA magnitudes"),

@@ -1,0 +1,86 @@
+"""LoHa: a module's change is the elementwise product of two low-rank products.
+
+    delta = (w1_a @ w1_b) * (w2_a @ w2_b) * scale
+
+Of ranks r1 and r2 it is exactly a LoRA of rank r1 * r2, whose A is the row-wise and B the
+column-wise Kronecker product of the factors (Hyeon-Woo et al., arXiv 2108.06098). `a` is up and
+`b` is down, and the scale is alpha / r1, in LyCORIS (`modules/loha.py`), musubi-tuner and ComfyUI
+alike. These always write `.alpha`; ComfyUI reads a file without as scale 1, and so does this
+reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from wuliart_lora.errors import LoraError, shown
+from wuliart_lora.factors import LoraBits, LoraFactors, read_scale
+from wuliart_lora.keys import LOHA_ROLES, Role
+from wuliart_lora.reader import Tensor
+from wuliart_lora.scale import Stated
+from wuliart_lora.tensor_values import largest, widened
+
+
+class HadamardFactors(NamedTuple):
+    """The factors of a LoHa, as the file has them."""
+
+    w1_a: Tensor
+    w1_b: Tensor
+    w2_a: Tensor
+    w2_b: Tensor
+    scale: float
+
+    def widened(self) -> LoraFactors:
+        """Returns the factors of the LoRA in float32: row i * r2 + j is that of pair (i, j)."""
+        down = widened(self.w1_b)[:, None, :] * widened(self.w2_b)[None, :, :]
+        up = widened(self.w1_a)[:, :, None] * widened(self.w2_a)[:, None, :]
+        if self.scale != 1.0:
+            up *= np.float32(self.scale)
+        rank = down.shape[0] * down.shape[1]
+        return LoraFactors(down.reshape(rank, -1), up.reshape(-1, rank), rank)
+
+    def bfloat16(self) -> LoraBits | None:
+        """Returns None: the file does not hold the factors of the LoRA."""
+        return None
+
+
+def is_loha(roles: Collection[Role]) -> bool:
+    """Returns True if a module with these tensors has a LoHa's factors."""
+    return LOHA_ROLES[0] in roles
+
+
+def read_loha(
+    tensors: Mapping[str, Tensor],
+    module: str,
+    roles: Mapping[Role, str],
+    rank: int,
+    stated: Stated | None,
+) -> HadamardFactors:
+    """Reads a module's LoHa factors, and checks that their products are finite, also when scaled.
+
+    Args:
+        tensors: the file's, by name.
+        module: the module's path.
+        roles: role -> name of the module's tensor.
+        rank: of the first product.
+        stated: the scale that is written outside of tensors, None if none is.
+
+    Raises:
+        LoraError: a value is not finite, or the `.alpha` tensor contradicts `stated`.
+    """
+    names = [roles[role] for role in LOHA_ROLES]
+    w1_a, w1_b, w2_a, w2_b = (tensors[name] for name in names)
+    scale = read_scale(tensors, module, roles, rank, stated)
+    up_1, down_1, up_2, down_2 = (largest(name, tensors[name]) for name in names)
+    with np.errstate(over="ignore"):
+        up = up_1 * up_2
+        finite = np.isfinite([down_1 * down_2, up, up * np.float32(scale)]).all()
+    if not finite:
+        raise LoraError(
+            f"{shown(names[0])!r} and its other factors, multiplied, exceed the range of float32; "
+            "the LoHa is damaged"
+        )
+    return HadamardFactors(w1_a, w1_b, w2_a, w2_b, scale)
