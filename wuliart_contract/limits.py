@@ -23,8 +23,8 @@ MAX_PROMPT_TOKENS: Final = 512
 """Tokens of the prompt the transformer reads; the stock pipeline's default."""
 
 MAX_ADAPTERS: Final = 4
-MAX_ADAPTER_WEIGHT: Final = 2.0
-"""Largest absolute strength of an adapter."""
+MAX_ADAPTER_WEIGHT: Final = 4.0
+"""Largest absolute strength of an adapter. Slider LoRAs are used beyond 2."""
 
 MAX_ADAPTER_NAME_CHARACTERS: Final = 200
 

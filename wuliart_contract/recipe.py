@@ -172,7 +172,8 @@ def _adapter(entry: object) -> RecipeAdapter:
     if not (isinstance(name, str) and 0 < len(name) <= MAX_ADAPTER_NAME_CHARACTERS):
         raise ValueError("an adapter's name is not a text of its length")
     if type(weight) not in (int, float) or not abs(weight) <= MAX_ADAPTER_WEIGHT:
-        raise ValueError(f"an adapter's weight is not a number up to {MAX_ADAPTER_WEIGHT:g}")
+        allowed = f"{-MAX_ADAPTER_WEIGHT:g} to {MAX_ADAPTER_WEIGHT:g}"
+        raise ValueError(f"an adapter's weight is not a number from {allowed}")
     if not (isinstance(content_hash, str) and _SHA256.fullmatch(content_hash)):
         raise ValueError("an adapter's hash is not a SHA-256 in hexadecimal")
     return RecipeAdapter(name, float(weight), content_hash)

@@ -17,8 +17,13 @@ from typing import Any, Final
 from wuliart_lora.errors import LoraError, shown
 from wuliart_lora.strict_json import RepeatedKeyError, parse_json
 
-MAX_HEADER_BYTES: Final = 8 << 20
-"""A header of 1,680 LoRA tensors takes 0.25 MB; trainers' lists of tags can add 5 MB."""
+MAX_HEADER_BYTES: Final = 32 << 20
+"""A header of 1,680 LoRA tensors takes 0.25 MB; trainers' lists of tags add 5 MB and more."""
+
+MAX_HEADER_VALUES: Final = 1_000_000
+"""Values of a header's JSON that are read. Parsing costs about 80 bytes of memory a value, however
+short it is: without this bound a header of 32 MB takes 1 GB and 6 s. The largest LoRA has 25,000;
+a list of tags in a metadata text is one value."""
 
 MAX_TENSORS: Final = 20_000
 """The largest Qwen-Image LoRA has 2,600: 866 linear layers, each with A, B and alpha."""
@@ -194,6 +199,7 @@ def _damaged(what: str) -> LoraError:
 
 
 def _parse_header(raw: bytes) -> dict[str, Any]:
+    _check_values(raw)
     try:
         header = parse_json(raw.decode("utf-8"))
     except RepeatedKeyError as error:
@@ -203,6 +209,23 @@ def _parse_header(raw: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise _damaged("it is not a JSON object")
     return header
+
+
+def _check_values(raw: bytes) -> None:
+    """Raises `LoraError` for a header of too many values, from its commas, brackets and quotes."""
+    if len(raw) <= MAX_HEADER_VALUES:
+        return
+    unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Each piece costs memory, so quotes are counted before the text is split at them.
+    many = unescaped.count(b'"') > 2 * MAX_HEADER_VALUES
+    if not many:
+        outside = b"".join(unescaped.split(b'"')[::2])
+        many = sum(map(outside.count, (b",", b"[", b"{"))) > MAX_HEADER_VALUES
+    if many:
+        raise LoraError(
+            f"the file has a header of {len(raw):,} bytes with more than {MAX_HEADER_VALUES:,} "
+            "values; save it with less metadata"
+        )
 
 
 def _read_metadata(metadata: object) -> dict[str, str]:

@@ -18,7 +18,7 @@ from wuliart.v1.image_generation_pb2 import AdapterWeight, GenerateImageRequest
 from wuliart_contract.limits import MAX_ADAPTER_NAME_CHARACTERS, MAX_ADAPTERS, MAX_STEPS
 from wuliart_contract.status import Reason
 
-WEIGHTS = (1.0, 0.0, -2.0, 2.0, 2.0000002, math.inf, -math.inf, math.nan, 1e-45, 3e38)
+WEIGHTS = (1.0, 0.0, -4.0, 4.0, 4.0000005, math.inf, -math.inf, math.nan, 1e-45, 3e38)
 
 
 def run(data: bytes) -> None:
@@ -45,7 +45,7 @@ def check(message: GenerateImageRequest) -> None:
     names = [adapter.name for adapter in request.adapters]
     assert len(set(names)) == len(names) <= MAX_ADAPTERS
     assert all(0 < len(name) <= MAX_ADAPTER_NAME_CHARACTERS for name in names)
-    assert all(-2 <= adapter.weight <= 2 for adapter in request.adapters)
+    assert all(-4 <= adapter.weight <= 4 for adapter in request.adapters)
 
 
 def compose(choices: Choices) -> GenerateImageRequest:

@@ -144,9 +144,12 @@ async def test_adapters_by_model_and_by_list(
     assert used == [[1.0, -0.5], [-0.5, 1.0]]
     # The adapter given as the model is the first that the server counts, so `adapters` begins at 0.
     error = await error_of(
-        api, model="ink", extra_body={"adapters": [{"name": "sub/aurora", "weight": 3}]}
+        api, model="ink", extra_body={"adapters": [{"name": "sub/aurora", "weight": 5}]}
     )
-    assert error.param == "adapters[0].weight" and "adapters[0].weight is 3;" in error.message
+    assert (
+        error.param == "adapters[0].weight"
+        and "adapters[0].weight is 5; it must be -4 to 4" in error.message
+    )
     error = await error_of(api, model="ink", extra_body={"adapters": [{"name": "ink"}]})
     assert error.param == "adapters[0].name"
 

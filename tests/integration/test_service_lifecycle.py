@@ -224,7 +224,7 @@ async def test_server_info() -> None:
         assert (limits.width, limits.height, limits.jpeg_quality) == (1024, 1024, 95)
         assert (limits.min_steps, limits.max_steps, limits.default_steps) == (1, 4, 4)
         assert (limits.max_prompt_characters, limits.max_prompt_tokens) == (2000, 512)
-        assert (limits.max_adapters, limits.max_adapter_weight) == (3, 2.0)
+        assert (limits.max_adapters, limits.max_adapter_weight) == (3, 4.0)
         assert (limits.max_adapter_rank, limits.adapter_slots) == (8, 3)
         assert limits.queue_capacity == 5
         slots = {segment.name: segment for segment in message.segments}["adapter slots"]

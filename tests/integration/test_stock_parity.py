@@ -140,7 +140,7 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
         "base, 1 step": Case(steps=1),
         "base, 4 steps": Case(decoded=True),
         "one adapter": Case([(lora(products, 8, 1), 1.0)], steps=2),
-        "two weighted adapters": Case([(lora(products, 4, 2), 0.7), (lora(products, 16, 3), -1.3)]),
+        "two weighted adapters": Case([(lora(products, 4, 2), 0.7), (lora(products, 16, 3), -4.0)]),
         "modulation only": Case([(lora(only_modulation, 8, 4), 0.8)], steps=3),
         "everything, twice": Case(
             [(lora(everything, 16, 5), 0.5), (lora(everything, 2, 6), 1.5)], steps=2, decoded=True

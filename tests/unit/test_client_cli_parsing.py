@@ -21,7 +21,7 @@ from wuliart_client.cli_terminal import as_json, visible
     [
         ("ink", AdapterWeight("ink")),
         ("ink:0.8", AdapterWeight("ink", 0.8)),
-        ("ink:-2", AdapterWeight("ink", -2)),
+        ("ink:-4", AdapterWeight("ink", -4)),
         ("ink:.5", AdapterWeight("ink", 0.5)),
         ("ink:1e-1", AdapterWeight("ink", 0.1)),
         ("a:b", AdapterWeight("a:b")),

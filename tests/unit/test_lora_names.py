@@ -5,6 +5,7 @@ which name was not understood, or which limit was met.
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.support.lora_files import (
     pack_raw,
 )
 from wuliart_lora import LoraError, parse_lora
+from wuliart_lora.reader import MAX_HEADER_BYTES
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
@@ -150,19 +152,38 @@ def test_metadata_that_are_no_table_are_called_that() -> None:
         parse_lora(with_metadata(["a"]), FEATURES)
 
 
-@pytest.mark.parametrize("mebibytes", [5, 7])
+@pytest.mark.parametrize("mebibytes", [5, 28])
 def test_a_header_of_megabytes_of_tags(mebibytes: int) -> None:
     tags = json.dumps({"1_ink": {f"tag {n}": n for n in range(mebibytes * 45_000)}})
     data = pack(GOOD, {"ss_tag_frequency": tags})
-    assert (mebibytes - 1) << 20 < len(data) < (mebibytes + 1) << 20
+    assert 1_000_000 * mebibytes < len(data) < MAX_HEADER_BYTES
     assert list(parse_lora(data, FEATURES).factors) == [Q]
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "0", '""', '{"a":0}', r'"\\"', r'"\""'])
+def test_a_header_of_millions_of_values_is_refused_before_it_is_parsed(value: str) -> None:
+    """Each costs many times its length once it is parsed."""
+    values = f"{value}," * (((30 << 20) - 100) // (len(value) + 1))
+    data = pack_raw(f'{{"__metadata__": {{"a": [{values}0]}}}}'.encode())
+    tracemalloc.start()
+    try:
+        with pytest.raises(LoraError, match=r"header of [\d,]+ bytes .* 1,000,000 values; save it"):
+            parse_lora(data, FEATURES)
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", [",[{" * 2_000_000, r'",\[{' * 800_000, r"\\" * 4_000_000 + ",["])
+def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+    assert list(parse_lora(pack(GOOD, {"notes": text}), FEATURES).factors) == [Q]
 
 
 def test_a_header_above_the_limit_is_refused_with_the_limit() -> None:
     with pytest.raises(LoraError) as caught:
-        parse_lora(pack(GOOD, pad=9 << 20), FEATURES)
-    assert "has a header of 9,437,184 bytes" in caught.value.reason
-    assert "limit of 8,388,608; save it with less metadata" in caught.value.reason
+        parse_lora(pack(GOOD, pad=33 << 20), FEATURES)
+    assert "has a header of 34,603,008 bytes" in caught.value.reason
+    assert "limit of 33,554,432; save it with less metadata" in caught.value.reason
     assert "damaged" not in caught.value.reason
     with pytest.raises(LoraError, match=r"not a safetensors file.* format allows 100,000,000"):
         parse_lora(pack_raw(b"{}", length=100_000_001), FEATURES)

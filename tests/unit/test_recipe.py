@@ -24,7 +24,7 @@ PROMPTS = st.text(
     max_size=200,
 )
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
-ADAPTERS = st.builds(RecipeAdapter, TEXTS, st.floats(-2, 2, width=32), HASHES)
+ADAPTERS = st.builds(RecipeAdapter, TEXTS, st.floats(-4, 4, width=32), HASHES)
 RECIPES = st.builds(
     Recipe,
     PROMPTS,

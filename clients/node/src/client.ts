@@ -13,7 +13,7 @@ import {
 import type { GeneratedImage } from "./image.js";
 import { type ConnectionOptions, DEFAULT_TARGET, timeouts, transportTo } from "./transport.js";
 
-/** An adapter by its name, or with a weight from -2 to 2 (default 1). */
+/** An adapter by its name, or with a weight from -4 to 4 (default 1). */
 export type AdapterLike = string | { name: string; weight?: number };
 
 export interface GenerateOptions {

@@ -18,7 +18,7 @@ from wuliart_contract.status import Reason
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeight:
-    """An adapter and its weight, from -2 to 2."""
+    """An adapter and its weight, from -4 to 4."""
 
     name: str
     weight: float = 1.0

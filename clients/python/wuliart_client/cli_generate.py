@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_adapter,
         action="append",
         default=[],
-        help="use this adapter, with a weight from -2 to 2 (default 1); up to four times",
+        help="use this adapter, with a weight from -4 to 4 (default 1); up to four times",
     )
     parser.add_argument(
         "--out",

@@ -40,7 +40,7 @@ def _only(*allowed: str | int, why: str) -> BeforeValidator:
 
 
 class AdapterField(BaseModel):
-    """An item of `adapters`: a name as GET /v1/models lists it, and a weight from -2 to 2."""
+    """An item of `adapters`: a name as GET /v1/models lists it, and a weight from -4 to 4."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

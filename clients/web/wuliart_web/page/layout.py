@@ -125,7 +125,14 @@ def _adapter_row(label: Any) -> tuple[gr.Dropdown, gr.Slider]:
             min_width=150,
             allow_custom_value=True,
         )
-        weight = gr.Slider(0, MAX_ADAPTER_WEIGHT, 1, step=0.05, label=I18N("weight"), min_width=150)
+        weight = gr.Slider(
+            -MAX_ADAPTER_WEIGHT,
+            MAX_ADAPTER_WEIGHT,
+            1,
+            step=0.05,
+            label=I18N("weight"),
+            min_width=150,
+        )
     return choice, weight
 
 
