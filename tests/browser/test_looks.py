@@ -89,6 +89,12 @@ def test_phone(visit: Visit) -> None:
     visitor.page.get_by_role("button", name="More").click()
     visitor.generate("a fox on a purple background")
     assert_accessible(visitor)
+    # A weight's slider says its range, and the range fits beside it.
+    for end, value in ((".min_value", "-4"), (".max_value", "4")):
+        expect(visitor.page.locator(f".style {end}").first).to_have_text(value)
+        box = visitor.page.locator(f".style {end}").first.bounding_box()
+        row = visitor.page.locator(".style").first.bounding_box()
+        assert box and row and row["x"] < box["x"] < row["x"] + row["width"] - box["width"]
     # Nothing lies beside the screen, and the image has come into view by itself.
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
     expect(visitor.image).to_be_in_viewport()

@@ -146,10 +146,8 @@ async def test_adapters_by_model_and_by_list(
     error = await error_of(
         api, model="ink", extra_body={"adapters": [{"name": "sub/aurora", "weight": 5}]}
     )
-    assert (
-        error.param == "adapters[0].weight"
-        and "adapters[0].weight is 5; it must be -4 to 4" in error.message
-    )
+    assert error.param == "adapters[0].weight"
+    assert "adapters[0].weight is 5; it must be -4 to 4" in error.message
     error = await error_of(api, model="ink", extra_body={"adapters": [{"name": "ink"}]})
     assert error.param == "adapters[0].name"
 
