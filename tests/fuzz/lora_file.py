@@ -9,7 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from tests.support.bad_lora_files import BAD_FILES
-from tests.support.lora_files import CONVENTIONS, make_lora, module_features, peft_metadata
+from tests.support.lora_files import (
+    CONVENTIONS,
+    RawTensor,
+    encode,
+    lora_tensors,
+    make_lora,
+    module_features,
+    pack,
+    peft_metadata,
+)
 from wuliart_lora import LoraAdapter, LoraError, parse_lora, threads
 from wuliart_lora.keys import Role, canonicalise
 from wuliart_lora.slot_image import build_image
@@ -25,6 +34,10 @@ USED = ["img_in", "transformer_blocks.0.attn.to_q", "norm_out.linear"]
 
 MAX_REASON_CHARACTERS = 2000
 """Three kinds of problems with a name each, or one shape with its products."""
+
+LOHAS = ((1, "F32"), (2, "BF16"), (2, "F16"))
+"""Rank and element type."""
+IDLE = ("text_encoder.layers.0.q_proj", "transformer.time_text_embed.timestep_embedder.linear_1")
 
 MAX_SEED_BYTES = 16 << 10
 
@@ -83,13 +96,36 @@ def seeds() -> dict[str, bytes]:
     }
     good["noted"] = make_lora(LAYOUTS[0], rank=2, modules=USED, metadata=notes)
     good["half"] = make_lora(LAYOUTS[0], rank=1, modules=USED, convention="kohya", dtype="BF16")
+    good |= {f"loha_{rank}_{dtype}": _loha(rank, dtype) for rank, dtype in LOHAS}
+    zeros: RawTensor = ("F32", (2, 4), bytes(32))
+    parts = {f"{part}.lora_{half}.weight": zeros for part in IDLE for half in "AB"}
+    good["idle_parts"] = pack(lora_tensors(LAYOUTS[0], rank=2, modules=USED) | parts)
     bad = {f"bad_{name}": bad.make(LAYOUTS[0]) for name, bad in BAD_FILES.items()}
     return {name: data for name, data in (good | bad).items() if len(data) <= MAX_SEED_BYTES}
 
 
+def _loha(rank: int, dtype: str) -> bytes:
+    """Returns a LoHa of every module in `USED`, with an alpha."""
+    prefix = {1: "lora_unet_{f}", 2: "diffusion_model.{m}"}[rank]
+    tensors: dict[str, RawTensor] = {}
+    for module in USED:
+        inner, outer = MODULES[module]
+        path = prefix.format(m=module, f=module.replace(".", "_"))
+        for part, shape in zip("abab", ((outer, rank), (rank, inner)) * 2, strict=True):
+            product = 1 if f"{path}.hada_w1_{part}" not in tensors else 2
+            values = np.full(shape, 0.5)
+            tensors[f"{path}.hada_w{product}_{part}"] = (dtype, shape, encode(values, dtype))
+        tensors[f"{path}.alpha"] = ("F32", (), encode(np.array(1.0), "F32"))
+    return pack(tensors)
+
+
 def key_seeds() -> dict[str, bytes]:
     """Returns the names of each convention."""
+    loha = "\n".join(f"lycoris_img_in.hada_w{n}_{half}" for n in (1, 2) for half in "ab")
     return {
+        "loha": loha.encode(),
+        "idle": "\n".join(f"{p}.lora_B.weight" for p in IDLE).encode(),
+    } | {
         name: "\n".join(
             pattern.format(m=module, f=module.replace(".", "_"))
             for module in USED
@@ -116,6 +152,6 @@ def _check_adapter(adapter: LoraAdapter) -> None:
         assert np.isfinite(factors.down).all() and np.isfinite(factors.up).all()
         if (bits := adapter.factors.bfloat16(module)) is not None:
             assert bits.down.shape == factors.down.shape and bits.up.shape == factors.up.shape
-    for text in (adapter.title or "", *adapter.trigger_words):
+    for text in (adapter.title or "", *adapter.trigger_words, *adapter.notes):
         assert text.isprintable() and text == text.strip() and len(text) <= 120
         text.encode()

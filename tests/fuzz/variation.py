@@ -14,7 +14,9 @@ from typing import Any
 from tests.support.lora_files import CONVENTIONS, module_features, pack_raw
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-DTYPES = ("F32", "F16", "BF16", "F64", "I32", "I64", "F8_E4M3", "BOOL", 7, None)
+DTYPES = ("F32", "F16", "BF16", "F64", "I32", "I64", "F8_E4M3", "F8_E5M2", "BOOL", 7, None)
+ELEMENT_BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "F64": 8, "I64": 8}
+"""Of types that have not 4."""
 SIZES = (0, 1, 2, 3, 4, 8, -1, 1 << 31, 1 << 62, 1 << 63, 1 << 64, 1.5, True, "4", None, [])
 MODULES = [*module_features(SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, "float32")))]
 PREFIXES = (
@@ -30,6 +32,10 @@ ENDINGS = (
     ".alpha",
     ".dora_scale",
     ".hada_w1_a",
+    ".hada_w1_b",
+    ".hada_w2_a",
+    ".hada_w2_b",
+    ".hada_t1",
     ".lokr_w1",
     ".diff",
     ".lora_mid.weight",
@@ -111,10 +117,10 @@ def _fitted(header: Pairs, buffer: bytes) -> bytes:
     at = 0
     for _, entry in header:
         fields = dict(entry) if isinstance(entry, Pairs) else {}
-        shape, item = fields.get("shape"), {"F16": 2, "BF16": 2, "F64": 8, "I64": 8}
+        shape = fields.get("shape")
         if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 64 for n in shape):
             continue
-        count = item.get(str(fields.get("dtype")), 4)
+        count = ELEMENT_BYTES.get(str(fields.get("dtype")), 4)
         for size in shape:
             count *= size
         _put(entry, "data_offsets", [at, at + count])
