@@ -21,7 +21,7 @@ from wuliart_lora.factors import LoraBits, LoraFactors, read_scale
 from wuliart_lora.keys import LOHA_ROLES, Role
 from wuliart_lora.reader import Tensor
 from wuliart_lora.scale import Stated
-from wuliart_lora.tensor_values import largest, widened
+from wuliart_lora.tensor_values import Float32Array, largest, widened
 
 
 class HadamardFactors(NamedTuple):
@@ -35,16 +35,23 @@ class HadamardFactors(NamedTuple):
 
     def widened(self) -> LoraFactors:
         """Returns the factors of the LoRA in float32: row i * r2 + j is that of pair (i, j)."""
-        down = widened(self.w1_b)[:, None, :] * widened(self.w2_b)[None, :, :]
-        up = widened(self.w1_a)[:, :, None] * widened(self.w2_a)[:, None, :]
+        down = _row_products(widened(self.w1_b), widened(self.w2_b))
+        # By rows of the transposes: they are long, and a slot takes `up` transposed.
+        up = _row_products(widened(self.w1_a).T, widened(self.w2_a).T)
         if self.scale != 1.0:
             up *= np.float32(self.scale)
-        rank = down.shape[0] * down.shape[1]
-        return LoraFactors(down.reshape(rank, -1), up.reshape(-1, rank), rank)
+        return LoraFactors(down, up.T, len(down))
 
     def bfloat16(self) -> LoraBits | None:
         """Returns None: the file does not hold the factors of the LoRA."""
         return None
+
+
+def _row_products(first: Float32Array, second: Float32Array) -> Float32Array:
+    """Returns the products of each row of `first` with each of `second`: float32 [r1 * r2, n]."""
+    first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
+    products: Float32Array = first[:, None, :] * second[None, :, :]
+    return products.reshape(-1, first.shape[1])
 
 
 def is_loha(roles: Collection[Role]) -> bool:
