@@ -34,6 +34,10 @@ _CONFIGS: Final = (
 """Fields that hold a LoraConfig as JSON. diffusers' save_lora_weights writes the first, and puts
 `transformer.` before each of its keys."""
 
+_MAX_CONFIG_CHARACTERS: Final = 1 << 20
+"""As much as an adapter_config.json beside the file may have: parsed, short values take a hundred
+times their length."""
+
 _ALPHAS: Final = ("lora_alpha", "network_alpha", "alpha")
 _RANKS: Final = (
     "r", "rank", "dim", "lora_r", "lora_rank", "lora_dim", "network_dim", "network_rank",
@@ -143,6 +147,11 @@ def _text(field: HeaderField, value: object) -> str:
 
 
 def _table(field: HeaderField) -> dict[str, Any]:
+    if len(field.value) > _MAX_CONFIG_CHARACTERS:
+        raise _unreadable(
+            field,
+            f"it has {len(field.value):,} characters and {_MAX_CONFIG_CHARACTERS:,} is the limit",
+        )
     try:
         written = parse_json(field.value)
         if isinstance(written, str):  # encoded twice

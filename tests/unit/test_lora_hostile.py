@@ -155,6 +155,21 @@ def test_values_nested_as_deeply_as_json_allows() -> None:
         parse(pack_raw(f'{{"__metadata__": {{"a": {nested}}}}}'.encode()))
 
 
+@pytest.mark.parametrize("config", ["[" + "{}," * 5_000_000 + "1]", '{"r": 2,' + " " * (1 << 20)])
+def test_a_configuration_of_megabytes_is_refused_unparsed(config: str) -> None:
+    notes = {"peft_config": config}
+    data = make_lora(LAYOUT, rank=2, modules=["img_in"], metadata=notes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            LoraError, match=r"'peft_config' .* characters and 1,048,576 is the lim"
+        ):
+            parse_lora(data, MODULES)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_any_description(title: str, words: str) -> None:
     data = make_lora(
