@@ -4,9 +4,10 @@
 
 Of ranks r1 and r2 it is exactly a LoRA of rank r1 * r2, whose A is the row-wise and B the
 column-wise Kronecker product of the factors (Hyeon-Woo et al., arXiv 2108.06098). `a` is up and
-`b` is down, and the scale is alpha / r1, in LyCORIS (`modules/loha.py`), musubi-tuner and ComfyUI
-alike. These always write `.alpha`; ComfyUI reads a file without as scale 1, and so does this
-reader.
+`b` is down, and the scale is alpha / r1, in LyCORIS, musubi-tuner (`networks/loha.py`), peft and
+ComfyUI (`weight_adapter/loha.py`) alike. The trainers always write `.alpha`; musubi-tuner and
+ComfyUI read a file without as scale 1, and so does this reader. Each program starts training with
+another of the factors at zero, so a factor of zeros is no sign of an unfinished file.
 """
 
 from __future__ import annotations
