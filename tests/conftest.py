@@ -1,4 +1,4 @@
-"""Sets environment variables before any test module is imported."""
+"""Sets environment variables and Hypothesis up before any test module is imported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
 import torch
 
 if not torch.cuda.is_available():
@@ -17,3 +18,7 @@ if not torch.cuda.is_available():
 if "WULIART_TEST_CACHE" not in os.environ:
     os.environ["WULIART_TEST_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+# How long an example takes says something about the machine, not about the code.
+hypothesis.settings.register_profile("wuliart", deadline=None)
+hypothesis.settings.load_profile("wuliart")

@@ -204,7 +204,7 @@ NESTED = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(
     data=st.lists(PLAIN | NESTED, min_size=9, max_size=9),
     event_data=NESTED,

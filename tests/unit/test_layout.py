@@ -57,7 +57,7 @@ def regions(layout: SegmentLayout, rank: int, sites: Iterable[str]) -> Iterator[
             yield offset, offset + torch.Size(shape).numel() * layout.element_bytes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PARAMETERS, st.data())
 def test_regions_are_aligned_apart_dense_and_inside_the_slot(
     parameters: LayoutParameters, data: st.DataObject
@@ -76,7 +76,7 @@ def test_regions_are_aligned_apart_dense_and_inside_the_slot(
     assert end == packing.nbytes <= layout.slot_bytes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PARAMETERS)
 def test_a_slot_holds_all_sites_and_no_more(parameters: LayoutParameters) -> None:
     layout = SegmentLayout(parameters)

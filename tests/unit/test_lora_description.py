@@ -6,7 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.lora_files import make_lora, module_features
@@ -141,7 +141,6 @@ VALUES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES))
 def test_any_metadata_is_bounded_and_can_be_shown(metadata: dict[str, str]) -> None:
     title, words = read_title(metadata), read_trigger_words(metadata)
@@ -153,7 +152,6 @@ def test_any_metadata_is_bounded_and_can_be_shown(metadata: dict[str, str]) -> N
         text.encode("utf-8")  # raises for a lone surrogate
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_any_metadata_leaves_the_file_usable(metadata: dict[str, object]) -> None:
     data = make_lora(LAYOUT, rank=2, modules=["img_in"], metadata=metadata)

@@ -196,7 +196,7 @@ SIZES = st.sampled_from([0, 1, 2, 3, 5, 8, 48, 64])
 SHAPES = st.lists(SIZES, min_size=2, max_size=2) | st.lists(SIZES, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from([*PARTS, "alpha", "lora_A.weight", "hada_t1"]), SHAPES),
     st.sampled_from(["F32", "F16", "F8_E4M3", "I32"]),
@@ -226,7 +226,7 @@ def test_hostile_shapes(shapes: Mapping[str, Sequence[int]], dtype: str, fill: i
     assert np.isfinite(factors.up).all() and np.isfinite(factors.down).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6), st.integers(0, 6))
 def test_ranks_that_disagree_are_refused(a: int, b: int, c: int, d: int) -> None:
     shapes = ((64, a), (b, 64), (64, c), (d, 64))

@@ -205,4 +205,4 @@ class SlotLife(RuleBasedStateMachine):
 
 
 TestSlotLife = SlotLife.TestCase
-TestSlotLife.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSlotLife.settings = settings(max_examples=100, stateful_step_count=40)
