@@ -128,13 +128,14 @@ def figures(
         judged: Judgements by group.
         base: Of the images with one subject that the base generated in 20 steps.
         turbo: Of the same with Turbo in four.
-        accuracy: The judge's own accuracy, which bounds what it can attest.
+        accuracy: The judge's own accuracy, which bounds what it can attest; empty if it was
+            interrupted before it was tried.
     """
     made = []
     for name, (groups, verdict, floor) in FIGURES.items():
         rows = [row for group in groups for row in judged[group]]
         made.append(share(name, right(rows, verdict), floor, f"{len(rows)} prompts"))
-    own = ", ".join(f"{name} {value:g} %" for name, value in accuracy.items())
+    own = ", ".join(f"{name} {value:g} %" for name, value in accuracy.items()) or "not tried"
     made[0] = share(made[0].name, made[0].measured, made[0].bound, f"the judge itself: {own}")
     rows = [row for group in ("bare", "prose") for row in judged[group]]
     english, chinese = right(rows[::2], first), right(rows[1::2], first)

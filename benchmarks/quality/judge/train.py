@@ -151,7 +151,7 @@ def run(chosen: argparse.Namespace, end: float) -> None:
 
     left = end - time.monotonic()
     print(f"training for {left:.0f} s", flush=True)
-    plan = loop.Plan(max(left, 0.0), chosen.rate, chosen.decay, chosen.report, Team())
+    plan = loop.Plan(max(left, 1.0), chosen.rate, chosen.decay, chosen.report, Team())
     try:
         curve = loop.run(network, next_batch, measured, plan)
     except KeyboardInterrupt:

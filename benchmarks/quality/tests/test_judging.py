@@ -89,3 +89,5 @@ def test_missing_images_are_misses_and_languages_are_compared() -> None:
     assert by_name["Chinese behind English"].measured == 100
     assert by_name["Turbo in 4 steps behind the base in 20"].measured == 100
     assert "setting 97.5 %" in by_name["subject recognised, first"].note
+    untried = judging.figures(empty | {"bare": rows}, rows[:1], rows[1:], {})
+    assert untried[0].note == "the judge itself: not tried"
