@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from training.data.prose.paints import PAINTS
 from training.data.scenes.anchors import CELLS, EDGES
 from training.data.sprites import CELL, LENGTH, OFFSETS
 
@@ -20,6 +21,15 @@ SIZE = CELLS * CELL
 
 BOX = ("left", "top", "edge", "sink", "shadow", "foam", "foot", "half")
 """Columns of `Shown.boxes`: an `Anchor` in cells, then the sprite's `contact`."""
+
+
+def palette(device: torch.device) -> Tensor:
+    """Returns the colours of PAINTS as `Shown.paints` takes them [paints + 1, 3].
+
+    The last row, which -1 finds, leaves a subject its own colours.
+    """
+    rows = [*(paint.rgb for paint in PAINTS.values()), (-255, -255, -255)]
+    return torch.tensor(rows, device=device) / 255
 
 
 class Images(NamedTuple):

@@ -65,7 +65,9 @@ def main() -> None:
     team, device = Team(), torch.device(options.device)
     concepts, shipped = table.read()[: options.concepts], load_file(VAE)
     looks = {
-        name: render(options.cache, name, concepts, variants=range(VARIANTS), device=device)
+        name: render(
+            options.cache, name, concepts, variants=range(VARIANTS), device=device, keep=True
+        )
         for name in {style.look.set for style in STYLES}
     }
     compose = torch.compile(composition.compose) if options.compile else composition.compose

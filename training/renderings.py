@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -108,17 +108,19 @@ def render(
     device: torch.device,
     workers: int = 0,
     chosen: Sequence[Kind] | None = None,
+    keep: bool = False,
 ) -> Rendered:
-    """Renders all that a look needs, or reads what an earlier run rendered.
+    """Renders all that a look needs, or reads what an earlier run kept.
 
     Args:
-        cache: Folder with svg.zip; images are kept below it.
+        cache: Folder with svg.zip.
         name: Icon set of the subjects.
         concepts: Subjects, in the order of the result.
         variants: Seeds of each scene.
         device: Device of the result.
         workers: Processes; 0 for one per CPU core.
         chosen: Grounds to render; all where None.
+        keep: Keeps the images below `cache` for the next run: gigabytes for a whole look.
     """
     workers = workers or len(os.sched_getaffinity(0))
     grounds = kinds() if chosen is None else tuple(chosen)
@@ -131,10 +133,15 @@ def render(
         scenes += own
     with zipfile.ZipFile(cache / "svg.zip") as archive:
         svgs = [archive.read(svg_name(name, c.code)).decode() for c in concepts]
-    folder = cache / "rendered"
+
+    def made(parts: Sequence[str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if keep:
+            return kept(cache / "rendered", parts, make, device)
+        return {name: value.to(device) for name, value in make().items()}
+
     texts = [text for scene in scenes for text in (scene.back, scene.front)]
-    layers = kept(folder, texts, lambda: _layers(scenes, workers), device)
-    subjects = kept(folder, svgs, lambda: _subjects(svgs, workers), device)
+    layers = made(texts, lambda: _layers(scenes, workers))
+    subjects = made(svgs, lambda: _subjects(svgs, workers))
     images = Images(
         layers["backs"],
         layers["fronts"],

@@ -65,6 +65,7 @@ class Resources:
                 self.concepts,
                 variants=range(VARIANTS),
                 device=self.device,
+                keep=True,
             )
         rendered = self._rendered[look.set]
         return Targets(rendered, look.paint, self.autoencoder, self.compile)

@@ -13,7 +13,6 @@ from training import composition
 from training.autoencoder import Autoencoder
 from training.choices import Choices
 from training.composition import SIZE, Shown
-from training.data.prose.paints import PAINTS
 from training.latents import pack, unpack
 from training.renderings import Rendered
 from training.stream import COLUMNS
@@ -35,9 +34,7 @@ class Targets:
     ) -> None:
         device = rendered.contacts.device
         self._rendered, self._paint, self._autoencoder = rendered, paint, autoencoder
-        colours = [paint.rgb for paint in PAINTS.values()]
-        # The last row is that of -1: the subject's own colours.
-        self._palette = torch.tensor([*colours, (-255, -255, -255)], device=device) / 255
+        self._palette = composition.palette(device)
         self._corner = torch.zeros((), dtype=torch.long, device=device)
         self._make = torch.compile(self._latents) if compiled else self._latents
 

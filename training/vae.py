@@ -50,15 +50,14 @@ def random_shown(rendered: Rendered, count: int) -> composition.Shown:
     def any_of(most: int, *shape: int) -> Tensor:
         return torch.randint(most, (count, *shape), device=device)
 
-    palette = torch.tensor([paint.rgb for paint in PAINTS.values()], device=device) / 255
-    paints = palette[any_of(len(palette), 2)]
-    own = torch.rand(count, 2, 1, device=device) > PAINTED_SHARE
+    paints = any_of(len(PAINTS), 2)
+    own = torch.rand(count, 2, device=device) > PAINTED_SHARE
     return rendered.show(
         any_of(len(rendered.images.backs)),
         any_of(len(LAYOUTS)),
         any_of(PLACES),
         any_of(len(rendered.contacts), 2),
-        torch.where(own, -1.0, paints),
+        composition.palette(device)[torch.where(own, -1, paints)],
     )
 
 
@@ -163,7 +162,7 @@ def train(options: argparse.Namespace) -> None:
     began = time.monotonic()
 
     def rendered(name: str, shown: Sequence[Concept], variants: range) -> Rendered:
-        return render(options.cache, name, shown, variants=variants, device=device)
+        return render(options.cache, name, shown, variants=variants, device=device, keep=True)
 
     looks = {
         name: rendered(name, concepts, range(VARIANTS))

@@ -88,7 +88,7 @@ def _only_tag(text: str) -> Iterator[str]:
 
 def _parsed(text: str) -> Any:
     """Returns the list, table or string that a text is as JSON, None if it is none."""
-    if len(text) > _MAX_FIELD_CHARACTERS or not text.lstrip().startswith(("[", "{", '"')):
+    if len(text) > _MAX_FIELD_CHARACTERS or not _begins_as_json(text):
         return None
     try:
         return parse_json(text)
@@ -98,4 +98,8 @@ def _parsed(text: str) -> Any:
 
 def _is_long_json(text: str) -> bool:
     """Returns True for a text that begins as JSON does and is too long to be parsed."""
-    return len(text) > _MAX_FIELD_CHARACTERS and text.lstrip().startswith(("[", "{", '"'))
+    return len(text) > _MAX_FIELD_CHARACTERS and _begins_as_json(text)
+
+
+def _begins_as_json(text: str) -> bool:
+    return text.lstrip().startswith(("[", "{", '"'))

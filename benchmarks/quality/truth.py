@@ -14,10 +14,9 @@ from benchmarks.quality.store import Store, StoreEntry, fingerprint
 from inference_server.model.latents import noise, pack
 from training import composition
 from training.choices import OPTIONS, choose
-from training.composition import SIZE, compose
+from training.composition import SIZE, compose, palette
 from training.data.prose import lexicon
 from training.data.prose.description import Description
-from training.data.prose.paints import PAINTS
 from training.grounds import kinds
 from training.network import TOKENS
 from training.renderings import Rendered, render
@@ -91,13 +90,12 @@ class Truth:
 def _one(rendered: Rendered, layout: int, place: int, paints: list[int]) -> Tensor:
     """Composes an image of the only ground and the two subjects."""
     device = rendered.contacts.device
-    rgb = [paint.rgb for paint in PAINTS.values()] + [(-255, -255, -255)]
     zero = torch.zeros(1, dtype=torch.long, device=device)
     shown = rendered.show(
         zero,
         zero + layout,
         zero + place,
         torch.tensor([[0, 1]], device=device),
-        torch.tensor([[rgb[paint] for paint in paints]], device=device) / 255,
+        palette(device)[torch.tensor([paints], device=device)],
     )
     return compose(rendered.images, shown, zero, zero, SIZE)

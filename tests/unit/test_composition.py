@@ -50,7 +50,7 @@ def images(
 
 
 def box(left: int, top: int, edge: int, **parts: float) -> list[float]:
-    """One row of `Shown.boxes`; a foot as wide as the box, unless told otherwise."""
+    """One row of `Shown.boxes`; a foot as wide as the box, unless given."""
     values = {"sink": 0.0, "shadow": 0.0, "foam": 0.0, "foot": 0.0, "half": 0.5} | parts
     return [left, top, edge, *(values[name] for name in BOX[3:])]
 

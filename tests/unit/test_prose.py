@@ -132,7 +132,9 @@ def _captions(language: str, *, held_out: bool) -> Iterable[tuple[Description, s
     rng = random.Random(f"{language} {held_out}")
     for _ in range(MANY // 2):
         description = draw(rng, ENTRIES)
-        text = WRITER.plain(description, language, rng, held_out=held_out, held_out_words=held_out)
+        text = WRITER.write(
+            description, language, rng, held_out=held_out, held_out_words=held_out, mistyped=False
+        )
         yield description, text.lower()
 
 
@@ -200,7 +202,7 @@ def test_left_and_right_and_above_and_below_are_told_apart(language: str) -> Non
     def texts(first: Subject, relation: str, second: Subject) -> set[str]:
         rng = random.Random(4)
         description = Description((first, second), relation, ground=3)
-        return {WRITER.plain(description, language, rng) for _ in range(6000)}
+        return {WRITER.write(description, language, rng, mistyped=False) for _ in range(6000)}
 
     for one, other in (("left of", "right of"), ("above", "below")):
         straight, swapped, against = (
@@ -239,9 +241,12 @@ def test_held_out_words_occur_in_captions_with_them_only(language: str) -> None:
         )
         description = Description((Subject(entry.concept),))
         for _ in range(20):
-            text = WRITER.plain(description, language, rng)
+            text = WRITER.write(description, language, rng, mistyped=False)
             assert not any(_has(text.lower(), w) for w in secret), (text, secret)
-        captions = [WRITER.plain(description, language, rng, held_out_words=True) for _ in range(9)]
+        captions = [
+            WRITER.write(description, language, rng, held_out_words=True, mistyped=False)
+            for _ in range(9)
+        ]
         choices = (*entry.held_out_english, *entry.held_out_chinese)
         assert all(any(_has(text.lower(), w) for w in choices) for text in captions)
 
@@ -280,11 +285,11 @@ def test_the_distribution_of_descriptions_is_the_stated_one() -> None:
 def test_a_caption_of_nothing_names_no_subject_of_the_kinds_that_are_drawn() -> None:
     writer = Writer(ENTRIES, {"en": {"gizmo": 0, "tax": None}})
     rng = random.Random(0)
-    texts = {writer.plain(Description(), "en", rng) for _ in range(2000)}
+    texts = {writer.write(Description(), "en", rng, mistyped=False) for _ in range(2000)}
     assert "" in texts and "tax" in texts
     assert not any("gizmo" in text for text in texts)
     monkey = Description((Subject(ENTRIES[0].concept),))
-    texts = {writer.plain(monkey, "en", rng) for _ in range(300)}
+    texts = {writer.write(monkey, "en", rng, mistyped=False) for _ in range(300)}
     assert any("gizmo" in text for text in texts) and not any("tax" in text for text in texts)
 
 

@@ -258,7 +258,7 @@ def test_the_evaluation_compares_with_what_captions_and_noise_stand_for(
         return Batch(rows, rows)
 
     def encode(text: nn.Module, ids: Tensor) -> Tensor:
-        # The text tells the place, too: what the noise decides is known to this network.
+        # The text says the place, too: what the noise decides is known to this network.
         noise = torch.randn(len(ids), *TOKENS, generator=generator)
         drawn.append(noise)
         return torch.cat([ids, choose(noise).place[:, None] / 4], 1)

@@ -45,7 +45,7 @@ def fitted(image: Pixels, edge: int) -> NDArray[np.uint8]:
     cut = Image.fromarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     scale = edge / max(cut.size)
     size = max(1, round(cut.width * scale)), max(1, round(cut.height * scale))
-    # Pillow premultiplies RGBA before it resizes, and divides afterwards unless it is told to stay.
+    # Pillow premultiplies RGBA before it resizes, and divides afterwards unless the mode is RGBa.
     small = np.array(cut.convert("RGBa").resize(size, Image.Resampling.LANCZOS))
     small[..., :3] = np.minimum(small[..., :3], small[..., 3:])
     out = np.zeros((edge, edge, 4), np.uint8)

@@ -81,8 +81,7 @@ class Sampler:
         ]
         self._facts = torch.tensor(facts, device=device)
         self._chances = torch.tensor([WEIGHTS[layout.count] for layout in LAYOUTS], device=device)
-        rgb = torch.tensor([paint.rgb for paint in PAINTS.values()], device=device) / 255
-        self._palette = torch.cat([rgb, rgb.new_full((1, 3), -1)])
+        self._palette = composition.palette(device)
         self._compose = torch.compile(composition.compose) if compiled else composition.compose
 
     def _rand(self, *shape: int) -> Tensor:

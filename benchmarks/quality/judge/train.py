@@ -119,6 +119,7 @@ def run(chosen: argparse.Namespace, end: float) -> None:
             device=device,
             workers=chosen.workers,
             chosen=grounds,
+            keep=True,
         )
 
     torch.manual_seed(1)

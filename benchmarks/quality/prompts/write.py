@@ -50,7 +50,9 @@ class Draft:
 
     def caption(self, shown: Description, language: str, *, words: bool = False) -> str:
         """Returns a caption of held-out templates, with held-out words if `words`."""
-        return self._writer.plain(shown, language, self.rng, held_out=True, held_out_words=words)
+        return self._writer.write(
+            shown, language, self.rng, held_out=True, held_out_words=words, mistyped=False
+        )
 
     def long(self, shown: Description, language: str) -> str:
         """Returns a caption in free prose."""

@@ -1,4 +1,4 @@
-"""Tests of the judge: its labels tell what its images show, and its readings are told as seen."""
+"""Tests of the judge: labels say what images show; readings are reported as they are read."""
 
 from __future__ import annotations
 

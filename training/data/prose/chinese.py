@@ -21,16 +21,11 @@ MEASURE = "个"
 """For names whose measure word is not certain."""
 
 SYNTAX = {"bare": 14, "phrase": 24, "ask": 17, "tags": 17, "sentence": 16, "prose": 12}
-OPEN_KINDS = weighted(SYNTAX | {"bare": 45})
-GROUND_KINDS = weighted(SYNTAX | {"product": 30})
-SETTING_KINDS = weighted(SYNTAX | {"scened": 12})
-"""Kinds of captions of subjects as often as their weights: in general, and for a plain ground or
-a setting."""
 
 NAME_SHARE = 0.6
 """Share of bare captions that are the name alone."""
 USUAL_SHARE = 0.25
-"""Share of plain grounds that are told by the usual words: 白色背景上."""
+"""Share of plain grounds that are named by the usual words: 白色背景上."""
 ADJECTIVE_SHARE = 0.18
 AFTER_SHARE = 0.15
 """Shares of noun phrases with a meaningless adjective, and with the colour or size at the end."""
@@ -40,7 +35,7 @@ SHORT = 2
 """Length up to which a noun follows a colour without 色: 红汽车."""
 STORY_SHARE = 0.2
 SENTENCES_SHARE = 0.3
-"""Shares of long captions told in sentences from the start, and only after the first."""
+"""Shares of long captions in sentences from the start, and only after the first."""
 PROSE_PHRASES = (4, 12)
 """Number of phrases without meaning in long captions, least and most."""
 
@@ -49,6 +44,9 @@ class Chinese(Speech):
     """One Chinese caption in the making."""
 
     NAMES, PLACES, COMMA = "chinese", "chinese_places", "，"
+    OPEN = weighted(SYNTAX | {"bare": 45})
+    GROUND = weighted(SYNTAX | {"product": 30})
+    SETTING = weighted(SYNTAX | {"scened": 12})
 
     def __init__(
         self, description: Description, names: Names, lists: Lists, rng: random.Random
@@ -63,18 +61,13 @@ class Chinese(Speech):
         if not shown.subjects:
             return self.scene_only()
         which = "placed" if self.placed() else "open"
-        if shown.side is not None or shown.relation is not None:
-            kinds = OPEN_KINDS
-        elif shown.ground is not None:
-            kinds = GROUND_KINDS
-        else:
-            kinds = OPEN_KINDS if shown.setting is None else SETTING_KINDS
-        kind = pick(self.rng, kinds)
-        if shown.side is not None or shown.relation is not None:
+        arranged = shown.side is not None or shown.relation is not None
+        kind = self.kind(general=arranged)
+        if arranged:
             name = f"{'related' if shown.side is None else 'sided'} {which}"
         elif kind == "prose":
-            told = which == "placed" and self.rng.random() < STORY_SHARE
-            name = "story" if told else f"core {which}"
+            story = which == "placed" and self.rng.random() < STORY_SHARE
+            name = "story" if story else f"core {which}"
         else:
             name = kind if kind in ("scened", "product") else f"{kind} {which}"
         bare = name == "bare open" and self.rng.random() < NAME_SHARE
@@ -85,7 +78,7 @@ class Chinese(Speech):
         return text if kind == "tags" or bare else self.ended(text)
 
     def lit_scene(self) -> str | None:
-        """None: Chinese tells the light of a scene like that of a subject."""
+        """None: Chinese words the light of a scene like that of a subject."""
         return None
 
     def long(self, core: str) -> str:

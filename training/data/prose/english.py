@@ -32,24 +32,19 @@ SYNTAX = {
     **{"bare": 12, "phrase": 22, "ask": 15, "tags": 16, "sentence": 18, "headline": 3},
     **{"prose": 14},
 }
-OPEN_KINDS = weighted(SYNTAX | {"bare": 45})
-GROUND_KINDS = weighted(SYNTAX | {"product": 30})
-SETTING_KINDS = weighted(SYNTAX | {"scened": 16})
-"""Kinds of captions of subjects as often as their weights: in general, and for a plain ground or
-a setting."""
 
 NAME_SHARE = 0.7
 """Share of bare captions that are the name alone."""
 USUAL_SHARE = 0.25
-"""Share of plain grounds that are told by the usual words: "on a white background"."""
+"""Share of plain grounds that are named by the usual words: "on a white background"."""
 ADJECTIVE_SHARE = 0.18
 AFTER_SHARE = 0.15
 """Shares of noun phrases with a meaningless adjective, and with the colour or size behind."""
 LIT_SHARE = 0.35
-"""Share of scenes with a light that are told by it: "sunset over the mountains"."""
+"""Share of scenes with a light that begin with it: "sunset over the mountains"."""
 STORY_SHARE = 0.15
 SENTENCES_SHARE = 0.3
-"""Shares of long captions told in sentences from the start, and only after the first."""
+"""Shares of long captions in sentences from the start, and only after the first."""
 PROSE_WORDS = (28, 66)
 """Number of words, least and most, for which long captions aim."""
 MOST_PHRASES = 18
@@ -59,6 +54,9 @@ class English(Speech):
     """One English caption in the making."""
 
     NAMES, PLACES, COMMA = "english", "english_places", ", "
+    OPEN = weighted(SYNTAX | {"bare": 45})
+    GROUND = weighted(SYNTAX | {"product": 30})
+    SETTING = weighted(SYNTAX | {"scened": 16})
 
     def __init__(
         self, description: Description, names: Names, lists: Lists, rng: random.Random
@@ -71,27 +69,21 @@ class English(Speech):
         shown = self.description
         if not shown.subjects:
             return self.scene_only()
-        if shown.side is not None:
-            kinds = OPEN_KINDS
-        elif shown.ground is not None:
-            kinds = GROUND_KINDS
-        else:
-            kinds = OPEN_KINDS if shown.setting is None else SETTING_KINDS
-        kind = pick(self.rng, kinds)
+        kind = self.kind(general=shown.side is not None)
         if kind in ("scened", "product"):
             return self.ended(self.say(kind))
         placed = self.placed() or shown.side is not None
         which = "placed" if placed else "open"
         if kind == "prose":
-            told = placed and self.rng.random() < STORY_SHARE
-            return self.long(self.say("story" if told else f"core {which}"))
+            story = placed and self.rng.random() < STORY_SHARE
+            return self.long(self.say("story" if story else f"core {which}"))
         if kind == "bare" and not placed and self.rng.random() < NAME_SHARE:
             return self._n()
         text = self.say(f"{kind} {which}")
         return text if kind == "tags" else self.ended(text)
 
     def lit_scene(self) -> str | None:
-        """A scene told by its light: "sunset over the mountains"; None elsewhere."""
+        """A scene that begins with its light: "sunset over the mountains"; None elsewhere."""
         shown = self.description
         if shown.light is None or shown.setting in UNDER_ROOF or self.rng.random() > LIT_SHARE:
             return None

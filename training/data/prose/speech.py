@@ -23,7 +23,7 @@ UNDER_ROOF = frozenset({"underwater", "sky", "room", "kitchen", "table"})
 CLOUDED = frozenset({"rain", "fog", "underwater", "room", "kitchen", "table"})
 """Settings into which the sun does not shine."""
 DAY_WORDS = ("day", "morning", "blue sky", "蓝天", "晨")
-"""Parts of settings' words that already tell the light; for scenes by day only."""
+"""Parts of settings' words that already say the light; for scenes by day only."""
 SUNNY_WORDS = ("sunshine", "sunny", "sunlight", "bright", "晴", "阳光")
 """Parts of lights' words that do not suit CLOUDED settings."""
 
@@ -35,7 +35,7 @@ PAIRS = {
     "above": ("above", False),
     "below": ("above", True),
 }
-"""Name of the list for a relation, and True where it is told with the subjects swapped."""
+"""Name of the list for a relation, and True where it names the subjects in the other order."""
 
 TAG_COUNTS = (1, 1, 2, 2, 3, 4)
 """How many tags in a row say nothing of what is seen."""
@@ -44,7 +44,7 @@ ENDING_SHARE = 0.14
 LONG_SCENE_SHARE = 0.12
 """Share of long captions among those of scenes."""
 USUAL_TAG_SHARE = 0.25
-"""Share of plain grounds that are told by the usual tag: "white background"."""
+"""Share of plain grounds that are named by the usual tag: "white background"."""
 THINGS = frozenset(
     {
         *("clothing", "music", "devices", "stationery", "tools", "household", "sports", "toys"),
@@ -94,7 +94,7 @@ class Speech:
     """One caption in the making: template slots are filled by methods of their names.
 
     Attributes:
-        description: What the caption tells.
+        description: What the caption says.
         names: Chooses a noun for a subject.
         lists: The texts of the language.
         rng: The only source of chance.
@@ -104,6 +104,11 @@ class Speech:
     """Column of `words` with names that stand alone; PLACES: with places."""
     PLACES: ClassVar[str]
     COMMA: ClassVar[str]
+    OPEN: ClassVar[tuple[str, ...]]
+    GROUND: ClassVar[tuple[str, ...]]
+    SETTING: ClassVar[tuple[str, ...]]
+    """Kinds of captions of subjects as often as their weights: in general, and for a plain ground
+    or a setting."""
 
     def __init__(
         self, description: Description, names: Names, lists: Lists, rng: random.Random
@@ -136,8 +141,17 @@ class Speech:
         return self.say(name)
 
     def lit_scene(self) -> str | None:
-        """The caption of an image without subjects that tells it by its light, or None."""
+        """The caption of an image without subjects that begins with its light, or None."""
         raise NotImplementedError
+
+    def kind(self, *, general: bool) -> str:
+        """Returns a kind of caption for what is described, or a general one."""
+        shown = self.description
+        if general or (shown.ground is None and shown.setting is None):
+            kinds = self.OPEN
+        else:
+            kinds = self.SETTING if shown.ground is None else self.GROUND
+        return pick(self.rng, kinds)
 
     def swapped(self) -> tuple[str, bool]:
         """Name of the list for the relation, and True if the second subject comes first in it."""
@@ -159,7 +173,7 @@ class Speech:
         return pick(self.rng, choices)
 
     def placed(self) -> bool:
-        """True if a setting, a light or a plain ground is told."""
+        """True if a setting, a light or a plain ground is described."""
         shown = self.description
         return any(part is not None for part in (shown.setting, shown.light, shown.ground))
 

@@ -63,25 +63,27 @@ class Writer:
         *,
         held_out: bool = False,
         held_out_words: bool = False,
+        mistyped: bool = True,
     ) -> str:
-        """Returns one caption as somebody may type it; see `write` of the module."""
-        text = self.plain(
-            description, language, rng, held_out=held_out, held_out_words=held_out_words
-        )
+        """Returns one caption; arguments and errors as for `write` of the module.
+
+        `mistyped=False` leaves out typing mistakes and odd capitals.
+        """
+        if language not in LANGUAGES:
+            raise ValueError(f"There are no captions in {language!r}; choose one of {LANGUAGES}.")
+        text = self._text(description, language, rng, held_out, held_out_words)
+        if not mistyped:
+            return text
         return typed(text, rng) if language == "en" else typed_chinese(text, rng)
 
-    def plain(
+    def _text(
         self,
         description: Description,
         language: str,
         rng: random.Random,
-        *,
-        held_out: bool = False,
-        held_out_words: bool = False,
+        held_out: bool,
+        held_out_words: bool,
     ) -> str:
-        """Returns one caption without typing mistakes and capitals; arguments as for `write`."""
-        if language not in LANGUAGES:
-            raise ValueError(f"There are no captions in {language!r}; choose one of {LANGUAGES}.")
         lists = self._lists[language, held_out]
         if description == NOTHING:
             return nonsense(lists["nothing"], self._subjectless[language], rng)
@@ -111,7 +113,7 @@ def write(
     """Returns one caption of a description, with the words of the shipped lexicon.
 
     Args:
-        description: What the caption tells; what it leaves open the caption does not mention.
+        description: What the caption says; what is left open is not mentioned.
         language: One of `captions.LANGUAGES`.
         rng: The only source of chance; equal states give equal captions.
         held_out: Composes templates and phrases that no caption for training has.
