@@ -12,17 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-SOURCES = Path(__file__).parent
-"""Folder of the code that renders: `data` and `grounds.py`."""
+from wuliart_process.source_hash import source_hash
+
+_HERE = Path(__file__).parent
 
 
 @cache
-def _code() -> bytes:
-    """Returns the digest of the code that renders: another code renders other images."""
-    digest = hashlib.sha256()
-    for path in (*sorted((SOURCES / "data").rglob("*.py")), SOURCES / "grounds.py"):
-        digest.update(path.read_bytes())
-    return digest.digest()
+def _code() -> str:
+    """Returns the hash of the code that renders: another code renders other images."""
+    return source_hash([_HERE / "data", _HERE / "grounds.py"])
 
 
 def kept(
@@ -41,8 +39,8 @@ def kept(
         make: Makes the tensors.
         device: Device of the result.
     """
-    digest = hashlib.sha256(_code())
-    for part in parts:
+    digest = hashlib.sha256()
+    for part in (_code(), *parts):
         digest.update(hashlib.sha256(part.encode()).digest())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest.hexdigest()[:24]}.safetensors"

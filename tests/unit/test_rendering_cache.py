@@ -33,7 +33,7 @@ def test_tensors_are_made_once_for_the_same_parts_and_code(
     assert value("a", "b") == value("a", "b") == 0
     assert value("ab", "") == 1, "borders between parts count"
     assert value("a", "b") == 0
-    monkeypatch.setattr(rendering_cache, "_code", lambda: b"another")
+    monkeypatch.setattr(rendering_cache, "_code", lambda: "another")
     assert value("a", "b") == 2
 
 
