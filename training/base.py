@@ -106,7 +106,12 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
         return {"flow": flow, "naming": NAMING_WEIGHT * model.naming.loss(text, rows)}
 
     plan = loop.Plan(
-        chosen.base_seconds, chosen.base_rate, chosen.base_decay, chosen.report, team=team
+        chosen.base_seconds,
+        chosen.base_rate,
+        chosen.base_decay,
+        chosen.report,
+        team=team,
+        until=chosen.until,
     )
     curve = loop.run(model, sample, losses, plan)
     stream.close()

@@ -36,6 +36,8 @@ class Plan(NamedTuple):
     """Steps between two lines of output and of the curve."""
     team: Team
     """The processes that train together."""
+    until: float = math.inf
+    """Time, in seconds since the epoch, by which training ends even if `seconds` are not over."""
     replayed: bool = False
     """True captures a batch's GPU work as a CUDA graph; worthwhile for many small kernels."""
 
@@ -53,7 +55,10 @@ def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     if matrices:
         made.append(Muon(matrices, lr=rate))
     adam_rate = rate / 2 if matrices else rate
-    made.append(torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0))
+    fused = all(parameter.is_cuda for parameter in others)
+    made.append(
+        torch.optim.AdamW(others, adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
+    )
     return made
 
 
@@ -109,7 +114,7 @@ def run(
     backward(average.live, losses, sample())
     gradients = [parameter.grad for parameter in average.live]
     plan.team.average(gradients)
-    began = time.monotonic()
+    began, seconds = time.monotonic(), min(plan.seconds, plan.until - time.time())
 
     def report(step: int, parts: dict[str, Tensor]) -> None:
         facts = {name: float(part.detach()) for name, part in parts.items()}
@@ -128,7 +133,7 @@ def run(
                 group["lr"] = rate * factor
         batch = sample()
         parts = work(batch) if work else backward(average.live, losses, batch)
-        share = plan.team.average(gradients, (time.monotonic() - began) / plan.seconds)
+        share = plan.team.average(gradients, (time.monotonic() - began) / seconds)
         nn.utils.clip_grad_norm_(average.live, 1.0)
         for stepper in steppers:
             stepper.step()

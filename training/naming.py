@@ -124,7 +124,9 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
     def losses(ids: Tensor, rows: Tensor) -> dict[str, Tensor]:
         return {"naming": model.loss(encode(model.text, ids), rows)}
 
-    plan = loop.Plan(chosen.naming_seconds, chosen.naming_rate, 0.5, chosen.report, team=team)
+    plan = loop.Plan(
+        chosen.naming_seconds, chosen.naming_rate, 0.5, chosen.report, team=team, until=chosen.until
+    )
     curve = loop.run(model, stream, losses, plan)
     stream.close()
     model.eval()

@@ -90,7 +90,7 @@ def main() -> None:
             goal = teach(x)
         return ((learn(x).float() - mean) / std - goal).square().mean()
 
-    curve = vae.trained(list(model.fast.parameters()), loss, options.seconds, 2e-3, team)
+    curve = vae.trained([list(model.fast.parameters())], loss, options.seconds, 2e-3, team)
     if team.leads:
         print(curve[-1:], flush=True)
         vae.save(model, options.out)

@@ -90,6 +90,15 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+def _stacked(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
+    """Applies several linear layers of one shape to `x`; plain ones as one product."""
+    if not all(isinstance(layer, nn.Linear) for layer in layers):
+        return tuple(layer(x) for layer in layers)
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers])
+    return F.linear(x, weight, bias).chunk(len(layers), -1)
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates adjacent pairs of [B, T, heads, head_dim] by angles [T, 1, head_dim / 2]."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
@@ -120,13 +129,13 @@ class Block(nn.Module):
         def heads(x: Tensor) -> Tensor:
             return x.unflatten(-1, (-1, self.head_dim))
 
-        q = torch.cat(
-            [attn.norm_added_q(heads(attn.add_q_proj(t))), attn.norm_q(heads(attn.to_q(i)))], 1
+        q, k, v = (heads(x) for x in _stacked(i, attn.to_q, attn.to_k, attn.to_v))
+        q2, k2, v2 = (
+            heads(x) for x in _stacked(t, attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
         )
-        k = torch.cat(
-            [attn.norm_added_k(heads(attn.add_k_proj(t))), attn.norm_k(heads(attn.to_k(i)))], 1
-        )
-        v = torch.cat([heads(attn.add_v_proj(t)), heads(attn.to_v(i))], 1)
+        q = torch.cat([attn.norm_added_q(q2), attn.norm_q(q)], 1)
+        k = torch.cat([attn.norm_added_k(k2), attn.norm_k(k)], 1)
+        v = torch.cat([v2, v], 1)
         q, k = _rotate(q, *rotation), _rotate(k, *rotation)
         q, k, v = (x.transpose(1, 2).to(v.dtype) for x in (q, k, v))
         joint = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--vae", type=Path, default=trained.VAE, help="weights of the VAE")
     made.add_argument("--workers", type=int, default=0, help="processes; 0 for one per core")
     made.add_argument("--evaluated", type=int, default=128, help="prompts generated after a run")
+    made.add_argument(
+        "--until",
+        type=float,
+        default=math.inf,
+        help="end training by this time, in seconds since the epoch: a leased machine's end",
+    )
     made.add_argument("--report", type=int, default=100, help="steps between two lines")
     made.add_argument("--device", default="cuda")
     made.add_argument(

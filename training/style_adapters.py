@@ -62,6 +62,7 @@ def learn(
         0.5,
         chosen.report,
         team=team,
+        until=chosen.until,
         replayed=chosen.replay,
     )
     team.seed(chosen.style_seed)

@@ -54,6 +54,7 @@ def train(resources: Resources, chosen: argparse.Namespace) -> None:
         0.5,
         chosen.report,
         team=resources.team,
+        until=chosen.until,
         replayed=chosen.replay,
     )
     resources.team.seed(chosen.turbo_seed)

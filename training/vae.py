@@ -114,14 +114,29 @@ def judge(model: Autoencoder, images: Tensor, noise: float, stock: bool = False)
 
 
 def trained(
-    parameters: list[nn.Parameter],
+    groups: Sequence[list[nn.Parameter]],
     loss: Callable[[float], Tensor],
     seconds: float,
     rate: float,
     team: Team,
+    until: float = math.inf,
+    held: float = 0.0,
 ) -> list[dict[str, float]]:
-    """Trains for a fixed time with a cosine rate; returns the curve."""
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    """Trains with a cosine rate; returns the curve.
+
+    Args:
+        groups: One or two groups of parameters.
+        loss: Takes the share of the time that is over.
+        seconds: Duration.
+        rate: Largest learning rate.
+        team: The processes that train together.
+        until: Latest end, in seconds since the epoch.
+        held: Share of the time for which the second group keeps its values.
+    """
+    parameters = [parameter for group in groups for parameter in group]
+    optimizer = torch.optim.AdamW(
+        [{"params": group} for group in groups], lr=rate, betas=(0.9, 0.99), weight_decay=0.0
+    )
     device = parameters[0].device
     curve: list[dict[str, float]] = []
 
@@ -136,9 +151,11 @@ def trained(
     backward(0.0)
     team.average([p.grad for p in parameters if p.grad is not None])
     began, step, share = time.monotonic(), 0, 0.0
+    seconds = min(seconds, until - time.time())
     while share < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
+        factor = min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
+        for number, group in enumerate(optimizer.param_groups):
+            group["lr"] = rate * factor * (number == 0 or share >= held)
         value = backward(share)
         gradients = [p.grad for p in parameters if p.grad is not None]
         share = team.average(gradients, (time.monotonic() - began) / seconds)
@@ -183,8 +200,10 @@ def train(options: argparse.Namespace) -> None:
 
     def reconstruct(share: float) -> Tensor:
         x = crops(options.batch)
-        # A third stays without noise, for the sharpest image; elsewhere it grows up to NOISE.
-        noise = NOISE * min(1.0, 3 * share) * torch.rand(options.batch, device=device)
+        # A third stays without noise, for the sharpest image; elsewhere it goes up to NOISE, which
+        # new weights reach slowly.
+        most = NOISE if options.resume else NOISE * min(1.0, 3 * share)
+        noise = most * torch.rand(options.batch, device=device)
         noise[::3] = 0
         return loss_of(x, step_model(x, noise))
 
@@ -194,17 +213,19 @@ def train(options: argparse.Namespace) -> None:
             goal = model.encode(x)
         return (stock(x) - goal).square().mean()
 
-    pairs = [*model.fast.parameters(), *model.vae.post_quant_conv.parameters()]
-    pairs += model.vae.decoder.parameters()
+    decoder = [*model.vae.post_quant_conv.parameters(), *model.vae.decoder.parameters()]
+    pairs = [list(model.fast.parameters()), decoder]
     facts: dict[str, object] = {}
     if options.seconds:
-        facts["curve"] = trained(pairs, reconstruct, options.seconds, options.rate, team)
+        facts["curve"] = trained(
+            pairs, reconstruct, options.seconds, options.rate, team, options.until, options.held
+        )
     model.norm.eval()
     team.average(list(model.norm.buffers())[:2])
     if options.stock_seconds:
         stock = torch.compile(model.encode_stock) if options.compile else model.encode_stock
         own = [*model.vae.encoder.parameters(), *model.vae.quant_conv.parameters()]
-        facts["stock"] = trained(own, agree, options.stock_seconds, options.rate, team)
+        facts["stock"] = trained([own], agree, options.stock_seconds, options.rate, team)
     if team.leads:
         save(model, options.out)
         report(load(options.out / "vae_frames.safetensors", device), held, options.out, facts)
@@ -253,6 +274,8 @@ def main() -> None:
     add("--cache", type=Path, default=Path(".run/training"))
     add("--out", type=Path, default=Path(".run/training/made"))
     add("--seconds", type=float, default=300.0, help="fast encoder and decoder; 0 to skip")
+    add("--until", type=float, default=math.inf, help="latest end of it, seconds since the epoch")
+    add("--held", type=float, default=0.0, help="first share of it that leaves the decoder alone")
     add("--stock-seconds", type=float, default=0.0, help="stock encoder; 0 to skip")
     add("--batch", type=int, default=24, help="crops in a step, on each GPU")
     add("--stock-batch", type=int, default=24)
