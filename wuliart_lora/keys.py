@@ -165,6 +165,11 @@ def is_flat(name: str) -> bool:
     return name.startswith(_FLAT_PREFIXES)
 
 
+def is_loha(roles: Collection[Role]) -> bool:
+    """Returns True if a module with these tensors has a LoHa's factors."""
+    return LOHA_ROLES[0] in roles
+
+
 def role_of(name: str) -> Role | None:
     """Returns what a tensor of this name is to its module of the transformer.
 

@@ -15,8 +15,8 @@ from wuliart_lora.description import read_title, read_trigger_words
 from wuliart_lora.errors import LoraError
 from wuliart_lora.factors import LoraAdapter, ModuleFactors, StoredFactors, read_pair
 from wuliart_lora.idle_parts import check_idle
-from wuliart_lora.keys import Names, Role, canonicalise
-from wuliart_lora.loha import is_loha, read_loha
+from wuliart_lora.keys import Names, Role, canonicalise, is_loha
+from wuliart_lora.loha import read_loha
 from wuliart_lora.module_shapes import Ranks, check_largest, check_module
 from wuliart_lora.reader import Header, read_header
 from wuliart_lora.scale import Stated, check_noted_alpha, read_strength

@@ -31,7 +31,7 @@ from wuliart_lora.alpha import check_alpha
 from wuliart_lora.errors import LoraError
 from wuliart_lora.header_config import KOHYA_ALPHA, read_header_config
 from wuliart_lora.header_fields import HeaderField, HeaderFields
-from wuliart_lora.keys import Role, is_flat
+from wuliart_lora.keys import Role, is_flat, is_loha
 from wuliart_lora.peft_config import Pattern, PeftConfig
 from wuliart_lora.sidecar import read_sidecar
 
@@ -85,13 +85,13 @@ def read_strength(
     note = fields.one(KOHYA_ALPHA)
     noted = None if note is None or note.value.strip().lower() == _DYNAMIC else note.number()
     if note is None or noted is None:
-        return Strength(_agreed(sources, ranks), None)
+        return Strength(_agreed(sources, named, ranks), None)
     if any(Role.ALPHA in roles for roles in named.values()):
-        return Strength(_agreed(sources, ranks), noted)
+        return Strength(_agreed(sources, named, ranks), noted)
     if _counts(note, noted, fields, named, ranks, alone=not sources):
         alpha = check_alpha(noted, note.source)
         sources.append(PeftConfig(note.source, None, alpha, Pattern({}), Pattern({}), False))
-    return Strength(_agreed(sources, ranks), None)
+    return Strength(_agreed(sources, named, ranks), None)
 
 
 def agree(first: Stated, second: Stated, module: str) -> float:
@@ -121,10 +121,15 @@ def check_noted_alpha(noted: float, found: Iterable[tuple[float, int]]) -> None:
         )
 
 
-def _agreed(sources: list[PeftConfig], ranks: Mapping[str, int]) -> dict[str, Stated]:
+def _agreed(
+    sources: list[PeftConfig],
+    named: Mapping[str, Mapping[Role, str]],
+    ranks: Mapping[str, int],
+) -> dict[str, Stated]:
     scales: dict[str, Stated] = {}
     for source in sources:
         for module, rank in ranks.items():
+            source.check_factors(module, loha=is_loha(named[module]))
             stated = Stated(source.scale(module, rank), source.source)
             agree(scales.setdefault(module, stated), stated, module)
     return scales

@@ -127,6 +127,15 @@ def test_a_file_without_alpha_has_scale_1() -> None:
     assert_means(parse_lora(data, FEATURES), deltas)
 
 
+def test_a_configuration_of_a_lora_beside_a_loha_is_refused() -> None:
+    data, deltas = write("base_model.model.{m}", alpha=None)
+    assert_means(
+        parse_lora(data, FEATURES, config={"peft_type": "LOHA", "r": 4, "alpha": 4}), deltas
+    )
+    with pytest.raises(LoraError, match="this is 'LORA' and the file holds 'LOHA' factors"):
+        parse_lora(data, FEATURES, config={"peft_type": "LORA", "r": 4, "lora_alpha": 4})
+
+
 def test_kohyas_note_is_compared_by_the_files_own_rank() -> None:
     note = {"ss_network_module": "networks.loha", "ss_network_alpha": "1", "ss_network_dim": "4"}
     data, deltas = write(alpha=1.0, metadata=note)
