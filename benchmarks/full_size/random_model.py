@@ -26,7 +26,8 @@ from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.weights import packing
-from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.weights.checkpoint import Checkpoint
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.source import Tables, TextEdges
 from inference_server.model.weights.text_encoder import fill_layer, layer_fields, layer_views
@@ -100,7 +101,7 @@ class _RandomVae:
     """Random tensors of the VAE as `VaeTensors`."""
 
     def __init__(self, model: Any, scale: float) -> None:
-        self.folder = EMBEDDED_MODEL / "vae"
+        self.where = EMBEDDED_MODEL / "vae"
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self._scale = scale
 
@@ -175,9 +176,9 @@ class RandomSource:
         """See `Source`."""
         fill_layer(layer_views(fields, buffer), index, self._read_text)
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """See `Source`."""
-        return cast(WeightFiles, self._vae)
+        return cast(ComponentWeights, self._vae)
 
     def _read(self, name: str) -> Tensor:
         """Returns a tensor of the transformer, scaled so that activations survive 60 blocks."""

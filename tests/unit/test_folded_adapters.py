@@ -16,7 +16,7 @@ from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter
 from inference_server.model.modulation import ModulationTable, StepModulation
 from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.model.transformer_weights import TransformerConfig
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.checkpoint import open_shards
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.transformer import (
     block_fields,
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, rank: int) -> Transformer:
-    files = WeightFiles(folder, "diffusion_pytorch_model")
+    files = open_shards(folder, "diffusion_pytorch_model")
     fields: Fields = block_fields(CONFIG, torch.float32, WeightKind.BF16, rank)
 
     def fill(index: int, buffer: Tensor) -> None:

@@ -299,8 +299,8 @@ READ_CUT = """
 import os, sys
 from pathlib import Path
 from inference_server.errors import ModelError
-from inference_server.model.weights.checkpoint import WeightFiles
-files = WeightFiles(Path(sys.argv[1]).parent, "diffusion_pytorch_model")
+from inference_server.model.weights.checkpoint import open_shards
+files = open_shards(Path(sys.argv[1]).parent, "diffusion_pytorch_model")
 os.truncate(sys.argv[1], 100_000)
 try:
     for name in files:

@@ -17,7 +17,8 @@ from inference_server.model.schedule_choice import choose
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.weights import packing
-from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.weights.checkpoint import Checkpoint
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.manifest import read_manifest
 from inference_server.model.weights.model_files import exists
 from inference_server.model.weights.packing import Fields
@@ -120,7 +121,7 @@ class PreparedSource:
         """See `Source`."""
         self._fill(text_layer_file(index), fields, buffer)
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """See `Source`."""
         self._open(VAE).close()
         return self._checkpoint.weights("vae")

@@ -19,7 +19,8 @@ from inference_server.model.schedule_choice import ChosenSchedule, choose
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.vae import VaeConfig
-from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.weights.checkpoint import Checkpoint
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.stock_shapes import check_text_encoder, check_transformer
 from inference_server.model.weights.text_encoder import fill_layer, layer_views, reader
@@ -85,7 +86,7 @@ class Source(Protocol):
     def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """Reads a layer of the text encoder into its flat buffer; see `layer_fields`."""
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """Returns the VAE's tensors by their stock names; kernels may be cut to two dimensions."""
 
 
@@ -166,7 +167,7 @@ class StockSource:
         """See `Source`."""
         fill_layer(layer_views(fields, buffer), index, self._read_text)
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """See `Source`."""
         return self._vae
 

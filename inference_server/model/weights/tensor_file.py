@@ -46,10 +46,16 @@ PIECE: Final = 16 << 20
 
 
 class _Entry(NamedTuple):
-    dtype: torch.dtype
+    stored_as: str
+    """Key of DTYPES."""
     shape: tuple[int, ...]
     begin: int
     """Bytes from the beginning of the file."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The element type."""
+        return DTYPES[self.stored_as]
 
 
 class TensorFile:
@@ -101,6 +107,10 @@ class TensorFile:
         """Returns the shape of one tensor without reading it."""
         return self._entry(name).shape
 
+    def stored_as(self, name: str) -> str:
+        """Returns the element type of one tensor, a key of DTYPES."""
+        return self._entry(name).stored_as
+
     def read(self, name: str) -> Tensor:
         """Reads one tensor to the CPU, in the dtype it is stored in.
 
@@ -148,7 +158,7 @@ class TensorFile:
                 entries, begin = {}, LENGTH_BYTES + length
                 for name in file.offset_keys():
                     part = file.get_slice(name)
-                    entry = _Entry(self._dtype(part.get_dtype()), tuple(part.get_shape()), begin)
+                    entry = _Entry(self._known(part.get_dtype()), tuple(part.get_shape()), begin)
                     entries[name] = entry
                     # Tensors lie one after another, without gaps.
                     begin += torch.Size(entry.shape).numel() * entry.dtype.itemsize
@@ -156,12 +166,12 @@ class TensorFile:
             raise self._damaged(str(error)) from None
         return entries
 
-    def _dtype(self, name: str) -> torch.dtype:
+    def _known(self, name: str) -> str:
         if name not in DTYPES:
             raise ModelError(
                 f"{self.path} holds element type {name}; this server reads {', '.join(DTYPES)}"
             )
-        return DTYPES[name]
+        return name
 
     def _damaged(self, why: str) -> ModelError:
         return ModelError(f"{self.path} is damaged ({' '.join(why.split())}). Download it again.")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.component_weights import ComponentWeights
 from wuliart_lora import (
     HEAD_BYTES,
     LoraAdapter,
@@ -46,7 +46,7 @@ class FusedWeights:
         ModelError: the file cannot be read or does not fit the transformer.
     """
 
-    def __init__(self, weights: WeightFiles, turbo_lora: Path | None) -> None:
+    def __init__(self, weights: ComponentWeights, turbo_lora: Path | None) -> None:
         self._weights = weights
         self._factors: Mapping[str, LoraFactors] = {}
         if turbo_lora is None:
