@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import json
+import os
 import re
 from io import BufferedReader
 from pathlib import Path
@@ -18,6 +19,9 @@ from wuliart_process.regular_files import open_regular
 
 MAX_CONFIG_BYTES = 1 << 20
 """Largest config that is read; Qwen-Image's largest has 4 KB."""
+
+PIECE = 16 << 20
+"""Bytes per read of a range."""
 
 SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
 """Path of a file that several repositories in a Hugging Face hub's cache share."""
@@ -92,6 +96,30 @@ def read_inside(folder: Path, path: Path, most: int) -> bytes:
     if len(data) > most:
         raise ModelError(f"{path} is larger than the {most:,} bytes that are read")
     return data
+
+
+def read_range(file: BufferedReader, path: Path, view: memoryview, begin: int, name: str) -> None:
+    """Fills a view of bytes with a file's content from `begin` on.
+
+    Args:
+        file: the open file.
+        path: its path, for messages.
+        view: of bytes.
+        begin: in bytes from the beginning of the file.
+        name: of the tensor that lies there, for messages.
+
+    Raises:
+        ModelError: it cannot be read, or ends before.
+    """
+    at = 0
+    while at < len(view):
+        try:
+            count = os.preadv(file.fileno(), [view[at : at + PIECE]], begin + at)
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {_reason(error)}") from None
+        if not count:
+            raise ModelError(f"{path} became shorter while it was read: it ends inside of {name!r}")
+        at += count
 
 
 def read_json(folder: Path, path: Path, most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:

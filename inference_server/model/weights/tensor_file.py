@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.model_files import open_inside
+from inference_server.model.weights.model_files import open_inside, read_range
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
@@ -41,8 +41,6 @@ MAX_HEADER_BYTES: Final = 16 << 20
 """Largest header that is read; Qwen-Image's largest has 0.3 MB."""
 MAX_TENSOR_BYTES: Final = 8 << 30
 """Largest tensor that is read; Qwen-Image's, the embedding in float32, has 2.2 GB."""
-PIECE: Final = 16 << 20
-"""Bytes per read."""
 
 
 class _Entry(NamedTuple):
@@ -124,7 +122,7 @@ class TensorFile:
                 f"{self.path}: {name!r} has {nbytes:,} bytes, at most {MAX_TENSOR_BYTES:,} are read"
             )
         buffer = torch.empty(nbytes, dtype=torch.uint8)
-        self._fill(buffer.numpy().data, entry.begin, name)
+        read_range(self._file, self.path, buffer.numpy().data, entry.begin, name)
         return buffer.view(entry.dtype).view(entry.shape)
 
     def _entry(self, name: str) -> _Entry:
@@ -132,19 +130,6 @@ class TensorFile:
         if entry is None:
             raise ModelError(f"{self.path} has no tensor {name!r}")
         return entry
-
-    def _fill(self, view: memoryview, begin: int, name: str) -> None:
-        at = 0
-        while at < len(view):
-            try:
-                count = os.preadv(self._file.fileno(), [view[at : at + PIECE]], begin + at)
-            except OSError as error:
-                raise ModelError(f"cannot read {self.path}: {error.strerror}") from None
-            if not count:
-                raise ModelError(
-                    f"{self.path} became shorter while it was read: it ends inside of {name!r}"
-                )
-            at += count
 
     def _read_header(self) -> dict[str, _Entry]:
         descriptor = self._file.fileno()
