@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import shown
 from inference_server.model.weights.gguf_header import Entry, parse_header
 from inference_server.model.weights.gguf_types import FILE_TYPES, BlockType, PlainType
 from inference_server.model.weights.gguf_values import DamagedError, HeaderError
 from inference_server.model.weights.model_files import open_inside, read_range
 from inference_server.model.weights.tensor_file import MAX_TENSOR_BYTES
 
+SUFFIX: Final = ".gguf"
 PIECE_ELEMENTS: Final = 1 << 20
 """Elements that are dequantised at once: they and what is computed from them fit the cache."""
 
@@ -110,7 +112,7 @@ class GgufFile:
         dtype = kind.dtype if isinstance(kind, PlainType) else torch.float32
         if (nbytes := elements * dtype.itemsize) > MAX_TENSOR_BYTES:
             raise ModelError(
-                f"{self.path}: {name!r} has {nbytes:,} bytes as {dtype}, at most "
+                f"{self.path}: {shown(name)} has {nbytes:,} bytes as {dtype}, at most "
                 f"{MAX_TENSOR_BYTES:,} are read"
             )
         tensor = torch.empty(elements, dtype=dtype)
@@ -135,15 +137,15 @@ class GgufFile:
             ]
             if not all(scale.isfinite().all() for scale in scales):
                 raise ModelError(
-                    f"{self.path} is damaged ({name!r} holds a scale that is not a finite number). "
-                    "Download it again."
+                    f"{self.path} is damaged ({shown(name)} holds a scale that is not a finite "
+                    "number). Download it again."
                 )
             kind.fill(blocks, piece, *scales)
 
     def _entry(self, name: str) -> Entry:
         entry = self._entries.get(name)
         if entry is None:
-            raise ModelError(f"{self.path} has no tensor {name!r}")
+            raise ModelError(f"{self.path} has no tensor {shown(name)}")
         return entry
 
     def _refused(self, error: BaseException) -> BaseException:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import shown
 from wuliart_process.regular_files import open_regular
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -118,7 +119,9 @@ def read_range(file: BufferedReader, path: Path, view: memoryview, begin: int, n
         except OSError as error:
             raise ModelError(f"cannot read {path}: {_reason(error)}") from None
         if not count:
-            raise ModelError(f"{path} became shorter while it was read: it ends inside of {name!r}")
+            raise ModelError(
+                f"{path} became shorter while it was read: it ends inside of {shown(name)}"
+            )
         at += count
 
 

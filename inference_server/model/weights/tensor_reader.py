@@ -1,11 +1,11 @@
 """The interface of one weight file, whatever its container format.
 
-`tensor_file.TensorFile` reads safetensors. Another container plugs in beside it: a class with these
-members that `open_tensors` returns for the file's suffix. Names are those in the file;
-`ComponentWeights` gives them the names of the diffusers checkpoint. A container whose elements are
-blocks of a format of its own (GGUF) returns true shapes from `shape`, the format's name from
-`stored_as`, and dequantises in `read`, tensor by tensor, so nothing else needs to know the format.
-What `prepare` stamps and hashes is `path`.
+`tensor_file.TensorFile` reads safetensors, `gguf_file.GgufFile` GGUF. Another container plugs in
+beside them: a class with these members that `open_tensors` returns for the file's suffix. Names are
+those in the file; `ComponentWeights` gives them the names of the diffusers checkpoint. A container
+whose elements are blocks of a format of its own (GGUF) returns true shapes from `shape`, the
+format's name from `stored_as`, and dequantises in `read`, tensor by tensor, so nothing else needs
+to know the format. What `prepare` stamps and hashes is `path`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from inference_server.model.weights.gguf_file import SUFFIX, GgufFile
 from inference_server.model.weights.tensor_file import TensorFile
 
 
@@ -56,4 +57,4 @@ def open_tensors(folder: Path, path: Path) -> TensorReader:
     Raises:
         ModelError: it cannot be read or is damaged.
     """
-    return TensorFile(folder, path)
+    return (GgufFile if path.suffix == SUFFIX else TensorFile)(folder, path)
