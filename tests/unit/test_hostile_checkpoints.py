@@ -70,9 +70,9 @@ def read(folder: Path, turbo: Path | None = None) -> None:
     """Reads every part of a model."""
     source = open_source(folder, turbo)
     levels = ScheduleTable.build(source.schedule.schedule).rows
-    PromptTokenizer(source.folder)
+    PromptTokenizer(source)
     vae = VaeDecoder(VaeConfig.from_json(source.config("vae")), source.vae(), CPU, torch.float32)
-    preview_projection(source.folder / "vae", vae, CPU)
+    preview_projection(source, vae, CPU)
     if source.kind is not None:
         source.tables(TransformerConfig.from_json(source.config("transformer")), levels)
         source.edges()

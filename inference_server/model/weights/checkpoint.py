@@ -1,14 +1,16 @@
-"""Reads a checkpoint in the standard diffusers layout of Qwen-Image.
+"""The interface of a checkpoint, and the one in the standard diffusers layout of Qwen-Image.
 
-The folder is one that `diffusers.QwenImagePipeline.from_pretrained` reads: a folder per component,
-each with a config and, for most, weights in one or several safetensors files.
+A folder in that layout is one that `diffusers.QwenImagePipeline.from_pretrained` reads: a folder
+per component, each with a config and, for most, weights in one or several safetensors files.
+`split_checkpoint` has the other kind, whose weights are single files.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from inference_server.errors import ModelError
 from inference_server.model.config_values import shown
@@ -121,47 +123,93 @@ def _read_index(model: Path, index: Path) -> dict[str, str]:
     return listed
 
 
-def copy_small_files(model: Path, component: str, out: Path) -> None:
-    """Copies the files of a component that are read besides weights to an existing folder.
+class SmallFiles(Protocol):
+    """The files of a model that are read besides weights: configs and the tokenizer."""
+
+    where: Path
+    """The model's folder or file, for messages."""
+
+    def small_file(self, path: str) -> bytes | None:
+        """Returns the content of a file by its path in the diffusers layout; None if it lacks it.
+
+        Raises:
+            ModelError: it cannot be read or is too large.
+        """
+
+
+class Checkpoint(SmallFiles, Protocol):
+    """A published model.
+
+    Every method raises ModelError if a part is missing, damaged, or of another model.
+    """
+
+    name: str
+    """Name of its folder or file, without suffix."""
+
+    def config(self, component: str) -> dict[str, Any]:
+        """Returns the component's parsed config."""
+
+    def weights(self, component: str) -> ComponentWeights:
+        """Opens the component's weight files."""
+
+
+def write_small_files(model: SmallFiles, component: str, out: Path) -> None:
+    """Writes the files of a component that are read besides weights to an existing folder.
 
     Raises:
         ModelError: a file cannot be read or is too large.
         OSError: a copy cannot be written.
     """
     for name in SMALL_FILES[component]:
-        if exists(path := model / component / name):
-            (out / name).write_bytes(read_inside(model, path, MAX_SMALL_FILE_BYTES))
+        if (content := model.small_file(f"{component}/{name}")) is not None:
+            (out / name).write_bytes(content)
 
 
-class Checkpoint:
-    """A checkpoint folder whose components exist.
+class FolderCheckpoint:
+    """A `Checkpoint` in diffusers layout.
+
+    Args:
+        folder: the model's folder.
+        components: those that must exist in it.
+        name: see `Checkpoint`; None: the folder's.
 
     Raises:
-        ModelError: the folder or one of its components is missing or unreadable.
+        ModelError: the folder or one of these components is missing or unreadable.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, components: Iterable[str] = COMPONENTS, *, name: str | None = None
+    ) -> None:
         if not folder.is_dir():
-            raise ModelError(f"model folder {folder} does not exist. Give one with --model DIR.")
-        for name in COMPONENTS:
-            if exists(folder / name):
-                inside(folder, folder / name)
+            raise ModelError(
+                f"there is no model at {folder}. Give a folder or a .safetensors file with --model."
+            )
+        for component in COMPONENTS:
+            if exists(folder / component):
+                inside(folder, folder / component)
         missing = [
-            f"{name}/{config}"
-            for name, config in COMPONENTS.items()
-            if not exists(folder / name / config)
+            f"{component}/{COMPONENTS[component]}"
+            for component in components
+            if not exists(folder / component / COMPONENTS[component])
         ]
         if missing:
             raise ModelError(
                 f"model folder {folder} is incomplete: it lacks {', '.join(missing)}. "
                 "Download the whole Qwen-Image checkpoint in diffusers layout."
             )
-        self.folder = folder
+        self.where = folder
+        self.name = name or folder.name
+
+    def small_file(self, path: str) -> bytes | None:
+        """See `SmallFiles`."""
+        if not exists(self.where / path):
+            return None
+        return read_inside(self.where, self.where / path, MAX_SMALL_FILE_BYTES)
 
     def config(self, component: str) -> dict[str, Any]:
-        """Returns the component's parsed config file."""
-        return read_json(self.folder, self.folder / component / COMPONENTS[component])
+        """See `Checkpoint`."""
+        return read_json(self.where, self.where / component / COMPONENTS[component])
 
     def weights(self, component: str) -> ComponentWeights:
-        """Opens the component's weight files."""
-        return open_shards(self.folder / component, WEIGHT_STEMS[component], self.folder)
+        """See `Checkpoint`."""
+        return open_shards(self.where / component, WEIGHT_STEMS[component], self.where)

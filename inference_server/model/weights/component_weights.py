@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model.kernels.operations import Quantized
+from inference_server.model.weights.scaling import UNSCALED, Scaling
 from inference_server.model.weights.tensor_reader import TensorReader
 
 
@@ -22,6 +24,7 @@ class ComponentWeights:
         where: the component's folder or file, for messages.
         readers: its files.
         places: name of each tensor -> the file that holds it, and its name there.
+        scalings: of the tensors whose stored values are not the weights, by their names.
     """
 
     def __init__(
@@ -29,10 +32,12 @@ class ComponentWeights:
         where: Path,
         readers: Iterable[TensorReader],
         places: Mapping[str, tuple[TensorReader, str]],
+        scalings: Mapping[str, Scaling] | None = None,
     ) -> None:
         self.where = where
         self.paths = tuple(reader.path for reader in readers)
         self._places = places
+        self._scalings = scalings or {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -46,13 +51,42 @@ class ComponentWeights:
         return reader.shape(stored)
 
     def read(self, name: str) -> Tensor:
-        """Reads one tensor to the CPU; see `TensorReader.read`.
+        """Reads one tensor to the CPU: float32 if it is scaled, otherwise as its file gives it.
 
         Raises:
             ModelError: there is no tensor of that name, or it cannot be read.
         """
         reader, stored = self._place(name)
-        return reader.read(stored)
+        tensor = reader.read(stored)
+        return self._scalings[name].widen(tensor) if name in self._scalings else tensor
+
+    def read_quantized(self, name: str) -> Quantized | None:
+        """Reads one matrix with the bits it is stored in; None if they are not the engine's float8.
+
+        Raises:
+            ModelError: there is no tensor of that name, or it cannot be read.
+        """
+        reader, stored = self._place(name)
+        if not self.is_float8(name):
+            return None
+        return self._scalings.get(name, UNSCALED).quantized(reader.read(stored))
+
+    def is_float8(self, name: str) -> bool:
+        """Returns True if a tensor is stored as a matrix that the engine can multiply as float8."""
+        reader, stored = self._place(name)
+        return reader.stored_as(stored) == "F8_E4M3" and len(reader.shape(stored)) == 2
+
+    def stored_as(self, name: str) -> str:
+        """Returns how a tensor is stored, in a few words for the user: "F8_E4M3 with scales"."""
+        reader, stored = self._place(name)
+        kind, scaling = reader.stored_as(stored), self._scalings.get(name)
+        if scaling is None:
+            return kind
+        return f"{kind}, rotated (ConvRot)" if scaling.group else f"{kind} with scales"
+
+    def asks_for_full_precision(self, name: str) -> bool:
+        """Returns True if the file asks not to quantise the input of a matrix."""
+        return name in self._scalings and self._scalings[name].full_precision
 
     def parameter_count(self) -> int:
         """Returns the number of elements in all tensors."""

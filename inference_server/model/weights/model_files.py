@@ -131,14 +131,27 @@ def read_json(folder: Path, path: Path, most: int = MAX_CONFIG_BYTES) -> dict[st
     Raises:
         ModelError: the file cannot be read or holds something else.
     """
+    return parse_json(read_inside(folder, path, most), str(path))
+
+
+def parse_json(data: bytes, where: str) -> dict[str, Any]:
+    """Parses a JSON object.
+
+    Args:
+        data: its text.
+        where: what it is the content of, for the message.
+
+    Raises:
+        ModelError: it is something else.
+    """
     try:
-        value = json.loads(read_inside(folder, path, most), parse_constant=_refuse)
+        value = json.loads(data, parse_constant=_refuse)
     except RecursionError:
-        raise ModelError(f"cannot read {path}: it is nested too deeply") from None
+        raise ModelError(f"cannot read {where}: it is nested too deeply") from None
     except ValueError as error:
-        raise ModelError(f"cannot read {path}: {error}") from None
+        raise ModelError(f"cannot read {where}: {error}") from None
     if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object")
+        raise ModelError(f"{where} does not hold a JSON object")
     return value
 
 

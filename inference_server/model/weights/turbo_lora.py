@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model.kernels.operations import Quantized
 from inference_server.model.weights.component_weights import ComponentWeights
 from wuliart_lora import (
     HEAD_BYTES,
@@ -70,11 +71,23 @@ class FusedWeights:
     def read(self, name: str) -> Tensor:
         """Reads one tensor to the CPU: float32 where the Turbo LoRA acts, otherwise as stored."""
         tensor = self._weights.read(name)
-        factors = self._factors.get(name.removesuffix(".weight"))
-        if factors is None or not name.endswith(".weight"):
+        factors = self._factors_of(name)
+        if factors is None:
             return tensor
         up, down = torch.tensor(factors.up), torch.tensor(factors.down)
         return tensor.float().addmm(up, down)
+
+    def read_quantized(self, name: str) -> Quantized | None:
+        """Reads one matrix with the bits it is stored in.
+
+        Returns None if they are not the engine's float8, or the Turbo LoRA acts on it.
+        """
+        if self._factors_of(name) is not None:
+            return None
+        return self._weights.read_quantized(name)
+
+    def _factors_of(self, name: str) -> LoraFactors | None:
+        return self._factors.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
 
 
 def turbo_files(path: Path) -> list[Path]:
