@@ -6,7 +6,6 @@ understood, or `LoraError` gives the reason.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,6 @@ from wuliart_lora.reader import Header, read_header
 from wuliart_lora.scale import Stated, check_noted_alpha, read_strength
 from wuliart_lora.sidecar import rival_error
 from wuliart_lora.threads import in_threads
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,6 @@ class LoraPlan:
             check_noted_alpha(self.noted_alpha, found)
         metadata = self.header.metadata
         title, words = read_title(metadata), read_trigger_words(metadata)
-        for note in notes:
-            log.info("%s: %s", title or "an adapter without a title", note)
         return LoraAdapter(ModuleFactors(stored), self.rank, title, words, notes)
 
 

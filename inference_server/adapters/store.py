@@ -200,6 +200,9 @@ class AdapterStore:
         entries: Iterable[FileEntry],
         pending: Iterable[str] = (),
         waiting: Iterable[FileEntry] = (),
+        thumbnails: Mapping[str, str] | None = None,
+        *,
+        thumbnails_complete: bool = True,
     ) -> None:
         """Replaces the catalog; a name without a usable file loses its slot.
 
@@ -208,6 +211,8 @@ class AdapterStore:
             entries: files that it has read.
             pending: names of files that it has not read yet; their last entries stay.
             waiting: files whose new content is not finished; their last entries stay.
+            thumbnails: name -> hash of the thumbnail, of files that have one.
+            thumbnails_complete: False while it has not looked for all; known ones stay.
 
         Raises:
             RequestError: SESSION_LOST.
@@ -228,7 +233,18 @@ class AdapterStore:
                 or entry.content_hash != resident.entry.content_hash
             ):
                 self.slots.unpublish(name)
+        self.catalog.thumbnails.report(thumbnails or {}, complete=thumbnails_complete)
         self.catalog.replace(listed.values())
+        self.notify()
+
+    def put_thumbnails(self, session_id: str, jpegs: Iterable[bytes]) -> None:
+        """Keeps thumbnails that the last report named and that are missing.
+
+        Raises:
+            RequestError: SESSION_LOST.
+        """
+        self._check(session_id)
+        self.catalog.thumbnails.put(jpegs)
         self.notify()
 
     def spelled(self, name: str) -> str:

@@ -21,9 +21,10 @@ from peft.tuners.loha import LoHaLayer
 from peft.tuners.lora import LoraLayer
 
 from lora_manager import loading
+from lora_manager.admitted_file import FileChangedError
 from lora_manager.catalog import Entry
 from lora_manager.directory import inspect, scan
-from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
+from lora_manager.loading import Loaded, ModelShape, load
 from lora_manager.lora_file import LoraFile, Stamp
 from lora_manager.verdicts import Verdict
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
@@ -379,13 +380,13 @@ def test_a_sidecar_that_is_not_the_admitted_one_is_a_change(tmp_path: Path, kind
 def test_a_sidecar_written_while_it_is_read_is_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, read = put(tmp_path, FOUR), loading._read
+    found, read = put(tmp_path, FOUR), loading.read_bytes
 
     def writing(file: Any, count: int) -> bytes:
         content = read(file, count)
         (tmp_path / SIDECAR_NAME).write_bytes(FOUR[:-1])
         return content
 
-    monkeypatch.setattr(loading, "_read", writing)
+    monkeypatch.setattr(loading, "read_bytes", writing)
     with pytest.raises(FileChangedError):
         judge(found)
