@@ -6,13 +6,15 @@ scales that give the weights the size of a trained layer's.
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
+import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 
 from inference_server.model.weights.gguf_types import TYPES, BlockType
@@ -52,6 +54,42 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Stored:
         scale = random.uniform(0.8, 1.2, data.shape[:-1]) / (deviation * shape[-1] ** 0.5)
         data[..., at : at + 2] = scale.astype("<f2")[..., None].view("u1")
     return Stored(rows, kind)
+
+
+def transformer_tensors(
+    tensors: Mapping[str, torch.Tensor], kinds: Sequence[str]
+) -> dict[str, Stored]:
+    """Returns a transformer as ComfyUI-GGUF stores it.
+
+    Vectors are F32 and the layers outside of the blocks BF16. The blocks' matrices take the kinds
+    in turn; those that the package does not quantize are random.
+
+    Args:
+        tensors: the checkpoint's.
+        kinds: names of types.
+    """
+    found, turn = {}, itertools.cycle(kinds)
+    for name, tensor in tensors.items():
+        if tensor.dim() == 1:
+            kind = "F32"
+        else:
+            kind = next(turn) if name.startswith("transformer_blocks.") else "BF16"
+        if kind.endswith("_K"):
+            found[name] = random_tensor(kind, tuple(tensor.shape), len(found))
+        else:
+            found[name] = quantized(kind, tensor)
+    return found
+
+
+def quantized(kind: str, tensor: torch.Tensor) -> Stored:
+    """Returns a tensor in a type that the package quantizes."""
+    number = GGMLQuantizationType[kind]
+    return Stored(gguf.quantize(tensor.float().numpy(), number), number)
+
+
+def meant(tensors: Mapping[str, Stored]) -> dict[str, torch.Tensor]:
+    """Returns the weights that tensors mean, by the package."""
+    return {name: torch.from_numpy(stored.values.copy()) for name, stored in tensors.items()}
 
 
 def write_gguf(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from inference_server.errors import ModelError
 from inference_server.model.weights import gguf_file
 from inference_server.model.weights.gguf_file import GgufFile
 from inference_server.model.weights.gguf_types import FILE_TYPES, OTHER_TYPES, TYPES
+from inference_server.model.weights.llama_names import transformers_name
 from tests.support.gguf_files import BLOCKS, PLAIN, Stored, random_tensor, write_gguf
 
 
@@ -59,8 +61,6 @@ def test_blocks_of_any_bytes_are_equal_to_the_package(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
 def test_weights_survive_as_well_as_their_bits_allow(name: str, tmp_path: Path) -> None:
-    import gguf
-
     weights = np.random.default_rng(3).standard_normal((64, 256), np.float32)
     kind = GGMLQuantizationType[name]
     stored = Stored(gguf.quantize(weights, kind), kind)
@@ -121,3 +121,23 @@ def test_a_tensor_is_dequantised_in_pieces(tmp_path: Path, monkeypatch: pytest.M
     stored = random_tensor("Q4_K", (7, 256))
     with opened(write_gguf(tmp_path / "x.gguf", {"a": stored})) as file:
         assert torch.equal(file.read("a"), torch.from_numpy(stored.values))
+
+
+def test_names_of_text_encoders_are_those_of_llama_cpp() -> None:
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2VL, 28)
+    layer = "model.layers.27."
+    known = [
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        *(f"{layer}self_attn.{part}_proj.{end}" for part in "qkv" for end in ("weight", "bias")),
+        f"{layer}self_attn.o_proj.weight",
+        *(f"{layer}mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
+        f"{layer}input_layernorm.weight",
+        f"{layer}post_attention_layernorm.weight",
+    ]
+    for name in known:
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert stored is not None
+        assert transformers_name(stored) == name
+    for other in ("output.weight", "rope_freqs.weight", "blk.0.ffn_gate_exps.weight", "blk.x", ""):
+        assert transformers_name(other) is None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inference_server.errors import ModelError
 from inference_server.model.config_values import shown
-from inference_server.model.weights.gguf_header import Entry, parse_header
+from inference_server.model.weights.gguf_header import MAGIC, Entry, parse_header
 from inference_server.model.weights.gguf_types import FILE_TYPES, BlockType, PlainType
 from inference_server.model.weights.gguf_values import DamagedError, HeaderError
 from inference_server.model.weights.model_files import open_inside, read_range
@@ -27,6 +27,22 @@ from inference_server.model.weights.tensor_file import MAX_TENSOR_BYTES
 SUFFIX: Final = ".gguf"
 PIECE_ELEMENTS: Final = 1 << 20
 """Elements that are dequantised at once: they and what is computed from them fit the cache."""
+
+
+def is_gguf(folder: Path, path: Path) -> bool:
+    """Returns True if a file of a model's folder is a GGUF file, by its beginning or its suffix.
+
+    In a Hugging Face hub's cache, files have no suffix; and one that is damaged may have another
+    beginning.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    with open_inside(folder, path) as file:
+        try:
+            return path.suffix == SUFFIX or file.read(len(MAGIC)) == MAGIC
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 class GgufFile:

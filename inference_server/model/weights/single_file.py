@@ -1,16 +1,18 @@
 """Opens a component that lies in a single file, as ComfyUI's users keep them.
 
-Names lose their prefix, the VAE's are translated, and the marks of quantised tensors are resolved,
-so that the rest of the server reads the file like a component of a diffusers folder.
+Names lose their prefix, those of Wan's VAE and of llama.cpp's text encoders are translated, and the
+marks of quantised tensors are resolved, so that the rest of the server reads the file like a
+component of a diffusers folder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from inference_server.errors import ModelError
-from inference_server.model.weights import wan_vae_names
+from inference_server.model.weights import llama_names, wan_vae_names
 from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.foreign_layouts import refuse_by_name, refuse_by_tensors
 from inference_server.model.weights.scale_marks import is_auxiliary, scalings
@@ -35,15 +37,14 @@ def open_single(path: Path, component: str, res_blocks: int = 2) -> ComponentWei
         refuse_by_name(path)
     reader = _open(path)
     try:
-        names = reader.names
+        names = _known_names(reader.names)
         refuse_by_tensors(path, names, component)
         prefix = _prefix(names) if component == "transformer" else ""
         scaled = scalings(reader, prefix)
         places = {
-            known: (reader, name)
-            for name in names
-            if name.startswith(prefix) and not is_auxiliary(name)
-            if (known := name.removeprefix(prefix))
+            known.removeprefix(prefix): (reader, name)
+            for known, name in names.items()
+            if known.startswith(prefix) and known != prefix and not is_auxiliary(name)
         }
         if component == "vae" and wan_vae_names.SIGN in places:
             places = {
@@ -72,7 +73,16 @@ def _open(path: Path) -> TensorReader:
     return open_tensors(real.parent, real)
 
 
-def _prefix(names: list[str]) -> str:
+def _known_names(names: list[str]) -> dict[str, str]:
+    """Returns the names in a file by what they are called here; llama.cpp's are translated."""
+    if llama_names.SIGN not in names:
+        return {name: name for name in names}
+    return {
+        known: name for name in names if (known := llama_names.transformers_name(name)) is not None
+    }
+
+
+def _prefix(names: Iterable[str]) -> str:
     for prefix in PREFIXES:
         if any(name.startswith(f"{prefix}transformer_blocks.") for name in names):
             return prefix

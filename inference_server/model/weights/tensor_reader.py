@@ -1,7 +1,7 @@
 """The interface of one weight file, whatever its container format.
 
 `tensor_file.TensorFile` reads safetensors, `gguf_file.GgufFile` GGUF. Another container plugs in
-beside them: a class with these members that `open_tensors` returns for the file's suffix. Names are
+beside them: a class with these members that `open_tensors` returns for its files. Names are
 those in the file; `ComponentWeights` gives them the names of the diffusers checkpoint. A container
 whose elements are blocks of a format of its own (GGUF) returns true shapes from `shape`, the
 format's name from `stored_as`, and dequantises in `read`, tensor by tensor, so nothing else needs
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from inference_server.model.weights.gguf_file import SUFFIX, GgufFile
+from inference_server.model.weights.gguf_file import GgufFile, is_gguf
 from inference_server.model.weights.tensor_file import TensorFile
 
 
@@ -48,7 +48,7 @@ class TensorReader(Protocol):
 
 
 def open_tensors(folder: Path, path: Path) -> TensorReader:
-    """Opens a weight file by its suffix.
+    """Opens a weight file, by what it begins with.
 
     Args:
         folder: the model's; see `model_files.inside`.
@@ -57,4 +57,4 @@ def open_tensors(folder: Path, path: Path) -> TensorReader:
     Raises:
         ModelError: it cannot be read or is damaged.
     """
-    return (GgufFile if path.suffix == SUFFIX else TensorFile)(folder, path)
+    return (GgufFile if is_gguf(folder, path) else TensorFile)(folder, path)
