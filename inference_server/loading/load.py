@@ -76,7 +76,8 @@ def load_model(
 
     kind = choose_weight_kind(source, device, weights)
     log.info("weights: %s", kind)
-    for remark in source.remarks(kind):
+    remarks = tuple(source.remarks(kind))
+    for remark in remarks:
         log.log(logging.WARNING if remark.warning else logging.INFO, "%s", remark.text)
     plan = plan_model(
         config,
@@ -128,6 +129,7 @@ def load_model(
         modulation=modulation,
         conditioning=condition,
         adapter_capacity=plan.capacity,
+        remarks=remarks,
         images_per_step=shared,
         schedule=source.schedule,
         schedules=schedules,

@@ -216,5 +216,6 @@ def name_model(server: InProcessServer, name: str) -> None:
         dtype=torch.float32,
         schedule=ChosenSchedule(FAMILIES["lightning"], "a test's"),
         schedules=ScheduleTable.build(FAMILIES["lightning"]),
+        remarks=(),
         **planned_memory(),
     )

@@ -8,12 +8,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from inference_server.errors import ModelError
 from inference_server.model.weights import gguf_file
 from inference_server.model.weights.gguf_file import GgufFile
-from inference_server.model.weights.gguf_types import FILE_TYPES, OTHER_TYPES, TYPES
+from inference_server.model.weights.gguf_types import OTHER_TYPES, TYPES
 from inference_server.model.weights.llama_names import transformers_name
 from tests.support.gguf_files import BLOCKS, PLAIN, Stored, random_tensor, write_gguf
 
@@ -27,8 +27,6 @@ def test_the_tables_of_types_are_those_of_ggml() -> None:
     assert names == {kind.value: kind.name for kind in GGMLQuantizationType}
     for number, kind in TYPES.items():
         assert (kind.elements, kind.nbytes) == GGML_QUANT_SIZES[GGMLQuantizationType(number)]
-    stated = {kind.value: kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType}
-    assert {**stated, 0: "F32"} | dict(FILE_TYPES) == {**stated, 0: "F32"}
 
 
 @pytest.mark.parametrize("name", [*BLOCKS, *PLAIN])
@@ -75,24 +73,6 @@ def test_a_reshaped_tensor_has_its_true_shape(tmp_path: Path) -> None:
     with opened(path) as file:
         assert file.shape("a") == (4, 3, 128)
         assert torch.equal(file.read("a"), torch.from_numpy(stored.values).view(4, 3, 128))
-
-
-@pytest.mark.parametrize(
-    ("file_type", "types", "mixture"),
-    [
-        (15, ("Q4_K", "Q6_K", "F32"), "Q4_K_M"),
-        (7, ("Q8_0", "F32"), "Q8_0"),
-        (None, ("Q6_K", "Q5_K", "F32"), "Q6_K"),
-        (15, ("Q8_0", "F32"), "Q8_0"),
-        (1024, ("BF16",), "BF16"),
-    ],
-)
-def test_the_mixture_is_named(
-    file_type: int | None, types: tuple[str, ...], mixture: str, tmp_path: Path
-) -> None:
-    tensors = {name: random_tensor(name, (8 - n, 256)) for n, name in enumerate(types)}
-    with opened(write_gguf(tmp_path / "x.gguf", tensors, file_type=file_type)) as file:
-        assert file.mixture == mixture
 
 
 def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:

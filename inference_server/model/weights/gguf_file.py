@@ -7,7 +7,6 @@ tensor itself, one piece of a million elements is in memory.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,7 @@ from torch import Tensor
 from inference_server.errors import ModelError
 from inference_server.model.config_values import shown
 from inference_server.model.weights.gguf_header import MAGIC, Entry, parse_header
-from inference_server.model.weights.gguf_types import FILE_TYPES, BlockType, PlainType
+from inference_server.model.weights.gguf_types import BlockType, PlainType
 from inference_server.model.weights.gguf_values import DamagedError, HeaderError
 from inference_server.model.weights.model_files import open_inside, read_range
 from inference_server.model.weights.tensor_file import MAX_TENSOR_BYTES
@@ -71,7 +70,6 @@ class GgufFile:
             raise self._refused(error) from None
         self.metadata = header.texts
         self._entries = header.tensors
-        self._file_type = header.numbers.get("general.file_type")
 
     def __enter__(self) -> Self:
         return self
@@ -92,20 +90,6 @@ class GgufFile:
     def names(self) -> list[str]:
         """Names of all tensors, in the order of the file."""
         return list(self._entries)
-
-    @property
-    def mixture(self) -> str:
-        """The name of the mixture of types that the file states, such as Q4_K_M.
-
-        If it states none, or one that its tensors contradict: the type of most elements.
-        """
-        elements: Counter[str] = Counter()
-        for entry in self._entries.values():
-            elements[entry.kind.name] += torch.Size(entry.shape).numel()
-        stated = FILE_TYPES.get(self._file_type) if self._file_type is not None else None
-        if stated and any(stated.startswith(name) for name in elements):
-            return stated
-        return elements.most_common(1)[0][0] if elements else "no tensors"
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the true shape of one tensor without reading it."""

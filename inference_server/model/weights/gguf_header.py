@@ -44,7 +44,6 @@ class Header(NamedTuple):
     """What is kept of a header."""
 
     texts: dict[str, str]
-    numbers: dict[str, int]
     tensors: dict[str, Entry]
 
 
@@ -96,7 +95,7 @@ def parse_header(file: BinaryIO, size: int) -> Header:
         for _ in range(tensors)
     ]
     _refuse_other_types(infos)
-    return Header(texts, numbers, _placed(infos, shapes, numbers, reader.at, size))
+    return Header(texts, _placed(infos, shapes, numbers, reader.at, size))
 
 
 def _kind_and_offset(reader: ValueReader) -> tuple[int, int]:

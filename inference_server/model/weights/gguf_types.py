@@ -1,6 +1,6 @@
 """Element types of GGUF files: their numbers, names and blocks.
 
-Source: ggml's `ggml_type` and `llama_ftype`; a type's number is part of the format.
+Source: ggml's `ggml_type`; a type's number is part of the format.
 """
 
 from __future__ import annotations
@@ -85,10 +85,3 @@ OTHER_TYPES: Final[Mapping[int, str]] = {
     41: "Q1_0",
 }
 """Types that are refused by name."""
-
-FILE_TYPES: Final[Mapping[int, str]] = {
-    **{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K"},
-    **{11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S"},
-    **{17: "Q5_K_M", 18: "Q6_K", 21: "Q2_K_S", 32: "BF16"},
-}
-"""`general.file_type`: the mixture of types that most tensors of a file follow."""
