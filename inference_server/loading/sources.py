@@ -9,8 +9,9 @@ from typing import Final
 import torch
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.checkpoint import WEIGHT_STEMS, Checkpoint, FolderCheckpoint
+from inference_server.model.weights.checkpoint import Checkpoint, FolderCheckpoint
 from inference_server.model.weights.comfy_folder import find, folder_around, models_folder
+from inference_server.model.weights.foreign_layouts import OPTIONS, TITLES
 from inference_server.model.weights.hub import locate
 from inference_server.model.weights.model_files import exists
 from inference_server.model.weights.prepared import PreparedSource
@@ -59,9 +60,9 @@ def open_checkpoint(model: Path, parts: ModelParts = NO_PARTS) -> Checkpoint:
                 "--model FILE, or a folder in diffusers layout"
             )
     if components is None and models is not None:
-        files = find(models, [name for name in WEIGHT_STEMS if name not in files]) | files
+        files = find(models, [name for name in OPTIONS if name not in files]) | files
     for component, path in files.items():
-        log.info("%s: %s", component.replace("_", " "), path)
+        log.info("%s: %s", TITLES[component], path)
     transformer = files["transformer"]
     return SplitCheckpoint(model, transformer.stem, files, components)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.foreign_layouts import is_foreign_name
-from inference_server.model.weights.split_checkpoint import HOW
+from inference_server.model.weights import gguf_file
+from inference_server.model.weights.foreign_layouts import OPTIONS, TITLES, is_foreign_name
 
 FOLDERS: Final = {
     "transformer": ("diffusion_models", "unet"),
@@ -22,7 +22,7 @@ FOLDERS: Final = {
 }
 """Component -> ComfyUI's folders for it, the present name first."""
 
-SUFFIXES: Final = (".safetensors",)
+SUFFIXES: Final = (".safetensors", gguf_file.SUFFIX)
 
 _NAMES: Final = {
     "transformer": re.compile(r"qwen[-_. ]?image"),
@@ -75,7 +75,7 @@ def find(models: Path, components: Iterable[str]) -> dict[str, Path]:
             more = f" and {len(candidates) - 12} more" if len(candidates) > 12 else ""
             raise ModelError(
                 f"{models} holds {len(candidates)} files that may be the "
-                f"{component.replace('_', ' ')}: {shown}{more}. Say which with {HOW[component]}"
+                f"{TITLES[component]}: {shown}{more}. Say which with {OPTIONS[component]}"
             )
         if candidates:
             found[component] = candidates[0]
@@ -83,20 +83,22 @@ def find(models: Path, components: Iterable[str]) -> dict[str, Path]:
 
 
 def _candidates(models: Path, component: str) -> list[Path]:
-    paths = []
+    paths: dict[Path, Path] = {}
     for name in FOLDERS[component]:
         seen = 0
         for folder, inner, files in os.walk(models / name, followlinks=True):
             if len(Path(folder).relative_to(models).parts) >= MAX_DEPTH:
                 inner.clear()
+            inner.sort(key=lambda name: Path(folder, name).is_symlink())
             seen += len(files) + len(inner)
             if seen > MAX_FILES:
                 raise ModelError(
                     f"{models / name} holds more than {MAX_FILES:,} files: say which is the "
-                    f"{component.replace('_', ' ')} with {HOW[component]}"
+                    f"{TITLES[component]} with {OPTIONS[component]}"
                 )
-            paths += [Path(folder, file) for file in files if _fits(file, component)]
-    return sorted(paths)
+            for path in (Path(folder, file) for file in files if _fits(file, component)):
+                paths.setdefault(path.resolve(), path)  # once, however many links lead there
+    return sorted(paths.values())
 
 
 def _fits(file: str, component: str) -> bool:

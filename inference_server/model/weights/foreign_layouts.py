@@ -57,12 +57,22 @@ _NAMES: Final = tuple(
         ("an NVFP4 layout", r"nvfp4", INSTEAD),
     )
 )
-_ROLES: Final = {
-    "transformer": (re.compile(r"transformer_blocks\.\d+\.attn\."), "--model"),
-    "text_encoder": (re.compile(r"layers\.\d+\.self_attn\.q_proj\."), "--text-encoder"),
-    "vae": (re.compile(r"^decoder\.conv(_in|1)\.weight$"), "--vae"),
+_SIGNS: Final = {
+    "transformer": re.compile(r"transformer_blocks\.\d+\.attn\."),
+    "text_encoder": re.compile(r"layers\.\d+\.self_attn\.q_proj\."),
+    "vae": re.compile(r"^decoder\.conv(_in|1)\.weight$"),
 }
-"""Component -> a part of a name that only its files hold, and the option that takes it."""
+"""Component -> a part of a name that only its files hold."""
+
+TITLES: Final = {"transformer": "transformer", "text_encoder": "text encoder", "vae": "VAE"}
+"""Component -> its name in messages."""
+
+OPTIONS: Final = {
+    "transformer": "--model FILE",
+    "text_encoder": "--text-encoder FILE",
+    "vae": "--vae FILE",
+}
+"""Component -> the option that gives its file."""
 
 
 def refuse_by_name(path: Path) -> None:
@@ -96,18 +106,17 @@ def refuse_by_tensors(path: Path, names: Collection[str], component: str) -> Non
             raise ModelError(
                 f"{path} is {foreign.what}, which this server cannot use: {foreign.instead}"
             )
-    own, _ = _ROLES[component]
-    if any(own.search(name) for name in names):
+    if any(_SIGNS[component].search(name) for name in names):
         return
-    for other, (sign, option) in _ROLES.items():
+    title = TITLES[component]
+    for other, sign in _SIGNS.items():
         if any(sign.search(name) for name in names):
             raise ModelError(
-                f"{path} is a {other.replace('_', ' ')}, not a {component.replace('_', ' ')}: "
-                f"give it with {option}"
+                f"{path} is a {TITLES[other]}, not a {title}: give it with {OPTIONS[other]}"
             )
     raise ModelError(
-        f"{path} holds no {component.replace('_', ' ')} of Qwen-Image: none of its "
-        f"{len(names):,} tensors has a name of one"
+        f"{path} holds no {title} of Qwen-Image: none of its {len(names):,} tensors has a name "
+        "of one"
     )
 
 
@@ -121,6 +130,6 @@ def refuse_quantizer(where: Path, component: str, config: dict[str, object]) -> 
         return
     method = how.get("quant_method") if isinstance(how, dict) else how
     raise ModelError(
-        f"the {component.replace('_', ' ')} of {where} was quantised by {str(method)[:40]!r}, "
+        f"the {TITLES[component]} of {where} was quantised by {str(method)[:40]!r}, "
         f"which this server cannot use: {INSTEAD}"
     )

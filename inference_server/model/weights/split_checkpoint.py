@@ -16,21 +16,14 @@ from inference_server.model import vae
 from inference_server.model.config_values import ConfigValues
 from inference_server.model.weights.checkpoint import (
     COMPONENTS,
-    WEIGHT_STEMS,
     FolderCheckpoint,
     SmallFiles,
 )
 from inference_server.model.weights.component_weights import ComponentWeights
+from inference_server.model.weights.foreign_layouts import OPTIONS, TITLES
 from inference_server.model.weights.model_files import parse_json
 from inference_server.model.weights.published import FOLDER, sized
 from inference_server.model.weights.single_file import open_single
-
-HOW: Mapping[str, str] = {
-    "transformer": "--model FILE",
-    "text_encoder": "--text-encoder FILE",
-    "vae": "--vae FILE",
-}
-"""Component -> the option that gives its file."""
 
 
 class SplitCheckpoint:
@@ -51,10 +44,10 @@ class SplitCheckpoint:
     ) -> None:
         self.where, self.name = where, name
         self.files = files
-        missing = [component for component in WEIGHT_STEMS if component not in files]
+        missing = [component for component in OPTIONS if component not in files]
         if missing and components is None:
-            lacking = " and ".join(component.replace("_", " ") for component in missing)
-            options = ", ".join(HOW[component] for component in missing)
+            lacking = " and ".join(TITLES[component] for component in missing)
+            options = " and ".join(OPTIONS[component] for component in missing)
             raise ModelError(
                 f"{where} comes without {lacking}: give {options}, or a folder in diffusers layout "
                 "that has the rest with --components FOLDER"

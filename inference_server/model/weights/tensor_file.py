@@ -138,7 +138,8 @@ class TensorFile:
             raise self._damaged(f"it announces a header of {length:,} bytes")
         try:
             # By descriptor: the path may lead to another file by now.
-            with safe_open(f"/proc/self/fd/{descriptor}", framework="pt") as file:
+            # For NumPy it is mapped read-only; for PyTorch, memory for all of it would be reserved.
+            with safe_open(f"/proc/self/fd/{descriptor}", framework="np") as file:
                 self.metadata = dict(file.metadata() or {})
                 entries, begin = {}, LENGTH_BYTES + length
                 for name in file.offset_keys():
