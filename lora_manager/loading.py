@@ -28,7 +28,13 @@ from lora_manager.hashes import FileHashes
 from lora_manager.lora_file import LoraFile
 from wuliart_lora import HEAD_BYTES, LoraError, LoraPlan, header_bytes, plan_lora, read_header
 from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
-from wuliart_lora.slot_image import SlotImage, build_image, module_shapes
+from wuliart_lora.slot_image import (
+    SlotImage,
+    build_image,
+    check_capacity,
+    module_shapes,
+    norm_features,
+)
 from wuliart_lora.slot_layout import SegmentLayout
 
 log = logging.getLogger(__name__)
@@ -46,11 +52,13 @@ class ModelShape:
     """silu(temb) per row of the modulation table: [modulation_rows, width]."""
     modules: Mapping[str, tuple[int, int]]
     """Module path -> (in_features, out_features) of the linear layer there."""
+    norms: Mapping[str, int]
+    """Module path -> features of the norm there."""
 
     @classmethod
     def of(cls, layout: SegmentLayout, conditioning: NDArray[np.float32]) -> ModelShape:
-        """Derive the table of modules from the layout."""
-        return cls(layout, conditioning, module_shapes(layout))
+        """Derive the tables of modules from the layout."""
+        return cls(layout, conditioning, module_shapes(layout), norm_features(layout))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +190,7 @@ def _plan(
     start += read_bytes(file, header_bytes(start, size) - len(start))
     file.seek(0)
     max_rank = shape.layout.parameters.max_rank
-    return plan_lora(read_header(start, size), shape.modules, max_rank, config, rival)
+    header = read_header(start, size)
+    plan = plan_lora(header, shape.modules, max_rank, config, rival, shape.norms)
+    check_capacity(plan, shape.layout)
+    return plan

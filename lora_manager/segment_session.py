@@ -159,6 +159,12 @@ class SegmentSession:
                     entry=entry.to_pb(),
                     packed_rank=image.packed_rank,
                     sites=image.sites,
+                    kronecker=[
+                        segment_pb2.KroneckerProduct(
+                            module=module, first_rows=rows, first_columns=columns
+                        )
+                        for module, (rows, columns) in image.kronecker.items()
+                    ],
                     copy_time=_duration(written - began),
                     time_since_noticed=None if noticed is None else _duration(written - noticed),
                 ),

@@ -1,9 +1,10 @@
-"""Reads PEFT's LoraConfig or LoHaConfig, which decides an adapter's scale.
+"""Reads PEFT's LoraConfig, LoHaConfig or LoKrConfig, which decides an adapter's scale.
 
 peft writes it as `adapter_config.json` beside the file, diffusers as `lora_adapter_metadata` into
 the header. A field that makes the product anything but the scale times the factors' own is refused
 by its name. A LoRA's scale is lora_alpha / r, or lora_alpha / sqrt(r) under rsLoRA
-(https://arxiv.org/abs/2312.03732); a LoHa's is alpha / r (peft/tuners/loha/layer.py).
+(https://arxiv.org/abs/2312.03732); a LoHa's and a LoKr's is alpha / r (peft/tuners/loha/layer.py,
+lokr/layer.py), also where both factors of a LoKr are whole: PEFT alone counts alpha there.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from typing import Any, Final
 from wuliart_lora.alpha import check_alpha, read_number
 from wuliart_lora.errors import LoraError, shown, shown_value
 from wuliart_lora.keys import strip_wrappers
+from wuliart_lora.module_shapes import LOHA, LOKR, LORA, Form
 
-LORA: Final = "LORA"
-LOHA: Final = "LOHA"
+_METHODS: Final = {method.upper(): method for method in (LORA, LOHA, LOKR)}
+"""By peft_type."""
 
-_ALPHAS: Final = {LORA: "lora_alpha", LOHA: "alpha"}
-"""peft_type of the methods that are read -> the field with their alpha."""
+_ALPHAS: Final = {LORA: "lora_alpha", LOHA: "alpha", LOKR: "alpha"}
+"""The methods that are read -> the field with their alpha."""
 
-_DEFAULT_ALPHA: Final = 8
-"""The default of both fields."""
+_DEFAULT: Final = 8
+"""The default of these fields, and of `r`."""
 
-_HARMLESS: Final = {LORA: "use_rslora", LOHA: "use_effective_conv2d"}
+_HARMLESS: Final = {
+    LORA: "use_rslora", LOHA: "use_effective_conv2d", LOKR: "use_effective_conv2d",
+}  # fmt: skip
 """The one `use_` field of each method that is no other formula: rsLoRA is read, and the other one
 concerns convolutions, of which this model has none."""
 
@@ -94,31 +98,31 @@ class PeftConfig:
     alpha_pattern: Pattern
     rank_stabilised: bool
     method: str | None = None
-    """Its peft_type, `LORA` or `LOHA`; None if it is not written."""
+    """`LORA`, `LOHA` or `LOKR`; None if it is not written."""
 
-    def check_factors(self, module: str, *, loha: bool) -> None:
-        """Raises `LoraError` if the factors of `module` are those of another method.
-
-        Args:
-            module: the module's path.
-            loha: True if they are a LoHa's, False if they are a LoRA's.
-        """
-        held = LOHA if loha else LORA
-        if self.method not in (None, held):
-            raise LoraError(
-                f"{self.source} says that this is {self.method!r} and the file holds "
-                f"{held!r} factors at {module}; export the LoRA again, with its own configuration"
-            )
-
-    def scale(self, module: str, rank: int) -> float:
-        """Returns the scale of `module`, whose factors have `rank`.
+    def scale(self, module: str, form: Form) -> float | None:
+        """Returns the scale of `module`; None if it has none.
 
         Raises:
-            LoraError: the configuration gives the module another rank, or alpha is out of range.
+            LoraError: the configuration gives the module another method or rank, or alpha is out
+                of range.
         """
+        if form.method is None:
+            return None
+        if self.method not in (None, form.method):
+            raise LoraError(
+                f"{self.source} says that this is a {self.method} and the file holds "
+                f"{form.method} factors at {module}; export the LoRA again, with its own "
+                "configuration"
+            )
         given = self.rank_pattern.get(module)
         given = self.rank if given is None else given
-        if given is not None and given != rank:
+        rank = form.factor
+        if not rank:
+            if self.method != LOKR:
+                return None
+            rank = _DEFAULT if given is None else int(given)
+        if given is not None and (given != rank or rank < 1):
             raise LoraError(
                 f"{self.source} gives rank {given:g} for {module} and its weights have rank "
                 f"{rank}; export the LoRA again"
@@ -129,7 +133,7 @@ class PeftConfig:
 
 
 def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
-    """Reads the fields of a LoraConfig or LoHaConfig that decide the scale.
+    """Reads the fields of a configuration that decide the scale.
 
     Args:
         config: its fields. Missing ones have the defaults of their class, except for the rank.
@@ -138,12 +142,12 @@ def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
     Raises:
         LoraError: a field is unreadable, or belongs to another method.
     """
-    method = check_method(config, source, tuple(_ALPHAS))
+    method = check_method(config, source, tuple(_METHODS.values()))
     alpha = _number(config, _ALPHAS[method or LORA], source)
     return PeftConfig(
         source,
         rank=_number(config, "r", source),
-        alpha=_DEFAULT_ALPHA if alpha is None else alpha,
+        alpha=_DEFAULT if alpha is None else alpha,
         rank_pattern=_pattern(config, "rank_pattern", source),
         alpha_pattern=_pattern(config, "alpha_pattern", source),
         rank_stabilised=_is_true(config, "use_rslora", source),
@@ -168,10 +172,10 @@ def check_method(
         LoraError: a field belongs to another method.
     """
     kind = config.get("peft_type")
-    method = kind.rpartition(".")[2].upper() if isinstance(kind, str) else None
+    method = _METHODS.get(kind.rpartition(".")[2].upper()) if isinstance(kind, str) else None
     if kind is not None and method not in accepted:
         raise LoraError(
-            f"{source} says that this is {shown_value(kind)}, and only {' and '.join(accepted)} "
+            f"{source} says that this is {shown_value(kind)}, and only {' or '.join(accepted)} "
             "can stand there; merge it into a plain LoRA"
         )
     for field, value in config.items():

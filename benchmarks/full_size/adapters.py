@@ -37,7 +37,15 @@ RANK = 64
 def random_adapter(pair: TransformerPair, rank: int) -> GatedAdapter:
     """Returns a random adapter for every site of the slot layout."""
     c = pair.config
-    shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
+    shape = (
+        c.blocks,
+        c.width,
+        c.mlp_width,
+        c.in_channels,
+        c.output_features,
+        c.text_features,
+        c.head_dim,
+    )
     layout = SegmentLayout(LayoutParameters(*shape, len(pair.schedules.rows), rank, "bfloat16"))
 
     segment = AdapterSegment(layout, 1, pair.device)

@@ -216,7 +216,15 @@ def main() -> None:
     report = Report({"device": torch.cuda.get_device_name(), "swap": found}, found, chosen.out)
     pair = TransformerPair()
     c, rows = pair.config, len(pair.schedules.rows)
-    shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
+    shape = (
+        c.blocks,
+        c.width,
+        c.mlp_width,
+        c.in_channels,
+        c.output_features,
+        c.text_features,
+        c.head_dim,
+    )
     layout = SegmentLayout(LayoutParameters(*shape, rows, RANK, "bfloat16"))
     small = [module for module in layout.modules if module.endswith(SMALL)]
     files = {

@@ -24,6 +24,7 @@ from inference_server.adapters.verification import SlotVerifier
 from inference_server.errors import RequestError
 from wuliart_contract.adapter_names import same_name
 from wuliart_contract.status import Reason
+from wuliart_lora.slot_layout import NO_PRODUCTS, KroneckerShapes
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class AdapterStore:
         entry: FileEntry,
         packed_rank: int,
         sites: Sequence[str],
+        kronecker: KroneckerShapes = NO_PRODUCTS,
         copy_seconds: float | None = None,
         seconds_since_noticed: float | None = None,
     ) -> None:
@@ -152,6 +154,7 @@ class AdapterStore:
             entry: the file it was written from.
             packed_rank: rank that its low-rank sites are packed for.
             sites: the sites that the adapter acts on.
+            kronecker: the modules that it acts on by Kronecker products.
             copy_seconds: time that writing took, None if unknown.
             seconds_since_noticed: since the manager noticed the change; None for other loads.
 
@@ -173,6 +176,7 @@ class AdapterStore:
                 written_bytes=written_bytes,
                 packed_rank=packed_rank,
                 sites=sites,
+                kronecker=kronecker,
             )
         except BaseException:
             self.slots.reject(slot)

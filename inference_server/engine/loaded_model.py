@@ -82,6 +82,7 @@ def slot_layout(
             image_features=config.in_channels,
             output_features=config.output_features,
             text_features=config.text_features,
+            head_features=config.head_dim,
             modulation_rows=len(schedules.rows),
             max_rank=max_rank,
             dtype=str(dtype).removeprefix("torch."),

@@ -177,6 +177,7 @@ class SegmentServicer(rpc.SegmentServiceServicer):
             entry=_entry(request.entry),
             packed_rank=request.packed_rank,
             sites=request.sites,
+            kronecker=_kronecker(request),
             copy_seconds=_seconds(request, "copy_time"),
             seconds_since_noticed=_seconds(request, "time_since_noticed"),
         )
@@ -187,6 +188,13 @@ class SegmentServicer(rpc.SegmentServiceServicer):
         """See the .proto file."""
         self._store.abandon(request.session_id, request.slot, request.generation)
         return pb.AbandonSlotResponse()
+
+
+def _kronecker(request: pb.CommitSlotRequest) -> dict[str, tuple[int, int]]:
+    shapes = {p.module: (p.first_rows, p.first_columns) for p in request.kronecker}
+    if len(shapes) < len(request.kronecker):
+        raise RequestError(Reason.INVALID_REQUEST, "the commit names a module's product twice")
+    return shapes
 
 
 def _seconds(

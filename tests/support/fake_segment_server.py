@@ -32,7 +32,7 @@ from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 PARAMETERS = LayoutParameters(
     blocks=1, width=32, mlp_width=64, image_features=16, output_features=16,
-    text_features=24, modulation_rows=4, max_rank=8, dtype="float32",
+    text_features=24, head_features=8, modulation_rows=4, max_rank=8, dtype="float32",
 )  # fmt: skip
 
 

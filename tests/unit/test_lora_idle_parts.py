@@ -12,7 +12,7 @@ from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.keys import Role, role_of
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)
 Q = "transformer_blocks.0.attn.to_q"
 TE = "text_encoders.qwen25_7b.transformer.layers.0.q_proj"
@@ -71,7 +71,7 @@ def test_one_number_that_is_not_zero_is_enough() -> None:
         parse_lora(file(extra), FEATURES)
 
 
-@pytest.mark.parametrize("tail", ["dora_scale", "lora_B.bias", "lokr_w1", "oft_R.weight"])
+@pytest.mark.parametrize("tail", ["dora_scale", "lora_B.bias", "lokr_t2", "oft_R.weight"])
 def test_other_methods_are_refused_also_where_they_are_zero(tail: str) -> None:
     with pytest.raises(LoraError, match="text encoder weights"):
         parse_lora(file({f"{TE}.{tail}": tensor(0, 4, 4)}), FEATURES)

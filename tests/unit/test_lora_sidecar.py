@@ -34,7 +34,7 @@ from wuliart_lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, SidecarOwners
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 FEATURES = module_features(
-    SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+    SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 )
 TARGETS = ["to_q", "to_k", "to_out.0", "img_mod.1", "net.2", "norm_out.linear", "proj_out"]
 

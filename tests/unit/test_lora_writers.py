@@ -20,7 +20,7 @@ from tests.support.lora_files import RawTensor, module_features, pack
 from wuliart_lora import parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)
 MODULES = ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_out.0")
 RANK = 16

@@ -267,7 +267,7 @@ def test_a_write_during_the_read_is_noticed(
         calls.append(descriptor)
         return stat(descriptor)
 
-    monkeypatch.setattr(loading.os, "fstat", writing)
+    monkeypatch.setattr(os, "fstat", writing)
     with pytest.raises(FileChangedError):
         read_whole(found)
 
