@@ -106,14 +106,15 @@ def main() -> None:
         choices=FORMS,
         help="single files with random content instead of the sparse folder",
     )
-    parser.add_argument("--blocks", type=int, default=60, help="of single files; default: all, 60")
+    parser.add_argument("--blocks", type=int, default=60, help="of the single file; default: all")
+    parser.add_argument("--layers", type=int, default=28, help="of the text encoder; default: all")
     chosen = parser.parse_args()
     root, out = chosen.folder, chosen.folder / "prepared"
     if chosen.form is None:
         turbo = checkpoint(root / "stock")
         arguments = ["--model", str(root / "stock"), "--turbo-lora", str(turbo)]
     else:
-        model, text, vae = write_models(root / "stock", chosen.form, chosen.blocks)
+        model, text, vae = write_models(root / "stock", chosen.form, chosen.blocks, chosen.layers)
         arguments = ["--model", str(model), "--text-encoder", str(text), "--vae", str(vae)]
     began = time.perf_counter()
     command = [sys.executable, "-m", "inference_server", "prepare", *arguments, "--out", str(out)]
@@ -128,7 +129,7 @@ def main() -> None:
     if chosen.form is None:
         turbo.unlink()
     else:
-        what = f"{chosen.form}, {chosen.blocks} blocks, {read:.1f} GB"
+        what = f"{chosen.form}, {chosen.blocks} blocks, {chosen.layers} layers, {read:.1f} GB"
     note = f"{what} to {size:.1f} GB in {seconds:.0f} s"
     print_table([Figure("prepare, peak host memory", peak, "GB", 8, note=note)])
 

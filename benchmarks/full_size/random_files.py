@@ -110,15 +110,15 @@ def write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], form: str) -> 
     return path
 
 
-def write_models(folder: Path, form: str, blocks: int) -> tuple[Path, Path, Path]:
-    """Writes transformer, text encoder and VAE; the text encoder has a share of its layers, too.
+def write_models(folder: Path, form: str, blocks: int, layers: int) -> tuple[Path, Path, Path]:
+    """Writes transformer, text encoder and VAE.
 
     Args:
         folder: for the files.
         form: of the transformer and the text encoder; the VAE is bf16.
         blocks: of the transformer; 60 are all.
+        layers: of the text encoder; 28 are all.
     """
-    layers = max(1, 28 * blocks // 60)
     with torch.device("meta"):
         transformer: Any = QwenImageTransformer2DModel(num_layers=blocks)
         vae: Any = AutoencoderKLQwenImage()

@@ -13,17 +13,22 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from rich.progress import Progress
 from safetensors.torch import save_file
 
 from inference_server.engine.engine import Engine
+from inference_server.errors import ModelError
 from inference_server.loading.load import load_model
+from inference_server.loading.prepare import prepare
 from inference_server.loading.sources import open_source
+from inference_server.model.schedule import FAMILIES
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.weights import packing
 from inference_server.model.weights.source import Source
 from inference_server.model.weights.transformer import IMG, TXT, block_fields
 from inference_server.model_parts import ModelParts
 from inference_server.weight_kind import WeightKind
+from tests.support.few_step_loras import LIGHTNING, write_few_step_lora
 from tests.support.single_files import (
     Form,
     Tensors,
@@ -93,8 +98,10 @@ def transformer(checkpoint: Path) -> Tensors:
     return component_tensors(checkpoint, "transformer")
 
 
-def latents(source: Source, kind: WeightKind | None = None) -> torch.Tensor:
-    engine = Engine(load_model(source, CPU, torch.float32, weights=kind))
+def latents(
+    source: Source, kind: WeightKind | None = None, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    engine = Engine(load_model(source, CPU, dtype, weights=kind))
     image = engine.begin(engine.encode("a red fox"), 7, 2)
     for _ in range(2):
         engine.step([image])
@@ -150,6 +157,83 @@ def check_bits(source: Source, stored: Tensors, meant: Tensors) -> None:
                 assert torch.equal(held.view(torch.uint8), bits)
                 wide = held.float() * views[f"{stream}.{field}.scale"]
                 assert torch.equal(wide, torch.cat([meant[path].float() for path in paths]))
+
+
+@pytest.fixture
+def lora(transformer: Tensors, tmp_path: Path) -> Path:
+    """A few-step LoRA that fits the transformer, in Lightning's layout."""
+    linears = {
+        name.removesuffix(".weight"): (tensor.shape[1], tensor.shape[0])
+        for name, tensor in transformer.items()
+        if name.endswith(".weight") and tensor.dim() == 2
+    }
+    return write_few_step_lora(tmp_path / LIGHTNING, linears, lightning=True)
+
+
+def test_a_few_step_lora_is_fused_into_a_scaled_base(
+    checkpoint: Path, transformer: Tensors, lora: Path, tmp_path: Path
+) -> None:
+    written = write_single(tmp_path / "base.safetensors", transformer, old_scaled())
+    source = open_source(
+        tmp_path / "base.safetensors", lora, parts=ModelParts(components=checkpoint)
+    )
+    (remark,) = source.remarks(FP8)
+    assert not remark.warning and f"except where {LIGHTNING} is fused" in remark.text
+    meant = folder_of(checkpoint, "transformer", written.meant, tmp_path / "meant")
+    for kind in (BF16, FP8):  # quantised anew, both have the same bits
+        assert torch.equal(latents(source, kind), latents(open_source(meant, lora), kind))
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2])
+def test_an_unscaled_base_with_a_few_step_lora_is_warned_of(
+    dtype: torch.dtype, checkpoint: Path, transformer: Tensors, lora: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "qwen_image_fp8.safetensors"
+    write_single(path, transformer, unscaled(dtype))
+    parts = ModelParts(components=checkpoint)
+    warnings = [r.text for r in open_source(path, lora, parts=parts).remarks(FP8) if r.warning]
+    assert len(warnings) == 1 and "shows a grid" in warnings[0]
+    assert path.name in warnings[0] and LIGHTNING in warnings[0]
+    assert not [r for r in open_source(path, None, parts=parts).remarks(FP8) if r.warning]
+
+
+def test_the_name_of_a_fused_base_decides(
+    checkpoint: Path, transformer: Tensors, lora: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "qwen_image_2512_fp8_e4m3fn_scaled_comfyui_4steps_v1.0.safetensors"
+    write_single(path, transformer, old_scaled())
+    parts = ModelParts(components=checkpoint)
+    chosen = open_source(path, None, parts=parts).schedule
+    assert chosen.schedule == FAMILIES["lightning"] and not chosen.warning
+    assert path.name in chosen.why
+    given = open_source(path, None, "turbo", parts).schedule
+    assert given.schedule.is_same(FAMILIES["turbo"])
+    with pytest.raises(ModelError, match="has a few-step LoRA fused in, by its name"):
+        open_source(path, lora, parts=parts)
+    unclear = path.rename(tmp_path / "mine_4steps.safetensors")
+    # The embedded model's scheduler config is one for few steps; the published one is not.
+    assert open_source(unclear, None, parts=parts).schedule.why.startswith("the checkpoint's own")
+
+
+def test_a_prepared_folder_keeps_the_files_bits(
+    checkpoint: Path, transformer: Tensors, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "qwen_image.safetensors", tmp_path / "out"
+    write_single(path, transformer, native())
+    parts = ModelParts(components=checkpoint)
+    with Progress(disable=True) as progress:
+        prepare(path, None, out, given=parts, progress=progress)
+    prepared = open_source(out, None)
+    assert prepared.kind is FP8
+    assert prepared.remarks(FP8) == tuple(open_source(path, None, parts=parts).remarks(FP8))
+    source = open_source(path, None, parts=parts)
+    bf16 = torch.bfloat16
+    assert torch.equal(latents(prepared, dtype=bf16), latents(source, dtype=bf16))
+    with pytest.raises(ModelError, match="is prepared, with all its parts"):
+        open_source(out, None, parts=parts)
+    with Progress(disable=True) as progress:
+        prepare(path, None, tmp_path / "wide", kind=BF16, given=parts, progress=progress)
+    assert open_source(tmp_path / "wide", None).kind is BF16
 
 
 @pytest.mark.parametrize("form", [plain(torch.bfloat16), old_scaled(inputs=False), native()])

@@ -9,6 +9,7 @@ from torch import Tensor
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.latent_image import LatentImage
+from inference_server.errors import ModelError
 from inference_server.loading.load import load_model
 from inference_server.loading.sources import choose_weight_kind, open_source
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
@@ -82,3 +83,18 @@ def test_the_option_decides_where_the_folder_does_not() -> None:
     source = open_source(EMBEDDED_MODEL, None)
     assert choose_weight_kind(source, CPU, None) is WeightKind.BF16
     assert choose_weight_kind(source, CPU, WeightKind.FP8) is WeightKind.FP8
+
+
+def test_float8_files_are_widened_on_cards_that_cannot_multiply_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = open_source(EMBEDDED_MODEL, None)
+    monkeypatch.setattr(source, "stored_kind", WeightKind.FP8)
+    assert choose_weight_kind(source, CPU, None) is WeightKind.FP8
+    card = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    assert choose_weight_kind(source, card, None) is WeightKind.FP8
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    assert choose_weight_kind(source, card, None) is WeightKind.BF16
+    with pytest.raises(ModelError, match=r"needs a card of compute capability 8\.9"):
+        choose_weight_kind(source, card, WeightKind.FP8)

@@ -69,18 +69,18 @@ def scalings(reader: TensorReader, prefix: str) -> dict[str, Scaling]:
     for name in names:
         if not name.startswith(prefix) or is_auxiliary(name):
             continue
+        if not name.endswith(WEIGHT):
+            _check_plain(reader, name)
+            continue
         module = name.removesuffix(WEIGHT)
         mark = marks.get(module) or marks.get(module.removeprefix(prefix))
         scale = next((module + end for end in SCALES if module + end in names), None)
         stored = reader.stored_as(name)
         if mark is not None:
             _check_format(reader.path, module, mark, stored)
-        if stored in INTEGERS and (mark is None or scale is None):
-            raise ModelError(
-                f"{reader.path} holds {shown(name)} as {stored} without saying how it is scaled: "
-                f"{INSTEAD}"
-            )
-        if scale is None or module == name:
+        if mark is None or scale is None:
+            _check_plain(reader, name)
+        if scale is None:
             continue
         found[name] = Scaling(
             _scale(reader, scale, reader.shape(name)),
@@ -88,6 +88,14 @@ def scalings(reader: TensorReader, prefix: str) -> dict[str, Scaling]:
             mark.flag("full_precision_matrix_mult") if mark is not None else full,
         )
     return found
+
+
+def _check_plain(reader: TensorReader, name: str) -> None:
+    if (stored := reader.stored_as(name)) in INTEGERS:
+        raise ModelError(
+            f"{reader.path} holds {shown(name)} as {stored} without saying how it is scaled: "
+            f"{INSTEAD}"
+        )
 
 
 def _marker_asks_for_full_precision(

@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inference_server.errors import ModelError
+from inference_server.errors import ModelError, one_line
+from inference_server.model.config_values import shown
 from inference_server.model.weights.model_files import open_inside, read_range
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
@@ -41,6 +42,8 @@ MAX_HEADER_BYTES: Final = 16 << 20
 """Largest header that is read; Qwen-Image's largest has 0.3 MB."""
 MAX_TENSOR_BYTES: Final = 8 << 30
 """Largest tensor that is read; Qwen-Image's, the embedding in float32, has 2.2 GB."""
+MAX_REASON: Final = 300
+"""Characters that are shown of the safetensors package's own error."""
 
 
 class _Entry(NamedTuple):
@@ -119,7 +122,8 @@ class TensorFile:
         nbytes = torch.Size(entry.shape).numel() * entry.dtype.itemsize
         if nbytes > MAX_TENSOR_BYTES:
             raise ModelError(
-                f"{self.path}: {name!r} has {nbytes:,} bytes, at most {MAX_TENSOR_BYTES:,} are read"
+                f"{self.path}: {shown(name)} has {nbytes:,} bytes, at most {MAX_TENSOR_BYTES:,} "
+                "are read"
             )
         buffer = torch.empty(nbytes, dtype=torch.uint8)
         read_range(self._file, self.path, buffer.numpy().data, entry.begin, name)
@@ -128,7 +132,7 @@ class TensorFile:
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
         if entry is None:
-            raise ModelError(f"{self.path} has no tensor {name!r}")
+            raise ModelError(f"{self.path} has no tensor {shown(name)}")
         return entry
 
     def _read_header(self) -> dict[str, _Entry]:
@@ -160,4 +164,6 @@ class TensorFile:
         return name
 
     def _damaged(self, why: str) -> ModelError:
-        return ModelError(f"{self.path} is damaged ({' '.join(why.split())}). Download it again.")
+        # The safetensors package quotes names of tensors as they stand in the file.
+        text = one_line(why)[:MAX_REASON]
+        return ModelError(f"{self.path} is damaged ({text}). Download it again.")
