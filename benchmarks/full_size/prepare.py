@@ -32,6 +32,7 @@ from benchmarks.report import Figure, print_table
 from inference_server.config import EMBEDDED_MODEL
 
 RANK = 64
+WEIGHTS = (".safetensors", ".gguf")
 SHARD_BYTES = 5_000_000_000
 
 
@@ -122,7 +123,8 @@ def main() -> None:
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     size = sum(path.stat().st_size for path in out.rglob("*.safetensors")) / 1e9
-    read = sum(path.stat().st_size for path in (root / "stock").rglob("*.safetensors")) / 1e9
+    kept = (root / "stock").rglob("*.*")
+    read = sum(path.stat().st_size for path in kept if path.suffix in WEIGHTS) / 1e9
     shutil.rmtree(out)
     shutil.rmtree(root / "stock")
     what = f"{read:.1f} GB of sparse zeros"

@@ -18,9 +18,11 @@ from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from benchmarks.full_size import random_gguf
+from benchmarks.full_size.random_gguf import write_gguf
 from benchmarks.full_size.random_model import QWEN_VL
 
-FORMS: Final = ("bf16", "scaled-fp8", "convrot")
+FORMS: Final = ("bf16", "scaled-fp8", "convrot", *random_gguf.FORMS)
 POOL: Final = 1 << 25
 """Numbers in the pool of each element type."""
 SPREAD: Final = 0.02
@@ -86,7 +88,7 @@ _SIZES: Final = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I8": 1, "U8": 1}
 
 
 def write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], form: str) -> Path:
-    """Writes a component as a single safetensors file in one of FORMS."""
+    """Writes a component as a single safetensors file in one of FORMS that is not GGUF."""
     entries = dict(_entries(shapes, form))
     header, offset = {}, 0
     for name, entry in entries.items():
@@ -129,10 +131,19 @@ def write_models(folder: Path, form: str, blocks: int, layers: int) -> tuple[Pat
         for name, tensor in text.state_dict().items()
         if name.startswith("model.language_model.")
     }
+    shapes, texts = _shapes(transformer.state_dict()), _shapes(language)
+    decoder = write_file(folder / "vae.safetensors", _shapes(vae.state_dict()), "bf16")
+    if form in random_gguf.FORMS:
+        texts = random_gguf.llama_names(texts)
+        return (
+            write_gguf(folder / "qwen_image.gguf", shapes, form, "qwen_image"),
+            write_gguf(folder / "qwen_2.5_vl_7b.gguf", texts, form, "qwen2vl"),
+            decoder,
+        )
     return (
-        write_file(folder / "qwen_image.safetensors", _shapes(transformer.state_dict()), form),
-        write_file(folder / "qwen_2.5_vl_7b.safetensors", _shapes(language), form),
-        write_file(folder / "vae.safetensors", _shapes(vae.state_dict()), "bf16"),
+        write_file(folder / "qwen_image.safetensors", shapes, form),
+        write_file(folder / "qwen_2.5_vl_7b.safetensors", texts, form),
+        decoder,
     )
 
 

@@ -173,24 +173,6 @@ def llama_name(name: str) -> str:
     return str(names.get_name(name, try_suffixes=(".weight", ".bias")))
 
 
-def test_comfyuis_folder_is_searched_for_it(
-    checkpoint: Path, transformer: Tensors, tmp_path: Path
-) -> None:
-    tensors = transformer_tensors(transformer, ["Q8_0"])
-    file = write(tmp_path / "models" / "unet" / "qwen-image-2512-Q8_0.gguf", tensors)
-    source = open_source(tmp_path / "models", None, parts=whole(checkpoint, tmp_path))
-    alone = open_source(file, None, parts=whole(checkpoint, tmp_path))
-    assert source.name == alone.name == "qwen-image-2512-Q8_0"
-    assert torch.equal(latents(source), latents(alone))
-
-
-def whole(checkpoint: Path, tmp_path: Path) -> ModelParts:
-    return ModelParts(
-        text_encoder=checkpoint / "text_encoder" / "model.safetensors",
-        vae=checkpoint / "vae" / "diffusion_pytorch_model.safetensors",
-    )
-
-
 def test_a_link_of_a_hubs_cache_is_followed(
     checkpoint: Path, transformer: Tensors, tmp_path: Path
 ) -> None:
