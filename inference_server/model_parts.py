@@ -9,7 +9,7 @@ from typing import Final
 
 MODEL_HELP: Final = (
     "a checkpoint in diffusers layout, its id on the Hugging Face hub, the transformer as a single"
-    " .safetensors file, or ComfyUI's models folder; see docs/checkpoints.md"
+    " .safetensors or .gguf file, or ComfyUI's models folder; see docs/checkpoints.md"
 )
 
 

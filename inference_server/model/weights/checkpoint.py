@@ -182,7 +182,7 @@ class FolderCheckpoint:
     ) -> None:
         if not folder.is_dir():
             raise ModelError(
-                f"there is no model at {folder}. Give a folder or a .safetensors file with --model."
+                f"there is no model at {folder}. Give a folder, or a .safetensors or .gguf file."
             )
         for component in COMPONENTS:
             if exists(folder / component):
