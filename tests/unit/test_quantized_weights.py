@@ -13,6 +13,7 @@ from inference_server.errors import ModelError
 from inference_server.loading.load import load_model
 from inference_server.loading.sources import choose_weight_kind, open_source
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.model.kernels.operations import KroneckerProduct
 from inference_server.model.kernels.reference import quantize
 from inference_server.weight_kind import WeightKind
 
@@ -74,6 +75,28 @@ def test_an_adapter_acts_on_quantized_weights_as_on_exact_ones(
         torch.randn(parts, 4, low_rank.out_features) * 4.0,
     )
     adapter = GatedAdapter(AdapterTensors({site: factors}, {}), 1.0)
+    moved = [generate(e, (adapter,)).latents - generate(e).latents for e in engines]
+    assert difference(generate(engines[0], (adapter,)).latents, generate(engines[0]).latents) > 0.2
+    assert difference(moved[1], moved[0]) < 0.5
+
+
+@pytest.mark.parametrize("site", ["block2.img_mlp_down", "block2.img_mlp_up", "block3.txt_qkv"])
+def test_a_lokr_with_biases_acts_on_quantized_weights_as_on_exact_ones(
+    engines: tuple[Engine, Engine], site: str
+) -> None:
+    torch.manual_seed(0)
+    at = engines[0].model.layout(4).low_rank_sites[site]
+    products = tuple(
+        KroneckerProduct(
+            part,
+            4 * torch.randn(8, 8) / 8**0.5,
+            torch.randn(at.out_features // 8, at.in_features // 8) * (8 / at.in_features) ** 0.5,
+        )
+        for part in range(len(at.modules))
+    )
+    bias = torch.randn(len(at.modules) * at.out_features)
+    tensors = AdapterTensors({}, {}, {site: products}, {f"{site}.bias": bias})
+    adapter = GatedAdapter(tensors, 1.0)
     moved = [generate(e, (adapter,)).latents - generate(e).latents for e in engines]
     assert difference(generate(engines[0], (adapter,)).latents, generate(engines[0]).latents) > 0.2
     assert difference(moved[1], moved[0]) < 0.5
