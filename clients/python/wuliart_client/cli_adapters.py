@@ -113,7 +113,9 @@ def describe(adapter: Adapter) -> str:
     if adapter.pinned:
         facts.append("pinned")
     digits = adapter.content_hash[:HASH_DIGITS]
-    line = ", ".join([*facts, f"rank {adapter.rank}", decimal(adapter.size_bytes), digits])
+    if adapter.rank:
+        facts.append(f"rank {adapter.rank}")
+    line = ", ".join([*facts, decimal(adapter.size_bytes), digits])
     return "; ".join(filter(None, (line, reason, *adapter.notes)))
 
 
