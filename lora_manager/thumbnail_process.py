@@ -34,10 +34,21 @@ class ThumbnailProcess:
     async def thumbnail(self, image: bytes) -> bytes:
         """Returns the small JPEG of an image file.
 
+        A process that ends is tried once more, as it may not be the image that ended it.
+
         Raises:
             UnusableImageError: there is none.
             OSError: the process cannot be started.
         """
+        for _ in range(2):
+            if (answer := await self._answer(image)) is not None:
+                return answer
+        raise UnusableImageError(
+            "decoding it took too much time or memory, or crashed the decoder, twice"
+        )
+
+    async def _answer(self, image: bytes) -> bytes | None:
+        """Returns the small JPEG; None if the process has ended or does not answer."""
         process = await self._running()
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -50,9 +61,7 @@ class ThumbnailProcess:
                 answer = await process.stdout.readexactly(size)
         except (EOFError, OSError, TimeoutError):
             await self.stop()
-            raise UnusableImageError(
-                "decoding it took too much time or memory, or crashed the decoder"
-            ) from None
+            return None
         except asyncio.CancelledError:
             process.kill()
             raise

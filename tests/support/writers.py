@@ -96,11 +96,12 @@ def parts_of(name: str, shape: tuple[int, ...] = (), value: float = 0.1, path: s
     return {written_path(path, Q) + name: (value, shape)}
 
 
-def text_encoder(base: str, parts: tuple[str, str], value: float) -> Any:
-    """Returns the factors of a text encoder's layer, whose second is `value`."""
+def other_layer(base: str, parts: tuple[str, str], value: float) -> Any:
+    """Returns the factors of a layer outside of the adapters' modules, whose second is `value`."""
     return {base + parts[0]: (0.1, (RANK, 64)), base + parts[1]: (value, (64, RANK))}
 
 
+TIMESTEP = "diffusion_model.time_text_embed.timestep_embedder.linear_1"
 IGNORED = "ignored text encoder weights"
 R16: dict[str, Any] = {"r": RANK, "peft_type": "LORA"}
 
@@ -228,7 +229,7 @@ TABLE: Final = (
          more=parts_of(".oft_R.weight", (4, 6), path=TRANSFORMER), refused="OFT rotations"),
     *(
         Form("OneTrainer", f"LoRA and a text encoder, {name}{kind}", path=path,
-             parts=parts, more=text_encoder(base, parts, value), refused=refused, note=note)
+             parts=parts, more=other_layer(base, parts, value), refused=refused, note=note)
         for kind, value, refused, note in (
             (", not trained", 0.0, "", IGNORED), ("", 0.1, "text encoder weights", ""),
         )
@@ -243,6 +244,12 @@ TABLE: Final = (
          metadata={"alpha": "8"}, alpha_elsewhere="header `alpha`"),
     Form("ComfyUI TrainLoRA", "LoRA and differences of biases and norms",
          path=COMFY, parts=DOWN_UP, alpha=1, scale=1 / RANK, dtype="F32", biases=True),
+    Form("ComfyUI TrainLoRA", "LoRA of every layer", path=COMFY, parts=DOWN_UP, alpha=1,
+         scale=1 / RANK, more=other_layer(TIMESTEP, DOWN_UP, 0.1),
+         refused="changes of the timestep embedding"),
+    Form("ComfyUI TrainLoRA", "LoRA of every layer, that one not trained", path=COMFY,
+         parts=DOWN_UP, alpha=1, scale=1 / RANK, more=other_layer(TIMESTEP, DOWN_UP, 0.0),
+         note="ignored changes of the timestep embedding"),
     Form("ComfyUI TrainLoRA", "LoKr, whole", path=COMFY, parts=KRON, alpha=1,
          biases=True),
     Form("ComfyUI TrainLoRA", "LoHa", path=COMFY, parts=HADA, alpha=1, scale=0.25,

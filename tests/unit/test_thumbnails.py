@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lora_manager import thumbnail_process
 from lora_manager.thumbnail_process import ThumbnailProcess, UnusableImageError
 from lora_manager.thumbnail_worker import MAX_PIXELS, UnusableError, thumbnail
 from tests.support.preview_images import chunk, color_of, image, png, zeros
@@ -178,12 +179,19 @@ async def test_the_process_answers_one_image_after_another(process: ThumbnailPro
     assert color_of(await process.thumbnail(image("JPEG", (30, 30, 200)))) == (30, 30, 200)
 
 
-async def test_an_image_that_ends_the_process_costs_itself_alone(process: ThumbnailProcess) -> None:
+async def test_an_image_that_ends_the_process_costs_itself_alone(
+    process: ThumbnailProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await process.thumbnail(image())
     assert process._process is not None
     os.kill(process._process.pid, signal.SIGSEGV)
-    with pytest.raises(UnusableImageError, match="crashed the decoder"):
-        await process.thumbnail(image(color=(1, 2, 3)))
+    assert color_of(await process.thumbnail(image(color=(30, 30, 200)))) == (30, 30, 200)
+    await process.stop()
+    for module in ("this", "timeit", "no_such_module"):  # other answers, and none
+        monkeypatch.setattr(thumbnail_process, "_MODULE", module)
+        with pytest.raises(UnusableImageError, match="crashed the decoder, twice"):
+            await process.thumbnail(image())
+    monkeypatch.undo()
     assert color_of(await process.thumbnail(image())) == (200, 30, 30)
 
 
@@ -195,5 +203,6 @@ async def test_the_process_has_limits_on_memory_and_time(process: ThumbnailProce
     for limit in ("Max address space", "Max cpu time"):
         line = next(line for line in limits.splitlines() if line.startswith(limit))
         assert line[len(limit) :].split()[0] != "unlimited", line
-    largest = image("WEBP", 0, (8000, MAX_PIXELS // 8000), quality=1, method=0)
+    size = (8000, MAX_PIXELS // 8000)
+    largest = image("WEBP", 0, size, lossless=True, quality=0, method=0)
     checked(await process.thumbnail(largest))
