@@ -50,7 +50,8 @@ def choose_model(config: Config) -> ModelChoice:
         ModelError: the checkpoint or the device cannot be used; the message is for the operator.
     """
     return ModelChoice(
-        open_source(config.model, config.turbo_lora, config.schedule), *choose_device(config)
+        open_source(config.model, config.turbo_lora, config.schedule, config.parts),
+        *choose_device(config),
     )
 
 
@@ -83,7 +84,7 @@ def load_engine(config: Config, choice: ModelChoice) -> Engine:
     device = choice.device
     if device.type == "cuda":
         torch.cuda.set_device(device)  # for this thread, which makes every CUDA call
-    name = "embedded" if config.embedded else config.model.name
+    name = "embedded" if config.embedded else None
     budget = config.vram_budget
     if budget is None and device.type == "cuda":
         # The CUDA context is allocated already and the plan counts it again: that is the margin.

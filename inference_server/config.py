@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from inference_server.logs import Form
+from inference_server.model_parts import MODEL_HELP, ModelParts, add_part_options, take_parts
 from inference_server.network import NAMES, Network, add_arguments, conflict_in
 from inference_server.weight_kind import WeightKind
 from wuliart_process.sockets import default_runtime_dir, runtime_dir_problem
@@ -36,7 +37,9 @@ class Config:
     """Settings of one server process."""
 
     model: Path = EMBEDDED_MODEL
-    """A checkpoint in diffusers layout."""
+    """A folder or file; see `loading.sources.open_checkpoint`."""
+    parts: ModelParts = field(default_factory=ModelParts)
+    """Where the parts come from that the model lacks."""
     turbo_lora: Path | None = EMBEDDED_TURBO
     """Few-step LoRA that is fused into the base at load; None for none."""
     schedule: str | None = None
@@ -47,7 +50,7 @@ class Config:
     device: str = "auto"
     dtype: str = "auto"
     weights: WeightKind | None = None
-    """Storage of the blocks' matrices; None: as the model's folder has them."""
+    """Storage of the blocks' matrices; None: as the model has them."""
     slots: int | None = None
     """Adapters resident at once, not counting the spare slot; None: chosen by the budget."""
     max_rank: int | None = None
@@ -112,8 +115,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         "--model",
         type=Path,
         default=EMBEDDED_MODEL,
-        help="checkpoint in diffusers layout, a prepared folder, or an id on the Hugging Face hub",
+        help=f"a prepared folder; or {MODEL_HELP}",
     )
+    add_part_options(parser)
     add(
         "--turbo-lora",
         type=Path,
@@ -135,7 +139,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         type=WeightKind,
         choices=list(WeightKind),
         help="bf16, or fp8: half the memory and faster on Ada, Hopper and later, not lossless;"
-        " default: as the folder was prepared, else bf16",
+        " default: as the model has them",
     )
     add(
         "--slots",
@@ -206,6 +210,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
     add_arguments(parser)
     values = parser.parse_args(arguments)
     values.network = Network(**{name: vars(values).pop(name) for name in NAMES})
+    values.parts = take_parts(values)
     if conflict := conflict_in(values.network):
         parser.error(conflict)
     if values.slots is not None and values.slots < 1:

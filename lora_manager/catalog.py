@@ -27,6 +27,8 @@ class Entry:
     """Why it cannot be used; empty if it can."""
     autov3: str = ""
     """SHA-256 of the file behind its header, first 12 hexadecimal digits; empty as above."""
+    notes: tuple[str, ...] = ()
+    """What the file holds and the adapter does not, as sentences for users."""
 
     @property
     def name(self) -> str:
@@ -48,6 +50,7 @@ class Entry:
             content_hash=self.content_hash,
             refusal_reason=self.refusal,
             autov3_hash=self.autov3,
+            notes=self.notes,
         )
 
 

@@ -44,13 +44,23 @@ _CLOSING_LOOKS: Final = 5
 
 
 class DirectoryFollower:
-    """Turns a directory into a sequence of changes."""
+    """Turns a directory into a sequence of changes.
+
+    Args:
+        root: the directory.
+        admission: decides what a look means.
+        on_changes: called after each look.
+        on_preview: called after an event of an image, which is no change of an adapter.
+        rescan_seconds: time between two looks, see `_LONGEST_SCAN_PAUSE`.
+        poll: True for no events.
+    """
 
     def __init__(
         self,
         root: Path,
         admission: Admission,
         on_changes: Callable[[DirectoryChanges], None],
+        on_preview: Callable[[], None],
         *,
         rescan_seconds: float,
         poll: bool,
@@ -60,7 +70,7 @@ class DirectoryFollower:
         self._on_changes = on_changes
         self._rescan_seconds = rescan_seconds
         self._box = HintBox()
-        self._watch = None if poll else DirectoryWatch(root, self._box)
+        self._watch = None if poll else DirectoryWatch(root, self._box, on_preview)
         self._watched: tuple[int, int] | None = None
         self._threads = ThreadPoolExecutor(1, "scanner")
         self._unreadable = False

@@ -8,44 +8,39 @@ the process with SIGBUS.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from io import FileIO
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_manager.admitted_file import (
+    FileChangedError,
+    UnreadableError,
+    admitted_file,
+    read_bytes,
+)
 from lora_manager.catalog import Entry
 from lora_manager.hashes import FileHashes
-from lora_manager.lora_file import LoraFile, Stamp
+from lora_manager.lora_file import LoraFile
 from wuliart_lora import HEAD_BYTES, LoraError, LoraPlan, header_bytes, plan_lora, read_header
 from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
-from wuliart_lora.slot_image import SlotImage, build_image, module_shapes
+from wuliart_lora.slot_image import (
+    SlotImage,
+    build_image,
+    check_capacity,
+    module_shapes,
+    norm_features,
+)
 from wuliart_lora.slot_layout import SegmentLayout
 
 log = logging.getLogger(__name__)
 
 _PIECE_BYTES: Final = 8 << 20
 """Hashed while the next is read."""
-
-_REPLACED: Final = (
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE,
-)  # fmt: skip
-"""Errors of `open` if a folder, a link, a socket or nothing is now in the file's place."""
-
-
-class FileChangedError(Exception):
-    """The file is no longer what was admitted; it will be admitted again when it is finished."""
-
-
-class UnreadableError(Exception):
-    """The operating system would not hand the bytes over; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +52,13 @@ class ModelShape:
     """silu(temb) per row of the modulation table: [modulation_rows, width]."""
     modules: Mapping[str, tuple[int, int]]
     """Module path -> (in_features, out_features) of the linear layer there."""
+    norms: Mapping[str, int]
+    """Module path -> features of the norm there."""
 
     @classmethod
     def of(cls, layout: SegmentLayout, conditioning: NDArray[np.float32]) -> ModelShape:
-        """Derive the table of modules from the layout."""
-        return cls(layout, conditioning, module_shapes(layout))
+        """Derive the tables of modules from the layout."""
+        return cls(layout, conditioning, module_shapes(layout), norm_features(layout))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +117,14 @@ def _judge(found: LoraFile, known: Entry | None, shape: ModelShape, *, want_imag
         content_hash, autov3 = hashing.finish(sidecar or b"")
     if known is not None and known.content_hash == content_hash:
         # Most changes are real; packing the rare unchanged file is cheap.
-        entry = Entry(
-            found, content_hash, known.title, known.trigger_words, known.rank, known.refusal, autov3
-        )
+        entry = replace(known, found=found, autov3=autov3)
         return Loaded(entry, None, unchanged=True)
     if adapter is None or refusal:
         return Loaded(Entry(found, content_hash, refusal=refusal, autov3=autov3), None)
     entry = Entry(
-        found, content_hash, adapter.title or "", adapter.trigger_words, adapter.rank, autov3=autov3
-    )
+        found, content_hash, adapter.title or "", adapter.trigger_words, adapter.rank,
+        autov3=autov3, notes=adapter.notes,
+    )  # fmt: skip
     return Loaded(entry, image)
 
 
@@ -151,7 +147,7 @@ def read_once(
         UnreadableError: the operating system refuses to read it.
         LoraError: its header shows that the file cannot be used.
     """
-    with _admitted(found.path, found.stamp) as file:
+    with admitted_file(found.path, found.stamp) as file:
         plan = _plan(file, found, shape, config)
         data = _read_into(file, found.stamp.size, seen)
         if len(data) != found.stamp.size:
@@ -165,44 +161,11 @@ def _read_sidecar(found: LoraFile) -> bytes | None:
         return None
     size = found.sidecar_stamp.size
     check_sidecar_size(size)
-    with _admitted(found.sidecar, found.sidecar_stamp, f"{SIDECAR_NAME} beside it") as file:
-        content = _read(file, size)
+    with admitted_file(found.sidecar, found.sidecar_stamp, f"{SIDECAR_NAME} beside it") as file:
+        content = read_bytes(file, size)
         if len(content) != size:
             raise FileChangedError(found.relative)
     return content
-
-
-@contextmanager
-def _admitted(path: Path, stamp: Stamp, name: str = "it") -> Iterator[FileIO]:
-    """A file as it was admitted, with `stamp`; `name` is what a message calls it.
-
-    If it is another when it is opened or when it is closed, FileChangedError takes the place of
-    what was raised in between.
-    """
-    # O_NONBLOCK: a pipe put in the file's place meanwhile must not hang the worker.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        # With an opener the descriptor is closed also if it turns out to be a folder's.
-        with open(path, "rb", buffering=0, opener=lambda name, _: os.open(name, flags)) as file:
-            if Stamp.of(os.fstat(file.fileno())) != stamp or not _is_at(file, path):
-                raise FileChangedError(str(path))
-            try:
-                yield file
-            finally:
-                if Stamp.of(os.fstat(file.fileno())) != stamp:
-                    raise FileChangedError(str(path))
-    except OSError as error:
-        if error.errno in _REPLACED:
-            raise FileChangedError(str(path)) from None
-        raise UnreadableError(f"{name} cannot be read: {error.strerror or error}") from None
-
-
-def _is_at(file: FileIO, path: Path) -> bool:
-    """Returns False if a folder on the way was replaced by a link since the path was resolved."""
-    try:
-        return Path(f"/proc/self/fd/{file.fileno()}").readlink() == path
-    except FileNotFoundError:
-        return True  # there is no /proc here to say
 
 
 def _read_into(file: FileIO, count: int, seen: Callable[[memoryview], object]) -> memoryview:
@@ -215,15 +178,6 @@ def _read_into(file: FileIO, count: int, seen: Callable[[memoryview], object]) -
     return data[:end]
 
 
-def _read(file: FileIO, count: int) -> bytes:
-    """The next `count` bytes, or as many as there are."""
-    pieces = []
-    while count > 0 and (piece := file.read(count)):
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
-
-
 def _plan(
     file: FileIO, found: LoraFile, shape: ModelShape, config: Mapping[str, Any] | None
 ) -> LoraPlan:
@@ -232,8 +186,11 @@ def _plan(
     Leaves the file positioned at its beginning.
     """
     size, rival = found.stamp.size, found.sidecar_rival or None
-    start = _read(file, HEAD_BYTES)
-    start += _read(file, header_bytes(start, size) - len(start))
+    start = read_bytes(file, HEAD_BYTES)
+    start += read_bytes(file, header_bytes(start, size) - len(start))
     file.seek(0)
     max_rank = shape.layout.parameters.max_rank
-    return plan_lora(read_header(start, size), shape.modules, max_rank, config, rival)
+    header = read_header(start, size)
+    plan = plan_lora(header, shape.modules, max_rank, config, rival, shape.norms)
+    check_capacity(plan, shape.layout)
+    return plan

@@ -25,6 +25,7 @@ from lora_manager.segment_errors import (
     VersionMismatchError,
 )
 from lora_manager.segment_session import SegmentSession, attach
+from lora_manager.thumbnails import Thumbnails
 from lora_manager.verdict_file import VerdictFile
 from lora_manager.verdicts import Verdicts, to_json
 
@@ -62,10 +63,17 @@ class LoraManager:
         self._dirty = asyncio.Event()
         # One file at a time, and away from the loop: a huge file delays no session.
         self._loader = ThreadPoolExecutor(1, "loader")
+        self._thumbnails = Thumbnails(
+            config.loras,
+            lambda: self._admission.known,
+            self._dirty.set,
+            rescan_seconds=config.rescan_seconds,
+        )
         self._follower = DirectoryFollower(
             config.loras,
             self._admission,
             self._on_changes,
+            self._thumbnails.look,
             rescan_seconds=config.rescan_seconds,
             poll=config.poll,
         )
@@ -82,6 +90,7 @@ class LoraManager:
                 tasks.create_task(self._follower.run())
                 tasks.create_task(self._keep_attached())
                 tasks.create_task(self._keep_verdicts())
+                tasks.create_task(self._keep_thumbnails())
         finally:
             if self._verdicts.unsaved:
                 self._verdict_file.write(to_json(self._verdicts.rows()))
@@ -90,6 +99,8 @@ class LoraManager:
     def _on_changes(self, changes: DirectoryChanges) -> None:
         if changes.warning:
             log.warning("%s: %s", self._config.loras, changes.warning)
+        if changes.admitted or changes.removed or changes.renamed:
+            self._thumbnails.look()
         for name in changes.removed:
             # A file that was renamed to this name and removed at once takes its old name along.
             for gone in (name, *self._queue.discard(name)):
@@ -124,6 +135,10 @@ class LoraManager:
                 await asyncio.get_running_loop().run_in_executor(
                     self._loader, lambda rows: self._verdict_file.write(to_json(rows)), rows
                 )
+
+    async def _keep_thumbnails(self) -> None:
+        await self._follower.started.wait()
+        await self._thumbnails.run()
 
     async def _keep_attached(self) -> None:
         await self._follower.started.wait()
@@ -175,6 +190,7 @@ class LoraManager:
             loader=self._loader,
             max_file_bytes=self._config.max_file_bytes,
             verdicts=self._verdicts,
+            thumbnails=self._thumbnails,
         ).run()
 
 

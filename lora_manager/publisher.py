@@ -14,9 +14,10 @@ from functools import partial
 from typing import Final
 
 from lora_manager.admission import Admission
+from lora_manager.admitted_file import FileChangedError, UnreadableError
 from lora_manager.catalog import Entry, FileCatalog
 from lora_manager.load_queue import LoadQueue, QueuedLoad, Urgency
-from lora_manager.loading import FileChangedError, UnreadableError, load
+from lora_manager.loading import load
 from lora_manager.lora_file import LoraFile
 from lora_manager.segment_errors import (
     NoFreeSlotError,
@@ -25,6 +26,7 @@ from lora_manager.segment_errors import (
     WriteRejectedError,
 )
 from lora_manager.segment_session import SegmentSession
+from lora_manager.thumbnails import Thumbnails
 from lora_manager.verdicts import Verdicts
 from wuliart.internal.v1 import segment_pb2
 from wuliart_lora.slot_image import SlotImage
@@ -53,6 +55,7 @@ class Publisher:
         loader: Executor,
         max_file_bytes: int,
         verdicts: Verdicts,
+        thumbnails: Thumbnails,
     ) -> None:
         self._session = session
         self._admission = admission
@@ -62,6 +65,7 @@ class Publisher:
         self._loader = loader
         self._max_file_bytes = max_file_bytes
         self._verdicts = verdicts
+        self._thumbnails = thumbnails
         self._current: QueuedLoad | None = None
         # Names of which the server may lack the adapter even if their files are unchanged.
         self._unconfirmed = set(admission.known)
@@ -103,8 +107,17 @@ class Publisher:
             async with self._publishing:
                 self._dirty.clear()
                 began = time.monotonic()
-                await self._session.report(self._catalog.to_pb(), self._pending(), self._waiting())
+                missing = await self._session.report(
+                    segment_pb2.ReportCatalogRequest(
+                        entries=self._catalog.to_pb(),
+                        pending=self._pending(),
+                        waiting=self._waiting(),
+                        thumbnails=self._thumbnails.to_pb(),
+                        thumbnails_complete=self._thumbnails.complete,
+                    )
+                )
                 took = time.monotonic() - began
+            await self._session.put_thumbnails(self._thumbnails.jpegs(missing))
             await asyncio.sleep(max(_REPORT_SECONDS, _REPORT_SHARE * took))
 
     def _pending(self) -> list[str]:
@@ -205,6 +218,7 @@ class Publisher:
             _action(queued, known), _described(loaded.entry), outcome,
             (time.perf_counter() - began) * 1000,
         )  # fmt: skip
+        _log_notes(loaded.entry)
 
     def _list_from_earlier_run(
         self, queued: QueuedLoad, found: LoraFile, *, make_resident: bool
@@ -251,6 +265,7 @@ class Publisher:
                 log.warning('refused "%s": %s', entry.name, entry.refusal)
             else:
                 log.info("listed %s", _described(entry))
+                _log_notes(entry)
 
     def _put(self, entry: Entry) -> bool:
         differs = self._catalog.put(entry)
@@ -274,6 +289,11 @@ def _action(queued: QueuedLoad, known: Entry | None) -> str:
     if queued.replaces:
         return f'renamed "{queued.replaces[-1]}" to'
     return "added" if known is None else "replaced"
+
+
+def _log_notes(entry: Entry) -> None:
+    for note in entry.notes:
+        log.info('"%s": %s', entry.name, note)
 
 
 def _described(entry: Entry) -> str:

@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,9 @@ _tracer = trace.get_tracer("wuliart.manager")
 
 _ATTACH_SECONDS: Final = 5.0
 _CALL_SECONDS: Final = 30.0
+_THUMBNAILS_AT_ONCE: Final = 64
+"""2 MB at most."""
+
 _TRIES: Final = 3
 """Attempts at one call whose reply is lost."""
 
@@ -75,17 +78,22 @@ class SegmentSession:
             if message.WhichOneof("message") == "promote":
                 yield message.promote.name
 
-    async def report(
-        self,
-        entries: list[segment_pb2.CatalogEntry],
-        pending: list[str],
-        waiting: list[segment_pb2.WaitingFile],
-    ) -> None:
-        """Replace the server's knowledge of the directory, save for what it knows of `pending`."""
-        request = segment_pb2.ReportCatalogRequest(
-            session_id=self._session_id, entries=entries, pending=pending, waiting=waiting
-        )
-        await self._call(self._stub.ReportCatalog, request)
+    async def report(self, request: segment_pb2.ReportCatalogRequest) -> Sequence[str]:
+        """Replace the server's knowledge of the directory; `request` lacks the session only.
+
+        Returns the hashes of thumbnails that the server has not got.
+        """
+        request.session_id = self._session_id
+        response = await self._call(self._stub.ReportCatalog, request)
+        return response.missing_thumbnails  # type: ignore[no-any-return]
+
+    async def put_thumbnails(self, jpegs: Sequence[bytes]) -> None:
+        """Bring the server thumbnails that it has not got."""
+        for start in range(0, len(jpegs), _THUMBNAILS_AT_ONCE):
+            request = segment_pb2.PutThumbnailsRequest(
+                session_id=self._session_id, jpegs=jpegs[start : start + _THUMBNAILS_AT_ONCE]
+            )
+            await self._call(self._stub.PutThumbnails, request)
 
     async def publish(
         self, entry: Entry, image: SlotImage, *, evict: bool, noticed: float | None = None
@@ -151,6 +159,12 @@ class SegmentSession:
                     entry=entry.to_pb(),
                     packed_rank=image.packed_rank,
                     sites=image.sites,
+                    kronecker=[
+                        segment_pb2.KroneckerProduct(
+                            module=module, first_rows=rows, first_columns=columns
+                        )
+                        for module, (rows, columns) in image.kronecker.items()
+                    ],
                     copy_time=_duration(written - began),
                     time_since_noticed=None if noticed is None else _duration(written - noticed),
                 ),

@@ -45,6 +45,7 @@ class Verdict:
     trigger_words: tuple[str, ...]
     rank: int
     refusal: str
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, entry: Entry, layout_hash: str) -> Verdict:
@@ -61,6 +62,7 @@ class Verdict:
             entry.trigger_words,
             entry.rank,
             entry.refusal,
+            entry.notes,
         )
 
     @classmethod
@@ -68,13 +70,13 @@ class Verdict:
         """The verdict in a row of JSON; ValueError, TypeError or KeyError if it is none."""
         names = ("rival", "layout", "content_hash", "autov3", "title", "refusal")
         texts = [row[name] for name in names]
-        lists = [row[name] for name in ("stamp", "sidecar", "trigger_words")]
+        lists = [row[name] for name in ("stamp", "sidecar", "trigger_words", "notes")]
         if not all(type(some) is list for some in lists):
             raise ValueError("not a verdict")
-        stamp, sidecar, words = map(tuple, lists)
+        stamp, sidecar, words, notes = map(tuple, lists)
         numbers = [row["rank"], *stamp, *sidecar]
         if (
-            not all(type(text) is str for text in (*texts, *words))
+            not all(type(text) is str for text in (*texts, *words, *notes))
             or not all(type(number) is int for number in numbers)
             or len(stamp) != len(Stamp.__slots__)
             or len(sidecar) not in (0, len(Stamp.__slots__))
@@ -83,14 +85,14 @@ class Verdict:
         rival, layout_hash, content_hash, autov3, title, refusal = texts
         return cls(
             stamp, sidecar, rival, layout_hash, content_hash, autov3, title, words, row["rank"],
-            refusal,
+            refusal, notes,
         )  # fmt: skip
 
     def entry(self, found: LoraFile) -> Entry:
         """The verdict on this file."""
         return Entry(
             found, self.content_hash, self.title, self.trigger_words, self.rank, self.refusal,
-            self.autov3,
+            self.autov3, self.notes,
         )  # fmt: skip
 
     def is_of(self, found: LoraFile, layout_hash: str) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from watchdog.events import (
@@ -28,6 +29,7 @@ from watchdog.observers.inotify import InotifyObserver
 
 from lora_manager.directory import is_candidate
 from lora_manager.hints import HintBox, Hints
+from lora_manager.previews import is_preview
 from lora_manager.sidecars import finished_by
 from lora_manager.unclosed_writes import UnclosedWrites
 from wuliart_lora.sidecar import SIDECAR_NAME
@@ -41,9 +43,10 @@ warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWa
 class DirectoryWatch:
     """An inotify watch over a folder and all folders below it, symbolic links not followed."""
 
-    def __init__(self, root: Path, box: HintBox) -> None:
+    def __init__(self, root: Path, box: HintBox, on_preview: Callable[[], None]) -> None:
         self._root = root
         self._box = box
+        self._on_preview = on_preview
         self._observer: InotifyObserver | None = None
         self.unclosed = UnclosedWrites()
         """Files that an open writer may still change, according to events."""
@@ -57,7 +60,9 @@ class DirectoryWatch:
         """Starts anew; returns False if the system does not allow it."""
         self.stop()
         loop = asyncio.get_running_loop()
-        handler = _EventHandler(os.path.realpath(self._root), self._box, self.unclosed, loop)
+        handler = _EventHandler(
+            os.path.realpath(self._root), self._box, self._on_preview, self.unclosed, loop
+        )
         try:
             # Without full events a file that is moved in from elsewhere counts as created.
             observer = InotifyObserver(generate_full_events=True)
@@ -94,11 +99,13 @@ class _EventHandler(FileSystemEventHandler):
         self,
         root: str,
         box: HintBox,
+        on_preview: Callable[[], None],
         unclosed: UnclosedWrites,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.root = root
         self._box = box
+        self._on_preview = on_preview
         self._unclosed = unclosed
         self._loop = loop
 
@@ -117,6 +124,8 @@ class _EventHandler(FileSystemEventHandler):
             arrived = source
         arrived |= frozenset(filter(None, map(finished_by, gone)))
         touched = source | target | arrived
+        if any(map(is_preview, touched)):
+            self._call(self._on_preview)
         if isinstance(event, FileCreatedEvent):
             # Not a sign that it is finished, but a symbolic or hard link is never closed.
             put = self._box.folder
@@ -133,9 +142,12 @@ class _EventHandler(FileSystemEventHandler):
             put = self._box.folder if linked else self._box.file
             relevant = linked or any(map(is_candidate, touched))
         if relevant:
-            # The loop is closed only when the process ends.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(put, Hints(arrived, gone))
+            self._call(put, Hints(arrived, gone))
+
+    def _call(self, function: Callable[..., None], *arguments: Hints) -> None:
+        # The loop is closed only when the process ends.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _follow_writes(self, event: FileSystemEvent) -> None:
         if event.is_synthetic:

@@ -32,6 +32,15 @@ MAX_LISTED_ADAPTERS: Final = 10_000
 """Files of the watched directory that are listed. The server's event loop takes 0.3 s to compare
 two lists of this length, and ten seconds for ten times as many."""
 
+MAX_THUMBNAILS: Final = 2_000
+"""Adapters that have a thumbnail; of more, the first by name. Server and manager hold all in
+memory, at most 64 MB."""
+
+THUMBNAIL_PIXELS: Final = 256
+"""Longest edge of a thumbnail."""
+
+MAX_THUMBNAIL_BYTES: Final = 32 << 10
+
 MAX_REQUEST_BYTES: Final = 64 << 10
 """Largest message the public port accepts: the longest request is 12 KiB, and one that is a few
 times too long still gets an answer that names the field."""

@@ -1,7 +1,7 @@
-"""The values of a LoRA file: low-rank factors of modules, with the scale folded into `up`.
+"""The values of a LoRA file: factors of what is added to a matrix, with the scale folded in.
 
 `read_pair` checks that values are finite, also when scaled. Names, shapes and element types were
-checked before, from the header (`plan`). The factors of a LoHa are in `loha`.
+checked before, from the header (`plan`). Those of a LoHa and a LoKr are in `loha` and `lokr`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,16 @@ class LoraFactors:
     down: Float32Array
     up: Float32Array
     rank: int
+
+
+class KroneckerFactors(NamedTuple):
+    """The factors of what an adapter adds to one linear layer at weight 1: `kron(first, second)`.
+
+    `first` is float32 [a, b] with the module's scale, `second` float32 [c, d].
+    """
+
+    first: Float32Array
+    second: Float32Array
 
 
 class LoraBits(NamedTuple):
@@ -79,6 +89,17 @@ class Pair(NamedTuple):
         return LoraBits(bits(down).reshape(down.shape), bits(up).reshape(up.shape))
 
 
+class StoredKronecker(Protocol):
+    """A module's Kronecker factors as the file has them."""
+
+    @property
+    def first_shape(self) -> tuple[int, int]:
+        """Rows and columns of the first factor."""
+
+    def widened(self) -> KroneckerFactors:
+        """Returns the factors in float32; computed again by each call."""
+
+
 class ModuleFactors(Mapping[str, LoraFactors]):
     """Module path -> `LoraFactors`.
 
@@ -111,10 +132,17 @@ class ModuleFactors(Mapping[str, LoraFactors]):
 
 @dataclass(frozen=True, slots=True)
 class LoraAdapter:
-    """A whole adapter; `factors` is keyed by module path, `rank` is the largest of them."""
+    """A whole adapter; tensors are keyed by module path."""
 
     factors: ModuleFactors
+    kronecker: Mapping[str, StoredKronecker]
+    """Modules whose matrix changes by a Kronecker product instead of a low-rank one."""
+    biases: Mapping[str, Float32Array]
+    """[out_features], added to the bias of a linear layer."""
+    norms: Mapping[str, Float32Array]
+    """[features], added to the weight of a norm."""
     rank: int
+    """The largest of `factors`; 0 if there are none."""
     title: str | None
     trigger_words: tuple[str, ...]
     notes: tuple[str, ...]
@@ -152,6 +180,12 @@ def read_pair(
             "the LoRA is damaged"
         )
     return Pair(down, up, scale)
+
+
+def read_vector(name: str, tensor: Tensor) -> Float32Array:
+    """Returns what is added to a bias or a norm; raises `LoraError` if a value is not finite."""
+    largest(name, tensor)
+    return widened(tensor)
 
 
 def read_scale(

@@ -19,7 +19,7 @@ from wuliart_lora.keys import is_text_encoder
 from wuliart_lora.peft_config import (
     METHOD_FIELDS,
     PeftConfig,
-    check_plain_lora,
+    check_method,
     is_set,
     read_peft_config,
 )
@@ -81,7 +81,7 @@ def _check_components(fields: HeaderFields) -> None:
 
 def _separate(fields: HeaderFields) -> list[PeftConfig]:
     """Reads the fields that LoraConfig's own are written to one by one."""
-    check_plain_lora(_values(fields, METHOD_FIELDS), "the header")
+    check_method(_values(fields, METHOD_FIELDS), "the header")
     others = _values(fields, _NEED_ALPHA)
     ranks = [field for name in _RANKS if (field := fields.one(name))]
     alphas = [

@@ -1,7 +1,7 @@
 """Weights of parts that take no adapter here, which trainers save although they trained none.
 
-A text encoder's or the timestep embedding's LoRA starts with B = 0. If it is still zero, it changes
-nothing and is ignored with a note; otherwise the file is refused.
+A text encoder's or the timestep embedding's LoRA starts with B = 0, and a difference with zeros. If
+it is still zero, it changes nothing and is ignored with a note; otherwise the file is refused.
 """
 
 from __future__ import annotations
@@ -44,5 +44,8 @@ def check_idle(
 
 
 def _changes_nothing(tensors: Mapping[str, Tensor], roles: Mapping[Role, str]) -> bool:
-    """Returns True if a factor is zero, and with it the layer's product."""
-    return any(is_zero(tensors[name]) for role, name in roles.items() if role is not Role.ALPHA)
+    """Returns True if a factor is zero, and with it the layer's product, and so are differences."""
+    differences = [roles[role] for role in (Role.DIFF, Role.DIFF_B) if role in roles]
+    factors = {*roles.values()}.difference(differences, [roles.get(Role.ALPHA, "")])
+    unchanged = any(is_zero(tensors[name]) for name in factors) or (differences and not factors)
+    return bool(unchanged) and all(is_zero(tensors[name]) for name in differences)

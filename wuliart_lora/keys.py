@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 
 from wuliart_lora.errors import LoraError, shown
 from wuliart_lora.refused_names import (
+    CHANGED_NORMS,
     TEXT_ENCODER,
     TIMESTEP_EMBEDDING,
+    WHOLE_DIFFERENCES,
     Problem,
     count_blocks,
     explain,
@@ -34,17 +36,31 @@ class Role(StrEnum):
     HADA_W1_B = "hada_w1_b"
     HADA_W2_A = "hada_w2_a"
     HADA_W2_B = "hada_w2_b"
+    LOKR_W1 = "lokr_w1"
+    LOKR_W1_A = "lokr_w1_a"
+    LOKR_W1_B = "lokr_w1_b"
+    LOKR_W2 = "lokr_w2"
+    LOKR_W2_A = "lokr_w2_a"
+    LOKR_W2_B = "lokr_w2_b"
+    DIFF = "diff"
+    DIFF_B = "diff_b"
 
 
 LOHA_ROLES: Final = (Role.HADA_W1_A, Role.HADA_W1_B, Role.HADA_W2_A, Role.HADA_W2_B)
 """The four factors of a LoHa: up and down of its first product, then of its second."""
 
+LOKR_ROLES: Final = (
+    (Role.LOKR_W1, Role.LOKR_W1_A, Role.LOKR_W1_B),
+    (Role.LOKR_W2, Role.LOKR_W2_A, Role.LOKR_W2_B),
+)
+"""The two factors of a LoKr: each is whole, or the product of two."""
+
 
 _TENSOR: Final = re.compile(
     # PEFT names the adapter when a whole model's state is saved; DiffSynth ships such files.
     r"\.lora_(?P<factor>A|B|down|up)(?:\.(?P<adapter>[^.]+))?\.weight$"
-    # LyCORIS and kohya's scripts; a LoHa's factors are parameters, not layers.
-    r"|\.(?P<hada>hada_w[12]_[ab])$"
+    # LyCORIS, kohya's scripts and ComfyUI; these are parameters, not layers.
+    r"|\.(?P<parameter>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|diff(?:_b)?)$"
     # diffusers before PEFT, which put the layers into the attention's processor.
     r"|(?:\.lora|\.lora_linear_layer|(?P<attached>_lora))\.(?P<early>down|up)\.weight$"
     r"|(?:\.lora|\.lora_linear_layer|_lora)?\.alpha$"
@@ -82,7 +98,8 @@ class Names(NamedTuple):
     """The names of a file, sorted."""
 
     modules: dict[str, dict[Role, str]]
-    """Module path -> role -> the file's name for that tensor."""
+    """Path of a linear layer or a norm -> role -> the file's name for that tensor. Of a norm, the
+    role is `DIFF`."""
     idle: dict[Problem, list[dict[Role, str]]]
     """Weights of other parts than the model's modules, by what they are: role -> name for each of
     their layers. A file may hold them as long as they change nothing."""
@@ -99,17 +116,21 @@ class _Split(NamedTuple):
     """True if the LoRA was an attribute beside the layer (`to_out_lora`), not inside it."""
 
 
-def canonicalise(names: Iterable[str], modules: Collection[str]) -> Names:
+def canonicalise(
+    names: Iterable[str], modules: Collection[str], norms: Collection[str] = ()
+) -> Names:
     """Maps every name of a file to a module of the model, or to a layer outside of it.
 
     Args:
         names: the file's tensor names.
-        modules: the module paths that exist in the model.
+        modules: the paths of the model's linear layers.
+        norms: the paths of its norms that have weights.
 
     Raises:
         LoraError: a name is not understood, or two names mean the same tensor.
     """
-    flat = {path.replace(".", "_"): path for path in modules}
+    paths = {*modules, *norms}
+    flat = {path.replace(".", "_"): path for path in paths}
     found: dict[str, dict[Role, str]] = {}
     idle: dict[Problem, dict[str, dict[Role, str]]] = {}
     adapters: dict[str, str] = {}
@@ -121,13 +142,17 @@ def canonicalise(names: Iterable[str], modules: Collection[str]) -> Names:
             problem = TEXT_ENCODER if is_text_encoder(name) else _ending_problem(name, modules)
             problems.setdefault(problem, []).append(name)
             continue
-        path = _resolve(split, modules, flat)
+        path = _resolve(split, paths, flat)
         if path is None and (part := _idle_part(split)):
             roles = idle.setdefault(part, {}).setdefault(split.written, {})
             _put(roles, split.role, name, split.written)
             continue
         if path is None:
             problems.setdefault(unknown_module(split.written, blocks), []).append(name)
+            continue
+        if (path in norms) != (split.role is Role.DIFF):
+            problem = CHANGED_NORMS if path in norms else WHOLE_DIFFERENCES
+            problems.setdefault(problem, []).append(name)
             continue
         if split.adapter is not None:
             adapters.setdefault(split.adapter, name)
@@ -178,8 +203,8 @@ def _split(name: str) -> _Split | None:
     match = _TENSOR.search(name)
     if match is None:
         return None
-    hada = match["hada"]
-    role = Role(hada) if hada else _ROLES[match["factor"] or match["early"]]
+    parameter = match["parameter"]
+    role = Role(parameter) if parameter else _ROLES[match["factor"] or match["early"]]
     return _Split(name[: match.start()], role, match["adapter"], match["attached"] is not None)
 
 

@@ -12,7 +12,7 @@ another of the factors at zero, so a factor of zeros is no sign of an unfinished
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -53,11 +53,6 @@ def _row_products(first: Float32Array, second: Float32Array) -> Float32Array:
     first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
     products: Float32Array = first[:, None, :] * second[None, :, :]
     return products.reshape(-1, first.shape[1])
-
-
-def is_loha(roles: Collection[Role]) -> bool:
-    """Returns True if a module with these tensors has a LoHa's factors."""
-    return LOHA_ROLES[0] in roles
 
 
 def read_loha(

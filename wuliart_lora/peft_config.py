@@ -1,9 +1,10 @@
-"""Reads PEFT's LoraConfig, which decides an adapter's scale.
+"""Reads PEFT's LoraConfig, LoHaConfig or LoKrConfig, which decides an adapter's scale.
 
 peft writes it as `adapter_config.json` beside the file, diffusers as `lora_adapter_metadata` into
-the header. A field that makes the product anything but scale * B A is refused by its name. A
-module's scale is lora_alpha / r, or lora_alpha / sqrt(r) under rsLoRA
-(https://arxiv.org/abs/2312.03732).
+the header. A field that makes the product anything but the scale times the factors' own is refused
+by its name. A LoRA's scale is lora_alpha / r, or lora_alpha / sqrt(r) under rsLoRA
+(https://arxiv.org/abs/2312.03732); a LoHa's and a LoKr's is alpha / r (peft/tuners/loha/layer.py,
+lokr/layer.py), also where both factors of a LoKr are whole: PEFT alone counts alpha there.
 """
 
 from __future__ import annotations
@@ -17,9 +18,22 @@ from typing import Any, Final
 from wuliart_lora.alpha import check_alpha, read_number
 from wuliart_lora.errors import LoraError, shown, shown_value
 from wuliart_lora.keys import strip_wrappers
+from wuliart_lora.module_shapes import LOHA, LOKR, LORA, Form
 
-_DEFAULT_ALPHA: Final = 8
-"""LoraConfig's default of `lora_alpha`."""
+_METHODS: Final = {method.upper(): method for method in (LORA, LOHA, LOKR)}
+"""By peft_type."""
+
+_ALPHAS: Final = {LORA: "lora_alpha", LOHA: "alpha", LOKR: "alpha"}
+"""The methods that are read -> the field with their alpha."""
+
+_DEFAULT: Final = 8
+"""The default of these fields, and of `r`."""
+
+_HARMLESS: Final = {
+    LORA: "use_rslora", LOHA: "use_effective_conv2d", LOKR: "use_effective_conv2d",
+}  # fmt: skip
+"""The one `use_` field of each method that is no other formula: rsLoRA is read, and the other one
+concerns convolutions, of which this model has none."""
 
 _OTHER_FORMULAS: Final = (
     "use_dora",
@@ -37,10 +51,10 @@ _OTHER_FORMULAS: Final = (
     "target_parameters",
     "trainable_token_indices",
 )
-"""Fields of LoraConfig that, when set, make the product something else than scale * B A."""
+"""Fields that, when set, make the product something else than the scale times the factors' own."""
 
 METHOD_FIELDS: Final = ("peft_type", "bias", "init_lora_weights", *_OTHER_FORMULAS)
-"""Fields of LoraConfig that `check_plain_lora` looks at."""
+"""Fields of LoraConfig that `check_method` looks at."""
 
 _PLAIN_INITIALISATIONS: Final = (
     None, True, False, "true", "false", "gaussian", "eva", "orthogonal",
@@ -73,7 +87,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
-    """The fields of a plain LoRA's configuration that decide the scale."""
+    """The fields of a configuration that decide the scale."""
 
     source: str
     """Origin of the configuration, as error messages name it."""
@@ -83,16 +97,32 @@ class PeftConfig:
     rank_pattern: Pattern
     alpha_pattern: Pattern
     rank_stabilised: bool
+    method: str | None = None
+    """`LORA`, `LOHA` or `LOKR`; None if it is not written."""
 
-    def scale(self, module: str, rank: int) -> float:
-        """Returns the scale of `module`, whose factors have `rank`.
+    def scale(self, module: str, form: Form) -> float | None:
+        """Returns the scale of `module`; None if it has none.
 
         Raises:
-            LoraError: the configuration gives the module another rank, or alpha is out of range.
+            LoraError: the configuration gives the module another method or rank, or alpha is out
+                of range.
         """
+        if form.method is None:
+            return None
+        if self.method not in (None, form.method):
+            raise LoraError(
+                f"{self.source} says that this is a {self.method} and the file holds "
+                f"{form.method} factors at {module}; export the LoRA again, with its own "
+                "configuration"
+            )
         given = self.rank_pattern.get(module)
         given = self.rank if given is None else given
-        if given is not None and given != rank:
+        rank = form.factor
+        if not rank:
+            if self.method != LOKR:
+                return None
+            rank = _DEFAULT if given is None else int(given)
+        if given is not None and (given != rank or rank < 1):
             raise LoraError(
                 f"{self.source} gives rank {given:g} for {module} and its weights have rank "
                 f"{rank}; export the LoRA again"
@@ -103,52 +133,62 @@ class PeftConfig:
 
 
 def read_peft_config(config: Mapping[str, Any], source: str) -> PeftConfig:
-    """Reads the fields of a LoraConfig that decide the scale.
+    """Reads the fields of a configuration that decide the scale.
 
     Args:
-        config: its fields. Missing ones have LoraConfig's defaults, except for the rank.
+        config: its fields. Missing ones have the defaults of their class, except for the rank.
         source: where it is written, as an error names it.
 
     Raises:
-        LoraError: a field is unreadable, or belongs to another method than plain LoRA.
+        LoraError: a field is unreadable, or belongs to another method.
     """
-    check_plain_lora(config, source)
-    alpha = _number(config, "lora_alpha", source)
+    method = check_method(config, source, tuple(_METHODS.values()))
+    alpha = _number(config, _ALPHAS[method or LORA], source)
     return PeftConfig(
         source,
         rank=_number(config, "r", source),
-        alpha=_DEFAULT_ALPHA if alpha is None else alpha,
+        alpha=_DEFAULT if alpha is None else alpha,
         rank_pattern=_pattern(config, "rank_pattern", source),
         alpha_pattern=_pattern(config, "alpha_pattern", source),
         rank_stabilised=_is_true(config, "use_rslora", source),
+        method=method,
     )
 
 
-def check_plain_lora(config: Mapping[str, Any], source: str) -> None:
-    """Raises `LoraError` if fields of a LoraConfig belong to another method than plain LoRA.
+def check_method(
+    config: Mapping[str, Any], source: str, accepted: tuple[str, ...] = (LORA,)
+) -> str | None:
+    """Checks the fields of a configuration that say what is done with the factors.
 
     Args:
         config: the fields, as far as they are there.
         source: where they are written, as an error names it.
+        accepted: the methods that may be meant.
+
+    Returns:
+        The method; None if it is not written, as in configurations of LoRAs only.
+
+    Raises:
+        LoraError: a field belongs to another method.
     """
     kind = config.get("peft_type")
-    plain = isinstance(kind, str) and kind.rpartition(".")[2].upper() == "LORA"
-    if kind is not None and not plain:
+    method = _METHODS.get(kind.rpartition(".")[2].upper()) if isinstance(kind, str) else None
+    if kind is not None and method not in accepted:
         raise LoraError(
-            f"{source} says that this is {shown_value(kind)}, and only plain LoRA (A and B "
-            "matrices) is understood; merge it into a plain LoRA"
+            f"{source} says that this is {shown_value(kind)}, and only {' or '.join(accepted)} "
+            "can stand there; merge it into a plain LoRA"
         )
     for field, value in config.items():
-        known = field in _OTHER_FORMULAS
-        if (known or (field.startswith("use_") and field != "use_rslora")) and is_set(value):
+        other = field.startswith("use_") and field != _HARMLESS[method or LORA]
+        if (field in _OTHER_FORMULAS or other) and is_set(value):
             raise LoraError(
-                f"{source} sets {shown(field)}, and only plain LoRA (A and B matrices) is "
-                "understood; merge it into a plain LoRA"
+                f"{source} sets {shown(field)}, which is not understood: only the method's plain "
+                "formula is; merge it into a plain LoRA"
             )
     if is_set(bias := config.get("bias")):
         raise LoraError(
-            f"{source} sets bias to {shown_value(bias)}, which changes biases too, and only "
-            "plain LoRA (A and B matrices) is understood; train it with bias none"
+            f"{source} sets bias to {shown_value(bias)}, which changes biases too; "
+            "train it with bias none"
         )
     started = config.get("init_lora_weights")
     if (started.lower() if isinstance(started, str) else started) not in _PLAIN_INITIALISATIONS:
@@ -157,6 +197,7 @@ def check_plain_lora(config: Mapping[str, Any], source: str) -> None:
             "changes the base weights too; convert it to a plain LoRA with peft's "
             "path_initial_model_for_weight_conversion"
         )
+    return method
 
 
 def is_set(value: object) -> bool:

@@ -1,7 +1,7 @@
 """Why a tensor's name makes a file unusable, as sentences for users.
 
-Other methods than LoRA and LoHa are refused by their names: what they do to the weights is not a
-sum of low-rank products alone, or is not read here, and without it the image would be wrong.
+Other methods than LoRA, LoHa and LoKr are refused by their names: what they do to the weights is
+not a sum of such products, or is not read here, and without it the image would be wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ TIMESTEP_EMBEDDING: Final = Problem(
     "changes of the timestep embedding", "this server has folded the timestep embedding into tables"
 )
 
-_UNDERSTOOD: Final = "only LoRA (A and B matrices) and LoHa (four hada matrices) are understood"
+WHOLE_DIFFERENCES: Final = Problem(
+    "full weight differences",
+    "a slot holds low-rank and Kronecker products, not matrices as large as the model's own",
+)
+CHANGED_NORMS: Final = Problem(
+    "changes of a norm other than .diff", "a norm's weight has no product that could change it"
+)
+
+_UNDERSTOOD: Final = (
+    "only LoRA (A and B matrices), LoHa (hada matrices) and LoKr (lokr matrices) are understood"
+)
 
 _METHODS: Final = tuple(
     (re.compile(rf"\.(?:{tail})(?:\.|$)"), Problem(what, why))
@@ -36,11 +46,10 @@ _METHODS: Final = tuple(
             "a DoRA rescales the model's own weights, which an adapter in a slot cannot",
         ),
         (
-            r"hada_t\d",
-            "LoHa factors in Tucker form",
+            r"(?:hada|lokr)_t\d",
+            "factors in Tucker form",
             "these belong to convolutions, of which this model has none",
         ),
-        (r"lokr_\w+", "LoKr factors", _UNDERSTOOD),
         (
             r"boft_\w+",
             "BOFT rotations",
@@ -62,7 +71,7 @@ _METHODS: Final = tuple(
             _UNDERSTOOD,
         ),
         ("lora_embedding_[AB]", "embedding factors", _UNDERSTOOD),
-        ("diff|diff_b|set_weight", "full weight differences", _UNDERSTOOD),
+        ("set_weight", "whole weights", _UNDERSTOOD),
         ("lora_mid", "convolution factors", _UNDERSTOOD),
     )
 )

@@ -1,8 +1,9 @@
 """The scale of each module of an adapter, from all places where a file or its sidecar gives it.
 
 A module's product is multiplied by alpha / rank, and by 1 where no alpha is written: the convention
-of diffusers and PEFT. Alpha is written in `.alpha` tensors, in the header (`header_config`), or in
-adapter_config.json beside the file (`sidecar`). All places that give a module's scale must agree,
+of diffusers and PEFT. (A LoKr of two whole factors has no rank; see `lokr`.) Alpha is written in
+`.alpha` tensors, in the header (`header_config`), or in adapter_config.json beside the file
+(`sidecar`). All places that give a module's scale must agree,
 or the file is refused and the error names both.
 
 kohya's `ss_network_alpha` needs a rule of its own. It is a note about the training: the trainer
@@ -32,6 +33,7 @@ from wuliart_lora.errors import LoraError
 from wuliart_lora.header_config import KOHYA_ALPHA, read_header_config
 from wuliart_lora.header_fields import HeaderField, HeaderFields
 from wuliart_lora.keys import Role, is_flat
+from wuliart_lora.module_shapes import Form
 from wuliart_lora.peft_config import Pattern, PeftConfig
 from wuliart_lora.sidecar import read_sidecar
 
@@ -64,7 +66,7 @@ class Strength(NamedTuple):
 def read_strength(
     metadata: Mapping[str, str],
     named: Mapping[str, Mapping[Role, str]],
-    ranks: Mapping[str, int],
+    forms: Mapping[str, Form],
     config: Mapping[str, Any] | None,
 ) -> Strength:
     """Reads the scale of each module from the header and the sidecar.
@@ -72,7 +74,7 @@ def read_strength(
     Args:
         metadata: the header's.
         named: module path -> role -> the file's name of the tensor.
-        ranks: module path -> rank of its factors.
+        forms: module path -> what its tensors are.
         config: the fields of adapter_config.json, None if there is none.
 
     Raises:
@@ -82,16 +84,20 @@ def read_strength(
     sources = read_header_config(fields)
     if config is not None:
         sources.append(read_sidecar(config))
+    ranks = {module: form.factor for module, form in forms.items() if form.factor}
+    if not ranks:
+        return Strength(_agreed(sources, forms), None)
+    named = {module: named[module] for module in ranks}
     note = fields.one(KOHYA_ALPHA)
     noted = None if note is None or note.value.strip().lower() == _DYNAMIC else note.number()
     if note is None or noted is None:
-        return Strength(_agreed(sources, ranks), None)
+        return Strength(_agreed(sources, forms), None)
     if any(Role.ALPHA in roles for roles in named.values()):
-        return Strength(_agreed(sources, ranks), noted)
+        return Strength(_agreed(sources, forms), noted)
     if _counts(note, noted, fields, named, ranks, alone=not sources):
         alpha = check_alpha(noted, note.source)
         sources.append(PeftConfig(note.source, None, alpha, Pattern({}), Pattern({}), False))
-    return Strength(_agreed(sources, ranks), None)
+    return Strength(_agreed(sources, forms), None)
 
 
 def agree(first: Stated, second: Stated, module: str) -> float:
@@ -121,11 +127,13 @@ def check_noted_alpha(noted: float, found: Iterable[tuple[float, int]]) -> None:
         )
 
 
-def _agreed(sources: list[PeftConfig], ranks: Mapping[str, int]) -> dict[str, Stated]:
+def _agreed(sources: list[PeftConfig], forms: Mapping[str, Form]) -> dict[str, Stated]:
     scales: dict[str, Stated] = {}
     for source in sources:
-        for module, rank in ranks.items():
-            stated = Stated(source.scale(module, rank), source.source)
+        for module, form in forms.items():
+            if (scale := source.scale(module, form)) is None:
+                continue
+            stated = Stated(scale, source.source)
             agree(scales.setdefault(module, stated), stated, module)
     return scales
 

@@ -1,22 +1,36 @@
 """Packs an adapter into the bytes of one slot, as the slot's layout says.
 
 Packing stacks and transposes factors, pads them to one rank, rounds them to the slot's element
-type, and turns factors of timestep-only layers into rows of their tables.
+type, and turns what changes timestep-only layers into rows of their tables.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from wuliart_lora import LoraAdapter, LoraError, LoraFactors
-from wuliart_lora.slot_layout import DeltaSite, LowRankSite, SegmentLayout
+from wuliart_lora import LoraAdapter, LoraError, LoraPlan
+from wuliart_lora.keys import Role
+from wuliart_lora.slot_layout import (
+    DeltaSite,
+    KroneckerShapes,
+    LowRankSite,
+    Packing,
+    SegmentLayout,
+    VectorSite,
+)
 from wuliart_lora.threads import in_threads
 
 Float32Array = npt.NDArray[np.float32]
+
+_MOST_RANK: Final = 1024
+"""Largest `--max-rank` that is advised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +38,96 @@ class SlotImage:
     """The content of a slot, and what the server needs to read it.
 
     `data` is uint8 [written_bytes]: the slot from its first byte to the end of its last region.
-    `packed_rank` is the rank of every low-rank region, `sites` are the layout's sites the adapter
-    acts on, in the layout's order.
-    `checksum` is the XXH3-128 of `data`, 16 bytes big endian.
+    `packed_rank` is the rank of every low-rank region, 0 without any. `sites` are the layout's
+    sites the adapter acts on, in the layout's order, `kronecker` the modules with a product of
+    their own. `checksum` is the XXH3-128 of `data`, 16 bytes big endian.
     """
 
     data: npt.NDArray[np.uint8]
     packed_rank: int
     sites: tuple[str, ...]
+    kronecker: KroneckerShapes
     checksum: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What an adapter's slot holds."""
+
+    rank: int
+    sites: tuple[str, ...]
+    kronecker: KroneckerShapes
+    packing: Packing
+
+
 def module_shapes(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
-    """Returns module path -> (in_features, out_features) of every module in the layout."""
+    """Returns module path -> (in_features, out_features) of every linear layer in the layout."""
     width = layout.parameters.width
     return {
         module: (site.in_features if isinstance(site, LowRankSite) else width, site.out_features)
         for module, (site, _) in layout.modules.items()
     }
+
+
+def norm_features(layout: SegmentLayout) -> dict[str, int]:
+    """Returns module path -> features of every norm in the layout."""
+    return {module: site.features for module, site in layout.norms.items()}
+
+
+def check_capacity(plan: LoraPlan, layout: SegmentLayout) -> None:
+    """Checks that an adapter fits a slot, before its data is read.
+
+    Low-rank factors of at most the layout's rank always do. The factors of Kronecker products may
+    be of any size.
+
+    Raises:
+        LoraError: it needs more than a slot; with the `--max-rank` of a server that can hold it.
+    """
+    named = plan.names.modules
+    kronecker = {m: form.kronecker for m, form in plan.forms.items() if form.kronecker}
+    needed = _contents(
+        layout,
+        plan.rank,
+        factors=[module for module, form in plan.forms.items() if form.rank],
+        kronecker=kronecker,
+        vectors=[m for m, roles in named.items() if Role.DIFF_B in roles or Role.DIFF in roles],
+    ).packing.nbytes
+    if needed <= layout.slot_bytes:
+        return
+    ranks = range(layout.parameters.max_rank + 1, _MOST_RANK + 1)
+
+    def slot_bytes(rank: int) -> int:
+        return SegmentLayout(replace(layout.parameters, max_rank=rank)).slot_bytes
+
+    enough = bisect_left(ranks, needed, key=slot_bytes)
+    advice = f"start it with --max-rank {ranks[enough]}, or " if enough < len(ranks) else ""
+    raise LoraError(
+        f"its factors take {needed:,} bytes and a slot of this server holds {layout.slot_bytes:,}; "
+        f"{advice}train the LoKr with a factor that makes its two matrices more alike in size"
+    )
+
+
+def _contents(
+    layout: SegmentLayout,
+    rank: int,
+    *,
+    factors: Collection[str],
+    kronecker: KroneckerShapes,
+    vectors: Collection[str],
+) -> _Contents:
+    """Returns what a slot holds of an adapter of these modules."""
+    low_rank, changed = set(factors), {*factors, *kronecker, *vectors}
+    sites = (
+        *(s.name for s in layout.low_rank_sites.values() if not low_rank.isdisjoint(s.modules)),
+        *(s.name for s in layout.delta_sites.values() if s.module in changed),
+        *(s.name for s in layout.vector_sites.values() if not set(vectors).isdisjoint(s.modules)),
+    )
+    products = {
+        module: first
+        for module, first in kronecker.items()
+        if isinstance(layout.modules[module][0], LowRankSite)
+    }
+    return _Contents(rank, sites, products, layout.packing(rank, sites, products))
 
 
 def build_image(
@@ -50,7 +136,7 @@ def build_image(
     """Packs an adapter.
 
     Args:
-        adapter: parsed against `module_shapes(layout)`.
+        adapter: parsed against `module_shapes(layout)` and `norm_features(layout)`.
         layout: of the slot.
         conditioning: silu(temb), the input of timestep-only layers: float32
             [modulation_rows, width].
@@ -65,79 +151,127 @@ def build_image(
             f"conditioning has shape {conditioning.shape}, the layout's is "
             f"{(parameters.modulation_rows, parameters.width)}"
         )
-    if not adapter.factors.keys() <= layout.modules.keys() or adapter.rank > parameters.max_rank:
+    linears = {*adapter.factors, *adapter.kronecker, *adapter.biases}
+    known = linears <= layout.modules.keys() and adapter.norms.keys() <= layout.norms.keys()
+    if not known or adapter.rank > parameters.max_rank:
         raise ValueError("the adapter was parsed against another layout")
-    rank = adapter.rank
-    low_rank = [
-        site
-        for site in layout.low_rank_sites.values()
-        if any(module in adapter.factors for module in site.modules)
-    ]
-    deltas = [site for site in layout.delta_sites.values() if site.module in adapter.factors]
-    sites = (*(site.name for site in low_rank), *(delta.name for delta in deltas))
-    packing = layout.packing(rank, sites)
+    contents = _contents(
+        layout,
+        adapter.rank,
+        factors=adapter.factors,
+        kronecker={module: stored.first_shape for module, stored in adapter.kronecker.items()},
+        vectors=[*adapter.biases, *adapter.norms],
+    )
+    packing = contents.packing
+    if packing.nbytes > layout.slot_bytes:
+        raise ValueError("the adapter does not fit a slot; see check_capacity")
     data = np.zeros(packing.nbytes, np.uint8)
-
-    def write(site: LowRankSite | DeltaSite) -> None:
-        offsets = packing.offsets[site.name]
-        if isinstance(site, LowRankSite):
-            shapes = layout.down_shape(site, rank), layout.up_shape(site, rank)
-            down, up = (
-                _region(data, layout, offset, shape)
-                for offset, shape in zip(offsets, shapes, strict=True)
-            )
-            _write_products(down.reshape(-1, rank, site.in_features), up, layout, site, adapter)
-            return
-        table = _table(adapter.factors[site.module], conditioning, site.module)
-        region = _region(data, layout, offsets[0], layout.delta_shape(site))
-        region[...] = _encode(table, layout, site.module)
-
-    used: list[LowRankSite | DeltaSite] = [*low_rank, *deltas]
-    in_threads(write, used)
-    return SlotImage(data, rank, sites, xxhash.xxh3_128(data.data).digest())
+    writer = _Writer(data, adapter, layout, contents, conditioning)
+    in_threads(writer.site, contents.sites)
+    in_threads(writer.product, contents.kronecker)
+    checksum = xxhash.xxh3_128(data.data).digest()
+    return SlotImage(data, contents.rank, contents.sites, contents.kronecker, checksum)
 
 
-def _write_products(
-    down: npt.NDArray[np.generic],
-    up: npt.NDArray[np.generic],
-    layout: SegmentLayout,
-    site: LowRankSite,
-    adapter: LoraAdapter,
-) -> None:
-    """Writes a site's factors to `down` [parts, rank, in] and `up` [parts, rank, out]."""
-    for part, module in enumerate(site.modules):
-        # Parts that the adapter does not act on, and rows beyond a module's own rank, stay zero.
-        if module not in adapter.factors:
-            continue
-        if layout.parameters.dtype == "bfloat16" and (bits := adapter.factors.bfloat16(module)):
-            down[part, : len(bits.down)], up[part, : len(bits.down)] = bits.down, bits.up.T
-            continue
-        factors = adapter.factors[module]
-        down[part, : factors.rank] = _encode(factors.down, layout, module)
-        up[part, : factors.rank] = _encode(factors.up, layout, module).T
+class _Writer:
+    """Writes the regions of an adapter, each independently of the others.
 
-
-def _table(factors: LoraFactors, conditioning: Float32Array, module: str) -> Float32Array:
-    """Returns the adapter's addition to the layer's output, by row of `conditioning`.
-
-    Float32 [rows, out].
+    Args:
+        data: of the slot, zeros.
+        adapter: the adapter.
+        layout: of the slot.
+        contents: what lies where.
+        conditioning: see `build_image`.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        table = ((conditioning @ factors.down.T) @ factors.up.T).astype(np.float32, copy=False)
-    if not np.isfinite(table).all():
-        raise LoraError(
-            f"what the LoRA adds to {module} exceeds the range of float32; the LoRA is damaged"
-        )
-    return table
 
+    def __init__(
+        self,
+        data: npt.NDArray[np.uint8],
+        adapter: LoraAdapter,
+        layout: SegmentLayout,
+        contents: _Contents,
+        conditioning: Float32Array,
+    ) -> None:
+        self._data = data
+        self._adapter = adapter
+        self._layout = layout
+        self._contents = contents
+        self._conditioning = conditioning
 
-def _region(
-    data: npt.NDArray[np.uint8], layout: SegmentLayout, offset: int, shape: tuple[int, ...]
-) -> npt.NDArray[np.generic]:
-    """Returns a writable view of one region in the slot's element type (bfloat16 as uint16)."""
-    count = int(np.prod(shape))
-    element = np.dtype("<f4" if layout.parameters.dtype == "float32" else "<u2")
-    return data[offset : offset + count * element.itemsize].view(element).reshape(shape)
+    def site(self, name: str) -> None:
+        """Writes the regions of one site."""
+        layout, rank = self._layout, self._contents.rank
+        offsets = self._contents.packing.offsets[name]
+        if (site := layout.low_rank_sites.get(name)) is not None:
+            shapes = layout.down_shape(site, rank), layout.up_shape(site, rank)
+            down, up = map(self._region, offsets, shapes)
+            self._write_factors(down.reshape(-1, rank, site.in_features), up, site)
+        elif (delta := layout.delta_sites.get(name)) is not None:
+            region = self._region(offsets[0], layout.delta_shape(delta))
+            region[...] = _encode(self._table(delta), layout, delta.module)
+        else:
+            vector = layout.vector_sites[name]
+            self._write_vectors(self._region(offsets[0], layout.vector_shape(vector)), vector)
+
+    def product(self, module: str) -> None:
+        """Writes the factors of one module's Kronecker product."""
+        factors = self._adapter.kronecker[module].widened()
+        for offset, values in zip(self._contents.packing.kronecker[module], factors, strict=True):
+            self._region(offset, values.shape)[...] = _encode(values, self._layout, module)
+
+    def _region(self, offset: int, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
+        """Returns a writable view of a region in the slot's element type (bfloat16 as uint16)."""
+        element = np.dtype("<f4" if self._layout.parameters.dtype == "float32" else "<u2")
+        end = offset + int(np.prod(shape)) * element.itemsize
+        return self._data[offset:end].view(element).reshape(shape)
+
+    def _write_factors(
+        self, down: npt.NDArray[np.generic], up: npt.NDArray[np.generic], site: LowRankSite
+    ) -> None:
+        """Writes a site's factors to `down` [parts, rank, in] and `up` [parts, rank, out]."""
+        adapter, layout = self._adapter, self._layout
+        for part, module in enumerate(site.modules):
+            # Parts that the adapter does not act on, and rows beyond a module's own rank, stay
+            # zero.
+            if module not in adapter.factors:
+                continue
+            half = layout.parameters.dtype == "bfloat16"
+            if half and (bits := adapter.factors.bfloat16(module)):
+                down[part, : len(bits.down)], up[part, : len(bits.down)] = bits.down, bits.up.T
+                continue
+            factors = adapter.factors[module]
+            down[part, : factors.rank] = _encode(factors.down, layout, module)
+            up[part, : factors.rank] = _encode(factors.up, layout, module).T
+
+    def _write_vectors(self, region: npt.NDArray[np.generic], site: VectorSite) -> None:
+        """Writes a site's vectors to `region` [parts * features]; absent ones stay zero."""
+        for module, part in zip(site.modules, region.reshape(len(site.modules), -1), strict=True):
+            added = self._adapter.biases.get(module, self._adapter.norms.get(module))
+            if added is not None:
+                part[...] = _encode(added, self._layout, module)
+
+    def _table(self, site: DeltaSite) -> Float32Array:
+        """Returns the adapter's addition to a layer's output, by row of the conditioning.
+
+        Float32 [rows, out].
+        """
+        module, x = site.module, self._conditioning
+        table = np.zeros((len(x), site.out_features), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if module in self._adapter.factors:
+                factors = self._adapter.factors[module]
+                table += (x @ factors.down.T) @ factors.up.T
+            if module in self._adapter.kronecker:
+                first, second = self._adapter.kronecker[module].widened()
+                matrices = x.reshape(len(x), first.shape[1], second.shape[1])
+                table += (first @ matrices @ second.T).reshape(table.shape)
+            if module in self._adapter.biases:
+                table += self._adapter.biases[module]
+        if not np.isfinite(table).all():
+            raise LoraError(
+                f"what the LoRA adds to {module} exceeds the range of float32; the LoRA is damaged"
+            )
+        return table
 
 
 def _encode(values: Float32Array, layout: SegmentLayout, module: str) -> npt.NDArray[np.generic]:

@@ -3,7 +3,7 @@
 Server and manager derive the same table from the same `LayoutParameters`, and compare its hash
 when the manager attaches.
 
-A slot holds two kinds of regions:
+A slot holds four kinds of regions:
 
 * A `LowRankSite` is one matrix product of the model. It holds `down`, the A matrices of the
   modules fused into that product stacked to `[parts * r, in_features]`, and `up`, their B
@@ -12,11 +12,16 @@ A slot holds two kinds of regions:
       y_p = W_p x + weight * (x @ down_p.T) @ up_p
 
   `r` is the adapter's packed rank, at most `max_rank`. alpha / rank is folded into `up`.
+* A module of such a site may have a Kronecker product instead: w1 `[a, b]`, with the scale folded
+  in, and w2 `[out_features / a, in_features / b]`. Its change of W, the Kronecker product of the
+  two, is never stored. `(a, b)` is the writer's choice and part of what it commits.
 * A `DeltaSite` is a linear layer that reads the timestep alone, so its outputs are a table with
   one row per timestep. It holds what the adapter adds to that table: `[rows, out_features]`.
+* A `VectorSite` is a bias or a norm's weight. It holds what the adapter adds: `[parts * features]`.
 
-The regions of the sites that an adapter acts on lie densely, one after another, so that a small
-adapter is few bytes to write, to hash and to copy. A slot can hold all sites at `max_rank`.
+The regions of an adapter lie densely, one after another, so that a small adapter is few bytes to
+write, to hash and to copy. A slot can hold all sites at `max_rank`, with all vectors. Kronecker
+products have no room of their own: they take that of low-rank factors, which need more.
 """
 
 from __future__ import annotations
@@ -28,66 +33,40 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+from wuliart_lora.slot_sites import (
+    DTYPE_BYTES,
+    DeltaSite,
+    LayoutParameters,
+    LowRankSite,
+    VectorSite,
+    delta_sites,
+    low_rank_sites,
+    vector_sites,
+)
+
+__all__ = [
+    "NO_PRODUCTS",
+    "REGION_ALIGNMENT",
+    "SLOT_ALIGNMENT",
+    "DeltaSite",
+    "KroneckerShapes",
+    "LayoutParameters",
+    "LowRankSite",
+    "Packing",
+    "SegmentLayout",
+    "VectorSite",
+]
+
 REGION_ALIGNMENT: Final = 256
 """Bytes; the alignment that CUDA's vectorised loads and cuBLAS prefer."""
 
 SLOT_ALIGNMENT: Final = 2 << 20
 """Bytes; the granularity of CUDA's physical allocations."""
 
-DTYPE_BYTES: Final = {"float32": 4, "bfloat16": 2}
+KroneckerShapes = Mapping[str, tuple[int, int]]
+"""Module path -> rows and columns of w1."""
 
-MAX_BLOCKS: Final = 1_000
-MAX_FEATURES: Final = 1 << 17
-"""Largest input or output of a product. Both bounds are far beyond any model; without them, a wrong
-number from the other process would use memory before the hashes could be compared."""
-
-MODULATION_SHARES: Final = 6
-"""shift, scale and gate, for attention and for the feed-forward layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutParameters:
-    """All that a slot's layout depends on; the fields of the message of the same name."""
-
-    blocks: int
-    width: int
-    mlp_width: int
-    image_features: int
-    output_features: int
-    text_features: int
-    modulation_rows: int
-    max_rank: int
-    dtype: str
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPE_BYTES:
-            raise ValueError(f"slot dtype must be one of {sorted(DTYPE_BYTES)}, not {self.dtype!r}")
-        for name in self.__slots__:
-            value = getattr(self, name)
-            most = MAX_BLOCKS if name == "blocks" else MAX_FEATURES
-            if isinstance(value, int) and not 1 <= value <= most:
-                raise ValueError(f"layout parameter {name} must be from 1 to {most}, not {value}")
-
-
-@dataclass(frozen=True, slots=True)
-class LowRankSite:
-    """One matrix product that adapters add a low-rank product to."""
-
-    name: str
-    modules: tuple[str, ...]
-    """Module paths in the diffusers transformer, one per part, in the order they are fused."""
-    in_features: int
-    out_features: int
-    """Output features of each part."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaSite:
-    """One timestep-only linear layer that adapters add a table to."""
-
-    name: str
-    module: str
-    out_features: int
+NO_PRODUCTS: Final[KroneckerShapes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +74,12 @@ class Packing:
     """The offsets of one adapter's tensors."""
 
     offsets: Mapping[str, tuple[int, ...]]
-    """Site -> offsets of its tensors from the start of the slot: `down` and `up`, or the table.
-    In the order of `SegmentLayout`'s sites."""
+    """Site -> offsets of its tensors from the start of the slot: `down` and `up`, or the table, or
+    the vector. In the order of `SegmentLayout`'s sites."""
+    kronecker: Mapping[str, tuple[int, int]]
+    """Module path -> offsets of w1 and w2, in the order of `SegmentLayout.modules`."""
     nbytes: int
     """Bytes up to the end of the last tensor."""
-
-
-def _block_products(n: int, p: LayoutParameters) -> list[tuple[str, tuple[str, ...], int, int]]:
-    """Returns (site, modules, in, out) of block n's products, in the order they run."""
-    path, d, m = f"transformer_blocks.{n}", p.width, p.mlp_width
-    attn = f"{path}.attn"
-    qkv = tuple(f"{attn}.{x}" for x in ("to_q", "to_k", "to_v"))
-    add_qkv = tuple(f"{attn}.{x}" for x in ("add_q_proj", "add_k_proj", "add_v_proj"))
-    return [
-        (f"block{n}.img_qkv", qkv, d, d),
-        (f"block{n}.txt_qkv", add_qkv, d, d),
-        (f"block{n}.img_out", (f"{attn}.to_out.0",), d, d),
-        (f"block{n}.txt_out", (f"{attn}.to_add_out",), d, d),
-        (f"block{n}.img_mlp_up", (f"{path}.img_mlp.net.0.proj",), d, m),
-        (f"block{n}.img_mlp_down", (f"{path}.img_mlp.net.2",), m, d),
-        (f"block{n}.txt_mlp_up", (f"{path}.txt_mlp.net.0.proj",), d, m),
-        (f"block{n}.txt_mlp_down", (f"{path}.txt_mlp.net.2",), m, d),
-    ]
 
 
 def _align(offset: int, to: int) -> int:
@@ -129,34 +92,19 @@ class SegmentLayout:
     def __init__(self, parameters: LayoutParameters) -> None:
         p = self.parameters = parameters
         self.element_bytes = DTYPE_BYTES[p.dtype]
-        low_rank: dict[str, LowRankSite] = {}
-        deltas: dict[str, DeltaSite] = {}
-        products = [
-            ("img_in", ("img_in",), p.image_features, p.width),
-            ("txt_in", ("txt_in",), p.text_features, p.width),
-            *(product for n in range(p.blocks) for product in _block_products(n, p)),
-            ("proj_out", ("proj_out",), p.width, p.output_features),
-        ]
-        for name, modules, in_features, out_features in products:
-            low_rank[name] = LowRankSite(name, modules, in_features, out_features)
+        self.low_rank_sites = {site.name: site for site in low_rank_sites(p)}
+        self.delta_sites = {site.name: site for site in delta_sites(p)}
+        self.vector_sites = {site.name: site for site in vector_sites(p)}
+        self.slot_bytes = _align(self.packing(p.max_rank, self.sites).nbytes, SLOT_ALIGNMENT)
 
-        tables = [
-            (f"block{n}.{stream}_mod", f"transformer_blocks.{n}.{stream}_mod.1", MODULATION_SHARES)
-            for n in range(p.blocks)
-            for stream in ("img", "txt")
-        ]
-        tables.append(("norm_out", "norm_out.linear", 2))
-        for name, module, shares in tables:
-            deltas[name] = DeltaSite(name, module, shares * p.width)
-
-        self.low_rank_sites = low_rank
-        self.delta_sites = deltas
-        whole = self.packing(p.max_rank, (*low_rank, *deltas))
-        self.slot_bytes = _align(whole.nbytes, SLOT_ALIGNMENT)
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of all sites, in the order in which they lie in a slot."""
+        return (*self.low_rank_sites, *self.delta_sites, *self.vector_sites)
 
     @cached_property
     def modules(self) -> dict[str, tuple[LowRankSite | DeltaSite, int]]:
-        """Module path in the diffusers transformer -> (its site, its part within the site)."""
+        """Path of a linear layer in the diffusers transformer -> (its site, its part there)."""
         table: dict[str, tuple[LowRankSite | DeltaSite, int]] = {}
         for site in self.low_rank_sites.values():
             for part, module in enumerate(site.modules):
@@ -164,6 +112,15 @@ class SegmentLayout:
         for delta in self.delta_sites.values():
             table[delta.module] = (delta, 0)
         return table
+
+    @cached_property
+    def norms(self) -> dict[str, VectorSite]:
+        """Path of a norm with weights in the diffusers transformer -> its site."""
+        return {
+            site.modules[0]: site
+            for site in self.vector_sites.values()
+            if site.modules[0] not in self.modules
+        }
 
     def down_shape(self, site: LowRankSite, rank: int) -> tuple[int, int]:
         """Returns the shape of the site's stacked A matrices, packed for `rank`."""
@@ -177,18 +134,48 @@ class SegmentLayout:
         """Returns the shape of the site's table."""
         return self.parameters.modulation_rows, site.out_features
 
-    def packing(self, rank: int, sites: Iterable[str]) -> Packing:
-        """Returns the offsets of an adapter that acts on these sites, packed for `rank`.
+    def vector_shape(self, site: VectorSite) -> tuple[int]:
+        """Returns the shape of the site's vectors, one after another."""
+        return (len(site.modules) * site.features,)
+
+    def kronecker_shapes(
+        self, module: str, first: tuple[int, int]
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Returns the shapes of w1 and w2 of a module whose w1 has the shape `first`.
 
         Raises:
-            ValueError: the rank or a site does not belong to this layout.
+            ValueError: there is no such product, or no w2 completes w1 to the module's matrix.
         """
-        if not 1 <= rank <= self.parameters.max_rank:
-            raise ValueError(f"rank {rank} is outside 1..{self.parameters.max_rank}")
+        site, _ = self.modules.get(module, (None, 0))
+        if not isinstance(site, LowRankSite):
+            raise ValueError(f"the layout has no product {module!r}")
+        (rows, columns), (outer, inner) = first, (site.out_features, site.in_features)
+        if rows < 1 or columns < 1 or outer % rows or inner % columns:
+            raise ValueError(
+                f"a Kronecker factor of {module} is [{rows}, {columns}], which does not divide "
+                f"[{outer}, {inner}]"
+            )
+        return (rows, columns), (outer // rows, inner // columns)
+
+    def packing(
+        self, rank: int, sites: Iterable[str], kronecker: KroneckerShapes = NO_PRODUCTS
+    ) -> Packing:
+        """Returns the offsets of an adapter.
+
+        Args:
+            rank: that low-rank sites are packed for; 0 if there are none.
+            sites: the sites that the adapter acts on by other means than Kronecker products.
+            kronecker: modules that the adapter acts on by Kronecker products.
+
+        Raises:
+            ValueError: an argument does not belong to this layout.
+        """
         named = set(sites)
-        if unknown := named - self.low_rank_sites.keys() - self.delta_sites.keys():
+        if unknown := named.difference(self.sites):
             raise ValueError(f"the layout has no site {min(unknown)!r}")
-        offsets: dict[str, tuple[int, ...]] = {}
+        least = 1 if named & self.low_rank_sites.keys() else 0
+        if not least <= rank <= self.parameters.max_rank:
+            raise ValueError(f"rank {rank} is outside {least}..{self.parameters.max_rank}")
         offset = end = 0
 
         def take(shape: tuple[int, ...]) -> int:
@@ -198,6 +185,7 @@ class SegmentLayout:
             offset = _align(end, REGION_ALIGNMENT)
             return start
 
+        offsets: dict[str, tuple[int, ...]] = {}
         for name, site in self.low_rank_sites.items():
             if name in named:
                 down, up = self.down_shape(site, rank), self.up_shape(site, rank)
@@ -205,14 +193,25 @@ class SegmentLayout:
         for name, delta in self.delta_sites.items():
             if name in named:
                 offsets[name] = (take(self.delta_shape(delta)),)
-        return Packing(offsets, end)
+        for name, vector in self.vector_sites.items():
+            if name in named:
+                offsets[name] = (take(self.vector_shape(vector)),)
+        # Shapes are checked for every module that is named, also for those of no layout.
+        shapes = {m: self.kronecker_shapes(m, first) for m, first in kronecker.items()}
+        products = {
+            module: (take(shapes[module][0]), take(shapes[module][1]))
+            for module in self.modules
+            if module in shapes
+        }
+        return Packing(offsets, products, end)
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 over all names, shapes and packing rules; 64 hexadecimal digits."""
         digest = hashlib.sha256()
         digest.update(repr(self.parameters).encode())
-        for site in (*self.low_rank_sites.values(), *self.delta_sites.values()):
+        tables = (self.low_rank_sites, self.delta_sites, self.vector_sites)
+        for site in (site for table in tables for site in table.values()):
             digest.update(repr(site).encode())
         digest.update(f"{REGION_ALIGNMENT} {self.slot_bytes}".encode())
         return digest.hexdigest()

@@ -11,7 +11,7 @@ BENCHMARKS = {
     "adapters": "adapters folded in and beside the products, against peft; needs an H200",
     "swap": "LoRA files that change while images are generated, staged and direct; needs an H200",
     "stock": "stock diffusers with group offload in little memory",
-    "prepare": "memory and time of `wuliart-server prepare`; needs 45 GB of disk and no GPU",
+    "prepare": "memory and time of `wuliart-server prepare`; needs 45 to 60 GB of disk and no GPU",
     "quantized_blocks": "error of float8 weights block by block, embedded model, on a CPU",
     "projection": "times on an RTX 4090 computed from its published limits; measures nothing",
 }

@@ -1,8 +1,9 @@
 """The cost of adapters at Qwen-Image's real size, on one GPU, against stock diffusers with peft.
 
 `python -m benchmarks.full_size adapters [--out FILE]` measures a step without and with adapters on
-all linear layers, folded in and beside the products, switches between two adapters, and the same
-with peft in the same run. Prints a line per value, then one line of JSON. Needs an H200.
+all linear layers, folded in and beside the products, a LoKr of ai-toolkit's default, switches
+between two adapters, and the same with peft in the same run. Prints a line per value, then one line
+of JSON. Needs an H200.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ import torch
 from peft import LoraConfig
 
 from benchmarks.full_size.kernel_classes import breakdown, milliseconds
+from benchmarks.full_size.lokr import check_kernel, random_lokr
 from benchmarks.full_size.transformer_pair import TransformerPair
 from benchmarks.report import Report
 from inference_server.adapters.segment import AdapterSegment
+from inference_server.engine.loaded_model import slot_layout
 from inference_server.model.kernels import (
     triton_attention,
     triton_folding,
+    triton_kronecker,
     triton_norms,
     triton_ops,
 )
 from inference_server.model.kernels.low_rank import GatedAdapter
 from inference_server.model.transformer import ImageInputs
-from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 RANK = 64
 """Rank that the matrices have spare columns for; the server's default."""
@@ -36,10 +39,7 @@ RANK = 64
 
 def random_adapter(pair: TransformerPair, rank: int) -> GatedAdapter:
     """Returns a random adapter for every site of the slot layout."""
-    c = pair.config
-    shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
-    layout = SegmentLayout(LayoutParameters(*shape, len(pair.schedules.rows), rank, "bfloat16"))
-
+    layout = slot_layout(pair.config, pair.schedules, torch.bfloat16, rank)
     segment = AdapterSegment(layout, 1, pair.device)
     segment._arena.view(torch.bfloat16).normal_(0, 0.01)
     sites = (*layout.low_rank_sites, *layout.delta_sites)
@@ -48,7 +48,7 @@ def random_adapter(pair: TransformerPair, rank: int) -> GatedAdapter:
 
 def compiled() -> int:
     """Returns how many kernels Triton has compiled so far."""
-    modules = (triton_attention, triton_folding, triton_norms, triton_ops)
+    modules = (triton_attention, triton_folding, triton_kronecker, triton_norms, triton_ops)
     kernels = [k for m in modules for k in vars(m).values() if hasattr(k, "device_caches")]
     return sum(len(kernel.device_caches[0][0]) for kernel in kernels)
 
@@ -98,13 +98,25 @@ def ours(pair: TransformerPair, report: Report) -> None:
     folded = model.folded
     assert folded is not None
     report("a switch by itself, ms", wall(lambda n: folded.fold(turns[n % 2].adapters)))
-    both = milliseconds(lambda: (folded.fold([one]), folded.fold([other])))
-    report("a switch, device, ms", both / 2)
+    turned = milliseconds(lambda: (folded.fold([one]), folded.fold([other])))
+    report("a switch, device, ms", turned / 2)
     report("its tables, ms", wall(lambda _: pair.table.select(range(4), [one], torch.bfloat16)))
     report("tables without, ms", wall(lambda _: pair.table.select(range(4), [], torch.bfloat16)))
     report("kernels compiled by switching", compiled() - before)
     for name, value in breakdown(lambda: model.forward([adapted[0]])).items():
         report(f"with one of rank 16: {name}", value)
+    kronecker, both = image([random_lokr(pair)]), image([random_lokr(pair), one])
+    for name, adapted_image in (("a LoKr", kronecker), ("a LoKr and one of rank 16", both)):
+        taken = more(
+            lambda s=adapted_image: model.forward([s]),  # type: ignore[misc]
+            lambda: model.forward([plain]),
+        )
+        report(f"{name}, % more", taken)
+    report("a LoKr, step, ms", wall(lambda _: model.forward([kronecker])))
+    for name, value in breakdown(lambda: model.forward([kronecker])).items():
+        report(f"with a LoKr: {name}", value)
+    for name, value in check_kernel(pair.device).items():
+        report(f"kernel of a LoKr, {name}, relative", value)
     in_products = model.forward([adapted[0]])[0].float()
     model.folded = None
     for name, adapter in zip(names, adapted[:3], strict=True):

@@ -20,7 +20,7 @@ class _Weights:
     """A module's tensors as `VaeTensors`."""
 
     def __init__(self, module: Any) -> None:
-        self.folder = Path("random")
+        self.where = Path("random")
         self._state: dict[str, Tensor] = dict(module.state_dict())
 
     def __contains__(self, name: str) -> bool:

@@ -14,6 +14,7 @@ CLASSES = {
     "product": ("gemm", "cutlass", "nvjet", "xmma", "splitk", "cublas", "wgmma"),
     "norm": ("_norm_kernel",),
     "rotation": ("_norm_rotate",),
+    "kronecker": ("_kronecker_kernel",),
     "copy": ("memcpy", "memset", "copy"),
 }
 """Class -> parts of its kernels' names; the first match counts, the rest is elementwise."""

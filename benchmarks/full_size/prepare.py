@@ -2,7 +2,9 @@
 
 `python -m benchmarks.full_size prepare FOLDER` writes a stock checkpoint and a Turbo LoRA of the
 real shapes, as sparse files of zeros that occupy no disk space, prepares them in a process of its
-own, and prints a table and one line of JSON. Needs 45 GB of free disk in FOLDER and no GPU.
+own, and prints a table and one line of JSON. Needs 45 GB of free disk in FOLDER and no GPU. With
+`--form` it prepares single files with random content instead (`random_files`), which do occupy disk
+space: 30 GB more for scaled fp8.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from benchmarks.full_size.random_files import FORMS, write_models
 from benchmarks.full_size.random_model import QWEN_VL
 from benchmarks.report import Figure, print_table
 from inference_server.config import EMBEDDED_MODEL
 
 RANK = 64
+WEIGHTS = (".safetensors", ".gguf")
 SHARD_BYTES = 5_000_000_000
 
 
@@ -98,20 +102,37 @@ def main() -> None:
     """Writes the checkpoint, prepares it, reports, and removes the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    root: Path = parser.parse_args().folder
-    turbo = checkpoint(root / "stock")
-    out = root / "prepared"
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        help="single files with random content instead of the sparse folder",
+    )
+    parser.add_argument("--blocks", type=int, default=60, help="of the single file; default: all")
+    parser.add_argument("--layers", type=int, default=28, help="of the text encoder; default: all")
+    chosen = parser.parse_args()
+    root, out = chosen.folder, chosen.folder / "prepared"
+    if chosen.form is None:
+        turbo = checkpoint(root / "stock")
+        arguments = ["--model", str(root / "stock"), "--turbo-lora", str(turbo)]
+    else:
+        model, text, vae = write_models(root / "stock", chosen.form, chosen.blocks, chosen.layers)
+        arguments = ["--model", str(model), "--text-encoder", str(text), "--vae", str(vae)]
     began = time.perf_counter()
-    arguments = ["--model", str(root / "stock"), "--turbo-lora", str(turbo), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "inference_server", "prepare", *arguments], check=True)
+    command = [sys.executable, "-m", "inference_server", "prepare", *arguments, "--out", str(out)]
+    subprocess.run(command, check=True)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     size = sum(path.stat().st_size for path in out.rglob("*.safetensors")) / 1e9
-    read = sum(path.stat().st_size for path in (root / "stock").rglob("*.safetensors")) / 1e9
+    kept = (root / "stock").rglob("*.*")
+    read = sum(path.stat().st_size for path in kept if path.suffix in WEIGHTS) / 1e9
     shutil.rmtree(out)
     shutil.rmtree(root / "stock")
-    turbo.unlink()
-    note = f"{read:.1f} GB of sparse zeros to {size:.1f} GB in {seconds:.0f} s"
+    what = f"{read:.1f} GB of sparse zeros"
+    if chosen.form is None:
+        turbo.unlink()
+    else:
+        what = f"{chosen.form}, {chosen.blocks} blocks, {chosen.layers} layers, {read:.1f} GB"
+    note = f"{what} to {size:.1f} GB in {seconds:.0f} s"
     print_table([Figure("prepare, peak host memory", peak, "GB", 8, note=note)])
 
 

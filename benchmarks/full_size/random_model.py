@@ -7,10 +7,8 @@ machine without the checkpoint. `TINY` has the same architecture, for trying a b
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -26,9 +24,11 @@ from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.weights import packing
-from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.weights.checkpoint import FolderCheckpoint
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.source import Tables, TextEdges
+from inference_server.model.weights.stored_form import Remark
 from inference_server.model.weights.text_encoder import fill_layer, layer_fields, layer_views
 from inference_server.model.weights.transformer import (
     block_fields,
@@ -53,7 +53,7 @@ FULL: dict[str, dict[str, Any]] = {
     "transformer": {"out_channels": 16},
     "text_encoder": QWEN_VL,
     "vae": {},
-    "scheduler": Checkpoint(EMBEDDED_MODEL).config("scheduler"),
+    "scheduler": FolderCheckpoint(EMBEDDED_MODEL).config("scheduler"),
 }
 TINY: dict[str, dict[str, Any]] = FULL | {
     "transformer": {
@@ -100,7 +100,7 @@ class _RandomVae:
     """Random tensors of the VAE as `VaeTensors`."""
 
     def __init__(self, model: Any, scale: float) -> None:
-        self.folder = EMBEDDED_MODEL / "vae"
+        self.where = EMBEDDED_MODEL / "vae"
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self._scale = scale
 
@@ -130,16 +130,15 @@ class RandomSource:
         device: where numbers are generated; a GPU generates 13 billion in a second.
     """
 
+    where = Path("random")
+    name = "random"
     turbo_lora = ""
     parameters = 20_430_401_088
     schedule = ChosenSchedule(FAMILIES["lightning"], "Lightning's, the most widely used")
     kind: WeightKind | None = None
+    stored_kind = WeightKind.BF16
 
     def __init__(self, configs: dict[str, dict[str, Any]], device: torch.device) -> None:
-        # Only the tokenizer is read from the folder; the preview's factors are fitted.
-        self._folder = TemporaryDirectory()
-        self.folder = Path(self._folder.name)
-        shutil.copytree(EMBEDDED_MODEL / "tokenizer", self.folder / "tokenizer")
         self._configs = configs
         self._device = device
         self._shape = TransformerConfig.from_json(configs["transformer"])
@@ -148,9 +147,18 @@ class RandomSource:
         self._vae = _RandomVae(vae, 1.0)
         self._vae_config = json.loads(vae.to_json_string())
 
+    def small_file(self, path: str) -> bytes | None:
+        """See `SmallFiles`; only the tokenizer, as the preview's factors are fitted."""
+        file = EMBEDDED_MODEL / path
+        return file.read_bytes() if path.startswith("tokenizer/") and file.exists() else None
+
     def config(self, component: str) -> dict[str, Any]:
         """See `Source`."""
         return self._vae_config if component == "vae" else self._configs[component]
+
+    def remarks(self, kind: WeightKind) -> Sequence[Remark]:
+        """See `Source`."""
+        return ()
 
     def tables(self, config: TransformerConfig, levels: Sequence[float]) -> Tables:
         """See `Source`."""
@@ -175,9 +183,9 @@ class RandomSource:
         """See `Source`."""
         fill_layer(layer_views(fields, buffer), index, self._read_text)
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """See `Source`."""
-        return cast(WeightFiles, self._vae)
+        return cast(ComponentWeights, self._vae)
 
     def _read(self, name: str) -> Tensor:
         """Returns a tensor of the transformer, scaled so that activations survive 60 blocks."""

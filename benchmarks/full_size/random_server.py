@@ -15,10 +15,17 @@ import torch
 from benchmarks.full_size.random_model import FULL, TINY, RandomSource
 from inference_server import assembly
 from inference_server.__main__ import main as serve
+from inference_server.loading.sources import NO_PARTS
 from inference_server.model.weights.source import Source
+from inference_server.model_parts import ModelParts
 
 
-def open_source(folder: Path, turbo_lora: Path | None, schedule: str | None = None) -> Source:
+def open_source(
+    model: Path,
+    turbo_lora: Path | None,
+    schedule: str | None = None,
+    parts: ModelParts = NO_PARTS,
+) -> Source:
     """Replaces `inference_server.loading.sources.open_source`; ignores its arguments."""
     if os.environ.get("WULIART_TINY"):
         return RandomSource(TINY, torch.device("cpu"))

@@ -23,18 +23,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from benchmarks.full_size.lokr import lokr_file
 from benchmarks.full_size.transformer_pair import TransformerPair
 from benchmarks.report import Report, percentile
 from inference_server.adapters.records import AdapterState
 from inference_server.adapters.segment import AdapterSegment
 from inference_server.adapters.store import AdapterStore
+from inference_server.engine.loaded_model import slot_layout
 from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.scheduler.device_thread import device_thread
 from inference_server.service.descriptor_socket import DescriptorSocket
 from inference_server.service.listeners import ControlListener
 from inference_server.service.segment_service import SegmentServicer
 from scripts.processes import Service
-from wuliart_lora.slot_layout import LayoutParameters, LowRankSite, SegmentLayout
+from wuliart_lora.slot_layout import LowRankSite, SegmentLayout
 from wuliart_process.sockets import CONTROL_SOCKET, DESCRIPTOR_SOCKET
 
 RANK, SLOTS = 16, 3
@@ -215,13 +217,12 @@ def main() -> None:
     found: dict[str, object] = {}
     report = Report({"device": torch.cuda.get_device_name(), "swap": found}, found, chosen.out)
     pair = TransformerPair()
-    c, rows = pair.config, len(pair.schedules.rows)
-    shape = (c.blocks, c.width, c.mlp_width, c.in_channels, c.output_features, c.text_features)
-    layout = SegmentLayout(LayoutParameters(*shape, rows, RANK, "bfloat16"))
+    layout = slot_layout(pair.config, pair.schedules, torch.bfloat16, RANK)
     small = [module for module in layout.modules if module.endswith(SMALL)]
     files = {
         "small": [random_file(layout, 8, small, seed) for seed in range(2)],
         "large": [random_file(layout, 16, [*layout.modules], seed) for seed in range(2)],
+        "LoKr": [lokr_file(layout, seed) for seed in range(2)],
     }
     for name, contents in files.items():
         report(f"{name} file, MB", len(contents[0]) / 1e6)

@@ -41,13 +41,18 @@ class Catalog(WatchedAdapters):
 
     def _public(self, entry: FileEntry) -> Adapter:
         pinned = same_name(entry.name) in self._pinned
+        thumbnail = self.thumbnails.hash_of(entry.name)
+
+        def unused(state: AdapterState) -> Adapter:
+            return Adapter(entry, state, pinned=pinned, thumbnail_hash=thumbnail)
+
         if entry.refusal_reason:
-            return Adapter(entry, AdapterState.REFUSED, pinned=pinned)
+            return unused(AdapterState.REFUSED)
         if entry.waiting_reason and not entry.is_judged:
-            return Adapter(entry, AdapterState.WAITING, pinned=pinned)
+            return unused(AdapterState.WAITING)
         resident = self._resident(entry.name)
         if resident is None or resident.entry.content_hash != entry.content_hash:
-            return Adapter(entry, AdapterState.AVAILABLE, pinned=pinned)
+            return unused(AdapterState.AVAILABLE)
         return Adapter(
             entry,
             AdapterState.RESIDENT,
@@ -55,4 +60,5 @@ class Catalog(WatchedAdapters):
             resident.since,
             resident.slot,
             pinned,
+            thumbnail,
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from inference_server.adapters.records import Adapter, AdapterState
+from inference_server.adapters.thumbnails import Thumbnails
 from wuliart_contract.adapter_names import same_name
 
 LOG_LENGTH = 1024
@@ -45,6 +46,7 @@ class WatchedAdapters:
     """All adapters by name, with a log of their changes."""
 
     def __init__(self) -> None:
+        self.thumbnails = Thumbnails()
         self.revision = 0
         self.watchers = 0
         """Open streams of changes."""

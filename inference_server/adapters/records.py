@@ -29,6 +29,8 @@ class FileEntry:
     """AutoV3, the hash that other programs know the file by; empty if unknown."""
     waiting_reason: str = ""
     """Why the file's new content is not used yet; empty if it is."""
+    notes: tuple[str, ...] = ()
+    """What the file holds and the adapter does not, as sentences for users."""
 
     @property
     def is_judged(self) -> bool:
@@ -60,6 +62,8 @@ class Adapter:
     """None unless resident."""
     pinned: bool = False
     """True if it is never evicted for another adapter."""
+    thumbnail_hash: str = ""
+    """SHA-256 of its thumbnail, 64 hexadecimal digits; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)

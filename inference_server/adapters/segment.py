@@ -21,7 +21,8 @@ from torch import Tensor
 
 from inference_server.adapters.device_memory import DeviceMemory, DeviceMemoryError
 from inference_server.model.kernels.low_rank import AdapterTensors, SiteFactors
-from wuliart_lora.slot_layout import SegmentLayout
+from inference_server.model.kernels.operations import KroneckerProduct
+from wuliart_lora.slot_layout import NO_PRODUCTS, KroneckerShapes, SegmentLayout
 
 log = logging.getLogger(__name__)
 
@@ -161,31 +162,51 @@ class AdapterSegment:
         if self._stream is not None:
             self._stream.synchronize()
 
-    def tensors(self, slot: int, rank: int, sites: Iterable[str]) -> AdapterTensors:
+    def tensors(
+        self,
+        slot: int,
+        rank: int,
+        sites: Iterable[str],
+        kronecker: KroneckerShapes = NO_PRODUCTS,
+    ) -> AdapterTensors:
         """Returns views of the adapter in a slot, without copying.
 
         Args:
             slot: a READY slot.
             rank: rank that its low-rank sites are packed for.
             sites: names of the layout's sites that the adapter acts on.
+            kronecker: modules that it acts on by Kronecker products.
 
         Raises:
-            ValueError: the rank or a site does not belong to this layout.
+            ValueError: an argument does not belong to this layout.
         """
-        packing = self.layout.packing(rank, sites)
+        layout = self.layout
+        packing = layout.packing(rank, sites, kronecker)
         factors: dict[str, SiteFactors] = {}
         deltas: dict[str, Tensor] = {}
+        vectors: dict[str, Tensor] = {}
         for name, offsets in packing.offsets.items():
-            if (site := self.layout.low_rank_sites.get(name)) is not None:
+            if (site := layout.low_rank_sites.get(name)) is not None:
                 down, up = offsets
                 factors[name] = SiteFactors(
-                    self._view(slot, down, self.layout.down_shape(site, rank)),
-                    self._view(slot, up, self.layout.up_shape(site, rank)),
+                    self._view(slot, down, layout.down_shape(site, rank)),
+                    self._view(slot, up, layout.up_shape(site, rank)),
                 )
+            elif (delta := layout.delta_sites.get(name)) is not None:
+                deltas[name] = self._view(slot, offsets[0], layout.delta_shape(delta))
             else:
-                shape = self.layout.delta_shape(self.layout.delta_sites[name])
-                deltas[name] = self._view(slot, offsets[0], shape)
-        return AdapterTensors(factors, deltas)
+                shape = layout.vector_shape(layout.vector_sites[name])
+                vectors[name] = self._view(slot, offsets[0], shape)
+        products: dict[str, tuple[KroneckerProduct, ...]] = {}
+        for module, offsets in packing.kronecker.items():
+            at, part = layout.modules[module]
+            shapes = layout.kronecker_shapes(module, kronecker[module])
+            first, second = map(self._view, (slot, slot), offsets, shapes)
+            products[at.name] = (
+                *products.get(at.name, ()),
+                KroneckerProduct(part, first, second),
+            )
+        return AdapterTensors(factors, deltas, products, vectors)
 
     def _view(self, slot: int, offset: int, shape: tuple[int, ...]) -> Tensor:
         start = self.offset(slot) + offset

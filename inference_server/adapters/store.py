@@ -24,6 +24,7 @@ from inference_server.adapters.verification import SlotVerifier
 from inference_server.errors import RequestError
 from wuliart_contract.adapter_names import same_name
 from wuliart_contract.status import Reason
+from wuliart_lora.slot_layout import NO_PRODUCTS, KroneckerShapes
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class AdapterStore:
         entry: FileEntry,
         packed_rank: int,
         sites: Sequence[str],
+        kronecker: KroneckerShapes = NO_PRODUCTS,
         copy_seconds: float | None = None,
         seconds_since_noticed: float | None = None,
     ) -> None:
@@ -152,6 +154,7 @@ class AdapterStore:
             entry: the file it was written from.
             packed_rank: rank that its low-rank sites are packed for.
             sites: the sites that the adapter acts on.
+            kronecker: the modules that it acts on by Kronecker products.
             copy_seconds: time that writing took, None if unknown.
             seconds_since_noticed: since the manager noticed the change; None for other loads.
 
@@ -173,6 +176,7 @@ class AdapterStore:
                 written_bytes=written_bytes,
                 packed_rank=packed_rank,
                 sites=sites,
+                kronecker=kronecker,
             )
         except BaseException:
             self.slots.reject(slot)
@@ -200,6 +204,9 @@ class AdapterStore:
         entries: Iterable[FileEntry],
         pending: Iterable[str] = (),
         waiting: Iterable[FileEntry] = (),
+        thumbnails: Mapping[str, str] | None = None,
+        *,
+        thumbnails_complete: bool = True,
     ) -> None:
         """Replaces the catalog; a name without a usable file loses its slot.
 
@@ -208,6 +215,8 @@ class AdapterStore:
             entries: files that it has read.
             pending: names of files that it has not read yet; their last entries stay.
             waiting: files whose new content is not finished; their last entries stay.
+            thumbnails: name -> hash of the thumbnail, of files that have one.
+            thumbnails_complete: False while it has not looked for all; known ones stay.
 
         Raises:
             RequestError: SESSION_LOST.
@@ -228,7 +237,18 @@ class AdapterStore:
                 or entry.content_hash != resident.entry.content_hash
             ):
                 self.slots.unpublish(name)
+        self.catalog.thumbnails.report(thumbnails or {}, complete=thumbnails_complete)
         self.catalog.replace(listed.values())
+        self.notify()
+
+    def put_thumbnails(self, session_id: str, jpegs: Iterable[bytes]) -> None:
+        """Keeps thumbnails that the last report named and that are missing.
+
+        Raises:
+            RequestError: SESSION_LOST.
+        """
+        self._check(session_id)
+        self.catalog.thumbnails.put(jpegs)
         self.notify()
 
     def spelled(self, name: str) -> str:

@@ -14,6 +14,7 @@ from inference_server.adapters.segment import AdapterSegment
 from inference_server.errors import RequestError
 from inference_server.model.kernels.low_rank import AdapterTensors
 from wuliart_contract.status import Reason
+from wuliart_lora.slot_layout import NO_PRODUCTS, KroneckerShapes
 
 
 class SlotVerifier:
@@ -36,6 +37,7 @@ class SlotVerifier:
         written_bytes: int,
         packed_rank: int,
         sites: Sequence[str],
+        kronecker: KroneckerShapes = NO_PRODUCTS,
     ) -> AdapterTensors:
         """Verifies a slot and copies it to where the transformer reads it.
 
@@ -45,6 +47,7 @@ class SlotVerifier:
             written_bytes: bytes that the checksum covers.
             packed_rank: rank that its low-rank sites are packed for.
             sites: the sites that the adapter acts on.
+            kronecker: the modules that it acts on by Kronecker products.
 
         Returns:
             Views of the adapter in the slot.
@@ -57,7 +60,7 @@ class SlotVerifier:
         if not 0 < written_bytes <= layout.slot_bytes:
             raise RequestError(Reason.INVALID_REQUEST, "the commit does not fit its slot")
         try:
-            end = layout.packing(packed_rank, sites).nbytes
+            end = layout.packing(packed_rank, sites, kronecker).nbytes
         except ValueError as error:
             raise RequestError(Reason.INVALID_REQUEST, str(error)) from None
         if end > written_bytes:
@@ -65,7 +68,7 @@ class SlotVerifier:
             raise RequestError(
                 Reason.INVALID_REQUEST, "the commit's sites reach beyond its written bytes"
             )
-        tensors = self._segment.tensors(index, packed_rank, sites)
+        tensors = self._segment.tensors(index, packed_rank, sites, kronecker)
         matches = await self._in_thread(index, written_bytes, checksum)
         self._metrics.observe(Duration.VERIFY, time.monotonic() - began)
         if not matches:

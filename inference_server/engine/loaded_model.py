@@ -18,6 +18,7 @@ from inference_server.model.text_encoder import TextEncoder
 from inference_server.model.transformer import Transformer
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeDecoder
+from inference_server.model.weights.stored_form import Remark
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 
@@ -53,6 +54,8 @@ class LoadedModel:
     conditioning: Tensor
     """silu(temb), [rows, width] float32 on the CPU; the LoRA manager needs it."""
     adapter_capacity: AdapterCapacity
+    remarks: tuple[Remark, ...]
+    """About how the weights were stored."""
     images_per_step: int
     """Images that share a step, unless `--max-batch` says otherwise."""
     schedule: ChosenSchedule
@@ -79,6 +82,7 @@ def slot_layout(
             image_features=config.in_channels,
             output_features=config.output_features,
             text_features=config.text_features,
+            head_features=config.head_dim,
             modulation_rows=len(schedules.rows),
             max_rank=max_rank,
             dtype=str(dtype).removeprefix("torch."),

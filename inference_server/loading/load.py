@@ -45,7 +45,7 @@ def load_model(
         source: where its weights come from.
         device: where it will compute.
         dtype: of activations, and of weights that are not quantized.
-        name: shown to clients; None: the folder's.
+        name: shown to clients; None: the source's.
         limits: the operator's limits for device memory and adapters.
         weights: how the blocks' matrices shall be stored; None: as the source has them.
 
@@ -61,20 +61,24 @@ def load_model(
     _log_schedule(source.schedule, schedules)
     latent_size = IMAGE_SIZE // vae_config.spatial_factor
     grid = (latent_size // config.patch, latent_size // config.patch)
-    tokenizer = PromptTokenizer(source.folder)
+    tokenizer = PromptTokenizer(source)
     text_edges = source.text_edges()
     if tokenizer.largest_id >= (rows := len(text_edges.embedding)):
         raise ModelError(
-            f"{source.folder}: the tokenizer gives ids up to {tokenizer.largest_id:,}, the text "
+            f"{source.where}: the tokenizer gives ids up to {tokenizer.largest_id:,}, the text "
             f"encoder's embedding has {rows:,} rows: they are of different models"
         )
     table, condition = source.tables(config, schedules.rows)
     modulation = table.to(device)
     vae = VaeDecoder(vae_config, source.vae(), device, dtype)
-    preview = preview_projection(source.folder / "vae", vae, device)
+    preview = preview_projection(source, vae, device)
     edges = EdgeWeights(*(weight.to(device=device, dtype=dtype) for weight in source.edges()))
 
     kind = choose_weight_kind(source, device, weights)
+    log.info("weights: %s", kind)
+    remarks = tuple(source.remarks(kind))
+    for remark in remarks:
+        log.log(logging.WARNING if remark.warning else logging.INFO, "%s", remark.text)
     plan = plan_model(
         config,
         text_config,
@@ -112,9 +116,9 @@ def load_model(
         plan.memory, step_flops(config, grid[0] * grid[1]), lambda: measure(device, dtype, kind)
     )
     log.info("images that share a step: %d", shared)
-    log.info("loaded %s in %.1f s", source.folder, time.perf_counter() - started)
+    log.info("loaded %s in %.1f s", source.where, time.perf_counter() - started)
     return LoadedModel(
-        name=name or source.folder.name,
+        name=name or source.name,
         parameters=source.parameters,
         turbo_lora=source.turbo_lora,
         device=device,
@@ -125,6 +129,7 @@ def load_model(
         modulation=modulation,
         conditioning=condition,
         adapter_capacity=plan.capacity,
+        remarks=remarks,
         images_per_step=shared,
         schedule=source.schedule,
         schedules=schedules,

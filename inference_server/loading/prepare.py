@@ -23,13 +23,19 @@ from inference_server.loading.prepare_inputs import (
     file_stamps,
 )
 from inference_server.loading.prepared_parts import parts, write_part
+from inference_server.loading.sources import NO_PARTS, open_checkpoint
 from inference_server.model.prompt import PromptTokenizer
 from inference_server.model.schedule import ScheduleTable
 from inference_server.model.vae import VaeConfig, VaeDecoder
-from inference_server.model.weights.checkpoint import COMPONENTS, Checkpoint, copy_small_files
+from inference_server.model.weights.checkpoint import (
+    COMPONENTS,
+    FolderCheckpoint,
+    write_small_files,
+)
 from inference_server.model.weights.hub import locate
 from inference_server.model.weights.manifest import (
     FORMAT,
+    remark_entries,
     schedule_entry,
     stamp_of,
     write_manifest,
@@ -39,10 +45,11 @@ from inference_server.model.weights.prepared_files import (
     DTYPE,
     UNFINISHED,
     is_prepared,
-    small_files,
+    small_file_hashes,
     whole,
 )
 from inference_server.model.weights.source import StockSource
+from inference_server.model_parts import ModelParts
 from inference_server.weight_kind import WeightKind
 
 
@@ -51,43 +58,47 @@ def prepare(
     turbo_lora: Path | None,
     out: Path,
     *,
-    kind: WeightKind = WeightKind.BF16,
+    kind: WeightKind | None = None,
     schedule: str | None = None,
+    given: ModelParts = NO_PARTS,
     progress: Progress,
 ) -> None:
     """Makes `out` a prepared folder.
 
     Args:
-        model: the checkpoint's folder, or its id on the Hugging Face hub.
+        model: see `open_checkpoint`.
         turbo_lora: few-step LoRA to fuse, or None.
         out: a new folder, or one that the same call began.
-        kind: how the blocks' matrices are stored.
+        kind: how the blocks' matrices are stored; None: as the checkpoint has them.
         schedule: a value of `--schedule`; None: what the Turbo LoRA was trained on.
+        given: where the parts come from that the model lacks.
         progress: shows how far the run has come.
 
     Raises:
         ModelError: the source cannot be used or changed meanwhile, or `out` holds something else.
         OSError: `out` cannot be written; what was written stays, and the next run resumes.
     """
-    name, model = model.name, locate(model)
-    if is_prepared(model):
-        raise ModelError(f"{model} is prepared already: give the checkpoint it was made from")
-    stamps = SourceStamps(model, turbo_lora)
-    source = StockSource(Checkpoint(model), turbo_lora, schedule)
-    chosen = source.schedule
+    if is_prepared(found := locate(model)):
+        raise ModelError(f"{found} is prepared already: give the checkpoint it was made from")
+    checkpoint = open_checkpoint(model, given)
+    stamps = SourceStamps(checkpoint, turbo_lora)
+    source = StockSource(checkpoint, turbo_lora, schedule)
+    chosen, kind = source.schedule, kind or source.stored_kind
+    remarks = source.remarks(kind)
     levels = ScheduleTable.build(chosen.schedule).rows
     # What the server would refuse is better refused before an hour of work.
-    PromptTokenizer(model)
+    PromptTokenizer(checkpoint)
     VaeDecoder(VaeConfig.from_json(source.config("vae")), source.vae(), torch.device("cpu"), DTYPE)
     weights = file_stamps(source.paths)
     about = {
         "format": FORMAT,
         "code": code_hash(),
         "torch": torch.__version__,
-        "model": name,
+        "model": source.name,
         "turbo_lora": source.turbo_lora,
         "parameters": source.parameters,
         "weights": kind.value,
+        "remarks": remark_entries(remarks),
         "schedule": schedule_entry(chosen.schedule),
         "schedule_why": chosen.why,
         "warning": chosen.warning,
@@ -100,9 +111,13 @@ def prepare(
     progress.console.print(f"schedule {chosen.schedule}: {chosen.why}", soft_wrap=True)
     if chosen.warning:
         progress.console.print(f"warning: {chosen.warning}", soft_wrap=True)
+    progress.console.print(f"weights: {kind}", soft_wrap=True)
+    for remark in remarks:
+        lead = "warning: " if remark.warning else ""
+        progress.console.print(f"{lead}{remark.text}", soft_wrap=True)
     for component in COMPONENTS:
         (out / component).mkdir(parents=True, exist_ok=True)
-        copy_small_files(model, component, out / component)
+        write_small_files(checkpoint, component, out / component)
     task = progress.add_task("preparing", total=len(everything) + len(source.paths))
     stamp = stamp_of(about)
     for part in everything:
@@ -114,7 +129,7 @@ def prepare(
         hashes[str(path)] = file_hash(path)
         progress.advance(task)
     stamps.check_unchanged(weights, out)
-    if small_files(out) != stamps.small_files:
+    if small_file_hashes(FolderCheckpoint(out)) != stamps.small_files:
         raise ModelError(f"a config or the tokenizer in {out} changed: remove it and start again")
     write_manifest(out, about, hashes)
     (out / UNFINISHED).unlink()

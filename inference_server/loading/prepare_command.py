@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from inference_server.config import SCHEDULE_HELP
 from inference_server.errors import ServerError, one_line
 from inference_server.loading.prepare import prepare
+from inference_server.model_parts import MODEL_HELP, add_part_options, take_parts
 from inference_server.weight_kind import WeightKind
 
 
@@ -27,19 +28,21 @@ def main(arguments: list[str]) -> None:
         "--model",
         type=Path,
         required=True,
-        help="checkpoint in diffusers layout, or its id on the hub",
+        help=MODEL_HELP,
     )
+    add_part_options(parser)
     parser.add_argument("--turbo-lora", type=Path, help="few-step LoRA to fuse into the base")
     parser.add_argument("--out", type=Path, required=True, help="new folder, or an unfinished one")
     parser.add_argument(
         "--weights",
         type=WeightKind,
         choices=list(WeightKind),
-        default=WeightKind.BF16,
-        help="bf16, or fp8: half the size, for cards of the Ada and Hopper generations and later",
+        help="bf16, or fp8: half the size, for cards of the Ada and Hopper generations and later;"
+        " default: as the model has them",
     )
     parser.add_argument("--schedule", metavar="NAME", help=SCHEDULE_HELP)
     chosen = parser.parse_args(arguments)
+    given = take_parts(chosen)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     try:
@@ -50,6 +53,7 @@ def main(arguments: list[str]) -> None:
                 chosen.out,
                 kind=chosen.weights,
                 schedule=chosen.schedule,
+                given=given,
                 progress=progress,
             )
     except ServerError as error:

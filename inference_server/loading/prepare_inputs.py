@@ -16,7 +16,8 @@ import inference_server.model
 import wuliart_lora
 from inference_server import VERSION
 from inference_server.errors import ModelError
-from inference_server.model.weights.prepared_files import small_files
+from inference_server.model.weights.checkpoint import SmallFiles
+from inference_server.model.weights.prepared_files import small_file_hashes
 from inference_server.model.weights.turbo_lora import turbo_files
 from wuliart_process.regular_files import open_regular
 from wuliart_process.source_hash import source_hash
@@ -33,21 +34,21 @@ class SourceStamps:
     """Stamps of a checkpoint and its Turbo LoRA, taken before either is read.
 
     Args:
-        model: the checkpoint's folder.
+        model: the checkpoint.
         turbo_lora: the few-step LoRA to fuse, or None.
 
     Attributes:
-        small_files: SHA-256 of configs and tokenizer files by path in the folder.
+        small_files: SHA-256 of configs and tokenizer files by path in the diffusers layout.
         turbo: stamps of the Turbo LoRA's files.
 
     Raises:
         ModelError: a file cannot be read.
     """
 
-    def __init__(self, model: Path, turbo_lora: Path | None) -> None:
+    def __init__(self, model: SmallFiles, turbo_lora: Path | None) -> None:
         self._model = model
         self._turbo_lora = turbo_lora
-        self.small_files = small_files(model)
+        self.small_files = small_file_hashes(model)
         self.turbo: FileStamps = {}
         if turbo_lora is not None:
             try:
@@ -69,7 +70,7 @@ class SourceStamps:
             ModelError: a file was changed, added or removed; the message names one.
         """
         now = SourceStamps(self._model, self._turbo_lora)
-        changed = _differing(self.small_files, now.small_files, self._model)
+        changed = _differing(self.small_files, now.small_files, self._model.where)
         changed += _differing(self.turbo, now.turbo) + _differing(weights, _still(weights))
         if changed:
             raise ModelError(

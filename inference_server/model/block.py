@@ -11,7 +11,12 @@ from torch.nn import functional as F
 
 from inference_server.model.folded_adapters import FoldedAdapters
 from inference_server.model.kernels.folding import extended
-from inference_server.model.kernels.low_rank import GatedAdapter, adapted_linear, add_adapters
+from inference_server.model.kernels.low_rank import (
+    GatedAdapter,
+    adapted_vector,
+    add_kronecker,
+    add_low_rank,
+)
 from inference_server.model.kernels.operations import HeadNorms, Normed, Operations, Quantized
 from inference_server.model.kernels.side_stream import SideStream
 from inference_server.model.rope import Rotation
@@ -84,8 +89,14 @@ class Block:
             self._linear(txt.normed, w.txt.qkv, "txt_qkv", out=qkv[:text_tokens])
         self._side.join()
         norms = [
-            HeadNorms(weights.q_norm, weights.k_norm, rotation)
-            for weights, rotation in zip((w.txt, w.img), reversed(rotations), strict=True)
+            HeadNorms(
+                self._adapted(weights.q_norm, f"{name}_q_norm"),
+                self._adapted(weights.k_norm, f"{name}_k_norm"),
+                rotation,
+            )
+            for name, weights, rotation in zip(
+                ("txt", "img"), (w.txt, w.img), reversed(rotations), strict=True
+            )
         ]
         self._ops.norm_rotate_(qkv, *norms)
         joint = self._ops.attention(
@@ -147,13 +158,15 @@ class Block:
     def _feed_forward(self, name: str, h: Normed, w: StreamWeights) -> Tensor:
         """Computes down(gelu(up(h))), with the gelu fused into a neighbour where possible.
 
-        An adapter that is added beside mlp_up must come before the gelu, and so prevents fusing.
+        An adapter that is added beside mlp_up must come before the gelu: the last Kronecker product
+        fuses it, a low-rank one does not.
         """
         ops, up, down = self._ops, f"{name}_mlp_up", f"{name}_mlp_down"
         if (quantized := w.mlp_down.quantized) and not self._acts_on(down):
             wide = ops.quantize(self._linear(h, w.mlp_up, up), gelu=True)
-            return ops.scaled_linear(wide, quantized, w.mlp_down.bias)
-        beside = self._acts_on(up) and self._folded is None
+            bias = self._adapted(w.mlp_down.bias, f"{down}.bias")
+            return ops.scaled_linear(wide, quantized, bias)
+        beside = self._folded is None and self._has_factors(up)
         if isinstance(h, Quantized) or w.mlp_up.scale is not None or beside:
             h = F.gelu(self._linear(h, w.mlp_up, up), approximate="tanh")
         else:
@@ -161,35 +174,59 @@ class Block:
         return self._linear(h, w.mlp_down, down)
 
     def _linear_gelu(self, x: Tensor, m: Matrix, *, name: str, then: str) -> Tensor:
-        """Computes one product with a gelu epilogue.
+        """Computes one product with a gelu behind it.
 
-        The product is longer by its own adapters' columns, and has spare rows for the columns of
-        the adapters at `then`, the product that follows.
+        The product is longer by its own folded adapters' columns, and has spare rows for the
+        columns of those at `then`, the product that follows.
         """
-        rows, weight, bias = 0, m.weight, m.bias
+        site = self._site(name)
+        rows, longer, weight = 0, x, m.weight
+        bias = self._adapted(m.bias, f"{name}.bias")
         if (folded := self._folded) is not None:
-            rows, x = folded.columns(self._site(then)), folded.reduce(x, self._site(name))
-            weight = extended(weight, folded.columns(self._site(name)), rows)
-            bias = bias.as_strided((len(bias) + rows,), (1,))
-        y = self._ops.linear_gelu(x, weight, bias)
-        return y[:, : y.shape[1] - rows]
+            rows, longer = folded.columns(self._site(then)), folded.reduce(x, site)
+            weight = extended(weight, folded.columns(site), rows)
+            # What the spare rows give is never read.
+            bias = F.pad(bias, (0, rows)) if bias is not m.bias else bias
+            bias = bias.as_strided((len(m.bias) + rows,), (1,))
+        if not self._has_kronecker(name):
+            y = self._ops.linear_gelu(longer, weight, bias)
+            return y[:, : y.shape[1] - rows]
+        y = torch.addmm(bias, longer, weight.T)
+        y = y[:, : y.shape[1] - rows]
+        add_kronecker(y, x, site=site, adapters=self._adapters, ops=self._ops, gelu=True)
+        return y
 
     def _acts_on(self, name: str) -> bool:
+        return self._has_factors(name) or self._has_kronecker(name)
+
+    def _has_factors(self, name: str) -> bool:
         return any(self._site(name) in adapter.tensors.factors for adapter in self._adapters)
+
+    def _has_kronecker(self, name: str) -> bool:
+        return any(self._site(name) in adapter.tensors.kronecker for adapter in self._adapters)
 
     def _site(self, name: str) -> str:
         return f"block{self._index}.{name}"
 
+    def _adapted(self, vector: Tensor, name: str) -> Tensor:
+        """Returns a bias or a norm's weight with what the image's adapters add."""
+        return adapted_vector(vector, site=self._site(name), adapters=self._adapters)
+
     def _linear(self, x: Normed, m: Matrix, name: str, *, out: Tensor | None = None) -> Tensor:
         """Computes one product with the image's adapters, however m and x are stored."""
-        site, quantized = self._site(name), m.quantized
+        site, quantized, ops = self._site(name), m.quantized, self._ops
         if isinstance(x, Quantized):
             assert quantized is not None
-            return self._ops.scaled_linear(x, quantized, m.bias, out=out)
+            return ops.scaled_linear(x, quantized, m.bias, out=out)
+        bias = self._adapted(m.bias, f"{name}.bias")
         if (folded := self._folded) is not None:
-            x, weight = folded.reduce(x, site), extended(m.weight, folded.columns(site))
-            return torch.addmm(m.bias, x, weight.T, out=out)
-        if quantized is None:
-            return adapted_linear(x, m.weight, m.bias, site=site, adapters=self._adapters, out=out)
-        y = self._ops.scaled_linear(self._ops.quantize(x), quantized, m.bias, out=out)
-        return add_adapters(y, x, site=site, adapters=self._adapters)
+            longer, weight = folded.reduce(x, site), extended(m.weight, folded.columns(site))
+            y = torch.addmm(bias, longer, weight.T, out=out)
+        else:
+            if quantized is None:
+                y = torch.addmm(bias, x, m.weight.T, out=out)
+            else:
+                y = ops.scaled_linear(ops.quantize(x), quantized, bias, out=out)
+            add_low_rank(y, x, site=site, adapters=self._adapters)
+        add_kronecker(y, x, site=site, adapters=self._adapters, ops=ops)
+        return y

@@ -6,35 +6,36 @@ decoder gives to flat latents.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from inference_server.errors import ModelError
 from inference_server.model.config_values import ConfigValues
 from inference_server.model.latents import PreviewProjection
 from inference_server.model.vae import VaeDecoder
-from inference_server.model.weights.model_files import exists, read_json
+from inference_server.model.weights.checkpoint import SmallFiles
+from inference_server.model.weights.model_files import parse_json
+
+FILE = "vae/preview.json"
 
 FLAT_SIZE = 4
 """Edge of a flat sample in latent pixels; its centre is not affected by padding at the border."""
 
 
 def preview_projection(
-    vae_folder: Path, decoder: VaeDecoder, device: torch.device
+    model: SmallFiles, decoder: VaeDecoder, device: torch.device
 ) -> PreviewProjection:
     """Reads the checkpoint's factors, or fits them.
 
     Raises:
         ModelError: vae/preview.json exists but cannot be read or does not fit the VAE.
     """
-    path = vae_folder / "preview.json"
-    if not exists(path):
+    path = str(model.where / FILE)
+    if (text := model.small_file(FILE)) is None:
         return fit(decoder, device)
-    content = ConfigValues(str(path), read_json(vae_folder.parent, path))
+    content = ConfigValues(path, parse_json(text, path))
     z = decoder.config.z
     rows = [
-        ConfigValues(str(path), {"factors": row}).numbers("factors", 3)
+        ConfigValues(path, {"factors": row}).numbers("factors", 3)
         for row in content.items("factors", most=z)
     ]
     if len(rows) != z:

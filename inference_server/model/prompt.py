@@ -15,11 +15,11 @@ from transformers import AutoTokenizer
 
 from inference_server.errors import ModelError
 from inference_server.model.weights.checkpoint import (
-    MAX_SMALL_FILE_BYTES,
     TOKENIZER_CONFIG,
-    copy_small_files,
+    SmallFiles,
+    write_small_files,
 )
-from inference_server.model.weights.model_files import read_json
+from inference_server.model.weights.model_files import parse_json
 from wuliart_contract.limits import MAX_PROMPT_TOKENS
 
 PREFIX = (
@@ -28,6 +28,8 @@ PREFIX = (
     "<|im_start|>user\n"
 )
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
+
+FOLDER = "tokenizer"
 
 FILE_KEYS = ("_file", "_files")
 """Endings of the keys in a tokenizer's config whose values name other files."""
@@ -56,19 +58,18 @@ class PromptTokenizer:
     `largest_id` is the largest id that a prompt can contain.
 
     Args:
-        model: the model's folder, which contains the folder `tokenizer`.
+        model: contains the files of the folder `tokenizer`.
 
     Raises:
-        ModelError: the folder contains no usable tokenizer.
+        ModelError: there is no usable tokenizer.
     """
 
-    def __init__(self, model: Path) -> None:
-        folder = model / "tokenizer"
+    def __init__(self, model: SmallFiles) -> None:
         self._tokenizer, front, self.largest_id = _load(model)
         if front != PREFIX_TOKENS:
             raise ModelError(
-                f"the tokenizer in {folder} turns Qwen-Image's template into {front} tokens "
-                f"instead of {PREFIX_TOKENS}: it belongs to another model"
+                f"the tokenizer in {model.where / FOLDER} turns Qwen-Image's template into {front} "
+                f"tokens instead of {PREFIX_TOKENS}: it belongs to another model"
             )
 
     def tokenize(self, prompt: str) -> TokenizedPrompt:
@@ -86,20 +87,23 @@ class PromptTokenizer:
         )
 
 
-def _load(model: Path) -> tuple[Any, int, int]:
+def _load(model: SmallFiles) -> tuple[Any, int, int]:
     """Returns a model's tokenizer, the number of tokens of the template's front, the largest id.
 
     transformers opens every file it finds in a folder and every file its config names. It therefore
     gets a folder of copies, with a config that names no files and no code.
     """
-    folder = model / "tokenizer"
-    config = read_json(model, folder / TOKENIZER_CONFIG, MAX_SMALL_FILE_BYTES)
+    folder = model.where / FOLDER
+    text = model.small_file(f"{FOLDER}/{TOKENIZER_CONFIG}")
+    if text is None:
+        raise ModelError(f"{folder} has no {TOKENIZER_CONFIG}. Download it again.")
+    config = parse_json(text, str(folder / TOKENIZER_CONFIG))
     for name in [name for name in config if name in LEFT_OUT or name.endswith(FILE_KEYS)]:
         del config[name]
     try:
         with TemporaryDirectory() as name:
             copies = Path(name)
-            copy_small_files(model, "tokenizer", copies)
+            write_small_files(model, FOLDER, copies)
             (copies / TOKENIZER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
             tokenizer = AutoTokenizer.from_pretrained(
                 copies, local_files_only=True, trust_remote_code=False

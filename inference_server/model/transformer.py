@@ -20,7 +20,11 @@ from torch.nn import functional as F
 from inference_server.model.block import Block, Stream
 from inference_server.model.folded_adapters import FoldedAdapters
 from inference_server.model.host_to_device import copy_to_device
-from inference_server.model.kernels.low_rank import GatedAdapter, adapted_linear
+from inference_server.model.kernels.low_rank import (
+    GatedAdapter,
+    adapted_linear,
+    adapted_vector,
+)
 from inference_server.model.kernels.operations import EPS, Operations
 from inference_server.model.kernels.side_stream import SideStream
 from inference_server.model.modulation import StepModulation
@@ -117,7 +121,11 @@ class Transformer:
         # them beside the products.
         if self.folded is not None:
             sets = (image.adapters for image in images if image.adapters)
-            any(self.folded.fold(adapters) for adapters in sets)
+            any(
+                self.folded.fold(adapters)
+                for adapters in sets
+                if any(adapter.tensors.factors for adapter in adapters)
+            )
         streams = [self.begin(image) for image in images]
         for index, weights in enumerate(self.blocks):
             for image, (img, txt) in zip(images, streams, strict=True):
@@ -131,18 +139,22 @@ class Transformer:
                 e.proj_out_bias,
                 site="proj_out",
                 adapters=image.adapters,
+                ops=self._ops,
             )
             for image, (img, _) in zip(images, streams, strict=True)
         ]
 
     def begin(self, image: ImageInputs) -> tuple[Stream, Stream]:
         """Returns the image's and the text's stream before the first block."""
-        e, adapters = self._edges, image.adapters
+        e, adapters, ops = self._edges, image.adapters, self._ops
         img = adapted_linear(
-            image.latents, e.img_in, e.img_in_bias, site="img_in", adapters=adapters
+            image.latents, e.img_in, e.img_in_bias, site="img_in", adapters=adapters, ops=ops
         )
-        txt = F.rms_norm(image.prompt, (image.prompt.shape[-1],), e.txt_norm, EPS)
-        txt = adapted_linear(txt, e.txt_in, e.txt_in_bias, site="txt_in", adapters=adapters)
+        txt_norm = adapted_vector(e.txt_norm, site="txt_norm", adapters=adapters)
+        txt = F.rms_norm(image.prompt, (image.prompt.shape[-1],), txt_norm, EPS)
+        txt = adapted_linear(
+            txt, e.txt_in, e.txt_in_bias, site="txt_in", adapters=adapters, ops=ops
+        )
         first = image.modulation.blocks[0]
         folded = self._folded_for(image)
         spare_columns = folded.spare_columns if folded else 0

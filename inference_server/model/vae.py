@@ -31,7 +31,7 @@ PIXEL_CHANNELS = 3
 class VaeTensors(Protocol):
     """The VAE's tensors by their names in the checkpoint."""
 
-    folder: Path
+    where: Path
     """For messages."""
 
     def __contains__(self, name: str) -> bool: ...
@@ -158,7 +158,7 @@ class _Builder:
         plain = stored[:2] + stored[-2:] if len(shape) == 4 and len(stored) == 5 else stored
         if plain[: len(shape)] != shape or set(plain[len(shape) :]) - {1}:
             raise ModelError(
-                f"{self._weights.folder}: {name} is {list(stored)}, {list(shape)} by "
+                f"{self._weights.where}: {name} is {list(stored)}, {list(shape)} by "
                 f"{CONFIG_FILE}: they are of different models, or one is damaged"
             )
         tensor = _flattened(self._weights.read(name))
@@ -215,7 +215,7 @@ class VaeDecoder:
         build = _Builder(weights, device, dtype)
         if f"decoder.up_blocks.0.resnets.{config.res_blocks + 1}.conv1.weight" in weights:
             raise ModelError(
-                f"{weights.folder} holds more residual blocks than {CONFIG_FILE} announces, "
+                f"{weights.where} holds more residual blocks than {CONFIG_FILE} announces, "
                 f"{config.res_blocks}: they are of different models, or one is damaged"
             )
         channels = config.channels[0]

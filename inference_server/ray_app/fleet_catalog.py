@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from inference_server.adapters.changes import WatchedAdapters
 from inference_server.adapters.records import Adapter, AdapterState
@@ -33,6 +34,11 @@ class FleetCatalog(WatchedAdapters):
         self._replicas[replica] = {a.entry.name: a for a in adapters}
         self._merge()
 
+    def put_thumbnails(self, jpegs: Iterable[bytes]) -> None:
+        """Keeps thumbnails that are missing."""
+        self.thumbnails.put(jpegs)
+        self._merge()
+
     def keep_only(self, replicas: Iterable[str]) -> None:
         """Removes all other replicas."""
         gone = self._replicas.keys() - set(replicas)
@@ -43,8 +49,16 @@ class FleetCatalog(WatchedAdapters):
 
     def _merge(self) -> None:
         names = {name for adapters in self._replicas.values() for name in adapters}
-        merged = {name: self._one(name) for name in names}
-        self.show({name: adapter for name, adapter in merged.items() if adapter is not None})
+        merged = {name: found for name in names if (found := self._one(name)) is not None}
+        self.thumbnails.report(
+            {name: a.thumbnail_hash for name, a in merged.items() if a.thumbnail_hash}
+        )
+        self.show(
+            {
+                name: replace(adapter, thumbnail_hash=self.thumbnails.hash_of(name))
+                for name, adapter in merged.items()
+            }
+        )
 
     def _one(self, name: str) -> Adapter | None:
         """Returns the version that all replicas have; while they differ, the one listed before."""

@@ -89,7 +89,7 @@ class Front:
         managed: bool,
         adapters: Iterable[Adapter],
         metrics: Sequence[Metric],
-    ) -> None:
+    ) -> list[str]:
         """Takes a replica's report; each replica sends one every second.
 
         Args:
@@ -97,6 +97,9 @@ class Front:
             managed: True if its LoRA manager is attached.
             adapters: everything in its catalog.
             metrics: all its metrics.
+
+        Returns:
+            Hashes of adapters' thumbnails that the front lacks.
         """
         self._reports[replica] = _Report(self._loop.time(), managed, metrics)
         self._catalog.report(replica, adapters)
@@ -104,6 +107,11 @@ class Front:
             self._serving = True
             self._listener.ready()
             log.info("the first replica is ready")
+        return self._catalog.thumbnails.missing
+
+    async def put_thumbnails(self, jpegs: Sequence[bytes]) -> None:
+        """Takes thumbnails that it lacked."""
+        self._catalog.put_thumbnails(jpegs)
 
     async def counts(self) -> dict[str, int]:
         """Returns the number of replicas that report, and the counters since the front's start."""

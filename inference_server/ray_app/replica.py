@@ -150,13 +150,15 @@ class Replica:
             changed = store.changed
             try:
                 metrics = list(metrics_of(self._backend))
-                await front.report.remote(
+                missing = await front.report.remote(
                     self._name,
                     managed=store.manager_attached,
                     adapters=store.catalog.adapters,
                     metrics=metrics,
                 )
                 reported = store.catalog.revision
+                if jpegs := [j for h in missing if (j := store.catalog.thumbnails.jpeg(h))]:
+                    await front.put_thumbnails.remote(jpegs)
             except Exception as error:
                 log.info("the front does not answer: %s", error)
             if reported == store.catalog.revision:

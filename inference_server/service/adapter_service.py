@@ -9,11 +9,15 @@ from typing import Any
 
 from grpc import aio
 
+from inference_server.adapters.binding_errors import not_found
 from inference_server.adapters.changes import Change, ChangeKind, WatchedAdapters
 from inference_server.adapters.records import Adapter, AdapterState
+from inference_server.errors import RequestError, Violation
 from inference_server.service import pages
 from wuliart.v1 import adapter_pb2 as pb
 from wuliart.v1 import adapter_pb2_grpc as rpc
+from wuliart_contract.limits import MAX_ADAPTER_NAME_CHARACTERS
+from wuliart_contract.status import Reason
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -65,6 +69,25 @@ class AdapterServicer(rpc.AdapterServiceServicer):
                 for response in _responses(change, epoch):
                     yield response
 
+    async def GetAdapterThumbnail(
+        self, request: pb.GetAdapterThumbnailRequest, context: Context
+    ) -> pb.GetAdapterThumbnailResponse:
+        """See the .proto file."""
+        catalog, _ = self._adapters()
+        name, most = request.name, MAX_ADAPTER_NAME_CHARACTERS
+        if not 0 < len(name) <= most:
+            text = f"has {len(name)} characters; it must have 1 to {most}"
+            raise RequestError(
+                Reason.INVALID_REQUEST, f"name {text}", violations=[Violation("name", text)]
+            )
+        adapter = catalog.get(catalog.spelled(name))
+        if adapter is None:
+            raise not_found(name, catalog.nearest(name))
+        return pb.GetAdapterThumbnailResponse(
+            jpeg=catalog.thumbnails.jpeg(adapter.thumbnail_hash),
+            thumbnail_hash=adapter.thumbnail_hash,
+        )
+
 
 def _revision_of(token: str, epoch: str) -> int | None:
     """Returns the revision in a resume token; None if it is not a token of this epoch."""
@@ -110,6 +133,8 @@ def _adapter(adapter: Adapter) -> pb.Adapter:
         state=STATES[adapter.state],
         refusal_reason=entry.refusal_reason,
         waiting_reason=entry.waiting_reason,
+        notes=entry.notes,
+        thumbnail_hash=adapter.thumbnail_hash,
         generation=adapter.generation,
         slot=adapter.slot,
         pinned=adapter.pinned,

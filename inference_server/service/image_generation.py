@@ -163,7 +163,11 @@ def server_info(backend: Backend) -> pb.GetServerInfoResponse:
             schedules=[pb.NoiseSchedule(sigmas=schedules[n]) for n in sorted(schedules)],
             schedule=str(model.schedule.schedule),
             schedule_reason=model.schedule.why,
-            warnings=[model.schedule.warning] if model.schedule.warning else [],
+            warnings=[
+                *([model.schedule.warning] if model.schedule.warning else []),
+                *(remark.text for remark in model.remarks if remark.warning),
+            ],
+            notes=[remark.text for remark in model.remarks if not remark.warning],
             description=embedded_description() if backend.embedded else None,
         ),
         device=pb.DeviceInfo(

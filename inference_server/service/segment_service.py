@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from inference_server.service.descriptor_socket import DescriptorSocket, WriterG
 from wuliart.internal.v1 import segment_pb2 as pb
 from wuliart.internal.v1 import segment_pb2_grpc as rpc
 from wuliart_contract.adapter_names import REPLACEMENT, name_problem, printable
-from wuliart_contract.limits import MAX_LISTED_ADAPTERS
+from wuliart_contract.limits import MAX_LISTED_ADAPTERS, MAX_THUMBNAILS
 from wuliart_contract.recipe import is_autov3
 from wuliart_contract.status import Reason
 from wuliart_contract.text import hidden_characters
@@ -38,6 +39,8 @@ Context = aio.ServicerContext[Any, Any]
 
 HASH_CHARACTERS = 64
 MAX_REASON_CHARACTERS = 1_000
+MAX_NOTES = 8
+MAX_NOTE_CHARACTERS = 300
 MAX_SECONDS = 86_400.0
 """Longest duration of the manager's that is counted in the metrics; a longer one is an error."""
 
@@ -110,11 +113,34 @@ class SegmentServicer(rpc.SegmentServiceServicer):
                 f"the report lists {listed} files and {len(request.waiting)} that are waited for; "
                 f"at most {2 * MAX_LISTED_ADAPTERS} of each are accepted",
             )
+        if len(request.thumbnails) > MAX_THUMBNAILS:
+            raise RequestError(
+                Reason.INVALID_REQUEST,
+                f"the report lists {len(request.thumbnails)} thumbnails; at most {MAX_THUMBNAILS} "
+                "are accepted",
+            )
         entries = [_entry(e) for e in request.entries]
         pending = [name for name in request.pending if not name_problem(name)]
         waiting = [_waiting(w) for w in request.waiting if not name_problem(w.name)]
-        self._store.report(request.session_id, entries, pending, waiting)
-        return pb.ReportCatalogResponse(revision=self._store.catalog.revision)
+        self._store.report(
+            request.session_id,
+            entries,
+            pending,
+            waiting,
+            {t.name: t.thumbnail_hash for t in request.thumbnails if _is_hash(t.thumbnail_hash)},
+            thumbnails_complete=request.thumbnails_complete,
+        )
+        catalog = self._store.catalog
+        return pb.ReportCatalogResponse(
+            revision=catalog.revision, missing_thumbnails=catalog.thumbnails.missing
+        )
+
+    async def PutThumbnails(
+        self, request: pb.PutThumbnailsRequest, context: Context
+    ) -> pb.PutThumbnailsResponse:
+        """See the .proto file."""
+        self._store.put_thumbnails(request.session_id, request.jpegs)
+        return pb.PutThumbnailsResponse(revision=self._store.catalog.revision)
 
     async def ReserveSlot(
         self, request: pb.ReserveSlotRequest, context: Context
@@ -151,6 +177,7 @@ class SegmentServicer(rpc.SegmentServiceServicer):
             entry=_entry(request.entry),
             packed_rank=request.packed_rank,
             sites=request.sites,
+            kronecker=_kronecker(request),
             copy_seconds=_seconds(request, "copy_time"),
             seconds_since_noticed=_seconds(request, "time_since_noticed"),
         )
@@ -161,6 +188,13 @@ class SegmentServicer(rpc.SegmentServiceServicer):
         """See the .proto file."""
         self._store.abandon(request.session_id, request.slot, request.generation)
         return pb.AbandonSlotResponse()
+
+
+def _kronecker(request: pb.CommitSlotRequest) -> dict[str, tuple[int, int]]:
+    shapes = {p.module: (p.first_rows, p.first_columns) for p in request.kronecker}
+    if len(shapes) < len(request.kronecker):
+        raise RequestError(Reason.INVALID_REQUEST, "the commit names a module's product twice")
+    return shapes
 
 
 def _seconds(
@@ -188,7 +222,12 @@ def _entry(message: pb.CatalogEntry) -> FileEntry:
         content_hash=_shown(message.content_hash, HASH_CHARACTERS),
         refusal_reason=_shown(message.refusal_reason, MAX_REASON_CHARACTERS) or problem,
         autov3=message.autov3_hash if is_autov3(message.autov3_hash) else "",
+        notes=tuple(_shown(note, MAX_NOTE_CHARACTERS) for note in message.notes[:MAX_NOTES]),
     )
+
+
+def _is_hash(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def _waiting(message: pb.WaitingFile) -> FileEntry:

@@ -6,6 +6,7 @@ import numpy as np
 
 from tests.e2e.conftest import LiveService
 from tests.support.lora_files import RawTensor, encode, module_features, pack
+from tests.support.other_forms import differences, lokr
 
 RANK = 3
 
@@ -46,6 +47,33 @@ def test_a_loha_gives_the_image_of_the_lora_that_it_is(live: LiveService) -> Non
     live.drop("lora", pack(lora))
     assert live.wait_usable("loha").rank == live.wait_usable("lora").rank == RANK**2
     assert live.generate("loha") == live.generate("lora") != live.generate()
+
+
+def test_a_lokr_and_differences_are_hot_swapped_like_any_other(live: LiveService) -> None:
+    """Whether a factor is whole or in two, and whatever the keys, the image is the same."""
+    layout, modules = live.layout, [*live.layout.modules]
+    whole = lokr(layout, modules, alpha=np.inf, alpha_dtype="F16")
+    in_two = lokr(layout, modules, second_rank=4, alpha=4, prefix="lycoris_{f}")
+    vectors = differences(layout, modules, layout.norms)
+    plain = live.generate()
+    live.drop("kron", pack(whole.tensors))
+    assert live.wait_usable("kron").rank == 0
+    first = live.generate("kron")
+    live.drop("kron-and-more", pack((whole | vectors).tensors))
+    live.drop("differences", pack(vectors.tensors))
+    live.drop("in-two", pack(in_two.tensors))
+    for name in ("kron-and-more", "differences", "in-two"):
+        live.wait_usable(name)
+    images = [first, *map(live.generate, ("kron-and-more", "differences", "in-two"))]
+    assert len({plain, *images}) == 5
+    assert live.generate("kron") == first
+    renamed = lokr(layout, modules, prefix="lora_unet_{f}")
+    assert [t[2] for n, t in renamed.tensors.items() if "lokr" in n] == [
+        t[2] for n, t in whole.tensors.items() if "lokr" in n
+    ]
+    live.drop("renamed", pack(renamed.tensors))
+    live.wait_usable("renamed")
+    assert live.generate("renamed") == first
 
 
 def test_a_text_encoder_is_ignored_if_it_is_zero_and_else_the_reason_names_it(

@@ -19,16 +19,18 @@ from tests.support.lora_files import (
     pack,
     peft_metadata,
 )
-from wuliart_lora import LoraAdapter, LoraError, parse_lora, threads
+from tests.support.other_forms import differences, lokr
+from wuliart_lora import LoraAdapter, LoraError, LoraPlan, plan_lora, read_header, threads
 from wuliart_lora.keys import Role, canonicalise
-from wuliart_lora.slot_image import build_image
+from wuliart_lora.slot_image import build_image, check_capacity, norm_features
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUTS = [
-    SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, dtype))
+    SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 2, 4, dtype))
     for dtype in ("float32", "bfloat16")
 ]
 MODULES = module_features(LAYOUTS[0])
+NORMS = norm_features(LAYOUTS[0])
 CONDITIONING = np.ones((2, 4), np.float32)
 USED = ["img_in", "transformer_blocks.0.attn.to_q", "norm_out.linear"]
 
@@ -47,35 +49,42 @@ def run(data: bytes) -> None:
     # With more threads, the coverage would depend on their order.
     threads.MOST = 1  # type: ignore[misc]
     try:
-        adapter = parse_lora(data, MODULES, 4)
+        plan, adapter = _read(memoryview(data).toreadonly())
     except LoraError as error:
         _check_reason(error)
         return
     _check_adapter(adapter)
     for layout in LAYOUTS:
         try:
+            check_capacity(plan, layout)
             image = build_image(adapter, layout, CONDITIONING)
         except LoraError as error:
             _check_reason(error)
             continue
-        packing = layout.packing(image.packed_rank, image.sites)
+        packing = layout.packing(image.packed_rank, image.sites, image.kronecker)
         assert image.data.nbytes == packing.nbytes <= layout.slot_bytes
+        assert set(packing.kronecker) == set(image.kronecker)
         assert len(image.checksum) == 16
         assert set(packing.offsets) == set(image.sites)
+
+
+def _read(data: memoryview) -> tuple[LoraPlan, LoraAdapter]:
+    plan = plan_lora(read_header(data, len(data)), MODULES, 4, norms=NORMS)
+    return plan, plan.read(data)
 
 
 def run_keys(data: bytes) -> None:
     """Reads the bytes as names, one a line."""
     names = list(dict.fromkeys(data.decode("utf-8", "replace").split("\n")))
     try:
-        found, idle = canonicalise(names, MODULES)
+        found, idle = canonicalise(names, MODULES, NORMS)
     except LoraError as error:
         _check_reason(error)
         return
     layers = [*found.values(), *(roles for part in idle.values() for roles in part)]
     given = [name for roles in layers for name in roles.values()]
     assert sorted(given) == sorted(names)
-    assert found.keys() <= MODULES.keys()
+    assert found.keys() <= MODULES.keys() | NORMS.keys()
     assert all(isinstance(role, Role) for roles in layers for role in roles)
 
 
@@ -97,11 +106,30 @@ def seeds() -> dict[str, bytes]:
     good["noted"] = make_lora(LAYOUTS[0], rank=2, modules=USED, metadata=notes)
     good["half"] = make_lora(LAYOUTS[0], rank=1, modules=USED, convention="kohya", dtype="BF16")
     good |= {f"loha_{rank}_{dtype}": _loha(rank, dtype) for rank, dtype in LOHAS}
+    good |= _other_forms()
     zeros: RawTensor = ("F32", (2, 4), bytes(32))
     parts = {f"{part}.lora_{half}.weight": zeros for part in IDLE for half in "AB"}
     good["idle_parts"] = pack(lora_tensors(LAYOUTS[0], rank=2, modules=USED) | parts)
     bad = {f"bad_{name}": bad.make(LAYOUTS[0]) for name, bad in BAD_FILES.items()}
     return {name: data for name, data in (good | bad).items() if len(data) <= MAX_SEED_BYTES}
+
+
+def _other_forms() -> dict[str, bytes]:
+    """Returns LoKrs of every kind of factors, and differences beside them and alone."""
+    layout = LAYOUTS[0]
+    halves = lokr(layout, USED, first_rank=1, second_rank=1, alpha=2.0, prefix="lycoris_{f}")
+    second = lokr(layout, USED, second_rank=2, alpha=1.0, prefix="lora_unet_{f}", dtype="F16")
+    whole = lokr(layout, USED, alpha=np.inf, alpha_dtype="F16", dtype="BF16")
+    vectors = differences(layout, USED, NORMS)
+    low_rank = lora_tensors(layout, rank=2, modules=USED, convention="diffusion_model")
+    return {
+        "lokr_whole": pack(whole.tensors),
+        "lokr_halves": pack(halves.tensors),
+        "lokr_second": pack(second.tensors),
+        "lokr_and_differences": pack((whole | vectors).tensors),
+        "differences": pack(vectors.tensors),
+        "lora_and_differences": pack(low_rank | vectors.tensors),
+    }
 
 
 def _loha(rank: int, dtype: str) -> bytes:
@@ -122,8 +150,14 @@ def _loha(rank: int, dtype: str) -> bytes:
 def key_seeds() -> dict[str, bytes]:
     """Returns the names of each convention."""
     loha = "\n".join(f"lycoris_img_in.hada_w{n}_{half}" for n in (1, 2) for half in "ab")
+    lokr_names = "\n".join(
+        f"diffusion_model.img_in.lokr_w{n}{half}" for n in (1, 2) for half in ("", "_a", "_b")
+    )
+    vectors = "\n".join([*(f"{norm}.diff" for norm in NORMS), "img_in.diff_b", "proj_out.diff"])
     return {
         "loha": loha.encode(),
+        "lokr": lokr_names.encode(),
+        "differences": vectors.encode(),
         "idle": "\n".join(f"{p}.lora_B.weight" for p in IDLE).encode(),
     } | {
         name: "\n".join(
@@ -143,8 +177,17 @@ def _check_reason(error: LoraError) -> None:
 
 
 def _check_adapter(adapter: LoraAdapter) -> None:
-    assert 1 <= adapter.rank <= 4
-    assert adapter.rank == max(factors.rank for factors in adapter.factors.values())
+    assert adapter.rank <= 4
+    assert adapter.rank == max((f.rank for f in adapter.factors.values()), default=0)
+    assert adapter.factors or adapter.kronecker or adapter.biases or adapter.norms
+    for module, stored in adapter.kronecker.items():
+        (a, b), (c, d) = (factor.shape for factor in stored.widened())
+        assert (b * d, a * c) == MODULES[module] and stored.first_shape == (a, b)
+        assert all(np.isfinite(factor).all() for factor in stored.widened())
+    for module, bias in adapter.biases.items():
+        assert bias.shape == MODULES[module][1:] and np.isfinite(bias).all()
+    for norm, weight in adapter.norms.items():
+        assert weight.shape == (NORMS[norm],) and np.isfinite(weight).all()
     for module, factors in adapter.factors.items():
         inner, outer = MODULES[module]
         assert factors.down.shape == (factors.rank, inner)

@@ -40,17 +40,14 @@ class SmallLayout(SegmentLayout):
     """Slots without CUDA's padding: the target reads and zeroes them often."""
 
     def __init__(self) -> None:
-        super().__init__(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, "float32"))
+        super().__init__(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 2, 4, "float32"))
         self.slot_bytes = -(-self.packing(4, self.sites).nbytes // 4096) * 4096
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Names of all sites."""
-        return (*self.low_rank_sites, *self.delta_sites)
 
 
 LAYOUT = SmallLayout()
 SITES = (*LAYOUT.sites, "no such site", "")
+PRODUCTS = [m for site in LAYOUT.low_rank_sites.values() for m in site.modules]
+MODULES = (*LAYOUT.modules, *LAYOUT.norms, "no such module", "")
 SEGMENT = AdapterSegment(LAYOUT, LIMIT + 1, torch.device("cpu"))
 LOOP = asyncio.new_event_loop()
 CONTEXT = mock.Mock(invocation_metadata=lambda: ())
@@ -172,10 +169,16 @@ class Play:
         right = self.choices.below(4) > 0
         rank = 1 + self.choices.below(4)
         sites = [self.choices.pick(LAYOUT.sites) for _ in range(self.choices.below(4))]
-        reach = LAYOUT.packing(rank, sites).nbytes or 1
+        products = [
+            pb.KroneckerProduct(module=self.choices.pick(PRODUCTS), first_rows=1, first_columns=1)
+            for _ in range(self.choices.below(2))
+        ]
+        shapes = {p.module: (p.first_rows, p.first_columns) for p in products}
+        reach = LAYOUT.packing(rank, sites, shapes).nbytes or 1
         request = pb.CommitSlotRequest(
             session_id=session, slot=index, generation=generation, written_bytes=reach,
             checksum=SEGMENT.checksum(index, reach), packed_rank=rank, sites=sites,
+            kronecker=products,
             entry=pb.CatalogEntry(name=name, content_hash=self.choices.pick(HASHES)),
         )  # fmt: skip
         if not right:
@@ -186,7 +189,7 @@ class Play:
     def _spoil(self, request: pb.CommitSlotRequest) -> None:
         choices = self.choices
         for _ in range(1 + choices.below(3)):
-            match choices.below(9):
+            match choices.below(10):
                 case 0:
                     request.slot = choices.number(32)
                 case 1:
@@ -206,6 +209,12 @@ class Play:
                     request.time_since_noticed.nanos = choices.number(32) - (1 << 31)
                 case 8:
                     request.session_id = self._session()
+                case 9:
+                    request.kronecker.add(
+                        module=choices.pick(MODULES),
+                        first_rows=choices.pick((0, 1, 2, 3, 4, choices.number(32))),
+                        first_columns=choices.pick((0, 1, 2, 3, 4, choices.number(32))),
+                    )
 
     async def abandon(self) -> None:
         """Abandons a reservation, or one that does not exist."""
@@ -307,7 +316,8 @@ class Play:
     def _check_reach(self, index: int, summed: int, tensors: Any) -> None:
         first = SEGMENT._arena.data_ptr() + SEGMENT.offset(index)
         views = [t for pair in tensors.factors.values() for t in (pair.down, pair.up)]
-        for view in (*views, *tensors.deltas.values()):
+        views += [t for some in tensors.kronecker.values() for p in some for t in p[1:]]
+        for view in (*views, *tensors.deltas.values(), *tensors.vectors.values()):
             begin = view.data_ptr()
             assert (
                 first <= begin <= begin + view.nbytes <= first + summed <= first + LAYOUT.slot_bytes

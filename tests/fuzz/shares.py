@@ -13,6 +13,8 @@ SHARES: Final = {
     "request": 25,
     "protocol": 20,
     "directory": 5,
+    "gguf": 20,
+    "single": 20,
     "recipe": 10,
 }
 """Relative numbers of inputs. An input of `protocol` takes five times as long as one of `lora`,

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz import directory, lora_file, protocol, recipe, request, variation
+from tests.fuzz import (
+    directory,
+    gguf_file,
+    lora_file,
+    protocol,
+    recipe,
+    request,
+    single_file,
+    variation,
+)
 
 CORPUS = Path(__file__).with_name("corpus")
 """Files <target>/<name>: kept inputs, each of which covers code that no other covers."""
@@ -37,5 +46,7 @@ TARGETS = {
     "request": Target(request.run, request.seeds, 1024),
     "protocol": Target(protocol.run, protocol.seeds, 400),
     "directory": Target(directory.run, directory.seeds, 120),
+    "gguf": Target(gguf_file.run, gguf_file.seeds, 4096, gguf_file.vary),
+    "single": Target(single_file.run, single_file.seeds, 4096, single_file.vary),
     "recipe": Target(recipe.run, recipe.seeds, 1024),
 }

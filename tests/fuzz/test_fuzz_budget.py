@@ -32,7 +32,10 @@ def test_no_input_makes_a_target_fail(tmp_path: Path) -> None:
         )
 
     # The expensive targets first, so that both processors finish at about the same time.
-    order = sorted(SHARES, key=("protocol", "directory", "lora", "request", "keys", "recipe").index)
+    order = sorted(
+        SHARES,
+        key=("protocol", "directory", "single", "lora", "gguf", "request", "keys", "recipe").index,
+    )
     with ThreadPoolExecutor(2) as pool:
         outcomes = dict(zip(order, pool.map(tried, order), strict=True))
     for target, outcome in outcomes.items():

@@ -18,7 +18,8 @@ DTYPES = ("F32", "F16", "BF16", "F64", "I32", "I64", "F8_E4M3", "F8_E5M2", "BOOL
 ELEMENT_BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "F64": 8, "I64": 8}
 """Of types that have not 4."""
 SIZES = (0, 1, 2, 3, 4, 8, -1, 1 << 31, 1 << 62, 1 << 63, 1 << 64, 1.5, True, "4", None, [])
-MODULES = [*module_features(SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 4, "float32")))]
+LAYOUT = SegmentLayout(LayoutParameters(1, 4, 8, 2, 2, 3, 2, 2, 4, "float32"))
+MODULES = [*module_features(LAYOUT), *LAYOUT.norms]
 PREFIXES = (
     "transformer.",
     "base_model.model.",
@@ -37,7 +38,14 @@ ENDINGS = (
     ".hada_w2_b",
     ".hada_t1",
     ".lokr_w1",
+    ".lokr_w1_a",
+    ".lokr_w1_b",
+    ".lokr_w2",
+    ".lokr_w2_a",
+    ".lokr_w2_b",
+    ".lokr_t2",
     ".diff",
+    ".diff_b",
     ".lora_mid.weight",
     ".bias",
     "",

@@ -102,7 +102,7 @@ async def test_health_is_open_and_every_rpc_is_of_a_service_that_is_listed(
     check = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]
     answer = health_pb2.HealthCheckResponse.FromString(await call(channel, check, None))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    assert len(CLOSED) == 5
+    assert len(CLOSED) == 6
 
 
 async def test_two_authorization_headers_are_rejected(

@@ -323,6 +323,19 @@ def test_adapters(fake, drive):
     assert [one.pinned for one in adapters] == [True, False, False, False]
 
 
+def test_thumbnails_and_notes(fake, drive):
+    fake.adapters = [adapter("a", thumbnail_hash=HASH, notes=["one", "two"]), adapter("b")]
+    fake.thumbnails = {"a": b"\xff\xd8"}
+    first, second = drive.call("adapters")
+    assert (first.thumbnail_hash, first.notes) == (HASH, ("one", "two"))
+    assert (second.thumbnail_hash, second.notes) == ("", ())
+    assert drive.call("thumbnail", "a") == b"\xff\xd8"
+    assert drive.call("thumbnail", "b") is None
+    fake.unary_failures.append(Fail(Reason.ADAPTER_NOT_FOUND, "there is none"))
+    with pytest.raises(AdapterNotFound):
+        drive.call("thumbnail", "c")
+
+
 def test_watch_and_resume(fake, drive):
     fake.watches.append([snapshot(3, adapter("a")), change(4, added=adapter("b")), Hold()])
     fake.watches.append([change(5, removed=adapter("a")), change(6, refused=adapter("x"))])

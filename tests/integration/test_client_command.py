@@ -322,7 +322,14 @@ def test_adapters(fake, wuliart):
     long_name = "folder/" * 20 + "end"
     resident = {"state": adapter_pb2.ADAPTER_STATE_RESIDENT, "slot": 3, "pinned": True}
     fake.adapters = [
-        adapter("ink", title="水墨", resident_since={"seconds": 1_700_000_000}, **resident),
+        adapter(
+            "ink",
+            title="水墨",
+            resident_since={"seconds": 1_700_000_000},
+            thumbnail_hash="cd" * 32,
+            notes=["ignored text encoder weights", "and\x1bmore"],
+            **resident,
+        ),
         adapter(
             long_name,
             title="[bold]t\x1b[2J",
@@ -334,6 +341,8 @@ def test_adapters(fake, wuliart):
     assert result.returncode == 0, result.stderr
     first, second = (line for line in result.stdout.splitlines() if "abababababab" in line)
     assert re.search(r"resident, pinned +3 +2023-11-1[45] \d\d:\d\d:20 ", first)
+    notes = r"yes +abababababab +ignored text encoder weights; and\\x1bmore"
+    assert re.search(notes, first) and not re.search("yes", second)
     for text in ("ink", "水墨", "16", "24.3 MB", "ink wash"):
         assert text in first
     for text in (long_name, r"[bold]t\x1b[2J", "refused", "rank 999 is larger than 64"):
@@ -343,6 +352,8 @@ def test_adapters(fake, wuliart):
     assert [entry["state"] for entry in entries] == ["resident", "refused"]
     assert [(entry["slot"], entry["pinned"]) for entry in entries] == [(3, True), (None, False)]
     assert entries[1]["title"] == "[bold]t\x1b[2J"
+    assert [len(entry["notes"]) for entry in entries] == [2, 0]
+    assert [entry["thumbnail_hash"] for entry in entries] == ["cd" * 32, ""]
 
 
 def test_no_adapters_says_what_to_do(wuliart):

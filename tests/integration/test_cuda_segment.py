@@ -24,7 +24,7 @@ from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 CUDA = torch.device("cuda:0")
-LAYOUT = SegmentLayout(LayoutParameters(16, 1024, 4096, 64, 64, 48, 10, 32, "bfloat16"))
+LAYOUT = SegmentLayout(LayoutParameters(16, 1024, 4096, 64, 64, 48, 16, 10, 32, "bfloat16"))
 PROMPT = "a red lighthouse 在海边 at dusk"
 
 

@@ -287,3 +287,24 @@ async def test_a_signal_ends_it_and_lets_the_server_know(
     manager.process.send_signal(number)
     assert await manager.process.wait() == 0
     await server.until(lambda: server.writer_gone.is_set() and not server.session)
+
+
+async def test_what_a_file_holds_in_vain_is_reported_and_logged_also_from_an_earlier_run(
+    server: FakeSegmentServer, loras: Path
+) -> None:
+    names = ("ink", "oil", "chalk")
+    for name in names:
+        (loras / f"{name}.safetensors").write_bytes(lora_bytes(1, idle=True))
+        age(loras / f"{name}.safetensors")
+    note = "ignored text encoder weights (2 tensors), which are zero"
+    for _ in range(2):  # the second manager reads only what becomes resident
+        async with ManagerProcess(loras, server.runtime_dir, *RESCAN) as manager:
+            await server.until(lambda: set(server.catalog) == set(names))
+            await server.until_judged()
+            assert all(list(server.catalog[name].notes) == [note] for name in names)
+            for name in names:
+                await server.until(lambda name=name: manager.said(f'"{name}": {note}'))
+            manager.process.send_signal(signal.SIGTERM)
+            await manager.process.wait()
+        await server.stop()
+        await server.start()

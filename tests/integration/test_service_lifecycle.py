@@ -18,6 +18,7 @@ import wuliart_client
 from inference_server.errors import ServerError
 from inference_server.model.schedule import FAMILIES
 from inference_server.model.schedule_choice import ChosenSchedule
+from inference_server.model.weights.stored_form import Remark
 from inference_server.network import Network
 from inference_server.service.adapter_service import AdapterServicer
 from inference_server.service.backend import BackendHolder
@@ -203,6 +204,7 @@ async def test_server_info() -> None:
             dtype=torch.float32,
             schedule=ChosenSchedule(FAMILIES["turbo-2"], "a test's", "a warning"),
             schedules=SimpleNamespace(sigmas={2: (1.0, 0.5, 0.0), 1: (1.0, 0.0)}),
+            remarks=(Remark("24 as Q4_K"), Remark("a grid", warning=True)),
             **planned_memory(),
         )
         async with wuliart_client.AsyncClient(server.target) as client:
@@ -218,7 +220,9 @@ async def test_server_info() -> None:
         assert message.model.transformer_parameters == 20_430_401_088
         assert message.model.turbo_lora == "turbo.safetensors"
         assert (message.model.schedule, message.model.schedule_reason) == ("turbo-2", "a test's")
-        assert list(message.model.warnings) == ["a warning"]
+        assert list(message.model.warnings) == ["a warning", "a grid"]
+        assert list(message.model.notes) == ["24 as Q4_K"]
+        assert info.model.notes == ("24 as Q4_K",)
         assert (message.device.kind, message.device.dtype) == ("cpu", "float32")
         limits = message.limits
         assert (limits.width, limits.height, limits.jpeg_quality) == (1024, 1024, 95)

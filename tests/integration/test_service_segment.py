@@ -88,18 +88,39 @@ async def test_what_lies_beyond_the_checksum_is_not_read(
     assert server.state_of("ink") == "none"
 
 
+def product(rows: int, columns: int) -> pb.KroneckerProduct:
+    """One of img_in, which is [32, 16], that no bytes were written for."""
+    return pb.KroneckerProduct(module="img_in", first_rows=rows, first_columns=columns)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         {"sites": ["block9.img_qkv"]},
         {"packed_rank": 0},
         {"packed_rank": 9},
+        {"kronecker": [product(1, 1)]},
+        {"kronecker": [product(3, 1)]},
+        {"kronecker": [product(0, 0)]},
+        {"sites": [], "kronecker": 2 * [product(32, 16)]},
         {"written_bytes": 0},
         {"written_bytes": 1 << 40},
         {"entry": entry_of("oil")},
         {"entry": None},
     ],
-    ids=["no such site", "rank 0", "rank 9", "0 bytes", "too many bytes", "other name", "no entry"],
+    ids=[
+        "no such site",
+        "rank 0",
+        "rank 9",
+        "product beyond the bytes",
+        "product of a third",
+        "product of nothing",
+        "product twice",
+        "0 bytes",
+        "too many bytes",
+        "other name",
+        "no entry",
+    ],
 )
 async def test_a_commit_that_does_not_fit_its_slot(
     server: InProcessServer, manager: HandManager, overrides: dict[str, Any]

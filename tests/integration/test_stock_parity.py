@@ -6,7 +6,8 @@ decoded as well (on a CPU stock takes ten seconds for it), PSNR >= 50 dB.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from inference_server.engine.latent_image import LatentImage
 from inference_server.loading.load import load_model
 from inference_server.loading.sources import open_source
 from inference_server.model.kernels.low_rank import GatedAdapter
-from tests.support.lora_files import make_lora
+from tests.support.lora_files import make_lora, pack
+from tests.support.other_forms import Changes, differences, lokr
 from wuliart_lora import parse_lora
-from wuliart_lora.slot_image import build_image, module_shapes
+from wuliart_lora.slot_image import build_image, module_shapes, norm_features
 from wuliart_lora.slot_layout import LowRankSite, SegmentLayout
 
 CPU = torch.device("cpu")
@@ -46,14 +48,46 @@ def pipeline() -> QwenImagePipeline:
 
 @dataclass
 class Case:
-    """Adapters as (file, weight), the number of steps, and if the image is decoded too."""
+    """Adapters as (file, weight), the number of steps, and if the image is decoded too.
+
+    Files of `merged` are in forms that stock diffusers does not read; there, what they mean is
+    added to its weights.
+    """
 
     loras: Sequence[tuple[bytes, float]] = ()
     steps: int = 4
     decoded: bool = False
+    merged: Sequence[tuple[Changes, float]] = ()
+
+    @property
+    def files(self) -> list[tuple[bytes, float]]:
+        """All files, with weights."""
+        return [*self.loras, *((pack(c.tensors), weight) for c, weight in self.merged)]
+
+
+@contextmanager
+def merged(pipe: QwenImagePipeline, case: Case) -> Iterator[None]:
+    parameters = dict(pipe.transformer.named_parameters())
+    before = {name: parameters[name].detach().clone() for c, _ in case.merged for name in c.added}
+    with torch.no_grad():
+        for changes, weight in case.merged:
+            for name, added in changes.added.items():
+                parameters[name] += (weight * torch.from_numpy(added)).float()
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                parameters[name].copy_(value)
 
 
 def generate_stock(
+    pipe: QwenImagePipeline, case: Case, folder: Path
+) -> tuple[torch.Tensor, np.ndarray | None]:
+    with merged(pipe, case):
+        return generate_merged(pipe, case, folder)
+
+
+def generate_merged(
     pipe: QwenImagePipeline, case: Case, folder: Path
 ) -> tuple[torch.Tensor, np.ndarray | None]:
     latents: list[torch.Tensor] = []
@@ -90,10 +124,10 @@ def generate_stock(
 
 def generate_ours(engine: Engine, case: Case) -> LatentImage:
     layout = engine.model.layout(max_rank=16)
-    segment = AdapterSegment(layout, len(case.loras) + 1, CPU)
+    segment = AdapterSegment(layout, len(case.files) + 1, CPU)
     adapters = [
         GatedAdapter(fill(segment, slot, data, engine), weight)
-        for slot, (data, weight) in enumerate(case.loras)
+        for slot, (data, weight) in enumerate(case.files)
     ]
     latent_image = engine.begin(engine.encode(PROMPT), SEED, case.steps, adapters=adapters)
     for _ in range(case.steps):
@@ -103,12 +137,13 @@ def generate_ours(engine: Engine, case: Case) -> LatentImage:
 
 def fill(segment: AdapterSegment, slot: int, data: bytes, engine: Engine):
     layout = segment.layout
-    adapter = parse_lora(data, module_shapes(layout), layout.parameters.max_rank)
+    max_rank, norms = layout.parameters.max_rank, norm_features(layout)
+    adapter = parse_lora(data, module_shapes(layout), max_rank, norms=norms)
     image = build_image(adapter, layout, engine.model.conditioning.numpy())
     segment.shared_bytes(slot)[: len(image.data)] = torch.from_numpy(image.data)
     segment.stage(slot, len(image.data))
     assert segment.checksum(slot, len(image.data)) == image.checksum
-    return segment.tensors(slot, image.packed_rank, image.sites)
+    return segment.tensors(slot, image.packed_rank, image.sites, image.kronecker)
 
 
 def relative(ours: torch.Tensor, stock: torch.Tensor) -> float:
@@ -145,6 +180,28 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
         "everything, twice": Case(
             [(lora(everything, 16, 5), 0.5), (lora(everything, 2, 6), 1.5)], steps=2, decoded=True
         ),
+        "LoKr": Case(merged=[(lokr(layout, everything, size=0.1), 0.8)], steps=2, decoded=True),
+        "LoKr beside LoRA": Case(
+            [(lora(everything, 4, 7), 1.0)],
+            steps=2,
+            merged=[(lokr(layout, products, second_rank=2, alpha=1, scale=0.5, size=0.2), -2.0)],
+        ),
+        "biases and norms": Case(
+            merged=[(differences(layout, everything, layout.norms, size=0.05), 1.5)],
+            steps=2,
+            decoded=True,
+        ),
+        "all in one file, and again": Case(
+            merged=[
+                (
+                    lokr(layout, everything, size=0.08)
+                    | differences(layout, products, [], size=0.05),
+                    1.0,
+                ),
+                (differences(layout, [], layout.norms, size=0.1, seed=1), -0.5),
+            ],
+            steps=2,
+        ),
     }
 
 
@@ -157,6 +214,10 @@ def cases(layout: SegmentLayout) -> dict[str, Case]:
         "two weighted adapters",
         "modulation only",
         "everything, twice",
+        "LoKr",
+        "LoKr beside LoRA",
+        "biases and norms",
+        "all in one file, and again",
     ],
 )
 def test_image(name: str, engine: Engine, pipeline: QwenImagePipeline, tmp_path: Path) -> None:
@@ -170,7 +231,7 @@ def test_image(name: str, engine: Engine, pipeline: QwenImagePipeline, tmp_path:
         decibels = psnr(engine.decode(latent_image).numpy().astype(np.float32), stock_pixels)
         print(f"{name}: image {decibels:.1f} dB")
         assert decibels >= 50
-    if case.loras:
+    if case.files:
         plain = generate_ours(engine, Case(steps=case.steps))
         # Rules out that both pipelines ignore the adapter.
         assert relative(plain.latents, stock_latents) > 0.01

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 import torch
 
+from inference_server.adapters.segment import AdapterSegment
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.memory_plan import Demand
@@ -15,6 +17,11 @@ from inference_server.loading.load import load_model
 from inference_server.loading.memory_budget import RING_SLOTS
 from inference_server.loading.model_plan import MemoryLimits
 from inference_server.loading.sources import open_source
+from inference_server.model.kernels.low_rank import GatedAdapter
+from tests.support.lora_files import pack
+from tests.support.other_forms import differences, lokr
+from wuliart_lora import parse_lora
+from wuliart_lora.slot_image import build_image, module_shapes, norm_features
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.float32
@@ -27,8 +34,10 @@ def load(budget: int | None, idle: int | None = None) -> Engine:
     return Engine(load_model(source, DEVICE, DTYPE, limits=limits))
 
 
-def generate(engine: Engine, prompt: str, seed: int) -> torch.Tensor:
-    latent_image = engine.begin(engine.encode(prompt), seed, 3)
+def generate(
+    engine: Engine, prompt: str, seed: int, adapters: Sequence[GatedAdapter] = ()
+) -> torch.Tensor:
+    latent_image = engine.begin(engine.encode(prompt), seed, 3, adapters=adapters)
     for _ in range(3):
         engine.step([latent_image])
     return latent_image.latents.cpu()
@@ -64,6 +73,31 @@ def test_streamed_images_are_bit_identical(whole: Engine, demand: Demand, share:
         if seed:
             engine.rest()
     assert not engine.model.transformer.blocks.cache_allocated
+
+
+def test_a_lokr_and_differences_act_on_streamed_blocks_as_on_resident_ones(
+    whole: Engine, demand: Demand
+) -> None:
+    layout = whole.model.layout(4)
+    changes = lokr(layout, layout.modules, size=0.1)
+    changes |= differences(layout, layout.modules, layout.norms, size=0.05)
+    adapter = parse_lora(
+        pack(changes.tensors), module_shapes(layout), 4, norms=norm_features(layout)
+    )
+    packed = build_image(adapter, layout, whole.model.conditioning.numpy())
+    segment = AdapterSegment(layout, 1, DEVICE)
+    segment.shared_bytes(0)[: packed.data.size] = torch.from_numpy(packed.data)
+    segment.stage(0, packed.data.size)
+    tensors = segment.tensors(0, packed.packed_rank, packed.sites, packed.kronecker)
+    least = least_for(demand)
+    engine = load(least, least - demand.scratch)
+    assert engine.model.plan.resident_blocks == 0
+    plain, *images = (
+        generate(one, PROMPTS[0], 1, [GatedAdapter(tensors, 0.7)][:acting])
+        for one, acting in ((whole, 0), (whole, 1), (engine, 1))
+    )
+    assert float((images[0] - plain).norm() / plain.norm()) > 0.01
+    assert torch.equal(*images)
 
 
 def test_a_budget_that_is_too_small_is_an_error() -> None:

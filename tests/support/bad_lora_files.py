@@ -216,9 +216,15 @@ BAD_FILES: Mapping[str, BadFile] = {
         lambda layout: _with(layout, "lycoris_transformer_blocks_0_attn_to_q.hada_w1_a"),
         "both LoRA and LoHa factors",
     ),
-    "lokr": BadFile(lambda layout: _with(layout, f"{_Q}.lokr_w1"), "LoKr"),
+    "lokr": BadFile(lambda layout: _with(layout, f"{_Q}.lokr_w1"), "both LoRA and LoKr factors"),
     "diff": BadFile(lambda layout: _with(layout, "diffusion_model.img_in.diff"), "differences"),
-    "diff_b": BadFile(lambda layout: _with(layout, "diffusion_model.img_in.diff_b"), "differences"),
+    "diff_b": BadFile(
+        lambda layout: _with(layout, "diffusion_model.img_in.diff_b"), "this model needs"
+    ),
+    "norm": BadFile(
+        lambda layout: _with(layout, "transformer_blocks.0.attn.norm_q.diff_b"),
+        "changes of a norm other than .diff|names are not understood",
+    ),
     "lora_bias": BadFile(lambda layout: _with(layout, f"{_Q}.lora_B.bias"), "LoRA biases"),
     "text_encoder": BadFile(
         lambda layout: _with(layout, "text_encoder.layers.0.q_proj.lora_A.weight"), "text encoder"

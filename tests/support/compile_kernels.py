@@ -13,6 +13,7 @@ from triton.compiler import ASTSource
 from inference_server.model.kernels import (
     triton_attention,
     triton_folding,
+    triton_kronecker,
     triton_norms,
     triton_ops,
 )
@@ -39,6 +40,16 @@ FOLD_SHAPE = {"fields": 13, "columns": 16, "features": 512, "aligned": True}
 REDUCE = {"x": BF16, "window": BF16}
 REDUCE |= dict.fromkeys(("rows", "columns", "inside", "stride", "each"), "i32")
 REDUCE_SHAPE = {"together": 64, "wide": 16, "deep": 128, "even": True}
+KRONECKER = dict.fromkeys(("x", "y"), BF16)
+KRONECKER |= {f"{factor}_{n}": BF16 for n in range(3) for factor in ("first", "second")}
+KRONECKER |= dict.fromkeys(("tokens", "x_stride", "y_stride"), "i32") | {"gate": "fp32"}
+KRONECKER_SHAPES = (
+    ({"products": 3, "a": 48, "b": 48, "c": 64, "d": 64, "together": 1}, (64, 64, 64, 64), 4),
+    ({"products": 1, "a": 96, "b": 48, "c": 128, "d": 64, "together": 1}, (128, 64, 128, 64), 8),
+    ({"products": 1, "a": 48, "b": 96, "c": 64, "d": 128, "together": 1}, (64, 128, 64, 64), 4),
+    ({"products": 1, "a": 16, "b": 16, "c": 768, "d": 192, "together": 4}, (64, 64, 128, 64), 4),
+)
+"""Of ai-toolkit's default and, last, of factor 16; rows, inner, wide and deep of a tile, warps."""
 
 KERNELS = (
     (triton_norms._norm_kernel, NORM, {"add": False, "quantized": False, "padded": 4096}, 8),
@@ -55,6 +66,17 @@ KERNELS = (
     (triton_attention._text_keys_kernel, TEXT_KEYS, TEXT_KEYS_SHAPE, 8),
     (triton_folding._fold_kernel, FOLD, FOLD_SHAPE, 4),
     (triton_folding._reduce_kernel, REDUCE, REDUCE_SHAPE, 4),
+    *(
+        (
+            triton_kronecker._kronecker_kernel,
+            KRONECKER,
+            shape
+            | dict(zip(("rows", "inner", "wide", "deep"), tile, strict=True))
+            | {"groups": triton_kronecker.GROUPS, "gelu": shape["c"] == 128},
+            warps,
+        )
+        for shape, tile, warps in KRONECKER_SHAPES
+    ),
     (triton_norms._channel_norm_kernel, CHANNELS, {"activate": True, "padded": 128, "rows": 32}, 8),
 )
 """Kernel, types of its arguments, its constants, warps."""

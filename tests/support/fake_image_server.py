@@ -191,6 +191,7 @@ class FakeImageServer(
         self.watches: deque[list[Any]] = deque()
         self.unary_failures: deque[Fail] = deque()
         self.adapters: list[adapter_pb2.Adapter] = []
+        self.thumbnails: dict[str, bytes] = {}
         self.info = image_generation_pb2.GetServerInfoResponse(version="9.9")
         self.requests: list[image_generation_pb2.GenerateImageRequest] = []
         self.resume_tokens: list[str] = []
@@ -264,6 +265,10 @@ class FakeImageServer(
     def ListAdapters(self, request: Any, context: Any) -> Any:
         self._fail_unary(context)
         return adapter_pb2.ListAdaptersResponse(adapters=self.adapters, revision=1)
+
+    def GetAdapterThumbnail(self, request: Any, context: Any) -> Any:
+        self._fail_unary(context)
+        return adapter_pb2.GetAdapterThumbnailResponse(jpeg=self.thumbnails.get(request.name, b""))
 
     def GetServerInfo(self, request: Any, context: Any) -> Any:
         self._fail_unary(context)

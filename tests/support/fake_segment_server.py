@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
 import socket
@@ -31,7 +32,7 @@ from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 PARAMETERS = LayoutParameters(
     blocks=1, width=32, mlp_width=64, image_features=16, output_features=16,
-    text_features=24, modulation_rows=4, max_rank=8, dtype="float32",
+    text_features=24, head_features=8, modulation_rows=4, max_rank=8, dtype="float32",
 )  # fmt: skip
 
 
@@ -65,6 +66,9 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
         self.reports: list[list[str]] = []
         self.pending: list[list[str]] = []
         self.waiting: dict[str, str] = {}
+        self.thumbnails: dict[str, str] = {}
+        self.thumbnails_complete = False
+        self.jpegs: dict[str, bytes] = {}
         self.dropped: list[str] = []
         self.commits: list[tuple[str, str]] = []
         self.reservations: dict[str, tuple[int, int]] = {}
@@ -187,7 +191,21 @@ class FakeSegmentServer(segment_pb2_grpc.SegmentServiceServicer):
             if listed is None or listed.content_hash != resident.entry.content_hash:
                 del self.resident[name]
                 self.dropped.append(name)
-        return segment_pb2.ReportCatalogResponse(revision=len(self.reports))
+        self.thumbnails = {t.name: t.thumbnail_hash for t in request.thumbnails}
+        self.thumbnails_complete = request.thumbnails_complete
+        missing = sorted(set(self.thumbnails.values()) - self.jpegs.keys())
+        return segment_pb2.ReportCatalogResponse(
+            revision=len(self.reports), missing_thumbnails=missing
+        )
+
+    async def PutThumbnails(self, request, context):
+        await self._check_session(request, context)
+        self.jpegs |= {hashlib.sha256(jpeg).hexdigest(): jpeg for jpeg in request.jpegs}
+        return segment_pb2.PutThumbnailsResponse()
+
+    def thumbnail(self, name: str) -> bytes | None:
+        """The JPEG that the manager has reported and brought for this adapter."""
+        return self.jpegs.get(self.thumbnails.get(name, ""))
 
     async def ReserveSlot(self, request, context):
         await self._check_session(request, context)
@@ -263,14 +281,17 @@ async def _abort(context: grpc.aio.ServicerContext, reason: Reason, text: str) -
     await context.abort(CODES[reason], text, metadata)
 
 
-def lora_bytes(seed: int, *, rank: int = 4, title: str = "") -> bytes:
-    """A small valid adapter for PARAMETERS in the diffusers key adapter."""
+def lora_bytes(seed: int, *, rank: int = 4, title: str = "", idle: bool = False) -> bytes:
+    """A small valid adapter for PARAMETERS in diffusers' keys; `idle` adds a zero text encoder."""
     rng = np.random.default_rng(seed)
     path, width = "transformer.transformer_blocks.0.attn.to_q", PARAMETERS.width
     tensors = {
         f"{path}.lora_A.weight": rng.standard_normal((rank, width), dtype=np.float32),
         f"{path}.lora_B.weight": rng.standard_normal((width, rank), dtype=np.float32),
     }
+    if idle:
+        zero = np.zeros((4, 4), np.float32)
+        tensors |= {f"text_encoder.q_proj.lora_{factor}.weight": zero for factor in "AB"}
     return save(tensors, metadata={"modelspec.title": title} if title else None)
 
 

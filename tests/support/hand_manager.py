@@ -155,6 +155,10 @@ class HandManager:
             "entry": entry,
             "packed_rank": image.packed_rank,
             "sites": image.sites,
+            "kronecker": [
+                pb.KroneckerProduct(module=module, first_rows=rows, first_columns=columns)
+                for module, (rows, columns) in image.kronecker.items()
+            ],
         }
         return self.stub.CommitSlot(pb.CommitSlotRequest(**(fields | overrides)))
 

@@ -46,7 +46,7 @@ from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 LAYOUT = SegmentLayout(
     LayoutParameters(
         blocks=1, width=32, mlp_width=64, image_features=16, output_features=16,
-        text_features=24, modulation_rows=4, max_rank=8, dtype="float32",
+        text_features=24, head_features=8, modulation_rows=4, max_rank=8, dtype="float32",
     )
 )  # fmt: skip
 COUNTS = FAMILIES["lightning"].counts
@@ -216,5 +216,6 @@ def name_model(server: InProcessServer, name: str) -> None:
         dtype=torch.float32,
         schedule=ChosenSchedule(FAMILIES["lightning"], "a test's"),
         schedules=ScheduleTable.build(FAMILIES["lightning"]),
+        remarks=(),
         **planned_memory(),
     )

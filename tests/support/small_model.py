@@ -19,13 +19,19 @@ from tests.support.tiny_model import TRANSFORMER, VAE, randomise
 SHARED = ("scheduler", "text_encoder", "tokenizer")
 
 
-def make_checkpoint(folder: Path) -> Path:
-    """Saves the checkpoint to `folder` and returns it."""
+def make_checkpoint(folder: Path, **transformer_config: Any) -> Path:
+    """Saves the checkpoint to `folder` and returns it.
+
+    Args:
+        folder: a new folder.
+        transformer_config: fields of the transformer's config that differ from `TRANSFORMER`.
+    """
     folder.mkdir(parents=True)
     for name in SHARED:
         shutil.copytree(EMBEDDED_MODEL / name, folder / name)
     # The embedded text encoder is 192 wide. Five halvings leave 256 tokens of a 1024-pixel image.
-    transformer: Any = QwenImageTransformer2DModel(**TRANSFORMER | {"joint_attention_dim": 192})
+    config = TRANSFORMER | {"joint_attention_dim": 192} | transformer_config
+    transformer: Any = QwenImageTransformer2DModel(**config)
     vae: Any = AutoencoderKLQwenImage(
         **VAE | {"dim_mult": [1, 1, 1, 2, 2, 2], "temperal_downsample": [False] * 5}
     )

@@ -29,7 +29,7 @@ from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 LAYOUT = SegmentLayout(
     LayoutParameters(
         blocks=1, width=16, mlp_width=32, image_features=8, output_features=8,
-        text_features=12, modulation_rows=2, max_rank=4, dtype="float32",
+        text_features=12, head_features=8, modulation_rows=2, max_rank=4, dtype="float32",
     )
 )  # fmt: skip
 CONDITIONING = np.ones((2, 16), np.float32)
@@ -76,7 +76,7 @@ class StoreBench:
         right = {
             "checksum": image.checksum, "written_bytes": image.data.size,
             "entry": entry(slot.name, version), "packed_rank": image.packed_rank,
-            "sites": image.sites,
+            "sites": image.sites, "kronecker": image.kronecker,
         }  # fmt: skip
         await self.store.commit(self.session.id, slot.index, slot.generation, **{**right, **wrong})
 

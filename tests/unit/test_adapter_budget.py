@@ -13,7 +13,7 @@ GB = 1e9
 
 def slot_bytes(rank: int) -> int:
     """Returns the size of a slot for Qwen-Image."""
-    shape = (60, 3072, 12288, 64, 64, 3584, 10)
+    shape = (60, 3072, 12288, 64, 64, 3584, 128, 10)
     return SegmentLayout(LayoutParameters(*shape, rank, "bfloat16")).slot_bytes
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 from inference_server.adapters.changes import ChangeKind
 from inference_server.adapters.records import Adapter, AdapterState, FileEntry
 from inference_server.ray_app.fleet_catalog import FleetCatalog
@@ -11,6 +14,10 @@ def adapter(name: str, version: str = "1", resident: bool = False, refused: str 
     entry = FileEntry(name, name, (), 4, 100, version, refused)
     state = AdapterState.RESIDENT if resident else AdapterState.AVAILABLE
     return Adapter(entry, AdapterState.REFUSED if refused else state)
+
+
+def with_thumbnail(name: str, jpeg: bytes) -> Adapter:
+    return replace(adapter(name), thumbnail_hash=hashlib.sha256(jpeg).hexdigest())
 
 
 def listed(catalog: FleetCatalog) -> dict[str, str]:
@@ -70,3 +77,18 @@ async def test_watchers_see_changes_of_the_fleet_not_of_replicas() -> None:
     # The first replica alone is the fleet; the others report the same.
     assert kinds == [ChangeKind.ADDED]
     await watching.aclose()
+
+
+async def test_a_thumbnail_is_listed_once_the_front_has_it() -> None:
+    catalog, jpeg = FleetCatalog(), b"\xff\xd8\xff thumbnail"
+    ink = with_thumbnail("ink", jpeg)
+    for replica in "ab":
+        catalog.report(replica, [ink])
+    assert catalog.thumbnails.missing == [ink.thumbnail_hash]
+    assert catalog.adapters[0].thumbnail_hash == ""
+    catalog.put_thumbnails([jpeg])
+    assert catalog.adapters[0].thumbnail_hash == ink.thumbnail_hash
+    assert catalog.thumbnails.jpeg(ink.thumbnail_hash) == jpeg
+    for replica in "ab":
+        catalog.report(replica, [adapter("ink")])
+    assert catalog.adapters[0].thumbnail_hash == "" and not catalog.thumbnails.missing

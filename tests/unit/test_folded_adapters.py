@@ -13,10 +13,11 @@ from inference_server.model.folded_adapters import FoldedAdapters
 from inference_server.model.kernels import folding, triton_folding
 from inference_server.model.kernels.folding import Folding, FoldLaunch, extended
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.model.kernels.operations import KroneckerProduct
 from inference_server.model.modulation import ModulationTable, StepModulation
 from inference_server.model.transformer import ImageInputs, Transformer
 from inference_server.model.transformer_weights import TransformerConfig
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.checkpoint import open_shards
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.transformer import (
     block_fields,
@@ -33,6 +34,7 @@ CONFIG = TransformerConfig.from_json(TRANSFORMER)
 GRID = (4, 4)
 RANK = 32
 D, M = CONFIG.width, CONFIG.mlp_width
+STREAMS = ("img", "txt")
 SITES = {"qkv": (D, D, 3), "out": (D, D, 1), "mlp_up": (D, M, 1), "mlp_down": (M, D, 1)}
 
 
@@ -50,6 +52,35 @@ def adapter(rank: int, gate: float = 1.0, only: Sequence[str] = ()) -> GatedAdap
     return GatedAdapter(AdapterTensors(factors, {}), gate)
 
 
+def kronecker(gate: float = 1.0, *, low_rank: int = 0) -> GatedAdapter:
+    """Random Kronecker products, and differences of biases and norms, for all of both streams.
+
+    With `low_rank`, the products of the second block are of that rank instead.
+    """
+    products, vectors = {}, {}
+    for index in range(CONFIG.blocks):
+        for stream in ("img", "txt"):
+            for name, (inside, out, parts) in SITES.items():
+                site = f"block{index}.{stream}_{name}"
+                vectors[f"{site}.bias"] = 0.3 * torch.randn(parts * out, device=DEVICE)
+                if low_rank and index:
+                    continue
+                first = torch.randn(parts, 4, 8, device=DEVICE) / 8**0.5
+                second = torch.randn(parts, out // 4, inside // 8, device=DEVICE)
+                products[site] = tuple(
+                    KroneckerProduct(part, first[part], second[part] / (inside / 8) ** 0.5)
+                    for part in range(parts)
+                    if part != 1  # the middle one of q, k, v stays as it is
+                )
+            for norm in ("q_norm", "k_norm"):
+                vectors[f"block{index}.{stream}_{norm}"] = torch.randn(
+                    CONFIG.head_dim, device=DEVICE
+                )
+    sites = [f"block{n}.{s}_{p}" for n in range(1, CONFIG.blocks) for s in STREAMS for p in SITES]
+    factors = adapter(low_rank, only=sites).tensors.factors if low_rank else {}
+    return GatedAdapter(AdapterTensors(factors, {}, products, vectors), gate)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "transformer"
@@ -58,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, rank: int) -> Transformer:
-    files = WeightFiles(folder, "diffusion_pytorch_model")
+    files = open_shards(folder, "diffusion_pytorch_model")
     fields: Fields = block_fields(CONFIG, torch.float32, WeightKind.BF16, rank)
 
     def fill(index: int, buffer: Tensor) -> None:
@@ -117,6 +148,34 @@ def test_different_adapters_in_one_pass(folder: Path) -> None:
 def test_adapters_that_do_not_fit_are_added_beside(folder: Path) -> None:
     assert_same(folder, [adapter(RANK + 1)], [adapter(8)])
     assert_same(folder, [adapter(24), adapter(24)])
+
+
+def test_kronecker_products_and_vectors_beside_folded_factors(folder: Path) -> None:
+    both, products = kronecker(low_rank=8), kronecker(0.5)
+    plain, one, two, _, three = assert_same(
+        folder, [], [products], [both], [adapter(4)], [products, adapter(8, -1.0), both]
+    )
+    for adapted in (one, two, three):
+        assert float((adapted - plain).norm()) > 0.01 * float(plain.norm())
+
+
+def test_products_are_those_of_matrices_with_the_changes_added(folder: Path) -> None:
+    """A LoKr against the LoRA of full rank that its matrix is, with the same vectors."""
+    gated = kronecker(0.7)
+    factors = {}
+    for site, products in gated.tensors.kronecker.items():
+        inside, out, parts = SITES[site.partition("_")[2]]
+        up = torch.zeros(parts, inside, out, device=DEVICE)
+        for part, first, second in products:
+            up[part] = torch.kron(first, second).T
+        down = torch.eye(inside, device=DEVICE).repeat(parts, 1)
+        factors[site] = SiteFactors(down, up)
+    dense = GatedAdapter(AdapterTensors(factors, {}, {}, gated.tensors.vectors), 0.7)
+    for rank in (RANK, 0):
+        model = load(folder, rank)
+        with torch.inference_mode():
+            ours, expected = model.forward([image(model, [gated]), image(model, [dense])])
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_set_is_written_only_when_it_changes(folder: Path) -> None:

@@ -70,9 +70,9 @@ def read(folder: Path, turbo: Path | None = None) -> None:
     """Reads every part of a model."""
     source = open_source(folder, turbo)
     levels = ScheduleTable.build(source.schedule.schedule).rows
-    PromptTokenizer(source.folder)
+    PromptTokenizer(source)
     vae = VaeDecoder(VaeConfig.from_json(source.config("vae")), source.vae(), CPU, torch.float32)
-    preview_projection(source.folder / "vae", vae, CPU)
+    preview_projection(source, vae, CPU)
     if source.kind is not None:
         source.tables(TransformerConfig.from_json(source.config("transformer")), levels)
         source.edges()
@@ -299,8 +299,8 @@ READ_CUT = """
 import os, sys
 from pathlib import Path
 from inference_server.errors import ModelError
-from inference_server.model.weights.checkpoint import WeightFiles
-files = WeightFiles(Path(sys.argv[1]).parent, "diffusion_pytorch_model")
+from inference_server.model.weights.checkpoint import open_shards
+files = open_shards(Path(sys.argv[1]).parent, "diffusion_pytorch_model")
 os.truncate(sys.argv[1], 100_000)
 try:
     for name in files:

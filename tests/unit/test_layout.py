@@ -17,6 +17,7 @@ from tests.support.tiny_model import TRANSFORMER
 from wuliart_lora.slot_layout import (
     REGION_ALIGNMENT,
     SLOT_ALIGNMENT,
+    KroneckerShapes,
     LayoutParameters,
     LowRankSite,
     SegmentLayout,
@@ -24,12 +25,12 @@ from wuliart_lora.slot_layout import (
 
 SMALL = LayoutParameters(
     blocks=2, width=8, mlp_width=16, image_features=4, output_features=4,
-    text_features=12, modulation_rows=3, max_rank=4, dtype="float32",
+    text_features=12, head_features=8, modulation_rows=3, max_rank=4, dtype="float32",
 )  # fmt: skip
 
 REAL = LayoutParameters(
     blocks=60, width=3072, mlp_width=12288, image_features=64, output_features=64,
-    text_features=3584, modulation_rows=4, max_rank=16, dtype="bfloat16",
+    text_features=3584, head_features=128, modulation_rows=4, max_rank=16, dtype="bfloat16",
 )  # fmt: skip
 """Qwen-Image."""
 
@@ -37,24 +38,48 @@ SIZES = st.integers(1, 300)
 PARAMETERS = st.builds(
     LayoutParameters,
     blocks=st.integers(1, 3), width=SIZES, mlp_width=SIZES, image_features=SIZES,
-    output_features=SIZES, text_features=SIZES, modulation_rows=st.integers(1, 20),
-    max_rank=st.integers(1, 70), dtype=st.sampled_from(["float32", "bfloat16"]),
+    output_features=SIZES, text_features=SIZES, head_features=SIZES,
+    modulation_rows=st.integers(1, 20), max_rank=st.integers(1, 70),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
 )  # fmt: skip
 
 
-def every_site(layout: SegmentLayout) -> list[str]:
-    return [*layout.low_rank_sites, *layout.delta_sites]
-
-
-def regions(layout: SegmentLayout, rank: int, sites: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """First byte and end of every region of these sites, packed for `rank`."""
-    for name, offsets in layout.packing(rank, sites).offsets.items():
+def regions(
+    layout: SegmentLayout, rank: int, sites: Iterable[str], kronecker: KroneckerShapes
+) -> Iterator[tuple[int, int]]:
+    """First byte and end of every region of these sites and products, packed for `rank`."""
+    packing = layout.packing(rank, sites, kronecker)
+    found = []
+    for name, offsets in packing.offsets.items():
         if (site := layout.low_rank_sites.get(name)) is not None:
-            shapes = [layout.down_shape(site, rank), layout.up_shape(site, rank)]
+            found.append((offsets, [layout.down_shape(site, rank), layout.up_shape(site, rank)]))
+        elif (delta := layout.delta_sites.get(name)) is not None:
+            found.append((offsets, [layout.delta_shape(delta)]))
         else:
-            shapes = [layout.delta_shape(layout.delta_sites[name])]
+            found.append((offsets, [layout.vector_shape(layout.vector_sites[name])]))
+    for module, offsets in packing.kronecker.items():
+        found.append((offsets, layout.kronecker_shapes(module, kronecker[module])))
+    for offsets, shapes in found:
         for offset, shape in zip(offsets, shapes, strict=True):
             yield offset, offset + torch.Size(shape).numel() * layout.element_bytes
+
+
+def divisors(size: int) -> st.SearchStrategy[int]:
+    return st.sampled_from([n for n in range(1, size + 1) if size % n == 0])
+
+
+@st.composite
+def products(draw: st.DrawFn, layout: SegmentLayout) -> KroneckerShapes:
+    """Kronecker products of some modules, with factors of any shape that fits."""
+    modules = [m for site in layout.low_rank_sites.values() for m in site.modules]
+    chosen = draw(st.lists(st.sampled_from(modules), unique=True, max_size=6))
+    shapes = {}
+    for module in chosen:
+        site, _ = layout.modules[module]
+        assert isinstance(site, LowRankSite)
+        rows, columns = draw(divisors(site.out_features)), draw(divisors(site.in_features))
+        shapes[module] = rows, columns
+    return shapes
 
 
 @settings(max_examples=60)
@@ -64,23 +89,26 @@ def test_regions_are_aligned_apart_dense_and_inside_the_slot(
 ) -> None:
     layout = SegmentLayout(parameters)
     rank = data.draw(st.integers(1, parameters.max_rank))
-    sites = data.draw(st.lists(st.sampled_from(every_site(layout)), min_size=1))
-    packing = layout.packing(rank, sites)
-    assert packing.offsets.keys() == set(sites)
-    assert packing == layout.packing(rank, [*reversed(sites), *sites]), "in any order"
+    sites = data.draw(st.lists(st.sampled_from(layout.sites), min_size=1))
+    kronecker = data.draw(products(layout))
+    packing = layout.packing(rank, sites, kronecker)
+    assert packing.offsets.keys() == set(sites) and packing.kronecker.keys() == kronecker.keys()
+    turned = dict(reversed(kronecker.items()))
+    assert packing == layout.packing(rank, [*reversed(sites), *sites], turned), "in any order"
     end = 0
-    for start, stop in sorted(regions(layout, rank, sites)):
+    for start, stop in sorted(regions(layout, rank, sites, kronecker)):
         assert start % REGION_ALIGNMENT == 0
         assert end <= start < stop and start - end < REGION_ALIGNMENT
         end = stop
-    assert end == packing.nbytes <= layout.slot_bytes
+    assert end == packing.nbytes
+    assert kronecker or end <= layout.slot_bytes
 
 
 @settings(max_examples=60)
 @given(PARAMETERS)
 def test_a_slot_holds_all_sites_and_no_more(parameters: LayoutParameters) -> None:
     layout = SegmentLayout(parameters)
-    nbytes = layout.packing(parameters.max_rank, every_site(layout)).nbytes
+    nbytes = layout.packing(parameters.max_rank, layout.sites).nbytes
     assert nbytes <= layout.slot_bytes < nbytes + SLOT_ALIGNMENT
     assert layout.slot_bytes % SLOT_ALIGNMENT == 0
 
@@ -92,6 +120,36 @@ def test_a_slot_holds_all_sites_and_no_more(parameters: LayoutParameters) -> Non
 def test_ranks_and_sites_of_another_layout_are_errors(rank: int, site: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         SegmentLayout(SMALL).packing(rank, [site])
+
+
+@pytest.mark.parametrize(
+    ("module", "first", "complaint"),
+    [
+        ("img_in", (3, 1), r"is \[3, 1\], which does not divide \[8, 4\]"),
+        ("img_in", (1, 3), "which does not divide"),
+        ("img_in", (16, 1), "which does not divide"),
+        ("img_in", (0, 1), "which does not divide"),
+        ("img_in", (1, 0), "which does not divide"),
+        ("img_in", (-8, -4), "which does not divide"),
+        ("img_in", (1 << 31, 1 << 31), "which does not divide"),
+        ("norm_out.linear", (1, 1), "no product 'norm_out.linear'"),
+        ("txt_norm", (1, 1), "no product 'txt_norm'"),
+        ("block0.img_qkv", (1, 1), "no product 'block0.img_qkv'"),
+        ("", (1, 1), "no product ''"),
+    ],
+)
+def test_products_of_another_layout_are_errors(
+    module: str, first: tuple[int, int], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        SegmentLayout(SMALL).packing(1, [], {module: first})
+
+
+def test_a_rank_is_needed_by_low_rank_sites_alone() -> None:
+    layout = SegmentLayout(SMALL)
+    assert layout.packing(0, ["norm_out", "txt_norm", "img_in.bias"], {"img_in": (2, 2)}).nbytes
+    with pytest.raises(ValueError, match=r"rank 5 is outside 0\.\.4"):
+        layout.packing(5, ["norm_out"])
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(LayoutParameters)])
@@ -139,6 +197,7 @@ def parameters_of(model: Any) -> LayoutParameters:
         image_features=c.in_channels,
         output_features=c.patch_size**2 * c.out_channels,
         text_features=c.joint_attention_dim,
+        head_features=c.attention_head_dim,
         modulation_rows=4,
         max_rank=16,
         dtype="bfloat16",
@@ -165,6 +224,15 @@ def test_every_linear_of_the_stock_model_has_its_place(configuration: dict[str, 
         else:
             # What it reads is silu(temb), as wide as the model.
             assert linear.in_features == layout.parameters.width, name
+    biased = {name for name, linear in linears.items() if linear.bias is not None}
+    assert biased == layout.modules.keys(), "every layer has a bias to add to"
+    norms = {
+        name: parameter.numel()
+        for name, module in model.named_modules()
+        for parameter in [getattr(module, "weight", None)]
+        if not isinstance(module, nn.Linear) and parameter is not None
+    }
+    assert norms == {module: site.features for module, site in layout.norms.items()}
     if not configuration:
         assert layout.parameters == REAL
 

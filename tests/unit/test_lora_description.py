@@ -20,7 +20,7 @@ from wuliart_lora.description import (
 )
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(1, 16, 32, 8, 8, 8, 4, 8, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(1, 16, 32, 8, 8, 8, 4, 4, 8, "float32"))
 FIELDS = (
     "modelspec.title", "title", "ss_output_name",
     "trained_words", "modelspec.trigger_phrase", "trigger_words", "ss_tag_frequency",

@@ -23,7 +23,7 @@ from wuliart_lora import LoraAdapter, LoraError, parse_lora
 from wuliart_lora.peft_config import Pattern
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 MODULES = module_features(LAYOUT)
 Q = "transformer_blocks.0.attn.to_q"
 

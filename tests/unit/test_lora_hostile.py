@@ -15,7 +15,7 @@ from tests.support.lora_files import make_lora, module_features, pack, pack_raw,
 from wuliart_lora import LoraAdapter, LoraError, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(1, 16, 32, 8, 8, 8, 4, 8, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(1, 16, 32, 8, 8, 8, 4, 4, 8, "float32"))
 MODULES = module_features(LAYOUT)
 GOOD = make_lora(
     LAYOUT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +12,7 @@ from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.keys import Role, role_of
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)
 Q = "transformer_blocks.0.attn.to_q"
 TE = "text_encoders.qwen25_7b.transformer.layers.0.q_proj"
@@ -42,7 +41,7 @@ FORMS = {
 @pytest.mark.parametrize("zeros", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, -0.0)])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_encoder_that_was_not_trained_is_ignored_and_said_so(
-    form: str, zeros: tuple[float, float], dtype: str, caplog: pytest.LogCaptureFixture
+    form: str, zeros: tuple[float, float], dtype: str
 ) -> None:
     first, other = FORMS[form]
     base = first.split(".lora_")[0].split(".hada_")[0]
@@ -51,11 +50,9 @@ def test_a_text_encoder_that_was_not_trained_is_ignored_and_said_so(
         f"{base}.{other}": tensor(zeros[1], 8, 4, dtype=dtype),
         f"{base}.alpha": tensor(4),
     }
-    caplog.set_level(logging.INFO)
     adapter = parse_lora(file(extra), FEATURES)
     assert list(adapter.factors) == [Q]
     assert adapter.notes == ("ignored text encoder weights (3 tensors), which are zero",)
-    assert f"Ink: {adapter.notes[0]}" in caplog.text
 
 
 def test_a_layer_that_was_trained_makes_the_file_refused_by_its_name() -> None:
@@ -74,7 +71,7 @@ def test_one_number_that_is_not_zero_is_enough() -> None:
         parse_lora(file(extra), FEATURES)
 
 
-@pytest.mark.parametrize("tail", ["dora_scale", "lora_B.bias", "lokr_w1", "oft_R.weight"])
+@pytest.mark.parametrize("tail", ["dora_scale", "lora_B.bias", "lokr_t2", "oft_R.weight"])
 def test_other_methods_are_refused_also_where_they_are_zero(tail: str) -> None:
     with pytest.raises(LoraError, match="text encoder weights"):
         parse_lora(file({f"{TE}.{tail}": tensor(0, 4, 4)}), FEATURES)

@@ -18,7 +18,7 @@ from wuliart_lora import LoraAdapter, LoraError, parse_lora
 from wuliart_lora.slot_image import build_image
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-PARAMETERS = LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "bfloat16")
+PARAMETERS = LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "bfloat16")
 LAYOUT = SegmentLayout(PARAMETERS)
 FEATURES = module_features(LAYOUT)
 Q, MOD = "transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mod.1"
@@ -125,6 +125,15 @@ def test_the_slot_holds_the_delta_within_the_rounding_of_bfloat16(dtype: str) ->
 def test_a_file_without_alpha_has_scale_1() -> None:
     data, deltas = write(alpha=None)
     assert_means(parse_lora(data, FEATURES), deltas)
+
+
+def test_a_configuration_of_a_lora_beside_a_loha_is_refused() -> None:
+    data, deltas = write("base_model.model.{m}", alpha=None)
+    assert_means(
+        parse_lora(data, FEATURES, config={"peft_type": "LOHA", "r": 4, "alpha": 4}), deltas
+    )
+    with pytest.raises(LoraError, match="this is a LoRA and the file holds LoHa factors"):
+        parse_lora(data, FEATURES, config={"peft_type": "LORA", "r": 4, "lora_alpha": 4})
 
 
 def test_kohyas_note_is_compared_by_the_files_own_rank() -> None:

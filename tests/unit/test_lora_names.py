@@ -23,7 +23,7 @@ from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.reader import MAX_HEADER_BYTES
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)
 Q, OUT = "transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_out.0"
 

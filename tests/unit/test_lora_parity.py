@@ -18,7 +18,7 @@ from tests.support.lora_files import make_lora, module_features, peft_metadata, 
 from wuliart_lora import LoraAdapter, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 MODULES = module_features(LAYOUT)
 LIGHTNING = [m for m in MODULES if ".attn." in m or "_mlp." in m]
 """Modules of lightx2v's four-step LoRAs: attention and feed-forward, no modulation."""

@@ -16,7 +16,7 @@ from wuliart_lora import LoraError, parse_lora, read_safetensors
 from wuliart_lora.slot_image import module_shapes
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 
 
 def test_reads_what_the_library_reads() -> None:

@@ -17,12 +17,14 @@ import pytest
 import torch
 from diffusers import QwenImageTransformer2DModel
 from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
+from peft.tuners.loha import LoHaLayer
 from peft.tuners.lora import LoraLayer
 
 from lora_manager import loading
+from lora_manager.admitted_file import FileChangedError
 from lora_manager.catalog import Entry
 from lora_manager.directory import inspect, scan
-from lora_manager.loading import FileChangedError, Loaded, ModelShape, load
+from lora_manager.loading import Loaded, ModelShape, load
 from lora_manager.lora_file import LoraFile, Stamp
 from lora_manager.verdicts import Verdict
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
@@ -32,7 +34,7 @@ from wuliart_lora.sidecar import MAX_SIDECAR_BYTES, SIDECAR_NAME, SidecarOwners
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 FEATURES = module_features(
-    SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+    SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 )
 TARGETS = ["to_q", "to_k", "to_out.0", "img_mod.1", "net.2", "norm_out.linear", "proj_out"]
 
@@ -109,6 +111,37 @@ def test_files_saved_by_peft_mean_what_peft_computes(
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        {"r": 4},
+        {"r": 4, "alpha": 16, "use_effective_conv2d": True},
+        {
+            "r": 4,
+            "alpha": 8,
+            "rank_pattern": {"attn.to_k": 3, "^transformer_blocks.1.attn.to_q": 5},
+            "alpha_pattern": {"attn.to_q": 2, "img_mod.1": 5},
+        },
+    ],
+    ids=["defaults", "alpha", "patterns"],
+)
+@pytest.mark.parametrize("name", ["default", "ink"])
+def test_lohas_saved_by_peft_mean_what_peft_computes(
+    tmp_path: Path, config: dict[str, Any], name: str
+) -> None:
+    data, fields, model = saved(LoHaConfig(target_modules=TARGETS, **config), tmp_path, name)
+    adapter = parse_lora(data, FEATURES, config=fields)
+    deltas = {
+        path.removeprefix("base_model.model."): delta_of(module, name)
+        for path, module in model.named_modules()
+        if isinstance(module, LoHaLayer)
+    }
+    assert adapter.factors.keys() == deltas.keys()
+    for module, delta in deltas.items():
+        ours = adapter.factors[module].up @ adapter.factors[module].down
+        np.testing.assert_allclose(ours, delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
+
+
+@pytest.mark.parametrize(
     ("config", "reason"),
     [
         (LoraConfig(r=4, target_modules=TARGETS, init_lora_weights="pissa"), "'pissa'"),
@@ -116,9 +149,9 @@ def test_files_saved_by_peft_mean_what_peft_computes(
         (LoraConfig(r=4, target_modules=TARGETS, use_dora=True), "DoRA"),
         (LoraConfig(r=4, target_modules=TARGETS, lora_bias=True), "LoRA biases"),
         (LoraConfig(r=4, target_modules=TARGETS, modules_to_save=["img_in"]), "whole weight"),
-        (LoHaConfig(r=4, target_modules=TARGETS), "this is 'LOHA'"),
+        (LoHaConfig(r=4, target_modules=TARGETS, modules_to_save=["img_in"]), "whole weight"),
     ],
-    ids=["pissa", "olora", "dora", "bias", "modules to save", "loha"],
+    ids=["pissa", "olora", "dora", "bias", "modules to save", "loha and more"],
 )
 def test_files_saved_by_peft_for_other_methods_are_refused(
     tmp_path: Path, config: Any, reason: str
@@ -347,13 +380,13 @@ def test_a_sidecar_that_is_not_the_admitted_one_is_a_change(tmp_path: Path, kind
 def test_a_sidecar_written_while_it_is_read_is_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, read = put(tmp_path, FOUR), loading._read
+    found, read = put(tmp_path, FOUR), loading.read_bytes
 
     def writing(file: Any, count: int) -> bytes:
         content = read(file, count)
         (tmp_path / SIDECAR_NAME).write_bytes(FOUR[:-1])
         return content
 
-    monkeypatch.setattr(loading, "_read", writing)
+    monkeypatch.setattr(loading, "read_bytes", writing)
     with pytest.raises(FileChangedError):
         judge(found)

@@ -24,7 +24,7 @@ from tests.support.lora_files import (
 from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)
 Q, K = "transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_k"
 
@@ -305,8 +305,11 @@ def test_the_scale_in_a_sidecar(config: dict[str, Any], expected: float) -> None
         ({"r": 8, "lora_alpha": 16}, "adapter_config.json gives rank 8 .* have rank 4"),
         ({"r": 4, "lora_alpha": 0}, "alpha is 0 in adapter_config.json"),
         ({"r": 4, "lora_alpha": "much"}, "lora_alpha of adapter_config.json is 'much'"),
-        ({"r": 4, "lora_alpha": 4, "peft_type": "LOHA"}, "this is 'LOHA'"),
-        ({"peft_type": "LOKR", "r": 4, "alpha": 8}, "this is 'LOKR'"),
+        ({"r": 4, "peft_type": "LOHA"}, "this is a LoHa and the file holds LoRA factors at"),
+        ({"r": 4, "peft_type": "LOHA", "use_rslora": True}, "sets use_rslora"),
+        ({"r": 4, "use_effective_conv2d": True}, "sets use_effective_conv2d"),
+        ({"peft_type": "LOKR", "r": 4, "alpha": 8}, "this is a LoKr and the file holds LoRA"),
+        ({"peft_type": "BOFT", "r": 4}, "this is 'BOFT', and only LoRA or LoHa or LoKr can stand"),
         ({"r": 4, "lora_alpha": 4, "use_dora": True}, "sets use_dora"),
         ({"r": 4, "lora_alpha": 4, "use_tomorrow": True}, "sets use_tomorrow"),
         ({"r": 4, "lora_alpha": 4, "bias": "lora_only"}, "sets bias to 'lora_only'"),

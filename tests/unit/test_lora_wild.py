@@ -24,7 +24,7 @@ from tests.support.lora_files import (
 from wuliart_lora import LoraError, parse_lora
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
-LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 10, 32, "float32"))
+LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
 FEATURES = module_features(LAYOUT)
 MODULES = ["img_in", "transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mod.1"]
 
@@ -73,17 +73,15 @@ def whole_file(convention: str, parts: Sequence[str]) -> dict[str, RawTensor]:
 
 
 LOHA_TUCKER = ("hada_t1 rxr", "hada_w1_a rxo", "hada_w1_b rxi", "hada_t2 rxr", "hada_w2_a rxo")
-LOKR = ("lokr_w1 kxk", "lokr_w2 8x8", "alpha")
-LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b rxk", "alpha")
+LOKR_TUCKER = ("lokr_t2 rxr", "lokr_w1 kxk", "lokr_w2_a rxk", "lokr_w2_b rxk", "alpha")
 
 
 @pytest.mark.parametrize("convention", ["lycoris", "kohya", "diffusion_model", "peft", "bare"])
 @pytest.mark.parametrize(
     ("parts", "cause"),
     [
-        (LOHA_TUCKER, "LoHa factors in Tucker form"),
-        (LOKR, "LoKr factors"),
-        (LOKR_DECOMPOSED, "LoKr factors"),
+        (LOHA_TUCKER, "factors in Tucker form"),
+        (LOKR_TUCKER, "factors in Tucker form"),
         (("oft_blocks kxrxr", "alpha"), "OFT rotations"),
         (("oft_R.weight kxr",), "OFT rotations"),
         (("boft_R.default kxkxr",), "BOFT rotations"),
@@ -93,8 +91,7 @@ LOKR_DECOMPOSED = ("lokr_w1_a kxr", "lokr_w1_b rxk", "lokr_w2_a kxr", "lokr_w2_b
     ],
     ids=[
         "loha tucker",
-        "lokr",
-        "lokr decomposed",
+        "lokr tucker",
         "oft",
         "oft of OneTrainer",
         "boft",
@@ -126,7 +123,8 @@ def test_a_file_of_another_method_is_refused_by_its_name(
         ("lora_up.bias o", "LoRA biases"),
         ("lora.up.bias o", "LoRA biases"),
         ("lora_A.bias r", "LoRA biases"),
-        ("diff_b o", "full weight differences"),
+        ("diff oxi", "full weight differences"),
+        ("lokr_w1 kxk", "both LoRA and LoKr factors"),
         ("lora_mid.weight rxrx1x1", "convolution factors"),
         ("lora_new.weight rxr", "names are not understood"),
     ],
@@ -167,7 +165,7 @@ def test_text_encoder_weights_beside_good_ones_are_refused(convention: str, name
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_a_block_too_many_is_refused_in_every_convention(convention: str) -> None:
     """A LoRA of a longer model must not be applied to the blocks that exist here."""
-    longer = SegmentLayout(LayoutParameters(3, 64, 256, 64, 64, 48, 10, 32, "float32"))
+    longer = SegmentLayout(LayoutParameters(3, 64, 256, 64, 64, 48, 16, 10, 32, "float32"))
     modules = [*MODULES, "transformer_blocks.2.attn.to_q"]
     file = lora_tensors(longer, modules=modules, convention=convention)
     with pytest.raises(LoraError, match=r"transformer_blocks\.2 .*this model has 2 blocks"):

@@ -30,7 +30,7 @@ async def test_a_large_idle_directory_is_scanned_seldom_and_a_new_file_is_seen_s
     monkeypatch.setattr(follower, "scan", counted)
     changes: list[DirectoryChanges] = []
     following = DirectoryFollower(
-        tmp_path, Admission(0.04), changes.append, rescan_seconds=0.05, poll=poll
+        tmp_path, Admission(0.04), changes.append, lambda: None, rescan_seconds=0.05, poll=poll
     )
     task = asyncio.create_task(following.run())
     try:

@@ -13,11 +13,12 @@ import pytest
 from safetensors.numpy import save
 
 from lora_manager import loading
+from lora_manager.admitted_file import FileChangedError
 from lora_manager.catalog import Entry, FileCatalog
 from lora_manager.config import parse_config
 from lora_manager.directory import inspect
 from lora_manager.load_queue import LoadQueue, Urgency
-from lora_manager.loading import FileChangedError, Loaded, ModelShape, load, read_once
+from lora_manager.loading import Loaded, ModelShape, load, read_once
 from lora_manager.lora_file import LoraFile, Stamp
 from tests.support.fake_segment_server import PARAMETERS, lora_bytes
 from wuliart_lora.slot_layout import SegmentLayout
@@ -76,7 +77,7 @@ def test_a_failure_of_the_parser_refuses_the_file_alone(
     assert "RuntimeError: what is this" in judge(put(tmp_path, lora_bytes(1))).entry.refusal
 
 
-@pytest.mark.parametrize("step", ["_read", "plan_lora", "_read_into", "build_image"])
+@pytest.mark.parametrize("step", ["read_bytes", "plan_lora", "_read_into", "build_image"])
 def test_want_of_memory_refuses_the_file_alone_and_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -108,8 +109,8 @@ def test_a_huge_file_that_is_none_is_refused_after_its_first_bytes(
     os.truncate(found.path, 2 << 30)
     sparse = inspect(tmp_path, found.relative)
     assert sparse is not None
-    counts, read = [], loading._read
-    monkeypatch.setattr(loading, "_read", lambda f, n: counts.append(n) or read(f, n))
+    counts, read = [], loading.read_bytes
+    monkeypatch.setattr(loading, "read_bytes", lambda f, n: counts.append(n) or read(f, n))
     entry = load(sparse, None, SHAPE, 2 << 30, want_image=True).entry
     assert reason in entry.refusal
     assert sum(counts) < 1000
@@ -162,8 +163,8 @@ def test_a_huge_file_that_its_header_refuses_is_not_read(
     os.truncate(found.path, HUGE)
     sparse = inspect(tmp_path, found.relative)
     assert sparse is not None
-    counts, read = [], loading._read
-    monkeypatch.setattr(loading, "_read", lambda f, n: counts.append(n) or read(f, n))
+    counts, read = [], loading.read_bytes
+    monkeypatch.setattr(loading, "read_bytes", lambda f, n: counts.append(n) or read(f, n))
     monkeypatch.setattr(loading, "_read_into", lambda *_: pytest.fail("the data was read"))
     entry = load(sparse, None, SHAPE, HUGE, want_image=True).entry
     assert reason in entry.refusal
@@ -266,7 +267,7 @@ def test_a_write_during_the_read_is_noticed(
         calls.append(descriptor)
         return stat(descriptor)
 
-    monkeypatch.setattr(loading.os, "fstat", writing)
+    monkeypatch.setattr(os, "fstat", writing)
     with pytest.raises(FileChangedError):
         read_whole(found)
 

@@ -35,7 +35,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoraFile:
 
 
 def entry(found: LoraFile) -> Entry:
-    return Entry(found, "ab" * 32, "Ink", ("brush", "水墨"), 4, "", "0123456789ab")
+    return Entry(found, "ab" * 32, "Ink", ("brush", "水墨"), 4, "", "0123456789ab", ("a note",))
 
 
 def kept(entry: Entry) -> bytes:

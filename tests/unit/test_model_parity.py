@@ -18,7 +18,7 @@ from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer import ImageInputs
 from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.vae import VaeConfig, VaeDecoder
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.checkpoint import open_shards
 from inference_server.model.weights.text_encoder import (
     fill_layer,
     layer_fields,
@@ -67,7 +67,7 @@ def test_packing_equals_the_stock_pipelines() -> None:
 @pytest.mark.parametrize("row", [0, 1, 3])
 def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
     stock = make_transformer(tmp_path)
-    files = WeightFiles(tmp_path, "diffusion_pytorch_model")
+    files = open_shards(tmp_path, "diffusion_pytorch_model")
     config = TransformerConfig.from_json(read_config(tmp_path))
     levels = ScheduleTable.build(FAMILIES["lightning"]).rows
 
@@ -95,7 +95,7 @@ def test_transformer(tmp_path: Path, tokens: int, row: int) -> None:
 def test_vae_decoder(tmp_path: Path) -> None:
     stock = make_vae(tmp_path)
     config = VaeConfig.from_json(read_config(tmp_path))
-    ours = VaeDecoder(config, WeightFiles(tmp_path, "diffusion_pytorch_model"), CPU, torch.float32)
+    ours = VaeDecoder(config, open_shards(tmp_path, "diffusion_pytorch_model"), CPU, torch.float32)
     x = torch.randn(1, 16, 12, 8)
     mean = torch.tensor(stock.config.latents_mean).view(1, 16, 1, 1)
     std = torch.tensor(stock.config.latents_std).view(1, 16, 1, 1)
@@ -128,7 +128,7 @@ def test_text_encoder(tmp_path: Path, tokens: int) -> None:
     randomise(stock, 3)
     stock.save_pretrained(tmp_path)
     shape = TextConfig.from_json(read_config(tmp_path))
-    read = reader(WeightFiles(tmp_path, "model"))
+    read = reader(open_shards(tmp_path, "model"))
 
     def fill(n: int, buffer: torch.Tensor) -> None:
         fill_layer(layer_views(layer_fields(shape, torch.float32), buffer), n, read)

@@ -9,9 +9,11 @@ from torch import Tensor
 from inference_server.config import EMBEDDED_MODEL, EMBEDDED_TURBO
 from inference_server.engine.engine import Engine
 from inference_server.engine.latent_image import LatentImage
+from inference_server.errors import ModelError
 from inference_server.loading.load import load_model
 from inference_server.loading.sources import choose_weight_kind, open_source
 from inference_server.model.kernels.low_rank import AdapterTensors, GatedAdapter, SiteFactors
+from inference_server.model.kernels.operations import KroneckerProduct
 from inference_server.model.kernels.reference import quantize
 from inference_server.weight_kind import WeightKind
 
@@ -78,7 +80,44 @@ def test_an_adapter_acts_on_quantized_weights_as_on_exact_ones(
     assert difference(moved[1], moved[0]) < 0.5
 
 
+@pytest.mark.parametrize("site", ["block2.img_mlp_down", "block2.img_mlp_up", "block3.txt_qkv"])
+def test_a_lokr_with_biases_acts_on_quantized_weights_as_on_exact_ones(
+    engines: tuple[Engine, Engine], site: str
+) -> None:
+    torch.manual_seed(0)
+    at = engines[0].model.layout(4).low_rank_sites[site]
+    products = tuple(
+        KroneckerProduct(
+            part,
+            4 * torch.randn(8, 8) / 8**0.5,
+            torch.randn(at.out_features // 8, at.in_features // 8) * (8 / at.in_features) ** 0.5,
+        )
+        for part in range(len(at.modules))
+    )
+    bias = torch.randn(len(at.modules) * at.out_features)
+    tensors = AdapterTensors({}, {}, {site: products}, {f"{site}.bias": bias})
+    adapter = GatedAdapter(tensors, 1.0)
+    moved = [generate(e, (adapter,)).latents - generate(e).latents for e in engines]
+    assert difference(generate(engines[0], (adapter,)).latents, generate(engines[0]).latents) > 0.2
+    assert difference(moved[1], moved[0]) < 0.5
+
+
 def test_the_option_decides_where_the_folder_does_not() -> None:
     source = open_source(EMBEDDED_MODEL, None)
     assert choose_weight_kind(source, CPU, None) is WeightKind.BF16
     assert choose_weight_kind(source, CPU, WeightKind.FP8) is WeightKind.FP8
+
+
+def test_float8_files_are_widened_on_cards_that_cannot_multiply_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = open_source(EMBEDDED_MODEL, None)
+    monkeypatch.setattr(source, "stored_kind", WeightKind.FP8)
+    assert choose_weight_kind(source, CPU, None) is WeightKind.FP8
+    card = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    assert choose_weight_kind(source, card, None) is WeightKind.FP8
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    assert choose_weight_kind(source, card, None) is WeightKind.BF16
+    with pytest.raises(ModelError, match=r"needs a card of compute capability 8\.9"):
+        choose_weight_kind(source, card, WeightKind.FP8)

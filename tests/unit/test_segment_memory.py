@@ -16,9 +16,10 @@ import torch
 import xxhash
 
 from inference_server.adapters.segment import AdapterSegment
-from tests.support.lora_files import make_lora
+from tests.support.lora_files import lora_tensors, make_lora, pack
+from tests.support.other_forms import differences, lokr, relative
 from wuliart_lora import LoraAdapter, parse_lora
-from wuliart_lora.slot_image import SlotImage, build_image, module_shapes
+from wuliart_lora.slot_image import SlotImage, build_image, module_shapes, norm_features
 from wuliart_lora.slot_layout import LayoutParameters, LowRankSite, SegmentLayout
 
 SLOTS = 3
@@ -30,7 +31,7 @@ def layout_of(dtype: str) -> SegmentLayout:
     return SegmentLayout(
         LayoutParameters(
             blocks=1, width=16, mlp_width=32, image_features=8, output_features=8,
-            text_features=12, modulation_rows=ROWS, max_rank=RANK, dtype=dtype,
+            text_features=12, head_features=8, modulation_rows=ROWS, max_rank=RANK, dtype=dtype,
         )
     )  # fmt: skip
 
@@ -198,11 +199,45 @@ def test_the_server_reads_what_the_manager_wrote(
         )
 
 
+def test_the_server_reads_products_and_vectors_that_the_manager_wrote(
+    segment: AdapterSegment,
+) -> None:
+    layout = segment.layout
+    products = ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_v", "proj_out"]
+    changes = lokr(layout, products) | differences(layout, ["img_in", products[1]], layout.norms)
+    tensors = changes.tensors | lora_tensors(layout, rank=2, modules=["txt_in"])
+    adapter = parse_lora(pack(tensors), module_shapes(layout), RANK, norms=norm_features(layout))
+    image = build_image(adapter, layout, CONDITIONING)
+    os.pwrite(segment.descriptor, b"\x7f" * layout.slot_bytes, segment.offset(2))
+    write(segment, 2, image)
+    segment.stage(2, image.data.size)
+    held = segment.tensors(2, image.packed_rank, image.sites, image.kronecker)
+    assert set(held.factors) == {"txt_in"} and set(held.kronecker) == {"block0.img_qkv", "proj_out"}
+    found = {}
+    for site, parts in held.kronecker.items():
+        for part, first, second in parts:
+            module = layout.low_rank_sites[site].modules[part]
+            found[f"{module}.weight"] = torch.kron(first.double(), second.double()).numpy()
+    for name, vector in held.vectors.items():
+        site = layout.vector_sites[name]
+        kind = "weight" if site.modules[0] in layout.norms else "bias"
+        each = vector.double().view(len(site.modules), -1).numpy()
+        found |= {f"{m}.{kind}": v for m, v in zip(site.modules, each, strict=True) if v.any()}
+    tolerance = 1e-6 if layout.parameters.dtype == "float32" else 1e-2
+    assert relative(found, changes.added) < tolerance
+
+
 def test_tensors_are_views_in_the_layouts_dtype(segment: AdapterSegment) -> None:
     layout = segment.layout
-    tensors = segment.tensors(1, RANK, [*layout.low_rank_sites, *layout.delta_sites])
+    products = {"img_in": (2, 2)}
+    tensors = segment.tensors(1, RANK, [*layout.sites], products)
     dtype = getattr(torch, layout.parameters.dtype)
-    every = [t for pair in tensors.factors.values() for t in pair] + [*tensors.deltas.values()]
+    every = [t for pair in tensors.factors.values() for t in pair]
+    every += [
+        *tensors.deltas.values(),
+        *tensors.vectors.values(),
+        *tensors.kronecker["img_in"][0][1:],
+    ]
     assert {tensor.dtype for tensor in every} == {dtype}
     assert not any(tensor.any() for tensor in every)
     ones = torch.ones(layout.slot_bytes // layout.element_bytes, dtype=dtype)

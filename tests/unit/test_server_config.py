@@ -18,6 +18,7 @@ from inference_server.config import (
     OnBadAdapter,
     parse_arguments,
 )
+from inference_server.model_parts import ModelParts
 from inference_server.network import Network
 from inference_server.runtime_dir import RuntimeDirError, claim
 from tests.support.other_user import OTHER_UID, needs_root
@@ -28,6 +29,14 @@ from wuliart_process.sockets import default_runtime_dir
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WULIART_RUNTIME_DIR", "XDG_RUNTIME_DIR", "HOME"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_the_parts_of_a_model() -> None:
+    assert parse_arguments([]).parts == ModelParts()
+    options = ["--text-encoder", "a.safetensors", "--vae", "b.safetensors", "--components", "c"]
+    parts = parse_arguments(["--model", "m.safetensors", *options]).parts
+    assert parts == ModelParts(Path("a.safetensors"), Path("b.safetensors"), Path("c"))
+    assert parts.given == {"text_encoder": Path("a.safetensors"), "vae": Path("b.safetensors")}
 
 
 def test_defaults() -> None:

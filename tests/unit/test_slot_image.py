@@ -16,7 +16,7 @@ ROWS = 10
 
 
 def layout_of(dtype: str) -> SegmentLayout:
-    return SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, ROWS, 32, dtype))
+    return SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, ROWS, 32, dtype))
 
 
 FLOAT32, BFLOAT16 = layout_of("float32"), layout_of("bfloat16")

@@ -158,6 +158,11 @@ WRONG_COMMITS: dict[str, tuple[Reason, dict[str, Any]]] = {
     "unknown site": (Reason.INVALID_REQUEST, {"sites": ["img_in", "block9.img_qkv"]}),
     "rank zero": (Reason.INVALID_REQUEST, {"packed_rank": 0}),
     "rank too large": (Reason.INVALID_REQUEST, {"packed_rank": 5}),
+    "unknown product": (Reason.INVALID_REQUEST, {"kronecker": {"img_on": (1, 1)}}),
+    "product of a table": (Reason.INVALID_REQUEST, {"kronecker": {"norm_out.linear": (1, 1)}}),
+    "product of no shape": (Reason.INVALID_REQUEST, {"kronecker": {"img_in": (0, 0)}}),
+    "product that divides nothing": (Reason.INVALID_REQUEST, {"kronecker": {"img_in": (5, 1)}}),
+    "product beyond the bytes": (Reason.INVALID_REQUEST, {"kronecker": {"img_in": (1, 1)}}),
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inference_server.model.kernels import reference, triton_attention, triton_ops
-from inference_server.model.kernels.operations import HeadNorms
+from inference_server.model.kernels.operations import HeadNorms, KroneckerProduct
 from inference_server.model.rope import Rotation, image_rotation, text_rotation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -128,6 +128,61 @@ def test_quantize(precision: tuple[torch.dtype, float], gelu: bool) -> None:
     assert near(got.values.float() * got.scale, exact, 0.1 if DEVICE == "cpu" else 5e-3)
     assert float(got.values[0].float().abs().max()) == 448.0
     assert not got.values[1].float().any()
+
+
+@pytest.mark.parametrize("gelu", [False, True], ids=["plain", "gelu"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((3, 5), (7, 4)),
+        ((8, 8), (2, 2)),
+        ((24, 12), (20, 70)),
+        ((2, 3), (130, 3)),
+        ((130, 1), (1, 9)),
+    ],
+    ids=str,
+)
+def test_kronecker_products(
+    precision: tuple[torch.dtype, float],
+    first: tuple[int, int],
+    second: tuple[int, int],
+    gelu: bool,
+) -> None:
+    """Against torch's definition of the product; 23 tokens fill no program's groups."""
+    dtype, most = precision
+    (a, b), (c, d) = first, second
+    # Rows of both are longer than what is read and written.
+    x = torch.randn(23, b * d + 8, device=DEVICE, dtype=dtype)[:, : b * d]
+    whole = torch.randn(23, a * c + 16, device=DEVICE, dtype=dtype)
+    factors = (torch.randn(shape, device=DEVICE, dtype=dtype) for shape in (first, second))
+    product = KroneckerProduct(0, *factors)
+    matrix = torch.kron(product.first.double(), product.second.double())
+    expected = whole[:, : a * c].double() - 0.7 * x.double() @ matrix.T
+    expected = torch.nn.functional.gelu(expected, approximate="tanh") if gelu else expected
+    interpreted = DEVICE == "cpu" and dtype is torch.bfloat16  # multiplies the bits of bfloat16
+    for ops in (reference,) if interpreted else (reference, triton_ops):
+        y = whole.clone()
+        ops.add_kronecker_(y[:, : a * c], x, [product], -0.7, gelu=gelu)
+        assert near(y[:, : a * c], expected, most)
+        assert torch.equal(y[:, a * c :], whole[:, a * c :])
+
+
+@pytest.mark.parametrize("parts", [[0, 1, 2], [0, 2], [1]], ids=str)
+@pytest.mark.parametrize("alike", [True, False], ids=["alike", "different"])
+def test_kronecker_products_of_several_parts(parts: list[int], alike: bool) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 24, device=DEVICE), torch.randn(9, 3 * 12, device=DEVICE)
+    firsts = [(4, 6)] * 3 if alike else [(4, 6), (6, 4), (2, 12)]
+    products, expected = [], y.clone()
+    for part in parts:
+        a, b = firsts[part]
+        one, other = torch.randn(a, b), torch.randn(12 // a, 24 // b)
+        products.append(KroneckerProduct(part, one.to(DEVICE), other.to(DEVICE)))
+        expected[:, 12 * part : 12 * part + 12] += 0.5 * x @ torch.kron(one, other).T.to(DEVICE)
+    for ops in (reference, triton_ops):
+        got = y.clone()
+        ops.add_kronecker_(got, x, products, 0.5)
+        assert near(got, expected, 1e-5)
 
 
 @pytest.mark.parametrize("channels", [5, 96])

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.checkpoint import open_shards
 from inference_server.model.weights.turbo_lora import FusedWeights, turbo_files
 from tests.support.tiny_model import make_transformer
 
@@ -43,7 +43,7 @@ def test_fusing_equals_stock_pefts_merge(tmp_path: Path, alpha: float | None) ->
     stock = make_transformer(tmp_path / "transformer")
     path = tmp_path / "turbo.safetensors"
     write_turbo(stock, path, alpha=alpha)
-    fused = FusedWeights(WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model"), path)
+    fused = FusedWeights(open_shards(tmp_path / "transformer", "diffusion_pytorch_model"), path)
 
     write_turbo(stock, tmp_path / "peft.safetensors", alpha=None)
     stock.load_lora_adapter(tmp_path / "peft.safetensors", prefix="transformer")
@@ -71,7 +71,7 @@ def test_its_strength_is_read_beside_the_tensors(
     scale: float,
 ) -> None:
     stock = make_transformer(tmp_path / "transformer")
-    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    weights = open_shards(tmp_path / "transformer", "diffusion_pytorch_model")
     turbo, plain = tmp_path / f"lora/{file}.safetensors", tmp_path / "plain.safetensors"
     turbo.parent.mkdir()
     write_turbo(stock, plain, alpha=None)
@@ -97,7 +97,7 @@ def test_a_sidecar_that_is_not_understood_is_refused(
     tmp_path: Path, sidecar: str, reason: str
 ) -> None:
     stock = make_transformer(tmp_path / "transformer")
-    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    weights = open_shards(tmp_path / "transformer", "diffusion_pytorch_model")
     write_turbo(stock, tmp_path / "turbo.safetensors", alpha=None)
     (tmp_path / "adapter_config.json").write_text(sidecar)
     with pytest.raises(ModelError, match=rf"turbo\.safetensors.*{reason}"):
@@ -108,7 +108,7 @@ def test_a_sidecar_beside_two_files_is_refused_unless_the_file_states_its_alpha(
     tmp_path: Path,
 ) -> None:
     stock = make_transformer(tmp_path / "transformer")
-    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    weights = open_shards(tmp_path / "transformer", "diffusion_pytorch_model")
     turbo, other = tmp_path / "turbo.safetensors", tmp_path / "Other.SafeTensors"
     write_turbo(stock, turbo, alpha=None)
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "lora_alpha": 32}')
@@ -122,7 +122,7 @@ def test_a_sidecar_beside_two_files_is_refused_unless_the_file_states_its_alpha(
 
 def test_a_link_has_the_sidecar_of_its_target_and_never_two(tmp_path: Path) -> None:
     stock = make_transformer(tmp_path / "transformer")
-    weights = WeightFiles(tmp_path / "transformer", "diffusion_pytorch_model")
+    weights = open_shards(tmp_path / "transformer", "diffusion_pytorch_model")
     turbo, link = tmp_path / "peft/adapter_model.safetensors", tmp_path / "links/turbo.safetensors"
     for path in (turbo, link):
         path.parent.mkdir()
@@ -155,7 +155,7 @@ def test_a_snapshot_of_links_to_blobs_as_the_hub_caches_it(tmp_path: Path) -> No
 
 def test_without_a_file_nothing_changes(tmp_path: Path) -> None:
     stock = make_transformer(tmp_path)
-    plain = FusedWeights(WeightFiles(tmp_path, "diffusion_pytorch_model"), None)
+    plain = FusedWeights(open_shards(tmp_path, "diffusion_pytorch_model"), None)
     for name, parameter in stock.state_dict().items():
         assert torch.equal(plain.read(name), parameter)
 
@@ -167,4 +167,4 @@ def test_the_error_names_a_file_that_does_not_fit(tmp_path: Path, content: bytes
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=r"turbo\.safetensors"):
-        FusedWeights(WeightFiles(tmp_path, "diffusion_pytorch_model"), path)
+        FusedWeights(open_shards(tmp_path, "diffusion_pytorch_model"), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from wuliart_web.image_store import MAX_IMAGES, ImageStore
 from wuliart_web.page import view
 from wuliart_web.page.choices import labels, notices, step_label
 from wuliart_web.page.error_texts import error_text
+from wuliart_web.page.styles import styles
 from wuliart_web.service_watch import ServiceState
 from wuliart_web.texts import CONTROLS_EN, CONTROLS_ZH, TEXTS_EN, TEXTS_ZH, Texts, texts_for
 
@@ -54,6 +56,27 @@ def test_an_image_is_served_at_its_address_only() -> None:
     assert browser.get(address).status_code == 404
 
 
+def style(name: str, **fields: Any) -> Adapter:
+    words = fields.pop("trigger_words", ())
+    return Adapter(name, name, words, 4, 1, "", AdapterState.RESIDENT, "", 1, None, **fields)
+
+
+def test_pictures_of_styles_and_what_their_files_say() -> None:
+    html = styles(
+        [
+            ("Ink", style("ink", thumbnail_hash="ab" * 32, trigger_words=("wash", "brush"))),
+            ("Oil", style("oil", notes=("ignored a part.",))),
+            ("Chalk", style("chalk")),
+        ]
+    )
+    assert html.count("<button") == 1 and f'src="/thumbnails/{"ab" * 32}"' in html
+    assert '<p data-name="ink" lang="en" hidden>Trigger words: wash, brush.</p>' in html
+    assert '<p data-name="ink" lang="zh" hidden>触发词：wash, brush。</p>' in html
+    assert '<p data-name="oil" lang="en" hidden>About the file: ignored a part.</p>' in html
+    assert "chalk" not in html
+    assert styles([("Chalk", style("chalk"))]) == ""
+
+
 def test_markup_is_shown_as_text() -> None:
     evil = '"><script>alert(1)</script>'
     for html in (
@@ -63,6 +86,7 @@ def test_markup_is_shown_as_text() -> None:
         view.image("/a/b.jpg", evil, evil, evil),
         view.tools("/a/b.jpg", {"save": evil, "whole": evil}),
         view.strip([(0, "/a/b.jpg", evil)], evil),
+        styles([(evil, style(evil, trigger_words=(evil,), notes=(evil,), thumbnail_hash="ab"))]),
     ):
         assert "<script" not in html and '"">' not in html.replace(' alt=""', "")
         assert "alert(1)" in html

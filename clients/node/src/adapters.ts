@@ -26,6 +26,10 @@ export interface Adapter {
    * Unless `state` is "waiting", the previous content stays in use.
    */
   waitingReason: string;
+  /** What the file holds and the adapter does not, as sentences for people. */
+  notes: string[];
+  /** SHA-256 of what `WuliArt.thumbnail` returns, 64 hexadecimal digits; empty if there is none. */
+  thumbnailHash: string;
   residentSince?: Date;
   /** The adapter's place in the server's memory; absent unless it is resident. */
   slot?: number;
@@ -49,11 +53,11 @@ const STATES: Partial<Record<AdapterState, Adapter["state"]>> = {
 /** Returns the plain value of a message. */
 export function readAdapter(message: AdapterMessage): Adapter {
   const { name, title, triggerWords, rank, sizeBytes, contentHash, refusalReason } = message;
-  const { residentSince, slot, pinned, waitingReason } = message;
+  const { residentSince, slot, pinned, waitingReason, notes, thumbnailHash } = message;
   const state = STATES[message.state] ?? "unknown";
   return {
     ...{ name, title, triggerWords, rank, sizeBytes, contentHash, state, refusalReason, pinned },
-    ...{ waitingReason },
+    ...{ waitingReason, notes, thumbnailHash },
     ...(residentSince ? { residentSince: timestampDate(residentSince) } : {}),
     ...(slot === undefined ? {} : { slot }),
   };

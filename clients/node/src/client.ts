@@ -106,6 +106,12 @@ export class WuliArt {
     }
   }
 
+  /** Returns an adapter's thumbnail, a JPEG of at most 256 pixels an edge; undefined without one. */
+  async thumbnail(name: string): Promise<Uint8Array | undefined> {
+    const { jpeg } = await this.#unary((call) => this.#adapters.getAdapterThumbnail({ name }, call));
+    return jpeg.length > 0 ? jpeg : undefined;
+  }
+
   /** Yields a snapshot of all adapters, then each change; leaving the loop ends the watch. */
   async *watch(
     options: { resumeToken?: string; signal?: AbortSignal } = {},

@@ -96,6 +96,9 @@ test("an adapter is used in its exact version", async () => {
   assert.deepEqual(image.skippedAdapters, []);
   const resident = (await client.adapters()).find(({ name }) => name === adapter);
   assert.deepEqual([resident.state, resident.pinned], ["resident", false]);
+  assert.deepEqual([resident.notes, resident.thumbnailHash], [[], ""]);
+  assert.equal(await client.thumbnail(adapter), undefined);
+  await assert.rejects(client.thumbnail("no such"), { reason: "ADAPTER_NOT_FOUND" });
   assert.ok(resident.slot >= 0 && resident.residentSince instanceof Date);
   const again = await client.generateImage("a boat", { ...options, seed: image.seed });
   assert.notDeepEqual(image.data, again.data);

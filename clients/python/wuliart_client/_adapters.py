@@ -38,11 +38,14 @@ _STATES: Final = {
 class Adapter:
     """One LoRA file.
 
-    `rank` is its largest, 0 if it was refused before that was known; `content_hash` is SHA-256 in
-    64 hexadecimal digits, empty if the file could not be read; `generation` is 0, `resident_since`
-    and `slot` are None unless `state` is RESIDENT. A `pinned` one, once resident, makes no room
-    for others. `waiting_reason` says why the file's content of now is not used yet, and is empty
-    if nothing is waited for; unless `state` is WAITING, the content before it stays in use.
+    `rank` is its largest, 0 if it has no low-rank factors (as a LoKr) or was refused before that
+    was known; `content_hash` is SHA-256 in 64 hexadecimal digits, empty if the file could not be
+    read; `generation` is 0, `resident_since` and `slot` are None unless `state` is RESIDENT. A
+    `pinned` one, once resident, makes no room for others. `waiting_reason` says why the file's
+    content of now is not used yet, and is empty if nothing is waited for; unless `state` is
+    WAITING, the content before it stays in use. `notes` say what the file holds and the adapter
+    does not. `thumbnail_hash` is SHA-256 of what `Client.thumbnail` returns, empty if there is
+    none.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Adapter:
     slot: int | None = None
     pinned: bool = False
     waiting_reason: str = ""
+    notes: tuple[str, ...] = ()
+    thumbnail_hash: str = ""
 
     @property
     def usable(self) -> bool:
@@ -111,6 +116,8 @@ def read_adapter(adapter: pb.Adapter) -> Adapter:
         slot=adapter.slot if adapter.HasField("slot") else None,
         pinned=adapter.pinned,
         waiting_reason=adapter.waiting_reason,
+        notes=tuple(adapter.notes),
+        thumbnail_hash=adapter.thumbnail_hash,
     )
 
 

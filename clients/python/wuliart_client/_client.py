@@ -13,7 +13,7 @@ from typing import Self
 import grpc
 from grpc import aio
 
-from wuliart.v1.adapter_pb2 import WatchAdaptersRequest
+from wuliart.v1.adapter_pb2 import GetAdapterThumbnailRequest, WatchAdaptersRequest
 from wuliart.v1.adapter_pb2_grpc import AdapterServiceStub
 from wuliart.v1.image_generation_pb2 import GetServerInfoRequest
 from wuliart.v1.image_generation_pb2_grpc import ImageGenerationServiceStub
@@ -143,6 +143,19 @@ class Client:
                 )
                 pages.read(response)
         return pages.adapters
+
+    def thumbnail(self, name: str, *, timeout: float | None = UNARY_SECONDS) -> bytes | None:
+        """Returns an adapter's thumbnail, a JPEG of at most 256 pixels an edge; None without one.
+
+        The LoRA manager makes it from an image beside the adapter's file.
+        """
+        with CallContext(self.target, timeout).errors():
+            response = AdapterServiceStub(self._open()).GetAdapterThumbnail(
+                GetAdapterThumbnailRequest(name=name),
+                timeout=timeout,
+                metadata=outgoing_metadata(self._metadata),
+            )
+        return response.jpeg or None
 
     def watch(
         self, resume_token: str | None = None, *, timeout: float | None = None
@@ -279,6 +292,21 @@ class AsyncClient:
                 )
                 pages.read(response)
         return pages.adapters
+
+    async def thumbnail(
+        self,
+        name: str,
+        *,
+        timeout: float | None = UNARY_SECONDS,  # noqa: ASYNC109 - the call's, also for the server
+    ) -> bytes | None:
+        """See `Client.thumbnail`."""
+        with CallContext(self.target, timeout).errors():
+            response = await AdapterServiceStub(self._open()).GetAdapterThumbnail(
+                GetAdapterThumbnailRequest(name=name),
+                timeout=timeout,
+                metadata=outgoing_metadata(self._metadata),
+            )
+        return response.jpeg or None
 
     def watch(
         self, resume_token: str | None = None, *, timeout: float | None = None

@@ -36,7 +36,8 @@ class ModelInfo:
     `schedules` holds the noise levels of each number of steps from `Limits.min_steps` on, from 1
     down to 0. They are those of `schedule`, a published family or one written out, which is the
     model's for the reason in `schedule_reason`. `warnings` say what keeps images from being as they
-    should. Only the small model that ships with the package has a `description`.
+    should, `notes` how the weights were stored if that is remarkable. Only the small model that
+    ships with the package has a `description`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelInfo:
     schedule: str
     schedule_reason: str
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     description: ModelDescription | None
 
 
@@ -115,6 +117,7 @@ def read_server_info(info: pb.GetServerInfoResponse) -> ServerInfo:
             schedule=model.schedule,
             schedule_reason=model.schedule_reason,
             warnings=tuple(model.warnings),
+            notes=tuple(model.notes),
             description=(
                 _description(model.description) if model.HasField("description") else None
             ),

@@ -21,9 +21,11 @@ HASH_DIGITS: Final = 12
 """Leading digits of the SHA-256, of 64; enough to distinguish versions by eye."""
 
 HEADINGS: Final = (
-    "name", "title", "state", "slot", "since", "rank", "size", "trigger words", "hash", "reason",
+    "name", "title", "state", "slot", "since", "rank", "size", "trigger words", "thumbnail", "hash",
+    "notes",
 )  # fmt: skip
-"""Columns of `wuliart adapters`. Only a resident adapter has a slot and a time."""
+"""Columns of `wuliart adapters`. Only a resident adapter has a slot and a time; `notes` say why
+the file is not used, or what of it is not."""
 
 RECONNECT_SECONDS: Final = 1.0
 """Delay between attempts to resume a watch, in addition to the channel's own retries."""
@@ -62,8 +64,9 @@ def adapter_table(adapters: list[Adapter]) -> Table:
             str(adapter.rank or ""),
             decimal(adapter.size_bytes),
             visible(", ".join(adapter.trigger_words)),
+            "yes" if adapter.thumbnail_hash else "",
             visible(adapter.content_hash[:HASH_DIGITS]),
-            visible(why(adapter)),
+            visible("; ".join(filter(None, (why(adapter), *adapter.notes)))),
         )
     return table
 
@@ -110,8 +113,10 @@ def describe(adapter: Adapter) -> str:
     if adapter.pinned:
         facts.append("pinned")
     digits = adapter.content_hash[:HASH_DIGITS]
-    line = ", ".join([*facts, f"rank {adapter.rank}", decimal(adapter.size_bytes), digits])
-    return f"{line}; {reason}" if reason else line
+    if adapter.rank:
+        facts.append(f"rank {adapter.rank}")
+    line = ", ".join([*facts, decimal(adapter.size_bytes), digits])
+    return "; ".join(filter(None, (line, reason, *adapter.notes)))
 
 
 def why(adapter: Adapter) -> str:

@@ -60,6 +60,7 @@ def info_table(target: str, info: ServerInfo) -> Table:
         ("steps", f"{limits.min_steps} to {limits.max_steps}, default {limits.default_steps}"),
         ("schedule", f"{model.schedule}: {model.schedule_reason}"),
         *(("warning", warning) for warning in model.warnings),
+        *(("weights", note) for note in model.notes),
         *(
             (f"σ of {len(sigmas) - 1}", " ".join(f"{sigma:.4g}" for sigma in sigmas))
             for sigmas in model.schedules

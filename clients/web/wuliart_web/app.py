@@ -17,11 +17,12 @@ from wuliart_web.guard.routes import VIEWER
 from wuliart_web.guard.sessions import Sessions
 from wuliart_web.image_store import ImageStore
 from wuliart_web.openai import routes as openai_routes
-from wuliart_web.page.about import serving_about
+from wuliart_web.page.first_paint import serving_current
 from wuliart_web.page.layout import ASSETS, build
 from wuliart_web.page.theme import THEME
 from wuliart_web.service_watch import ServiceWatch
 from wuliart_web.texts import I18N
+from wuliart_web.thumbnails import Thumbnails
 
 
 def create_app(
@@ -40,7 +41,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with client, service.following(), serving_about(page, service):
+        async with client, service.following(), serving_current(page, service):
             yield
 
     app = FastAPI(
@@ -55,7 +56,10 @@ def create_app(
         # A file of its own: Gradio would insert an inline script where no policy can name it.
         return Response(viewer_script, media_type="text/javascript")
 
-    for router in (openai_routes.router(client_for), images.router(), service.router()):
+    thumbnails = Thumbnails(client, service)
+    for router in (
+        openai_routes.router(client_for), images.router(), service.router(), thumbnails.router()
+    ):  # fmt: skip
         app.include_router(router)
     gr.mount_gradio_app(
         app,

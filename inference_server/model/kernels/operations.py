@@ -7,6 +7,7 @@ features each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -42,6 +43,17 @@ class Quantized(NamedTuple):
 
 Normed = Tensor | Quantized
 """Result of a norm, [tokens, D]; quantized if the next product is a float8 one."""
+
+
+class KroneckerProduct(NamedTuple):
+    """What an adapter adds to one part's matrix: the Kronecker product of two small ones."""
+
+    part: int
+    """Number of the part within its product."""
+    first: Tensor
+    """[a, b], for a part of [a c, b d]; the scale is folded in."""
+    second: Tensor
+    """[c, d]"""
 
 
 class Operations(Protocol):
@@ -140,6 +152,27 @@ class Operations(Protocol):
 
         Returns:
             [tokens, out].
+        """
+
+    def add_kronecker_(
+        self,
+        y: Tensor,
+        x: Tensor,
+        products: Sequence[KroneckerProduct],
+        gate: float,
+        *,
+        gelu: bool = False,
+    ) -> None:
+        """Adds gate * x kron(first, second)^T to the columns of each product's part, in place.
+
+        With a token of x as a matrix [b, d], what is added is first x second^T, of [a, c].
+
+        Args:
+            y: [tokens, parts * out].
+            x: [tokens, in].
+            products: at least one; those of one adapter at one site.
+            gate: the adapter's weight.
+            gelu: apply gelu (tanh approximation) to the sum; there is one part then.
         """
 
     def quantize(self, x: Tensor, *, gelu: bool = False) -> Quantized:

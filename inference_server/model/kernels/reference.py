@@ -5,6 +5,8 @@ Used on the CPU. Shapes and arguments are those of `operations.Operations`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,12 +16,16 @@ from inference_server.model.kernels.operations import (
     EPS,
     TINY,
     HeadNorms,
+    KroneckerProduct,
     Normed,
     Quantized,
 )
 from inference_server.model.rope import rotate
 
 QUERY_MULTIPLE = 1
+
+TOKENS_TOGETHER = 512
+"""Tokens whose Kronecker products are computed at a time; bounds the temporaries."""
 
 
 def pad_columns(x: Tensor, spare_columns: int) -> Tensor:
@@ -94,6 +100,27 @@ def attention(
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See `Operations`."""
     return F.gelu(F.linear(x, weight, bias), approximate="tanh")
+
+
+def add_kronecker_(
+    y: Tensor,
+    x: Tensor,
+    products: Sequence[KroneckerProduct],
+    gate: float,
+    *,
+    gelu: bool = False,
+) -> None:
+    """See `Operations`."""
+    for part, first, second in products:
+        (a, b), (c, d) = first.shape, second.shape
+        columns = y[:, part * a * c : (part + 1) * a * c]
+        for some, target in zip(
+            x.split(TOKENS_TOGETHER), columns.split(TOKENS_TOGETHER), strict=True
+        ):
+            added = first @ (some.unflatten(1, (b, d)) @ second.T)
+            target.add_(added.flatten(1), alpha=gate)
+    if gelu:
+        y.copy_(F.gelu(y, approximate="tanh"))
 
 
 def quantize(x: Tensor, *, gelu: bool = False) -> Quantized:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from inference_server.model.kernels.operations import E4M3_MAX, EPS, TINY, HeadNorms, Quantized
 from inference_server.model.kernels.triton_attention import QUERY_MULTIPLE, attention
+from inference_server.model.kernels.triton_kronecker import add_kronecker_
 from inference_server.model.kernels.triton_norms import channel_norm, modulated_norm, residual_norm_
 
 __all__ = [
     "QUERY_MULTIPLE",
+    "add_kronecker_",
     "attention",
     "channel_norm",
     "linear_gelu",

@@ -1,22 +1,23 @@
-"""Reads a checkpoint in the standard diffusers layout of Qwen-Image.
+"""The interface of a checkpoint, and the one in the standard diffusers layout of Qwen-Image.
 
-The folder is one that `diffusers.QwenImagePipeline.from_pretrained` reads: a folder per component,
-each with a config and, for most, weights in one or several safetensors files.
+A folder in that layout is one that `diffusers.QwenImagePipeline.from_pretrained` reads: a folder
+per component, each with a config and, for most, weights in one or several safetensors files.
+`split_checkpoint` has the other kind, whose weights are single files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Protocol
 
 from inference_server.errors import ModelError
 from inference_server.model.config_values import shown
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.model_files import exists, inside, read_inside, read_json
 from inference_server.model.weights.tensor_file import TensorFile
+from inference_server.model.weights.tensor_reader import TensorReader
 
 COMPONENTS = {
     "scheduler": "scheduler_config.json",
@@ -62,8 +63,8 @@ MAX_INDEX_BYTES = 16 << 20
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
-class WeightFiles:
-    """The safetensors files of one component, one or many shards, read tensor by tensor.
+def open_shards(folder: Path, stem: str, model: Path | None = None) -> ComponentWeights:
+    """Opens the safetensors files of one component, one or many shards.
 
     Args:
         folder: the component's.
@@ -73,89 +74,39 @@ class WeightFiles:
     Raises:
         ModelError: a file is missing or damaged, or the index does not fit the shards.
     """
-
-    def __init__(self, folder: Path, stem: str, model: Path | None = None) -> None:
-        self.folder = folder
-        model = model or folder
-        single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-        listed: dict[str, str] = {}
-        if exists(single):
-            shards = [single]
-        elif exists(index):
-            listed = _read_index(model, index)
-            shards = [folder / name for name in sorted(set(listed.values()))]
-        else:
-            raise ModelError(
-                f"{folder} has no weights: expected {single.name} or {index.name}. "
-                "Download the checkpoint again, with safetensors weights."
-            )
-        self._file_of: dict[str, TensorFile] = {}
-        for shard in shards:
-            if not exists(shard):
-                raise ModelError(f"{shard} is missing. Download the checkpoint again.")
-            file = TensorFile(model, shard)
-            for name in file.names:
-                if name in self._file_of:
-                    raise ModelError(
-                        f"{shard} and {self._file_of[name].path.name} both hold {name!r}. "
-                        "Download the checkpoint again."
-                    )
-                self._file_of[name] = file
-        self.paths = tuple(shards)
-        for name, in_shard in listed.items():
-            if name not in self._file_of or self._file_of[name].path.name != in_shard:
+    model = model or folder
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    listed: dict[str, str] = {}
+    if exists(single):
+        shards = [single]
+    elif exists(index):
+        listed = _read_index(model, index)
+        shards = [folder / name for name in sorted(set(listed.values()))]
+    else:
+        raise ModelError(
+            f"{folder} has no weights: expected {single.name} or {index.name}. "
+            "Download the checkpoint again, with safetensors weights."
+        )
+    places: dict[str, tuple[TensorReader, str]] = {}
+    files = []
+    for shard in shards:
+        if not exists(shard):
+            raise ModelError(f"{shard} is missing. Download the checkpoint again.")
+        files.append(file := TensorFile(model, shard))
+        for name in file.names:
+            if name in places:
                 raise ModelError(
-                    f"{index} places {shown(name)} in {in_shard}, which does not hold it. "
+                    f"{shard} and {places[name][0].path.name} both hold {name!r}. "
                     "Download the checkpoint again."
                 )
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._file_of
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file_of)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the shape of one tensor without reading it."""
-        return self._file(name).shape(name)
-
-    def read(self, name: str) -> torch.Tensor:
-        """Reads one tensor to the CPU, in the dtype it is stored in.
-
-        Raises:
-            ModelError: there is no tensor of that name, or it cannot be read.
-        """
-        return self._file(name).read(name)
-
-    def parameter_count(self) -> int:
-        """Returns the number of elements in all tensors."""
-        return sum(torch.Size(self.shape(name)).numel() for name in self._file_of)
-
-    def expect(self, shapes: Mapping[str, tuple[int, ...]], config: str) -> None:
-        """Compares the tensors' shapes with those that follow from a config.
-
-        Args:
-            shapes: the tensors that must exist.
-            config: file name of the config, for the message.
-
-        Raises:
-            ModelError: a tensor is missing or has another shape.
-        """
-        for name, shape in shapes.items():
-            if (found := self.shape(name)) != shape:
-                raise ModelError(
-                    f"{self.folder}: {name} is {list(found)}, {list(shape)} by {config}: they are "
-                    "of different models, or one is damaged"
-                )
-
-    def _file(self, name: str) -> TensorFile:
-        file = self._file_of.get(name)
-        if file is None:
+            places[name] = file, name
+    for name, in_shard in listed.items():
+        if name not in places or places[name][0].path.name != in_shard:
             raise ModelError(
-                f"{self.folder} has no tensor {name!r}: this is not a Qwen-Image checkpoint, "
-                "or it is incomplete."
+                f"{index} places {shown(name)} in {in_shard}, which does not hold it. "
+                "Download the checkpoint again."
             )
-        return file
+    return ComponentWeights(folder, files, places)
 
 
 def _read_index(model: Path, index: Path) -> dict[str, str]:
@@ -172,47 +123,93 @@ def _read_index(model: Path, index: Path) -> dict[str, str]:
     return listed
 
 
-def copy_small_files(model: Path, component: str, out: Path) -> None:
-    """Copies the files of a component that are read besides weights to an existing folder.
+class SmallFiles(Protocol):
+    """The files of a model that are read besides weights: configs and the tokenizer."""
+
+    where: Path
+    """The model's folder or file, for messages."""
+
+    def small_file(self, path: str) -> bytes | None:
+        """Returns the content of a file by its path in the diffusers layout; None if it lacks it.
+
+        Raises:
+            ModelError: it cannot be read or is too large.
+        """
+
+
+class Checkpoint(SmallFiles, Protocol):
+    """A published model.
+
+    Every method raises ModelError if a part is missing, damaged, or of another model.
+    """
+
+    name: str
+    """Name of its folder or file, without suffix."""
+
+    def config(self, component: str) -> dict[str, Any]:
+        """Returns the component's parsed config."""
+
+    def weights(self, component: str) -> ComponentWeights:
+        """Opens the component's weight files."""
+
+
+def write_small_files(model: SmallFiles, component: str, out: Path) -> None:
+    """Writes the files of a component that are read besides weights to an existing folder.
 
     Raises:
         ModelError: a file cannot be read or is too large.
         OSError: a copy cannot be written.
     """
     for name in SMALL_FILES[component]:
-        if exists(path := model / component / name):
-            (out / name).write_bytes(read_inside(model, path, MAX_SMALL_FILE_BYTES))
+        if (content := model.small_file(f"{component}/{name}")) is not None:
+            (out / name).write_bytes(content)
 
 
-class Checkpoint:
-    """A checkpoint folder whose components exist.
+class FolderCheckpoint:
+    """A `Checkpoint` in diffusers layout.
+
+    Args:
+        folder: the model's folder.
+        components: those that must exist in it.
+        name: see `Checkpoint`; None: the folder's.
 
     Raises:
-        ModelError: the folder or one of its components is missing or unreadable.
+        ModelError: the folder or one of these components is missing or unreadable.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, components: Iterable[str] = COMPONENTS, *, name: str | None = None
+    ) -> None:
         if not folder.is_dir():
-            raise ModelError(f"model folder {folder} does not exist. Give one with --model DIR.")
-        for name in COMPONENTS:
-            if exists(folder / name):
-                inside(folder, folder / name)
+            raise ModelError(
+                f"there is no model at {folder}. Give a folder, or a .safetensors or .gguf file."
+            )
+        for component in COMPONENTS:
+            if exists(folder / component):
+                inside(folder, folder / component)
         missing = [
-            f"{name}/{config}"
-            for name, config in COMPONENTS.items()
-            if not exists(folder / name / config)
+            f"{component}/{COMPONENTS[component]}"
+            for component in components
+            if not exists(folder / component / COMPONENTS[component])
         ]
         if missing:
             raise ModelError(
                 f"model folder {folder} is incomplete: it lacks {', '.join(missing)}. "
                 "Download the whole Qwen-Image checkpoint in diffusers layout."
             )
-        self.folder = folder
+        self.where = folder
+        self.name = name or folder.name
+
+    def small_file(self, path: str) -> bytes | None:
+        """See `SmallFiles`."""
+        if not exists(self.where / path):
+            return None
+        return read_inside(self.where, self.where / path, MAX_SMALL_FILE_BYTES)
 
     def config(self, component: str) -> dict[str, Any]:
-        """Returns the component's parsed config file."""
-        return read_json(self.folder, self.folder / component / COMPONENTS[component])
+        """See `Checkpoint`."""
+        return read_json(self.where, self.where / component / COMPONENTS[component])
 
-    def weights(self, component: str) -> WeightFiles:
-        """Opens the component's weight files."""
-        return WeightFiles(self.folder / component, WEIGHT_STEMS[component], self.folder)
+    def weights(self, component: str) -> ComponentWeights:
+        """See `Checkpoint`."""
+        return open_shards(self.where / component, WEIGHT_STEMS[component], self.where)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from inference_server.model.schedule import Schedule
 from inference_server.model.schedule_choice import ChosenSchedule
 from inference_server.model.weights.model_files import read_json
 from inference_server.model.weights.prepared_files import MANIFEST, whole
+from inference_server.model.weights.stored_form import Remark
 from inference_server.weight_kind import WeightKind
 from wuliart_contract.limits import MAX_STEPS
 
@@ -41,6 +42,7 @@ class Manifest:
         kind: how the blocks' matrices are stored.
         schedule: the noise schedule the tables were made for.
         levels: the distinct noise levels of the tables, descending.
+        remarks: what the operator should know about how the weights were stored.
         small_files: SHA-256 of configs and tokenizer files by path.
     """
 
@@ -50,6 +52,7 @@ class Manifest:
     kind: WeightKind
     schedule: ChosenSchedule
     levels: tuple[float, ...]
+    remarks: tuple[Remark, ...]
     small_files: Mapping[str, Any]
 
 
@@ -107,8 +110,24 @@ def read_manifest(folder: Path) -> Manifest:
             about.text("warning", most=_MAX_TEXT),
         ),
         levels=about.numbers("levels", len(levels)),
+        remarks=_remarks_of(about),
         small_files=content["about"]["small_files"],
     )
+
+
+def remark_entries(remarks: Iterable[Remark]) -> list[dict[str, Any]]:
+    """Returns remarks as `about` holds them."""
+    return [remark._asdict() for remark in remarks]
+
+
+def _remarks_of(about: ConfigValues) -> tuple[Remark, ...]:
+    found = []
+    for entry in about.items("remarks", [], most=16):
+        if not isinstance(entry, dict):
+            raise about.wrong("remarks", entry, "a list of tables")
+        remark = ConfigValues(f"{about.file}: remarks", entry)
+        found.append(Remark(remark.text("text", most=_MAX_TEXT), remark.flag("warning")))
+    return tuple(found)
 
 
 def schedule_entry(schedule: Schedule) -> dict[str, Any]:

@@ -8,16 +8,21 @@ file.
 from __future__ import annotations
 
 import json
+import os
 import re
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from inference_server.errors import ModelError
+from inference_server.model.config_values import shown
 from wuliart_process.regular_files import open_regular
 
 MAX_CONFIG_BYTES = 1 << 20
 """Largest config that is read; Qwen-Image's largest has 4 KB."""
+
+PIECE = 16 << 20
+"""Bytes per read of a range."""
 
 SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
 """Path of a file that several repositories in a Hugging Face hub's cache share."""
@@ -94,20 +99,59 @@ def read_inside(folder: Path, path: Path, most: int) -> bytes:
     return data
 
 
+def read_range(file: BufferedReader, path: Path, view: memoryview, begin: int, name: str) -> None:
+    """Fills a view of bytes with a file's content from `begin` on.
+
+    Args:
+        file: the open file.
+        path: its path, for messages.
+        view: of bytes.
+        begin: in bytes from the beginning of the file.
+        name: of the tensor that lies there, for messages.
+
+    Raises:
+        ModelError: it cannot be read, or ends before.
+    """
+    at = 0
+    while at < len(view):
+        try:
+            count = os.preadv(file.fileno(), [view[at : at + PIECE]], begin + at)
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {_reason(error)}") from None
+        if not count:
+            raise ModelError(
+                f"{path} became shorter while it was read: it ends inside of {shown(name)}"
+            )
+        at += count
+
+
 def read_json(folder: Path, path: Path, most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """Parses a JSON object in a model's folder.
 
     Raises:
         ModelError: the file cannot be read or holds something else.
     """
+    return parse_json(read_inside(folder, path, most), str(path))
+
+
+def parse_json(data: bytes, where: str) -> dict[str, Any]:
+    """Parses a JSON object.
+
+    Args:
+        data: its text.
+        where: what it is the content of, for the message.
+
+    Raises:
+        ModelError: it is something else.
+    """
     try:
-        value = json.loads(read_inside(folder, path, most), parse_constant=_refuse)
+        value = json.loads(data, parse_constant=_refuse)
     except RecursionError:
-        raise ModelError(f"cannot read {path}: it is nested too deeply") from None
+        raise ModelError(f"cannot read {where}: it is nested too deeply") from None
     except ValueError as error:
-        raise ModelError(f"cannot read {path}: {error}") from None
+        raise ModelError(f"cannot read {where}: {error}") from None
     if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object")
+        raise ModelError(f"{where} does not hold a JSON object")
     return value
 
 

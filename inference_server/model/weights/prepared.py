@@ -17,7 +17,8 @@ from inference_server.model.schedule_choice import choose
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.weights import packing
-from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.weights.checkpoint import FolderCheckpoint
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.manifest import read_manifest
 from inference_server.model.weights.model_files import exists
 from inference_server.model.weights.packing import Fields
@@ -33,11 +34,12 @@ from inference_server.model.weights.prepared_files import (
     TEXT_EDGES,
     VAE,
     block_file,
-    small_files,
+    small_file_hashes,
     stored_fields,
     text_layer_file,
 )
 from inference_server.model.weights.source import Tables, TextEdges, image_tokens
+from inference_server.model.weights.stored_form import Remark
 from inference_server.model.weights.tensor_file import TensorFile
 from inference_server.model.weights.text_encoder import layer_fields
 from inference_server.model.weights.transformer import block_fields
@@ -53,16 +55,17 @@ class PreparedSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.where, self.name = folder, folder.name
         self._manifest = manifest = read_manifest(folder)
-        self._checkpoint = Checkpoint(folder)
-        if manifest.small_files != small_files(folder):
+        self._checkpoint = FolderCheckpoint(folder)
+        if manifest.small_files != small_file_hashes(self._checkpoint):
             raise ModelError(
                 f"a config or the tokenizer of {folder} has changed since it was prepared: prepare "
                 "it again"
             )
         self.turbo_lora = manifest.turbo_lora
         self.kind: WeightKind | None = manifest.kind
+        self.stored_kind = manifest.kind
         self.parameters = manifest.parameters
         self.schedule = manifest.schedule
         self._config = TransformerConfig.from_json(self.config("transformer"))
@@ -72,6 +75,10 @@ class PreparedSource:
         layers = layer_fields(self._text_config, DTYPE)
         self._check_layers(text_layer_file, self._text_config.layers, layers)
 
+    def small_file(self, path: str) -> bytes | None:
+        """See `SmallFiles`."""
+        return self._checkpoint.small_file(path)
+
     def config(self, component: str) -> dict[str, Any]:
         """See `Source`."""
         return self._checkpoint.config(component)
@@ -80,7 +87,7 @@ class PreparedSource:
         """See `Source`."""
         if tuple(levels) != (held := self._manifest.levels):
             raise ModelError(
-                f"{self.folder} was prepared for the noise levels {list(held)}, and this version "
+                f"{self.where} was prepared for the noise levels {list(held)}, and this version "
                 f"of its schedule has {list(levels)}: prepare it again"
             )
         rows, width = len(levels), config.width
@@ -102,6 +109,10 @@ class PreparedSource:
         chosen = choose(text, None, image_tokens(self), self.config("scheduler"))
         return chosen.schedule.is_same(self.schedule.schedule)
 
+    def remarks(self, kind: WeightKind) -> Sequence[Remark]:
+        """See `Source`; those of the checkpoint, as the folder was prepared from it."""
+        return self._manifest.remarks
+
     def edges(self) -> EdgeWeights:
         """See `Source`."""
         return EdgeWeights(**self._load(EDGES, EdgeWeights.shapes(self._config)))
@@ -120,14 +131,14 @@ class PreparedSource:
         """See `Source`."""
         self._fill(text_layer_file(index), fields, buffer)
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """See `Source`."""
         self._open(VAE).close()
         return self._checkpoint.weights("vae")
 
     def _open(self, name: str) -> TensorFile:
         """Opens a part and compares its metadata with the manifest and with its own name."""
-        file = TensorFile(self.folder, self.folder / name)
+        file = TensorFile(self.where, self.where / name)
         problem = ""
         if file.metadata.get(STAMP) != self._manifest.stamp:
             problem = "was not made together with the rest of the folder"
@@ -161,7 +172,7 @@ class PreparedSource:
                         f"{file.path} holds {list(held)} bytes, {packing.nbytes(fields)} by its "
                         "config: prepare it again"
                     )
-        if exists(further := self.folder / file_name(layers)):
+        if exists(further := self.where / file_name(layers)):
             raise ModelError(f"{further} is one layer more than its config says: prepare it again")
 
     def _fill(self, name: str, fields: Fields, buffer: Tensor) -> None:

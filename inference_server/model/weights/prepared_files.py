@@ -17,8 +17,8 @@ from typing import Final
 
 import torch
 
-from inference_server.model.weights.checkpoint import MAX_SMALL_FILE_BYTES, SMALL_FILES
-from inference_server.model.weights.model_files import exists, read_inside
+from inference_server.model.weights.checkpoint import SMALL_FILES, SmallFiles
+from inference_server.model.weights.model_files import exists
 from inference_server.model.weights.packing import Field, Fields
 
 MANIFEST: Final = "prepared.json"
@@ -57,19 +57,17 @@ def is_prepared(folder: Path) -> bool:
     return exists(folder / MANIFEST)
 
 
-def small_files(folder: Path) -> dict[str, str]:
+def small_file_hashes(model: SmallFiles) -> dict[str, str]:
     """Returns the SHA-256 of every file that is read besides weights, by path in the folder.
 
     Raises:
         ModelError: a file cannot be read, or is larger than such a file is.
     """
     return {
-        f"{component}/{name}": hashlib.sha256(
-            read_inside(folder, path, MAX_SMALL_FILE_BYTES)
-        ).hexdigest()
+        path: hashlib.sha256(content).hexdigest()
         for component, names in SMALL_FILES.items()
-        for name in names
-        if exists(path := folder / component / name)
+        for path in (f"{component}/{name}" for name in names)
+        if (content := model.small_file(path)) is not None
     }
 
 

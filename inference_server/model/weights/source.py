@@ -14,18 +14,23 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from inference_server.errors import ModelError
+from inference_server.model.fused_base import fused_in
 from inference_server.model.modulation import ModulationTable, conditioning
 from inference_server.model.schedule_choice import ChosenSchedule, choose
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
 from inference_server.model.vae import VaeConfig
-from inference_server.model.weights.checkpoint import Checkpoint, WeightFiles
+from inference_server.model.weights.checkpoint import Checkpoint, SmallFiles
+from inference_server.model.weights.component_weights import ComponentWeights
+from inference_server.model.weights.foreign_layouts import refuse_quantizer
 from inference_server.model.weights.packing import Fields
 from inference_server.model.weights.stock_shapes import check_text_encoder, check_transformer
+from inference_server.model.weights.stored_form import Remark, StoredForm
 from inference_server.model.weights.text_encoder import fill_layer, layer_views, reader
 from inference_server.model.weights.transformer import (
     block_views,
     fill_block,
+    matrix_names,
     read_edges,
 )
 from inference_server.model.weights.turbo_lora import FusedWeights, turbo_files
@@ -50,14 +55,14 @@ class TextEdges(NamedTuple):
     """[width]"""
 
 
-class Source(Protocol):
+class Source(SmallFiles, Protocol):
     """The parts of one model.
 
     Every method raises ModelError if a part is missing, damaged, or of another model.
     """
 
-    folder: Path
-    """Folder of the components' configs, the tokenizer, and vae/preview.json if there is one."""
+    name: str
+    """Name of its folder or file, without suffix."""
     turbo_lora: str
     """File name of the LoRA that is fused into the base; empty for none."""
     parameters: int
@@ -66,6 +71,11 @@ class Source(Protocol):
     """The noise schedule, and why it was chosen."""
     kind: WeightKind | None
     """The only kind in which the blocks' matrices are available; None: any."""
+    stored_kind: WeightKind
+    """The kind that keeps most of the blocks' matrices as they are stored."""
+
+    def remarks(self, kind: WeightKind) -> Sequence[Remark]:
+        """Returns what the operator should know if the matrices are stored in a kind."""
 
     def config(self, component: str) -> dict[str, Any]:
         """Returns the component's parsed config file."""
@@ -85,7 +95,7 @@ class Source(Protocol):
     def fill_text_layer(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """Reads a layer of the text encoder into its flat buffer; see `layer_fields`."""
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """Returns the VAE's tensors by their stock names; kernels may be cut to two dimensions."""
 
 
@@ -99,22 +109,22 @@ def image_tokens(source: Source) -> int:
     vae = VaeConfig.from_json(source.config("vae"))
     if config.in_channels != vae.z * config.patch**2 or config.patch != 2:
         raise ModelError(
-            f"{source.folder}: the transformer takes {config.in_channels} channels a token, "
+            f"{source.where}: the transformer takes {config.in_channels} channels a token, "
             f"the VAE gives {vae.z} in {config.patch}x{config.patch} patches"
         )
     if IMAGE_SIZE % (vae.spatial_factor * config.patch):
         raise ModelError(
-            f"{source.folder}: {IMAGE_SIZE} pixels do not divide into patches of "
+            f"{source.where}: {IMAGE_SIZE} pixels do not divide into patches of "
             f"{vae.spatial_factor * config.patch}"
         )
     return (IMAGE_SIZE // vae.spatial_factor // config.patch) ** 2
 
 
 class StockSource:
-    """A checkpoint in diffusers layout; its Turbo LoRA is fused while it is read.
+    """A published checkpoint; its Turbo LoRA is fused while it is read.
 
     Args:
-        checkpoint: the folder.
+        checkpoint: its files.
         turbo_lora: a LoRA file, or None.
         schedule: as `--schedule` names it; None: what the Turbo LoRA was trained on.
 
@@ -126,20 +136,29 @@ class StockSource:
     def __init__(
         self, checkpoint: Checkpoint, turbo_lora: Path | None, schedule: str | None = None
     ) -> None:
-        self.folder = checkpoint.folder
+        self.where, self.name = checkpoint.where, checkpoint.name
         self.kind: WeightKind | None = None
         self.turbo_lora = turbo_lora.name if turbo_lora else ""
         self._checkpoint = checkpoint
         self._turbo_path = turbo_lora
+        for component in ("transformer", "text_encoder"):
+            refuse_quantizer(self.where, component, self.config(component))
         self._files = checkpoint.weights("transformer")
         self._fused = FusedWeights(self._files, turbo_lora)
         self._text = checkpoint.weights("text_encoder")
         self._read_text = reader(self._text)
-        check_transformer(TransformerConfig.from_json(self.config("transformer")), self._files)
+        config = TransformerConfig.from_json(self.config("transformer"))
+        check_transformer(config, self._files)
         check_text_encoder(TextConfig.from_json(self.config("text_encoder")), self._text)
         self._vae = checkpoint.weights("vae")
         self.parameters = self._files.parameter_count()
-        self.schedule = choose(schedule, turbo_lora, image_tokens(self), self.config("scheduler"))
+        self._stored = StoredForm(self._files, matrix_names(config))
+        self.stored_kind = self._stored.kind
+        self.schedule = self._choose_schedule(schedule)
+
+    def small_file(self, path: str) -> bytes | None:
+        """See `SmallFiles`."""
+        return self._checkpoint.small_file(path)
 
     def config(self, component: str) -> dict[str, Any]:
         """See `Source`."""
@@ -156,7 +175,8 @@ class StockSource:
 
     def fill_block(self, fields: Fields, index: int, buffer: Tensor) -> None:
         """See `Source`."""
-        fill_block(block_views(fields, buffer), index, self._fused.read)
+        views = block_views(fields, buffer)
+        fill_block(views, index, self._fused.read, self._fused.read_quantized)
 
     def text_edges(self) -> TextEdges:
         """See `Source`."""
@@ -166,9 +186,25 @@ class StockSource:
         """See `Source`."""
         fill_layer(layer_views(fields, buffer), index, self._read_text)
 
-    def vae(self) -> WeightFiles:
+    def vae(self) -> ComponentWeights:
         """See `Source`."""
         return self._vae
+
+    def remarks(self, kind: WeightKind) -> Sequence[Remark]:
+        """See `Source`."""
+        return self._stored.remarks(kind, self.turbo_lora)
+
+    def _choose_schedule(self, given: str | None) -> ChosenSchedule:
+        """Chooses the schedule of the Turbo LoRA, given or fused into the transformer's file."""
+        config, turbo_lora = self.config("scheduler"), self._turbo_path
+        # Only a file's name says so: folders are named by their owners.
+        file = self._files.where.name if self._files.where.is_file() else ""
+        if (fused := fused_in(file)) is not None:
+            if turbo_lora is not None:
+                raise fused.refuse_another(turbo_lora)
+            if given is None and (chosen := fused.choose(config)) is not None:
+                return chosen
+        return choose(given, turbo_lora, image_tokens(self), config)
 
     @property
     def paths(self) -> list[Path]:

@@ -11,14 +11,14 @@ from inference_server.model import text_encoder, transformer_weights
 from inference_server.model.modulation import STREAMS, TIME_FEATURES
 from inference_server.model.text_encoder import TextConfig
 from inference_server.model.transformer_weights import EdgeWeights, TransformerConfig
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.text_encoder import MAX_VOCABULARY, prefix_in
 from inference_server.model.weights.transformer import EDGE_NAMES, IMG, TXT
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def check_transformer(config: TransformerConfig, weights: WeightFiles) -> None:
+def check_transformer(config: TransformerConfig, weights: ComponentWeights) -> None:
     """Compares a transformer's files with its config.
 
     Raises:
@@ -40,7 +40,7 @@ def check_transformer(config: TransformerConfig, weights: WeightFiles) -> None:
         weights.expect(_block(config, f"transformer_blocks.{index}"), file)
 
 
-def check_text_encoder(config: TextConfig, weights: WeightFiles) -> None:
+def check_text_encoder(config: TextConfig, weights: ComponentWeights) -> None:
     """Compares a language model's files with its config.
 
     Raises:
@@ -53,7 +53,7 @@ def check_text_encoder(config: TextConfig, weights: WeightFiles) -> None:
     embedding = f"{prefix}embed_tokens.weight"
     rows = weights.shape(embedding)[0] if weights.shape(embedding) else 0
     if not 0 < rows <= MAX_VOCABULARY:
-        raise ModelError(f"{weights.folder}: {embedding} has {rows:,} rows")
+        raise ModelError(f"{weights.where}: {embedding} has {rows:,} rows")
     weights.expect({embedding: (rows, d), f"{prefix}norm.weight": (d,)}, file)
     for index in range(config.layers):
         path = f"{prefix}layers.{index}"
@@ -91,7 +91,7 @@ def _linear(path: str, inside: int, out: int) -> Shapes:
     return {f"{path}.weight": (out, inside), f"{path}.bias": (out,)}
 
 
-def _check_layers(weights: WeightFiles, path: str, name: str, layers: int, file: str) -> None:
+def _check_layers(weights: ComponentWeights, path: str, name: str, layers: int, file: str) -> None:
     """Compares the number of layers in a config with that in the files."""
     held = 0
     while held <= layers and f"{path}.{held}.{name}" in weights:
@@ -99,6 +99,6 @@ def _check_layers(weights: WeightFiles, path: str, name: str, layers: int, file:
     if held != layers:
         holds = "more" if held > layers else f"{held:,}"
         raise ModelError(
-            f"{weights.folder}: {file} announces {layers:,} layers and the files hold {holds}: "
+            f"{weights.where}: {file} announces {layers:,} layers and the files hold {holds}: "
             "they are of different models, or one is damaged"
         )

@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inference_server.errors import ModelError
-from inference_server.model.weights.model_files import open_inside
+from inference_server.errors import ModelError, one_line
+from inference_server.model.config_values import shown
+from inference_server.model.weights.model_files import open_inside, read_range
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
@@ -41,15 +42,21 @@ MAX_HEADER_BYTES: Final = 16 << 20
 """Largest header that is read; Qwen-Image's largest has 0.3 MB."""
 MAX_TENSOR_BYTES: Final = 8 << 30
 """Largest tensor that is read; Qwen-Image's, the embedding in float32, has 2.2 GB."""
-PIECE: Final = 16 << 20
-"""Bytes per read."""
+MAX_REASON: Final = 300
+"""Characters that are shown of the safetensors package's own error."""
 
 
 class _Entry(NamedTuple):
-    dtype: torch.dtype
+    stored_as: str
+    """Key of DTYPES."""
     shape: tuple[int, ...]
     begin: int
     """Bytes from the beginning of the file."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The element type."""
+        return DTYPES[self.stored_as]
 
 
 class TensorFile:
@@ -101,6 +108,10 @@ class TensorFile:
         """Returns the shape of one tensor without reading it."""
         return self._entry(name).shape
 
+    def stored_as(self, name: str) -> str:
+        """Returns the element type of one tensor, a key of DTYPES."""
+        return self._entry(name).stored_as
+
     def read(self, name: str) -> Tensor:
         """Reads one tensor to the CPU, in the dtype it is stored in.
 
@@ -111,30 +122,18 @@ class TensorFile:
         nbytes = torch.Size(entry.shape).numel() * entry.dtype.itemsize
         if nbytes > MAX_TENSOR_BYTES:
             raise ModelError(
-                f"{self.path}: {name!r} has {nbytes:,} bytes, at most {MAX_TENSOR_BYTES:,} are read"
+                f"{self.path}: {shown(name)} has {nbytes:,} bytes, at most {MAX_TENSOR_BYTES:,} "
+                "are read"
             )
         buffer = torch.empty(nbytes, dtype=torch.uint8)
-        self._fill(buffer.numpy().data, entry.begin, name)
+        read_range(self._file, self.path, buffer.numpy().data, entry.begin, name)
         return buffer.view(entry.dtype).view(entry.shape)
 
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
         if entry is None:
-            raise ModelError(f"{self.path} has no tensor {name!r}")
+            raise ModelError(f"{self.path} has no tensor {shown(name)}")
         return entry
-
-    def _fill(self, view: memoryview, begin: int, name: str) -> None:
-        at = 0
-        while at < len(view):
-            try:
-                count = os.preadv(self._file.fileno(), [view[at : at + PIECE]], begin + at)
-            except OSError as error:
-                raise ModelError(f"cannot read {self.path}: {error.strerror}") from None
-            if not count:
-                raise ModelError(
-                    f"{self.path} became shorter while it was read: it ends inside of {name!r}"
-                )
-            at += count
 
     def _read_header(self) -> dict[str, _Entry]:
         descriptor = self._file.fileno()
@@ -143,12 +142,13 @@ class TensorFile:
             raise self._damaged(f"it announces a header of {length:,} bytes")
         try:
             # By descriptor: the path may lead to another file by now.
-            with safe_open(f"/proc/self/fd/{descriptor}", framework="pt") as file:
+            # For NumPy it is mapped read-only; for PyTorch, memory for all of it would be reserved.
+            with safe_open(f"/proc/self/fd/{descriptor}", framework="np") as file:
                 self.metadata = dict(file.metadata() or {})
                 entries, begin = {}, LENGTH_BYTES + length
                 for name in file.offset_keys():
                     part = file.get_slice(name)
-                    entry = _Entry(self._dtype(part.get_dtype()), tuple(part.get_shape()), begin)
+                    entry = _Entry(self._known(part.get_dtype()), tuple(part.get_shape()), begin)
                     entries[name] = entry
                     # Tensors lie one after another, without gaps.
                     begin += torch.Size(entry.shape).numel() * entry.dtype.itemsize
@@ -156,12 +156,14 @@ class TensorFile:
             raise self._damaged(str(error)) from None
         return entries
 
-    def _dtype(self, name: str) -> torch.dtype:
+    def _known(self, name: str) -> str:
         if name not in DTYPES:
             raise ModelError(
                 f"{self.path} holds element type {name}; this server reads {', '.join(DTYPES)}"
             )
-        return DTYPES[name]
+        return name
 
     def _damaged(self, why: str) -> ModelError:
-        return ModelError(f"{self.path} is damaged ({' '.join(why.split())}). Download it again.")
+        # The safetensors package quotes names of tensors as they stand in the file.
+        text = one_line(why)[:MAX_REASON]
+        return ModelError(f"{self.path} is damaged ({text}). Download it again.")

@@ -12,7 +12,7 @@ from inference_server.errors import ModelError
 from inference_server.model.offload.layers import Streaming, load_layers
 from inference_server.model.text_encoder import LayerWeights, TextConfig, TextEncoder
 from inference_server.model.weights import packing
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.packing import Field, Fields
 
 PREFIXES = ("model.language_model.", "model.", "language_model.model.", "language_model.")
@@ -58,7 +58,7 @@ def _layer_sources(n: int) -> dict[str, list[str]]:
     }
 
 
-def reader(weights: WeightFiles) -> Callable[[str], Tensor]:
+def reader(weights: ComponentWeights) -> Callable[[str], Tensor]:
     """Returns a function that reads the language model's tensors by their names without prefix.
 
     Raises:
@@ -68,7 +68,7 @@ def reader(weights: WeightFiles) -> Callable[[str], Tensor]:
     return lambda name: weights.read(prefix + name)
 
 
-def prefix_in(weights: WeightFiles) -> str:
+def prefix_in(weights: ComponentWeights) -> str:
     """Returns the checkpoint's prefix of the language model's tensor names.
 
     Raises:
@@ -76,7 +76,7 @@ def prefix_in(weights: WeightFiles) -> str:
     """
     prefix = next((p for p in PREFIXES if f"{p}embed_tokens.weight" in weights), None)
     if prefix is None:
-        raise ModelError(f"{weights.folder} holds no Qwen2.5-VL language model")
+        raise ModelError(f"{weights.where} holds no Qwen2.5-VL language model")
     return prefix
 
 

@@ -5,8 +5,9 @@ Maps the tensor names of the diffusers checkpoint to the fields of the blocks' w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from inference_server.model.folded_adapters import FoldedAdapters
 from inference_server.model.kernels.choice import folding_on, operations_on
+from inference_server.model.kernels.operations import Quantized
 from inference_server.model.kernels.reference import quantize
 from inference_server.model.modulation import ReadTensor
 from inference_server.model.offload.layers import Streaming, load_layers
@@ -107,37 +109,66 @@ def block_views(fields: Fields, buffer: Tensor) -> BlockWeights:
     return BlockWeights(stream("img"), stream("txt"))
 
 
-def fill_block(block: BlockWeights, index: int, read: ReadTensor) -> None:
+ReadQuantized = Callable[[str], Quantized | None]
+"""Name in the diffusers checkpoint -> a float8 matrix with its stored bits, if there are such."""
+
+
+def matrix_names(config: TransformerConfig) -> Iterator[str]:
+    """Yields the checkpoint's names of all matrices that a `WeightKind` decides about."""
+    for index in range(config.blocks):
+        for names in (IMG, TXT):
+            for part in chain(*_modules(names).values()):
+                yield f"transformer_blocks.{index}.{part}.weight"
+
+
+def _modules(names: StreamNames) -> dict[str, tuple[str, ...]]:
+    """Returns, by field of `StreamWeights`, the modules stacked in it."""
+    return {
+        "qkv": names.qkv,
+        "out": (names.out,),
+        "mlp_up": (f"{names.mlp}.net.0.proj",),
+        "mlp_down": (f"{names.mlp}.net.2",),
+    }
+
+
+def _none(name: str) -> None:
+    """Is the `ReadQuantized` of a checkpoint without float8 matrices."""
+
+
+def fill_block(
+    block: BlockWeights, index: int, read: ReadTensor, read_quantized: ReadQuantized = _none
+) -> None:
     """Reads block `index` of the checkpoint into the views.
 
+    Args:
+        block: the views; float8 matrices keep the bits that `read_quantized` returns.
+        index: the block's number.
+        read: reads any tensor.
+        read_quantized: reads a matrix that is stored as float8.
+
     Raises:
-        ModelError: through `read`, if a tensor is missing.
+        ModelError: through the readers, if a tensor is missing.
     """
     path = f"transformer_blocks.{index}"
     for stream, names in ((block.img, IMG), (block.txt, TXT)):
-        modules = {
-            "qkv": names.qkv,
-            "out": (names.out,),
-            "mlp_up": (f"{names.mlp}.net.0.proj",),
-            "mlp_down": (f"{names.mlp}.net.2",),
-        }
-        for field, parts in modules.items():
-            weight = torch.cat([read(f"{path}.{part}.weight") for part in parts])
-            bias = torch.cat([read(f"{path}.{part}.bias") for part in parts])
-            _fill_matrix(getattr(stream, field), weight, bias)
+        for field, parts in _modules(names).items():
+            matrix = getattr(stream, field)
+            matrix.bias.copy_(torch.cat([read(f"{path}.{part}.bias") for part in parts]))
+            weights = [f"{path}.{part}.weight" for part in parts]
+            if matrix.scale is None:
+                matrix.weight.copy_(torch.cat([read(name) for name in weights]))
+            else:
+                _fill_quantized(matrix, [read_quantized(n) or quantize(read(n)) for n in weights])
         stream.q_norm.copy_(read(f"{path}.{names.q_norm}.weight"))
         stream.k_norm.copy_(read(f"{path}.{names.k_norm}.weight"))
 
 
-def _fill_matrix(matrix: Matrix, weight: Tensor, bias: Tensor) -> None:
-    matrix.bias.copy_(bias)
-    if matrix.scale is None:
-        matrix.weight.copy_(weight)
-        return
-    quantized = quantize(weight)
-    # Not every version of torch copies float8 between CPU and GPU; all copy bytes.
-    matrix.weight.view(torch.uint8).copy_(quantized.values.view(torch.uint8))
-    matrix.scale.copy_(quantized.scale)
+def _fill_quantized(matrix: Matrix, parts: Sequence[Quantized]) -> None:
+    # Not every version of torch copies or joins float8; all do bytes.
+    values = [part.values.view(torch.uint8) for part in parts]
+    matrix.weight.view(torch.uint8).copy_(torch.cat(values))
+    assert matrix.scale is not None
+    matrix.scale.copy_(torch.cat([part.scale for part in parts]))
 
 
 EDGE_NAMES = {

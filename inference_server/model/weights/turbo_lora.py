@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from inference_server.errors import ModelError
-from inference_server.model.weights.checkpoint import WeightFiles
+from inference_server.model.kernels.operations import Quantized
+from inference_server.model.weights.component_weights import ComponentWeights
 from wuliart_lora import (
     HEAD_BYTES,
     LoraAdapter,
     LoraError,
-    LoraFactors,
     header_bytes,
     plan_lora,
     read_header,
@@ -46,35 +46,59 @@ class FusedWeights:
         ModelError: the file cannot be read or does not fit the transformer.
     """
 
-    def __init__(self, weights: WeightFiles, turbo_lora: Path | None) -> None:
+    def __init__(self, weights: ComponentWeights, turbo_lora: Path | None) -> None:
         self._weights = weights
-        self._factors: Mapping[str, LoraFactors] = {}
+        self._adapter: LoraAdapter | None = None
         if turbo_lora is None:
             return
         # Every linear layer may be a target here, unlike for adapters that are switched later.
-        linears = {
-            name.removesuffix(".weight"): (shape[1], shape[0])
+        shapes = {
+            name.removesuffix(".weight"): weights.shape(name)
             for name in weights
-            if name.endswith(".weight") and len(shape := weights.shape(name)) == 2
+            if name.endswith(".weight")
         }
+        linears = {name: (s[1], s[0]) for name, s in shapes.items() if len(s) == 2}
+        norms = {name: s[0] for name, s in shapes.items() if len(s) == 1}
         try:
-            adapter = _read(turbo_lora, linears)
+            self._adapter = _read(turbo_lora, linears, norms)
         except OSError as error:
             raise ModelError(
                 f"cannot read the Turbo LoRA {turbo_lora}: {error.strerror or error}"
             ) from None
         except LoraError as error:
             raise ModelError(f"the Turbo LoRA {turbo_lora} does not fit: {error.reason}") from None
-        self._factors = adapter.factors
 
     def read(self, name: str) -> Tensor:
         """Reads one tensor to the CPU: float32 where the Turbo LoRA acts, otherwise as stored."""
         tensor = self._weights.read(name)
-        factors = self._factors.get(name.removesuffix(".weight"))
-        if factors is None or not name.endswith(".weight"):
+        if (adapter := self._adapter) is None or not self._acts_on(name):
             return tensor
-        up, down = torch.tensor(factors.up), torch.tensor(factors.down)
-        return tensor.float().addmm(up, down)
+        module, _, kind = name.rpartition(".")
+        if kind == "bias":
+            return tensor.float() + torch.tensor(adapter.biases[module])
+        if (factors := adapter.factors.get(module)) is not None:
+            up, down = torch.tensor(factors.up), torch.tensor(factors.down)
+            return tensor.float().addmm(up, down)
+        if (stored := adapter.kronecker.get(module)) is not None:
+            first, second = map(torch.tensor, stored.widened())
+            return tensor.float() + torch.kron(first, second)
+        return tensor.float() + torch.tensor(adapter.norms[module])
+
+    def read_quantized(self, name: str) -> Quantized | None:
+        """Reads one matrix with the bits it is stored in.
+
+        Returns None if they are not the engine's float8, or the Turbo LoRA acts on it.
+        """
+        return None if self._acts_on(name) else self._weights.read_quantized(name)
+
+    def _acts_on(self, name: str) -> bool:
+        module, _, kind = name.rpartition(".")
+        adapter = self._adapter
+        if adapter is None or kind not in ("weight", "bias"):
+            return False
+        if kind == "bias":
+            return module in adapter.biases
+        return any(module in some for some in (adapter.factors, adapter.kronecker, adapter.norms))
 
 
 def turbo_files(path: Path) -> list[Path]:
@@ -128,7 +152,9 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
         return parse_sidecar(file.read(size))
 
 
-def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
+def _read(
+    path: Path, linears: Mapping[str, tuple[int, int]], norms: Mapping[str, int]
+) -> LoraAdapter:
     """Reads the adapter in a regular file; its header must fit before its data is read."""
     config, rival = _read_sidecar(path), _rival(path)
     with open_regular(path) as file:
@@ -137,7 +163,8 @@ def _read(path: Path, linears: Mapping[str, tuple[int, int]]) -> LoraAdapter:
             raise LoraError(f"it has {size:,} bytes, at most {MAX_BYTES:,} are read")
         start = file.read(min(HEAD_BYTES, size))
         start += file.read(header_bytes(start, size) - len(start))
-        plan = plan_lora(read_header(start, size), linears, config=config, rival=rival)
+        header = read_header(start, size)
+        plan = plan_lora(header, linears, config=config, rival=rival, norms=norms)
         file.seek(0)
         data = file.read(size)
     if len(data) != size:

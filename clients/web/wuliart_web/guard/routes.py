@@ -39,6 +39,7 @@ ALLOWED: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
     # This package's own.
     (("GET",), re.compile(r"/adapters/news")),
     (_READ, re.compile(r"/images/[\w-]+/[\w.]+")),
+    (_READ, re.compile(r"/thumbnails/[0-9a-f]{64}")),
 )
 """Methods and whole paths; the OpenAI API itself answers every path below `API_PREFIX`."""
 

@@ -5,17 +5,12 @@ The server describes such a model (`ModelDescription`); for all others the page 
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 from html import escape
 from typing import Final
 
-import gradio as gr
-
 from wuliart_client import ModelDescription, ModelIntroduction
-from wuliart_web.service_watch import ServiceWatch
 from wuliart_web.texts import TEXTS_EN, TEXTS_ZH, Texts
 
 ABOUT: Final = "about"
@@ -39,28 +34,6 @@ def about(description: ModelDescription | None) -> str:
         for each in description.introductions
         if each.language in _TEXTS
     )
-
-
-@asynccontextmanager
-async def serving_about(page: gr.Blocks, service: ServiceWatch) -> AsyncIterator[None]:
-    """Keeps the introductions in the page as it is first served.
-
-    Sent as an update, they would arrive after the first paint and move the controls below them.
-    """
-
-    async def follow() -> None:
-        async for state in service.changes():
-            for component in page.config["components"]:
-                if component["props"].get("elem_id") == ABOUT:
-                    component["props"]["value"] = about(state.description)
-
-    task = asyncio.create_task(follow())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _introduction(introduction: ModelIntroduction, texts: Texts) -> str:

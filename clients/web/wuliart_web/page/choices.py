@@ -13,6 +13,7 @@ from wuliart_web.page import view
 from wuliart_web.page.about import about
 from wuliart_web.page.error_texts import error_text
 from wuliart_web.page.handlers import Outputs, request_texts
+from wuliart_web.page.styles import styles
 from wuliart_web.service_watch import ServiceState, ServiceWatch
 from wuliart_web.texts import Texts
 
@@ -23,6 +24,8 @@ class Choices(NamedTuple):
     adapters: list[tuple[str, str]]
     step_counts: range
     description: ModelDescription | None
+    styles: int
+    """Hash of the HTML with the pictures of adapters, which is long."""
 
 
 def refresh_handler(service: ServiceWatch) -> Callable[..., Awaitable[Outputs]]:
@@ -38,22 +41,24 @@ def refresh_handler(service: ServiceWatch) -> Callable[..., Awaitable[Outputs]]:
         texts, state = request_texts(request), service.state
         lines = "".join(map(view.note, notices(state, texts)))
         if state.error is not None:
-            return *(gr.skip(),) * 5, lines
-        usable = [a for a in state.adapters if a.usable]
-        adapters = [(texts["none"], ""), *labels(usable)]
-        choices = Choices(adapters, state.step_counts, state.description)
-        lists, steps, introduction = gr.skip(), gr.skip(), gr.skip()
+            return *(gr.skip(),) * 6, lines
+        html = style_pictures(state)
+        adapters = [(texts["none"], ""), *labels(usable_adapters(state))]
+        choices = Choices(adapters, state.step_counts, state.description, hash(html))
+        lists, steps, introduction, pictures = gr.skip(), gr.skip(), gr.skip(), gr.skip()
         # What the page was served with may be out of date already: the first news brings it all.
         if shown is None or choices.description != shown.description:
             introduction = about(choices.description)
-        shown = shown or Choices([], range(0), None)
+        if shown is None or choices.styles != shown.styles:
+            pictures = html
+        shown = shown or Choices([], range(0), None, 0)
         if choices.adapters != shown.adapters:
             lists = gr.Dropdown(choices=choices.adapters)
         if choices.step_counts != shown.step_counts:
             counts = choices.step_counts
             options = [(step_label(n, counts, texts), n) for n in counts]
             steps = gr.Radio(choices=options, value=counts[-1])
-        return lists, lists, steps, introduction, choices, lines
+        return lists, lists, steps, introduction, pictures, choices, lines
 
     return refresh
 
@@ -76,6 +81,17 @@ def notices(state: ServiceState, texts: Texts) -> list[str]:
     ]
     warnings = [texts["warning"].format(text=text) for text in state.warnings]
     return warnings + (files if state.has_manager else [texts["unmanaged"], *files])
+
+
+def usable_adapters(state: ServiceState) -> list[Adapter]:
+    """Returns the adapters that a visitor may choose."""
+    return [adapter for adapter in state.adapters if adapter.usable]
+
+
+def style_pictures(state: ServiceState) -> str:
+    """Returns the pictures of the adapters that a visitor may choose, as HTML."""
+    usable = usable_adapters(state)
+    return styles(zip((label for label, _ in labels(usable)), usable, strict=True))
 
 
 def labels(adapters: Sequence[Adapter]) -> list[tuple[str, str]]:

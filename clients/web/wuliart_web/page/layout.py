@@ -19,12 +19,15 @@ from wuliart_web.page.handlers import (
     restore,
     welcome,
 )
+from wuliart_web.page.styles import STYLES
 from wuliart_web.service_watch import NEWS, ServiceWatch
 from wuliart_web.texts import I18N
 
 ASSETS: Final = Path(__file__).parents[1] / "assets"
 
 _QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", "api_visibility": "undocumented"}
+
+_MARK: Final = 'name => { window.dispatchEvent(new CustomEvent("style", { detail: name })); }'
 
 
 def build(client_for: ClientFor, images: ImageStore, service: ServiceWatch) -> gr.Blocks:
@@ -54,6 +57,9 @@ def build(client_for: ClientFor, images: ImageStore, service: ServiceWatch) -> g
                     elem_id=ABOUT, apply_default_css=False, js_on_load=_script("about.js")
                 )
                 adapter, weight = _adapter_row(t("style"))
+                pictures = gr.HTML(
+                    elem_id=STYLES, apply_default_css=False, js_on_load=_script("styles.js")
+                )
                 generate = gr.Button(t("generate"), variant="primary", elem_id="generate")
                 generating = gr.Button(
                     t("generating"), interactive=False, visible=False, elem_id="generating"
@@ -102,11 +108,14 @@ def build(client_for: ClientFor, images: ImageStore, service: ServiceWatch) -> g
         # A seed from the dice or the keyboard is locked: the next click uses it.
         dice.click(lambda: (random_seed(), True), None, [seed, keep], **_QUIET)
         seed.input(lambda: True, None, keep, **_QUIET)
+        # In the browser alone: a picture sets the list, and the list marks the picture.
+        pictures.choose(None, None, adapter, js="() => window.chosenStyle")
+        adapter.change(None, adapter, None, js=_MARK)
         strip.restore(restore, visit, [result, *settings], **_QUIET)
         notices.news(
             refresh_handler(service),
             shown_choices,
-            [adapter, second, steps, introduction, shown_choices, notices],
+            [adapter, second, steps, introduction, pictures, shown_choices, notices],
             concurrency_limit=None,
             **_QUIET,
         )
