@@ -42,3 +42,9 @@ def test_an_id_is_found_in_the_hubs_cache(cache: Path) -> None:
 def test_an_unknown_id_is_one_clear_error(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"no folder someone/nothing, and the Hugging Face hub"):
         open_source(Path("someone/nothing"), None)
+
+
+def test_a_missing_file_is_not_looked_for_on_the_hub(cache: Path) -> None:
+    for name in ("models/qwen_image.safetensors", "models/qwen-image.gguf"):
+        with pytest.raises(ModelError, match=f"there is no model at {name}"):
+            open_source(Path(name), None)
