@@ -121,6 +121,7 @@ DAMAGED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "infinite": ({"weight": E4M3, "weight_scale": torch.full((4, 1), torch.inf)}, "is not finite"),
     "block scales": ({"weight": E4M3, "weight_scale": torch.ones(4, 2)}, "one for each row"),
     "column scales": ({"weight": E4M3, "weight_scale": torch.ones(1, 16)}, "one for each row"),
+    "a scalar": ({"weight": torch.ones(()), "weight_scale": ONE}, "one for each row"),
     "byte scales": ({"weight": E4M3, "weight_scale": torch.ones(4, 1, dtype=torch.uint8)}, "of U8"),
     "group of 8": (
         {"weight": INT8, "weight_scale": ONE, "comfy_quant": mark(**ROTATED, convrot_groupsize=8)},

@@ -163,9 +163,13 @@ def _group(reader: TensorReader, mark: ConfigValues, name: str) -> int:
 
 def _scale(reader: TensorReader, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """Reads a scale: one number, or one for each row of a matrix."""
-    rows = shape[0] if shape else 1
     count = torch.Size(held := reader.shape(name)).numel()
-    if count not in (1, rows) or set(held) - {1, count} or reader.stored_as(name) in INTEGERS:
+    if (
+        not shape
+        or count not in (1, shape[0])
+        or set(held) - {1, count}
+        or reader.stored_as(name) in INTEGERS
+    ):
         raise ModelError(
             f"{reader.path}: {shown(name)} is {list(held)} of {reader.stored_as(name)} for a "
             f"weight of {list(shape)}; only one scale, or one for each row, is read: {INSTEAD}"
