@@ -121,7 +121,8 @@ def main() -> None:
     command = [sys.executable, "-m", "inference_server", "prepare", *arguments, "--out", str(out)]
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak, cpu = used.ru_maxrss / 1e6, used.ru_utime + used.ru_stime
     size = sum(path.stat().st_size for path in out.rglob("*.safetensors")) / 1e9
     kept = (root / "stock").rglob("*.*")
     read = sum(path.stat().st_size for path in kept if path.suffix in WEIGHTS) / 1e9
@@ -132,7 +133,7 @@ def main() -> None:
         turbo.unlink()
     else:
         what = f"{chosen.form}, {chosen.blocks} blocks, {chosen.layers} layers, {read:.1f} GB"
-    note = f"{what} to {size:.1f} GB in {seconds:.0f} s"
+    note = f"{what} to {size:.1f} GB in {seconds:.0f} s, {cpu:.0f} s of processors"
     print_table([Figure("prepare, peak host memory", peak, "GB", 8, note=note)])
 
 

@@ -3,7 +3,7 @@
 A block holds a few quantized elements and the scales they share. Every function fills `out`,
 [blocks, elements of a block] float32, from `blocks`, [blocks, bytes of a block] uint8, and from
 the float16 scales of each block, already widened to [blocks, 1]. The order of the float32
-operations is that of llama.cpp, so results are equal to its own bit for bit.
+operations is that of llama.cpp's Python package gguf, so results are equal to its bit for bit.
 
 Source of the layouts: ggml-common.h and ggml-quants.c of llama.cpp.
 """
