@@ -8,10 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from inference_server.engine.loaded_model import slot_layout
 from inference_server.errors import ModelError
+from inference_server.model.schedule import FAMILIES, ScheduleTable
+from inference_server.model.transformer_weights import TransformerConfig
 from inference_server.model.weights.checkpoint import open_shards
 from inference_server.model.weights.turbo_lora import FusedWeights, turbo_files
-from tests.support.tiny_model import make_transformer
+from tests.support.lora_files import pack
+from tests.support.other_forms import differences, lokr
+from tests.support.tiny_model import TRANSFORMER, make_transformer
 
 RANK = 8
 TARGETS = ("attn.to_q", "attn.to_out.0", "attn.add_k_proj", "img_mlp.net.0.proj", "txt_mod.1")
@@ -52,6 +57,22 @@ def test_fusing_equals_stock_pefts_merge(tmp_path: Path, alpha: float | None) ->
     stock.unload_lora()
     for name, parameter in stock.state_dict().items():
         assert torch.allclose(fused.read(name).float(), parameter, atol=1e-5), name
+
+
+def test_a_lokr_and_differences_are_fused_too(tmp_path: Path) -> None:
+    stock = make_transformer(tmp_path / "transformer")
+    config = TransformerConfig.from_json(TRANSFORMER)
+    schedules = ScheduleTable.build(FAMILIES["lightning"])
+    layout = slot_layout(config, schedules, torch.float32, 4)
+    changes = lokr(layout, layout.modules) | differences(layout, layout.modules, layout.norms)
+    (tmp_path / "turbo.safetensors").write_bytes(pack(changes.tensors))
+    weights = open_shards(tmp_path / "transformer", "diffusion_pytorch_model")
+    fused = FusedWeights(weights, tmp_path / "turbo.safetensors")
+    for name, parameter in stock.state_dict().items():
+        added = changes.added.get(name)
+        expected = parameter if added is None else parameter + torch.from_numpy(added)
+        assert torch.allclose(fused.read(name).double(), expected.double(), atol=1e-5), name
+    assert sum(name in changes.added for name in stock.state_dict()) == len(changes.added)
 
 
 @pytest.mark.parametrize(

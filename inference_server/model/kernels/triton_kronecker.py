@@ -19,11 +19,18 @@ from inference_server.model.kernels.operations import KroneckerProduct
 LARGEST: Final = 128
 """Most rows and columns of first for the kernel; trainers' defaults have at most 96."""
 
+DEEPEST: Final = 512
+"""Most columns of second for the kernel; trainers' defaults have at most 128. A larger product is
+bound by arithmetic, and the reference's are as fast."""
+
 ROWS: Final = 64
 """Rows that a product should have: several tokens share one if first is smaller."""
 
-GROUPS: Final = 4
+GROUPS: Final = 8
 """Groups of tokens per program, which reads the factors once for all."""
+
+STAGES: Final = 2
+"""Pipeline stages: three would need more shared memory than an RTX 4090 has."""
 
 
 @triton.jit(do_not_specialize=["tokens", "gate"])
@@ -85,6 +92,12 @@ def _kronecker_kernel(
         source = token + inside // b
         known = (source < tokens) & (inside < together * b)
         inputs = x + source.to(tl.int64)[:, None] * x_stride + ((inside % b) * d)[:, None]
+        target = token + row // a
+        there = ((target < tokens) & (row < together * a))[:, None] & (column < c)[None, :]
+        out = y + target.to(tl.int64)[:, None] * y_stride + product * a * c
+        out += ((row % a) * c)[:, None] + column[None, :]
+        # Loaded before the products, which hide its latency.
+        value = tl.load(out, mask=there, other=0.0)
         total = tl.zeros((rows, wide), tl.float32)
         for begin in range(0, d, deep):
             at = begin + step
@@ -98,11 +111,7 @@ def _kronecker_kernel(
                 other=0.0,
             )
             total = tl.dot(mixed, factor, total, input_precision="ieee")
-        target = token + row // a
-        there = ((target < tokens) & (row < together * a))[:, None] & (column < c)[None, :]
-        out = y + target.to(tl.int64)[:, None] * y_stride + product * a * c
-        out += ((row % a) * c)[:, None] + column[None, :]
-        value = tl.load(out, mask=there, other=0.0).to(tl.float32) + gate * total
+        value = value.to(tl.float32) + gate * total
         if gelu:
             value *= tl.sigmoid(1.5957691216057308 * (value + 0.044715 * value * value * value))
         tl.store(out, value.to(y.dtype.element_ty), mask=there)
@@ -129,7 +138,7 @@ def _add(
 ) -> None:
     """Adds products of one shape whose parts follow one another."""
     (a, b), (c, d) = products[0].first.shape, products[0].second.shape
-    if max(a, b) > LARGEST:
+    if max(a, b) > LARGEST or d > DEEPEST:
         reference.add_kronecker_(y, x, products, gate, gelu=gelu)
         return
     together = max(1, ROWS // max(a, b))
@@ -161,4 +170,5 @@ def _add(
         deep=deep,
         gelu=gelu,
         num_warps=8 if rows * wide > 8192 else 4,
+        num_stages=STAGES,
     )
