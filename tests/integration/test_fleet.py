@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.load import Load
 from tests.support.ports import free_port
+from tests.support.preview_images import color_of, image
 from tests.support.ray_alone import ray_alone
 from wuliart.v1.image_generation_pb2 import (
     AdapterWeight,
@@ -200,6 +201,16 @@ def test_new_and_removed_files_apply_to_the_whole_fleet(fleet: Any, client: Clie
     until(lambda: "new" not in [a.name for a in client.adapters()], "the adapter gone")
     with pytest.raises(AdapterNotFound):
         client.generate_image("a boat", adapters=["new"])
+
+
+def test_the_front_has_the_thumbnails_of_its_replicas(fleet: Any, client: Client) -> None:
+    beside = fleet.loras / "ink.png"
+    beside.write_bytes(image(color=(200, 30, 30)))
+    until(lambda: client.adapters()[0].thumbnail_hash, "a thumbnail")
+    jpeg = client.thumbnail("ink")
+    assert jpeg is not None and color_of(jpeg) == (200, 30, 30)
+    beside.unlink()
+    until(lambda: client.thumbnail("ink") is None, "no thumbnail")
 
 
 def test_requests_go_where_their_adapter_is(fleet: Any, client: Client) -> None:
