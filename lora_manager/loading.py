@@ -28,13 +28,8 @@ from lora_manager.hashes import FileHashes
 from lora_manager.lora_file import LoraFile
 from wuliart_lora import HEAD_BYTES, LoraError, LoraPlan, header_bytes, plan_lora, read_header
 from wuliart_lora.sidecar import SIDECAR_NAME, check_sidecar_size, parse_sidecar
-from wuliart_lora.slot_image import (
-    SlotImage,
-    build_image,
-    check_capacity,
-    module_shapes,
-    norm_features,
-)
+from wuliart_lora.slot_contents import check_capacity
+from wuliart_lora.slot_image import SlotImage, build_image, module_shapes, norm_features
 from wuliart_lora.slot_layout import SegmentLayout
 
 log = logging.getLogger(__name__)

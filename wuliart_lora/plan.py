@@ -111,7 +111,7 @@ def plan_lora(
     """Checks a file by its header: names, pairs, shapes, ranks, element types and metadata.
 
     A file that passes is no larger than an adapter of its rank for all modules, apart from the
-    factors of a LoKr, which a slot's capacity limits (`slot_image.check_capacity`), and from
+    factors of a LoKr, which a slot's capacity limits (`slot_contents.check_capacity`), and from
     weights of other parts, which `LoraPlan.read` accepts if they are zero.
 
     Args:

@@ -6,31 +6,24 @@ type, and turns what changes timestep-only layers into rows of their tables.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Collection
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from wuliart_lora import LoraAdapter, LoraError, LoraPlan
-from wuliart_lora.keys import Role
+from wuliart_lora import LoraAdapter, LoraError
+from wuliart_lora.slot_contents import SlotContents, contents_of
 from wuliart_lora.slot_layout import (
     DeltaSite,
     KroneckerShapes,
     LowRankSite,
-    Packing,
     SegmentLayout,
     VectorSite,
 )
 from wuliart_lora.threads import in_threads
 
 Float32Array = npt.NDArray[np.float32]
-
-_MOST_RANK: Final = 1024
-"""Largest `--max-rank` that is advised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +43,6 @@ class SlotImage:
     checksum: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    """What an adapter's slot holds."""
-
-    rank: int
-    sites: tuple[str, ...]
-    kronecker: KroneckerShapes
-    packing: Packing
-
-
 def module_shapes(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
     """Returns module path -> (in_features, out_features) of every linear layer in the layout."""
     width = layout.parameters.width
@@ -72,62 +55,6 @@ def module_shapes(layout: SegmentLayout) -> dict[str, tuple[int, int]]:
 def norm_features(layout: SegmentLayout) -> dict[str, int]:
     """Returns module path -> features of every norm in the layout."""
     return {module: site.features for module, site in layout.norms.items()}
-
-
-def check_capacity(plan: LoraPlan, layout: SegmentLayout) -> None:
-    """Checks that an adapter fits a slot, before its data is read.
-
-    Low-rank factors of at most the layout's rank always do. The factors of Kronecker products may
-    be of any size.
-
-    Raises:
-        LoraError: it needs more than a slot; with the `--max-rank` of a server that can hold it.
-    """
-    named = plan.names.modules
-    kronecker = {m: form.kronecker for m, form in plan.forms.items() if form.kronecker}
-    needed = _contents(
-        layout,
-        plan.rank,
-        factors=[module for module, form in plan.forms.items() if form.rank],
-        kronecker=kronecker,
-        vectors=[m for m, roles in named.items() if Role.DIFF_B in roles or Role.DIFF in roles],
-    ).packing.nbytes
-    if needed <= layout.slot_bytes:
-        return
-    ranks = range(layout.parameters.max_rank + 1, _MOST_RANK + 1)
-
-    def slot_bytes(rank: int) -> int:
-        return SegmentLayout(replace(layout.parameters, max_rank=rank)).slot_bytes
-
-    enough = bisect_left(ranks, needed, key=slot_bytes)
-    advice = f"start it with --max-rank {ranks[enough]}, or " if enough < len(ranks) else ""
-    raise LoraError(
-        f"its factors take {needed:,} bytes and a slot of this server holds {layout.slot_bytes:,}; "
-        f"{advice}train the LoKr with a factor that makes its two matrices more alike in size"
-    )
-
-
-def _contents(
-    layout: SegmentLayout,
-    rank: int,
-    *,
-    factors: Collection[str],
-    kronecker: KroneckerShapes,
-    vectors: Collection[str],
-) -> _Contents:
-    """Returns what a slot holds of an adapter of these modules."""
-    low_rank, changed = set(factors), {*factors, *kronecker, *vectors}
-    sites = (
-        *(s.name for s in layout.low_rank_sites.values() if not low_rank.isdisjoint(s.modules)),
-        *(s.name for s in layout.delta_sites.values() if s.module in changed),
-        *(s.name for s in layout.vector_sites.values() if not set(vectors).isdisjoint(s.modules)),
-    )
-    products = {
-        module: first
-        for module, first in kronecker.items()
-        if isinstance(layout.modules[module][0], LowRankSite)
-    }
-    return _Contents(rank, sites, products, layout.packing(rank, sites, products))
 
 
 def build_image(
@@ -155,7 +82,7 @@ def build_image(
     known = linears <= layout.modules.keys() and adapter.norms.keys() <= layout.norms.keys()
     if not known or adapter.rank > parameters.max_rank:
         raise ValueError("the adapter was parsed against another layout")
-    contents = _contents(
+    contents = contents_of(
         layout,
         adapter.rank,
         factors=adapter.factors,
@@ -164,7 +91,7 @@ def build_image(
     )
     packing = contents.packing
     if packing.nbytes > layout.slot_bytes:
-        raise ValueError("the adapter does not fit a slot; see check_capacity")
+        raise ValueError("the adapter does not fit a slot; see slot_contents.check_capacity")
     data = np.zeros(packing.nbytes, np.uint8)
     writer = _Writer(data, adapter, layout, contents, conditioning)
     in_threads(writer.site, contents.sites)
@@ -189,7 +116,7 @@ class _Writer:
         data: npt.NDArray[np.uint8],
         adapter: LoraAdapter,
         layout: SegmentLayout,
-        contents: _Contents,
+        contents: SlotContents,
         conditioning: Float32Array,
     ) -> None:
         self._data = data

@@ -22,7 +22,8 @@ from tests.support.lora_files import (
 from tests.support.other_forms import differences, lokr
 from wuliart_lora import LoraAdapter, LoraError, LoraPlan, plan_lora, read_header, threads
 from wuliart_lora.keys import Role, canonicalise
-from wuliart_lora.slot_image import build_image, check_capacity, norm_features
+from wuliart_lora.slot_contents import check_capacity
+from wuliart_lora.slot_image import build_image, norm_features
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUTS = [

@@ -18,7 +18,8 @@ from tests.support.lora_files import RawTensor, encode, module_features, pack
 from tests.support.other_forms import Changes, halves, lokr, relative
 from wuliart_lora import Header, LoraAdapter, LoraError, parse_lora, plan_lora
 from wuliart_lora.reader import Span
-from wuliart_lora.slot_image import build_image, check_capacity
+from wuliart_lora.slot_contents import check_capacity
+from wuliart_lora.slot_image import build_image
 from wuliart_lora.slot_layout import LayoutParameters, SegmentLayout
 
 LAYOUT = SegmentLayout(LayoutParameters(2, 64, 256, 64, 64, 48, 16, 10, 8, "float32"))

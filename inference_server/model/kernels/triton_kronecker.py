@@ -1,7 +1,7 @@
 """An adapter's Kronecker products as a fused Triton kernel: x and y cross memory once.
 
-A token of x is a matrix X [b, d]; first X second^T is two products of at most 128 x 128, which fit
-a program's registers. In separate steps each product would write and read a tensor of y's size.
+A token of x is a matrix X [b, d]; first X second^T is two products of tiles that fit a program's
+registers. In separate steps each product would write and read a tensor of y's size.
 """
 
 from __future__ import annotations
