@@ -32,6 +32,7 @@ from inference_server.model.weights.checkpoint import (
     FolderCheckpoint,
     write_small_files,
 )
+from inference_server.model.weights.foreign_layouts import TITLES
 from inference_server.model.weights.hub import locate
 from inference_server.model.weights.manifest import (
     FORMAT,
@@ -108,6 +109,8 @@ def prepare(
     }
     everything = list(parts(source, levels, kind))
     _begin(out, about)
+    for component, path in checkpoint.files.items():
+        progress.console.print(f"{TITLES[component]}: {path}", soft_wrap=True)
     progress.console.print(f"schedule {chosen.schedule}: {chosen.why}", soft_wrap=True)
     if chosen.warning:
         progress.console.print(f"warning: {chosen.warning}", soft_wrap=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from inference_server.errors import ModelError
+from inference_server.loading.prepare import prepare
 from inference_server.loading.sources import open_checkpoint, open_source
 from inference_server.model.weights.comfy_folder import find, folder_around, models_folder
 from inference_server.model_parts import ModelParts
+from inference_server.weight_kind import WeightKind
 from tests.support.published_checkpoint import make_published_checkpoint
 from tests.support.single_files import (
     Tensors,
@@ -123,6 +128,11 @@ def test_a_whole_folder_is_opened_with_the_packages_configs(
     assert source.config("transformer")["num_layers"] == 2
     assert source.config("text_encoder")["num_attention_heads"] == 2
     assert source.config("vae")["base_dim"] == 8
+    said = io.StringIO()
+    with Progress(console=Console(file=said, width=10_000)) as progress:
+        prepare(tmp_path, None, tmp_path / "out", progress=progress)
+    assert all(str(tmp_path / name) in said.getvalue() for name in tensors)
+    assert open_source(tmp_path / "out", None).kind is WeightKind.FP8
     beside = open_source(tmp_path / TRANSFORMER, None)
     assert beside.config("text_encoder") == source.config("text_encoder")
 

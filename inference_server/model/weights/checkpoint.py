@@ -8,7 +8,7 @@ per component, each with a config and, for most, weights in one or several safet
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,6 +145,8 @@ class Checkpoint(SmallFiles, Protocol):
 
     name: str
     """Name of its folder or file, without suffix."""
+    files: Mapping[str, Path]
+    """Component -> its file, for those that lie in a single one."""
 
     def config(self, component: str) -> dict[str, Any]:
         """Returns the component's parsed config."""
@@ -199,6 +201,7 @@ class FolderCheckpoint:
             )
         self.where = folder
         self.name = name or folder.name
+        self.files: Mapping[str, Path] = {}
 
     def small_file(self, path: str) -> bytes | None:
         """See `SmallFiles`."""

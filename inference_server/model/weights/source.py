@@ -144,6 +144,11 @@ class StockSource:
         for component in ("transformer", "text_encoder"):
             refuse_quantizer(self.where, component, self.config(component))
         self._files = checkpoint.weights("transformer")
+        # Only a file's name says so: folders are named by their owners.
+        file = checkpoint.files.get("transformer")
+        self._fused_base = fused_in(file.name) if file is not None else None
+        if self._fused_base is not None and turbo_lora is not None:
+            raise self._fused_base.refuse_another(turbo_lora)
         self._fused = FusedWeights(self._files, turbo_lora)
         self._text = checkpoint.weights("text_encoder")
         self._read_text = reader(self._text)
@@ -196,15 +201,10 @@ class StockSource:
 
     def _choose_schedule(self, given: str | None) -> ChosenSchedule:
         """Chooses the schedule of the Turbo LoRA, given or fused into the transformer's file."""
-        config, turbo_lora = self.config("scheduler"), self._turbo_path
-        # Only a file's name says so: folders are named by their owners.
-        file = self._files.where.name if self._files.where.is_file() else ""
-        if (fused := fused_in(file)) is not None:
-            if turbo_lora is not None:
-                raise fused.refuse_another(turbo_lora)
-            if given is None and (chosen := fused.choose(config)) is not None:
-                return chosen
-        return choose(given, turbo_lora, image_tokens(self), config)
+        config, fused = self.config("scheduler"), self._fused_base
+        if given is None and fused is not None and (chosen := fused.choose(config)) is not None:
+            return chosen
+        return choose(given, self._turbo_path, image_tokens(self), config)
 
     @property
     def paths(self) -> list[Path]:
