@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import QwenImageTransformer2DModel
-from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.loha import LoHaLayer
+from peft.tuners.lokr import LoKrLayer
 from peft.tuners.lora import LoraLayer
 
 from lora_manager import loading
@@ -138,6 +139,39 @@ def test_lohas_saved_by_peft_mean_what_peft_computes(
     assert adapter.factors.keys() == deltas.keys()
     for module, delta in deltas.items():
         ours = adapter.factors[module].up @ adapter.factors[module].down
+        np.testing.assert_allclose(ours, delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"r": 2},
+        {"r": 64, "alpha": 16},
+        {"r": 2, "alpha": 3, "decompose_both": True, "decompose_factor": 4},
+        {
+            "r": 2,
+            "alpha": 8,
+            "rank_pattern": {"attn.to_k": 3, "^transformer_blocks.1.attn.to_q": 64},
+            "alpha_pattern": {"attn.to_q": 2, "img_mod.1": 5},
+        },
+    ],
+    ids=["defaults", "whole factors", "both in two", "patterns"],
+)
+@pytest.mark.parametrize("name", ["default", "ink"])
+def test_lokrs_saved_by_peft_mean_what_peft_computes(
+    tmp_path: Path, config: dict[str, Any], name: str
+) -> None:
+    config = {"init_weights": False, "target_modules": TARGETS, **config}
+    data, fields, model = saved(LoKrConfig(**config), tmp_path, name)
+    adapter = parse_lora(data, FEATURES, config=fields)
+    deltas = {
+        path.removeprefix("base_model.model."): delta_of(module, name)
+        for path, module in model.named_modules()
+        if isinstance(module, LoKrLayer)
+    }
+    assert adapter.kronecker.keys() == deltas.keys()
+    for module, delta in deltas.items():
+        ours = np.kron(*adapter.kronecker[module].widened())
         np.testing.assert_allclose(ours, delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
 
 
