@@ -103,6 +103,18 @@ def test_a_tensor_is_dequantised_in_pieces(tmp_path: Path, monkeypatch: pytest.M
         assert torch.equal(file.read("a"), torch.from_numpy(stored.values))
 
 
+def test_reading_leaves_the_number_of_threads_as_it_was(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        stored = random_tensor("Q8_0", (8, 256))
+        with opened(write_gguf(tmp_path / "x.gguf", {"a": stored})) as file:
+            file.read("a")
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_names_of_text_encoders_are_those_of_llama_cpp() -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2VL, 28)
     layer = "model.layers.27."

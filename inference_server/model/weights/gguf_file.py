@@ -7,7 +7,8 @@ tensor itself, one piece of a million elements is in memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -43,6 +44,21 @@ def is_gguf(folder: Path, path: Path) -> bool:
             return path.suffix == SUFFIX or file.read(len(MAGIC)) == MAGIC
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps PyTorch's operations on the calling thread.
+
+    A piece takes a dozen short operations, and OpenMP's threads wait for each other by spinning:
+    where other programs use the processors too, two of them are ten times slower than one.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class GgufFile:
@@ -122,7 +138,8 @@ class GgufFile:
         if isinstance(kind, PlainType):
             read_range(self._file, self.path, memory.data, entry.begin, name)
         else:
-            self._dequantise(kind, entry, tensor, name)
+            with _one_thread():
+                self._dequantise(kind, entry, tensor, name)
         return tensor.view(entry.shape)
 
     def _dequantise(self, kind: BlockType, entry: Entry, tensor: Tensor, name: str) -> None:
