@@ -23,7 +23,7 @@ CHOICES = (
 """Best first. Two slots is the minimum: an adapter and its replacement stay resident."""
 
 SHARE = 1 / 16
-"""The adapters' share of the budget. For Qwen-Image 18.7 GB give two slots of rank 16 (0.77 GB with
+"""The adapters' share of the budget. For Qwen-Image 18.7 GB give two slots of rank 16 (0.79 GB with
 the spare one), 24 GB two of rank 32, 80 GB four of rank 64."""
 
 
