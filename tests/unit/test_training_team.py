@@ -45,7 +45,7 @@ if team.leads:
     time.sleep(1.5)  # as if it still evaluated
 curve = loop.run(
     model, tuple, lambda: {"error": (model.weight - goal).square().mean()},
-    loop.Plan(1.0, 3e-2, 0.5, 100_000, team),
+    loop.Plan(4.0, 3e-2, 0.5, 100_000, team),
 )
 print(json.dumps({"rank": team.rank, "weight": model.weight.tolist(),
     "step": curve[-1]["step"], "seconds": curve[-1]["seconds"]}))
