@@ -46,6 +46,13 @@ _LENGTH_BYTES: Final = 8
 HEAD_BYTES: Final = 64
 """Bytes at a file's beginning that identify a file that is not safetensors."""
 
+_OTHER_FORMATS: Final = (
+    (b"PK\x03\x04", "a zip archive (PyTorch's .pt and .bin are zipped pickles), never loaded"),
+    (b"GGUF", "a GGUF file, which is not read"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the file it points to"),
+    (b"<", "a web page, probably the error page of a failed download"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -140,6 +147,19 @@ def read_header(start: bytes | memoryview, file_bytes: int) -> Header:
     return Header(spans, metadata, nbytes)
 
 
+def other_format(head: bytes) -> str | None:
+    """Returns what a file is by its first `HEAD_BYTES` bytes; None if it may be safetensors."""
+    # A safetensors file whose header is 640 bytes long begins with 80 02 too; a brace follows.
+    if head[8:9] == b"{":
+        return None
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a pickle, which can run code and is never loaded"
+    for magic, what in _OTHER_FORMATS:
+        if head.startswith(magic):
+            return what
+    return None
+
+
 def _header_length(head: bytes, file_bytes: int) -> int:
     """Returns the length of the JSON header in bytes; raises for files of other formats."""
     if file_bytes == 0:
@@ -149,17 +169,8 @@ def _header_length(head: bytes, file_bytes: int) -> int:
             "the file begins with zeros, as a download or copy does whose space was reserved "
             "before its content arrived; wait for it to finish or copy it again"
         )
-    # A safetensors file whose header is 640 bytes long begins with 80 02 too; a brace follows.
-    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and head[8:9] != b"{":
-        raise LoraError(_not_safetensors("a pickle, which can run code and is never loaded"))
-    for magic, what in (
-        (b"PK\x03\x04", "a zip archive (PyTorch's .pt and .bin are zipped pickles), never loaded"),
-        (b"GGUF", "a GGUF file, which is not read"),
-        (b"version https://git-lfs", "a Git LFS pointer instead of the file it points to"),
-        (b"<", "a web page, probably the error page of a failed download"),
-    ):
-        if head.startswith(magic) and head[8:9] != b"{":
-            raise LoraError(_not_safetensors(what))
+    if (what := other_format(head)) is not None:
+        raise LoraError(_not_safetensors(what))
     if file_bytes < _LENGTH_BYTES:
         raise LoraError(
             f"the file is truncated: it has {file_bytes} bytes, fewer than any header; copy it "

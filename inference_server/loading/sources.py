@@ -16,6 +16,7 @@ from inference_server.model.weights.hub import locate
 from inference_server.model.weights.model_files import exists
 from inference_server.model.weights.prepared import PreparedSource
 from inference_server.model.weights.prepared_files import UNFINISHED, is_prepared
+from inference_server.model.weights.single_file import components_beside
 from inference_server.model.weights.source import Source, StockSource
 from inference_server.model.weights.split_checkpoint import SplitCheckpoint
 from inference_server.model_parts import ModelParts
@@ -42,7 +43,8 @@ def open_checkpoint(model: Path, parts: ModelParts = NO_PARTS) -> Checkpoint:
     name, model = model.name, locate(model)
     given, components = parts.given, parts.components
     if model.is_file():
-        files = {"transformer": model} | given
+        inside = components_beside(model) if components is None else ()
+        files = dict.fromkeys(("transformer", *inside), model) | given
         models = folder_around(model)
     elif exists(model / "transformer") or (models := models_folder(model)) is None:
         if components is not None:

@@ -19,7 +19,9 @@ from inference_server.model_parts import ModelParts
 from inference_server.weight_kind import WeightKind
 from tests.support.published_checkpoint import make_published_checkpoint
 from tests.support.single_files import (
+    Form,
     Tensors,
+    Written,
     comfy_text_names,
     component_tensors,
     old_scaled,
@@ -35,9 +37,17 @@ OTHERS = (
     "diffusion_models/flux1-dev.safetensors",
     "diffusion_models/qwen_image_edit_2509_fp8_e4m3fn.safetensors",
     "diffusion_models/qwen_image_layered_bf16.safetensors",
+    "diffusion_models/Qwen-Rapid-AIO-v10.safetensors",
+    "diffusion_models/qwen_edit_2511.safetensors",
+    "diffusion_models/.qwen_image_bf16.safetensors",
+    "diffusion_models/._qwen_image_2512_bf16.safetensors",
+    "diffusion_models/qwen_image_bf16.safetensors.part",
+    "diffusion_models/qwen_image_bf16.ckpt",
     "diffusion_models/wan2.1_t2v_14B.safetensors",
     "text_encoders/clip_l.safetensors",
     "text_encoders/qwen_2.5_vl_3b.safetensors",
+    "text_encoders/Qwen2.5-VL-32B-Instruct-Q4_K_M.gguf",
+    "text_encoders/qwen2.5-vl-72b-fp8.safetensors",
     "text_encoders/Qwen2.5-VL-7B-Instruct-mmproj-BF16.gguf",
     "loras/Qwen-Image-Lightning-4steps-V1.0.safetensors",
     "vae/ae.safetensors",
@@ -61,7 +71,10 @@ def test_the_files_are_found_among_others(models: Path) -> None:
         for component, name in (("transformer", TRANSFORMER), ("text_encoder", TEXT), ("vae", VAE))
     }
     assert find(models, expected) == expected
+    (models / "diffusion_models" / "qwen_image_gone.safetensors").symlink_to("/nowhere/at/all")
+    assert find(models, expected) == expected
     assert models_folder(models) == models_folder(models.parent) == models
+    assert models_folder(models / "diffusion_models") == models
     assert models_folder(models / "vae") is None
     deep = models / "unet" / "qwen" / "x.safetensors"
     assert folder_around(deep) == models
@@ -71,7 +84,7 @@ def test_the_files_are_found_among_others(models: Path) -> None:
 def test_old_folder_names_and_inner_folders_are_searched(tmp_path: Path) -> None:
     names = {
         "transformer": "unet/qwen/Qwen-Image-Q8_0.gguf",
-        "text_encoder": "clip/a/Qwen2.5-VL-7B.safetensors",
+        "text_encoder": "clip/a b/QWEN 2.5 VL 7B.SFT",
     }
     for name in names.values():
         (tmp_path / name).parent.mkdir(parents=True)
@@ -137,6 +150,51 @@ def test_a_whole_folder_is_opened_with_the_packages_configs(
     assert beside.config("text_encoder") == source.config("text_encoder")
 
 
+@pytest.mark.parametrize("form", [plain(torch.bfloat16), old_scaled()])
+@pytest.mark.parametrize("vae_prefix", ["vae.", "first_stage_model."])
+def test_a_checkpoint_that_comfyui_saved_holds_everything(
+    form: Form, vae_prefix: str, published: Path, tmp_path: Path
+) -> None:
+    parts = {
+        "transformer": ("model.diffusion_model.", component_tensors(published, "transformer")),
+        "text_encoder": (
+            "text_encoders.qwen25_7b.transformer.",
+            comfy_text_names(component_tensors(published, "text_encoder")),
+        ),
+        "vae": (vae_prefix, wan_names(component_tensors(published, "vae"), res_blocks=2)),
+    }
+    whole, apart = tmp_path / "qwen_aio.safetensors", {}
+    tensors: Tensors = {}
+    for component, (prefix, part) in parts.items():
+        apart[component] = tmp_path / f"{component}.safetensors"
+        written = write_single(
+            apart[component], part, plain(torch.bfloat16) if component == "vae" else form
+        )
+        tensors |= {prefix + name: tensor for name, tensor in written.tensors.items()}
+    write_single(whole, tensors, lambda kept: Written(kept, {}, kept))
+
+    checkpoint = open_checkpoint(whole)
+    expected = open_checkpoint(
+        apart["transformer"], ModelParts(text_encoder=apart["text_encoder"], vae=apart["vae"])
+    )
+    for component in parts:
+        weights, single = checkpoint.weights(component), expected.weights(component)
+        assert set(weights) == set(single)
+        assert all(torch.equal(weights.read(name), single.read(name)) for name in single)
+        assert checkpoint.config(component) == expected.config(component)
+    assert (
+        open_source(whole, None).stored_kind
+        is open_source(
+            apart["transformer"], None, parts=ModelParts(apart["text_encoder"], apart["vae"])
+        ).stored_kind
+    )
+    other = open_checkpoint(whole, ModelParts(vae=apart["vae"]))
+    assert other.weights("vae").where == apart["vae"]
+    assert other.weights("text_encoder").where == whole
+    prepare(whole, None, tmp_path / "out", progress=Progress(disable=True))
+    assert open_source(tmp_path / "out", None).stored_kind is open_source(whole, None).stored_kind
+
+
 def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
     model = tmp_path / "qwen_image.safetensors"
     write_single(model, component_tensors(published, "transformer"), plain(torch.bfloat16))
@@ -144,5 +202,9 @@ def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
         open_checkpoint(model)
     with pytest.raises(ModelError, match="for a --model that is a file"):
         open_checkpoint(published, ModelParts(components=published))
+    with pytest.raises(ModelError, match=r"vae is a folder: give the file in it, .*--components"):
+        open_checkpoint(model, ModelParts(published / "vae", published / "vae"))
+    with pytest.raises(ModelError, match="or give single files with --model FILE"):
+        open_checkpoint(tmp_path)
     checkpoint = open_checkpoint(model, ModelParts(components=published))
     assert checkpoint.weights("vae").where == published / "vae"

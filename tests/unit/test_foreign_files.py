@@ -31,6 +31,11 @@ FOREIGN = {
         f"{BLOCK}.weight_scale_2": "an NVFP4 layout",
         f"{BLOCK}.lora_A.weight": "a LoRA.*--turbo-lora",
         "lora_unet_transformer_blocks_0_attn_to_q.lora_down.weight": "a LoRA",
+        "lycoris_transformer_blocks_0_attn_to_q.lokr_w1": "a LoRA",
+        f"transformer.{BLOCK}.lora.up.weight": "a LoRA",
+        f"{BLOCK}.lora_linear_layer.up.weight": "a LoRA",
+        f"diffusion_model.{BLOCK}.diff_b": "a LoRA",
+        f"{BLOCK}.oft_R.weight": "a LoRA",
         "time_text_embed.addition_t_embedding.weight": "Qwen-Image-Layered",
         "__index_timestep_zero__": "Qwen-Image-Edit-2511",
         "txt_in.in_layer.weight": "Qwen-Image-2.1",
@@ -47,6 +52,8 @@ FOREIGN = {
         "something.else": "none of its 1 tensors",
     },
     "qwen_image_edit_2509_fp8_e4m3fn.safetensors": {f"{BLOCK}.weight": "Qwen-Image-Edit"},
+    "qwen-edit-2511-bf16.safetensors": {f"{BLOCK}.weight": "Qwen-Image-Edit"},
+    "Qwen-Rapid-AIO-NSFW-v10.safetensors": {f"{BLOCK}.weight": "Qwen-Image-Edit"},
     "Qwen-Image-Layered-bf16.safetensors": {f"{BLOCK}.weight": "Qwen-Image-Layered"},
     "qwen-image-2.1-bf16.safetensors": {f"{BLOCK}.weight": r"Qwen-Image-2\.1"},
     "svdq-int4_r32-qwen-image.safetensors": {f"{BLOCK}.weight": "nunchaku"},
@@ -62,6 +69,23 @@ def test_a_foreign_file_is_refused_by_name(file: str, tensor: str, tmp_path: Pat
     with pytest.raises(ModelError, match=FOREIGN[file][tensor]) as error:
         open_single(tmp_path / file, "transformer")
     assert len(str(error.value)) < 500 and file in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("begins", "what"),
+    [
+        (b"PK\x03\x04" + bytes(80), "a zip archive .*pickles.*, never loaded"),
+        (b"\x80\x02}q\x00." + bytes(80), "a pickle, which can run code and is never loaded"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
+    ],
+)
+def test_a_file_of_another_format_is_not_called_damaged(
+    begins: bytes, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / "qwen_image.safetensors").write_bytes(begins)
+    with pytest.raises(ModelError, match=rf"is {what}.*: give the weights themselves"):
+        open_single(tmp_path / "qwen_image.safetensors", "transformer")
 
 
 def test_a_transformer_is_no_text_encoder(tmp_path: Path) -> None:

@@ -197,7 +197,8 @@ class FolderCheckpoint:
         if missing:
             raise ModelError(
                 f"model folder {folder} is incomplete: it lacks {', '.join(missing)}. "
-                "Download the whole Qwen-Image checkpoint in diffusers layout."
+                "Download the whole Qwen-Image checkpoint in diffusers layout, or give single "
+                "files with --model FILE, --text-encoder FILE and --vae FILE."
             )
         self.where = folder
         self.name = name or folder.name

@@ -22,7 +22,7 @@ FOLDERS: Final = {
 }
 """Component -> ComfyUI's folders for it, the present name first."""
 
-SUFFIXES: Final = (".safetensors", gguf_file.SUFFIX)
+SUFFIXES: Final = (".safetensors", ".sft", gguf_file.SUFFIX)
 
 _NAMES: Final = {
     "transformer": re.compile(r"qwen[-_. ]?image"),
@@ -30,7 +30,7 @@ _NAMES: Final = {
     "vae": re.compile(r"qwen[-_. ]?image.*vae"),
 }
 _OTHERS: Final = re.compile(
-    r"controlnet|lora(?![a-z])|mmproj|model[-_]?patch|(?<!\d)[23]b(?![a-z0-9])"
+    r"controlnet|lora(?![a-z])|mmproj|model[-_]?patch|(?<![\d.])(2|3|32|72)b(?![a-z0-9])"
 )
 """Other kinds of files, and other sizes of the text encoder."""
 
@@ -42,8 +42,9 @@ MAX_DEPTH: Final = 6
 
 
 def models_folder(path: Path) -> Path | None:
-    """Returns ComfyUI's `models` folder at a path: itself, or that of ComfyUI's own folder."""
-    for folder in (path, path / "models"):
+    """Returns ComfyUI's `models` folder at a path: itself, the one in it, or the one around it."""
+    outer = path.absolute().parent if path.name in FOLDERS["transformer"] else path
+    for folder in (path, path / "models", outer):
         if any((folder / name).is_dir() for name in FOLDERS["transformer"]):
             return folder
     return None
@@ -97,7 +98,8 @@ def _candidates(models: Path, component: str) -> list[Path]:
                     f"{TITLES[component]} with {OPTIONS[component]}"
                 )
             for path in (Path(folder, file) for file in files if _fits(file, component)):
-                paths.setdefault(path.resolve(), path)  # once, however many links lead there
+                if path.is_file():  # not a link to nothing
+                    paths.setdefault(path.resolve(), path)  # once, however many links lead there
     return sorted(paths.values())
 
 
@@ -105,6 +107,7 @@ def _fits(file: str, component: str) -> bool:
     name = file.lower()
     return (
         name.endswith(SUFFIXES)
+        and not name.startswith(".")
         and _NAMES[component].search(name) is not None
         and _OTHERS.search(name) is None
         and not is_foreign_name(Path(file))

@@ -29,7 +29,8 @@ _LAYOUTS: Final = tuple(
     for what, sign, instead in (
         (
             "a LoRA",
-            r"\.lora_(A|B|a|b|down|up)\b|\.lokr_w|\.hada_w|^lora_unet_",
+            r"[._]lora(_A|_B|_a|_b|_down|_up|\.down|\.up)\b|\.lora_linear_layer\."
+            r"|\.(lokr_w|hada_w|oft_|boft_)|\.diff(_b)?$|^(lora_unet|lycoris)_",
             "a few-step LoRA is given with --turbo-lora, any other belongs into the LoRA "
             "manager's folder; --model is a whole model",
         ),
@@ -50,7 +51,12 @@ _LAYOUTS: Final = tuple(
 _NAMES: Final = tuple(
     _Foreign(what, re.compile(sign), instead)
     for what, sign, instead in (
-        ("Qwen-Image-Edit", r"qwen[-_ ]?image[-_ ]?edit", _OTHER),
+        # Files of Qwen-Image-Edit-Rapid-AIO are named Qwen-Rapid-AIO-....
+        (
+            "Qwen-Image-Edit",
+            r"qwen[-_. ]?(image[-_. ]?)?edit|qwen[-_. ]?(image[-_. ]?)?rapid[-_. ]?aio",
+            _OTHER,
+        ),
         ("Qwen-Image-Layered", r"qwen[-_ ]?image[-_ ]?layered", _OTHER),
         ("Qwen-Image-2.1", r"qwen[-_ ]?image[-_ ]?2[-_.]1(?!\d)", _OTHER),
         ("nunchaku's int4 or fp4 layout", r"svdq|nunchaku", INSTEAD),

@@ -25,7 +25,7 @@ TRANSFORMER: Final = "qwen_image"
 """`general.architecture` of Qwen-Image's transformer."""
 TEXT_ENCODER: Final = "qwen2vl"
 """`general.architecture` of Qwen2.5-VL."""
-UNSPECIFIC: Final = (None, "pig")
+UNSPECIFIC: Final = (None, "pig", "cow")
 """What stable-diffusion.cpp (no field) and gguf-connector write for every model."""
 
 

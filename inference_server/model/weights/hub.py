@@ -12,7 +12,7 @@ from inference_server.errors import ModelError
 from inference_server.model.weights.model_files import exists
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-FILE_SUFFIXES = (".safetensors", ".gguf")
+FILE_SUFFIXES = (".safetensors", ".sft", ".gguf")
 """Of paths that are meant to be files, and never ids."""
 HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
 

@@ -18,8 +18,16 @@ from inference_server.model.weights.foreign_layouts import refuse_by_name, refus
 from inference_server.model.weights.scale_marks import is_auxiliary, scalings
 from inference_server.model.weights.tensor_reader import TensorReader, open_tensors
 
-PREFIXES: Final = ("model.diffusion_model.", "diffusion_model.")
-"""Prefixes of a transformer's names, besides none."""
+PREFIXES: Final = {
+    "transformer": ("model.diffusion_model.", "diffusion_model."),
+    "text_encoder": ("text_encoders.qwen25_7b.transformer.",),
+    "vae": ("vae.", "first_stage_model."),
+}
+"""Component -> prefixes of its names, besides none, in the order of preference. A checkpoint that
+ComfyUI saves holds all three components, each behind its prefix."""
+
+_FIRST: Final = {"transformer": "transformer_blocks.", "text_encoder": "", "vae": "decoder."}
+"""Component -> what follows its prefix, in one name at least."""
 
 
 def open_single(path: Path, component: str, res_blocks: int = 2) -> ComponentWeights:
@@ -38,13 +46,12 @@ def open_single(path: Path, component: str, res_blocks: int = 2) -> ComponentWei
     reader = _open(path)
     try:
         names = _known_names(reader.names)
-        refuse_by_tensors(path, names, component)
-        prefix = _prefix(names) if component == "transformer" else ""
+        prefix = _prefix(names, component)
+        own = {k.removeprefix(prefix): n for k, n in names.items() if k.startswith(prefix)}
+        refuse_by_tensors(path, own, component)
         scaled = scalings(reader, prefix)
         places = {
-            known.removeprefix(prefix): (reader, name)
-            for known, name in names.items()
-            if known.startswith(prefix) and known != prefix and not is_auxiliary(name)
+            known: (reader, name) for known, name in own.items() if known and not is_auxiliary(name)
         }
         if component == "vae" and wan_vae_names.SIGN in places:
             places = {
@@ -63,6 +70,19 @@ def open_single(path: Path, component: str, res_blocks: int = 2) -> ComponentWei
         raise
 
 
+def components_beside(path: Path) -> list[str]:
+    """Returns the components that a file of the transformer holds besides it.
+
+    Raises:
+        ModelError: it cannot be read, or is damaged.
+    """
+    reader = _open(path)
+    try:
+        return [c for c in PREFIXES if c != "transformer" and _prefix(reader.names, c)]
+    finally:
+        reader.close()
+
+
 def _open(path: Path) -> TensorReader:
     """Opens a file that the operator named, so that a link may lead anywhere."""
     try:
@@ -70,6 +90,11 @@ def _open(path: Path) -> TensorReader:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"cannot read {path}: {reason}") from None
+    if real.is_dir():
+        raise ModelError(
+            f"{path} is a folder: give the file in it, or a folder in diffusers layout with "
+            "--components"
+        )
     return open_tensors(real.parent, real)
 
 
@@ -82,8 +107,9 @@ def _known_names(names: list[str]) -> dict[str, str]:
     }
 
 
-def _prefix(names: Iterable[str]) -> str:
-    for prefix in PREFIXES:
-        if any(name.startswith(f"{prefix}transformer_blocks.") for name in names):
+def _prefix(names: Iterable[str], component: str) -> str:
+    """Returns the prefix of a component's names in a file; "" for none."""
+    for prefix in PREFIXES[component]:
+        if any(name.startswith(f"{prefix}{_FIRST[component]}") for name in names):
             return prefix
     return ""

@@ -210,5 +210,5 @@ class StockSource:
     def paths(self) -> list[Path]:
         """The paths of all weight files, the Turbo LoRA's last."""
         files = (self._files, self._text, self._vae)
-        paths = sorted(path for part in files for path in part.paths)
+        paths = sorted({path for part in files for path in part.paths})
         return [*paths, *turbo_files(self._turbo_path)] if self._turbo_path else paths

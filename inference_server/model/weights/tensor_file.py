@@ -20,6 +20,7 @@ from torch import Tensor
 from inference_server.errors import ModelError, one_line
 from inference_server.model.config_values import shown
 from inference_server.model.weights.model_files import open_inside, read_range
+from wuliart_lora.reader import HEAD_BYTES, other_format
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
@@ -137,7 +138,12 @@ class TensorFile:
 
     def _read_header(self) -> dict[str, _Entry]:
         descriptor = self._file.fileno()
-        length = int.from_bytes(os.pread(descriptor, LENGTH_BYTES, 0), "little")
+        head = os.pread(descriptor, HEAD_BYTES, 0)
+        if (what := other_format(head)) is not None:
+            raise ModelError(
+                f"{self.path} is {what}: give the weights themselves, as .safetensors or .gguf"
+            )
+        length = int.from_bytes(head[:LENGTH_BYTES], "little")
         if length > MAX_HEADER_BYTES:
             raise self._damaged(f"it announces a header of {length:,} bytes")
         try:
