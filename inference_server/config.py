@@ -181,7 +181,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Config:
         "--idle-vram",
         type=size,
         metavar="SIZE",
-        help="maximum device memory between images; default: the budget, or 60 %% of it if weights"
+        help="maximum device memory between images; default: the budget, or 60 %% of it if blocks"
         " are streamed",
     )
     add(

@@ -50,7 +50,7 @@ def stages(card: Card, plan: MemoryPlan, kind: WeightKind) -> list[tuple[str, fl
     d = plan.demand
     speed = card.fp8 if kind is WeightKind.FP8 else card.bf16
     compute = (PRODUCTS / speed + ATTENTION / card.bf16) / card.reached
-    text = 0.0 if plan.text_resident else d.text_layers * d.text_layer / card.link
+    text = plan.streamed_text_layers * d.text_layer / card.link
     found = [("text encoder", text, "host link")]
     for step in range(1, STEPS + 1):
         blocks = plan.streamed_blocks - (plan.cached_blocks if step > 1 else 0)

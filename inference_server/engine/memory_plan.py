@@ -48,8 +48,8 @@ class MemoryPlan:
     """Blocks that are always on the device."""
     cached_blocks: int
     """Streamed blocks that stay on the device while images are generated."""
-    text_resident: bool
-    """The text encoder is always on the device; otherwise its layers are streamed."""
+    resident_text_layers: int
+    """Layers of the text encoder that are always on the device; the others are streamed."""
     tiles: bool
     """Images are decoded in tiles."""
     ring: int = 0
@@ -65,6 +65,11 @@ class MemoryPlan:
         return self.demand.blocks - self.resident_blocks
 
     @property
+    def streamed_text_layers(self) -> int:
+        """Layers of the text encoder in host memory."""
+        return self.demand.text_layers - self.resident_text_layers
+
+    @property
     def block_cache(self) -> int:
         """Size of the cached blocks."""
         return self.cached_blocks * self.demand.block
@@ -72,9 +77,11 @@ class MemoryPlan:
     def segments(self) -> Iterator[PlannedSegment]:
         """Yields every segment of device memory."""
         d = self.demand
-        text = d.text_layers * d.text_layer if self.text_resident else 0
+        blocks = f"blocks, {self.resident_blocks} of {d.blocks}"
+        text = f"text encoder, {self.resident_text_layers} of {d.text_layers} layers"
         yield PlannedSegment("runtime, edges, tables, VAE, prompts", d.always)
-        yield PlannedSegment("resident weights", self.resident_blocks * d.block + text)
+        yield PlannedSegment(blocks, self.resident_blocks * d.block)
+        yield PlannedSegment(text, self.resident_text_layers * d.text_layer)
         yield PlannedSegment("streaming ring", self.ring)
         yield PlannedSegment(SLOTS, d.slots)
         yield PlannedSegment(BLOCK_CACHE, self.block_cache)
@@ -84,8 +91,7 @@ class MemoryPlan:
     def host(self) -> int:
         """Size of the streamed layers, in host memory."""
         d = self.demand
-        text = 0 if self.text_resident else d.text_layers * d.text_layer
-        return self.streamed_blocks * d.block + text
+        return self.streamed_blocks * d.block + self.streamed_text_layers * d.text_layer
 
     @property
     def peak(self) -> int:

@@ -12,9 +12,13 @@ from dataclasses import replace
 from inference_server.engine.memory_plan import Demand, MemoryPlan
 from inference_server.errors import ModelError
 
-RING_SLOTS = 4
-"""Two for the blocks and two for the text encoder's layers: one is read while another is filled.
-With three, each side evicts what the other has prefetched: 143 copies instead of 88."""
+NETWORK_SLOTS = 2
+"""Slots of the ring for each network whose layers pass through it: one is read while another is
+filled."""
+
+RING_SLOTS = 2 * NETWORK_SLOTS
+"""For blocks and the text encoder's layers by turns. With three, each side evicts what the other
+has prefetched: 143 copies instead of 88."""
 
 IDLE_SHARE = 0.6
 """Share of the budget that is used between images where blocks are streamed: 11.2 of 18.7 GB."""
@@ -22,6 +26,13 @@ IDLE_SHARE = 0.6
 
 def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> MemoryPlan:
     """Returns the plan that streams the least.
+
+    While images are generated, room goes to blocks first: a block is read in every step, a layer of
+    the text encoder once for a new prompt and never for one in the prompt cache, so in four steps a
+    resident block saves four copies or more and a layer at most one. What all blocks leave goes to
+    layers. Such a layer comes before a block where `idle` limits both: the block cache holds that
+    block from the first image after a pause on, and nothing else would save the layer's copy for
+    the prompts that follow. What this costs is the first image after a pause with a cached prompt.
 
     Args:
         demand: the sizes of the model's parts.
@@ -33,20 +44,23 @@ def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> Me
         ModelError: no plan fits; the message gives the smallest budget that would.
     """
     d = demand
-    ring = RING_SLOTS * max(d.block, d.text_layer)
-    everything = MemoryPlan(d, d.blocks, 0, text_resident=True, tiles=False)
+    everything = MemoryPlan(d, d.blocks, 0, d.text_layers, tiles=False)
     if budget is None:
         return everything
-    # Tiles cost tens of milliseconds, a streamed text encoder hundreds for every new prompt.
-    for plan in (
-        everything,
-        MemoryPlan(d, d.blocks, 0, text_resident=True, tiles=True),
-        MemoryPlan(d, d.blocks, 0, text_resident=False, tiles=False, ring=ring),
-        MemoryPlan(d, d.blocks, 0, text_resident=False, tiles=True, ring=ring),
-    ):
+    for plan in (everything, replace(everything, tiles=True)):
         if _fits(plan, budget, idle):
             return plan
-    bare = MemoryPlan(d, 0, 0, text_resident=False, tiles=d.scratch < d.scratch_whole, ring=ring)
+    slot = max(d.block, d.text_layer)
+    streamed = MemoryPlan(d, 0, 0, 0, tiles=False, ring=NETWORK_SLOTS * slot)
+    # Tiles cost milliseconds for each image, copies of blocks hundreds.
+    for bare in (streamed, replace(streamed, tiles=True)):
+        if _fits(bare, budget, idle):
+            plan = _filled(bare, budget, budget if idle is None else idle)
+            # With all blocks on the device, only the text encoder's layers go through the ring.
+            if plan.cached_blocks == plan.streamed_blocks:
+                return plan
+    tiles = d.scratch < d.scratch_whole
+    bare = replace(streamed, tiles=tiles, ring=RING_SLOTS * slot)
     if not _fits(bare, budget, None):
         raise ModelError(
             f"a budget of {_gb(budget)} is too small for this model: with every layer in host "
@@ -60,9 +74,22 @@ def make_plan(demand: Demand, budget: int | None, idle: int | None = None) -> Me
             f"--idle-vram {_gb(idle)} is too small for this model: between images it needs "
             f"{_gb(bare.idle)}"
         )
-    resident = min(d.blocks, (idle - bare.idle) // d.block, (budget - bare.peak) // d.block)
-    left = (budget - bare.peak) // d.block - resident
-    return replace(bare, resident_blocks=resident, cached_blocks=min(left, d.blocks - resident))
+    return _filled(bare, budget, idle)
+
+
+def _filled(bare: MemoryPlan, budget: int, idle: int) -> MemoryPlan:
+    """Returns a plan without layers on the device, filled up with layers to both limits."""
+    d, room, idle_room = bare.demand, budget - bare.peak, idle - bare.idle
+    blocks = min(d.blocks, room // d.block)
+    layers = min(room - blocks * d.block, idle_room) // d.text_layer
+    layers = min(d.text_layers, layers)
+    resident = min(blocks, (idle_room - layers * d.text_layer) // d.block)
+    return replace(
+        bare,
+        resident_blocks=resident,
+        cached_blocks=blocks - resident,
+        resident_text_layers=layers,
+    )
 
 
 def _fits(plan: MemoryPlan, budget: int, idle: int | None) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 
 from inference_server.engine.memory_plan import MemoryPlan
-from inference_server.loading.memory_budget import RING_SLOTS
 from inference_server.model.offload.layers import Streaming, spread
 from inference_server.model.offload.ring import Ring
 
@@ -52,9 +51,13 @@ def streaming_of(
     """Allocates the ring; returns the streaming of the blocks and of the text encoder's layers."""
     if not plan.ring:
         return None, None
-    ring = Ring(RING_SLOTS, plan.ring // RING_SLOTS, device)
-    streamed = spread(plan.demand.blocks, plan.streamed_blocks)
+    d = plan.demand
+    slot = max(d.block, d.text_layer)
+    ring = Ring(plan.ring // slot, slot, device)
+    streamed = spread(d.blocks, plan.streamed_blocks)
     stay = [streamed[n] for n in spread(len(streamed), plan.cached_blocks)]
-    text = None if plan.text_resident else range(plan.demand.text_layers)
-    of_text = None if text is None else Streaming(text, (), ring, repeats=False)
-    return Streaming(streamed, stay, ring, repeats=True), of_text
+    text = spread(d.text_layers, plan.streamed_text_layers)
+    return (
+        Streaming(streamed, stay, ring, repeats=True),
+        Streaming(text, (), ring, repeats=False),
+    )

@@ -48,7 +48,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 def test_info_shows_the_memory_plan(small: Client) -> None:
     segments = {segment.name: segment for segment in small.info().segments}
-    assert "resident weights" not in segments
+    assert not any(name.startswith(("blocks, ", "text encoder, ")) for name in segments)
     assert segments["streaming ring"].size_bytes > 0
     assert segments["adapter slots"].used_bytes == 0
     weights = segments["streamed weights"]

@@ -14,7 +14,7 @@ from inference_server.engine.engine import Engine
 from inference_server.engine.memory_plan import Demand
 from inference_server.errors import ModelError
 from inference_server.loading.load import load_model
-from inference_server.loading.memory_budget import RING_SLOTS
+from inference_server.loading.memory_budget import NETWORK_SLOTS, RING_SLOTS
 from inference_server.loading.model_plan import MemoryLimits
 from inference_server.loading.sources import open_source
 from inference_server.model.kernels.low_rank import GatedAdapter
@@ -60,19 +60,41 @@ def demand(whole: Engine) -> Demand:
     return load(least_for(whole.model.plan.demand)).model.plan.demand
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
 def test_streamed_images_are_bit_identical(whole: Engine, demand: Demand, share: float) -> None:
     assert demand.block < whole.model.plan.demand.block
     least = least_for(demand)
     engine = load(least + int(share * demand.blocks * demand.block), least - demand.scratch)
     plan = engine.model.plan
-    assert plan.resident_blocks == 0 and not plan.text_resident
+    assert plan.resident_blocks == 0 and plan.resident_text_layers == 0
     assert plan.cached_blocks == int(share * demand.blocks)
     for seed, prompt in enumerate(PROMPTS):
         assert torch.equal(generate(engine, prompt, seed), generate(whole, prompt, seed))
         if seed:
             engine.rest()
     assert not engine.model.transformer.blocks.cache_allocated
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_a_text_encoder_that_is_partly_resident_encodes_as_a_whole_one(
+    whole: Engine, demand: Demand, kept: int
+) -> None:
+    """Where all blocks fit, the rest holds layers of the text encoder; the ring has two slots."""
+    slot = max(demand.block, demand.text_layer)
+    idle = demand.always + demand.slots + NETWORK_SLOTS * slot + kept * demand.text_layer
+    engine = load(idle + demand.scratch + demand.blocks * demand.block, idle)
+    plan = engine.model.plan
+    assert plan.resident_text_layers == kept < demand.text_layers
+    assert (plan.resident_blocks, plan.cached_blocks) == (0, demand.blocks)
+    assert plan.ring == NETWORK_SLOTS * slot
+    for seed, prompt in enumerate(PROMPTS):
+        assert torch.equal(engine.encode(prompt).states, whole.encode(prompt).states)
+        assert torch.equal(generate(engine, prompt, seed), generate(whole, prompt, seed))
+        engine.rest()
+    later = "a bird on a green background"
+    image = engine.begin(engine.encode(PROMPTS[0]), 1, 2)
+    engine.step([image], [later])
+    assert torch.equal(engine.encode(later).states, whole.encode(later).states)
 
 
 def test_a_lokr_and_differences_act_on_streamed_blocks_as_on_resident_ones(
