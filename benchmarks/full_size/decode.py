@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.full_size.kernel_classes import breakdown, milliseconds
 from inference_server.model.tiles import decode_in_tiles
+from inference_server.model.upsampling import UpsampledConvolution
 from inference_server.model.vae import VaeConfig, VaeDecoder
 
 
@@ -69,4 +72,32 @@ def decode(device: torch.device) -> dict[str, float]:
     for a, b in (("stock", "whole"), ("whole", "four tiles")):
         error = (images[a].clamp(-1, 1) - images[b]).square().mean()
         found[f"{b} against {a}, dB"] = float(10 * torch.log10(4 / error))
-    return found | breakdown(works["whole"])
+    return found | upsampling(config, device) | breakdown(works["whole"])
+
+
+def upsampling(config: VaeConfig, device: torch.device) -> dict[str, float]:
+    """Measures every upsampling of the decode in both forms; `VaeDecoder` uses one of them."""
+    found: dict[str, float] = {}
+    edge = 128
+    for channels in config.channels[:-1]:
+        x = torch.randn(1, channels, edge, edge, dtype=torch.bfloat16, device=device)
+        kernel = torch.randn(channels // 2, channels, 3, 3, device=device) / (9 * channels) ** 0.5
+        bias = torch.zeros(channels // 2, dtype=torch.bfloat16, device=device)
+        x, plain = (
+            t.to(torch.bfloat16).contiguous(memory_format=torch.channels_last) for t in (x, kernel)
+        )
+        found |= {
+            f"upsampling {channels} at {edge}, {name}, ms": milliseconds(partial(form, x))
+            for name, form in (
+                ("enlarged", partial(enlarged, plain, bias)),
+                ("four convolutions", UpsampledConvolution(kernel, bias)),
+            )
+        }
+        edge *= 2
+    return found
+
+
+def enlarged(kernel: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """Upsamples, then convolves."""
+    large = functional.interpolate(x, scale_factor=2.0, mode="nearest-exact")
+    return functional.conv2d(large, kernel, bias, padding=1)
