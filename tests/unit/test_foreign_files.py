@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from inference_server.config import EMBEDDED_MODEL
 from inference_server.errors import ModelError
 from inference_server.loading.sources import open_source
+from inference_server.model.weights.checkpoint import open_shards
+from inference_server.model.weights.scaling import hadamard
 from inference_server.model.weights.single_file import open_single
 from tests.support.hostile_checkpoints import changed, copy
 
@@ -141,6 +143,20 @@ DAMAGED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
         "without saying how it is scaled",
     ),
     "packed": ({"weight": WIDE.to(torch.uint8)}, "as U8 without saying"),
+    "DeepSeek's scales": ({"weight": E4M3, "weight_scale_inv": ONE}, "weight_scale_inv' beside a"),
+    "smoothed": (
+        {
+            "weight": INT8,
+            "weight_scale": ONE,
+            "comfy_quant": mark(format="int8_tensorwise"),
+            "smooth_factors": WIDE[0],
+        },
+        "smooth_factors' beside a weight, a form that is not read",
+    ),
+    "low-rank rest": (
+        {"weight": E4M3, "weight_scale": ONE, "svd_up": WIDE, "svd_down": WIDE.clone()},
+        "svd_(up|down)' beside a weight",
+    ),
     "NaN": ({"weight": E4M3, "scale_weight": torch.tensor(float("nan"))}, "is not finite"),
     "infinite": ({"weight": E4M3, "weight_scale": torch.full((4, 1), torch.inf)}, "is not finite"),
     "block scales": ({"weight": E4M3, "weight_scale": torch.ones(4, 2)}, "one for each row"),
@@ -187,6 +203,28 @@ def test_a_damaged_mark_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message) as error:
         open_single(tmp_path / "a.safetensors", "transformer")
     assert len(str(error.value)) < 500
+
+
+def test_a_rotated_float8_matrix_does_not_keep_its_bits(tmp_path: Path) -> None:
+    tensors = {
+        "weight": E4M3,
+        "weight_scale": ONE,
+        "comfy_quant": mark(format="float8_e4m3fn", convrot=True, convrot_groupsize=4),
+    }
+    save_file({f"{BLOCK}.{key}": t for key, t in tensors.items()}, tmp_path / "a.safetensors")
+    weights = open_single(tmp_path / "a.safetensors", "transformer")
+    assert weights.read_quantized(f"{BLOCK}.weight") is None
+    assert torch.equal(
+        weights.read(f"{BLOCK}.weight"), (E4M3.float().view(-1, 4) @ hadamard(4)).view(4, 16)
+    )
+
+
+def test_a_scaled_file_in_a_diffusers_folder_is_scaled(tmp_path: Path) -> None:
+    tensors = {f"{BLOCK}.weight": E4M3, f"{BLOCK}.scale_weight": ONE / 2}
+    save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
+    weights = open_shards(tmp_path, "diffusion_pytorch_model")
+    assert list(weights) == [f"{BLOCK}.weight"]
+    assert torch.equal(weights.read(f"{BLOCK}.weight"), WIDE / 2)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"layers": []}', '{"layers": {"a": 1}}', "{}"])

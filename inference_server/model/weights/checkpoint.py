@@ -16,6 +16,8 @@ from inference_server.errors import ModelError
 from inference_server.model.config_values import shown
 from inference_server.model.weights.component_weights import ComponentWeights
 from inference_server.model.weights.model_files import exists, inside, read_inside, read_json
+from inference_server.model.weights.scale_marks import is_auxiliary, scalings
+from inference_server.model.weights.scaling import Scaling
 from inference_server.model.weights.tensor_file import TensorFile
 from inference_server.model.weights.tensor_reader import TensorReader
 
@@ -89,6 +91,7 @@ def open_shards(folder: Path, stem: str, model: Path | None = None) -> Component
         )
     places: dict[str, tuple[TensorReader, str]] = {}
     files = []
+    scaled: dict[str, Scaling] = {}
     for shard in shards:
         if not exists(shard):
             raise ModelError(f"{shard} is missing. Download the checkpoint again.")
@@ -100,13 +103,17 @@ def open_shards(folder: Path, stem: str, model: Path | None = None) -> Component
                     "Download the checkpoint again."
                 )
             places[name] = file, name
+        if any(map(is_auxiliary, file.names)):
+            scaled |= scalings(file, "")
     for name, in_shard in listed.items():
         if name not in places or places[name][0].path.name != in_shard:
             raise ModelError(
                 f"{index} places {shown(name)} in {in_shard}, which does not hold it. "
                 "Download the checkpoint again."
             )
-    return ComponentWeights(folder, files, places)
+    return ComponentWeights(
+        folder, files, {n: place for n, place in places.items() if not is_auxiliary(n)}, scaled
+    )
 
 
 def _read_index(model: Path, index: Path) -> dict[str, str]:

@@ -74,6 +74,8 @@ class ComponentWeights:
     def is_float8(self, name: str) -> bool:
         """Returns True if a tensor is stored as a matrix that the engine can multiply as float8."""
         reader, stored = self._place(name)
+        if self._scalings.get(name, UNSCALED).group:
+            return False
         return reader.stored_as(stored) == "F8_E4M3" and len(reader.shape(stored)) == 2
 
     def stored_as(self, name: str) -> str:

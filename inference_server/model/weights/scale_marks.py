@@ -71,6 +71,7 @@ def scalings(reader: TensorReader, prefix: str) -> dict[str, Scaling]:
             continue
         if not name.endswith(WEIGHT):
             _check_plain(reader, name)
+            _check_known(reader.path, name, names)
             continue
         module = name.removesuffix(WEIGHT)
         mark = marks.get(module) or marks.get(module.removeprefix(prefix))
@@ -95,6 +96,15 @@ def _check_plain(reader: TensorReader, name: str) -> None:
         raise ModelError(
             f"{reader.path} holds {shown(name)} as {stored} without saying how it is scaled: "
             f"{INSTEAD}"
+        )
+
+
+def _check_known(path: Path, name: str, names: frozenset[str]) -> None:
+    """Refuses what lies beside a weight and is not its bias: without it, the weight is another."""
+    module, _, kind = name.rpartition(".")
+    if kind != "bias" and module + WEIGHT in names:
+        raise ModelError(
+            f"{path} holds {shown(name)} beside a weight, a form that is not read: {INSTEAD}"
         )
 
 
