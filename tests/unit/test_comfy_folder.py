@@ -195,6 +195,17 @@ def test_a_checkpoint_that_comfyui_saved_holds_everything(
     assert open_source(tmp_path / "out", None).stored_kind is open_source(whole, None).stored_kind
 
 
+def test_a_text_encoder_of_another_size_is_refused(published: Path, tmp_path: Path) -> None:
+    transformer = component_tensors(published, "transformer")
+    transformer["txt_in.weight"] = torch.zeros(len(transformer["txt_in.weight"]), 384)
+    transformer["txt_norm.weight"] = torch.zeros(384)
+    write_single(tmp_path / "qwen_image.safetensors", transformer, plain(torch.bfloat16))
+    with pytest.raises(ModelError, match=r"text_encoder gives 256 features a token, .* takes 384"):
+        open_source(
+            tmp_path / "qwen_image.safetensors", None, parts=ModelParts(components=published)
+        )
+
+
 def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
     model = tmp_path / "qwen_image.safetensors"
     write_single(model, component_tensors(published, "transformer"), plain(torch.bfloat16))

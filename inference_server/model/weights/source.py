@@ -154,7 +154,14 @@ class StockSource:
         self._read_text = reader(self._text)
         config = TransformerConfig.from_json(self.config("transformer"))
         check_transformer(config, self._files)
-        check_text_encoder(TextConfig.from_json(self.config("text_encoder")), self._text)
+        text_config = TextConfig.from_json(self.config("text_encoder"))
+        check_text_encoder(text_config, self._text)
+        if text_config.width != config.text_features:
+            raise ModelError(
+                f"{self._text.where} gives {text_config.width:,} features a token, and the "
+                f"transformer takes {config.text_features:,}: they are of different models; "
+                "Qwen-Image's text encoder is Qwen2.5-VL 7B"
+            )
         self._vae = checkpoint.weights("vae")
         self.parameters = self._files.parameter_count()
         self._stored = StoredForm(self._files, matrix_names(config))
