@@ -44,8 +44,13 @@ WORDS: Final = {
 READ: Final = {"semantic-version": "BSD-2-Clause"}
 """Licences read in the package's LICENSE file, because its metadata is not exact."""
 
-CUDA: Final = {"setuptools": "MIT", "triton": "MIT"}
-"""Packages of torch's CUDA build that are not NVIDIA's."""
+CUDA: Final = {
+    "setuptools": "MIT",
+    "torchvision": "BSD-3-Clause; its wheel holds NVIDIA's nvJPEG and CUDA runtime, libjpeg-turbo, "
+    "libpng, libwebp and zlib",
+    "triton": "MIT",
+}
+"""Packages of torch's CUDA build that are not NVIDIA's; read in their LICENSE files."""
 
 HEAD: Final = """\
 # Licences
@@ -61,9 +66,9 @@ itself; it fails on a licence that does not fit.
 CUDA_HEAD: Final = """
 ## With torch's CUDA build
 
-On Linux, torch's own build brings NVIDIA's libraries. They are not free software: an
-image built from the Dockerfile contains them, and distributing it is subject to their terms. The
-list comes from `hashes/torch-cuda.txt`; their metadata is not read.
+On Linux, torch's own build brings NVIDIA's libraries, and torchvision's wheel nvJPEG. They are not
+free software: an image built from the Dockerfile contains them, and distributing it is subject to
+their terms. The list comes from `hashes/torch-cuda.txt`; their metadata is not read.
 
 | Package | Version | Licence |
 | --- | --- | --- |

@@ -21,6 +21,9 @@ from scripts.check_hashes import HASHES, ROOT, TORCH_CPU, TORCH_CUDA, pins
 PINNED = ("torch==2.13.0", "pillow==12.3.0")
 """torch: a newer version must be tried on a GPU first. pillow: Gradio requires one below 13."""
 
+NVJPEG = "torchvision ; sys_platform == 'linux'"
+"""Its wheels contain nvJPEG, which encodes on a GPU; each version requires one version of torch."""
+
 PROJECTS = (str(ROOT / "clients" / "python"), f"{ROOT}[page]")
 """Installed together, because the server's wheel requires the client's of the same version."""
 
@@ -75,11 +78,12 @@ def write_hashes(runtime: list[str], dev: list[str]) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraint:
         constraint.write("\n".join(others))
         constraint.flush()
-        cuda = hashed([torch], "--constraint", constraint.name)
+        cuda = hashed([torch, NVJPEG], "--constraint", constraint.name)
     # The hashes of what torch shares with other packages are in runtime.txt.
     known = {line.partition("==")[0].lower().replace("_", "-") for line in others}
     entries = [e for e in _entries(cuda) if e.partition("==")[0] not in known]
-    _write(TORCH_CUDA, "torch with CUDA, and what it needs for that.", "".join(entries))
+    what = "torch with CUDA, what it needs for that, and torchvision for nvJPEG."
+    _write(TORCH_CUDA, what, "".join(entries))
     if (built := _without_cuda(torch)) is not None:
         # torch needs setuptools, which `pip freeze` leaves out.
         tools = "".join(e for e in entries if e.startswith("setuptools=="))

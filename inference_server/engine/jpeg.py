@@ -1,12 +1,14 @@
 """JPEG encoding of final images and previews.
 
-A GPU encodes an image in a millisecond with nvJPEG, which comes with torchvision. Without it, and
-on a CPU, Pillow encodes. Both keep full chroma, so that generated text and line art stay sharp.
+A GPU encodes an image in a millisecond with nvJPEG, which lies in torchvision's wheel
+(`hashes/torch-cuda.txt` locks it). Without it, and on a CPU, Pillow encodes. Both keep full chroma,
+so that generated text and line art stay sharp.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 from functools import cache
 
 import torch
@@ -14,6 +16,8 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from wuliart_contract.limits import JPEG_QUALITY
+
+log = logging.getLogger(__name__)
 
 PREVIEW_QUALITY = 80
 
@@ -23,13 +27,19 @@ START, JFIF, EXIF = b"\xff\xd8", b"\xff\xe0", b"\xff\xe1"
 
 @cache
 def on_gpu() -> bool:
-    """Returns True if nvJPEG works here: images may then stay on the GPU until the encode."""
+    """Returns True if nvJPEG works here: images may then stay on the GPU until the encode.
+
+    The first call tries it and logs which encoder is used.
+    """
     if not torch.cuda.is_available():
+        log.info("JPEG encoder: Pillow, because PyTorch sees no GPU")
         return False
     try:
         _encode_on_gpu(torch.zeros(16, 16, 3, dtype=torch.uint8, device="cuda"))
-    except (ImportError, RuntimeError, OSError):
+    except (ImportError, RuntimeError, OSError) as error:
+        log.warning("JPEG encoder: Pillow, because torchvision's nvJPEG failed: %s", error)
         return False
+    log.info("JPEG encoder: nvJPEG")
     return True
 
 

@@ -31,6 +31,14 @@ def test_a_pin_without_hashes_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
+def test_nvjpeg_is_locked_for_the_locked_torch() -> None:
+    """Version 0.N of torchvision requires version 2.(N - 15) of torch."""
+    locked = dict(check_hashes.pins((ROOT / "hashes/torch-cuda.txt").read_text()).keys())
+    torch, torchvision = (locked[name].split(".") for name in ("torch", "torchvision"))
+    assert (torch[0], torchvision[0]) == ("2", "0")
+    assert int(torchvision[1]) == int(torch[1]) + 15
+
+
 def test_all_clients_have_one_version() -> None:
     node = json.loads((ROOT / "clients" / "node" / "package.json").read_text(encoding="utf-8"))
     lock = json.loads((ROOT / "clients/node/package-lock.json").read_text(encoding="utf-8"))
