@@ -113,12 +113,18 @@ def agree(first: Stated, second: Stated, module: str) -> float:
 def check_noted_alpha(noted: float, found: Iterable[tuple[float, int]]) -> None:
     """Raises `LoraError` if kohya's note contradicts the `.alpha` tensors: rule 1.
 
+    With rs_lora, LyCORIS writes tensors of alpha * sqrt(rank) beside a note of alpha.
+
     Args:
         noted: the note.
         found: scale and rank of each module that has an `.alpha` tensor.
     """
     scales = list(found)
-    agreed = any(math.isclose(scale * rank, noted, rel_tol=_TOLERANCE) for scale, rank in scales)
+    agreed = any(
+        math.isclose(scale * rank, noted * factor, rel_tol=_TOLERANCE)
+        for scale, rank in scales
+        for factor in (1, rank**0.5)
+    )
     if not agreed and any(scale != 1 for scale, _ in scales):
         scale, rank = next(pair for pair in scales if pair[0] != 1)
         raise LoraError(

@@ -244,6 +244,8 @@ def test_a_text_encoder_file_gives_the_latents_of_the_weights_it_means(
     written = write_single(tmp_path / "qwen_2.5_vl_7b.safetensors", tensors, form)
     parts = ModelParts(text_encoder=tmp_path / "qwen_2.5_vl_7b.safetensors")
     source = open_source(checkpoint, None, parts=parts)
+    said = [remark.text for remark in source.remarks(BF16)]
+    assert said == ["from single files: text encoder qwen_2.5_vl_7b.safetensors"]
     meant = folder_of(checkpoint, "text_encoder", written.meant, tmp_path / "meant")
     assert torch.equal(latents(source), latents(open_source(meant, None)))
 

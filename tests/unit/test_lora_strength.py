@@ -229,6 +229,7 @@ TRAINED = {"ss_network_module": "networks.lora_qwen_image", "ss_network_dim": "4
         ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "2"}, 0.5),
         ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "Dynamic"}, 0.5),
         ("kohya", 4.0, {**TRAINED, "ss_network_alpha": "1"}, 1),
+        ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "1"}, 0.5),  # LyCORIS' rs_lora: 1 * sqrt(4)
         ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "16"}, "says alpha 16 .* hold 2"),
         ("bare_alpha", 2.0, {"ss_network_alpha": "16"}, "says alpha 16 .* hold 2"),
         # Rule 2: kohya's own keys.

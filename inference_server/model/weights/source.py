@@ -204,7 +204,14 @@ class StockSource:
 
     def remarks(self, kind: WeightKind) -> Sequence[Remark]:
         """See `Source`."""
-        return self._stored.remarks(kind, self.turbo_lora)
+        # The transformer's file is the model's name; those found or given beside it are not.
+        others = [
+            f"{component.replace('_', ' ')} {path.name}"
+            for component, path in sorted(self._checkpoint.files.items())
+            if component != "transformer"
+        ]
+        chosen = [Remark(f"from single files: {', '.join(others)}")] if others else []
+        return [*chosen, *self._stored.remarks(kind, self.turbo_lora)]
 
     def _choose_schedule(self, given: str | None) -> ChosenSchedule:
         """Chooses the schedule of the Turbo LoRA, given or fused into the transformer's file."""
