@@ -26,7 +26,7 @@ from wuliart_lora.loha import read_loha
 from wuliart_lora.lokr import read_lokr
 from wuliart_lora.module_shapes import LOHA, Form, check_largest, check_module, check_vector
 from wuliart_lora.reader import Header, read_header
-from wuliart_lora.scale import Stated, check_noted_alpha, read_strength
+from wuliart_lora.scale import NotedAlpha, Stated, check_noted_alpha, read_strength
 from wuliart_lora.sidecar import rival_error
 from wuliart_lora.tensor_values import Float32Array
 from wuliart_lora.threads import in_threads
@@ -44,7 +44,7 @@ class LoraPlan:
     """By linear layer."""
     scales: Mapping[str, Stated]
     """By module, as written outside of tensors; empty if none is written."""
-    noted_alpha: float | None
+    noted_alpha: NotedAlpha | None
     """The alpha that one of the `.alpha` tensors must have, None for any."""
 
     @property

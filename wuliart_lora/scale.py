@@ -13,6 +13,7 @@ notes; the conversion back writes alpha = rank into tensors, and keeps them too.
 
 1. With `.alpha` tensors, the tensors count. At least one must agree with the note, unless each is
    its module's rank. (Alphas by block are legitimate; a note that no tensor agrees with is not.)
+   LyCORIS trained with `rs_lora`, which `ss_network_args` says, writes alpha * sqrt(rank) there.
 2. Without them, in keys of kohya's own form (`lora_unet_...`), the note is the alpha: nothing that
    folds alpha into the weights writes such keys without tensors.
 3. Without them, in other keys, with `ss_network_module`: converted. The note does not count.
@@ -25,6 +26,7 @@ notes; the conversion back writes alpha = rank into tensors, and keeps them too.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -38,6 +40,9 @@ from wuliart_lora.peft_config import Pattern, PeftConfig
 from wuliart_lora.sidecar import read_sidecar
 
 _KOHYA_MODULE: Final = "ss_network_module"
+_KOHYA_ARGUMENTS: Final = "ss_network_args"
+_RS_LORA: Final = re.compile(r'"rs_lora"\s*:\s*"?(true|1)\b', re.IGNORECASE)
+"""In the arguments, which are JSON with texts as values."""
 _DYNAMIC: Final = "dynamic"
 """Alpha in the metadata of sd-scripts' resize_lora when every module has its own."""
 
@@ -54,13 +59,21 @@ class Stated(NamedTuple):
     source: str
 
 
+class NotedAlpha(NamedTuple):
+    """kohya's note, which one of the file's `.alpha` tensors must agree with."""
+
+    alpha: float
+    rs_lora: bool
+    """True if the tensors may hold alpha * sqrt(rank) instead."""
+
+
 class Strength(NamedTuple):
     """The scales that are written outside of tensors."""
 
     scales: Mapping[str, Stated]
     """By module; empty if none is written."""
-    noted_alpha: float | None
-    """kohya's note, which one of the file's `.alpha` tensors must agree with; None without."""
+    noted_alpha: NotedAlpha | None
+    """None where there is no note, or it does not count."""
 
 
 def read_strength(
@@ -93,7 +106,9 @@ def read_strength(
     if note is None or noted is None:
         return Strength(_agreed(sources, forms), None)
     if any(Role.ALPHA in roles for roles in named.values()):
-        return Strength(_agreed(sources, forms), noted)
+        arguments = fields.every(_KOHYA_ARGUMENTS)
+        rs_lora = any(_RS_LORA.search(field.value) for field in arguments)
+        return Strength(_agreed(sources, forms), NotedAlpha(noted, rs_lora))
     if _counts(note, noted, fields, named, ranks, alone=not sources):
         alpha = check_alpha(noted, note.source)
         sources.append(PeftConfig(note.source, None, alpha, Pattern({}), Pattern({}), False))
@@ -110,25 +125,24 @@ def agree(first: Stated, second: Stated, module: str) -> float:
     return first.scale
 
 
-def check_noted_alpha(noted: float, found: Iterable[tuple[float, int]]) -> None:
+def check_noted_alpha(noted: NotedAlpha, found: Iterable[tuple[float, int]]) -> None:
     """Raises `LoraError` if kohya's note contradicts the `.alpha` tensors: rule 1.
-
-    With rs_lora, LyCORIS writes tensors of alpha * sqrt(rank) beside a note of alpha.
 
     Args:
         noted: the note.
         found: scale and rank of each module that has an `.alpha` tensor.
     """
     scales = list(found)
+    powers = (0, 0.5) if noted.rs_lora else (0,)
     agreed = any(
-        math.isclose(scale * rank, noted * factor, rel_tol=_TOLERANCE)
+        math.isclose(scale * rank, noted.alpha * rank**power, rel_tol=_TOLERANCE)
         for scale, rank in scales
-        for factor in (1, rank**0.5)
+        for power in powers
     )
     if not agreed and any(scale != 1 for scale, _ in scales):
         scale, rank = next(pair for pair in scales if pair[0] != 1)
         raise LoraError(
-            f"the header's {KOHYA_ALPHA!r} says alpha {noted:g} and the .alpha tensors hold "
+            f"the header's {KOHYA_ALPHA!r} says alpha {noted.alpha:g} and the .alpha tensors hold "
             f"{scale * rank:g}; remove the one that is wrong"
         )
 

@@ -220,6 +220,7 @@ def test_tensors_and_header_must_agree() -> None:
 
 
 TRAINED = {"ss_network_module": "networks.lora_qwen_image", "ss_network_dim": "4"}
+RS_LORA = {"ss_network_args": '{"algo": "lora", "rs_lora": "True"}'}
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,10 @@ TRAINED = {"ss_network_module": "networks.lora_qwen_image", "ss_network_dim": "4
         ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "2"}, 0.5),
         ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "Dynamic"}, 0.5),
         ("kohya", 4.0, {**TRAINED, "ss_network_alpha": "1"}, 1),
-        ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "1"}, 0.5),  # LyCORIS' rs_lora: 1 * sqrt(4)
+        ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "1"}, "says alpha 1 .* hold 2"),
+        ("kohya", 2.0, {**TRAINED, **RS_LORA, "ss_network_alpha": "1"}, 0.5),  # 1 * sqrt(4)
+        ("kohya", 4.0, {**TRAINED, **RS_LORA, "ss_network_alpha": "4"}, 1),
+        ("kohya", 3.0, {**TRAINED, **RS_LORA, "ss_network_alpha": "1"}, "says alpha 1 .* hold 3"),
         ("kohya", 2.0, {**TRAINED, "ss_network_alpha": "16"}, "says alpha 16 .* hold 2"),
         ("bare_alpha", 2.0, {"ss_network_alpha": "16"}, "says alpha 16 .* hold 2"),
         # Rule 2: kohya's own keys.
