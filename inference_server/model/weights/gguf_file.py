@@ -10,8 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from inference_server.model.weights.gguf_header import MAGIC, Entry, parse_heade
 from inference_server.model.weights.gguf_types import BlockType, PlainType
 from inference_server.model.weights.gguf_values import DamagedError, HeaderError
 from inference_server.model.weights.model_files import open_inside, read_range
-from inference_server.model.weights.tensor_file import MAX_TENSOR_BYTES
+from inference_server.model.weights.open_file import MAX_TENSOR_BYTES, OpenFile
 
 SUFFIX: Final = ".gguf"
 PIECE_ELEMENTS: Final = 1 << 20
@@ -61,8 +60,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class GgufFile:
-    """A `tensor_reader.TensorReader`; a context manager that closes the file.
+class GgufFile(OpenFile[Entry]):
+    """A file's tensors by name; `stored_as` returns GGUF's names of types.
 
     Args:
         folder: the model's; see `model_files.inside`.
@@ -75,46 +74,16 @@ class GgufFile:
         ModelError: it cannot be read, is damaged, or holds what this server does not read.
     """
 
-    metadata: Mapping[str, str]
-
-    def __init__(self, folder: Path, path: Path) -> None:
-        self.path = path
-        self._file = open_inside(folder, path)
+    def _read_header(self) -> tuple[Mapping[str, str], Mapping[str, Entry]]:
         try:
             header = parse_header(self._file, os.fstat(self._file.fileno()).st_size)
-        except BaseException as error:
-            self._file.close()
-            raise self._refused(error) from None
-        self.metadata = header.texts
-        self._entries = header.tensors
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file; tensors that were read stay valid."""
-        self._file.close()
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all tensors, in the order of the file."""
-        return list(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the true shape of one tensor without reading it."""
-        return self._entry(name).shape
-
-    def stored_as(self, name: str) -> str:
-        """Returns the element type of one tensor, as GGUF names it."""
-        return self._entry(name).kind.name
+        except DamagedError as error:
+            raise ModelError(f"{self.path} is damaged ({error}). Download it again.") from None
+        except HeaderError as error:
+            raise ModelError(f"cannot use {self.path}: {error}.") from None
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from None
+        return header.texts, header.tensors
 
     def read(self, name: str) -> Tensor:
         """Reads one tensor to the CPU: as stored, or dequantised to float32.
@@ -123,7 +92,7 @@ class GgufFile:
             ModelError: there is no tensor of that name, it cannot be read, or a scale in it is
                 infinite or not a number.
         """
-        entry = self._entry(name)
+        entry = self._place(name)
         elements = torch.Size(entry.shape).numel()
         kind = entry.kind
         dtype = kind.dtype if isinstance(kind, PlainType) else torch.float32
@@ -160,19 +129,3 @@ class GgufFile:
                     "number). Download it again."
                 )
             kind.fill(blocks, piece, *scales)
-
-    def _entry(self, name: str) -> Entry:
-        entry = self._entries.get(name)
-        if entry is None:
-            raise ModelError(f"{self.path} has no tensor {shown(name)}")
-        return entry
-
-    def _refused(self, error: BaseException) -> BaseException:
-        match error:
-            case DamagedError():
-                return ModelError(f"{self.path} is damaged ({error}). Download it again.")
-            case HeaderError():
-                return ModelError(f"cannot use {self.path}: {error}.")
-            case OSError():
-                return ModelError(f"cannot read {self.path}: {error.strerror or error}")
-        return error

@@ -39,6 +39,11 @@ class Entry(NamedTuple):
     """Of its data, in bytes from the beginning of the file."""
     nbytes: int
 
+    @property
+    def stored_as(self) -> str:
+        """Name of the element type, as GGUF gives it."""
+        return self.kind.name
+
 
 class Header(NamedTuple):
     """What is kept of a header."""

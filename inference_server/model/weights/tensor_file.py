@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +17,8 @@ from torch import Tensor
 
 from inference_server.errors import ModelError, one_line
 from inference_server.model.config_values import shown
-from inference_server.model.weights.model_files import open_inside, read_range
+from inference_server.model.weights.model_files import read_range
+from inference_server.model.weights.open_file import MAX_TENSOR_BYTES, OpenFile
 from wuliart_lora.reader import HEAD_BYTES, other_format
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
@@ -41,8 +40,6 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {
 LENGTH_BYTES: Final = 8
 MAX_HEADER_BYTES: Final = 16 << 20
 """Largest header that is read; Qwen-Image's largest has 0.3 MB."""
-MAX_TENSOR_BYTES: Final = 8 << 30
-"""Largest tensor that is read; Qwen-Image's, the embedding in float32, has 2.2 GB."""
 MAX_REASON: Final = 300
 """Characters that are shown of the safetensors package's own error."""
 
@@ -60,8 +57,8 @@ class _Entry(NamedTuple):
         return DTYPES[self.stored_as]
 
 
-class TensorFile:
-    """A file's tensors by name; a context manager that closes the file.
+class TensorFile(OpenFile[_Entry]):
+    """A file's tensors by name; `stored_as` returns keys of DTYPES.
 
     Args:
         folder: the model's; see `model_files.inside`.
@@ -74,52 +71,13 @@ class TensorFile:
         ModelError: it cannot be read or is damaged.
     """
 
-    metadata: Mapping[str, str]
-
-    def __init__(self, folder: Path, path: Path) -> None:
-        self.path = path
-        self._file = open_inside(folder, path)
-        try:
-            self._entries = self._read_header()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file; tensors that were read stay valid."""
-        self._file.close()
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all tensors, in the order of the file."""
-        return list(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the shape of one tensor without reading it."""
-        return self._entry(name).shape
-
-    def stored_as(self, name: str) -> str:
-        """Returns the element type of one tensor, a key of DTYPES."""
-        return self._entry(name).stored_as
-
     def read(self, name: str) -> Tensor:
         """Reads one tensor to the CPU, in the dtype it is stored in.
 
         Raises:
             ModelError: there is no tensor of that name, or it cannot be read.
         """
-        entry = self._entry(name)
+        entry = self._place(name)
         nbytes = torch.Size(entry.shape).numel() * entry.dtype.itemsize
         if nbytes > MAX_TENSOR_BYTES:
             raise ModelError(
@@ -130,13 +88,7 @@ class TensorFile:
         read_range(self._file, self.path, buffer.numpy().data, entry.begin, name)
         return buffer.view(entry.dtype).view(entry.shape)
 
-    def _entry(self, name: str) -> _Entry:
-        entry = self._entries.get(name)
-        if entry is None:
-            raise ModelError(f"{self.path} has no tensor {shown(name)}")
-        return entry
-
-    def _read_header(self) -> dict[str, _Entry]:
+    def _read_header(self) -> tuple[Mapping[str, str], Mapping[str, _Entry]]:
         descriptor = self._file.fileno()
         head = os.pread(descriptor, HEAD_BYTES, 0)
         if (what := other_format(head)) is not None:
@@ -150,7 +102,7 @@ class TensorFile:
             # By descriptor: the path may lead to another file by now.
             # For NumPy it is mapped read-only; for PyTorch, memory for all of it would be reserved.
             with safe_open(f"/proc/self/fd/{descriptor}", framework="np") as file:
-                self.metadata = dict(file.metadata() or {})
+                metadata = dict(file.metadata() or {})
                 entries, begin = {}, LENGTH_BYTES + length
                 for name in file.offset_keys():
                     part = file.get_slice(name)
@@ -160,7 +112,7 @@ class TensorFile:
                     begin += torch.Size(entry.shape).numel() * entry.dtype.itemsize
         except (SafetensorError, OSError) as error:
             raise self._damaged(str(error)) from None
-        return entries
+        return metadata, entries
 
     def _known(self, name: str) -> str:
         if name not in DTYPES:

@@ -1,7 +1,7 @@
 """The interface of one weight file, whatever its container format.
 
 `tensor_file.TensorFile` reads safetensors, `gguf_file.GgufFile` GGUF. Another container plugs in
-beside them: a class with these members that `open_tensors` returns for its files. Names are
+beside them: an `open_file.OpenFile` that `open_tensors` returns for its files. Names are
 those in the file; `ComponentWeights` gives them the names of the diffusers checkpoint. A container
 whose elements are blocks of a format of its own (GGUF) returns true shapes from `shape`, the
 format's name from `stored_as`, and dequantises in `read`, tensor by tensor, so nothing else needs
