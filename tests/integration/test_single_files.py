@@ -1,4 +1,4 @@
-"""Every form of a single checkpoint file: how it is kept, what the operator is told, the latents.
+"""Every form of a single checkpoint file: how it is kept, the messages about it, the latents.
 
 The oracle of a form is a diffusers folder that holds the weights meant: it must give the same
 latents. `test_stock_parity` compares such folders with stock diffusers.
@@ -56,7 +56,7 @@ class Case(NamedTuple):
     kind: WeightKind
     """What the engine keeps it as by default."""
     said: str
-    """Matches what the operator is told; empty: nothing."""
+    """Matches the remarks to the operator; empty: there are none."""
 
 
 CASES = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,20 @@ def saved(config: Any, folder: Path, name: str = "default") -> tuple[bytes, Any,
     return data, json.loads((folder / SIDECAR_NAME).read_text()), model
 
 
+def assert_peft_computes(
+    ours: Mapping[str, Any], model: PeftModel, layer: type[Any], name: str
+) -> None:
+    """Compares what we add to each module with what peft's layers of a kind add."""
+    deltas = {
+        path.removeprefix("base_model.model."): delta_of(module, name)
+        for path, module in model.named_modules()
+        if isinstance(module, layer)
+    }
+    assert ours.keys() == deltas.keys()
+    for module, delta in deltas.items():
+        np.testing.assert_allclose(ours[module], delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -100,15 +115,8 @@ def test_files_saved_by_peft_mean_what_peft_computes(
 ) -> None:
     data, fields, model = saved(LoraConfig(target_modules=TARGETS, **config), tmp_path, name)
     adapter = parse_lora(data, FEATURES, config=fields)
-    deltas = {
-        path.removeprefix("base_model.model."): delta_of(module, name)
-        for path, module in model.named_modules()
-        if isinstance(module, LoraLayer)
-    }
-    assert adapter.factors.keys() == deltas.keys()
-    for module, delta in deltas.items():
-        ours = adapter.factors[module].up @ adapter.factors[module].down
-        np.testing.assert_allclose(ours, delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
+    ours = {m: f.up @ f.down for m, f in adapter.factors.items()}
+    assert_peft_computes(ours, model, LoraLayer, name)
 
 
 @pytest.mark.parametrize(
@@ -131,15 +139,8 @@ def test_lohas_saved_by_peft_mean_what_peft_computes(
 ) -> None:
     data, fields, model = saved(LoHaConfig(target_modules=TARGETS, **config), tmp_path, name)
     adapter = parse_lora(data, FEATURES, config=fields)
-    deltas = {
-        path.removeprefix("base_model.model."): delta_of(module, name)
-        for path, module in model.named_modules()
-        if isinstance(module, LoHaLayer)
-    }
-    assert adapter.factors.keys() == deltas.keys()
-    for module, delta in deltas.items():
-        ours = adapter.factors[module].up @ adapter.factors[module].down
-        np.testing.assert_allclose(ours, delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
+    ours = {m: f.up @ f.down for m, f in adapter.factors.items()}
+    assert_peft_computes(ours, model, LoHaLayer, name)
 
 
 @pytest.mark.parametrize(
@@ -164,15 +165,8 @@ def test_lokrs_saved_by_peft_mean_what_peft_computes(
     config = {"init_weights": False, "target_modules": TARGETS, **config}
     data, fields, model = saved(LoKrConfig(**config), tmp_path, name)
     adapter = parse_lora(data, FEATURES, config=fields)
-    deltas = {
-        path.removeprefix("base_model.model."): delta_of(module, name)
-        for path, module in model.named_modules()
-        if isinstance(module, LoKrLayer)
-    }
-    assert adapter.kronecker.keys() == deltas.keys()
-    for module, delta in deltas.items():
-        ours = np.kron(*adapter.kronecker[module].widened())
-        np.testing.assert_allclose(ours, delta, rtol=1e-4, atol=1e-4 * np.abs(delta).max())
+    ours = {m: np.kron(*f.widened()) for m, f in adapter.kronecker.items()}
+    assert_peft_computes(ours, model, LoKrLayer, name)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How a checkpoint's matrices are stored, what becomes of them, and what the operator is told."""
+"""How a checkpoint's matrices are stored, what becomes of them, and the messages about it."""
 
 from __future__ import annotations
 
