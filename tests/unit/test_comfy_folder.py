@@ -211,6 +211,9 @@ def test_what_is_missing_is_named(published: Path, tmp_path: Path) -> None:
     write_single(model, component_tensors(published, "transformer"), plain(torch.bfloat16))
     with pytest.raises(ModelError, match="without text encoder and VAE: give --text-encoder FILE"):
         open_checkpoint(model)
+    # What a file is comes before what it lacks.
+    with pytest.raises(ModelError, match=r"ink\.safetensors is a LoRA, .*--turbo-lora"):
+        open_checkpoint(Path(__file__).parents[2] / "loras" / "ink.safetensors")
     with pytest.raises(ModelError, match="for a --model that is a file"):
         open_checkpoint(published, ModelParts(components=published))
     with pytest.raises(ModelError, match=r"vae is a folder: give the file in it, .*--components"):

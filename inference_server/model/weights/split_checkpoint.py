@@ -44,6 +44,10 @@ class SplitCheckpoint:
     ) -> None:
         self.where, self.name = where, name
         self.files = files
+        # What a file is comes before what it lacks: a LoRA is no transformer without the rest.
+        self._weights: dict[str, ComponentWeights] = {}
+        if (transformer := files.get("transformer")) is not None:
+            self._weights["transformer"] = open_single(transformer, "transformer")
         missing = [component for component in OPTIONS if component not in files]
         if missing and components is None:
             lacking = " and ".join(TITLES[component] for component in missing)
@@ -57,9 +61,10 @@ class SplitCheckpoint:
         if components is not None:
             self._folder = FolderCheckpoint(components, missing)
             self._rest.insert(0, self._folder)
-        self._weights = {
+        self._weights |= {
             component: open_single(path, component, self._res_blocks(component))
             for component, path in files.items()
+            if component != "transformer"
         }
 
     def small_file(self, path: str) -> bytes | None:
